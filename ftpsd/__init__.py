@@ -1,0 +1,3 @@
+"""ftpsd: an FTPS daemon on Twisted."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,76 @@
+"""The command `ftpsd`: check, demo, passwd. The daemon itself is `twistd ftpsd`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import Sequence
+
+import ftpsd
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftpsd", description="Tools of the FTPS daemon `twistd ftpsd`.")
+    parser.add_argument("--version", action="version", version=f"ftpsd {ftpsd.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    check = commands.add_parser("check", help="check the configuration, the users and the certificate")
+    check.add_argument("-c", "--config", default="/etc/ftpsd/ftpsd.yaml", help="default: %(default)s")
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser("demo", help="serve at once, with a certificate and a password made for it")
+    demo.add_argument("--port", type=int, default=2121, help="default: %(default)s")
+    demo.add_argument("--directory", default="ftpsd-demo", help="where it all lives (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+
+    passwd = commands.add_parser("passwd", help="print the hash of a password, for users.yaml")
+    passwd.set_defaults(run=_passwd)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ftpsd import config
+    from ftpsd.yamlfile import Faulty
+
+    try:
+        configuration = config.load(options.config)
+    except Faulty as faulty:
+        print(faulty, file=sys.stderr)
+        return 1
+    print(f"{options.config}: good, {len(configuration.users.users)} users.")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ftpsd import demo
+
+    return demo.run(options.directory, options.port)
+
+
+def _passwd(_: argparse.Namespace) -> int:
+    from ftpsd import hashes
+
+    password = _ask() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if not password or len(password.encode()) > hashes.LONGEST_PASSWORD:
+        print(f"ftpsd passwd: 1 to {hashes.LONGEST_PASSWORD} bytes, please.", file=sys.stderr)
+        return 1
+    print(hashes.make(password))
+    return 0
+
+
+def _ask() -> str:
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != password:
+        print("ftpsd passwd: the two differ.", file=sys.stderr)
+        raise SystemExit(1)
+    return password

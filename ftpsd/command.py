@@ -1,0 +1,89 @@
+"""Command, the row: what a command needs, how its argument is read, what runs.
+
+Everything that the server says of itself is computed from the rows: FEAT, HELP, who may call it and
+when, what may be logged, and the conformance table in `docs/conformance.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftpsd.replies import Reply
+
+if TYPE_CHECKING:
+    from ftpsd.session import Session
+
+Run = Callable[["Session", Any], "Reply | Coroutine[Any, Any, Reply]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the protocol. Every promise about a command is a field here."""
+
+    verb: str
+    #: Reads the argument: text to value, or a Refusal.
+    parse: Callable[[str], Any]
+    run: Run
+    #: The syntax, as HELP prints it.
+    help: str
+    #: Where it is specified.
+    rfc: str
+    #: What the user must be allowed at every path that the argument names.
+    permission: str | None = None
+    #: Whether the client must have logged in.
+    login: bool = True
+    #: Whether it opens a data connection.
+    uses_data: bool = False
+    #: Whether REST and RANG are meant for it: it uses them up.
+    restartable: bool = False
+    #: Whether the argument must never be written to a log.
+    secret: bool = False
+    #: Whether it tells something only: it is logged at the level "debug".
+    quiet: bool = False
+    #: Lines for FEAT that this row stands for.
+    features: Callable[[Session], Iterable[str]] | tuple[str, ...] = ()
+    #: Runs on arrival while a transfer runs. A Reply is sent at once and ends the matter; with None
+    #: the command still gets its turn.
+    at_once: Callable[[Session, str], Reply | None] | None = None
+
+
+Table = Mapping[str, Command]
+
+
+def features(table: Table, session: Session) -> list[str]:
+    """The lines of FEAT, in alphabetical order (RFC 2389 section 3)."""
+    lines: set[str] = set()
+    for row in table.values():
+        lines.update(row.features(session) if callable(row.features) else row.features)
+    return sorted(lines)
+
+
+def table(*groups: Iterable[Command]) -> Table:
+    """The rows of all groups by verb; a verb that stands twice is a mistake of ours."""
+    rows: dict[str, Command] = {}
+    for row in (row for group in groups for row in group):
+        if row.verb in rows:
+            raise ValueError(f"{row.verb} has two rows")
+        rows[row.verb] = row
+    return rows
+
+
+#: Commands that the RFCs name and that we do not serve: they get 502, what nobody knows gets 500.
+NOT_SERVED = frozenset(
+    """
+    SMNT ADAT MIC CONF ENC SSCN CPSV LPRT LPSV MFCT THMB COMB MAIL MLFL MSND MSOM MSAM MRSQ MRCP XCRC XMD5
+    XSHA XSHA1 XSHA256 XSHA512 XRSQ XSEM XSEN PRET ESTA ESTP SPSV DSIZ
+    """.split()  # noqa: SIM905
+)
+
+#: Verbs of other protocols. A browser or a mail server that was led here (ALPACA) must not go on
+#: talking: the session ends with the first of them.
+_PROTOCOLS = {
+    "HTTP": "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI",
+    "SMTP": "HELO EHLO LHLO RCPT DATA BDAT VRFY EXPN STARTTLS",
+    "IMAP": "LOGIN CAPABILITY",
+    "POP3": "CAPA APOP",
+}
+FOREIGN = {verb: protocol for protocol, verbs in _PROTOCOLS.items() for verb in verbs.split()}

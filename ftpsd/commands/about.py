@@ -1,0 +1,233 @@
+"""What the server tells of itself and lets be chosen: FEAT OPTS HELP SYST NOOP STAT SITE CLNT CSID LANG."""
+
+from __future__ import annotations
+
+import ftpsd
+from ftpsd import wire
+from ftpsd.command import Command, features
+from ftpsd.commands import files
+from ftpsd.listing import FACTS, LongFormat
+from ftpsd.replies import Refusal, Reply
+from ftpsd.session import HASHES, Session
+
+#: STAT tells no more entries than this: the control connection is no place for long listings.
+LONGEST_STAT = 1000
+
+
+def feat(session: Session, _: None) -> Reply:
+    """FEAT, from the rows."""
+    lines = sorted([*features(session.table, session), "UTF8", "TVFS"])
+    return Reply(211, "Features:", *(f" {line}" for line in lines), "End.")
+
+
+# --- OPTS ------------------------------------------------------------------------------------------
+
+
+def _utf8(session: Session, argument: str) -> Reply:
+    if argument.strip().upper() in ("", "ON", "NLST"):
+        return Reply(200, "Names are always UTF-8.")
+    raise Refusal(504, "Names are always UTF-8; that cannot be switched off.")
+
+
+def _mlst(session: Session, argument: str) -> Reply:
+    if " " in argument.strip():
+        raise Refusal(501, "Expected: OPTS MLST fact;fact;… without blanks.")
+    asked = {fact.lower() for fact in argument.strip().split(";")}
+    session.facts = frozenset(fact for fact in FACTS if fact.lower() in asked)
+    chosen = "".join(f"{fact};" for fact in FACTS if fact in session.facts)
+    return Reply(200, f"MLST OPTS {chosen}".rstrip())
+
+
+def _hash(session: Session, argument: str) -> Reply:
+    asked = argument.strip().upper()
+    if asked:
+        if asked not in HASHES:
+            raise Refusal(501, f"Expected one of: {' '.join(HASHES)}.")
+        session.hash = asked
+    return Reply(200, session.hash)
+
+
+_OPTIONS = {"UTF8": _utf8, "UTF-8": _utf8, "MLST": _mlst, "HASH": _hash}
+
+
+def options(session: Session, value: tuple[str, str]) -> Reply:
+    """OPTS (RFC 2389 section 4)."""
+    what, argument = value
+    if what not in _OPTIONS:
+        raise Refusal(501, "Only UTF8, MLST and HASH have options.")
+    return _OPTIONS[what](session, argument)
+
+
+# --- HELP, SITE ------------------------------------------------------------------------------------
+
+
+def help_(session: Session, argument: str) -> Reply:
+    """HELP, from the rows."""
+    verb = argument.strip().upper()
+    if verb.startswith("SITE"):
+        return _site_help(session)
+    if verb:
+        row = session.table.get(verb)
+        if row is None:
+            raise Refusal(502, f"{argument.strip()} is not known.")
+        source = row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}"
+        return Reply(214, f"Syntax: {row.help} ({source})")
+    verbs = [f"{verb:<5}" for verb in sorted(session.table)]
+    lines = (" " + "".join(verbs[at : at + 8]).rstrip() for at in range(0, len(verbs), 8))
+    return Reply(214, "These commands are served:", *lines, "HELP <command> tells the syntax.")
+
+
+def _site_help(session: Session) -> Reply:
+    lines = (f" SITE {row.help}" for row in _SITE.values())
+    return Reply(214, "These SITE commands are served:", *lines, "End.")
+
+
+async def _chmod(session: Session, value: tuple[int, files.VirtualPath]) -> Reply:
+    mode, path = value
+    await session.files.set_mode(path, mode)
+    return Reply(200, f"The mode of {path} is {mode:03o}.")
+
+
+async def _utime(session: Session, value: tuple[float, files.VirtualPath]) -> Reply:
+    moment, path = value
+    await session.files.set_time(path, moment)
+    return Reply(200, f"The time of {path} is set.")
+
+
+def _idle(session: Session, argument: str) -> Reply:
+    if argument.strip():
+        session.control.set_idle(max(30, min(wire.number(argument), session.policy.idle)))
+    return Reply(200, f"The idle limit is {session.policy.idle} seconds at most.")
+
+
+def _who(session: Session, _: None) -> Reply:
+    where = "encrypted" if session.control.encrypted else "plain text"
+    return Reply(200, f"{session.user} from {session.control.client}, session {session.number}, {where}.")
+
+
+_SITE = {
+    row.verb: row
+    for row in (
+        Command("HELP", wire.nothing, lambda session, _: _site_help(session), "HELP", "959 4.1.3"),
+        Command("CHMOD", wire.mode_and_name, _chmod, "CHMOD <mode> <path>", "", permission="chmod"),
+        Command("UTIME", wire.utime, _utime, "UTIME <time> <path>", "", permission="times"),
+        Command("IDLE", wire.anything, _idle, "IDLE [<seconds>]", ""),
+        Command("WHO", wire.nothing, _who, "WHO", ""),
+    )
+}
+
+
+async def site(session: Session, value: tuple[str, str]) -> Reply:
+    """SITE: a table of rows of its own, behind the same gate."""
+    what, argument = value
+    row = _SITE.get(what)
+    if row is None:
+        raise Refusal(501, "SITE HELP lists what there is.")
+    reply = row.run(session, session.admit(row, argument))
+    return reply if isinstance(reply, Reply) else await reply
+
+
+# --- STAT ------------------------------------------------------------------------------------------
+
+
+def transfer_status(session: Session, argument: str) -> Reply | None:
+    """STAT while a transfer runs: answered at once (RFC 959 section 4.1.3)."""
+    if argument.strip():
+        return None
+    return Reply(213, f"A transfer is running: {session.data.moved} bytes so far.")
+
+
+async def status(session: Session, argument: str) -> Reply:
+    """STAT: of the session, or of a path as LIST would tell it."""
+    if argument.strip():
+        return await _status_of(session, wire.listing(argument))
+    protection = "encrypted" if session.protection == "P" else "plain"
+    return Reply(
+        211,
+        f"ftpsd {ftpsd.__version__}",
+        f" Logged in as {session.user} from {session.control.client}.",
+        f" Control connection: {'encrypted' if session.control.encrypted else 'plain'}."
+        f" Data connections: {protection}.",
+        f" TYPE {session.representation}, STRU F, MODE S; directory {session.directory}.",
+        "End.",
+    )
+
+
+async def _status_of(session: Session, request: wire.ListRequest) -> Reply:
+    path = session.place(request.path, "list")
+    entries = await session.files.first_entries(path, request, LONGEST_STAT + 1)
+    line = LongFormat(session.control.now()).line
+    lines = [line(entry) for entry in entries[:LONGEST_STAT]]
+    end = "End." if len(entries) <= LONGEST_STAT else "There is more: use LIST."
+    return Reply(213, f"Status of {path}:", *lines, end)
+
+
+# --- the rest --------------------------------------------------------------------------------------
+
+
+def system(_: Session, __: None) -> Reply:
+    """SYST: the words that tell a client how to read LIST."""
+    return Reply(215, "UNIX Type: L8")
+
+
+def noop(_: Session, __: str) -> Reply:
+    """NOOP."""
+    return Reply(200, "OK.")
+
+
+def client(session: Session, name: str) -> Reply:
+    """CLNT: who the client says it is, for the log."""
+    session.client_name = name[:100]
+    return Reply(200, "Noted.")
+
+
+def identify(session: Session, facts: str) -> Reply:
+    """CSID: the same, with facts; ours are the name, the version and what names are like here."""
+    session.client_name = facts[:100]
+    return Reply(200, f"Name=ftpsd; Version={ftpsd.__version__}; CaseSensitive=1; DirSep=/;")
+
+
+def language(_: Session, tag: str) -> Reply:
+    """LANG: English, whatever is asked (RFC 2640 section 4)."""
+    if tag.strip().lower().split("-")[0] in ("", "en"):
+        return Reply(200, "Messages are in English.")
+    raise Refusal(504, "Messages are in English only.")
+
+
+ROWS = (
+    Command("FEAT", wire.nothing, feat, "FEAT", "2389 3", login=False, quiet=True),
+    Command("OPTS", wire.split, options, "OPTS <command> [<option>]", "2389 4", login=False, quiet=True),
+    Command("HELP", wire.anything, help_, "HELP [<command>]", "959 4.1.3", login=False, quiet=True),
+    Command("SITE", wire.split, site, "SITE <command>", "959 4.1.3"),
+    Command("STAT", wire.anything, status, "STAT [<path>]", "959 4.1.3", at_once=transfer_status, quiet=True),
+    Command("SYST", wire.nothing, system, "SYST", "959 4.1.3", login=False, quiet=True),
+    Command("NOOP", wire.nothing, noop, "NOOP", "959 4.1.3", login=False, quiet=True),
+    Command(
+        "CLNT",
+        wire.text,
+        client,
+        "CLNT <name>",
+        "draft-peterson-streamlined-ftp",
+        login=False,
+        features=("CLNT",),
+    ),
+    Command(
+        "CSID",
+        wire.text,
+        identify,
+        "CSID <facts>",
+        "draft-peterson-streamlined-ftp",
+        login=False,
+        features=("CSID",),
+    ),
+    Command(
+        "LANG",
+        wire.anything,
+        language,
+        "LANG [<tag>]",
+        "2640 4",
+        login=False,
+        features=("LANG EN*",),
+        quiet=True,
+    ),
+)

@@ -1,0 +1,156 @@
+"""How the two connections are set up: AUTH PBSZ PROT CCC, PASV EPSV PORT EPRT, TYPE MODE STRU."""
+
+from __future__ import annotations
+
+from ftpsd import wire
+from ftpsd.command import Command
+from ftpsd.replies import Refusal, Reply
+from ftpsd.session import Session
+from ftpsd.wire import Endpoint
+
+MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
+
+
+def auth(session: Session, mechanism: str) -> Reply:
+    """Starts TLS behind the reply. TLS-P and SSL imply PROT P, as RFC 4217 section 17 records."""
+    if mechanism not in MECHANISMS:
+        raise Refusal(504, "Expected: AUTH TLS.")
+    if session.control.encrypted:
+        raise Refusal(503, "This connection is encrypted already.")
+    session.reinitialize()  # RFC 4217 4.2: what was said in plain text counts no more
+    if mechanism in ("TLS-P", "SSL"):
+        session.protection = "P"
+    session.control.then(session.control.start_tls)
+    return Reply(234, f"AUTH {mechanism} accepted.")
+
+
+def buffer_size(session: Session, size: int) -> Reply:
+    """TLS has no protection buffer: the size is 0 whatever was asked (RFC 4217 section 8)."""
+    if not session.control.encrypted:
+        raise Refusal(503, "Send AUTH TLS first.")
+    session.buffer_size_said = True
+    return Reply(200, "PBSZ=0")
+
+
+def protection(session: Session, level: str) -> Reply:
+    """C leaves data connections plain, P encrypts them. PBSZ may be missing: some clients never send it."""
+    if not session.control.encrypted:
+        raise Refusal(503, "Send AUTH TLS first.")
+    if level in ("S", "E"):
+        raise Refusal(536, f"Protection level {level} does not exist with TLS.")
+    if level not in ("C", "P"):
+        raise Refusal(504, "Expected: PROT P or PROT C.")
+    if level == "C" and session.policy.data_needs_tls:
+        raise Refusal(534, "Data connections must be encrypted here: send PROT P.")
+    session.protection = level
+    return Reply(200, f"Protection level is {level}.")
+
+
+def clear_channel(session: Session, _: None) -> Reply:
+    """Takes TLS off the control connection, where the configuration lets plain text through."""
+    if not session.control.encrypted:
+        raise Refusal(533, "This connection is not encrypted.")
+    if session.policy.login_needs_tls:
+        raise Refusal(534, "The control connection must stay encrypted.")
+    session.control.then(session.control.stop_tls)
+    return Reply(200, "The control connection goes on in plain text.")
+
+
+def _admit(session: Session, verb: str) -> None:
+    if session.epsv_only and verb != "EPSV":
+        raise Refusal(503, f"{verb} is not allowed after EPSV ALL.")
+
+
+def passive(session: Session, _: None) -> Reply:
+    """A port to connect to, with an IPv4 address in the reply."""
+    _admit(session, "PASV")
+    if session.control.server.version != 4:
+        raise Refusal(425, "PASV cannot tell an IPv6 address: use EPSV.")
+    endpoint = session.data.passive(announce=True)
+    host = str(endpoint.address).replace(".", ",")
+    high, low = divmod(endpoint.port, 256)
+    return Reply(227, f"Entering Passive Mode ({host},{high},{low}).")
+
+
+def extended_passive(session: Session, asked: str) -> Reply:
+    """A port to connect to, at the address of the control connection (RFC 2428 section 3)."""
+    if asked == "ALL":
+        session.epsv_only = True
+        return Reply(200, "EPSV it is, and nothing else.")
+    family = 1 if session.control.server.version == 4 else 2
+    if asked not in ("", str(family)):
+        raise wire.family_refused(family)
+    port = session.data.passive(announce=False).port
+    return Reply(229, f"Entering Extended Passive Mode (|||{port}|)")
+
+
+def _active(session: Session, target: Endpoint) -> Reply:
+    policy = session.policy
+    if not policy.active:
+        raise Refusal(502, "Active mode is switched off here: use EPSV or PASV.")
+    if not policy.foreign_data:
+        # RFC 2577 section 3: no port of another host, and no well-known one.
+        if target.address.version != session.control.client.version:
+            raise wire.family_refused(1 if session.control.client.version == 4 else 2)
+        if target.address != session.control.client:
+            raise Refusal(501, "Data connections go to your own address only.")
+        if target.port < 1024:
+            raise Refusal(501, "Data connections go to ports from 1024 only.")
+    session.data.active(target)
+    return Reply(200, "The data connection will go there.")
+
+
+def port(session: Session, target: Endpoint) -> Reply:
+    """Where the client listens, IPv4."""
+    _admit(session, "PORT")
+    return _active(session, target)
+
+
+def extended_port(session: Session, target: Endpoint) -> Reply:
+    """Where the client listens, either family (RFC 2428 section 2)."""
+    _admit(session, "EPRT")
+    return _active(session, target)
+
+
+def representation(session: Session, kind: str) -> Reply:
+    """A converts line ends; I and L 8 leave every byte as it is."""
+    session.representation = kind
+    return Reply(200, f"The type is {kind}.")
+
+
+def accepted(_: Session, value: str) -> Reply:
+    """STRU F and MODE S: what is always so."""
+    return Reply(200, f"{value} it is.")
+
+
+ROWS = (
+    Command(
+        "AUTH",
+        wire.word,
+        auth,
+        "AUTH TLS|TLS-C|TLS-P|SSL",
+        "4217 4",
+        login=False,
+        features=("AUTH TLS",),
+    ),
+    Command(
+        "PBSZ", wire.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True
+    ),
+    Command("PROT", wire.word, protection, "PROT P|C", "4217 9", login=False, features=("PROT",), quiet=True),
+    Command("CCC", wire.nothing, clear_channel, "CCC", "4217 5"),
+    Command("PASV", wire.nothing, passive, "PASV", "959 4.1.2", features=("PASV",), quiet=True),
+    Command("EPSV", wire.epsv, extended_passive, "EPSV [1|2|ALL]", "2428 3", features=("EPSV",), quiet=True),
+    Command("PORT", wire.port, port, "PORT h1,h2,h3,h4,p1,p2", "959 4.1.2", quiet=True),
+    Command(
+        "EPRT",
+        wire.eprt,
+        extended_port,
+        "EPRT |family|address|port|",
+        "2428 2",
+        features=("EPRT",),
+        quiet=True,
+    ),
+    Command("TYPE", wire.representation, representation, "TYPE A|I|L 8", "959 4.1.2", quiet=True),
+    Command("MODE", wire.only("S", "BCZ", "MODE"), accepted, "MODE S", "959 4.1.2", quiet=True),
+    Command("STRU", wire.only("F", "RP", "STRU"), accepted, "STRU F", "959 4.1.2", quiet=True),
+)

@@ -1,0 +1,209 @@
+"""Names and what is known of them: CWD CDUP PWD MKD RMD RMDA DELE RNFR RNTO SIZE MDTM MFMT MFF AVBL MLST."""
+
+from __future__ import annotations
+
+from ftpsd import wire
+from ftpsd.command import Command
+from ftpsd.commands.transfer import machine_format
+from ftpsd.listing import FACTS, time_value
+from ftpsd.paths import VirtualPath
+from ftpsd.replies import Refusal, Reply
+from ftpsd.session import Session
+
+# --- where the client is ---------------------------------------------------------------------------
+
+
+async def change_directory(session: Session, path: VirtualPath) -> Reply:
+    """CWD."""
+    await session.files.enter(path)
+    session.directory = path
+    return Reply(250, f"{path} is the directory now.")
+
+
+async def change_up(session: Session, _: None) -> Reply:
+    """CDUP. 250, as the reply list of RFC 959 section 5.4 has 200: the Go clients want 250 (appendix II)."""
+    return await change_directory(session, session.directory.parent)
+
+
+def print_directory(session: Session, _: None) -> Reply:
+    """PWD."""
+    return Reply(257, f"{session.directory.quoted()} is the directory.")
+
+
+# --- changes ---------------------------------------------------------------------------------------
+
+
+async def make_directory(session: Session, path: VirtualPath) -> Reply:
+    """MKD."""
+    await session.files.make_directory(path)
+    return Reply(257, f"{path.quoted()} created.")
+
+
+async def remove_directory(session: Session, path: VirtualPath) -> Reply:
+    """RMD: an empty directory."""
+    await session.files.remove_directory(path)
+    return Reply(250, f"{path} removed.")
+
+
+async def remove_tree(session: Session, path: VirtualPath) -> Reply:
+    """RMDA: a directory and all below it, if the user may delete all of it."""
+    for permission in ("delete", "rmdir"):
+        if not session.rights.throughout(path.parts, permission):
+            raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
+    await session.files.remove_tree(path)
+    return Reply(250, f"{path} and all below it removed.")
+
+
+async def remove(session: Session, path: VirtualPath) -> Reply:
+    """DELE: a file; of a symbolic link, the link."""
+    await session.files.remove(path)
+    return Reply(250, f"{path} deleted.")
+
+
+async def rename_from(session: Session, path: VirtualPath) -> Reply:
+    """RNFR: looked up now, so that what does not exist is refused here."""
+    session.rename_from = None
+    await session.files.entry(path)
+    session.rename_from = path
+    return Reply(350, "Send the new name with RNTO.")
+
+
+async def rename_to(session: Session, path: VirtualPath) -> Reply:
+    """RNTO."""
+    old, session.rename_from = session.rename_from, None
+    if old is None:
+        raise Refusal(503, "Send RNFR first.")
+    await session.files.rename(old, path)
+    return Reply(250, f"{old} is {path} now.")
+
+
+# --- facts -----------------------------------------------------------------------------------------
+
+
+async def size(session: Session, path: VirtualPath) -> Reply:
+    """SIZE: of the bytes that TYPE I sends; with TYPE A it could be told by reading the file only."""
+    if session.representation == "A":
+        raise Refusal(550, "The size of a text in TYPE A is not known: send TYPE I first.")
+    return Reply(213, str(await session.files.size(path)))
+
+
+async def modified(session: Session, value: tuple[float | None, VirtualPath]) -> Reply:
+    """MDTM; with a time in front of the path it sets it, as MFMT does."""
+    moment, path = value
+    if moment is not None:
+        return await set_modified(session, (moment, path))
+    entry = await session.files.entry(path)
+    if not entry.is_file:
+        raise Refusal(550, "MDTM is for files; MLST tells of a directory.")
+    return Reply(213, time_value(entry.modified))
+
+
+async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Reply:
+    """MFMT."""
+    moment, path = value
+    session.place(str(path), "times")
+    await session.files.set_time(path, moment)
+    return Reply(213, f"Modify={time_value(moment)}; {path}")
+
+
+async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath]) -> Reply:
+    """MFF: all of the facts are read before the first is set."""
+    facts, path = value
+    moment = mode = None
+    for fact, given in facts.items():
+        if fact == "modify":
+            session.place(str(path), "times")
+            moment = wire.timestamp(given)
+        elif fact == "unix.mode":
+            session.place(str(path), "chmod")
+            mode = wire.mode(given)
+        else:
+            raise Refusal(504, "Only the facts Modify and UNIX.mode can be set.")
+    if mode is not None:
+        await session.files.set_mode(path, mode)
+    if moment is not None:
+        await session.files.set_time(path, moment)
+    done = "".join(f"{fact}={given};" for fact, given in facts.items())
+    return Reply(213, f"{done} {path}")
+
+
+async def available(session: Session, path: VirtualPath) -> Reply:
+    """AVBL: the room for uploads, in bytes and nothing else (WinSCP reads the whole text as a number)."""
+    return Reply(213, str(await session.files.free(path)))
+
+
+async def machine_list(session: Session, path: VirtualPath) -> Reply:
+    """MLST: the facts of one name, on the control connection (RFC 3659 section 7.2)."""
+    entry = await session.files.entry(path)
+    line = machine_format(session, path.parent).line(entry, str(path))
+    return Reply(250, f"Facts of {path}", " " + line, "End.")
+
+
+def _facts_feature(session: Session) -> tuple[str]:
+    return ("MLST " + "".join(f"{fact}*;" if fact in session.facts else f"{fact};" for fact in FACTS),)
+
+
+def _both(verb: str, old: str, *rest: object, **fields: object) -> tuple[Command, Command]:
+    """A row, and its twin under the name that RFC 775 gave it."""
+    return Command(verb, *rest, **fields), Command(old, *rest, **fields)  # type: ignore[arg-type]
+
+
+ROWS = (
+    *_both("CWD", "XCWD", wire.name, change_directory, "CWD <path>", "959 4.1.1"),
+    *_both("CDUP", "XCUP", wire.nothing, change_up, "CDUP", "959 4.1.1"),
+    *_both("PWD", "XPWD", wire.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
+    *_both("MKD", "XMKD", wire.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
+    *_both("RMD", "XRMD", wire.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir"),
+    Command(
+        "RMDA",
+        wire.name,
+        remove_tree,
+        "RMDA <path>",
+        "draft-peterson-streamlined-ftp",
+        permission="rmdir",
+        features=("RMDA <path>",),
+    ),
+    Command("DELE", wire.name, remove, "DELE <path>", "959 4.1.3", permission="delete"),
+    Command("RNFR", wire.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),
+    Command("RNTO", wire.name, rename_to, "RNTO <path>", "959 4.1.3", permission="rename"),
+    Command("SIZE", wire.name, size, "SIZE <path>", "3659 4", features=("SIZE",), quiet=True),
+    Command(
+        "MDTM", wire.maybe_time_and_name, modified, "MDTM <path>", "3659 3", features=("MDTM",), quiet=True
+    ),
+    Command(
+        "MFMT",
+        wire.time_and_name,
+        set_modified,
+        "MFMT <time> <path>",
+        "draft-somers-ftp-mfxx",
+        permission="times",
+        features=("MFMT",),
+    ),
+    Command(
+        "MFF",
+        wire.facts_and_name,
+        set_facts,
+        "MFF <fact>=<value>; <path>",
+        "draft-somers-ftp-mfxx",
+        features=("MFF Modify;UNIX.mode;",),
+    ),
+    Command(
+        "AVBL",
+        wire.name_or_here,
+        available,
+        "AVBL [<path>]",
+        "draft-peterson-streamlined-ftp",
+        features=("AVBL",),
+        quiet=True,
+    ),
+    Command(
+        "MLST",
+        wire.name_or_here,
+        machine_list,
+        "MLST [<path>]",
+        "3659 7",
+        permission="list",
+        features=_facts_feature,
+        quiet=True,
+    ),
+)

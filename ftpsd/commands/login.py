@@ -1,0 +1,104 @@
+"""Who the client is: USER PASS ACCT REIN QUIT HOST."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ftpsd import wire
+from ftpsd.command import Command
+from ftpsd.paths import VirtualPath
+from ftpsd.replies import Refusal, Reply, SessionEnd
+from ftpsd.session import Session
+
+
+def _require_tls(session: Session) -> None:
+    if session.policy.login_needs_tls and not session.control.encrypted:
+        # 530 is in RFC 959's list for USER and PASS; curl and lftp show its text.
+        raise Refusal(530, "Encryption is required before login: send AUTH TLS first.")
+
+
+def user(session: Session, name: str) -> Reply:
+    """Names the user. Whether the name exists is not told before the password is known."""
+    _require_tls(session)
+    if session.account is not None:
+        session.leave()
+        session.directory = VirtualPath()
+    session.user = name
+    return Reply(331, "Send the password with PASS.")
+
+
+async def password(session: Session, secret: str) -> Reply:
+    """Logs in. The checker's own failure leaves the session able to try again."""
+    _require_tls(session)
+    if session.user is None:
+        raise Refusal(503, "Send USER first.")
+    if session.account is not None:
+        raise Refusal(503, "You are logged in already.")
+    account = await session.control.login(session.user, secret)
+    if account is None:
+        session.failures += 1
+        if session.failures >= session.policy.login_failures:
+            raise SessionEnd(421, "Too many failed logins. Goodbye.")
+        raise Refusal(530, "The user name or the password is wrong.")
+    session.account = account
+    session.control.set_idle(session.policy.idle)
+    return Reply(230, "Logged in.")
+
+
+def account(session: Session, _: str) -> Reply:
+    """No account is ever needed here (RFC 959: 202 is "superfluous at this site")."""
+    return Reply(202, "No account is needed.")
+
+
+def reinitialize(session: Session, _: None) -> Reply:
+    """Back to the state after connecting; an explicit TLS layer is taken off (RFC 4217 section 13)."""
+    session.reinitialize()
+    if session.control.encrypted and not session.control.implicit:
+        session.control.then(session.control.stop_tls)
+    return Reply(220, "Ready for a new user.")
+
+
+def leave(session: Session, _: str) -> Reply:
+    """Ends the session; a transfer that runs is ended first, since QUIT waits for its turn."""
+    session.control.then(session.control.close)
+    return Reply(221, "Goodbye.")
+
+
+def host(session: Session, name: str) -> Reply:
+    """One host is served: the name that TLS asked for, or the address that was reached (RFC 7151)."""
+    if session.account is not None:
+        raise Refusal(503, "HOST comes before the login.")
+    asked = name.strip()
+    if asked.startswith("[") and asked.endswith("]"):
+        asked = asked[1:-1]
+    try:
+        literal = wire.plain_address(asked)
+    except ValueError:
+        _require_host_name(asked)
+        known = session.control.tls_name
+        if known and known.lower().rstrip(".") != asked.lower().rstrip("."):
+            raise Refusal(504, "That is not the host that TLS was asked for.") from None
+    else:
+        # Behind NAT the client knows an address that is not ours: any but a wrong family is let pass.
+        if isinstance(literal, ipaddress.IPv6Address) != (session.control.server.version == 6):
+            raise Refusal(504, "That host is not served here.")
+    if session.host_said:
+        session.reinitialize()
+    session.host_said = True
+    return Reply(220, "Host accepted.")
+
+
+def _require_host_name(name: str) -> None:
+    labels = name.rstrip(".").split(".")
+    if not all(label and label.replace("-", "").isalnum() and len(label) < 64 for label in labels):
+        raise Refusal(501, "That is no host name.") from None
+
+
+ROWS = (
+    Command("USER", wire.text, user, "USER <name>", "959 4.1.1", login=False),
+    Command("PASS", wire.anything, password, "PASS <password>", "959 4.1.1", login=False, secret=True),
+    Command("ACCT", wire.text, account, "ACCT <account>", "959 4.1.1", login=False, secret=True),
+    Command("REIN", wire.nothing, reinitialize, "REIN", "959 4.1.1", login=False),
+    Command("QUIT", wire.nothing, leave, "QUIT", "959 4.1.1", login=False),
+    Command("HOST", wire.text, host, "HOST <name>", "7151 3.1", login=False, features=("HOST",)),
+)

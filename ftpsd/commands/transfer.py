@@ -1,0 +1,226 @@
+"""What moves bytes, and what prepares it: RETR STOR APPE STOU REST RANG ALLO ABOR LIST NLST MLSD HASH."""
+
+from __future__ import annotations
+
+from ftpsd import wire
+from ftpsd.command import Command
+from ftpsd.listing import Entry, LongFormat, MachineFormat, permission_fact
+from ftpsd.paths import VirtualPath
+from ftpsd.replies import Refusal, Reply
+from ftpsd.session import HASHES, Session, Sink, Source
+
+
+def _restart(session: Session) -> tuple[int, int | None]:
+    start, end = session.take_restart()
+    if session.representation == "A" and (start or end is not None):
+        # An offset into text that is converted on the way would mean another byte for each side.
+        raise Refusal(504, "REST and RANG need TYPE I.")
+    return start, end
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+async def retrieve(session: Session, path: VirtualPath) -> Reply:
+    """RETR: from the restart offset to the end of the file, or of the range."""
+    start, end = _restart(session)
+    source = await session.files.reader(path, start, end)
+    return await _send(session, source, f"Here comes {path.name}.", session.representation == "A")
+
+
+async def _send(session: Session, source: Source, opening: str, text: bool = False) -> Reply:
+    session.control.say(Reply(150, opening))
+    moved = await session.data.send(source, text)
+    return Reply(226, f"Transfer complete: {moved} bytes.")
+
+
+async def store(session: Session, path: VirtualPath) -> Reply:
+    """STOR: a new file, or one that replaces another once it is complete; from the restart offset on."""
+    start, end = _restart(session)
+    if end is not None:
+        raise Refusal(504, "RANG is for reading; use REST to go on with an upload.")
+    return await _receive(session, await session.files.writer(path, offset=start), "Ready for {}.")
+
+
+async def append(session: Session, path: VirtualPath) -> Reply:
+    """APPE: to the end of the file, or of an upload that was cut."""
+    sink = await session.files.writer(path, append=True)
+    return await _receive(session, sink, "Ready to append to {}.")
+
+
+async def store_unique(session: Session, name: str) -> Reply:
+    """STOU: under a name that nothing has. The name is told as RFC 1123 section 4.1.2.9 says."""
+    path = session.place(name.strip() or "upload", "upload")
+    sink = await session.files.writer(path, unique=True)
+    return await _receive(session, sink, "FILE: {}")
+
+
+async def _receive(session: Session, sink: Sink, opening: str) -> Reply:
+    name = sink.name
+    session.control.say(Reply(150, opening.format(name)))
+    moved = await session.data.receive(sink, session.representation == "A")
+    return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
+
+
+def restart(session: Session, offset: int) -> Reply:
+    """REST: where the next transfer starts (RFC 3659 section 5)."""
+    session.restart_offset, session.byte_range = offset, None
+    return Reply(350, f"The next transfer starts at byte {offset}.")
+
+
+def set_range(session: Session, asked: tuple[int, int] | None) -> Reply:
+    """RANG: which bytes the next RETR or HASH is about, both ends included."""
+    session.byte_range, session.restart_offset = asked, 0
+    if asked is None:
+        return Reply(350, "The range is lifted.")
+    return Reply(350, f"The range is {asked[0]} to {asked[1]}.")
+
+
+async def allocate(session: Session, size: int) -> Reply:
+    """ALLO: nothing is set aside, but what cannot fit is refused before it is sent."""
+    if size > await session.files.free(session.directory):
+        raise Refusal(552, "There is not so much room.")
+    return Reply(202, "No allocation is needed.")
+
+
+def stop(session: Session, _: str) -> None:
+    """ABOR, on arrival: what runs ends with 426 now; the answer to ABOR itself comes in its turn."""
+    session.aborted = True
+    session.data.abort(Reply(426, "Transfer aborted on request."))
+
+
+def abort(session: Session, _: None) -> Reply:
+    """ABOR, in its turn (RFC 959 section 4.1.3)."""
+    session.data.reset()
+    was, session.aborted = session.aborted, False
+    return Reply(226, "The transfer was aborted." if was else "There was no transfer to abort.")
+
+
+# --- listings --------------------------------------------------------------------------------------
+
+
+async def list_long(session: Session, request: wire.ListRequest) -> Reply:
+    """LIST: lines as of `ls -l`, times in UTC."""
+    line = LongFormat(session.control.now()).line
+    source = await session.files.entries(session.place(request.path, "list"), request, line)
+    return await _send(session, source, "Here comes the listing.")
+
+
+async def list_names(session: Session, request: wire.ListRequest) -> Reply:
+    """NLST: names alone; with `-l`, which some clients send, as LIST."""
+    if request.long:
+        return await list_long(session, request)
+    source = await session.files.entries(session.place(request.path, "list"), request, _name)
+    return await _send(session, source, "Here come the names.")
+
+
+def _name(entry: Entry) -> str:
+    return entry.name.replace("\r", "?").replace("\n", "?")
+
+
+def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
+    """The facts that this session chose, for the entries of a directory."""
+    rights = session.rights
+
+    def permissions(entry: Entry) -> str:
+        here = rights.at((*directory.parts, entry.name) if entry.name else directory.parts)
+        return permission_fact(entry, here, here)
+
+    return MachineFormat(session.facts, permissions)
+
+
+async def list_facts(session: Session, path: VirtualPath) -> Reply:
+    """MLSD: the entries of a directory as facts (RFC 3659 section 7)."""
+    entry = await session.files.entry(path)
+    if not entry.is_directory:
+        raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
+    request = wire.ListRequest(path=".")
+    source = await session.files.entries(path, request, machine_format(session, path).line)
+    return await _send(session, source, "Here come the facts.")
+
+
+# --- checksums -------------------------------------------------------------------------------------
+
+
+async def digest(session: Session, path: VirtualPath) -> Reply:
+    """HASH: of the whole file, or of what RANG or REST chose (draft-bryan-ftpext-hash)."""
+    entry = await session.files.entry(path)
+    if entry.is_directory:
+        raise Refusal(553, "HASH is for files.")
+    first, end = session.take_restart()
+    last = entry.size if end is None else min(end, entry.size)
+    running = HASHES[session.hash]()
+    source = await session.files.reader(path, first, last)
+    await session.data.digest(source, running)
+    # Both ends are inclusive in the draft; an empty range can only be told as its start.
+    told = f"{first}-{max(last - 1, first)}"
+    return Reply(213, f"{session.hash} {told} {running.hexdigest()} {path}")
+
+
+def _hash_feature(session: Session) -> tuple[str]:
+    return ("HASH " + ";".join(f"{name}*" if name == session.hash else name for name in HASHES),)
+
+
+ROWS = (
+    Command(
+        "RETR",
+        wire.name,
+        retrieve,
+        "RETR <path>",
+        "959 4.1.3",
+        permission="download",
+        uses_data=True,
+        restartable=True,
+    ),
+    Command(
+        "STOR",
+        wire.name,
+        store,
+        "STOR <path>",
+        "959 4.1.3",
+        permission="upload",
+        uses_data=True,
+        restartable=True,
+    ),
+    Command("APPE", wire.name, append, "APPE <path>", "959 4.1.3", uses_data=True, restartable=True),
+    Command(
+        "STOU", wire.anything, store_unique, "STOU [<name>]", "959 4.1.3", uses_data=True, restartable=True
+    ),
+    Command("REST", wire.number, restart, "REST <offset>", "3659 5", features=("REST STREAM",), quiet=True),
+    Command(
+        "RANG",
+        wire.byte_range,
+        set_range,
+        "RANG <first> <last>",
+        "draft-bryan-ftp-range",
+        features=("RANG STREAM",),
+        quiet=True,
+    ),
+    Command("ALLO", wire.allocation, allocate, "ALLO <size>", "959 4.1.3", quiet=True),
+    Command("ABOR", wire.nothing, abort, "ABOR", "959 4.1.3", at_once=stop),
+    Command(
+        "LIST",
+        wire.listing,
+        list_long,
+        "LIST [-alRdtr] [<path>]",
+        "959 4.1.3",
+        permission="list",
+        uses_data=True,
+    ),
+    Command(
+        "NLST", wire.listing, list_names, "NLST [<path>]", "959 4.1.3", permission="list", uses_data=True
+    ),
+    Command(
+        "MLSD", wire.name_or_here, list_facts, "MLSD [<path>]", "3659 7", permission="list", uses_data=True
+    ),
+    Command(
+        "HASH",
+        wire.name,
+        digest,
+        "HASH <path>",
+        "draft-bryan-ftpext-hash",
+        permission="download",
+        restartable=True,
+        features=_hash_feature,
+    ),
+)

@@ -1,0 +1,244 @@
+"""The control connection's layer of TLS, which can be put on and taken off while it runs.
+
+A Twisted protocol that wraps another one and is its transport. Before `start_tls` bytes pass
+through. Twisted's own `startTLS` has no way back, which CCC and REIN need (RFC 4217 sections 5 and
+13), and costs more for each line than the line itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ftpsd import tls
+
+_PIECE = 2**15
+
+
+@implementer(ITransport)
+class ControlConnection(Protocol):
+    """Between the socket and the FTP protocol.
+
+    `secured` is called after each handshake, `failed` with a sentence when TLS breaks.
+    """
+
+    def __init__(
+        self,
+        protocol: Any,
+        secured: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._protocol = protocol
+        self._secured = secured
+        self._failed = failed
+        self._tls: SSL.Connection | None = None
+        self._handshaking = False
+        self._stopping = False
+        self._closing = False
+        self._reading = False
+        self._held: list[bytes] = []
+
+    # --- TLS on and off --------------------------------------------------------------------------
+
+    def start_tls(self, context: SSL.Context) -> None:
+        """From now on the peer must speak TLS."""
+        self._tls = SSL.Connection(context, None)
+        self._tls.set_accept_state()
+        self._handshaking = True
+
+    def stop_tls(self) -> None:
+        """Says close_notify; when the peer has said it too, bytes pass through again."""
+        if self._tls is not None:
+            self._reading = False
+            self._flush()
+            self._stopping = True
+            self._shut_down(self._tls)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is on, its handshake included."""
+        return self._tls is not None
+
+    @property
+    def handshaking(self) -> bool:
+        """Whether TLS has been started and is not ready yet."""
+        return self._handshaking
+
+    @property
+    def disconnecting(self) -> bool:
+        """Whether the end has begun; LineReceiver asks."""
+        return self._closing
+
+    @property
+    def server_name(self) -> str:
+        """The name that the client asked for in its handshake (SNI); empty for none."""
+        name = self._tls.get_servername() if self._tls is not None else None
+        return name.decode("ascii", "replace") if name else ""
+
+    # --- from the socket -------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """The socket is open."""
+        self._protocol.makeConnection(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the peer."""
+        if self._tls is None:
+            self._protocol.dataReceived(data)
+            return
+        self._reading = True
+        try:
+            self._tls.bio_write(data)
+            if not self._handshaking or self._handshake(self._tls):
+                self._read(self._tls)
+        except SSL.ZeroReturnError:
+            self._peer_closed()
+        except SSL.Error as error:
+            self._break(error)
+        finally:
+            self._reading = False
+            self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The socket is gone."""
+        self._tls = None
+        self._protocol.connectionLost(reason)
+
+    def _handshake(self, connection: SSL.Connection) -> bool:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        self._handshaking = False
+        self._secured()
+        return True
+
+    def _read(self, connection: SSL.Connection) -> None:
+        while self._tls is connection and not self._closing:
+            try:
+                data = connection.recv(_PIECE)
+            except SSL.WantReadError:
+                return
+            self._protocol.dataReceived(data)
+
+    def _peer_closed(self) -> None:
+        if self._stopping:
+            self._flush_tls()
+            self._tls, self._stopping = None, False
+        elif self._tls is not None:
+            self._shut_down(self._tls)
+            self.loseConnection()
+
+    def _break(self, error: SSL.Error) -> None:
+        """An alert that OpenSSL has made for the peer goes out before the end."""
+        self._flush_tls()
+        self._closing = True
+        self._failed(tls.describe(error))
+        self._raw.unregisterProducer()
+        self._raw.loseConnection()
+
+    # --- to the socket ---------------------------------------------------------------------------
+
+    @property
+    def _raw(self) -> Any:
+        return self.transport
+
+    def write(self, data: bytes) -> None:
+        """Bytes to the peer. Those written while input is worked on go out together after it."""
+        if self._closing:
+            return
+        if self._reading:
+            self._held.append(data)
+        elif self._tls is None:
+            self._raw.write(data)
+        else:
+            self._encrypt(self._tls, data)
+
+    def writeSequence(self, data: Any) -> None:
+        """The same for several."""
+        self.write(b"".join(data))
+
+    def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self.write(data)
+        elif self._tls is not None:
+            self._flush_tls()
+
+    def _encrypt(self, connection: SSL.Connection, data: bytes) -> None:
+        try:
+            connection.send(data)
+        except SSL.Error as error:
+            self._break(error)
+        else:
+            self._flush_tls()
+
+    def _flush_tls(self) -> None:
+        if self._tls is None:
+            return
+        try:
+            while True:
+                self._raw.write(self._tls.bio_read(_PIECE))
+        except SSL.WantReadError:
+            pass  # all of it is out
+        except SSL.Error:
+            pass  # nothing was ever in it
+
+    def _shut_down(self, connection: SSL.Connection) -> None:
+        try:
+            connection.shutdown()
+        except SSL.Error:
+            pass  # in the middle of a handshake there is nothing to shut down
+        self._flush_tls()
+
+    def loseConnection(self, *_: Any) -> None:
+        """Ends the connection when all is sent, with close_notify under TLS."""
+        if self._closing:
+            return
+        self._reading = False
+        self._flush()
+        self._raw.unregisterProducer()  # a paused one would keep the connection open for ever
+        if self._tls is not None and not self._handshaking:
+            self._shut_down(self._tls)
+        self._closing = True
+        self._raw.loseConnection()
+
+    def abortConnection(self) -> None:
+        """Ends the connection now."""
+        self._closing = True
+        self._raw.abortConnection()
+
+    # --- what passes through ---------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """No more from the peer for now."""
+        if not self._closing:
+            self._raw.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Goes on reading."""
+        if not self._closing:
+            self._raw.resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Who writes is told when the peer does not read."""
+        self._raw.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """Nobody is told any more."""
+        self._raw.unregisterProducer()
+
+    def getPeer(self) -> Any:
+        """The client's address."""
+        return self._raw.getPeer()
+
+    def getHost(self) -> Any:
+        """The address that the client reached."""
+        return self._raw.getHost()

@@ -1,0 +1,351 @@
+"""One client's data connection: listen or dial, the rule about peers, TLS, deadlines, abort.
+
+The machine: idle -> awaited (a passive port listens) or aimed (PORT, EPRT) -> open -> moving -> idle.
+A transfer command may come before or after the client has connected; what arrives before the
+command stays in the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IWriteDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ftpsd import tls
+from ftpsd.ports import Announcer, Listener, PortPool
+from ftpsd.pump import FileSink, FileSource, Source, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.replies import Refusal, Reply
+from ftpsd.session import Digest
+from ftpsd.settings import Timeouts
+from ftpsd.streams import PlainStream, TlsReceiver, TlsSender
+from ftpsd.wire import Address, Endpoint
+from ftpsd.workers import Workers
+
+log = Logger(namespace="ftpsd")
+
+
+@implementer(IWriteDescriptor)
+class Dialer:
+    """A connection that we open (PORT, EPRT): `done` gets the socket, or the Refusal."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        source: tuple[str, int],
+        target: Endpoint,
+        done: Callable[[socket.socket | Refusal], None],
+    ) -> None:
+        family = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
+        self._reactor = reactor
+        self._done: Callable[[socket.socket | Refusal], None] | None = done
+        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind(source)
+            problem = self._socket.connect_ex((str(target.address), target.port))
+        except OSError as error:
+            problem = error.errno or errno.EIO
+        if problem == errno.EINPROGRESS:
+            reactor.addWriter(self)
+        else:
+            self._end(problem)
+
+    def doWrite(self) -> None:
+        """The connection stands, or has failed."""
+        self._reactor.removeWriter(self)
+        self._end(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _end(self, problem: int) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        if problem:
+            self._socket.close()
+            done(Refusal(425, f"The data connection cannot be opened: {os.strerror(problem)}."))
+        else:
+            done(self._socket)
+
+    def close(self) -> None:
+        """Gives up."""
+        if self._done is not None:
+            self._done = None
+            self._reactor.removeWriter(self)
+            self._socket.close()
+
+    def fileno(self) -> int:
+        """The socket, for the reactor's poll."""
+        return self._socket.fileno()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gives up on the socket."""
+        self._end(errno.ECONNABORTED)
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "active connection"
+
+
+class Surroundings:
+    """What all data connections of a server share."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        workers: Workers,
+        pool: PortPool,
+        announcer: Announcer,
+        timeouts: Timeouts,
+        source_port: int | None,
+        foreign: bool,
+        lenient: bool,
+    ) -> None:
+        self.reactor = reactor
+        self.workers = workers
+        self.pool = pool
+        self.announcer = announcer
+        self.timeouts = timeouts
+        self.source_port = source_port or 0
+        self.foreign = foreign
+        self.lenient = lenient
+
+
+class DataChannel:
+    """The data connections of one session, one at a time. `secure` tells how the next one is to be
+    protected: a context and a check of its handshake, or None for plain text."""
+
+    def __init__(
+        self,
+        shared: Surroundings,
+        client: Address,
+        server: Address,
+        secure: Callable[[], tuple[SSL.Context, Callable[[SSL.Connection], None]] | None],
+        label: Callable[[], str],
+    ) -> None:
+        self._shared = shared
+        self._client = client
+        self._server = server
+        self._secure = secure
+        self._label = label
+        self._listener: Listener | None = None
+        self._target: Endpoint | None = None
+        self._dialer: Dialer | None = None
+        self._socket: socket.socket | None = None
+        self._limit: Any = None
+        self._awaited: Deferred[socket.socket] | None = None
+        self._transfer: Transfer | None = None
+        self._stream: PlainStream | None = None
+        self._closed = False
+
+    # --- preparing --------------------------------------------------------------------------------
+
+    @property
+    def prepared(self) -> bool:
+        """Whether a transfer command may come."""
+        return bool(self._listener or self._target or self._socket)
+
+    @property
+    def transferring(self) -> bool:
+        """Whether a transfer waits or moves."""
+        return bool(self._transfer or self._awaited)
+
+    @property
+    def moved(self) -> int:
+        """Bytes that the transfer has moved so far."""
+        return self._stream.moved if self._stream is not None else 0
+
+    def passive(self, announce: bool) -> Endpoint:
+        """Listens; the endpoint to tell the client, with the NAT address if `announce`."""
+        self.reset()
+        shared, told = self._shared, self._server
+        if announce:
+            told = shared.announcer.announce(self._client, self._server)
+        # Behind NAT, or told another address of this machine, any of its addresses may be reached.
+        host = str(self._server) if told == self._server else "0.0.0.0"
+        self._listener = Listener(
+            shared.reactor,
+            shared.pool,
+            host,
+            None if shared.foreign else self._client,
+            self._arrived,
+            self._stranger,
+        )
+        self._limit = shared.reactor.callLater(shared.timeouts.data_connect, self._too_late)
+        return Endpoint(told, self._listener.port)
+
+    def active(self, target: Endpoint) -> None:
+        """Dials that endpoint when a transfer command comes."""
+        self.reset()
+        self._target = target
+
+    def _arrived(self, connection: socket.socket) -> None:
+        self._listener = None
+        self._stop_limit()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            awaited.callback(connection)
+        else:
+            self._socket = connection
+
+    def _stranger(self, peer: Address) -> None:
+        log.warn(
+            "{label} a data connection from {peer} was refused: the client is elsewhere",
+            label=self._label(),
+            peer=str(peer),
+        )
+
+    def _too_late(self) -> None:
+        self._fail(Refusal(425, "Nobody connected to the passive port in time."))
+
+    def _dialled(self, result: socket.socket | Refusal) -> None:
+        self._dialer = None
+        if isinstance(result, Refusal):
+            self._fail(result)
+        else:
+            self._arrived(result)
+
+    def _fail(self, refusal: Refusal) -> None:
+        awaited, self._awaited = self._awaited, None
+        self._drop()
+        if awaited is not None:
+            awaited.errback(refusal)
+
+    def _connect(self) -> Deferred[socket.socket]:
+        result: Deferred[socket.socket] = Deferred()
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            result.callback(connection)
+            return result
+        self._awaited = result
+        if self._target is not None:
+            target, self._target = self._target, None
+            shared = self._shared
+            self._limit = shared.reactor.callLater(shared.timeouts.data_connect, self._too_late)
+            source = (str(self._server), shared.source_port)
+            if target.address.version != self._server.version:
+                source = ("0.0.0.0" if target.address.version == 4 else "::", shared.source_port)
+            # Not before the caller has the Deferred: a dial can fail at once.
+            shared.reactor.callLater(0, self._dial, source, target)
+        elif self._listener is None:
+            self._fail(Refusal(425, "The data connection is gone: send EPSV or PASV again."))
+        return result
+
+    def _dial(self, source: tuple[str, int], target: Endpoint) -> None:
+        if self._awaited is not None:
+            self._dialer = Dialer(self._shared.reactor, source, target, self._dialled)
+
+    # --- moving -----------------------------------------------------------------------------------
+
+    async def send(self, source: Source, text: bool = False) -> int:
+        """Sends a source, which is closed in the end whatever happens. The bytes sent."""
+        try:
+            connection = await self._connect()
+        except BaseException:
+            source.close()
+            raise
+        stream = self._secured(connection, receiving=False)
+        return int(await self._run(download(stream, source, text), stream))
+
+    async def receive(self, sink: FileSink, text: bool = False) -> int:
+        """Receives into a sink, which is published or closed in the end. The bytes received."""
+        try:
+            connection = await self._connect()
+        except BaseException:
+            await self._shared.workers.call(sink.close)
+            raise
+        stream = self._secured(connection, receiving=True)
+        return int(await self._run(upload(stream, sink, text), stream))
+
+    async def digest(self, source: FileSource, digest: Digest) -> None:
+        """Reads a source into a digest, where ABOR can end it."""
+        await self._run(checksum(source, digest), None)
+
+    def _secured(self, connection: socket.socket, receiving: bool) -> PlainStream:
+        secure = self._secure()
+        if secure is None:
+            return PlainStream(connection)
+        if receiving:
+            return TlsReceiver(connection, *secure, self._shared.lenient)
+        return TlsSender(connection, *secure)
+
+    async def _run(self, steps: Steps, stream: PlainStream | None) -> Any:
+        shared, timeouts = self._shared, self._shared.timeouts
+        transfer = Transfer(shared.reactor, shared.workers, steps, stream)
+        self._transfer, self._stream = transfer, stream
+        if self._closed:
+            transfer.abort(Refusal(426, "The session has ended."))
+        watch = Watch(
+            shared.reactor,
+            transfer,
+            timeouts.stalled,
+            Refusal(426, f"Nothing moved for {timeouts.stalled} seconds."),
+        )
+        opening = shared.reactor.callLater(timeouts.data_connect, self._require_open, transfer)
+        try:
+            return await transfer.finished
+        finally:
+            self._transfer = self._stream = None
+            watch.stop()
+            if opening.active():
+                opening.cancel()
+
+    def _require_open(self, transfer: Transfer) -> None:
+        if self._stream is not None and not self._stream.opened:
+            transfer.abort(Refusal(522, "The TLS handshake of the data connection took too long."))
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def abort(self, reply: Reply) -> None:
+        """Ends the transfer that waits or moves, with that reply."""
+        refusal = Refusal(reply.code, *reply.lines)
+        if self._transfer is not None:
+            self._transfer.abort(refusal)
+        else:
+            self._fail(refusal)
+
+    def reset(self) -> None:
+        """Forgets what was prepared. A transfer that runs goes on."""
+        self._drop()
+
+    def close(self, reply: Reply) -> None:
+        """The session is over."""
+        self._closed = True
+        self.abort(reply)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._stop_limit()
+        self._target = None
+        for holder in (self._listener, self._dialer, self._socket):
+            if holder is not None:
+                holder.close()
+        self._listener = self._dialer = self._socket = None
+
+    def _stop_limit(self) -> None:
+        if self._limit is not None and self._limit.active():
+            self._limit.cancel()
+        self._limit = None
+
+
+def require_resumption(connection: SSL.Connection) -> None:
+    """The check of `data_session: require`. A ticket of another control connection does not resume."""
+    if not tls.resumed(connection):
+        raise Refusal(
+            522,
+            "The data connection must resume the TLS session of its control connection. "
+            "(data_session: allow, for all or for a user, lets clients in that cannot.)",
+        )
+
+
+def accept_any(_: SSL.Connection) -> None:
+    """The check of `data_session: allow` and `off`."""

@@ -1,0 +1,41 @@
+"""Password hashes: made with argon2id, verified in each form that users.yaml may hold."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # passlib imports `crypt`, which Python 3.11 and 3.12 have and announce the end of.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from passlib.context import CryptContext
+
+_CONTEXT = CryptContext(schemes=["argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"])
+
+#: Longer passwords are refused before they are hashed: a hash of megabytes is an attack.
+LONGEST_PASSWORD = 1024
+
+
+def make(password: str) -> str:
+    """A new hash: argon2id."""
+    return str(_CONTEXT.hash(password))
+
+
+def known(hashed: str) -> bool:
+    """Whether it is a whole hash of a known form."""
+    try:
+        handler = _CONTEXT.handler(_CONTEXT.identify(hashed, required=True))
+        handler.from_string(hashed)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
+def verify(password: str, hashed: str) -> bool:
+    """Whether the password belongs to the hash. Takes the time that the hash asks for."""
+    secret = password.encode("utf-8", "surrogateescape")
+    if len(secret) > LONGEST_PASSWORD or b"\0" in secret:
+        return False
+    try:
+        return bool(_CONTEXT.verify(secret, hashed))
+    except (ValueError, TypeError):
+        return False  # bcrypt 5 refuses what is longer than 72 bytes

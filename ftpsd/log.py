@@ -1,0 +1,102 @@
+"""What is told of sessions: events with names and fields, at one seam, and never a secret.
+
+By default Twisted's own observer prints them as lines, `(000022) alice (203.0.113.9)> RETR f …`.
+`twistd --logger=ftpsd.log.json ftpsd …` prints each as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.logger import ILogObserver, Logger, formatEvent
+from zope.interface import provider
+
+from ftpsd.command import Command
+from ftpsd.replies import Reply
+
+log = Logger(namespace="ftpsd")
+
+_FORMAT = "({session:06d}) {user} ({address})"
+
+
+def printable(text: str) -> str:
+    """Text of a client for a log line: no control characters, and nothing that cannot be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+class SessionLog:
+    """The events of one session."""
+
+    __slots__ = ("_verbose", "address", "session", "user")
+
+    def __init__(self, session: int, address: str, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self.session = session
+        self.address = address
+        self.user = "-"
+
+    @property
+    def label(self) -> str:
+        """How lines about this session begin."""
+        return f"({self.session:06d}) {self.user} ({self.address})>"
+
+    def _fields(self, event: str, **more: Any) -> dict[str, Any]:
+        return {"event": event, "session": self.session, "user": self.user, "address": self.address, **more}
+
+    def command(
+        self, row: Command | None, verb: str, argument: str, reply: Reply, seconds: float, moved: int | None
+    ) -> None:
+        """A command has had its final reply."""
+        if row is not None and row.quiet and reply.code < 400 and not self._verbose:
+            return
+        shown = "********" if row is not None and row.secret and argument else printable(argument)
+        words = _FORMAT + "> {command} {argument}: {code} {text} [{seconds:.3f} s]"
+        log.info(
+            words if shown else words.replace(" {argument}", ""),
+            **self._fields(
+                "command",
+                command=verb,
+                argument=shown,
+                code=reply.code,
+                text=printable(reply.text),
+                seconds=seconds,
+                bytes=moved,
+            ),
+        )
+
+    def note(self, event: str, text: str, **fields: Any) -> None:
+        """Something about the session that is no command."""
+        log.info(_FORMAT + "> {text}", **self._fields(event, text=printable(text), **fields))
+
+    def failure(self, event: str, text: str) -> None:
+        """A mistake of ours, with its traceback. To be called where the exception is handled."""
+        log.failure(_FORMAT + "> {text}", **self._fields(event, text=printable(text)))
+
+
+@provider(ILogObserver)
+def json(event: dict[str, Any]) -> None:
+    """An observer for `twistd --logger`: a JSON object in a line, with the event's own fields."""
+    sys.stdout.write(json_line(event) + "\n")
+    sys.stdout.flush()
+
+
+def json_line(event: dict[str, Any]) -> str:
+    """One event as JSON."""
+    moment = datetime.fromtimestamp(event["log_time"], UTC)
+    told: dict[str, Any] = {
+        "time": moment.isoformat(timespec="milliseconds"),
+        "level": getattr(event.get("log_level"), "name", "info"),
+        "message": formatEvent(event),
+    }
+    for key, value in event.items():
+        if not key.startswith("log_") and isinstance(value, str | int | float):
+            told[key] = value
+    return json_.dumps(told)

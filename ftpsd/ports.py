@@ -1,0 +1,211 @@
+"""The passive port pool, and the address that PASV announces behind NAT."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ftpsd.replies import Refusal
+from ftpsd.settings import NetworkOverride, PassiveSettings
+from ftpsd.wire import Address, plain_address
+
+log = Logger(namespace="ftpsd")
+
+
+class PortPool:
+    """The configured range. A port is taken while it listens, and free again the moment it is closed."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._range = range(low, high + 1)
+        self._taken: set[int] = set()
+
+    def listen(self, host: str, family: int) -> tuple[socket.socket, int]:
+        """A listening socket on a random free port of the range; 425 when there is none."""
+        start = random.randrange(len(self._range))
+        for step in range(len(self._range)):
+            port = self._range[(start + step) % len(self._range)]
+            if port not in self._taken and (listener := _try_to_listen(host, port, family)):
+                self._taken.add(port)
+                return listener, port
+        raise Refusal(425, "All passive ports are in use. Try again later.")
+
+    def release(self, port: int) -> None:
+        """The listener on that port is closed."""
+        self._taken.discard(port)
+
+
+def _try_to_listen(host: str, port: int, family: int) -> socket.socket | None:
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(8)
+    except OSError:
+        listener.close()
+        return None
+    return listener
+
+
+@implementer(IReadDescriptor)
+class Listener:
+    """One passive port: waits for one connection from the right peer, then it is gone.
+
+    `arrived` is called with the socket. Connections from other hosts are closed at once, and cost
+    the client that is awaited nothing.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        pool: PortPool,
+        host: str,
+        peer: Address | None,
+        arrived: Callable[[socket.socket], None],
+        stranger: Callable[[Address], None],
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._reactor = reactor
+        self._pool = pool
+        self._peer = peer
+        self._arrived = arrived
+        self._stranger = stranger
+        self._socket, self.port = pool.listen(host, family)
+        reactor.addReader(self)
+
+    def doRead(self) -> None:
+        """Somebody connects."""
+        try:
+            connection, address = self._socket.accept()
+        except OSError:
+            return  # gone again, or no descriptor left: the time limit decides
+        peer = plain_address(address[0])
+        if self._peer is not None and peer != self._peer:
+            connection.close()
+            self._stranger(peer)
+            return
+        self.close()
+        self._arrived(connection)
+
+    def close(self) -> None:
+        """Stops listening; any number of times."""
+        if self._socket.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._socket.close()
+            self._pool.release(self.port)
+
+    def fileno(self) -> int:
+        """The socket, for the reactor's poll."""
+        return self._socket.fileno()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gives up on the socket."""
+        self.close()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "passive port"
+
+
+class Announcer:
+    """The IPv4 address that 227 tells a client.
+
+    A host name is looked up when the daemon starts and every `refresh` seconds; while the resolver
+    fails, the last good answer stays.
+    """
+
+    def __init__(
+        self,
+        settings: PassiveSettings,
+        resolve: Callable[[str], Deferred[str]],
+        known: Mapping[str, str],
+    ) -> None:
+        self._settings = settings
+        self._resolve = resolve
+        self._known = dict(known)
+        self._warned: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """The host names that have to be looked up."""
+        return host_names(self._settings)
+
+    def warn_if_private(self) -> None:
+        """Says at start that only clients in private networks can reach what PASV will announce."""
+        told = self._settings.address
+        address = self._known.get(told, told) if told is not None else None
+        if address is not None and ipaddress.IPv4Address(address).is_private:
+            log.warn(
+                "passive.address is the private address {address}: clients elsewhere cannot connect to it",
+                address=address,
+            )
+
+    def refresh(self) -> None:
+        """Looks all host names up again."""
+        for name in self.names:
+            self._resolve(name).addCallbacks(
+                lambda address, name=name: self._learn(name, address),
+                lambda failure, name=name: self._keep(name, failure),
+            )
+
+    def _learn(self, name: str, address: str) -> None:
+        if self._known.get(name) != address:
+            log.info("passive.address: {name} is {address}", name=name, address=address)
+        self._known[name] = address
+
+    def _keep(self, name: str, failure: Failure) -> None:
+        log.warn(
+            "passive.address: {name} cannot be looked up ({error}); {address} stays in use",
+            name=name,
+            error=failure.getErrorMessage(),
+            address=self._known.get(name, "the address that the client reached"),
+        )
+
+    def announce(self, client: Address, reached: Address) -> Address:
+        """The address for this client, who reached the server at `reached`."""
+        told = self._configured(self._settings.networks, client)
+        if told is None:
+            address = reached
+        elif is_literal(told):
+            address = ipaddress.IPv4Address(told)
+        else:
+            known = self._known.get(told)
+            address = ipaddress.IPv4Address(known) if known else reached
+        if address.is_private and not client.is_private and str(address) not in self._warned:
+            self._warned.add(str(address))
+            log.warn(
+                "PASV announces the private address {address} to {client}, which is not in a private "
+                "network: behind NAT, set passive.address to the public address",
+                address=str(address),
+                client=str(client),
+            )
+        return address
+
+    def _configured(self, networks: Sequence[NetworkOverride], client: Address) -> str | None:
+        for network in networks:
+            if any(client in net for net in network.clients):
+                return network.address
+        return self._settings.address
+
+
+def host_names(settings: PassiveSettings) -> list[str]:
+    """What PASV announces by name, and not as an address."""
+    told = [settings.address, *(network.address for network in settings.networks)]
+    return [name for name in told if name is not None and not is_literal(name)]
+
+
+def is_literal(name: str) -> bool:
+    """Whether a configured address is an IPv4 address and not a host name."""
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,318 @@
+"""FtpsProtocol and FtpsFactory: the shim between Twisted's FTP frame and a session.
+
+Of `twisted.protocols.ftp.FTP` the frame is kept: lines, timeouts, portal, factory. None of its
+`ftp_*` methods is ever called: a verb from the wire is looked up in TABLE and never meets `getattr`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Protocol
+from twisted.protocols.ftp import FTP, FTPCmdError, FTPFactory
+from twisted.python.failure import Failure
+
+from ftpsd import wire
+from ftpsd.client import Client
+from ftpsd.commands import TABLE
+from ftpsd.control import ControlConnection
+from ftpsd.data import DataChannel
+from ftpsd.generation import Generation
+from ftpsd.limits import SessionCounts
+from ftpsd.log import SessionLog, log, printable
+from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
+from ftpsd.session import Session
+from ftpsd.turns import Turns
+from ftpsd.wire import Address
+
+#: Seconds that a client has to read our last reply.
+LAST_WORDS = 10
+
+
+class Backpressure:
+    """Told by the transport when the peer does not read its replies."""
+
+    def __init__(self, protocol: FtpsProtocol) -> None:
+        self._protocol = protocol
+
+    def pauseProducing(self) -> None:
+        """Too much is unsent."""
+        self._protocol.hold("replies are not read")
+
+    def resumeProducing(self) -> None:
+        """Enough was read."""
+        self._protocol.release("replies are not read")
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+
+
+class FtpsProtocol(FTP):
+    """One control connection."""
+
+    # Lines end in CRLF; a bare LF is let pass, as cameras and scripts send it.
+    delimiter = b"\n"
+    MAX_LENGTH = wire.LONGEST_LINE
+
+    def __init__(
+        self, reactor: Any, number: int, client: Address, generation: Generation, implicit: bool
+    ) -> None:
+        self.callLater = reactor.callLater  # TimeoutMixin's
+        self._reactor = reactor
+        self._generation = generation
+        self._implicit = implicit
+        self._held: set[str] = set()
+        self._idle: int | None = None
+        self._greeted = False
+        self._turns: Turns[bytes] = Turns(self._begin)
+        self._address = client
+        self._log = SessionLog(number, str(client), generation.verbose)
+        self.setRawMode()
+
+    # --- the frame -------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """The session begins; with implicit TLS, the greeting waits for the handshake."""
+        settings = self._generation.settings
+        self._client = Client(
+            self.transport,
+            self._address,
+            self._implicit,
+            self._generation,
+            self._reactor,
+            self._log,
+            self._set_idle,
+            self._take_unread,
+        )
+        data = DataChannel(
+            self._generation.surroundings,
+            self._address,
+            self._client.server,
+            self._secure_data,
+            lambda: self._log.label,
+        )
+        self._session = Session(self._log.session, self._client, data, self._generation.policy, TABLE)
+        self._log.note("connected", "connected")
+        self.setTimeout(settings.timeouts.login)
+        self.transport.registerProducer(Backpressure(self), True)
+        if self._implicit:
+            self._client.start_tls()
+            self._session.protection = "P"
+        else:
+            self.greet()
+
+    def secured(self) -> None:
+        """A handshake of the control connection is done."""
+        if self._implicit and not self._greeted:
+            self.greet()
+
+    def broken(self, why: str) -> None:
+        """TLS on the control connection has failed."""
+        self._log.note("tls_failed", f"TLS failed: {why}")
+
+    def greet(self) -> None:
+        """220, which may have several lines."""
+        self._greeted = True
+        self._client.say(Reply(220, *self._generation.settings.banner.strip("\n").split("\n")))
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """The very first bytes: a TLS ClientHello means that the client expects another port."""
+        if data[:1] == b"\x16" and not self.transport.encrypted:
+            self._log.note("wrong_protocol", "TLS on a port for explicit TLS: use one with tls: implicit")
+            self.transport.abortConnection()
+        else:
+            self.setLineMode(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """One line, without its LF."""
+        if self._client.gone:
+            return
+        if self._idle is not None:
+            self.resetTimeout()
+        line = line.removesuffix(b"\r")
+        if self._session.data.transferring and self._act_at_once(line):
+            return
+        self._turns.arrive(line)
+        if self._turns.full:
+            self.hold("many commands wait")
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """No FTP client sends such a line."""
+        self._end(Reply(500, "That line is too long. Goodbye."))
+
+    def timeoutConnection(self) -> None:
+        """Too long without a command, or without a login."""
+        if self._client.gone:
+            self.transport.abortConnection()  # it does not read our last words
+        elif self._idle is not None and self._turns.busy:
+            self.setTimeout(self._idle)  # a transfer has limits of its own
+        else:
+            self._end(Reply(421, "Nothing was heard for too long. Goodbye."))
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """The client is gone: all that the session holds is freed now."""
+        self._client.gone = True
+        self.setTimeout(None)
+        self._turns.end()
+        self._session.data.close(Reply(426, "The control connection was lost."))
+        self._session.leave()
+        self._log.note("disconnected", "disconnected")
+        self.factory.ended(self._address)
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def _act_at_once(self, line: bytes) -> bool:
+        """What a row does on arrival while a transfer runs; whether that was all."""
+        try:
+            verb, argument = wire.line(line)
+        except Refusal:
+            return False
+        row = TABLE.get(verb)
+        reply = row.at_once(self._session, argument) if row is not None and row.at_once else None
+        if reply is not None:
+            self._client.say(reply)
+        return reply is not None
+
+    def _begin(self, line: bytes) -> None:
+        started = self._reactor.seconds()
+        try:
+            verb, argument = wire.line(line)
+        except Refusal as refusal:
+            self._answer("?", printable(line[:80].decode("latin-1")), started, refusal.reply)
+            return
+        self.processCommand(verb, argument).addBoth(self._finish, verb, argument, started)
+
+    def processCommand(self, cmd: str, *params: str) -> Deferred[Reply]:
+        """The final reply of a command, or the failure that tells it."""
+        try:
+            row = self._session.find(cmd)
+            value = self._session.admit(row, params[0] if params else "")
+            result = row.run(self._session, value)
+            return succeed(result) if isinstance(result, Reply) else Deferred.fromCoroutine(result)
+        except Exception:
+            return fail()
+
+    def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
+        row = TABLE.get(verb)
+        if row is not None and row.restartable:
+            self._session.restart_offset, self._session.byte_range = 0, None
+        reply = result if isinstance(result, Reply) else self._reply_to(result)
+        self._answer(verb, argument, started, reply)
+
+    def _reply_to(self, failure: Failure) -> Reply:
+        error = failure.value
+        if isinstance(error, SessionEnd):
+            self._client.then(self._client.close)
+        if isinstance(error, Refusal):
+            return error.reply
+        if isinstance(error, OSError):
+            return from_oserror(error)
+        if isinstance(error, FTPCmdError):
+            code, _, text = error.response().partition(" ")
+            return Reply(int(code), text)
+        log.failure("{label} a mistake of ours", failure, label=self._log.label)
+        return Reply(451, "The server made a mistake; it is in its log.")
+
+    def _answer(self, verb: str, argument: str, started: float, reply: Reply) -> None:
+        row = TABLE.get(verb)
+        moved = self._session.data.moved if row is not None and row.uses_data else None
+        seconds = self._reactor.seconds() - started
+        self._log.command(row, verb, argument, reply, seconds, moved)
+        self._client.say(reply)
+        self._client.take_steps()
+        if self._client.gone:
+            self._turns.end()
+            return
+        self._turns.done()
+        if not self._turns.full:
+            self.release("many commands wait")
+
+    def _take_unread(self) -> bool:
+        """Drops what the client has sent behind the command that runs; whether there was anything."""
+        return bool(self._turns.waiting or self.clearLineBuffer())
+
+    # --- what the session asks for -----------------------------------------------------------------
+
+    def _secure_data(self) -> Any:
+        if self._session.protection != "P":
+            return None
+        return self._client.secure_data(self._session.account)
+
+    def _set_idle(self, seconds: int) -> None:
+        self._idle = seconds
+        self.setTimeout(seconds)
+
+    def hold(self, why: str) -> None:
+        """Reads no more for now."""
+        if not self._held:
+            self.pauseProducing()
+        self._held.add(why)
+
+    def release(self, why: str) -> None:
+        """Reads on, if no other reason holds."""
+        if why in self._held:
+            self._held.discard(why)
+            if not self._held and not self._client.gone:
+                self._reactor.callLater(0, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._held and not self._client.gone:
+            self.resumeProducing()
+
+    def _end(self, reply: Reply) -> None:
+        self._client.say(reply)
+        self._turns.end()
+        self._client.close()
+        self.setTimeout(LAST_WORDS)
+
+
+class Overflow(Protocol):
+    """One session too many: 421, before anything is spent on it."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:
+        """Says so and goes."""
+        self.transport.write(self._reply.encode())
+        self.transport.loseConnection()
+
+
+class FtpsFactory(FTPFactory):
+    """Makes the sessions of one listener. `generation` is what new sessions get: a reload sets it."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        generation: Generation,
+        implicit: bool,
+        counts: SessionCounts,
+        numbers: Iterator[int],
+    ) -> None:
+        super().__init__(generation.portal)
+        self.generation = generation
+        self._reactor = reactor
+        self._implicit = implicit
+        self._counts = counts
+        self._numbers = numbers
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """A session, or what says that there are too many."""
+        client = wire.plain_address(addr.host)
+        number = next(self._numbers)
+        refusal = self._counts.refusal(self.generation.settings.limits, client)
+        if refusal is not None:
+            SessionLog(number, str(client)).note("refused", refusal)
+            return Overflow(Reply(421, refusal))
+        self._counts.enter(client)
+        protocol = FtpsProtocol(self._reactor, number, client, self.generation, self._implicit)
+        protocol.factory = self
+        return ControlConnection(protocol, protocol.secured, protocol.broken)
+
+    def ended(self, client: Address) -> None:
+        """A session is over."""
+        self._counts.leave(client)

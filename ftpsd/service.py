@@ -1,0 +1,215 @@
+"""The composition root: settings to a Twisted service. The only maker of objects, reload included."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import sys
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.cred.portal import Portal
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from ftpsd import config
+from ftpsd.data import Surroundings
+from ftpsd.generation import Generation
+from ftpsd.limits import SessionCounts
+from ftpsd.log import log
+from ftpsd.ports import Announcer, PortPool
+from ftpsd.protocol import FtpsFactory
+from ftpsd.session import Policy
+from ftpsd.settings import ListenSettings, PortRange, Settings
+from ftpsd.users import PasswordChecker, Realm
+from ftpsd.workers import Workers
+from ftpsd.yamlfile import Fault, Faulty
+
+#: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
+#: made in one thread does not keep the reactor waiting.
+SWITCH_INTERVAL = 0.0005
+
+
+class Options(usage.Options):  # type: ignore[misc]
+    """`twistd ftpsd [options]`"""
+
+    synopsis = "[options]"
+    longdesc = "An FTPS daemon. See ftpsd(8) and ftpsd.yaml(5)."
+    optParameters = [["config", "c", config.DEFAULT, "The configuration file."]]
+    optFlags = [["verbose", "v", "Log the commands that only tell something, too."]]
+
+
+def makeService(options: Options) -> IService:
+    """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
+    try:
+        return FtpsService(options["config"], config.load(options["config"]), bool(options["verbose"]))
+    except Faulty as faulty:
+        print(faulty, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+class FtpsService(Service):
+    """The daemon: listeners, workers, and the generation that new sessions get."""
+
+    name = "ftpsd"
+
+    def __init__(self, path: str, configuration: config.Configuration, verbose: bool = False) -> None:
+        self._path = config.absolute(path)
+        self._configuration = configuration
+        self._verbose = verbose
+        self._reactor = _reactor()
+        self._workers = Workers(self._reactor)
+        self._counts = SessionCounts()
+        self._numbers = itertools.count(1)
+        self._pools: dict[PortRange, PortPool] = {}
+        self._listeners: dict[ListenSettings, Any] = {}
+        self._generation = self._generate(configuration)
+        self._refresh: LoopingCall | None = None
+
+    # --- making ----------------------------------------------------------------------------------
+
+    def _generate(self, configuration: config.Configuration) -> Generation:
+        settings, users = configuration.settings, configuration.users.users
+        ports = settings.passive.ports
+        self._announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
+        surroundings = Surroundings(
+            self._reactor,
+            self._workers,
+            self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
+            self._announcer,
+            settings.timeouts,
+            settings.active.source_port,
+            settings.foreign_data,
+            settings.tls.close_notify == "lenient",
+        )
+        portal = Portal(Realm(self._workers, users), [PasswordChecker(self._workers, users)])
+        return Generation(
+            settings, portal, configuration.contexts, surroundings, _policy(settings), self._verbose
+        )
+
+    def _resolve(self, name: str) -> Any:
+        return self._workers.call(config.look_up, name)
+
+    def _listen(self, settings: ListenSettings) -> Any:
+        factory = FtpsFactory(
+            self._reactor, self._generation, settings.tls == "implicit", self._counts, self._numbers
+        )
+        address = settings.address
+        if address == "::" and not _has_ipv6():
+            address = "0.0.0.0"
+        return self._reactor.listenTCP(settings.port, factory, backlog=1024, interface=address)
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Binds the listeners, while the process may still bind ports below 1024."""
+        super().privilegedStartService()
+        for settings in self._configuration.settings.listen:
+            self._listeners[settings] = self._listen(settings)
+
+    def startService(self) -> None:
+        """Serves."""
+        if not self._listeners:
+            self.privilegedStartService()
+        super().startService()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self._workers.start()
+        self._start_refresh()
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        for settings, port in self._listeners.items():
+            host = port.getHost()
+            log.info(
+                "listening on {host} port {port}, {tls} TLS",
+                host=host.host,
+                port=host.port,
+                tls=settings.tls,
+            )
+        self._announcer.warn_if_private()
+
+    async def stopService(self) -> None:
+        """Stops listening and ends the threads; sessions end with the process."""
+        super().stopService()
+        if self._refresh is not None and self._refresh.running:
+            self._refresh.stop()
+        for port in self._listeners.values():
+            await port.stopListening()
+        self._listeners.clear()
+        self._workers.stop()
+
+    def _start_refresh(self) -> None:
+        if self._refresh is not None and self._refresh.running:
+            self._refresh.stop()
+        self._refresh = None
+        if self._announcer.names:
+            self._refresh = LoopingCall(self._announcer.refresh)
+            self._refresh.clock = self._reactor
+            self._refresh.start(self._configuration.settings.passive.refresh, now=False)
+
+    # --- reloading -------------------------------------------------------------------------------
+
+    def reload(self) -> Any:
+        """Reads everything again, off the reactor thread: a new generation, or the old one and a log."""
+        reading = self._workers.call(config.load, self._path)
+        return reading.addCallback(self._use).addErrback(self._stay)
+
+    def _use(self, configuration: config.Configuration) -> None:
+        before = set(self._listeners)
+        wanted = set(configuration.settings.listen)
+        self._open(wanted - before)
+        self._configuration = configuration
+        self._generation = self._generate(configuration)
+        for settings in before - wanted:
+            self._listeners.pop(settings).stopListening()
+        for port in self._listeners.values():
+            port.factory.generation = self._generation
+        self._start_refresh()
+        log.info("reloaded: new sessions get the new configuration")
+
+    def _open(self, wanted: set[ListenSettings]) -> None:
+        """Opens listeners, all or none."""
+        opened: dict[ListenSettings, Any] = {}
+        try:
+            for settings in wanted:
+                opened[settings] = self._listen(settings)
+        except CannotListenError as error:
+            for port in opened.values():
+                port.stopListening()
+            text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
+            raise Faulty([Fault(self._path, 0, "listen", text, "Choose another port.")]) from None
+        self._listeners.update(opened)
+
+    def _stay(self, failure: Failure) -> None:
+        faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
+        for fault in faults:
+            log.error("not reloaded: {fault}", fault=str(fault))
+        log.error("the old configuration stays in use")
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        login_needs_tls=settings.tls.require.login,
+        data_needs_tls=settings.tls.require.data,
+        active=settings.active.enabled,
+        foreign_data=settings.foreign_data,
+        login_failures=settings.limits.login_failures,
+        idle=settings.timeouts.idle,
+    )
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _reactor() -> Any:
+    """The reactor: imported late, since importing it installs it, and here only."""
+    from twisted.internet import reactor
+
+    return reactor

@@ -1,0 +1,281 @@
+"""Session: what one client has said so far, and the gate that every command passes.
+
+The session knows its surroundings by the protocols below only: who moves bytes, who reads the disk
+and who knows users are behind them, and no file above this line imports Twisted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ftpsd import wire
+from ftpsd.command import FOREIGN, NOT_SERVED, Command, Table
+from ftpsd.listing import FACTS, Entry
+from ftpsd.paths import VirtualPath
+from ftpsd.replies import Refusal, Reply, SessionEnd
+from ftpsd.rights import Rights
+from ftpsd.wire import Address, Endpoint, Name
+
+
+class Digest(Protocol):
+    """A running checksum."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """More of the file."""
+
+    def hexdigest(self) -> str:
+        """The checksum of all of it."""
+
+
+class Crc32:
+    """CRC-32 (IEEE 802.3) with the face of `hashlib`."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """More of the file."""
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        """Eight hexadecimal digits."""
+        return f"{self._value:08x}"
+
+
+#: What HASH computes (draft-bryan-ftpext-hash), the default first.
+HASHES: dict[str, Callable[[], Digest]] = {
+    "SHA-256": hashlib.sha256,
+    "SHA-512": hashlib.sha512,
+    "SHA-1": lambda: hashlib.sha1(usedforsecurity=False),
+    "MD5": lambda: hashlib.md5(usedforsecurity=False),
+    "CRC32": Crc32,
+}
+
+
+class Source(Protocol):
+    """Where a download's bytes come from. Whoever is given one closes it."""
+
+    def close(self) -> None:
+        """Frees what it holds; any number of times."""
+
+
+class Sink(Source, Protocol):
+    """Where an upload's bytes go. Closed without `publish`, nothing of it shows."""
+
+    #: The name under which the upload will appear: what STOU chose, or what was asked.
+    name: str
+
+
+class Files(Protocol):
+    """The user's root. Every method works off the reactor thread, and cannot leave the root."""
+
+    def entry(self, path: VirtualPath) -> Awaitable[Entry]: ...
+    def enter(self, path: VirtualPath) -> Awaitable[None]: ...
+    def entries(
+        self, path: VirtualPath, request: wire.ListRequest, line: Callable[[Entry], str]
+    ) -> Awaitable[Source]: ...
+    def first_entries(
+        self, path: VirtualPath, request: wire.ListRequest, limit: int
+    ) -> Awaitable[list[Entry]]: ...
+    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Awaitable[Source]: ...
+    def writer(
+        self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False
+    ) -> Awaitable[Sink]: ...
+    def make_directory(self, path: VirtualPath) -> Awaitable[None]: ...
+    def remove_directory(self, path: VirtualPath) -> Awaitable[None]: ...
+    def remove_tree(self, path: VirtualPath) -> Awaitable[None]: ...
+    def remove(self, path: VirtualPath) -> Awaitable[None]: ...
+    def rename(self, old: VirtualPath, new: VirtualPath) -> Awaitable[None]: ...
+    def set_time(self, path: VirtualPath, modified: float) -> Awaitable[None]: ...
+    def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[None]: ...
+    def size(self, path: VirtualPath) -> Awaitable[int]: ...
+    def free(self, path: VirtualPath) -> Awaitable[int]: ...
+
+
+@dataclass(slots=True)
+class Account:
+    """Who has logged in, and what that opens."""
+
+    name: str
+    rights: Rights
+    files: Files
+    #: off | allow | require: must data connections resume this session's TLS session
+    data_session: str
+    logout: Callable[[], None]
+
+
+class Data(Protocol):
+    """The data connection: how it is to be opened, and what runs on it."""
+
+    @property
+    def prepared(self) -> bool: ...
+    @property
+    def transferring(self) -> bool: ...
+    @property
+    def moved(self) -> int: ...
+    def passive(self, announce: bool) -> Endpoint: ...
+    def active(self, target: Endpoint) -> None: ...
+    def send(self, source: Source, text: bool = False) -> Awaitable[int]: ...
+    def receive(self, sink: Sink, text: bool = False) -> Awaitable[int]: ...
+    def digest(self, source: Source, digest: Digest) -> Awaitable[None]: ...
+    def abort(self, reply: Reply) -> None: ...
+    def reset(self) -> None: ...
+
+
+class Control(Protocol):
+    """The control connection, and what belongs to the whole server."""
+
+    @property
+    def encrypted(self) -> bool: ...
+    @property
+    def implicit(self) -> bool: ...
+    @property
+    def client(self) -> Address: ...
+    @property
+    def server(self) -> Address: ...
+    @property
+    def tls_name(self) -> str: ...
+    def say(self, reply: Reply) -> None: ...
+    def then(self, step: Callable[[], None]) -> None: ...
+    def start_tls(self) -> None: ...
+    def stop_tls(self) -> None: ...
+    def close(self) -> None: ...
+    def now(self) -> float: ...
+    def set_idle(self, seconds: int) -> None: ...
+    def login(self, user: str, password: str) -> Awaitable[Account]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration says that commands must know."""
+
+    login_needs_tls: bool = True
+    data_needs_tls: bool = True
+    active: bool = True
+    foreign_data: bool = False
+    login_failures: int = 3
+    idle: int = 300
+
+
+@dataclass(slots=True)
+class Session:
+    """One client. The words are RFC 959's; what REIN forgets is in `reinitialize`."""
+
+    number: int
+    control: Control
+    data: Data
+    policy: Policy
+    table: Table
+    user: str | None = None
+    account: Account | None = None
+    failures: int = 0
+    directory: VirtualPath = field(default_factory=VirtualPath)
+    representation: str = "A"
+    restart_offset: int = 0
+    byte_range: tuple[int, int] | None = None
+    rename_from: VirtualPath | None = None
+    buffer_size_said: bool = False
+    protection: str = "C"
+    epsv_only: bool = False
+    host_said: bool = False
+    aborted: bool = False
+    facts: frozenset[str] = frozenset(FACTS)
+    hash: str = "SHA-256"
+    client_name: str = ""
+
+    @property
+    def files(self) -> Files:
+        """The user's root."""
+        return self._logged_in().files
+
+    @property
+    def rights(self) -> Rights:
+        """The user's permissions."""
+        return self._logged_in().rights
+
+    def _logged_in(self) -> Account:
+        if self.account is None:
+            raise Refusal(530, "Log in with USER and PASS first.")
+        return self.account
+
+    def reinitialize(self) -> None:
+        """Forgets all but the connection itself (REIN, RFC 959 section 4.1.1)."""
+        self.leave()
+        fresh = Session(self.number, self.control, self.data, self.policy, self.table)
+        for name in Session.__slots__:
+            if name != "failures":
+                setattr(self, name, getattr(fresh, name))
+
+    def leave(self) -> None:
+        """The user goes: the avatar's logout is called, once."""
+        account, self.account = self.account, None
+        self.data.reset()
+        if account is not None:
+            account.logout()
+
+    def place(self, name: str, permission: str | None) -> VirtualPath:
+        """The path that `name` means, if the user has the permission there."""
+        path = self.directory.join(name)
+        if permission is not None and permission not in self.rights.at(path.parts):
+            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
+        return path
+
+    def take_restart(self) -> tuple[int, int | None]:
+        """What REST and RANG said: the first byte, and the one behind the last (None: to the end)."""
+        first, last = self.byte_range or (self.restart_offset, None)
+        return first, None if last is None else last + 1
+
+    # --- the gate ------------------------------------------------------------------------------
+
+    def find(self, verb: str) -> Command:
+        """The row of a verb, or the refusal for one that has none."""
+        row = self.table.get(verb)
+        if row is not None:
+            return row
+        if verb in FOREIGN:
+            raise SessionEnd(421, f"This is an FTP server; {FOREIGN[verb]} is not spoken here.")
+        if verb in NOT_SERVED:
+            raise Refusal(502, f"{verb} is not implemented.")
+        raise Refusal(500, "That command is not known. HELP lists those that are.")
+
+    def admit(self, row: Command, argument: str) -> Any:
+        """The value of the argument, if the row may run now; else a Refusal."""
+        if row.login and self.account is None:
+            raise Refusal(530, "Log in with USER and PASS first.")
+        value = self._resolve(row, row.parse(argument))
+        if row.uses_data:
+            self._admit_data()
+        return value
+
+    def _resolve(self, row: Command, value: Any) -> Any:
+        if isinstance(value, Name):
+            return self.place(value, row.permission)
+        if isinstance(value, tuple):
+            return tuple(self._resolve(row, each) for each in value)
+        return value
+
+    def _admit_data(self) -> None:
+        if self.policy.data_needs_tls and self.protection != "P":
+            raise Refusal(521, "Data connections must be encrypted: send PBSZ 0 and PROT P first.")
+        if not self.data.prepared:
+            raise Refusal(425, "No data connection was prepared: send EPSV, PASV, EPRT or PORT first.")
+
+
+#: How a permission reads in a refusal.
+VERBS = {
+    "list": "list",
+    "download": "download",
+    "upload": "upload",
+    "overwrite": "overwrite files",
+    "append": "append",
+    "delete": "delete files",
+    "rename": "rename",
+    "mkdir": "make directories",
+    "rmdir": "remove directories",
+    "times": "change times",
+    "chmod": "change modes",
+}

@@ -1,0 +1,305 @@
+"""The bytes of one data connection: plain, TLS that sends, TLS that receives.
+
+Each is used by one transfer, in worker threads, as generators (see `pump.py`). What goes wrong is
+raised as the `Refusal` that the client is told.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable, Generator
+
+from OpenSSL import SSL
+
+from ftpsd import tls
+from ftpsd.pump import PIECE, READ, WRITE, FileSource, Pause, Steps
+from ftpsd.replies import Refusal
+
+#: Called with a finished handshake; raises the Refusal of one that is not good enough.
+Check = Callable[[SSL.Connection], None]
+
+#: How much one `sendfile` may move before another transfer gets its turn.
+_SENDFILE = 4 * 1024 * 1024
+
+
+def _cut(error: OSError | SSL.Error) -> Refusal:
+    why = tls.describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
+    return Refusal(426, f"The data connection broke: {why}.")
+
+
+class PlainStream:
+    """PROT C: the socket and nothing else."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.moved = 0
+        self.opened = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once it is closed."""
+        return self._socket.fileno()
+
+    def open(self) -> Steps:
+        """Nothing to negotiate."""
+        self.opened = True
+        return
+        yield
+
+    def send(self, data: bytes | memoryview) -> Steps:
+        """Sends all of it."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                count = self._socket.send(rest)
+            except BlockingIOError:
+                yield WRITE
+            except OSError as error:
+                raise _cut(error) from None
+            else:
+                self.moved += count
+                rest = rest[count:]
+
+    def send_file(self, source: FileSource) -> Steps:
+        """Sends a file without its bytes ever being in this process."""
+        while wanted := source.left(_SENDFILE):
+            try:
+                count = os.sendfile(self._socket.fileno(), source.fd, source.offset, wanted)
+            except BlockingIOError:
+                yield WRITE
+                continue
+            except ConnectionError as error:
+                raise _cut(error) from None
+            if not count:
+                return
+            source.offset += count
+            self.moved += count
+            yield None
+
+    def finish_sending(self) -> Steps:
+        """The end of the stream; done when the peer's TCP has all of it."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise _cut(error) from None
+        yield from _delivered(self._socket)
+
+    def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
+        """What has arrived, at least a byte; 0 at the end of the stream."""
+        count = yield from _receive(self._socket, buffer)
+        self.moved += count
+        return count
+
+    def finish_receiving(self) -> Steps:
+        """Nothing to say."""
+        return
+        yield
+
+    def interrupt(self) -> None:
+        """Wakes the transfer up, from another thread: the socket is shut down."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is gone already
+
+    def close(self) -> None:
+        """Any number of times."""
+        self._socket.close()
+
+
+class TlsSender(PlainStream):
+    """PROT P, for downloads: OpenSSL writes to the socket itself."""
+
+    def __init__(self, connection: socket.socket, context: SSL.Context, check: Check) -> None:
+        super().__init__(connection)
+        self._tls = SSL.Connection(context, connection)
+        self._tls.set_accept_state()
+        self._check = check
+
+    def open(self) -> Steps:
+        """The handshake."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except SSL.WantReadError:
+                yield READ
+            except SSL.WantWriteError:
+                yield WRITE
+            except SSL.Error as error:
+                raise _no_handshake(error) from None
+        self._check(self._tls)
+        self.opened = True
+
+    def send(self, data: bytes | memoryview) -> Steps:
+        """Sends all of it. A `send` that must wait has to be repeated with the same bytes."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                count = self._tls.send(rest)
+            except SSL.WantWriteError:
+                yield WRITE
+            except SSL.WantReadError:
+                yield READ
+            except SSL.Error as error:
+                raise _cut(error) from None
+            else:
+                self.moved += count
+                rest = rest[count:]
+
+    def send_file(self, source: FileSource) -> Steps:
+        """Sends a file piece by piece."""
+        for piece in source:
+            yield from self.send(piece)
+            yield None
+
+    def finish_sending(self) -> Steps:
+        """close_notify, then the end of the stream."""
+        while True:
+            try:
+                self._tls.shutdown()
+                break
+            except SSL.WantWriteError:
+                yield WRITE
+            except SSL.Error as error:
+                raise _cut(error) from None
+        yield from super().finish_sending()
+
+
+class TlsReceiver(PlainStream):
+    """PROT P, for uploads: TLS in memory, so that the session tickets of TLS 1.3 can be held back.
+
+    OpenSSL sends tickets the moment the handshake ends. lftp, rclone and old curls never read them;
+    when such a client closes, its kernel answers the unread bytes with a reset, and the tail of the
+    file is lost. So the tickets go out when the client has ended its stream, before our close_notify.
+    """
+
+    def __init__(self, connection: socket.socket, context: SSL.Context, check: Check, lenient: bool) -> None:
+        super().__init__(connection)
+        self._tls = SSL.Connection(context, None)
+        self._tls.set_accept_state()
+        self._check = check
+        self._lenient = lenient
+        self._ended = False
+        self._tickets = b""
+        self._incoming = memoryview(bytearray(PIECE))
+
+    def open(self) -> Steps:
+        """The handshake, without the tickets behind it."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except SSL.WantReadError:
+                yield from self._push(self._outgoing())
+                yield from self._pull()
+            except SSL.Error as error:
+                yield from self._push(self._outgoing())  # the alert
+                raise _no_handshake(error) from None
+        last_flight = self._outgoing()
+        if self._tls.get_protocol_version_name() == "TLSv1.3":
+            self._tickets = last_flight
+        else:
+            yield from self._push(last_flight)
+        self._check(self._tls)
+        self.opened = True
+
+    def _pull(self) -> Steps:
+        count = yield from _receive(self._socket, self._incoming)
+        if count:
+            self._tls.bio_write(self._incoming[:count])
+        else:
+            self._tls.bio_shutdown()
+
+    def _outgoing(self) -> bytes:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._tls.bio_read(PIECE))
+        except SSL.Error:
+            return b"".join(pieces)
+
+    def _push(self, data: bytes) -> Steps:
+        moved = self.moved
+        yield from PlainStream.send(self, data)
+        self.moved = moved  # these bytes are TLS's own
+
+    def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
+        """As much as has arrived and fits; 0 after the peer's close_notify."""
+        while True:
+            count = self._decrypt(buffer)
+            if count or self._ended:
+                self.moved += count
+                return count
+            yield from self._pull()
+
+    def _decrypt(self, buffer: memoryview) -> int:
+        filled = 0
+        try:
+            while filled < len(buffer):
+                filled += tls.read_into(self._tls, buffer[filled:])
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self._ended = True
+        except SSL.Error as error:
+            if not tls.is_end_of_file(error):
+                raise _cut(error) from None
+            if not self._lenient:
+                raise Refusal(
+                    426,
+                    "The data connection ended without TLS close_notify: the upload may be cut short. "
+                    "(tls.close_notify: lenient accepts it.)",
+                ) from None
+            self._ended = True
+        return filled
+
+    def finish_receiving(self) -> Steps:
+        """The tickets that were held back, and our close_notify. The peer need not read them."""
+        try:
+            self._tls.shutdown()
+        except SSL.Error:
+            pass  # the peer is gone; the file is whole
+        try:
+            yield from self._push(self._tickets + self._outgoing())
+        except Refusal:
+            pass
+
+
+def _no_handshake(error: SSL.Error) -> Refusal:
+    return Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.")
+
+
+def _receive(connection: socket.socket, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
+    while True:
+        try:
+            return connection.recv_into(buffer)
+        except BlockingIOError:
+            yield READ
+        except OSError as error:
+            raise _cut(error) from None
+
+
+def _delivered(connection: socket.socket) -> Steps:
+    """Waits until the peer's TCP has acknowledged every byte, or has reset the connection."""
+    pause = 0.0005
+    waiting = _unacknowledged(connection)
+    while waiting:
+        # Nothing announces an acknowledgement: looking again is the only way.
+        yield Pause(pause)
+        pause = min(pause * 2, 0.05)
+        if error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise _cut(OSError(error, os.strerror(error)))
+        before, waiting = waiting, _unacknowledged(connection)
+        if waiting < before:
+            yield None  # progress
+    if error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise _cut(OSError(error, os.strerror(error)))
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    raw = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    return int(struct.unpack("i", raw)[0])

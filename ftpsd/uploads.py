@@ -1,0 +1,222 @@
+"""An upload: all or nothing. Until it is complete the old file is there, and readable.
+
+What arrives is written to a part with a private name in the same directory, and renamed at the end.
+The name of a part is made from the name of the file, so that an upload that was cut can be gone on
+with (REST and STOR, or APPE), also after the daemon was restarted or killed. A lock (flock), which
+the kernel drops with the process, tells a part that is written to from one that was left.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+
+from ftpsd.replies import Refusal
+
+#: Names with this prefix are never shown, and cannot be said by a client.
+PRIVATE = ".ftpsd-part-"
+
+_COPY = 1024 * 1024 * 1024
+
+
+def part_name(name: str) -> str:
+    """The private name of the part that belongs to a file; of a fixed length, whatever the name."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+    return PRIVATE + digest[:32]
+
+
+class Upload:
+    """One file that is being received. The methods block."""
+
+    def __init__(self, directory: int, name: str, part: str, fd: int, replace: bool, umask: int) -> None:
+        self.name = name
+        self._directory = directory
+        self._part = part
+        self._fd = fd
+        self._replace = replace
+        self._umask = umask
+        self._position = os.lseek(fd, 0, os.SEEK_END)
+
+    # --- beginning ---------------------------------------------------------------------------------
+
+    @classmethod
+    def begin(
+        cls,
+        directory: int,
+        name: str,
+        offset: int,
+        append: bool,
+        unique: bool,
+        replace: bool,
+        umask: int,
+    ) -> Upload:
+        """Opens the part of a file; takes over the directory's descriptor.
+
+        `offset` is the restart offset. `append` goes on where the file or the part that was left
+        ends. With `unique` the name is only a beginning.
+        """
+        part, fd = "", -1
+        try:
+            if unique:
+                name = _free_name(directory, name)
+            part, fd = _take_part(directory, name)
+            _fill(directory, name, fd, offset, append)
+            return cls(directory, name, part, fd, replace, umask)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            os.close(directory)
+            raise
+
+    @staticmethod
+    def kept(directory: int, name: str) -> int:
+        """How many bytes of an upload that was cut are kept."""
+        found = os.stat(part_name(name), dir_fd=directory, follow_symlinks=False)
+        return found.st_size
+
+    @staticmethod
+    def sweep(directory: int, name: str) -> None:
+        """Removes parts that were left from a directory that is to be removed and else empty."""
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        except OSError:
+            return  # the removal itself will tell
+        try:
+            names = os.listdir(fd)
+            if all(each.startswith(PRIVATE) for each in names):
+                for each in names:
+                    os.unlink(each, dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    # --- going on ----------------------------------------------------------------------------------
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes."""
+        rest = memoryview(data)
+        while rest:
+            count = os.pwrite(self._fd, rest, self._position)
+            self._position += count
+            rest = rest[count:]
+
+    # --- ending ------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """The file is complete: it appears under its name, in place of an older one."""
+        os.ftruncate(self._fd, self._position)
+        os.fchmod(self._fd, self._mode())
+        where = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
+        if self._replace:
+            os.rename(self._part, self.name, **where)
+        else:
+            try:
+                os.link(self._part, self.name, **where)
+            except FileExistsError:
+                raise Refusal(553, f"{self.name} exists already.") from None
+            os.unlink(self._part, dir_fd=self._directory)
+        self._part = ""
+
+    def _mode(self) -> int:
+        try:
+            old = os.stat(self.name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0o666 & ~self._umask
+        return stat.S_IMODE(old.st_mode) if stat.S_ISREG(old.st_mode) else 0o666 & ~self._umask
+
+    def close(self) -> None:
+        """Ends it; what was not published is kept for going on, if there is anything. Any number of times."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            if self._part:
+                self._keep(fd)
+        finally:
+            os.close(fd)
+            os.close(self._directory)
+
+    def _keep(self, fd: int) -> None:
+        usual = part_name(self.name)
+        if os.fstat(fd).st_size == 0:
+            os.unlink(self._part, dir_fd=self._directory)
+        elif self._part != usual:
+            # Another upload had the usual name when this one began: the first one's part is kept.
+            where = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
+            try:
+                os.link(self._part, usual, **where)
+            except FileExistsError:
+                pass
+            os.unlink(self._part, dir_fd=self._directory)
+
+
+def _take_part(directory: int, name: str) -> tuple[str, int]:
+    """The part of a file, locked; one with a name of its own while another upload has that."""
+    usual = part_name(name)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    for part in (usual, f"{usual}-{secrets.token_hex(8)}"):
+        fd = os.open(part, flags, 0o600, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have been published or removed between the opening and the lock.
+            if os.fstat(fd).st_ino == os.stat(part, dir_fd=directory, follow_symlinks=False).st_ino:
+                return part, fd
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(fd)
+    raise Refusal(450, "The file is busy. Try again later.")
+
+
+def _fill(directory: int, name: str, fd: int, offset: int, append: bool) -> None:
+    """Brings the part to where the upload starts."""
+    kept = os.fstat(fd).st_size
+    old = _open_old(directory, name)
+    try:
+        size = os.fstat(old).st_size if old >= 0 else 0
+        if append:
+            offset = size if old >= 0 else kept
+        if offset <= kept and not (append and old >= 0):
+            os.ftruncate(fd, offset)
+        elif old >= 0 and offset <= size:
+            os.ftruncate(fd, 0)
+            _copy(old, fd, offset)
+        else:
+            raise Refusal(554, f"There are {max(kept, size)} bytes only to go on from.")
+    finally:
+        if old >= 0:
+            os.close(old)
+
+
+def _open_old(directory: int, name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return -1
+
+
+def _copy(source: int, target: int, count: int) -> None:
+    done = 0
+    while done < count:
+        wanted = min(_COPY, count - done)
+        try:
+            copied = os.copy_file_range(source, target, wanted, done, done)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            copied = os.pwrite(target, os.pread(source, min(wanted, 1024 * 1024), done), done)
+        if not copied:
+            raise OSError(errno.EIO, "the file became shorter")
+        done += copied
+
+
+def _free_name(directory: int, wanted: str) -> str:
+    for _ in range(100):
+        name = f"{wanted}.{secrets.token_hex(4)}"
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return name
+    raise FileExistsError(errno.EEXIST, "no free name")
