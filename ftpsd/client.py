@@ -109,8 +109,9 @@ class Client:
 
     async def login(self, user: str, password: str) -> Account | None:
         """The account; None for a wrong name or password; 451 when the checker itself fails."""
-        credentials = UsernamePassword(_bytes(user), _bytes(password))
+        credentials: Any = UsernamePassword(_bytes(user), _bytes(password))
         try:
+            avatar: Any
             _, avatar, logout = await self._portal.login(credentials, None, IHome)
         except UnhandledCredentials:
             raise

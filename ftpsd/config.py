@@ -145,7 +145,7 @@ def _converter(base: Path) -> cattrs.Converter:
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
+    converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), _choice)
     converter.register_structure_hook_func(lambda kind: kind == frozenset[str], _permissions)
     converter.register_structure_hook_func(lambda kind: kind == dict[tuple[str, ...], frozenset[str]], _paths)
     converter.register_structure_hook_func(
@@ -172,7 +172,8 @@ class At(ValueError):
 def _sequence(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
     if not isinstance(value, list):
         raise Wrong("a list is expected here", "Start each entry with a dash, or use [ ].")
-    result, errors = [], []
+    result: list[Any] = []
+    errors: list[tuple[int, Exception]] = []
     for index, each in enumerate(value):
         try:
             result.append(converter.structure(each, get_args(kind)[0]))
@@ -200,8 +201,8 @@ def _faults(document: Document, error: BaseException, key: Key) -> None:
         for index, each in error.errors:
             _faults(document, each, (*key, index))
     elif isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            _faults(document, each, (*key, *_attribute(each)))
+        for inner in error.exceptions:
+            _faults(document, inner, (*key, *_attribute(inner)))
     elif isinstance(error, KeyError):
         name = str(error.args[0])
         document.fault((*key, name), "is missing", f"Add {name}.")

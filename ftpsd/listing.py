@@ -100,7 +100,7 @@ def permission_fact(entry: Entry, here: frozenset[str], within: frozenset[str]) 
     """
     letters = ""
     if entry.is_directory:
-        table = (
+        table: tuple[tuple[str, bool], ...] = (
             ("c", "upload" in within),
             ("d", "rmdir" in here),
             ("e", bool(within)),

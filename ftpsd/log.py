@@ -81,7 +81,7 @@ class SessionLog:
         log.failure(_FORMAT + "> {text}", **self._fields(event, text=printable(text)))
 
 
-@provider(ILogObserver)
+@provider(ILogObserver)  # type: ignore[untyped-decorator]
 def json(event: dict[str, Any]) -> None:
     """An observer for `twistd --logger`: a JSON object in a line, with the event's own fields."""
     sys.stdout.write(json_line(event) + "\n")

@@ -52,6 +52,9 @@ class Backpressure:
 class FtpsProtocol(FTP):
     """One control connection."""
 
+    transport: Any
+    factory: Any
+
     # Lines end in CRLF; a bare LF is let pass, as cameras and scripts send it.
     delimiter = b"\n"
     MAX_LENGTH = wire.LONGEST_LINE
@@ -59,7 +62,7 @@ class FtpsProtocol(FTP):
     def __init__(
         self, reactor: Any, number: int, client: Address, generation: Generation, implicit: bool
     ) -> None:
-        self.callLater = reactor.callLater  # TimeoutMixin's
+        self.callLater = reactor.callLater  # type: ignore[method-assign]  # TimeoutMixin's
         self._reactor = reactor
         self._generation = generation
         self._implicit = implicit
@@ -270,6 +273,8 @@ class FtpsProtocol(FTP):
 
 class Overflow(Protocol):
     """One session too many: 421, before anything is spent on it."""
+
+    transport: Any
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply

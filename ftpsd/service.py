@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.cred.portal import Portal
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
@@ -42,7 +42,7 @@ class Options(usage.Options):  # type: ignore[misc]
     optFlags = [["verbose", "v", "Log the commands that only tell something, too."]]
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> Service:
     """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
     try:
         return FtpsService(options["config"], config.load(options["config"]), bool(options["verbose"]))
@@ -85,7 +85,9 @@ class FtpsService(Service):
             settings.foreign_data,
             settings.tls.close_notify == "lenient",
         )
-        portal = Portal(Realm(self._workers, users), [PasswordChecker(self._workers, users)])
+        realm: Any = Realm(self._workers, users)
+        checker: Any = PasswordChecker(self._workers, users)
+        portal = Portal(realm, [checker])
         return Generation(
             settings, portal, configuration.contexts, surroundings, _policy(settings), self._verbose
         )

@@ -56,18 +56,10 @@ HASHES: dict[str, Callable[[], Digest]] = {
 }
 
 
-class Source(Protocol):
-    """Where a download's bytes come from. Whoever is given one closes it."""
-
-    def close(self) -> None:
-        """Frees what it holds; any number of times."""
-
-
-class Sink(Source, Protocol):
-    """Where an upload's bytes go. Closed without `publish`, nothing of it shows."""
-
-    #: The name under which the upload will appear: what STOU chose, or what was asked.
-    name: str
+#: Where a download's bytes come from, and where an upload's go (see `pump.py`). A deed only hands
+#: them on: from `Files` to `Data`, which closes them. A sink's `name` is the one that STOU chose.
+Source = Any
+Sink = Any
 
 
 class Files(Protocol):
@@ -124,6 +116,7 @@ class Data(Protocol):
     def digest(self, source: Source, digest: Digest) -> Awaitable[None]: ...
     def abort(self, reply: Reply) -> None: ...
     def reset(self) -> None: ...
+    def close(self, reply: Reply) -> None: ...
 
 
 class Control(Protocol):
@@ -131,12 +124,11 @@ class Control(Protocol):
 
     @property
     def encrypted(self) -> bool: ...
-    @property
-    def implicit(self) -> bool: ...
-    @property
-    def client(self) -> Address: ...
-    @property
-    def server(self) -> Address: ...
+
+    implicit: bool
+    client: Address
+    server: Address
+
     @property
     def tls_name(self) -> str: ...
     def say(self, reply: Reply) -> None: ...
@@ -144,9 +136,11 @@ class Control(Protocol):
     def start_tls(self) -> None: ...
     def stop_tls(self) -> None: ...
     def close(self) -> None: ...
-    def now(self) -> float: ...
-    def set_idle(self, seconds: int) -> None: ...
-    def login(self, user: str, password: str) -> Awaitable[Account]: ...
+
+    now: Callable[[], float]
+    set_idle: Callable[[int], None]
+
+    def login(self, user: str, password: str) -> Awaitable[Account | None]: ...
 
 
 @dataclass(frozen=True, slots=True)

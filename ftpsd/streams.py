@@ -210,7 +210,7 @@ class TlsReceiver(PlainStream):
     def _pull(self) -> Steps:
         count = yield from _receive(self._socket, self._incoming)
         if count:
-            self._tls.bio_write(self._incoming[:count])
+            self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
         else:
             self._tls.bio_shutdown()
 

@@ -66,7 +66,7 @@ class ContextMaker:
         context.set_min_proto_version(_VERSIONS[self.minimum_version])
         context.set_options(
             SSL.OP_NO_COMPRESSION
-            | SSL.OP_NO_RENEGOTIATION
+            | SSL.OP_NO_RENEGOTIATION  # type: ignore[attr-defined]
             | SSL.OP_CIPHER_SERVER_PREFERENCE
             | SSL.OP_SINGLE_ECDH_USE
         )
@@ -125,4 +125,4 @@ def is_end_of_file(error: SSL.Error) -> bool:
 
 def read_into(connection: SSL.Connection, buffer: memoryview) -> int:
     """Decrypts into a buffer: at most one record (16 KiB), whatever its size."""
-    return connection.recv_into(buffer, min(len(buffer), 16384))
+    return connection.recv_into(buffer, min(len(buffer), 16384))  # type: ignore[arg-type]

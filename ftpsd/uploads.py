@@ -109,16 +109,18 @@ class Upload:
         """The file is complete: it appears under its name, in place of an older one."""
         os.ftruncate(self._fd, self._position)
         os.fchmod(self._fd, self._mode())
-        where = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
         if self._replace:
-            os.rename(self._part, self.name, **where)
+            os.rename(self._part, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         else:
             try:
-                os.link(self._part, self.name, **where)
+                self._link(self.name)
             except FileExistsError:
                 raise Refusal(553, f"{self.name} exists already.") from None
             os.unlink(self._part, dir_fd=self._directory)
         self._part = ""
+
+    def _link(self, name: str) -> None:
+        os.link(self._part, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def _mode(self) -> int:
         try:
@@ -145,9 +147,8 @@ class Upload:
             os.unlink(self._part, dir_fd=self._directory)
         elif self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
-            where = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
             try:
-                os.link(self._part, usual, **where)
+                self._link(usual)
             except FileExistsError:
                 pass
             os.unlink(self._part, dir_fd=self._directory)

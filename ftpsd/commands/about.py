@@ -5,8 +5,8 @@ from __future__ import annotations
 import ftpsd
 from ftpsd import wire
 from ftpsd.command import Command, features
-from ftpsd.commands import files
 from ftpsd.listing import FACTS, LongFormat
+from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import HASHES, Session
 
@@ -82,13 +82,13 @@ def _site_help(session: Session) -> Reply:
     return Reply(214, "These SITE commands are served:", *lines, "End.")
 
 
-async def _chmod(session: Session, value: tuple[int, files.VirtualPath]) -> Reply:
+async def _chmod(session: Session, value: tuple[int, VirtualPath]) -> Reply:
     mode, path = value
     await session.files.set_mode(path, mode)
     return Reply(200, f"The mode of {path} is {mode:03o}.")
 
 
-async def _utime(session: Session, value: tuple[float, files.VirtualPath]) -> Reply:
+async def _utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
     moment, path = value
     await session.files.set_time(path, moment)
     return Reply(200, f"The time of {path} is set.")

@@ -1,0 +1,56 @@
+"""Fixtures: a certificate, and daemons that end with the test or with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd.demo import make_certificate
+from tests.daemon import Daemon
+
+#: What lets plain text through, for tests of what is the same with and without TLS.
+PLAIN = {"tls": {"require": {"login": False, "data": False}}}
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with certificate.pem and key.pem."""
+    directory = tmp_path_factory.mktemp("certificate")
+    make_certificate(directory / "certificate.pem", directory / "key.pem")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with the default settings, for every test that changes none."""
+    daemon = Daemon(tmp_path_factory.mktemp("shared"), certificate).start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon that lets plain text through."""
+    daemon = Daemon(tmp_path_factory.mktemp("plain"), certificate, PLAIN).start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture()
+def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons with settings of their own."""
+    made: list[Daemon] = []
+
+    def make(*arguments: Any, start: bool = True, **keywords: Any) -> Daemon:
+        directory = tmp_path / f"daemon{len(made)}"
+        directory.mkdir()
+        daemon = Daemon(directory, certificate, *arguments, **keywords)
+        made.append(daemon)
+        return daemon.start() if start else daemon
+
+    yield make
+    for daemon in made:
+        daemon.stop()

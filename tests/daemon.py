@@ -1,0 +1,181 @@
+"""The daemon under test: a real `twistd ftpsd`, its files below one directory, its log kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Hashes with few rounds, so that logins cost the suite nothing: the password is "secret".
+SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
+
+#: How long the suite waits for anything that must come.
+PATIENCE = 20.0
+
+_next_ports = iter(range(20000 + os.getpid() % 200 * 100, 60000, 40))
+
+
+def free_range(count: int = 30) -> tuple[int, int]:
+    """A range of ports, all of them free now."""
+    for low in _next_ports:
+        ports = range(low, low + count)
+        if all(_is_free(port) for port in ports):
+            return low, low + count - 1
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("::", port))
+        except OSError:
+            return False
+    return True
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` worked in, section by section."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+class Daemon:
+    """One daemon. `settings` and `users` are merged into what every test needs."""
+
+    def __init__(
+        self,
+        directory: Path,
+        certificate: Path,
+        settings: dict[str, Any] | None = None,
+        users: dict[str, Any] | None = None,
+        address: str = "127.0.0.1",
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        low, high = free_range()
+        self.directory = directory
+        self.host = address
+        self.port = low
+        self.implicit_port = low + 1
+        self.passive = (low + 2, high)
+        self.certificate = certificate / "certificate.pem"
+        self.config = directory / "ftpsd.yaml"
+        self.users_file = directory / "users.yaml"
+        self.log_file = directory / "log"
+        self.settings = merge(
+            {
+                "listen": [
+                    {"address": address, "port": self.port, "tls": "explicit"},
+                    {"address": address, "port": self.implicit_port, "tls": "implicit"},
+                ],
+                "tls": {
+                    "certificate": str(self.certificate),
+                    "private_key": str(certificate / "key.pem"),
+                },
+                "passive": {"ports": f"{self.passive[0]}-{self.passive[1]}"},
+            },
+            settings or {},
+        )
+        self.users = users or {"alice": {}, "bob": {}}
+        self.arguments = arguments
+        self.process: subprocess.Popen[bytes] | None = None
+        self.write()
+
+    def write(self) -> None:
+        """Writes both files, and makes the homes."""
+        users = {}
+        for name, values in self.users.items():
+            self.home(name).mkdir(parents=True, exist_ok=True)
+            users[name] = {"password": SECRET, "home": str(self.home(name)), **values}
+        self.config.write_text(yaml.safe_dump(self.settings))
+        self.users_file.write_text(yaml.safe_dump({"users": users}))
+
+    def home(self, user: str = "alice") -> Path:
+        """A user's root on the disk."""
+        return self.directory / "homes" / user
+
+    def start(self, prefix: tuple[str, ...] = ()) -> Daemon:
+        """Runs it until `stop`; waits until it listens."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*prefix, *twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config), *self.arguments)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self.directory,
+            )
+        self.wait_for_log(r"listening on .*\n(.*\n)*.*listening on|Traceback|: .*\. [A-Z]", started=True)
+        return self
+
+    def wait_for_log(self, pattern: str, started: bool = False) -> re.Match[str]:
+        """Waits until the log has something that matches."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = re.search(pattern, self.log)
+            if found is not None:
+                return found
+            ended = self.process is not None and self.process.poll() is not None
+            if time.monotonic() > deadline or (started and ended):
+                raise AssertionError(f"{pattern!r} is not in the log:\n{self.log}")
+            time.sleep(0.02)
+
+    @property
+    def log(self) -> str:
+        """All that it has printed."""
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def reload(self) -> None:
+        """SIGHUP; waits for its result."""
+        before = len(re.findall("reload", self.log))
+        os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while len(re.findall("reload", self.log)) == before:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def open_files(self) -> int:
+        """How many descriptors the process has."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self) -> int:
+        """Resident bytes of the process."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        match = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert match is not None
+        return int(match[1]) * 1024
+
+    def stop(self) -> None:
+        """Ends it."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def twistd(*arguments: str) -> list[str]:
+    """The command `twistd` of the interpreter that runs the tests."""
+    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *arguments]
+
+
+def ftpsd(*arguments: str) -> list[str]:
+    """The command `ftpsd` of the interpreter that runs the tests."""
+    return [sys.executable, "-c", "import sys; from ftpsd.cli import main; sys.exit(main())", *arguments]
