@@ -59,13 +59,13 @@ class Workers:
         """Runs a job in some thread. The job deals with its own errors."""
         self._jobs.put(job)
 
-    def call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    def call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> Deferred[T]:
         """Calls a function in some thread; the result, or the exception, comes to the reactor thread."""
         answer: Deferred[T] = Deferred()
 
         def job() -> None:
             try:
-                result: Any = function(*arguments)
+                result: Any = function(*arguments, **named)
             except BaseException:
                 result = Failure()
             self.answer(answer.callback, result)

@@ -39,7 +39,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterat
     daemon.stop()
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons with settings of their own."""
     made: list[Daemon] = []

@@ -10,7 +10,9 @@ from types import TracebackType
 from tests.daemon import PATIENCE, Daemon
 
 
-def tls_context(maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+def tls_context(
+    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()
+) -> ssl.SSLContext:
     """A client's context that believes every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

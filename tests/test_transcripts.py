@@ -1,0 +1,159 @@
+"""Golden transcripts: what a client says and hears, line by line, byte by byte and all in one segment.
+
+The files in `transcripts/` have lines of these kinds:
+
+    # the promise, in a sentence
+    F: name=content     a file in the user's home ("name/" is a directory), before the session
+    C: line             the client says; \\xNN stands for a byte, {port} for where it listens (active mode)
+    S: line             the server says; … stands for any text
+    D> text             the client sends over the data connection that the server opens
+    D< text             the server sends over it
+    F= name=content     a file in the home, after the session ("name-" is one that is not there)
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import PATIENCE, Daemon
+from tests.ftpclient import FtpClient, read_all
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+
+
+@dataclass
+class Transcript:
+    """A parsed file."""
+
+    said: list[bytes] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    before: list[tuple[str, str]] = field(default_factory=list)
+    after: list[tuple[str, str]] = field(default_factory=list)
+    data: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def unescape(text: str) -> bytes:
+    """\\xNN, \\r and \\n to bytes."""
+    raw = text.encode()
+    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
+    return raw.replace(b"\\r", b"\r").replace(b"\\n", b"\n")
+
+
+def read(path: Path, port: int) -> Transcript:
+    """Reads a file, with the port of the client's listener put in."""
+    result = Transcript()
+    for line in path.read_text().splitlines():
+        kind, text = line[:2], line[3:].replace("{port}", str(port))
+        if kind in ("C:", "S:"):
+            result.steps.append((kind, text))
+        elif kind in ("F:", "F="):
+            name, _, content = text.partition("=")
+            (result.before if kind == "F:" else result.after).append((name, content))
+        elif kind in ("D>", "D<"):
+            result.data.append((kind, unescape(text)))
+        else:
+            assert not line or line.startswith("#"), line
+    return result
+
+
+def prepare(home: Path, transcript: Transcript) -> None:
+    """Empties the home and makes the files."""
+    for entry in home.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for name, content in transcript.before:
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(unescape(content))
+
+
+def verify(home: Path, transcript: Transcript) -> None:
+    """Compares the files."""
+    for name, content in transcript.after:
+        if name.endswith("-"):
+            assert not (home / name[:-1]).exists()
+        else:
+            assert (home / name).read_bytes() == unescape(content)
+
+
+class DataPeer:
+    """The client's side of active data connections, one after the other."""
+
+    def __init__(self, exchanges: list[tuple[str, bytes]]) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(PATIENCE)
+        self.port = int(self.listener.getsockname()[1])
+        self.problems: list[str] = []
+        self.exchanges = exchanges
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        for kind, data in self.exchanges:
+            connection, _ = self.listener.accept()
+            with connection:
+                connection.settimeout(PATIENCE)
+                if kind == "D>":
+                    connection.sendall(data)
+                elif (got := read_all(connection)) != data and not like(data.decode(), got.decode()):
+                    self.problems.append(f"{got!r} is not {data!r}")
+
+    def finish(self) -> None:
+        """All of it must have happened."""
+        self.thread.join(PATIENCE)
+        self.listener.close()
+        assert not self.thread.is_alive()
+        assert not self.problems
+
+
+def like(pattern: str, text: str) -> bool:
+    """Whether a text is as the pattern says, in which … stands for anything."""
+    return re.fullmatch(".*?".join(map(re.escape, pattern.split("…"))), text, re.DOTALL) is not None
+
+
+def expect(client: FtpClient, pattern: str) -> None:
+    """The next line must be as the pattern says."""
+    line = client.read_line().decode("utf-8", "backslashreplace").removesuffix("\r\n")
+    assert like(pattern, line), f"{line!r} is not {pattern!r}"
+
+
+@pytest.mark.parametrize("way", ["lines", "bytes", "segment"])
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript(plain: Daemon, path: Path, way: str) -> None:
+    """A client hears the same, however its bytes are cut."""
+    peer = DataPeer([])
+    transcript = read(path, peer.port)
+    peer.exchanges = transcript.data
+    prepare(plain.home(), transcript)
+    peer.thread.start()
+    with FtpClient(plain, greeting=False) as client:
+        if way == "segment":
+            client.send_raw(
+                b"".join(unescape(text) + b"\r\n" for kind, text in transcript.steps if kind == "C:")
+            )
+        for kind, text in transcript.steps:
+            if kind == "S:":
+                expect(client, text)
+            elif way == "lines":
+                client.send(unescape(text))
+            elif way == "bytes":
+                for byte in unescape(text) + b"\r\n":
+                    client.send_raw(bytes([byte]))
+        if transcript.steps[-1][1].startswith(("221", "421")):
+            assert client.read_line() == b""
+    peer.finish()
+    deadline = time.monotonic() + PATIENCE
+    while "disconnected" not in plain.log.splitlines()[-1] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    verify(plain.home(), transcript)
+    assert "Traceback" not in plain.log
