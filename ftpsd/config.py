@@ -264,6 +264,8 @@ def load(path: str | os.PathLike[str]) -> Configuration:
     contexts, users, faults = None, None, main.faults
     addresses: dict[str, str] = {}
     if settings is not None:
+        file = main.path.parent / settings.users.file  # the default is relative, too
+        settings = attrs.evolve(settings, users=attrs.evolve(settings.users, file=file))
         _check_listeners(main, settings)
         _check_address(main, settings)
         addresses = _look_up_names(main, settings)

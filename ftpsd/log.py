@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.logger import ILogObserver, Logger, formatEvent
-from zope.interface import provider
 
 from ftpsd.command import Command
 from ftpsd.replies import Reply
@@ -81,11 +80,14 @@ class SessionLog:
         log.failure(_FORMAT + "> {text}", **self._fields(event, text=printable(text)))
 
 
-@provider(ILogObserver)  # type: ignore[untyped-decorator]
-def json(event: dict[str, Any]) -> None:
-    """An observer for `twistd --logger`: a JSON object in a line, with the event's own fields."""
-    sys.stdout.write(json_line(event) + "\n")
-    sys.stdout.flush()
+def json() -> ILogObserver:
+    """Makes an observer for `twistd --logger`: a JSON object in a line, with the event's own fields."""
+    return _write_json  # type: ignore[return-value]
+
+
+def _write_json(event: dict[str, Any]) -> None:
+    sys.__stdout__.write(json_line(event) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
 def json_line(event: dict[str, Any]) -> str:

@@ -286,7 +286,7 @@ class Overflow(Protocol):
 
 
 class FtpsFactory(FTPFactory):
-    """Makes the sessions of one listener. `generation` is what new sessions get: a reload sets it."""
+    """Makes the sessions of one listener. A reload sets `generation` and `implicit` for new sessions."""
 
     noisy = False
 
@@ -301,7 +301,7 @@ class FtpsFactory(FTPFactory):
         super().__init__(generation.portal)
         self.generation = generation
         self._reactor = reactor
-        self._implicit = implicit
+        self.implicit = implicit
         self._counts = counts
         self._numbers = numbers
 
@@ -314,7 +314,7 @@ class FtpsFactory(FTPFactory):
             SessionLog(number, str(client)).note("refused", refusal)
             return Overflow(Reply(421, refusal))
         self._counts.enter(client)
-        protocol = FtpsProtocol(self._reactor, number, client, self.generation, self._implicit)
+        protocol = FtpsProtocol(self._reactor, number, client, self.generation, self.implicit)
         protocol.factory = self
         return ControlConnection(protocol, protocol.secured, protocol.broken)
 

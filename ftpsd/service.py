@@ -6,6 +6,7 @@ import itertools
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -65,7 +66,7 @@ class FtpsService(Service):
         self._counts = SessionCounts()
         self._numbers = itertools.count(1)
         self._pools: dict[PortRange, PortPool] = {}
-        self._listeners: dict[ListenSettings, Any] = {}
+        self._listeners: dict[tuple[str, int], Any] = {}
         self._generation = self._generate(configuration)
         self._refresh: LoopingCall | None = None
 
@@ -109,8 +110,12 @@ class FtpsService(Service):
     def privilegedStartService(self) -> None:
         """Binds the listeners, while the process may still bind ports below 1024."""
         super().privilegedStartService()
-        for settings in self._configuration.settings.listen:
-            self._listeners[settings] = self._listen(settings)
+        try:
+            self._open(self._configuration.settings.listen)
+        except Faulty as faulty:
+            log.error("{fault}", fault=str(faulty))
+            print(faulty, file=sys.__stderr__)  # twistd has made sys.stderr a log already
+            raise SystemExit(1) from None
 
     def startService(self) -> None:
         """Serves."""
@@ -121,14 +126,10 @@ class FtpsService(Service):
         self._workers.start()
         self._start_refresh()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        for settings, port in self._listeners.items():
+        for port in self._listeners.values():
+            kind = "implicit" if port.factory.implicit else "explicit"
             host = port.getHost()
-            log.info(
-                "listening on {host} port {port}, {tls} TLS",
-                host=host.host,
-                port=host.port,
-                tls=settings.tls,
-            )
+            log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
         self._announcer.warn_if_private()
 
     async def stopService(self) -> None:
@@ -158,29 +159,30 @@ class FtpsService(Service):
         return reading.addCallback(self._use).addErrback(self._stay)
 
     def _use(self, configuration: config.Configuration) -> None:
-        before = set(self._listeners)
-        wanted = set(configuration.settings.listen)
-        self._open(wanted - before)
+        wanted = {(each.address, each.port): each for each in configuration.settings.listen}
+        self._open([each for place, each in wanted.items() if place not in self._listeners])
         self._configuration = configuration
         self._generation = self._generate(configuration)
-        for settings in before - wanted:
-            self._listeners.pop(settings).stopListening()
-        for port in self._listeners.values():
+        for place in self._listeners.keys() - wanted.keys():
+            self._listeners.pop(place).stopListening()
+        for place, port in self._listeners.items():
             port.factory.generation = self._generation
+            port.factory.implicit = wanted[place].tls == "implicit"
         self._start_refresh()
         log.info("reloaded: new sessions get the new configuration")
 
-    def _open(self, wanted: set[ListenSettings]) -> None:
+    def _open(self, wanted: Sequence[ListenSettings]) -> None:
         """Opens listeners, all or none."""
-        opened: dict[ListenSettings, Any] = {}
+        opened: dict[tuple[str, int], Any] = {}
         try:
             for settings in wanted:
-                opened[settings] = self._listen(settings)
+                opened[settings.address, settings.port] = self._listen(settings)
         except CannotListenError as error:
             for port in opened.values():
                 port.stopListening()
             text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
-            raise Faulty([Fault(self._path, 0, "listen", text, "Choose another port.")]) from None
+            fault = Fault(self._path, 0, "listen", text, "Choose another port, or end who has it.")
+            raise Faulty([fault]) from None
         self._listeners.update(opened)
 
     def _stay(self, failure: Failure) -> None:

@@ -1,0 +1,417 @@
+"""Both YAML files: every fault at once, each with its file, line, key and remedy; reload; check; passwd."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd import config, hashes
+from ftpsd.demo import make_certificate
+from ftpsd.yamlfile import Faulty
+from tests.daemon import SECRET, Daemon, ftpsd, twistd
+from tests.ftpclient import FtpClient, secured
+
+GOOD = """\
+listen:
+  - {address: "127.0.0.1", port: 2121, tls: explicit}
+tls:
+  certificate: certificate.pem
+  private_key: key.pem
+"""
+USERS = f"""\
+users:
+  alice:
+    password: "{SECRET}"
+    home: home
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, certificate: Path) -> Path:
+    """A directory with a configuration that is good."""
+    for name in ("certificate.pem", "key.pem"):
+        shutil.copy(certificate / name, tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "ftpsd.yaml").write_text(GOOD)
+    (tmp_path / "users.yaml").write_text(USERS)
+    return tmp_path
+
+
+def faults(directory: Path, text: str = GOOD, users: str = USERS) -> list[str]:
+    """What is wrong with two files, file names shortened."""
+    (directory / "ftpsd.yaml").write_text(text)
+    (directory / "users.yaml").write_text(users)
+    with pytest.raises(Faulty) as found:
+        config.load(directory / "ftpsd.yaml")
+    return [str(fault).replace(f"{directory}/", "") for fault in found.value.faults]
+
+
+def test_defaults(files: Path) -> None:
+    """Every key but listen and the certificate has the default that the contract gives."""
+    settings = config.load(files / "ftpsd.yaml").settings
+    assert settings.tls.minimum_version == "1.2"
+    assert settings.tls.require.login
+    assert settings.tls.require.data
+    assert settings.tls.data_session == "require"
+    assert settings.tls.close_notify == "require"
+    assert str(settings.passive.ports) == "50000-50999"
+    assert (settings.passive.address, settings.passive.refresh) == (None, 60)
+    assert settings.active.enabled
+    assert not settings.foreign_data
+    assert settings.users.file == files / "users.yaml"
+    timeouts = settings.timeouts
+    assert (timeouts.login, timeouts.idle, timeouts.data_connect, timeouts.stalled) == (60, 300, 30, 120)
+    limits = settings.limits
+    assert (limits.sessions, limits.sessions_per_address, limits.login_failures) == (2000, 100, 3)
+
+
+def test_the_whole_contract(files: Path) -> None:
+    """Every key of the contract is taken, as the contract writes it."""
+    (files / "ftpsd.yaml").write_text(
+        """\
+listen:
+  - {address: "::", port: 21, tls: explicit}
+  - {address: "::", port: 990, tls: implicit}
+banner: |
+  one
+  two
+tls:
+  certificate: certificate.pem
+  private_key: key.pem
+  minimum_version: "1.3"
+  ciphers: ECDHE+AESGCM
+  require: {login: false, data: false}
+  data_session: off
+  close_notify: lenient
+passive:
+  ports: 50000-50999
+  address: 192.0.2.1
+  refresh: 60
+  networks:
+    - {clients: [10.0.0.0/8, 192.168.0.0/16], address: null}
+active: {enabled: true, source_port: 20}
+foreign_data: false
+users: {file: users.yaml}
+timeouts: {login: 60, idle: 300, data_connect: 30, stalled: 120}
+limits: {sessions: 2000, sessions_per_address: 100, login_failures: 3}
+"""
+    )
+    (files / "users.yaml").write_text(
+        f"""\
+defaults:
+  permissions: read-only
+  home: "{{user}}"
+users:
+  home:
+    password: "{SECRET}"
+    permissions: [list, download]
+    paths: {{/archive: read-only, /archive/in: upload-only}}
+    tls: {{data_session: allow}}
+    enabled: true
+"""
+    )
+    loaded = config.load(files / "ftpsd.yaml")
+    assert loaded.settings.tls.data_session == "off"
+    user = loaded.users.users["home"]
+    assert user.home == str(files / "home")
+    assert user.rights.at(("archive", "in", "x")) == {"upload"}
+    assert user.tls.data_session == "allow"
+
+
+CASES = [
+    ("listen: []\n", ":1: listen: is empty. Add an entry"),
+    ("lisen: 3\n", ":1: lisen: is not a key that is known here. Did you mean listen?"),
+    ("", "ftpsd.yaml:1: listen: is missing. Add listen."),
+    ("banner: 3\n", ":6: banner: 3 is not a text. Put it in quotes."),
+    ("banner: a\nbanner: b\n", ":7: banner: stands twice, first in line 6. Remove one of the two."),
+    (
+        "passive:\n  ports: 51000-50000\n",
+        ":7: passive.ports: the range 51000-50000 runs backwards. Write 50000-51000.",
+    ),
+    (
+        "passive:\n  ports: many\n",
+        ":7: passive.ports: “many” is not a range of ports. Write it as 50000-50999.",
+    ),
+    (
+        "passive:\n  ports: 2000-3000\n",
+        ":7: passive.ports: the range 2000-3000 holds the listener's port 2121.",
+    ),
+    ("passive:\n  ports: 80-90\n", ":7: passive.ports: the range 80-90 is outside of 1024-65535."),
+    ("passive:\n  adress: x\n", ":7: passive.adress: is not a key that is known here. Did you mean address?"),
+    (
+        "passive:\n  address: not a host\n",
+        ":7: passive.address: “not a host” is neither an IPv4 address nor a host",
+    ),
+    (
+        "passive:\n  address: 300.1.1.1\n",
+        ":7: passive.address: “300.1.1.1” is neither an IPv4 address nor a host",
+    ),
+    ("passive:\n  address: ::1\n", ":7: passive.address: ::1 is no IPv4 address."),
+    (
+        "passive:\n  address: no.such.host.invalid\n",
+        ":7: passive.address: no.such.host.invalid has no IPv4 address",
+    ),
+    (
+        "passive:\n  networks:\n  - {clients: [10.0.0.1/8]}\n",
+        ":8: passive.networks[0].clients[0]: “10.0.0.1/8” is not a",
+    ),
+    ("passive: 3\n", ":6: passive: keys are expected below this one."),
+    (
+        "active: {enabled: maybe}\n",
+        ":6: active.enabled: “maybe” is neither true nor false. Write true or false.",
+    ),
+    ("active: {source_port: 99999}\n", ":6: active.source_port: 99999 is not a port."),
+    ("timeouts: {idle: soon}\n", ":6: timeouts.idle: “soon” is not a whole number."),
+    ("timeouts: {idle: 0}\n", ":6: timeouts.idle: must be at least one second."),
+    ("timeouts: {idle: -5}\n", ":6: timeouts.idle: -5 is less than zero. Write a number from 0."),
+    ("limits: {sessions: true}\n", ":6: limits.sessions: True is not a whole number."),
+    ("users: {file: nowhere.yaml}\n", "nowhere.yaml: cannot be read: no such file or directory."),
+    ("nonsense: [\n", ":7: is not YAML: "),
+    ("foreign_data: [1\n", ":7: is not YAML: "),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), CASES, ids=range(len(CASES)))
+def test_fault(files: Path, more: str, expected: str) -> None:
+    """A fault names file, line, key, what is wrong and what to write instead."""
+    rest = GOOD[GOOD.index("tls:\n") :]
+    text = GOOD + more if not more.startswith(("listen", "lisen")) and more else more + rest
+    assert any(expected in fault for fault in faults(files, text)), faults(files, text)
+
+
+TLS_CASES = [
+    ("certificate: nowhere.pem", "tls.certificate: nowhere.pem cannot be read: no such file"),
+    ("certificate: ftpsd.yaml", "tls.certificate: ftpsd.yaml holds no certificate."),
+    ("certificate: certificate.pem", "tls.certificate: certificate.pem holds no private key"),
+    ("certificate: certificate.pem\n  private_key: other.pem", "the key in other.pem does not belong to the"),
+    (
+        "certificate: certificate.pem\n  private_key: home",
+        "tls.private_key: home cannot be read: is a directory",
+    ),
+    (
+        "certificate: certificate.pem\n  private_key: key.pem\n  ciphers: NONE!",
+        "tls.ciphers: “NONE!” is no cipher",
+    ),
+    (
+        "certificate: certificate.pem\n  private_key: key.pem\n  minimum_version: 1.1",
+        "tls.minimum_version: “1.1” is not",
+    ),
+    (
+        "certificate: certificate.pem\n  private_key: key.pem\n  data_session: maybe",
+        "tls.data_session: “maybe” is not",
+    ),
+    ("private_key: key.pem", "tls.certificate: is missing. Add certificate."),
+]
+
+
+@pytest.mark.parametrize(("tls", "expected"), TLS_CASES, ids=range(len(TLS_CASES)))
+def test_tls_fault(files: Path, tls: str, expected: str) -> None:
+    """A certificate or key that cannot be used is named, and why."""
+    make_certificate(files / "another.pem", files / "other.pem")
+    found = faults(files, GOOD.partition("\ntls:")[0] + f"\ntls:\n  {tls}\n")
+    assert any(expected in fault for fault in found), found
+
+
+USER_CASES = [
+    ("users:\n  alice:\n    home: home\n", "users.yaml:2: users.alice.password: is missing."),
+    (f'users:\n  alice:\n    password: "{SECRET}"\n', "users.yaml:2: users.alice.home: is missing."),
+    (USERS + "    color: red\n", "users.yaml:5: users.alice.color: is not a key that is known here."),
+    (
+        USERS + "    enabeld: true\n",
+        "users.yaml:5: users.alice.enabeld: is not a key that is known here. Did you mean",
+    ),
+    (
+        USERS + "    permissions: read-wrote\n",
+        "users.yaml:5: users.alice.permissions: “read-wrote” is not known here.",
+    ),
+    (
+        USERS + "    permissions: [list, fly]\n",
+        "users.yaml:5: users.alice.permissions: “fly” is no permission.",
+    ),
+    (
+        USERS + "    paths: {archive: read-only}\n",
+        "users.yaml:5: users.alice.paths: the path archive does not start",
+    ),
+    (
+        USERS.replace("home: home", "home: nowhere"),
+        "users.yaml:4: users.alice.home: nowhere is not a directory.",
+    ),
+    (USERS.replace(SECRET, "secret"), "users.yaml:3: users.alice.password: is no hash that is known here."),
+    (USERS + "  alice:\n", "users.yaml:5: users.alice: stands twice, first in line 2."),
+    ("people: {}\n", "users.yaml:1: people: is not a key that is known here."),
+    ("- a\n", "users.yaml:1: keys are expected. Start with users:"),
+    ("users: [a]\n", "users.yaml:1: users: names are expected below this key."),
+    ("defaults: {permissions: 3}\n", "users.yaml:1: defaults.permissions: 3 is no list of permissions."),
+    ("\xff\xfe", "users.yaml"),
+]
+
+
+@pytest.mark.parametrize(("users", "expected"), USER_CASES, ids=range(len(USER_CASES)))
+def test_user_fault(files: Path, users: str, expected: str) -> None:
+    """A fault among the users is told as those of the configuration are."""
+    found = faults(files, users=users)
+    assert any(expected in fault for fault in found), found
+
+
+def test_all_faults_at_once(files: Path) -> None:
+    """Nobody has to start three times to learn of three mistakes."""
+    found = faults(files, GOOD + "banner: 3\ntimeouts: {idle: x, login: y}\nlimts: {}\n")
+    assert len(found) == 4, found
+
+
+def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+
+
+def test_check_and_start_say_the_same(files: Path) -> None:
+    """`ftpsd check` and the daemon tell the same lines, and both end with status 1."""
+    path = files / "ftpsd.yaml"
+    assert run(ftpsd("check", "-c", str(path))).returncode == 0
+    path.write_text(GOOD + "banner: 3\nlimts: {}\n")
+    checked = run(ftpsd("check", "-c", str(path)))
+    started = run(twistd("-n", "--pidfile=", "ftpsd", "-c", str(path)))
+    assert checked.returncode == started.returncode == 1
+    assert checked.stderr == started.stderr
+    assert len(checked.stderr.splitlines()) == 2
+    assert f"{path}:6: banner: 3 is not a text." in checked.stderr
+
+
+def test_passwd_makes_what_the_checker_takes() -> None:
+    """`ftpsd passwd` prints an argon2id hash."""
+    hashed = run(ftpsd("passwd"), "let me in\n").stdout.strip()
+    assert hashed.startswith("$argon2id$")
+    assert hashes.known(hashed)
+    assert hashes.verify("let me in", hashed)
+    assert not hashes.verify("let me out", hashed)
+    assert run(ftpsd("passwd"), "\n").returncode == 1
+
+
+@pytest.mark.parametrize("scheme", ["argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"])
+def test_every_hash_logs_in(make_daemon: Callable[..., Daemon], scheme: str) -> None:
+    """A user may have any of the five forms of hash."""
+    quick: dict[str, dict[str, Any]] = {
+        "argon2": {"rounds": 1, "memory_cost": 64},
+        "scrypt": {"rounds": 4},
+        "bcrypt": {"rounds": 4},
+        "sha512_crypt": {"rounds": 1000},
+        "sha256_crypt": {"rounds": 1000},
+    }
+    from passlib import hash as handlers
+
+    hashed = getattr(handlers, scheme).using(**quick[scheme]).hash("pass wörd")
+    daemon = make_daemon(users={"alice": {"password": hashed}})
+    client = FtpClient(daemon)
+    client.start_tls()
+    client.login("alice", "pass wörd")
+
+
+def test_long_and_strange_passwords(shared: Daemon) -> None:
+    """A password of any length and any bytes is answered with 530."""
+    for secret in ("x" * 5000, "x" * 100, "", "\xff\xfe", "%s%n"):
+        client = FtpClient(shared)
+        client.start_tls()
+        client.expect(331, "USER alice")
+        client.expect(530, f"PASS {secret}")
+
+
+def test_reload_is_for_new_sessions(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """SIGHUP takes a complete new set: configuration, users, certificate; running sessions keep theirs."""
+    daemon = make_daemon(users={"alice": {}})
+    old = secured(daemon)
+    certificate = old.socket.getpeercert(binary_form=True)  # type: ignore[attr-defined]
+    daemon.settings["banner"] = "new banner"
+    daemon.users = {"bob": {}}
+    make_certificate(tmp_path / "c.pem", tmp_path / "k.pem")
+    daemon.settings["tls"].update(certificate=str(tmp_path / "c.pem"), private_key=str(tmp_path / "k.pem"))
+    daemon.write()
+    daemon.reload()
+    new = FtpClient(daemon, greeting=False)
+    assert new.reply() == "220 new banner"
+    new.start_tls()
+    assert new.socket.getpeercert(binary_form=True) != certificate  # type: ignore[attr-defined]
+    new.expect(331, "USER alice")
+    new.expect(530, "PASS secret")
+    new.login("bob")
+    assert old.upload("STOR still", b"here").startswith("226")
+    assert old.download("RETR still") == b"here"
+
+
+def test_a_bad_reload_changes_nothing(make_daemon: Callable[..., Daemon]) -> None:
+    """With a fault in either file the old set stays, and the log has the lines of `ftpsd check`."""
+    daemon = make_daemon()
+    daemon.settings["banner"] = 3
+    daemon.users = {"bob": {"home": "/nowhere"}}
+    daemon.write()
+    daemon.reload()
+    daemon.wait_for_log("the old configuration stays in use")
+    checked = run(ftpsd("check", "-c", str(daemon.config))).stderr
+    assert checked
+    for line in checked.splitlines():
+        assert f"not reloaded: {line}" in daemon.log
+    with secured(daemon) as client:
+        client.expect(257, "PWD")
+
+
+def test_reload_opens_and_closes_listeners(make_daemon: Callable[..., Daemon]) -> None:
+    """A listener that is added is opened, one that is removed is closed."""
+    daemon = make_daemon()
+    extra = daemon.implicit_port
+    daemon.settings["listen"][1] = {"address": "127.0.0.1", "port": extra, "tls": "explicit"}
+    daemon.write()
+    daemon.reload()
+    daemon.implicit_port = daemon.port
+    daemon.port = extra
+    with secured(daemon) as client:
+        client.expect(200, "NOOP")
+
+
+def test_a_busy_port_is_told(shared: Daemon, make_daemon: Callable[..., Daemon]) -> None:
+    """A port that another process has is a fault in one line, and no traceback."""
+    daemon = make_daemon(start=False)
+    daemon.settings["listen"][0]["port"] = shared.port
+    daemon.write()
+    ended = run(twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config)))
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert str(shared.port) in ended.stderr
+
+
+def test_a_failing_checker_leaves_the_session_alive(make_daemon: Callable[..., Daemon]) -> None:
+    """A home that vanished is 550 for its user, and the next login is not harmed."""
+    daemon = make_daemon()
+    shutil.rmtree(daemon.home("bob"))
+    with secured(daemon, "bob") as client:
+        client.expect(550, "MLST")
+        client.expect(331, "USER alice")
+        client.expect(230, "PASS secret")
+        client.expect(250, "MLST")
+    assert "Traceback" not in daemon.log
+
+
+def test_json_log(make_daemon: Callable[..., Daemon], files: Path) -> None:
+    """`--logger=ftpsd.log.json` prints events as lines of JSON, with their fields and without the password."""
+    daemon = make_daemon(start=False)
+    command = twistd("-n", "--pidfile=", "--logger=ftpsd.log.json", "ftpsd", "-c", str(daemon.config))
+    with daemon.log_file.open("wb") as log:
+        daemon.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    daemon.wait_for_log("explicit TLS")
+    with secured(daemon) as client:
+        client.upload("STOR a", b"12345")
+    daemon.wait_for_log('"event": "disconnected"')
+    events = [json.loads(line) for line in daemon.log.splitlines()]
+    stored = next(event for event in events if event.get("command") == "STOR")
+    assert (stored["user"], stored["address"], stored["code"], stored["bytes"]) == (
+        "alice",
+        "127.0.0.1",
+        226,
+        5,
+    )
+    assert stored["session"] == 1
+    assert "secret" not in daemon.log

@@ -1,0 +1,261 @@
+"""The pure middle, attacked with properties: parsers, paths, turns, conversions, listings."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpsd import wire
+from ftpsd.listing import Entry, LongFormat, MachineFormat, time_value
+from ftpsd.paths import VirtualPath
+from ftpsd.replies import Refusal, Reply, from_oserror
+from ftpsd.representation import FromNetwork, ToNetwork
+from ftpsd.rights import PERMISSIONS, PROFILES, Rights
+from ftpsd.turns import Turns
+
+
+def without(characters: str) -> Callable[[str], str]:
+    """Takes characters out of a text (the strategies' own way changed its name between releases)."""
+    return lambda text: text.translate(dict.fromkeys(map(ord, characters)))
+
+
+NAMES = st.text(max_size=20).map(without("/\0")).filter(bool)
+
+SHAPES: list[Callable[[str], Any]] = [
+    wire.nothing,
+    wire.text,
+    wire.name,
+    wire.number,
+    wire.allocation,
+    wire.byte_range,
+    wire.representation,
+    wire.only("F", "RP", "STRU"),
+    wire.word,
+    wire.port,
+    wire.eprt,
+    wire.epsv,
+    wire.listing,
+    wire.timestamp,
+    wire.time_and_name,
+    wire.maybe_time_and_name,
+    wire.facts_and_name,
+    wire.mode_and_name,
+    wire.utime,
+    wire.split,
+]
+
+
+# --- the wire ----------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=200))
+def test_any_line_is_read_or_refused(raw: bytes) -> None:
+    """Whatever bytes a line has, it is a verb and an argument, or a refusal with 500 or 501."""
+    try:
+        verb, argument = wire.line(raw)
+    except Refusal as refusal:
+        assert refusal.reply.code in (500, 501)  # noqa: PT017
+    else:
+        assert verb.isascii()
+        assert verb == verb.upper()
+        assert "\0" not in argument
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(argument=st.text(max_size=60) | st.from_regex(r"[-|,0-9A-Za-z:. =;]{0,40}", fullmatch=True))
+def test_any_argument_is_read_or_refused(shape: Callable[[str], Any], argument: str) -> None:
+    """Whatever an argument is, its parser gives a value or a refusal with a code that RFC 959 has for it."""
+    try:
+        shape(argument)
+    except Refusal as refusal:
+        assert refusal.reply.code in (501, 504, 522)  # noqa: PT017
+
+
+@given(st.text(max_size=50).map(without("\0\r\n")))
+def test_arguments_come_through_unchanged(argument: str) -> None:
+    """Blanks in front of, within and behind a name are part of it."""
+    raw = b"RETR " + argument.encode("utf-8", "surrogateescape").replace(b"\xff", b"\xff\xff")
+    assert wire.line(raw) == ("RETR", argument)
+
+
+@given(st.binary(max_size=50))
+def test_undecodable_bytes_come_back(raw: bytes) -> None:
+    """Bytes that are not UTF-8 live in the text, and are told as they were."""
+    clean = raw.replace(b"\xff", b"").replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"")
+    argument = wire.line(b"MKD x" + clean)[1]
+    assert Reply(257, argument).encode() == b"257 x" + clean + b"\r\n"
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 65535))
+def test_port_reads_what_clients_write(address: ipaddress.IPv4Address, port: int) -> None:
+    """PORT and EPRT say the same thing in two ways."""
+    commas = str(address).replace(".", ",") + f",{port >> 8},{port & 255}"
+    assert wire.port(commas) == wire.eprt(f"|1|{address}|{port}|") == wire.Endpoint(address, port)
+
+
+@given(st.ip_addresses(v=4))
+def test_mapped_addresses_are_ipv4(address: ipaddress.IPv4Address) -> None:
+    """An IPv4 client of an IPv6 socket is an IPv4 client."""
+    assert wire.plain_address(f"::ffff:{address}") == address
+
+
+@given(st.integers(100, 599), st.lists(st.text(max_size=40), min_size=1, max_size=5))
+def test_no_text_can_write_a_reply(code: int, lines: list[str]) -> None:
+    """A reply has as many lines as it should, and its last line is the only one like a last line."""
+    wired = Reply(code, *lines).encode()
+    got = wired.split(b"\r\n")
+    assert got.pop() == b""
+    assert len(got) == len(lines)
+    assert all(b"\n" not in line and b"\r" not in line.replace(b"\r\0", b"") for line in got)
+    assert [line.startswith(b"%d " % code) for line in got] == [False] * (len(lines) - 1) + [True]
+
+
+def test_every_errno_has_a_reply() -> None:
+    """An error of the system is never a traceback for the client; a full disk is 452."""
+    for number in range(134):
+        assert 400 <= from_oserror(OSError(number, "x")).code < 600
+    assert from_oserror(OSError(28, "x")).code == 452
+    assert from_oserror(OSError("strange")).code == 451
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("", wire.ListRequest("")),
+        (" ", wire.ListRequest("")),
+        ("-la", wire.ListRequest("", long=True, all=True)),
+        ("-l -a dir", wire.ListRequest("dir", long=True, all=True)),
+        ("-aL my dir ", wire.ListRequest("my dir ", all=True)),
+        ("-R", wire.ListRequest("", recursive=True)),
+        ("./-la", wire.ListRequest("./-la")),
+        ("-1 x", wire.ListRequest("x")),
+    ],
+)
+def test_flags_of_ls(argument: str, expected: wire.ListRequest) -> None:
+    """LIST takes the flags that clients send, and the rest is a path."""
+    assert wire.listing(argument) == expected
+
+
+# --- paths and rights --------------------------------------------------------------------------------
+
+
+@given(st.lists(NAMES | st.sampled_from(["..", ".", "", "a"]), max_size=8), st.booleans())
+def test_no_name_leads_out(parts: list[str], absolute: bool) -> None:
+    """A virtual path is always below the root, and normal."""
+    path = VirtualPath(("home",)).join(("/" if absolute else "") + "/".join(parts))
+    assert str(path).startswith("/")
+    assert not {"..", ".", ""} & set(path.parts)
+    assert VirtualPath().join(str(path)) == path
+
+
+@given(
+    st.dictionaries(st.lists(st.sampled_from("ab"), max_size=3).map(tuple), st.sampled_from(sorted(PROFILES)))
+)
+def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
+    """Permissions are those of the nearest entry above a path."""
+    rights = Rights(PROFILES["read-write"], {path: PROFILES[name] for path, name in paths.items()})
+    here = ("a", "b", "a", "b")
+    nearest = next((paths[here[:n]] for n in range(4, -1, -1) if here[:n] in paths), "read-write")
+    assert rights.at(here) == PROFILES[nearest]
+    assert set(PERMISSIONS) >= rights.at(here)
+
+
+# --- turns -------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from("sa"), st.integers(0, 3))), st.randoms())
+def test_one_reply_per_command_in_order(script: list[tuple[str, int]], chance: Any) -> None:
+    """Whatever mixture of quick and slow commands comes in whatever pieces, replies keep their order."""
+    replies: list[int] = []
+    running: list[int] = []
+
+    def begin(number: int) -> None:
+        assert not running
+        if script[number][0] == "s":
+            replies.append(number)
+            turns.done()
+        else:
+            running.append(number)
+
+    def finish() -> None:
+        replies.append(running.pop())
+        turns.done()
+
+    turns: Turns[int] = Turns(begin)
+    for number in range(len(script)):
+        turns.arrive(number)
+        if running and chance.random() < 0.5:
+            finish()
+    for _ in script:
+        if running:
+            finish()
+    assert replies == list(range(len(script)))
+    assert not turns.busy
+    assert not turns.waiting
+
+
+def test_nothing_runs_after_the_end() -> None:
+    """When the session is over, waiting commands are dropped."""
+    begun: list[int] = []
+    turns: Turns[int] = Turns(begun.append)
+    turns.arrive(1)
+    turns.arrive(2)
+    turns.end()
+    turns.done()
+    assert begun == [1]
+
+
+# --- representation ----------------------------------------------------------------------------------
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """Pieces of some bytes."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+LINES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"]), max_size=12).map(b"".join)
+
+
+@given(LINES, st.lists(st.integers(0, 50), max_size=6))
+def test_ascii_does_not_depend_on_pieces(data: bytes, places: list[int]) -> None:
+    """TYPE A converts the same, however the bytes are cut."""
+    for kind in (ToNetwork, FromNetwork):
+        whole, pieces = kind(), kind()
+        expected = whole.convert(data) + whole.end()
+        assert b"".join(map(pieces.convert, cut(data, places))) + pieces.end() == expected
+
+
+@given(st.lists(st.sampled_from([b"x", b"\n"])).map(b"".join))
+def test_ascii_there_and_back(text: bytes) -> None:
+    """A text of the disk goes out with CRLF and comes back as it was."""
+    wired = ToNetwork().convert(text)
+    assert wired.count(b"\n") == wired.count(b"\r\n") == text.count(b"\n")
+    back = FromNetwork()
+    assert back.convert(wired) + back.end() == text
+
+
+# --- listings ----------------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=30), st.integers(0, 0o177777), st.floats(allow_nan=False, allow_infinity=False))
+def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
+    """No name and no damaged inode makes a listing more or less than a line for each entry."""
+    entry = Entry(name, mode, 5, modified, 1, 2)
+    facts = frozenset(["type", "size", "modify", "perm", "unique", "UNIX.mode"])
+    for line in (LongFormat(0.0).line(entry), MachineFormat(facts, lambda _: "r").line(entry)):
+        assert "\r" not in line
+        assert "\n" not in line
+        assert line.endswith(" " + name.replace("\r", "?").replace("\n", "?"))
+
+
+@given(st.integers(0, 253402300799))
+def test_times_go_round(seconds: int) -> None:
+    """What MDTM tells, MFMT understands."""
+    assert wire.timestamp(time_value(seconds)) == seconds
