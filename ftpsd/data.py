@@ -143,6 +143,7 @@ class DataChannel:
         self._awaited: Deferred[socket.socket] | None = None
         self._transfer: Transfer | None = None
         self._stream: PlainStream | None = None
+        self._moved = 0
         self._closed = False
 
     # --- preparing --------------------------------------------------------------------------------
@@ -159,8 +160,8 @@ class DataChannel:
 
     @property
     def moved(self) -> int:
-        """Bytes that the transfer has moved so far."""
-        return self._stream.moved if self._stream is not None else 0
+        """Bytes that the transfer has moved so far, or that the last one had in the end."""
+        return self._stream.moved if self._stream is not None else self._moved
 
     def passive(self, announce: bool) -> Endpoint:
         """Listens; the endpoint to tell the client, with the NAT address if `announce`."""
@@ -248,6 +249,7 @@ class DataChannel:
 
     async def send(self, source: Source, text: bool = False) -> int:
         """Sends a source, which is closed in the end whatever happens. The bytes sent."""
+        self._moved = 0
         try:
             connection = await self._connect()
         except BaseException:
@@ -258,6 +260,7 @@ class DataChannel:
 
     async def receive(self, sink: FileSink, text: bool = False) -> int:
         """Receives into a sink, which is published or closed in the end. The bytes received."""
+        self._moved = 0
         try:
             connection = await self._connect()
         except BaseException:
@@ -294,6 +297,7 @@ class DataChannel:
         try:
             return await transfer.finished
         finally:
+            self._moved = self.moved
             self._transfer = self._stream = None
             watch.stop()
             if opening.active():
