@@ -1,0 +1,87 @@
+"""The documents tell the truth: keys and defaults, commands, the examples."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import attrs
+import pytest
+
+from ftpsd import config
+from ftpsd.commands import TABLE
+from ftpsd.rights import PERMISSIONS, PROFILES
+from ftpsd.settings import PortRange, Settings, UserSettings
+
+ROOT = Path(__file__).parents[1]
+
+
+def keys(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Every key of a section with its default; nested sections are walked."""
+    found: dict[str, Any] = {}
+    for field in attrs.fields(attrs.resolve_types(cls)):
+        name = prefix + field.name
+        inner = get_args(field.type)[0] if get_origin(field.type) is tuple else field.type
+        if attrs.has(inner) and inner is not PortRange:
+            found.update(keys(inner, name + ("[]." if inner is not field.type else ".")))
+        else:
+            found[name] = field.default
+    return found
+
+
+def told(default: Any) -> str:
+    """A default as the table writes it."""
+    if default is attrs.NOTHING:
+        return ""
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return "`{}`"
+    profile = next((name for name, value in PROFILES.items() if value == default), None)
+    words = {None: "null", True: "true", False: "false"}
+    plain = words[default] if default is None or isinstance(default, bool) else str(default)
+    return f"`{profile or plain}`"
+
+
+def rows(text: str) -> dict[str, str]:
+    """The keys and defaults of a table in Markdown."""
+    return dict(re.findall(r"^\| `([a-z_.\[\]]+)` \| ([^|]*?) ?\| ", text, re.MULTILINE))
+
+
+def test_configuration_is_documented() -> None:
+    """docs/configuration.md has every key of both files, with its default, and no other."""
+    text = (ROOT / "docs/configuration.md").read_text()
+    main, users = text.split("## users.yaml")
+    assert rows(main) == {key: told(default) for key, default in keys(Settings).items()}
+    mandatory = {"password": "", "home": ""}  # None stands for what only `defaults` may leave out
+    expected = {key: told(default) for key, default in keys(UserSettings).items()} | mandatory
+    assert rows(users.split("| permission |")[0]) == expected
+    for permission in PERMISSIONS:
+        assert f"`{permission}`" in users
+
+
+def test_every_command_is_documented() -> None:
+    """docs/conformance.md has a row for each command, with where it is specified."""
+    text = (ROOT / "docs/conformance.md").read_text()
+    documented = dict(re.findall(r"^\| `([A-Z]+)[^`]*` \| ([^|]+) \|", text, re.MULTILINE))
+    expected = {
+        verb: row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}" for verb, row in TABLE.items()
+    }
+    assert documented == expected
+
+
+@pytest.mark.parametrize("commented", [True, False], ids=["as it is", "with all comments taken off"])
+def test_the_example_is_good(tmp_path: Path, certificate: Path, commented: bool) -> None:
+    """etc/ftpsd.yaml works, and so does every line in it that is commented out: these are the defaults."""
+    text = (ROOT / "etc/ftpsd.yaml").read_text()
+    if not commented:
+        text = re.sub(
+            r"^# ( *)(?=(- )?[{a-z_]+:? )(?=.*[:{])", r"\1  " if False else r"  \1", text, flags=re.M
+        )
+        text = re.sub(r"^  (banner|active|foreign_data|timeouts|limits):", r"\1:", text, flags=re.M)
+    (tmp_path / "ftpsd.yaml").write_text(text)
+    shutil.copy(ROOT / "etc/users.yaml", tmp_path)
+    shutil.copy(certificate / "certificate.pem", tmp_path / "fullchain.pem")
+    shutil.copy(certificate / "key.pem", tmp_path / "privkey.pem")
+    plain = config.load(tmp_path / "ftpsd.yaml").settings
+    assert plain.passive.ports == PortRange(50000, 50999)
