@@ -105,9 +105,7 @@ def _permissions(value: Any, _: Any = None) -> frozenset[str]:
             raise Wrong(f"{_told(value)} is not known here", did_you_mean(value, PROFILES))
         return PROFILES[value]
     if not isinstance(value, list):
-        raise Wrong(
-            f"{_told(value)} is no list of permissions", "Write read-only, read-write, upload-only or a list."
-        )
+        raise Wrong(f"{_told(value)} is no list of permissions", "Write read-only, read-write, upload-only or a list.")
     for each in value:
         if each not in PERMISSIONS:
             raise Wrong(f"{_told(each)} is no permission", did_you_mean(str(each), PERMISSIONS))
@@ -148,9 +146,7 @@ def _converter(base: Path) -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), _choice)
     converter.register_structure_hook_func(lambda kind: kind == frozenset[str], _permissions)
     converter.register_structure_hook_func(lambda kind: kind == dict[tuple[str, ...], frozenset[str]], _paths)
-    converter.register_structure_hook_func(
-        _is_sequence, lambda value, kind: _sequence(converter, value, kind)
-    )
+    converter.register_structure_hook_func(_is_sequence, lambda value, kind: _sequence(converter, value, kind))
     converter.register_structure_hook_factory(
         attrs.has, lambda cls: _section(cls, make_dict_structure_fn(cls, converter))
     )
@@ -337,13 +333,11 @@ def _check_address(document: Document, settings: Settings) -> None:
             continue
         try:
             if ipaddress.ip_address(address).version != 4:
-                document.fault(
-                    key, f"{address} is no IPv4 address", "PASV can tell IPv4 only; EPSV needs no address."
-                )
+                document.fault(key, f"{address} is no IPv4 address", "PASV can tell IPv4 only; EPSV needs no address.")
         except ValueError:
-            if not re.fullmatch(
-                r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?", address
-            ) or (re.fullmatch(r"[0-9.]+", address)):
+            if not re.fullmatch(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?", address) or (
+                re.fullmatch(r"[0-9.]+", address)
+            ):
                 document.fault(
                     key,
                     f"{_told(address)} is neither an IPv4 address nor a host name",
@@ -351,9 +345,7 @@ def _check_address(document: Document, settings: Settings) -> None:
                 )
     port = settings.active.source_port
     if port is not None and not 1 <= port <= 65535:
-        document.fault(
-            ("active", "source_port"), f"{port} is not a port", "Write a number up to 65535, or null."
-        )
+        document.fault(("active", "source_port"), f"{port} is not a port", "Write a number up to 65535, or null.")
     for name in ("login", "idle", "data_connect", "stalled"):
         if getattr(settings.timeouts, name) < 1:
             document.fault(
@@ -372,9 +364,7 @@ def _load_tls(document: Document, settings: Settings) -> ContextMaker | None:
     from OpenSSL import SSL, crypto
 
     tls = settings.tls
-    key_path, key_key = (
-        (tls.private_key, "private_key") if tls.private_key else (tls.certificate, "certificate")
-    )
+    key_path, key_key = (tls.private_key, "private_key") if tls.private_key else (tls.certificate, "certificate")
     chain_pem = _read_pem(document, tls.certificate, ("tls", "certificate"))
     key_pem = _read_pem(document, key_path, ("tls", key_key)) if key_path != tls.certificate else chain_pem
     if chain_pem is None or key_pem is None:
@@ -413,9 +403,7 @@ def _load_tls(document: Document, settings: Settings) -> ContextMaker | None:
         maker()
     except (SSL.Error, ValueError):
         known = f"Write null for {CIPHERS}."
-        document.fault(
-            ("tls", "ciphers"), f"{_told(tls.ciphers)} is no cipher string that OpenSSL takes", known
-        )
+        document.fault(("tls", "ciphers"), f"{_told(tls.ciphers)} is no cipher string that OpenSSL takes", known)
         return None
     return maker
 
@@ -452,9 +440,7 @@ def load_users(path: Path) -> tuple[UsersFile | None, list[Fault]]:
         document.fault((), "keys are expected", "Start with users:")
     for name in top:
         if name not in ("defaults", "users"):
-            document.fault(
-                (name,), "is not a key that is known here", did_you_mean(name, ("defaults", "users"))
-            )
+            document.fault((name,), "is not a key that is known here", did_you_mean(name, ("defaults", "users")))
     defaults = top.get("defaults") or {}
     _structure(document, defaults, UserSettings, ("defaults",))
     given = top.get("users") or {}

@@ -305,9 +305,7 @@ class Root:
             raise
         return FileSource(descriptor, offset, end)
 
-    def writer(
-        self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False
-    ) -> Upload:
+    def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Upload:
         """Opens an upload: nothing of it shows before it is published."""
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
@@ -319,9 +317,7 @@ class Root:
                 self._require("upload", place.parts)
             directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
             replace = "overwrite" in self._rights.at(place.parts) or append
-            return Upload.begin(
-                directory, place.name, offset, append, unique, replace and not unique, self._umask
-            )
+            return Upload.begin(directory, place.name, offset, append, unique, replace and not unique, self._umask)
 
     @staticmethod
     def _exists(place: Place) -> bool:

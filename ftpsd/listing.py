@@ -85,9 +85,7 @@ class LongFormat:
         except (ValueError, OverflowError, OSError):
             moment = time.gmtime(0)
         # The months by hand: strftime would ask the locale.
-        month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][
-            moment.tm_mon - 1
-        ]
+        month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][moment.tm_mon - 1]
         if -86_400 < self._now - seconds < 180 * 86_400:
             return f"{month} {moment.tm_mday:2d} {moment.tm_hour:02d}:{moment.tm_min:02d}"
         return f"{month} {moment.tm_mday:2d}  {moment.tm_year:4d}"

@@ -59,9 +59,7 @@ class FtpsProtocol(FTP):
     delimiter = b"\n"
     MAX_LENGTH = wire.LONGEST_LINE
 
-    def __init__(
-        self, reactor: Any, number: int, client: Address, generation: Generation, implicit: bool
-    ) -> None:
+    def __init__(self, reactor: Any, number: int, client: Address, generation: Generation, implicit: bool) -> None:
         self.callLater = reactor.callLater  # type: ignore[method-assign]  # TimeoutMixin's
         self._reactor = reactor
         self._generation = generation

@@ -48,7 +48,5 @@ class Rights:
     def throughout(self, parts: tuple[str, ...], permission: str) -> bool:
         """Whether a permission holds at a path and at every path below it."""
         return permission in self.at(parts) and all(
-            permission in permissions
-            for place, permissions in self.paths.items()
-            if place[: len(parts)] == parts
+            permission in permissions for place, permissions in self.paths.items() if place[: len(parts)] == parts
         )

@@ -89,17 +89,13 @@ class FtpsService(Service):
         realm: Any = Realm(self._workers, users)
         checker: Any = PasswordChecker(self._workers, users)
         portal = Portal(realm, [checker])
-        return Generation(
-            settings, portal, configuration.contexts, surroundings, _policy(settings), self._verbose
-        )
+        return Generation(settings, portal, configuration.contexts, surroundings, _policy(settings), self._verbose)
 
     def _resolve(self, name: str) -> Any:
         return self._workers.call(config.look_up, name)
 
     def _listen(self, settings: ListenSettings) -> Any:
-        factory = FtpsFactory(
-            self._reactor, self._generation, settings.tls == "implicit", self._counts, self._numbers
-        )
+        factory = FtpsFactory(self._reactor, self._generation, settings.tls == "implicit", self._counts, self._numbers)
         address = settings.address
         if address == "::" and not _has_ipv6():
             address = "0.0.0.0"

@@ -66,9 +66,7 @@ class PasswordChecker:
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(
-        self, workers: Workers, users: Mapping[str, UserSettings], at_once: int | None = None
-    ) -> None:
+    def __init__(self, workers: Workers, users: Mapping[str, UserSettings], at_once: int | None = None) -> None:
         self._workers = workers
         self._users = users
         self._semaphore = DeferredSemaphore(at_once or max(1, (os.cpu_count() or 1)))

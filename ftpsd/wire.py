@@ -170,9 +170,7 @@ def plain_address(host: str) -> Address:
 def port(argument: str) -> Endpoint:
     """`PORT h1,h2,h3,h4,p1,p2` (RFC 959 4.1.2)."""
     numbers = (
-        [int(n) for n in argument.split(",")]
-        if re.fullmatch(r"\s*[0-9]{1,3}(,[0-9]{1,3}){5}\s*", argument)
-        else []
+        [int(n) for n in argument.split(",")] if re.fullmatch(r"\s*[0-9]{1,3}(,[0-9]{1,3}){5}\s*", argument) else []
     )
     if not numbers or max(numbers) > 255:
         raise Refusal(501, "Expected: PORT h1,h2,h3,h4,p1,p2.")

@@ -75,9 +75,7 @@ def read(path: Path) -> Document:
         return document
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        document.fault(
-            (), f"cannot be read: {reason}", "Make it readable for the daemon, or name another file."
-        )
+        document.fault((), f"cannot be read: {reason}", "Make it readable for the daemon, or name another file.")
         return document
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -10,9 +10,7 @@ from types import TracebackType
 from tests.daemon import PATIENCE, Daemon
 
 
-def tls_context(
-    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()
-) -> ssl.SSLContext:
+def tls_context(maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     """A client's context that believes every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -52,9 +50,7 @@ class FtpClient:
 
     def send(self, *lines: str | bytes) -> None:
         """Lines, in one segment."""
-        self.send_raw(
-            b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines)
-        )
+        self.send_raw(b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines))
 
     def send_raw(self, data: bytes) -> None:
         """Bytes as they are."""

@@ -64,9 +64,7 @@ def test_every_command_is_documented() -> None:
     """docs/conformance.md has a row for each command, with where it is specified."""
     text = (ROOT / "docs/conformance.md").read_text()
     documented = dict(re.findall(r"^\| `([A-Z]+)[^`]*` \| ([^|]+) \|", text, re.MULTILINE))
-    expected = {
-        verb: row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}" for verb, row in TABLE.items()
-    }
+    expected = {verb: row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}" for verb, row in TABLE.items()}
     assert documented == expected
 
 

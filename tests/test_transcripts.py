@@ -138,9 +138,7 @@ def test_transcript(plain: Daemon, path: Path, way: str) -> None:
     peer.thread.start()
     with FtpClient(plain, greeting=False) as client:
         if way == "segment":
-            client.send_raw(
-                b"".join(unescape(text) + b"\r\n" for kind, text in transcript.steps if kind == "C:")
-            )
+            client.send_raw(b"".join(unescape(text) + b"\r\n" for kind, text in transcript.steps if kind == "C:"))
         for kind, text in transcript.steps:
             if kind == "S:":
                 expect(client, text)

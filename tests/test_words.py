@@ -154,9 +154,7 @@ def test_no_name_leads_out(parts: list[str], absolute: bool) -> None:
     assert VirtualPath().join(str(path)) == path
 
 
-@given(
-    st.dictionaries(st.lists(st.sampled_from("ab"), max_size=3).map(tuple), st.sampled_from(sorted(PROFILES)))
-)
+@given(st.dictionaries(st.lists(st.sampled_from("ab"), max_size=3).map(tuple), st.sampled_from(sorted(PROFILES))))
 def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
     """Permissions are those of the nearest entry above a path."""
     rights = Rights(PROFILES["read-write"], {path: PROFILES[name] for path, name in paths.items()})

@@ -133,9 +133,7 @@ ROWS = (
         login=False,
         features=("AUTH TLS",),
     ),
-    Command(
-        "PBSZ", wire.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True
-    ),
+    Command("PBSZ", wire.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True),
     Command("PROT", wire.word, protection, "PROT P|C", "4217 9", login=False, features=("PROT",), quiet=True),
     Command("CCC", wire.nothing, clear_channel, "CCC", "4217 5"),
     Command("PASV", wire.nothing, passive, "PASV", "959 4.1.2", features=("PASV",), quiet=True),

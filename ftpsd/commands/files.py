@@ -167,9 +167,7 @@ ROWS = (
     Command("RNFR", wire.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),
     Command("RNTO", wire.name, rename_to, "RNTO <path>", "959 4.1.3", permission="rename"),
     Command("SIZE", wire.name, size, "SIZE <path>", "3659 4", features=("SIZE",), quiet=True),
-    Command(
-        "MDTM", wire.maybe_time_and_name, modified, "MDTM <path>", "3659 3", features=("MDTM",), quiet=True
-    ),
+    Command("MDTM", wire.maybe_time_and_name, modified, "MDTM <path>", "3659 3", features=("MDTM",), quiet=True),
     Command(
         "MFMT",
         wire.time_and_name,

@@ -183,9 +183,7 @@ ROWS = (
         restartable=True,
     ),
     Command("APPE", wire.name, append, "APPE <path>", "959 4.1.3", uses_data=True, restartable=True),
-    Command(
-        "STOU", wire.anything, store_unique, "STOU [<name>]", "959 4.1.3", uses_data=True, restartable=True
-    ),
+    Command("STOU", wire.anything, store_unique, "STOU [<name>]", "959 4.1.3", uses_data=True, restartable=True),
     Command("REST", wire.number, restart, "REST <offset>", "3659 5", features=("REST STREAM",), quiet=True),
     Command(
         "RANG",
@@ -207,12 +205,8 @@ ROWS = (
         permission="list",
         uses_data=True,
     ),
-    Command(
-        "NLST", wire.listing, list_names, "NLST [<path>]", "959 4.1.3", permission="list", uses_data=True
-    ),
-    Command(
-        "MLSD", wire.name_or_here, list_facts, "MLSD [<path>]", "3659 7", permission="list", uses_data=True
-    ),
+    Command("NLST", wire.listing, list_names, "NLST [<path>]", "959 4.1.3", permission="list", uses_data=True),
+    Command("MLSD", wire.name_or_here, list_facts, "MLSD [<path>]", "3659 7", permission="list", uses_data=True),
     Command(
         "HASH",
         wire.name,
