@@ -7,6 +7,7 @@ through. Twisted's own `startTLS` has no way back, which CCC and REIN need (RFC 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,9 @@ class ControlConnection(Protocol):
     # --- from the socket -------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        """The socket is open."""
+        """The socket is open. The Synch signal of Telnet is urgent data: it stays in line (RFC 854)."""
+        self._raw.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        self._raw.setTcpNoDelay(True)
         self._protocol.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ftpsd import tls
 from ftpsd.ports import Announcer, Listener, PortPool
-from ftpsd.pump import FileSink, FileSource, Source, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.pump import Closable, FileSink, FileSource, Source, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import Digest
 from ftpsd.settings import Timeouts
@@ -144,6 +144,8 @@ class DataChannel:
         self._transfer: Transfer | None = None
         self._stream: PlainStream | None = None
         self._moved = 0
+        #: Why the command that runs must not begin to move anything.
+        self._stop: Refusal | None = None
         self._closed = False
 
     # --- preparing --------------------------------------------------------------------------------
@@ -223,6 +225,10 @@ class DataChannel:
 
     def _connect(self) -> Deferred[socket.socket]:
         result: Deferred[socket.socket] = Deferred()
+        if self._stop is not None:
+            self._drop()
+            result.errback(self._stop)
+            return result
         connection, self._socket = self._socket, None
         if connection is not None:
             result.callback(connection)
@@ -256,7 +262,7 @@ class DataChannel:
             source.close()
             raise
         stream = self._secured(connection, receiving=False)
-        return int(await self._run(download(stream, source, text), stream))
+        return int(await self._run(download(stream, source, text), stream, source))
 
     async def receive(self, sink: FileSink, text: bool = False) -> int:
         """Receives into a sink, which is published or closed in the end. The bytes received."""
@@ -267,11 +273,11 @@ class DataChannel:
             await self._shared.workers.call(sink.close)
             raise
         stream = self._secured(connection, receiving=True)
-        return int(await self._run(upload(stream, sink, text), stream))
+        return int(await self._run(upload(stream, sink, text), stream, sink))
 
     async def digest(self, source: FileSource, digest: Digest) -> None:
         """Reads a source into a digest, where ABOR can end it."""
-        await self._run(checksum(source, digest), None)
+        await self._run(checksum(source, digest), None, source)
 
     def _secured(self, connection: socket.socket, receiving: bool) -> PlainStream:
         secure = self._secure()
@@ -281,12 +287,13 @@ class DataChannel:
             return TlsReceiver(connection, *secure, self._shared.lenient)
         return TlsSender(connection, *secure)
 
-    async def _run(self, steps: Steps, stream: PlainStream | None) -> Any:
+    async def _run(self, steps: Steps, stream: PlainStream | None, end: Closable) -> Any:
         shared, timeouts = self._shared, self._shared.timeouts
-        transfer = Transfer(shared.reactor, shared.workers, steps, stream)
+        owned = (end,) if stream is None else (end, stream)
+        transfer = Transfer(shared.reactor, shared.workers, steps, stream, owned)
         self._transfer, self._stream = transfer, stream
-        if self._closed:
-            transfer.abort(Refusal(426, "The session has ended."))
+        if self._stop is not None:
+            transfer.abort(self._stop)
         watch = Watch(
             shared.reactor,
             transfer,
@@ -310,12 +317,17 @@ class DataChannel:
     # --- ending -----------------------------------------------------------------------------------
 
     def abort(self, reply: Reply) -> None:
-        """Ends the transfer that waits or moves, with that reply."""
-        refusal = Refusal(reply.code, *reply.lines)
+        """Ends the transfer that waits, moves or is about to, with that reply."""
+        self._stop = Refusal(reply.code, *reply.lines)
         if self._transfer is not None:
-            self._transfer.abort(refusal)
+            self._transfer.abort(self._stop)
         else:
-            self._fail(refusal)
+            self._fail(self._stop)
+
+    def settle(self) -> None:
+        """The command is over: an abort that was meant for it does not meet the next one."""
+        if not self._closed:
+            self._stop = None
 
     def reset(self) -> None:
         """Forgets what was prepared. A transfer that runs goes on."""
@@ -325,7 +337,6 @@ class DataChannel:
         """The session is over."""
         self._closed = True
         self.abort(reply)
-        self._drop()
 
     def _drop(self) -> None:
         self._stop_limit()

@@ -22,7 +22,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ftpsd.listing import Entry
+from ftpsd.listing import Entry, shown
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource, FileSource
 from ftpsd.replies import Refusal
@@ -166,25 +166,31 @@ class Root:
         """What is known of a path; a link that leads out or nowhere is told as the link."""
         try:
             with self._place(path, None) as place:
+                self._require_any(place)
                 return _entry(path.name, place.stat())
-        except (FileNotFoundError, Refusal):
+        except (OSError, Refusal):
             with self._place(path, None, follow=False) as place:
                 found = place.stat()
                 if not stat.S_ISLNK(found.st_mode):
                     raise
                 return _entry(path.name, found)
 
+    def _require_any(self, place: Place) -> None:
+        if not self._rights.at(place.parts):
+            raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
+
     def enter(self, path: VirtualPath) -> None:
         """Whether it is a directory that the user may be in."""
         with self._place(path, None) as place:
-            if not self._rights.at(place.parts):
-                raise Refusal(550, f"{path}: this account has no permission there.")
+            self._require_any(place)
             os.close(place.open(os.O_RDONLY | os.O_DIRECTORY))
 
     def size(self, path: VirtualPath) -> int:
         """The size of a file; of an upload that was cut, where there is no file yet."""
         try:
             with self._place(path, None) as place:
+                if not self._rights.at(place.parts) & {"list", "download"}:
+                    self._require("list", place.parts)
                 found = place.stat()
         except FileNotFoundError:
             with self._place(path, "upload") as place:
@@ -248,10 +254,11 @@ class Root:
             path = waiting.pop()
             below: list[VirtualPath] = []
             if path is not top:
-                yield f"\r\n{path}:"
+                yield f"\r\n{shown(str(path))}:"
             try:
                 for entry in self._directory(path, request):
-                    if request.recursive and entry.is_directory and not entry.is_link:
+                    below_it = entry.is_directory and not entry.is_link and entry.name not in (".", "..")
+                    if request.recursive and below_it:
                         below.append(path.child(entry.name))
                     yield entry
             except (OSError, Refusal):
@@ -261,15 +268,18 @@ class Root:
 
     def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[Entry]:
         with self._place(path, "list") as place:
-            descriptor = place.open(os.O_RDONLY | os.O_DIRECTORY)
+            descriptor, parts = place.open(os.O_RDONLY | os.O_DIRECTORY), place.parts
+            parts = () if place.name == "." else parts
         try:
             if request.all:
                 here = os.fstat(descriptor)
                 yield _entry(".", here)
                 yield _entry("..", here)
             with os.scandir(descriptor) as found:
-                shown = (item for item in found if not item.name.startswith(PRIVATE))
-                entries = (self._item(path, descriptor, item) for item in shown)
+                visible = (item for item in found if not item.name.startswith(PRIVATE))
+                if self._rights.paths:
+                    visible = (item for item in visible if self._rights.at((*parts, item.name)))
+                entries = (self._item(path, descriptor, item) for item in visible)
                 yield from _sorted_if_few((each for each in entries if each is not None), request)
         finally:
             os.close(descriptor)
@@ -349,6 +359,9 @@ class Root:
         with self._changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+            for permission in ("delete", "rmdir"):
+                if not self._rights.throughout(place.parts, permission):
+                    raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
             shutil.rmtree(place.name, dir_fd=place.directory)
 
     def remove(self, path: VirtualPath) -> None:
@@ -361,10 +374,8 @@ class Root:
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Moves a name. What is there already is replaced if the user may overwrite."""
         with self._changeable(old, "rename") as source, self._changeable(new, "rename") as target:
-            moving = stat.S_ISDIR(source.stat().st_mode)
-            for permission in ("rename",) if moving else ():
-                if not self._rights.throughout(source.parts, permission):
-                    raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
+            if not self._rights.throughout(source.parts, "rename"):
+                raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
             try:
                 target.stat()
             except FileNotFoundError:

@@ -48,7 +48,8 @@ def time_value(seconds: float) -> str:
         return "19700101000000"  # a damaged inode must not fail a listing
 
 
-def _safe(name: str) -> str:
+def shown(name: str) -> str:
+    """A name as it stands in a listing."""
     # CR and LF end the entry in every listing format: a name with them can only be hinted at.
     return name.replace("\r", "?").replace("\n", "?")
 
@@ -76,8 +77,8 @@ class LongFormat:
             if len(self._dates) > 10_000:
                 self._dates.clear()
             date = self._dates[minute] = self._date(minute * 60)
-        arrow = f" -> {_safe(entry.link)}" if entry.link else ""
-        return f"{mode} {entry.links:3d} ftp      ftp      {entry.size:12d} {date} {_safe(entry.name)}{arrow}"
+        arrow = f" -> {shown(entry.link)}" if entry.link else ""
+        return f"{mode} {entry.links:3d} ftp      ftp      {entry.size:12d} {date} {shown(entry.name)}{arrow}"
 
     def _date(self, seconds: int) -> str:
         try:
@@ -143,7 +144,7 @@ class MachineFormat:
             facts += f"unique={entry.device:x}U{entry.inode:x};"
         if "UNIX.mode" in chosen:
             facts += f"UNIX.mode={entry.mode & 0o7777:04o};"
-        return f"{facts} {_safe(entry.name if name is None else name)}"
+        return f"{facts} {shown(entry.name if name is None else name)}"
 
     @staticmethod
     def _kind(entry: Entry) -> str:

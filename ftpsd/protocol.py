@@ -16,12 +16,13 @@ from twisted.python.failure import Failure
 
 from ftpsd import wire
 from ftpsd.client import Client
+from ftpsd.command import Command
 from ftpsd.commands import TABLE
 from ftpsd.control import ControlConnection
 from ftpsd.data import DataChannel
 from ftpsd.generation import Generation
 from ftpsd.limits import SessionCounts
-from ftpsd.log import SessionLog, log, printable
+from ftpsd.log import SessionLog, log
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.session import Session
 from ftpsd.turns import Turns
@@ -67,6 +68,7 @@ class FtpsProtocol(FTP):
         self._held: set[str] = set()
         self._idle: int | None = None
         self._greeted = False
+        self._running: Command | None = None  # the one that moves bytes now, or is about to
         self._turns: Turns[bytes] = Turns(self._begin)
         self._address = client
         self._log = SessionLog(number, str(client), generation.verbose)
@@ -133,7 +135,7 @@ class FtpsProtocol(FTP):
         if self._idle is not None:
             self.resetTimeout()
         line = line.removesuffix(b"\r")
-        if self._session.data.transferring and self._act_at_once(line):
+        if self._running is not None and self._act_at_once(line):
             return
         self._turns.arrive(line)
         if self._turns.full:
@@ -181,7 +183,8 @@ class FtpsProtocol(FTP):
         try:
             verb, argument = wire.line(line)
         except Refusal as refusal:
-            self._answer("?", printable(line[:80].decode("latin-1")), started, refusal.reply)
+            # Not a word of it in the log: it may be a password with a typing error around it.
+            self._answer("?", "", started, refusal.reply)
             return
         self.processCommand(verb, argument).addBoth(self._finish, verb, argument, started)
 
@@ -190,6 +193,7 @@ class FtpsProtocol(FTP):
         try:
             row = self._session.find(cmd)
             value = self._session.admit(row, params[0] if params else "")
+            self._running = row if row.uses_data or row.restartable else None
             result = row.run(self._session, value)
             return succeed(result) if isinstance(result, Reply) else Deferred.fromCoroutine(result)
         except Exception:
@@ -197,6 +201,8 @@ class FtpsProtocol(FTP):
 
     def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
         row = TABLE.get(verb)
+        self._running = None
+        self._session.data.settle()
         if row is not None and row.restartable:
             self._session.restart_offset, self._session.byte_range = 0, None
         reply = result if isinstance(result, Reply) else self._reply_to(result)

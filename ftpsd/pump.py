@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -115,6 +115,12 @@ class ChunkSource:
 Source = FileSource | ChunkSource
 
 
+class Closable(Protocol):
+    """What a transfer frees in the end."""
+
+    def close(self) -> None: ...
+
+
 class FileSink(Protocol):
     """An upload that nobody sees until it is published; see `uploads.py`."""
 
@@ -125,52 +131,41 @@ class FileSink(Protocol):
     def close(self) -> None: ...
 
 
-def download(connection: Connection, source: FileSource | ChunkSource, text: bool) -> Steps:
+def download(connection: Connection, source: Source, text: bool) -> Steps:
     """Sends a source to its end. Done when the peer's TCP has all of it, and our close_notify."""
-    try:
-        yield from connection.open()
-        if isinstance(source, FileSource) and not text:
-            yield from connection.send_file(source)
-        else:
-            converter = ToNetwork() if text else None
-            for piece in source:
-                yield from connection.send(converter.convert(bytes(piece)) if converter else piece)
-                yield None
-        yield from connection.finish_sending()
-        return connection.moved
-    finally:
-        source.close()
-        connection.close()
+    yield from connection.open()
+    if isinstance(source, FileSource) and not text:
+        yield from connection.send_file(source)
+    else:
+        converter = ToNetwork() if text else None
+        for piece in source:
+            yield from connection.send(converter.convert(bytes(piece)) if converter else piece)
+            yield None
+    yield from connection.finish_sending()
+    return connection.moved
 
 
 def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     """Receives into a sink, and publishes it when the peer has ended the stream as it should."""
-    try:
-        yield from connection.open()
-        converter = FromNetwork() if text else None
-        buffer = memoryview(bytearray(2 * PIECE))
-        while count := (yield from connection.receive(buffer)):
-            piece = buffer[:count]
-            sink.write(converter.convert(bytes(piece)) if converter else piece)
-            yield None
-        if converter:
-            sink.write(converter.end())
-        sink.publish()
-        yield from connection.finish_receiving()
-        return connection.moved
-    finally:
-        sink.close()
-        connection.close()
+    yield from connection.open()
+    converter = FromNetwork() if text else None
+    buffer = memoryview(bytearray(2 * PIECE))
+    while count := (yield from connection.receive(buffer)):
+        piece = buffer[:count]
+        sink.write(converter.convert(bytes(piece)) if converter else piece)
+        yield None
+    if converter:
+        sink.write(converter.end())
+    sink.publish()
+    yield from connection.finish_receiving()
+    return connection.moved
 
 
 def checksum(source: FileSource, digest: Digest) -> Steps:
     """Reads a source into a digest."""
-    try:
-        for piece in source:
-            digest.update(piece)
-            yield None
-    finally:
-        source.close()
+    for piece in source:
+        digest.update(piece)
+        yield None
 
 
 # --- who moves it ------------------------------------------------------------------------------------
@@ -178,14 +173,25 @@ def checksum(source: FileSource, digest: Digest) -> Steps:
 
 @implementer(IReadWriteDescriptor)
 class Transfer:
-    """Drives one generator to its end. All methods but `_work` run in the reactor thread."""
+    """Drives one generator to its end, and closes what is `owned` then, in a worker thread.
 
-    def __init__(self, reactor: Any, workers: Workers, steps: Steps, connection: Connection | None) -> None:
+    An abort closes it too, even one that comes before the first step.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        workers: Workers,
+        steps: Steps,
+        connection: Connection | None,
+        owned: Sequence[Closable],
+    ) -> None:
         self.finished: Deferred[Any] = Deferred()
         self._reactor = reactor
         self._workers = workers
         self._steps = steps
         self._connection = connection
+        self._owned = owned
         self._stop: Refusal | None = None
         self._parked: Callable[[], None] | None = None
         #: Rises whenever the peer took or gave something.
@@ -203,13 +209,22 @@ class Transfer:
     # --- in a worker thread ----------------------------------------------------------------------
 
     def _work(self) -> None:
+        result: Any
         try:
             while not self._wait(self._step()):
                 pass
+            return
         except StopIteration as end:
-            self._workers.answer(self._finish, end.value)
+            result = end.value
         except BaseException:
-            self._workers.answer(self._finish, Failure())
+            # What broke because of the abort is told as the abort.
+            result = Failure(self._stop) if self._stop is not None else Failure()
+        try:
+            for each in self._owned:
+                each.close()
+        except BaseException:
+            result = Failure()
+        self._workers.answer(self._finish, result)
 
     def _step(self) -> int | Pause | None:
         if self._stop is not None:

@@ -194,6 +194,7 @@ def _policy(settings: Settings) -> Policy:
         data_needs_tls=settings.tls.require.data,
         active=settings.active.enabled,
         foreign_data=settings.foreign_data,
+        own_ports=frozenset(each.port for each in settings.listen),
         login_failures=settings.limits.login_failures,
         idle=settings.timeouts.idle,
     )

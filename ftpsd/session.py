@@ -114,6 +114,7 @@ class Data(Protocol):
     def digest(self, source: Source, digest: Digest) -> Awaitable[None]: ...
     def abort(self, reply: Reply) -> None: ...
     def reset(self) -> None: ...
+    def settle(self) -> None: ...
     def close(self, reply: Reply) -> None: ...
 
 
@@ -149,6 +150,8 @@ class Policy:
     data_needs_tls: bool = True
     active: bool = True
     foreign_data: bool = False
+    #: The ports of our own control listeners: no data connection goes there.
+    own_ports: frozenset[int] = frozenset()
     login_failures: int = 3
     idle: int = 300
 

@@ -38,6 +38,7 @@ class PlainStream:
         self._socket = connection
         self.moved = 0
         self.opened = False
+        self._interrupted = False
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
@@ -89,9 +90,22 @@ class PlainStream:
 
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
         """What has arrived, at least a byte; 0 at the end of the stream."""
-        count = yield from _receive(self._socket, buffer)
+        count = yield from self._receive_raw(buffer)
         self.moved += count
         return count
+
+    def _receive_raw(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
+        while True:
+            try:
+                count = self._socket.recv_into(buffer)
+            except BlockingIOError:
+                yield READ
+            except OSError as error:
+                raise _cut(error) from None
+            else:
+                if not count and self._interrupted:  # our own shutdown is not the peer's end of the stream
+                    raise Refusal(426, "The transfer was interrupted.")
+                return count
 
     def finish_receiving(self) -> Steps:
         """Nothing to say."""
@@ -100,6 +114,7 @@ class PlainStream:
 
     def interrupt(self) -> None:
         """Wakes the transfer up, from another thread: the socket is shut down."""
+        self._interrupted = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -208,7 +223,7 @@ class TlsReceiver(PlainStream):
         self.opened = True
 
     def _pull(self) -> Steps:
-        count = yield from _receive(self._socket, self._incoming)
+        count = yield from self._receive_raw(self._incoming)
         if count:
             self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
         else:
@@ -271,16 +286,6 @@ class TlsReceiver(PlainStream):
 
 def _no_handshake(error: SSL.Error) -> Refusal:
     return Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.")
-
-
-def _receive(connection: socket.socket, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
-    while True:
-        try:
-            return connection.recv_into(buffer)
-        except BlockingIOError:
-            yield READ
-        except OSError as error:
-            raise _cut(error) from None
 
 
 def _delivered(connection: socket.socket) -> Steps:

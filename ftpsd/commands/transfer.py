@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftpsd import wire
 from ftpsd.command import Command
-from ftpsd.listing import Entry, LongFormat, MachineFormat, permission_fact
+from ftpsd.listing import Entry, LongFormat, MachineFormat, permission_fact, shown
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import HASHES, Session, Sink, Source
@@ -115,7 +115,7 @@ async def list_names(session: Session, request: wire.ListRequest) -> Reply:
 
 
 def _name(entry: Entry) -> str:
-    return entry.name.replace("\r", "?").replace("\n", "?")
+    return shown(entry.name)
 
 
 def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
