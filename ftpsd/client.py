@@ -31,6 +31,7 @@ class Client:
         clock: Any,
         log: SessionLog,
         set_idle: Callable[[int], None],
+        forget_login: Callable[[], None],
         take_unread: Callable[[], bool],
     ) -> None:
         self.client = client
@@ -39,6 +40,7 @@ class Client:
         self.gone = False
         self.now = clock.seconds
         self.set_idle = set_idle
+        self.forget_login = forget_login
         self._take_unread = take_unread
         self._connection = connection
         self._contexts = generation.contexts

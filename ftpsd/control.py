@@ -44,6 +44,7 @@ class ControlConnection(Protocol):
         self._closing = False
         self._reading = False
         self._held: list[bytes] = []
+        self._held_bytes = 0
 
     # --- TLS on and off --------------------------------------------------------------------------
 
@@ -158,6 +159,9 @@ class ControlConnection(Protocol):
             return
         if self._reading:
             self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes > _PIECE:  # so that the transport can say that it is too much
+                self._send_held()
         elif self._tls is None:
             self._raw.write(data)
         else:
@@ -167,11 +171,18 @@ class ControlConnection(Protocol):
         """The same for several."""
         self.write(b"".join(data))
 
+    def _send_held(self) -> None:
+        data = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        if self._tls is not None:
+            self._encrypt(self._tls, data)
+        else:
+            self._raw.write(data)
+
     def _flush(self) -> None:
         if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
-            self.write(data)
+            self._send_held()
         elif self._tls is not None:
             self._flush_tls()
 

@@ -42,6 +42,9 @@ SORTED = 2000
 #: Entries that become one chunk of a listing.
 _BATCH = 200
 
+#: What following a broken link gives.
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -168,7 +171,9 @@ class Root:
             with self._place(path, None) as place:
                 self._require_any(place)
                 return _entry(path.name, place.stat())
-        except (OSError, Refusal):
+        except (OSError, Refusal) as error:
+            if isinstance(error, OSError) and error.errno not in _LEADS_NOWHERE:
+                raise
             with self._place(path, None, follow=False) as place:
                 found = place.stat()
                 if not stat.S_ISLNK(found.st_mode):
@@ -365,8 +370,11 @@ class Root:
             shutil.rmtree(place.name, dir_fd=place.directory)
 
     def remove(self, path: VirtualPath) -> None:
-        """A file, or a link."""
+        """A file, or a link; where there is none, what an upload that was cut has left."""
         with self._changeable(path, "delete") as place:
+            forgotten = Upload.forget(place.directory, place.name)
+            if forgotten and not _lexists(place):
+                return
             if stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             os.unlink(place.name, dir_fd=place.directory)
@@ -411,6 +419,14 @@ class Root:
                 os.fchmod(descriptor, mode)
             finally:
                 os.close(descriptor)
+
+
+def _lexists(place: Place) -> bool:
+    try:
+        place.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _outside() -> Refusal:

@@ -85,8 +85,13 @@ class Listener:
         """Somebody connects."""
         try:
             connection, address = self._socket.accept()
-        except OSError:
-            return  # gone again, or no descriptor left: the time limit decides
+        except BlockingIOError:
+            return  # gone again
+        except OSError as error:
+            # No descriptor is left: looking again at once would only spin. The client gets 425 in time.
+            log.warn("a data connection could not be accepted: {error}", error=error.strerror)
+            self.close()
+            return
         peer = plain_address(address[0])
         if self._peer is not None and peer != self._peer:
             connection.close()

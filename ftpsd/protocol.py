@@ -31,6 +31,10 @@ from ftpsd.wire import Address
 #: Seconds that a client has to read our last reply.
 LAST_WORDS = 10
 
+#: Why the control connection is not read for now.
+UNREAD = "the client does not read its replies"
+CROWDED = "many commands wait"
+
 
 class Backpressure:
     """Told by the transport when the peer does not read its replies."""
@@ -40,11 +44,11 @@ class Backpressure:
 
     def pauseProducing(self) -> None:
         """Too much is unsent."""
-        self._protocol.hold("replies are not read")
+        self._protocol.hold(UNREAD)
 
     def resumeProducing(self) -> None:
         """Enough was read."""
-        self._protocol.release("replies are not read")
+        self._protocol.release(UNREAD)
 
     def stopProducing(self) -> None:
         """The connection is gone."""
@@ -87,6 +91,7 @@ class FtpsProtocol(FTP):
             self._reactor,
             self._log,
             self._set_idle,
+            self._forget_login,
             self._take_unread,
         )
         data = DataChannel(
@@ -139,7 +144,7 @@ class FtpsProtocol(FTP):
             return
         self._turns.arrive(line)
         if self._turns.full:
-            self.hold("many commands wait")
+            self.hold(CROWDED)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """No FTP client sends such a line."""
@@ -234,7 +239,7 @@ class FtpsProtocol(FTP):
             return
         self._turns.done()
         if not self._turns.full:
-            self.release("many commands wait")
+            self.release(CROWDED)
 
     def _take_unread(self) -> bool:
         """Drops what the client has sent behind the command that runs; whether there was anything."""
@@ -251,16 +256,25 @@ class FtpsProtocol(FTP):
         self._idle = seconds
         self.setTimeout(seconds)
 
+    def _forget_login(self) -> None:
+        self._log.user = "-"
+        self._idle = None
+        self.setTimeout(self._generation.settings.timeouts.login)
+
     def hold(self, why: str) -> None:
         """Reads no more for now."""
         if not self._held:
             self.pauseProducing()
         self._held.add(why)
+        if why == UNREAD:
+            self._turns.hold(True)
 
     def release(self, why: str) -> None:
         """Reads on, if no other reason holds."""
         if why in self._held:
             self._held.discard(why)
+            if why == UNREAD:
+                self._turns.hold(False)
             if not self._held and not self._client.gone:
                 self._reactor.callLater(0, self._read_on)
 

@@ -126,6 +126,7 @@ class FileSink(Protocol):
 
     name: str
 
+    def prepare(self) -> Iterator[None]: ...
     def write(self, data: bytes | memoryview) -> None: ...
     def publish(self) -> None: ...
     def close(self) -> None: ...
@@ -150,6 +151,7 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     yield from connection.open()
     converter = FromNetwork() if text else None
     buffer = memoryview(bytearray(2 * PIECE))
+    yield from sink.prepare()
     while count := (yield from connection.receive(buffer)):
         piece = buffer[:count]
         sink.write(converter.convert(bytes(piece)) if converter else piece)

@@ -138,6 +138,7 @@ class Control(Protocol):
 
     now: Callable[[], float]
     set_idle: Callable[[int], None]
+    forget_login: Callable[[], None]
 
     def login(self, user: str, password: str) -> Awaitable[Account | None]: ...
 

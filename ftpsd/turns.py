@@ -22,12 +22,13 @@ LONGEST_QUEUE = 64
 class Turns(Generic[Line]):
     """A queue of lines and the one that runs. `begin` starts a line; whoever ends it calls `done`."""
 
-    __slots__ = ("_begin", "_stepping", "_waiting", "busy", "ended")
+    __slots__ = ("_begin", "_held", "_stepping", "_waiting", "busy", "ended")
 
     def __init__(self, begin: Callable[[Line], None]) -> None:
         self._begin = begin
         self._waiting: deque[Line] = deque()
         self._stepping = False
+        self._held = False
         self.busy = False
         self.ended = False
 
@@ -46,6 +47,12 @@ class Turns(Generic[Line]):
         self.ended = True
         self._waiting.clear()
 
+    def hold(self, held: bool) -> None:
+        """With True no line begins until False is said: the peer does not read its replies."""
+        self._held = held
+        if not held:
+            self._step()
+
     @property
     def waiting(self) -> int:
         """How many lines wait behind the one that runs."""
@@ -61,7 +68,7 @@ class Turns(Generic[Line]):
             return
         self._stepping = True
         try:
-            while self._waiting and not self.busy and not self.ended:
+            while self._waiting and not (self.busy or self.ended or self._held):
                 self.busy = True
                 self._begin(self._waiting.popleft())
         finally:

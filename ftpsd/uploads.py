@@ -14,13 +14,15 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 
 from ftpsd.replies import Refusal
 
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"
 
-_COPY = 1024 * 1024 * 1024
+#: Bytes that are copied in one step.
+_COPY = 64 * 1024 * 1024
 
 
 def part_name(name: str) -> str:
@@ -32,7 +34,9 @@ def part_name(name: str) -> str:
 class Upload:
     """One file that is being received. The methods block."""
 
-    def __init__(self, directory: int, name: str, part: str, fd: int, replace: bool, umask: int) -> None:
+    def __init__(
+        self, directory: int, name: str, part: str, fd: int, replace: bool, umask: int, old: tuple[int, int]
+    ) -> None:
         self.name = name
         self._directory = directory
         self._part = part
@@ -40,6 +44,8 @@ class Upload:
         self._replace = replace
         self._umask = umask
         self._position = os.lseek(fd, 0, os.SEEK_END)
+        self._old, self._old_size = old
+        self._worthless = False
 
     # --- beginning ---------------------------------------------------------------------------------
 
@@ -64,8 +70,8 @@ class Upload:
             if unique:
                 name = _free_name(directory, name)
             part, fd = _take_part(directory, name)
-            _fill(directory, name, fd, offset, append)
-            return cls(directory, name, part, fd, replace, umask)
+            old = _set_start(directory, name, fd, offset, append)
+            return cls(directory, name, part, fd, replace, umask, old)
         except BaseException:
             if fd >= 0:
                 os.close(fd)
@@ -77,6 +83,23 @@ class Upload:
         """How many bytes of an upload that was cut are kept."""
         found = os.stat(part_name(name), dir_fd=directory, follow_symlinks=False)
         return found.st_size
+
+    @staticmethod
+    def forget(directory: int, name: str) -> bool:
+        """Removes the part that was left of a file, if nobody writes to it; whether there was one."""
+        part = part_name(name)
+        try:
+            fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(part, dir_fd=directory)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     @staticmethod
     def sweep(directory: int, name: str) -> None:
@@ -95,11 +118,22 @@ class Upload:
 
     # --- going on ----------------------------------------------------------------------------------
 
+    def prepare(self) -> Iterator[None]:
+        """Copies what the upload starts from, if that is the old file: step by step, so that it can end."""
+        while self._position < self._old_size:
+            self._position += _copy(self._old, self._fd, self._position, self._old_size)
+            yield
+
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
         rest = memoryview(data)
         while rest:
-            count = os.pwrite(self._fd, rest, self._position)
+            try:
+                count = os.pwrite(self._fd, rest, self._position)
+            except OSError as error:
+                # What does not fit must not fill the disk for everybody else, under a name that nobody sees.
+                self._worthless = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                raise
             self._position += count
             rest = rest[count:]
 
@@ -138,12 +172,14 @@ class Upload:
             if self._part:
                 self._keep(fd)
         finally:
-            os.close(fd)
-            os.close(self._directory)
+            for each in (fd, self._directory, self._old):
+                if each >= 0:
+                    os.close(each)
 
     def _keep(self, fd: int) -> None:
         usual = part_name(self.name)
-        if os.fstat(fd).st_size == 0:
+        # A copy that was not finished is no beginning of anything.
+        if self._worthless or os.fstat(fd).st_size == 0 or self._position < self._old_size:
             os.unlink(self._part, dir_fd=self._directory)
         elif self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
@@ -171,8 +207,8 @@ def _take_part(directory: int, name: str) -> tuple[str, int]:
     raise Refusal(450, "The file is busy. Try again later.")
 
 
-def _fill(directory: int, name: str, fd: int, offset: int, append: bool) -> None:
-    """Brings the part to where the upload starts."""
+def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) -> tuple[int, int]:
+    """Sets the part to where the upload starts; the old file and how much of it is to be copied first."""
     kept = os.fstat(fd).st_size
     old = _open_old(directory, name)
     try:
@@ -183,12 +219,14 @@ def _fill(directory: int, name: str, fd: int, offset: int, append: bool) -> None
             os.ftruncate(fd, offset)
         elif old >= 0 and offset <= size:
             os.ftruncate(fd, 0)
-            _copy(old, fd, offset)
+            taken, old = old, -1
+            return taken, offset
         else:
             raise Refusal(554, f"There are {max(kept, size)} bytes only to go on from.")
     finally:
         if old >= 0:
             os.close(old)
+    return -1, 0
 
 
 def _open_old(directory: int, name: str) -> int:
@@ -198,19 +236,18 @@ def _open_old(directory: int, name: str) -> int:
         return -1
 
 
-def _copy(source: int, target: int, count: int) -> None:
-    done = 0
-    while done < count:
-        wanted = min(_COPY, count - done)
-        try:
-            copied = os.copy_file_range(source, target, wanted, done, done)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            copied = os.pwrite(target, os.pread(source, min(wanted, 1024 * 1024), done), done)
-        if not copied:
-            raise OSError(errno.EIO, "the file became shorter")
-        done += copied
+def _copy(source: int, target: int, position: int, end: int) -> int:
+    """One step of a copy: how many bytes it has moved."""
+    wanted = min(_COPY, end - position)
+    try:
+        copied = os.copy_file_range(source, target, wanted, position, position)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        copied = os.pwrite(target, os.pread(source, min(wanted, 1024 * 1024), position), position)
+    if not copied:
+        raise OSError(errno.EIO, "the file became shorter")
+    return copied
 
 
 def _free_name(directory: int, wanted: str) -> str:

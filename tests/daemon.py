@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+import ftpsd as package
+
 #: Hashes with few rounds, so that logins cost the suite nothing: the password is "secret".
 SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
 
@@ -113,6 +115,7 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])},
             )
         self.wait_for_log(r"listening on .*\n(.*\n)*.*listening on|Traceback|: .*\. [A-Z]", started=True)
         return self

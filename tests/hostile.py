@@ -1,0 +1,143 @@
+"""What the hostile tests share: rude ways to end a connection, and the proof that nothing was harmed."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.daemon import PATIENCE, Daemon
+from tests.ftpclient import FtpClient, read_all, secured
+
+#: Short deadlines, for tests that wait for them; none is asserted on.
+IMPATIENT = {"timeouts": {"login": 2, "idle": 60, "data_connect": 1, "stalled": 1}}
+
+
+@contextmanager
+def withstands(daemon: Daemon) -> Iterator[None]:
+    """Whatever is done within: afterwards the daemon serves, and has logged no traceback meanwhile."""
+    before = len(daemon.log)
+    yield
+    with secured(daemon) as client:
+        client.expect(200, "NOOP")
+        client.download("NLST")
+        client.expect(221, "QUIT")
+    assert "Traceback" not in daemon.log[before:], daemon.log[before:]
+
+
+@contextmanager
+def frees_everything(daemon: Daemon) -> Iterator[None]:
+    """Whatever is done within: afterwards the daemon has no descriptor more than before."""
+    with secured(daemon):
+        pass  # what is opened once for the whole life of the process is open now
+    wait_until(lambda: not established(daemon), "sessions of other tests end")
+    before = daemon.open_files()
+    yield
+    wait_until(lambda: daemon.open_files() <= before, f"no more than {before} descriptors")
+
+
+def established(daemon: Daemon) -> bool:
+    """Whether some control connection stands."""
+    ports = {daemon.port, daemon.implicit_port}
+    for row in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = row.split()
+        if fields[3] == "01" and int(fields[1].partition(":")[2], 16) in ports:
+            return True
+    return False
+
+
+def listening(daemon: Daemon) -> set[int]:
+    """The passive ports that are open now."""
+    low, high = daemon.passive
+    rows = [row.split() for row in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]]
+    ports = {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A"}
+    return {port for port in ports if low <= port <= high}
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for something that must come."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+
+
+def reset(connection: socket.socket) -> None:
+    """Ends a connection with a RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def cut(connection: socket.socket) -> None:
+    """Ends a connection with a FIN; under TLS without close_notify."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection = socket.socket(fileno=connection.detach())
+    connection.close()
+
+
+def ends(client: FtpClient) -> str:
+    """All that the server still says until it closes."""
+    said = b""
+    while line := client.read_line():
+        said += line
+    return said.decode("utf-8", "surrogateescape")
+
+
+def plain_login(daemon: Daemon, user: str = "alice") -> FtpClient:
+    """A client that is logged in without TLS."""
+    return FtpClient(daemon).login(user)
+
+
+def open_transfer(client: FtpClient, line: str) -> socket.socket:
+    """Starts a transfer; its data connection, after the 150."""
+    connection = client.connect_data()
+    client.expect(150, line)
+    if isinstance(client.socket, ssl.SSLSocket):
+        return client.secure_data(connection)
+    return connection
+
+
+def attempts(client: FtpClient, path: str) -> str:
+    """Everything that can be tried on a path; all that was said and sent."""
+    said = []
+    for line in (f"SIZE {path}", f"MDTM {path}", f"MLST {path}", f"STAT {path}", f"CWD {path}", "CWD /"):
+        said.append(client.command(line))
+    for line in (f"MFMT 20200101000000 {path}", f"SITE CHMOD 777 {path}", f"HASH {path}", f"MKD {path}/made"):
+        said.append(client.command(line))
+    for line in (
+        f"RETR {path}",
+        f"LIST {path}/",
+        f"NLST {path}",
+        f"MLSD {path}",
+        f"STOR {path}",
+        f"APPE {path}",
+    ):
+        connection = client.connect_data()
+        said.append(client.command(line))
+        if said[-1].startswith("150"):
+            data = client.secure_data(connection)
+            if line[:4] in ("STOR", "APPE"):
+                data.sendall(b"spoilt")
+            else:
+                said.append(read_all(data).decode())
+            data.unwrap().close()
+            said.append(client.reply())
+        connection.close()
+    return "\n".join(said)
+
+
+def snapshot(directory: Path) -> dict[str, Any]:
+    """All names, modes, times and contents below a directory."""
+    return {
+        str(path): (
+            path.lstat().st_mode,
+            path.lstat().st_mtime,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in [directory, *directory.rglob("*")]
+    }

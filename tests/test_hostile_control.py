@@ -1,0 +1,220 @@
+"""Strangers and users who mean harm, on the control connection. Each leaves the daemon serving."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured, tls_context
+from tests.hostile import (
+    IMPATIENT,
+    ends,
+    established,
+    reset,
+    wait_until,
+    withstands,
+)
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with short deadlines."""
+    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, IMPATIENT).start()
+    yield daemon
+    daemon.stop()
+
+
+# --- what is said in plain text -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", ["USER alice", "NOOP", ""], ids=["USER", "NOOP", "half a line"])
+def test_plain_text_behind_auth_is_not_obeyed(shared: Daemon, behind: str) -> None:
+    """What comes in one segment with AUTH cuts the connection: nobody can prove who wrote it."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.send_raw(b"AUTH TLS\r\n" + (behind + "\r\n" if behind else "USER ali").encode())
+        said = ends(client)
+        assert said == "" or (said.startswith("234 ") and said.count("\n") == 1)
+
+
+def test_plain_text_instead_of_a_handshake(shared: Daemon) -> None:
+    """After AUTH nothing but TLS is listened to."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.expect(234, "AUTH TLS")
+        client.send("USER alice")
+        raw = b""
+        try:
+            while data := client.socket.recv(4096):
+                raw += data
+        except ConnectionResetError:
+            pass
+        assert b"331" not in raw
+
+
+def test_what_was_said_in_plain_text_is_forgotten(shared: Daemon) -> None:
+    """A user that was named before TLS is not the one whose password is checked within."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.expect(530, "USER alice")
+        client.expect(530, "PASS secret")
+        client.start_tls()
+        client.expect(503, "PASS secret")
+
+
+def test_the_order_of_the_security_commands(shared: Daemon) -> None:
+    """AUTH works once, PROT and PBSZ under TLS only, and nobody logs in before TLS."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.expect(503, "PROT P")
+        client.expect(503, "PBSZ 0")
+        client.expect(530, "USER alice")
+        client.expect(530, "LIST")
+        client.expect(504, "AUTH GSSAPI")
+        client.start_tls()
+        client.expect(503, "AUTH TLS")
+        client.login()
+
+
+FOREIGN = [
+    b"GET / HTTP/1.1",
+    b"POST /x HTTP/1.1",
+    b"EHLO mail",
+    b"HELO mail",
+    b"OPTIONS * HTTP/1.0",
+    b"get /",
+]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_other_protocols_end_the_session(shared: Daemon, line: bytes) -> None:
+    """A browser or a mail server that was led here hears one refusal, and the log says so."""
+    with withstands(shared), secured(shared) as client:
+        before = len(shared.log)
+        client.send_raw(line + b"\r\nHost: x\r\n\r\nQUIT\r\n")
+        said = ends(client)
+        assert said.startswith("421 ") and said.count("\n") == 1
+        assert re.search(r"speaks?|spoken", shared.log[before:])
+
+
+def test_tls_on_the_explicit_port(shared: Daemon) -> None:
+    """A client that starts with TLS where AUTH is expected is cut off, and the log says why."""
+    with withstands(shared):
+        before = len(shared.log)
+        raw = socket.create_connection((shared.host, shared.port))
+        with pytest.raises((ssl.SSLError, OSError)):
+            tls_context().wrap_socket(raw, server_hostname="localhost")
+        wait_until(lambda: "explicit" in shared.log[before:], "a line in the log")
+
+
+# --- passwords and limits ----------------------------------------------------------------------------
+
+
+def test_no_password_is_ever_logged(shared: Daemon) -> None:
+    """Neither a right password is in the log, nor a wrong one, nor one that came at the wrong time or garbled."""
+    with withstands(shared):
+        before = len(shared.log)
+        with FtpClient(shared) as client:
+            client.command("PASS hunter0-early")
+            client.start_tls()
+            client.command("PASS hunter1-before-user")
+            client.command("USER alice")
+            client.command("PASS hunter2-wrong")
+            client.command("USER alice")
+            client.command("pass hunter3-\xff\xfe{0}%s")
+        for line in (
+            b"PASS hunter4-\0x",
+            b" PASS hunter5",
+            b"PASS\thunter6",
+            b"\xff\xf4PASS hunter7",
+            b"PASS  hunter8",
+        ):
+            with FtpClient(shared) as client:
+                client.start_tls()
+                client.command("USER alice")
+                client.command(line)
+        with secured(shared) as client:
+            client.command("PASS hunter9")
+            client.command("ACCT hunter10")
+        wait_until(lambda: not established(shared), "the sessions end")
+        assert "hunter" not in shared.log[before:], re.findall(".*hunter.*", shared.log[before:])
+
+
+def test_too_many_wrong_passwords(shared: Daemon) -> None:
+    """The third failed login ends the session, whatever is said in between."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.start_tls()
+        for number in (1, 2):
+            client.expect(331, "USER alice" if number == 1 else "USER nobody")
+            client.expect(530, "PASS wrong")
+        client.expect(331, "USER alice")
+        client.send("PASS wrong", "USER alice", "PASS secret")
+        said = ends(client)
+        assert said.startswith("421 ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("settings", "most"), [({"sessions": 3}, 3), ({"sessions_per_address": 2}, 2)])
+def test_too_many_sessions(make_daemon: Callable[..., Daemon], settings: dict[str, int], most: int) -> None:
+    """One session too many gets a 421 in plain text; a place is free again when one ends."""
+    daemon = make_daemon({"limits": settings})
+    clients = [FtpClient(daemon) for _ in range(most)]
+    with FtpClient(daemon, greeting=False) as refused:
+        assert ends(refused).startswith("421 ")
+    if "sessions" not in settings:
+        FtpClient(daemon, source="127.0.0.2").socket.close()
+    reset(clients.pop().socket)
+    clients.pop().socket.close()
+    wait_until(lambda: _greets(daemon), "a free place")
+    with withstands(daemon):
+        pass
+    for client in clients:
+        client.socket.close()
+
+
+def _greets(daemon: Daemon) -> bool:
+    with FtpClient(daemon, greeting=False) as client:
+        return client.reply().startswith("220")
+
+
+# --- surroundings that fail --------------------------------------------------------------------------
+
+
+def test_a_home_that_goes_away(make_daemon: Callable[..., Daemon]) -> None:
+    """A home that is removed while the daemon runs makes refusals, and works again when it is back."""
+    daemon = make_daemon(users={"alice": {}, "bob": {}})
+    with withstands(daemon), secured(daemon, "bob") as inside:
+        daemon.home("bob").rmdir()
+        with secured(daemon, "bob") as client:
+            for each in (inside, client):
+                each.expect(257, "PWD")
+                each.expect(550, "CWD /")
+                each.expect(550, "MLST")
+                each.expect(550, "SIZE x")
+                each.passive_port()
+                each.expect(550, "LIST")
+                each.expect(550, "STOR x")
+                each.expect(550, "MKD x")
+            daemon.home("bob").mkdir()
+            client.expect(257, "MKD x")
+
+
+def test_running_out_of_descriptors(make_daemon: Callable[..., Daemon]) -> None:
+    """Sessions that use up all descriptors make refusals; when they go, the daemon serves again."""
+    daemon = make_daemon(start=False)
+    daemon.start(prefix=("prlimit", "--nofile=60"))
+    with withstands(daemon):
+        first = secured(daemon)
+        crowd: list[socket.socket] = []
+        for _ in range(70):
+            crowd.append(socket.create_connection((daemon.host, daemon.port), 5))
+        codes = {first.command(line)[:3] for line in ("EPSV", "MKD a", "MLST /", "CWD /")}
+        assert codes <= {"425", "451", "421"}, codes
+        for connection in crowd:
+            reset(connection)
+        wait_until(lambda: daemon.open_files() < 40, "descriptors are free again")
+        first.expect(250, "CWD /")
+        first.expect(221, "QUIT")

@@ -1,0 +1,258 @@
+"""Floods on the control connection, and sessions that go nowhere. Each leaves the daemon serving."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured
+from tests.hostile import (
+    IMPATIENT,
+    ends,
+    established,
+    frees_everything,
+    plain_login,
+    reset,
+    wait_until,
+    withstands,
+)
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with short deadlines."""
+    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, IMPATIENT).start()
+    yield daemon
+    daemon.stop()
+
+
+# --- floods ----------------------------------------------------------------------------------------
+
+
+def pour(connection: socket.socket, data: bytes, at_most: int) -> None:
+    """Sends data again and again, until the peer takes no more for a moment, or has all."""
+    connection.settimeout(0.3)
+    try:
+        for _ in range(max(1, at_most // len(data))):
+            connection.sendall(data)
+    except TimeoutError:
+        pass
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_unread_replies_are_not_gathered(make_daemon: Callable[..., Daemon], secure: bool) -> None:
+    """Strangers who send commands and read no reply cost a bounded memory each."""
+    daemon = make_daemon()
+    with withstands(daemon):
+        with FtpClient(daemon) as first:
+            first.expect(214, "HELP")
+        before = daemon.memory()
+        clients = [FtpClient(daemon) for _ in range(10)]
+        for client in clients:
+            if secure:
+                client.start_tls()
+            pour(client.socket, b"HELP\r\n" * 10_000, 8 * MIB)
+        assert daemon.memory() - before < 20 * MIB
+        for client in clients:
+            reset(client.socket)
+
+
+def test_long_replies_that_wait_are_not_gathered(make_daemon: Callable[..., Daemon]) -> None:
+    """Long answers to commands that came together wait to be made until the earlier ones are read."""
+    daemon = make_daemon()
+    folder = daemon.home() / "many"
+    folder.mkdir()
+    for number in range(1000):
+        (folder / f"{number:04d}{'x' * 240}").touch()
+    with withstands(daemon):
+        clients = [secured(daemon) for _ in range(5)]
+        for client in clients:
+            client.expect(213, "STAT many")
+        before = daemon.memory()
+        for client in clients:
+            client.send(*["STAT many"] * 60)
+        time.sleep(2)  # it has the time to make all that it will make
+        assert daemon.memory() - before < 20 * MIB
+        for client in clients:
+            reset(client.socket)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_a_mebibyte_without_line_end(shared: Daemon, secure: bool) -> None:
+    """A line that does not end ends the session."""
+    with withstands(shared), FtpClient(shared) as client:
+        if secure:
+            client.start_tls()
+        try:
+            client.send_raw(b"A" * MIB)
+            said = ends(client)
+        except OSError:
+            said = ""  # a reset may overtake the reply
+        assert said == "" or said.startswith("500 ")
+
+
+def test_ten_thousand_pipelined_commands(shared: Daemon) -> None:
+    """Commands that come all at once are answered one by one, in their order."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.start_tls()
+        client.socket.settimeout(60)
+        lines = ["NOOP" if number % 100 else f"HELP X{number}" for number in range(10_000)]
+        data = "".join(line + "\r\n" for line in lines).encode()
+        for at in range(0, len(data), 8192):  # less than what the kernel's buffers hold of replies
+            client.send_raw(data[at : at + 8192])
+        for line in lines:
+            reply = client.reply()
+            if line == "NOOP":
+                assert reply.startswith("200 "), reply
+            else:
+                assert reply.startswith("502 ") and line.split()[1] in reply, reply
+
+
+def test_commands_behind_a_slow_one_keep_their_turn(shared: Daemon) -> None:
+    """What is pipelined behind a transfer is answered behind it, in order."""
+    (shared.home() / "slow").write_bytes(b"slow")
+    with withstands(shared), secured(shared) as client:
+        port = client.passive_port()
+        client.send("RETR slow", "NOOP", "PWD", "SIZE slow", "MKD slow", "SYST")
+        connection = client.connect_data(port)
+        assert client.reply().startswith("150")
+        with client.secure_data(connection) as data:
+            assert data.recv(100) == b"slow"
+            assert data.recv(100) == b""
+            data.unwrap()
+        codes = [client.reply()[:3] for _ in range(6)]
+        assert codes == ["226", "200", "257", "213", "550", "215"]
+
+
+def test_random_bytes(shared: Daemon) -> None:
+    """Noise, and lines that are almost commands, never bring a mistake of ours to light."""
+    source = random.Random(2025)
+    verbs = re.findall(r"[A-Z]{3,4}\b", _help(shared))
+    words = [b"", b"-", b"/", b"..", b"~", b"*[", b"\xff\xfe", b"%s{0}{x}", b"1" * 19, b"-1", b"\r\0", b"\0"]
+    words += [b"|1|::|5|", b"127,0,0,1,9999,1", b"20250231000000 x", b"UTIME 1 x", b"a=b; c", "²".encode()]
+    with withstands(shared):
+        for number in range(24):
+            with secured(shared) if number % 2 else FtpClient(shared) as client:
+                client.socket.settimeout(0.15)
+                try:
+                    for _ in range(40):
+                        client.send_raw(_noise(source, verbs, words))
+                    while client.socket.recv(65536):
+                        pass
+                except (OSError, ssl.SSLError):
+                    pass  # cut, as it should be for some of it
+                reset(client.socket)
+
+
+def _help(daemon: Daemon) -> str:
+    with FtpClient(daemon) as client:
+        return client.expect(214, "HELP")
+
+
+def _noise(source: random.Random, verbs: list[str], words: list[bytes]) -> bytes:
+    if source.random() < 0.3:
+        return source.randbytes(source.randrange(1, 200)) + b"\n"
+    verb = source.choice([verb for verb in verbs if verb not in ("QUIT", "RMDA", "AUTH")]).encode()
+    argument = b" ".join(source.choices(words, k=source.randrange(3)))
+    return verb + b" " + argument + source.choice([b"\r\n", b"\n", b"\r\r\n"])
+
+
+def test_odd_arguments_for_every_command(plain: Daemon) -> None:
+    """No argument of no command is answered with an error of ours."""
+    (plain.home() / "odd").write_bytes(b"odd")
+    arguments = ["", " ", "x y z", "99999999999999999999", "odd", "00010101000000 odd", "99991231235961 odd"]
+    arguments += [
+        "a" * 300,
+        "[" * 200,
+        "*?" * 1500,
+        "/".join("a" * 150),
+        "²",
+        "modify=0; odd",
+        "UTIME 000000000000 odd",
+    ]
+    arguments += [
+        "CHMOD 777 odd",
+        "IDLE ²",
+        "|2|::1%lo|5|",
+        "|1|1.2.3.4|99999|",
+        "[::1%lo]",
+        "-" * 100,
+        "1 0",
+        "5 99",
+    ]
+    with withstands(plain):
+        for verb in sorted(set(re.findall(r"[A-Z]{3,4}\b", _help(plain))) - {"QUIT", "AUTH", "REIN", "USER"}):
+            with plain_login(plain) as client:
+                for argument in arguments:
+                    reply = client.command(f"{verb} {argument}")
+                    assert not reply.startswith("451"), (verb, argument, reply)
+                    if reply.startswith("1"):
+                        assert client.reply()[:1] in "245"
+
+
+# --- sessions that go nowhere ------------------------------------------------------------------------
+
+
+def test_half_open_sessions_end(impatient: Daemon) -> None:
+    """Who connects and does not log in is gone after the login timeout, in every state before login."""
+    with withstands(impatient), frees_everything(impatient):
+        silent = FtpClient(impatient)
+        handshaking = FtpClient(impatient)
+        handshaking.expect(234, "AUTH TLS")
+        handshaking.send_raw(b"\x16\x03\x01\x02\x00")
+        implicit = socket.create_connection((impatient.host, impatient.implicit_port), 20)
+        busy = FtpClient(impatient)
+        busy.start_tls()
+        busy.expect(331, "USER alice")
+        assert ends(silent).startswith("421 ")
+        for client in (handshaking, busy):
+            ends(client)
+        while implicit.recv(4096):
+            pass
+        for each in (silent, handshaking, busy):
+            each.socket.close()
+        implicit.close()
+
+
+def test_commands_do_not_put_off_the_login_timeout(impatient: Daemon) -> None:
+    """A stranger who keeps talking is gone after the login timeout, too."""
+    with withstands(impatient), FtpClient(impatient) as client:
+        said = ""
+        try:
+            while not said.startswith("421"):
+                said = client.command("NOOP")
+                assert said, "closed without a word"
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+
+def test_deaf_sessions_are_cut_off(make_daemon: Callable[..., Daemon]) -> None:
+    """A client that reads nothing, not even the last words, is cut off in the end."""
+    daemon = make_daemon(IMPATIENT)
+    with withstands(daemon):
+        client = FtpClient(daemon)
+        pour(client.socket, b"HELP\r\n" * 10_000, 4 * MIB)
+        wait_until(lambda: not established(daemon), "the daemon closes")
+        client.socket.close()
+
+
+def test_vanishing_during_login(shared: Daemon) -> None:
+    """A client that is reset while its password is verified leaves nothing behind."""
+    with withstands(shared), frees_everything(shared):
+        for _ in range(50):
+            client = FtpClient(shared)
+            client.start_tls()
+            client.expect(331, "USER alice")
+            client.send("PASS secret")
+            reset(client.socket)

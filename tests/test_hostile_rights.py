@@ -1,0 +1,193 @@
+"""Users who want more than they may: rights hold on every way. Each leaves the daemon serving."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import secured
+from tests.hostile import attempts, snapshot, withstands
+
+# --- rights ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon whose users may not do everything."""
+    rules: dict[str, Any] = {
+        "reader": {"permissions": "read-only"},
+        "dropper": {"permissions": "upload-only"},
+        "alice": {
+            "paths": {
+                "/archive": "read-only",
+                "/data/keep/safe": "read-only",
+                "/hidden": [],
+                "/in": "upload-only",
+            }
+        },
+        "bob": {"permissions": ["list", "upload", "append"]},
+    }
+    daemon = Daemon(tmp_path_factory.mktemp("ruled"), certificate, users=rules).start()
+    yield daemon
+    daemon.stop()
+
+
+def _fill(home: Path) -> None:
+    for name in ("archive/deep", "data/keep/safe", "hidden", "in", "free"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+        (home / name / "file").write_bytes(b"kept")
+    for name, target in (
+        ("to-archive", "archive"),
+        ("to-data", "data"),
+        ("to-hidden", "hidden"),
+        ("to-in", "in"),
+    ):
+        if not (home / name).is_symlink():
+            (home / name).symlink_to(target)
+
+
+def test_read_only_users_change_nothing(ruled: Daemon) -> None:
+    """A read-only user reads; every change is a 550 and changes nothing."""
+    home = ruled.home("reader")
+    _fill(home)
+    before = snapshot(home)
+    with withstands(ruled), secured(ruled, "reader") as client:
+        assert client.download("RETR free/file") == b"kept"
+        said = attempts(client, "free/file") + attempts(client, "free/new") + attempts(client, "to-archive/deep/file")
+        assert "226 Transfer complete: 6" not in said
+        for line in (
+            "DELE free/file",
+            "RMD free",
+            "RMDA free",
+            "RNFR free/file",
+            "MKD x",
+            "SITE CHMOD 777 free",
+        ):
+            client.expect(550, line)
+        for line in (
+            "SITE UTIME 20200101000000 free/file",
+            "MFF modify=20200101000000; free/file",
+            "MDTM 20200101000000 free/file",
+        ):
+            client.expect(550, line)
+        client.passive_port()
+        client.expect(550, "STOU")
+    assert snapshot(home) == before
+
+
+def test_upload_only_users_see_nothing(ruled: Daemon) -> None:
+    """An upload-only user puts new files, and learns nothing of those that are there."""
+    home = ruled.home("dropper")
+    _fill(home)
+    before = snapshot(home / "free")
+    with withstands(ruled), secured(ruled, "dropper") as client:
+        for line in ("LIST", "NLST", "MLSD", "RETR free/file", "STOR free/file", "APPE free/file"):
+            client.passive_port()
+            client.expect(550, line)
+        for line in (
+            "MLST free/file",
+            "STAT free",
+            "HASH free/file",
+            "DELE free/file",
+            "RNFR free/file",
+            "RMD free",
+        ):
+            client.expect(550, line)
+        assert client.upload("STOR free/new", b"new").startswith("226")
+        (home / "free" / "new").unlink()
+        os.utime(home / "free", (before[str(home / "free")][1],) * 2)
+    assert snapshot(home / "free") == before
+
+
+@pytest.mark.parametrize("way", ["archive", "to-archive", "free/../archive", "to-data/../archive"])
+def test_rules_for_paths_hold_on_every_way(ruled: Daemon, way: str) -> None:
+    """A read-only directory is read-only for all below it, through links as well."""
+    home = ruled.home()
+    _fill(home)
+    before = snapshot(home / "archive")
+    with withstands(ruled), secured(ruled) as client:
+        assert client.download(f"RETR {way}/deep/file") == b"kept"
+        for name in ("deep/file", "new", "deep/new"):
+            attempts(client, f"{way}/{name}")
+        for line in (f"DELE {way}/deep/file", f"RMD {way}/deep", f"RMDA {way}/deep", f"MKD {way}/x"):
+            client.expect(550, line)
+        if client.command(f"RNFR {way}/deep").startswith("350"):
+            client.expect(550, "RNTO moved")
+        client.expect(350, "RNFR free/file")
+        client.expect(550, f"RNTO {way}/deep/file")
+        client.expect(350, "RNFR free/file")
+        client.expect(550, f"RNTO {way}/new")
+    assert snapshot(home / "archive") == before
+
+
+@pytest.mark.parametrize("line", ["RMDA data", "RMDA data/keep", "RMDA to-data/keep", "RNFR data", "RNFR to-data/keep"])
+def test_protected_parts_protect_what_holds_them(ruled: Daemon, line: str) -> None:
+    """A tree with a part that may not be deleted or renamed is neither deleted nor renamed, through links either."""
+    home = ruled.home()
+    _fill(home)
+    with withstands(ruled), secured(ruled) as client:
+        reply = client.command(line)
+        if reply.startswith("350"):
+            reply = client.command("RNTO moved")
+        assert reply.startswith("550"), reply
+        assert (home / "data" / "keep" / "safe" / "file").read_bytes() == b"kept"
+
+
+def test_renaming_over_what_is_protected(ruled: Daemon) -> None:
+    """RNTO replaces a file only where the user may overwrite, and no directory takes the place of a protected one."""
+    home = ruled.home()
+    _fill(home)
+    with withstands(ruled), secured(ruled) as client:
+        for target in (
+            "archive/deep/file",
+            "to-archive/deep/file",
+            "data/keep/safe/file",
+            "hidden/file",
+            "in/file",
+        ):
+            client.expect(350, "RNFR free/file")
+            assert client.command(f"RNTO {target}")[:3] in ("550", "553"), target
+        client.expect(257, "MKD empty")
+        for target in ("archive", "data/keep/safe", "hidden"):
+            client.expect(350, "RNFR empty")
+            client.expect(550, f"RNTO {target}")
+        client.expect(350, "RNFR empty")
+        client.expect(550, "RNTO /")
+    for name in ("archive/deep", "data/keep/safe", "hidden", "in", "free"):
+        assert (home / name / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("way", ["hidden", "to-hidden"])
+def test_what_a_user_may_not_see(ruled: Daemon, way: str) -> None:
+    """Of files where the user has no permission at all nothing is told: no size, time, facts or names."""
+    home = ruled.home()
+    _fill(home)
+    os.utime(home / "hidden" / "file", (1e9, 1e9))
+    with withstands(ruled), secured(ruled) as client:
+        said = attempts(client, f"{way}/file") + attempts(client, way)
+        assert "kept" not in said and "20010909" not in said
+        assert not re.search(r"^213 4$|size=4;|^2.. .*file$", said, re.MULTILINE), said
+        assert not client.command(f"RNFR {way}/file").startswith("350")
+        assert "/hidden:" not in client.download("LIST -R /").decode()
+
+
+def test_appending_and_replacing_are_rights_of_their_own(ruled: Daemon) -> None:
+    """Who may append but not overwrite can neither replace nor shorten a file, by REST either."""
+    home = ruled.home("bob")
+    _fill(home)
+    with withstands(ruled), secured(ruled, "bob") as client:
+        client.passive_port()
+        client.expect(550, "STOR free/file")
+        client.expect(350, "REST 2")
+        client.passive_port()
+        client.expect(550, "STOR free/file")
+        assert client.upload("APPE free/file", b" and more").startswith("226")
+        client.passive_port()
+        client.expect(550, "RETR free/file")
+    assert (home / "free" / "file").read_bytes() == b"kept and more"

@@ -1,0 +1,213 @@
+"""Uploads that are cut, in every way there is. Each leaves the daemon serving."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, merge
+from tests.ftpclient import FtpClient, secured, tls_context
+from tests.hostile import (
+    IMPATIENT,
+    cut,
+    frees_everything,
+    open_transfer,
+    plain_login,
+    reset,
+    wait_until,
+    withstands,
+)
+
+MIB = 1024 * 1024
+BYTES = random.Random(3).randbytes(3 * MIB)
+
+Login = Callable[[Daemon], FtpClient]
+BOTH = pytest.mark.parametrize("login", [plain_login, secured], ids=["plain", "TLS"])
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with short deadlines that lets plain text through."""
+    settings = merge(PLAIN, IMPATIENT)
+    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, settings).start()
+    yield daemon
+    daemon.stop()
+
+
+# --- uploads that are cut ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_upload_whose_client_never_reads(shared: Daemon, version: ssl.TLSVersion) -> None:
+    """A client that closes without reading the session tickets loses not a byte of its upload."""
+    target = shared.home() / "unread"
+    with withstands(shared), FtpClient(shared) as client:
+        client.start_tls(tls_context(version))
+        client.login()
+        for number in range(5):
+            target.unlink(missing_ok=True)
+            data = open_transfer(client, "STOR unread")
+            assert isinstance(data, ssl.SSLSocket)
+            data.sendall(BYTES)
+            data.settimeout(0)
+            try:
+                data.unwrap()  # close_notify is written; the peer's is not waited for
+            except (ssl.SSLWantReadError, BlockingIOError):
+                pass
+            cut(data)
+            reply = client.reply()
+            assert reply.startswith("226"), (number, reply)
+            assert target.read_bytes() == BYTES
+
+
+def _with_reset(client: FtpClient, data: socket.socket) -> None:
+    reset(data)
+
+
+def _without_close_notify(client: FtpClient, data: socket.socket) -> None:
+    cut(data)
+
+
+def _with_control_lost(client: FtpClient, data: socket.socket) -> None:
+    reset(client.socket)
+    time.sleep(0.05)
+    cut(data)
+
+
+def _with_control_closed(client: FtpClient, data: socket.socket) -> None:
+    client.socket.close()
+    time.sleep(0.05)
+    cut(data)
+
+
+def _with_abort(client: FtpClient, data: socket.socket) -> None:
+    client.send("ABOR")
+
+
+def _with_telnet_abort(client: FtpClient, data: socket.socket) -> None:
+    client.send_raw(b"\xff\xf4\xff\xf2ABOR\r\n")
+
+
+CUTS = [
+    _with_reset,
+    _without_close_notify,
+    _with_control_lost,
+    _with_control_closed,
+    _with_abort,
+    _with_telnet_abort,
+]
+
+
+@pytest.mark.parametrize("way", CUTS, ids=lambda way: way.__name__[1:])
+@BOTH
+def test_cut_uploads_publish_nothing(plain: Daemon, login: Login, way: Callable[..., None]) -> None:
+    """An upload that is cut, however it is, is a 426 and leaves the old file as it was, and no new one."""
+    if login is plain_login and way is _without_close_notify:
+        pytest.skip("in plain text this is how an upload ends")
+    home = plain.home()
+    (home / "old").write_bytes(b"old")
+    (home / "new").unlink(missing_ok=True)
+    with withstands(plain), frees_everything(plain):
+        for name in ("old", "new"):
+            with login(plain) as client:
+                data = open_transfer(client, f"STOR {name}")
+                data.sendall(BYTES[:MIB])
+                way(client, data)
+                if "control" not in way.__name__:
+                    assert client.reply().startswith("426 ")
+                    if "abort" in way.__name__:
+                        assert client.reply().startswith("226 ")
+                        data.close()
+                    client.expect(200, "NOOP")
+                    listed = client.download("NLST").decode()
+                    assert "part" not in listed
+        assert (home / "old").read_bytes() == b"old"
+        assert not (home / "new").exists()
+    if "control" in way.__name__:
+        wait_until(lambda: "lost" in plain.log or "426" in plain.log, "the log tells of it")
+
+
+def test_abort_with_urgent_data(plain: Daemon) -> None:
+    """ABOR as Telnet's Synch sends it, part of it out of band, ends the transfer (BSD ftp, ftplib)."""
+    ways = [
+        [(b"\xff\xf4", 0), (b"\xff", socket.MSG_OOB), (b"\xf2ABOR\r\n", 0)],  # BSD ftp
+        [(b"\xff\xf4\xff\xf2", socket.MSG_OOB), (b"ABOR\r\n", 0)],
+        [(b"ABOR\r\n", socket.MSG_OOB)],  # ftplib
+    ]
+    with withstands(plain):
+        for pieces in ways:
+            with plain_login(plain) as client:
+                client.socket.settimeout(3)
+                data = open_transfer(client, "STOR urgent")
+                data.sendall(b"x" * 1000)
+                for piece, flags in pieces:
+                    client.socket.send(piece, flags)
+                assert client.reply().startswith("426 "), pieces
+                assert client.reply().startswith("226 "), pieces
+                client.expect(200, "NOOP")
+                data.close()
+    assert not (plain.home() / "urgent").exists()
+
+
+@BOTH
+def test_abort_right_behind_the_transfer_command(plain: Daemon, login: Login) -> None:
+    """ABOR in the same segment as STOR or RETR ends it, whether or not the data connection is there."""
+    (plain.home() / "sparse").touch()
+    with (plain.home() / "sparse").open("r+b") as file:
+        file.truncate(200 * MIB)
+    with withstands(plain), login(plain) as client:
+        client.socket.settimeout(5)
+        for line in ("RETR sparse", "STOR hasty", "LIST"):
+            for connected in (True, False):
+                port = client.passive_port()
+                data = client.connect_data(port) if connected else None
+                client.send(line, "ABOR", "NOOP")
+                replies = [client.reply()[:3]]
+                while replies[-1] != "200":
+                    replies.append(client.reply()[:3])
+                assert replies in (["150", "426", "226", "200"], ["426", "226", "200"]), (line, replies)
+                if data is not None:
+                    data.close()
+    assert not (plain.home() / "hasty").exists()
+
+
+def test_no_abort_is_taken_for_the_end_of_an_upload(plain: Daemon) -> None:
+    """However close an ABOR comes to the bytes, an upload that it cut is never published."""
+    with withstands(plain), plain_login(plain) as client:
+        for number in range(150):
+            data = open_transfer(client, f"STOR cut{number}")
+            data.sendall(b"x" * (number * 997))
+            client.send("ABOR")
+            assert client.reply().startswith("426"), number
+            assert client.reply().startswith("226")
+            assert not (plain.home() / f"cut{number}").exists()
+            data.close()
+
+
+def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]) -> None:
+    """With `close_notify: lenient` a FIN alone completes an upload; a reset still does not."""
+    daemon = make_daemon({"tls": {"close_notify": "lenient"}})
+    with withstands(daemon), secured(daemon) as client:
+        data = open_transfer(client, "STOR fin")
+        data.sendall(BYTES)
+        cut(data)
+        assert client.reply().startswith("226")
+        assert (daemon.home() / "fin").read_bytes() == BYTES
+        data = open_transfer(client, "STOR rst")
+        data.sendall(BYTES[:MIB])
+        time.sleep(0.1)
+        reset(data)
+        assert client.reply().startswith("426")
+        data = open_transfer(client, "STOR abor")
+        data.sendall(BYTES[:MIB])
+        assert client.command("ABOR").startswith("426")
+        assert client.reply().startswith("226")
+    assert not (daemon.home() / "rst").exists()
+    assert not (daemon.home() / "abor").exists()
