@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from OpenSSL import SSL
@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ftpsd import tls
 from ftpsd.ports import Announcer, Listener, PortPool
-from ftpsd.pump import Closable, FileSink, FileSource, Source, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.pump import Closable, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import Digest
 from ftpsd.settings import Timeouts
@@ -31,6 +31,10 @@ from ftpsd.wire import Address, Endpoint
 from ftpsd.workers import Workers
 
 log = Logger(namespace="ftpsd")
+
+#: Opens a source or a sink; blocks. And who is told what was opened.
+Opening = Callable[[], Any]
+Opened = Callable[[Any], None]
 
 
 @implementer(IWriteDescriptor)
@@ -223,13 +227,16 @@ class DataChannel:
         if awaited is not None:
             awaited.errback(refusal)
 
-    def _connect(self) -> Deferred[socket.socket]:
+    def _connect(self, connection: socket.socket | None) -> Deferred[socket.socket]:
         result: Deferred[socket.socket] = Deferred()
+        connection = connection or self._socket
+        self._socket = None
         if self._stop is not None:
+            if connection is not None:
+                connection.close()
             self._drop()
             result.errback(self._stop)
             return result
-        connection, self._socket = self._socket, None
         if connection is not None:
             result.callback(connection)
             return result
@@ -253,31 +260,48 @@ class DataChannel:
 
     # --- moving -----------------------------------------------------------------------------------
 
-    async def send(self, source: Source, text: bool = False) -> int:
-        """Sends a source, which is closed in the end whatever happens. The bytes sent."""
-        self._moved = 0
-        try:
-            connection = await self._connect()
-        except BaseException:
-            source.close()
-            raise
-        stream = self._secured(connection, receiving=False)
-        return int(await self._run(download(stream, source, text), stream, source))
+    async def send(self, opening: Opening, opened: Opened, text: bool = False) -> int:
+        """Sends what `opening` opens; the bytes sent.
 
-    async def receive(self, sink: FileSink, text: bool = False) -> int:
-        """Receives into a sink, which is published or closed in the end. The bytes received."""
-        self._moved = 0
-        try:
-            connection = await self._connect()
-        except BaseException:
-            await self._shared.workers.call(sink.close)
-            raise
-        stream = self._secured(connection, receiving=True)
-        return int(await self._run(upload(stream, sink, text), stream, sink))
+        `opening` runs in a worker thread, and what it returns is closed in the end whatever happens;
+        `opened` is called with that, in the reactor thread, before the first byte goes.
+        """
+        return await self._move(opening, opened, download, False, text)
 
-    async def digest(self, source: FileSource, digest: Digest) -> None:
-        """Reads a source into a digest, where ABOR can end it."""
-        await self._run(checksum(source, digest), None, source)
+    async def receive(self, opening: Opening, opened: Opened, text: bool = False) -> int:
+        """Receives into what `opening` opens, which is published or closed; the bytes received."""
+        return await self._move(opening, opened, upload, True, text)
+
+    async def digest(self, opening: Opening, digest: Digest) -> None:
+        """Reads what `opening` opens into a digest, where ABOR can end it."""
+        owned: list[Closable] = []
+        await self._run(_opened_first(opening, owned.append, lambda end: checksum(end, digest)), None, owned)
+
+    async def _move(
+        self, opening: Opening, opened: Opened, move: Callable[..., Steps], receiving: bool, text: bool
+    ) -> int:
+        self._moved = 0
+        workers = self._shared.workers
+        connection, self._socket = self._socket, None
+        if connection is None or self._stop is not None:
+            # A client may connect behind the 150 only: it has to be said before the wait.
+            end = await workers.call(opening)
+            opened(end)
+            try:
+                connection = await self._connect(connection)
+            except BaseException:
+                await workers.call(end.close)
+                raise
+            opening, opened = (lambda: end), _nothing
+        stream = self._secured(connection, receiving)
+        owned: list[Closable] = [stream]
+
+        def note(end: Any) -> None:
+            owned.append(end)
+            workers.answer(opened, end)
+
+        steps = _opened_first(opening, note, lambda end: move(stream, end, text))
+        return int(await self._run(steps, stream, owned))
 
     def _secured(self, connection: socket.socket, receiving: bool) -> PlainStream:
         secure = self._secure()
@@ -287,9 +311,8 @@ class DataChannel:
             return TlsReceiver(connection, *secure, self._shared.lenient)
         return TlsSender(connection, *secure)
 
-    async def _run(self, steps: Steps, stream: PlainStream | None, end: Closable) -> Any:
+    async def _run(self, steps: Steps, stream: PlainStream | None, owned: Sequence[Closable]) -> Any:
         shared, timeouts = self._shared, self._shared.timeouts
-        owned = (end,) if stream is None else (end, stream)
         transfer = Transfer(shared.reactor, shared.workers, steps, stream, owned)
         self._transfer, self._stream = transfer, stream
         if self._stop is not None:
@@ -350,6 +373,17 @@ class DataChannel:
         if self._limit is not None and self._limit.active():
             self._limit.cancel()
         self._limit = None
+
+
+def _opened_first(opening: Opening, note: Callable[[Any], object], move: Callable[[Any], Steps]) -> Steps:
+    """Steps that begin with the opening: one hand-over to a thread for both."""
+    end = opening()
+    note(end)
+    return (yield from move(end))
+
+
+def _nothing(_: object) -> None:
+    """What was opened has been told already."""
 
 
 def require_resumption(connection: SSL.Connection) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import translate
@@ -39,8 +39,11 @@ _MOST_LINKS = 40
 #: disk has it, so that no listing is ever held in memory.
 SORTED = 2000
 
-#: Entries that become one chunk of a listing.
-_BATCH = 200
+#: Entries that become one chunk of a longer listing.
+_BATCH = 500
+
+#: A heading of `-R`, or none, and entries.
+Batch = tuple[str, list[Entry]]
 
 #: What following a broken link gives.
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -218,20 +221,19 @@ class Root:
 
     def entries(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> ChunkSource:
         """A listing as chunks of lines, made while they are sent. What is refused is refused now."""
-        entries = self._entries(path, request)
-        first = next(entries, None)  # opens the directory: its errors come before the 150
-        return ChunkSource(_chunks(first, entries, line))
+        batches = self._batches(path, request)
+        first = next(batches, None)  # opens the directory: its errors come before the 150
+        return ChunkSource(_chunks(first, batches, line))
 
     def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
         """At most so many entries."""
-        entries = self._entries(path, request)
+        batches = self._batches(path, request)
         try:
-            return list(islice((each for each in entries if isinstance(each, Entry)), limit))
+            return list(islice((entry for _, batch in batches for entry in batch), limit))
         finally:
-            entries.close()
+            batches.close()
 
-    def _entries(self, path: VirtualPath, request: ListRequest) -> Generator[Entry | str, None, None]:
-        """Entries, and the headings of `-R` as text."""
+    def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
         try:
             single = self.entry(path)
         except FileNotFoundError:
@@ -242,66 +244,78 @@ class Root:
         if single.is_directory and not request.directory:
             yield from self._tree(path, request)
         else:
-            yield _renamed(single, request.path or single.name)
+            yield "", [single._replace(name=request.path or single.name)]
 
-    def _matches(self, path: VirtualPath, request: ListRequest) -> Iterator[Entry]:
+    def _matches(self, path: VirtualPath, request: ListRequest) -> Iterator[Batch]:
         head, slash, _ = request.path.rpartition("/")
-        prefix = head + slash
+        prefix, dots = head + slash, path.name.startswith(".")
         matches = re.compile(translate(path.name)).match
-        for entry in self._directory(path.parent, request):
-            hidden = entry.name.startswith(".") and not path.name.startswith(".")
-            if matches(entry.name) and not hidden:
-                yield entry if not prefix else _renamed(entry, prefix + entry.name)
+        for batch in self._directory(path.parent, request):
+            found = [each for each in batch if matches(each.name) and (dots or not each.name.startswith("."))]
+            yield "", [each._replace(name=prefix + each.name) for each in found] if prefix else found
 
-    def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Entry | str]:
+    def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
         waiting = [top]
         while waiting:
             path = waiting.pop()
+            heading = "" if path is top else f"\r\n{shown(str(path))}:"
             below: list[VirtualPath] = []
-            if path is not top:
-                yield f"\r\n{shown(str(path))}:"
             try:
-                for entry in self._directory(path, request):
-                    below_it = entry.is_directory and not entry.is_link and entry.name not in (".", "..")
-                    if request.recursive and below_it:
-                        below.append(path.child(entry.name))
-                    yield entry
+                for batch in self._directory(path, request):
+                    if request.recursive:
+                        below += [path.child(each.name) for each in batch if _is_below(each)]
+                    yield heading, batch
+                    heading = ""
             except (OSError, Refusal):
                 if path is top:
                     raise  # below it, what may not be read is left out
+            if heading:
+                yield heading, []
             waiting.extend(reversed(below))
 
-    def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[Entry]:
+    def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
         with self._place(path, "list") as place:
             descriptor, parts = place.open(os.O_RDONLY | os.O_DIRECTORY), place.parts
-            parts = () if place.name == "." else parts
         try:
             if request.all:
                 here = os.fstat(descriptor)
-                yield _entry(".", here)
-                yield _entry("..", here)
+                yield [_entry(".", here), _entry("..", here)]
             with os.scandir(descriptor) as found:
-                visible = (item for item in found if not item.name.startswith(PRIVATE))
-                if self._rights.paths:
-                    visible = (item for item in visible if self._rights.at((*parts, item.name)))
-                entries = (self._item(path, descriptor, item) for item in visible)
-                yield from _sorted_if_few((each for each in entries if each is not None), request)
+                entries = self._scan(path, parts, descriptor, found)
+                batch = list(islice(entries, SORTED))
+                if len(batch) < SORTED:
+                    _sort(batch, request)
+                while batch:
+                    yield batch
+                    batch = list(islice(entries, _BATCH))
         finally:
             os.close(descriptor)
 
-    def _item(self, path: VirtualPath, directory: int, item: os.DirEntry[str]) -> Entry | None:
+    def _scan(
+        self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
+    ) -> Iterator[Entry]:
+        limited = bool(self._rights.paths)
+        for item in found:
+            name = item.name
+            if name.startswith(PRIVATE) or (limited and not self._rights.at((*parts, name))):
+                continue
+            try:
+                info = item.stat(follow_symlinks=False)
+            except OSError:
+                continue  # it went away meanwhile
+            if stat.S_ISLNK(info.st_mode):
+                yield self._link_entry(path.child(name), directory, info)
+            else:
+                yield _entry(name, info)
+
+    def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:
-            found = item.stat(follow_symlinks=False)
-            if not stat.S_ISLNK(found.st_mode):
-                return _entry(item.name, found)
-            target = os.readlink(item.name, dir_fd=directory)
-        except OSError:
-            return None  # it went away meanwhile
-        try:
-            with self._place(path.child(item.name), None) as place:
-                return _entry(item.name, place.stat(), "" if target.startswith("/") else target, True)
+            target = os.readlink(path.name, dir_fd=directory)
+            with self._place(path, None) as place:
+                found = place.stat()
         except (OSError, Refusal):
-            return _entry(item.name, found, "", True)
+            return _entry(path.name, info)
+        return _entry(path.name, found)._replace(is_link=True, link="" if target.startswith("/") else target)
 
     # --- files -------------------------------------------------------------------------------------
 
@@ -433,74 +447,61 @@ def _outside() -> Refusal:
     return Refusal(550, "That leads out of your directory.")
 
 
-def _entry(name: str, found: os.stat_result, link: str = "", is_link: bool = False) -> Entry:
+def _entry(name: str, info: os.stat_result) -> Entry:
+    mode = info.st_mode
     return Entry(
         name,
-        found.st_mode,
-        found.st_size,
-        found.st_mtime,
-        found.st_dev,
-        found.st_ino,
-        found.st_nlink,
-        is_link or stat.S_ISLNK(found.st_mode),
-        link,
+        mode,
+        info.st_size,
+        info.st_mtime,
+        info.st_dev,
+        info.st_ino,
+        info.st_nlink,
+        stat.S_ISLNK(mode),
     )
 
 
-def _renamed(entry: Entry, name: str) -> Entry:
-    return Entry(
-        name,
-        entry.mode,
-        entry.size,
-        entry.modified,
-        entry.device,
-        entry.inode,
-        entry.links,
-        entry.is_link,
-        entry.link,
-    )
+def _is_below(entry: Entry) -> bool:
+    return entry.is_directory and not entry.is_link and entry.name not in (".", "..")
 
 
-def _sorted_if_few(entries: Iterator[Entry], request: ListRequest) -> Iterator[Entry]:
-    few = list(islice(entries, SORTED))
-    if len(few) < SORTED:
-        if request.by_time:
-            few.sort(key=lambda entry: entry.modified, reverse=not request.reverse)
-        else:
-            few.sort(key=lambda entry: entry.name, reverse=request.reverse)
-    yield from few
-    few.clear()
-    yield from entries
+def _sort(entries: list[Entry], request: ListRequest) -> None:
+    if request.by_time:
+        entries.sort(key=lambda entry: entry.modified, reverse=not request.reverse)
+    else:
+        entries.sort(key=lambda entry: entry.name, reverse=request.reverse)
 
 
 def _chunks(
-    first: Entry | str | None, rest: Generator[Entry | str, None, None], line: Callable[[Entry], str]
+    first: Batch | None, rest: Generator[Batch, None, None], line: Callable[[Entry], str]
 ) -> Generator[bytes, None, None]:
-    lines: list[str] = []
     try:
-        item: Entry | str | None = first
-        while item is not None:
-            lines.append(item if isinstance(item, str) else line(item))
-            if len(lines) >= _BATCH:
-                yield _encoded(lines)
-                lines.clear()
-            item = next(rest, None)
-        if lines:
-            yield _encoded(lines)
+        batch = first
+        while batch is not None:
+            heading, entries = batch
+            lines = [line(entry) for entry in entries]
+            if heading:
+                lines.insert(0, heading)
+            if lines:
+                lines.append("")
+                yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
+            batch = next(rest, None)
     finally:
         rest.close()
 
 
-def _encoded(lines: list[str]) -> bytes:
-    return ("\r\n".join(lines) + "\r\n").encode("utf-8", "surrogateescape")
-
-
 class OffThread:
-    """Calls of another object, made in worker threads; the results come as Deferreds."""
+    """A root as a session has it (`session.Files`): calls are made in worker threads, and give Deferreds.
 
-    def __init__(self, workers: Workers, target: Any) -> None:
+    Those that open something for a data connection are not made yet: a transfer begins with them.
+    """
+
+    def __init__(self, workers: Workers, root: Root) -> None:
         self._workers = workers
-        self._target = target
+        self._root = root
+        self.entries = partial(partial, root.entries)
+        self.reader = partial(partial, root.reader)
+        self.writer = partial(partial, root.writer)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._workers.call, getattr(self._target, name))
+        return partial(self._workers.call, getattr(self._root, name))

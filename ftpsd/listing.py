@@ -5,14 +5,13 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Every fact that we can tell, in the order in which we tell them.
 FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is known of one name. `link` is where a symbolic link leads, for LIST to show.
 
     A link that leads to something within the root has that one's mode, size, time and identity, and
@@ -54,6 +53,8 @@ def shown(name: str) -> str:
     return name.replace("\r", "?").replace("\n", "?")
 
 
+_LINK = stat.S_IFLNK | 0o777
+
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
@@ -62,31 +63,35 @@ class LongFormat:
 
     def __init__(self, now: float) -> None:
         self._now = now
-        self._dates: dict[int, str] = {}
+        self._dates: dict[float, str] = {}
         self._modes: dict[int, str] = {}
 
     def line(self, entry: Entry) -> str:
         """The line of one entry, without its end."""
-        kind = stat.S_IFLNK | 0o777 if entry.is_link else entry.mode
-        mode = self._modes.get(kind)
-        if mode is None:
-            mode = self._modes[kind] = stat.filemode(kind)
-        minute = int(entry.modified) // 60
-        date = self._dates.get(minute)
-        if date is None:
-            if len(self._dates) > 10_000:
-                self._dates.clear()
-            date = self._dates[minute] = self._date(minute * 60)
-        arrow = f" -> {shown(entry.link)}" if entry.link else ""
-        return f"{mode} {entry.links:3d} ftp      ftp      {entry.size:12d} {date} {shown(entry.name)}{arrow}"
+        name, mode, size, modified, _, _, links, is_link, link = entry
+        kind = _LINK if is_link else mode
+        letters = self._modes.get(kind) or self._modes.setdefault(kind, stat.filemode(kind))
+        minute = modified // 60
+        date = self._dates.get(minute) or self._remember(minute)
+        if "\n" in name or "\r" in name:
+            name = shown(name)
+        if link:
+            name += f" -> {shown(link)}"
+        return f"{letters} {links:3d} ftp      ftp      {size:12d} {date} {name}"
+
+    def _remember(self, minute: float) -> str:
+        if len(self._dates) > 10_000:
+            self._dates.clear()
+        date = self._dates[minute] = self._date(int(minute) * 60)
+        return date
 
     def _date(self, seconds: int) -> str:
         try:
             moment = time.gmtime(seconds)
         except (ValueError, OverflowError, OSError):
-            moment = time.gmtime(0)
+            seconds, moment = 0, time.gmtime(0)
         # The months by hand: strftime would ask the locale.
-        month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][moment.tm_mon - 1]
+        month = _MONTHS[3 * moment.tm_mon - 3 : 3 * moment.tm_mon]
         if -86_400 < self._now - seconds < 180 * 86_400:
             return f"{month} {moment.tm_mday:2d} {moment.tm_hour:02d}:{moment.tm_min:02d}"
         return f"{month} {moment.tm_mday:2d}  {moment.tm_year:4d}"

@@ -43,9 +43,10 @@ PIECE = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Yielded: go on after so many seconds."""
+    """Yielded: go on after so many seconds, or sooner if the peer has sent something and `wake` is set."""
 
     seconds: float
+    wake: bool = False
 
 
 Steps = Generator[int | Pause | None, None, Any]
@@ -251,11 +252,17 @@ class Transfer:
         if isinstance(wanted, Pause):
             if wanted.seconds * 1000 > MOMENT:
                 return False
-            time.sleep(wanted.seconds)
+            if wanted.wake:
+                self._poll(READ, wanted.seconds * 1000)
+            else:
+                time.sleep(wanted.seconds)
             return True
+        return self._poll(wanted, MOMENT)
+
+    def _poll(self, wanted: int, milliseconds: float) -> bool:
         poll = select.poll()
         poll.register(self.fileno(), wanted)
-        return bool(poll.poll(MOMENT))
+        return bool(poll.poll(milliseconds))
 
     # --- in the reactor thread -------------------------------------------------------------------
 

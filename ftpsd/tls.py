@@ -8,7 +8,7 @@ connection to its control connection, for TLS 1.2 and 1.3, without any state of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -129,6 +129,19 @@ def is_end_of_file(error: SSL.Error) -> bool:
     return not queue or "unexpected eof" in str(queue[-1][-1]).lower()
 
 
-def read_into(connection: SSL.Connection, buffer: memoryview) -> int:
-    """Decrypts into a buffer: at most one record (16 KiB), whatever its size."""
-    return connection.recv_into(buffer, min(len(buffer), 16384))  # type: ignore[arg-type]
+def reader(connection: SSL.Connection, buffer: memoryview) -> Callable[[int], int]:
+    """A function that decrypts into the buffer from a position on: how many bytes, one record at most.
+
+    `Connection.recv_into` allocates and copies for each record of 16 KiB, which is more work than the
+    record itself; this gives OpenSSL the buffer.
+    """
+    lib, ssl = SSL._lib, connection._ssl  # type: ignore[attr-defined]
+    start, size = SSL._ffi.from_buffer("char[]", buffer), len(buffer)  # type: ignore[attr-defined]
+
+    def read(position: int) -> int:
+        count = lib.SSL_read(ssl, start + position, size - position)
+        if count <= 0:
+            connection._raise_ssl_error(ssl, count)  # type: ignore[attr-defined]
+        return int(count)
+
+    return read

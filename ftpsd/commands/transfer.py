@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ftpsd import wire
 from ftpsd.command import Command
 from ftpsd.listing import Entry, LongFormat, MachineFormat, permission_fact, shown
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
-from ftpsd.session import HASHES, Session, Sink, Source
+from ftpsd.session import HASHES, Opening, Session
 
 
 def _restart(session: Session) -> tuple[int, int | None]:
@@ -24,13 +26,15 @@ def _restart(session: Session) -> tuple[int, int | None]:
 async def retrieve(session: Session, path: VirtualPath) -> Reply:
     """RETR: from the restart offset to the end of the file, or of the range."""
     start, end = _restart(session)
-    source = await session.files.reader(path, start, end)
-    return await _send(session, source, f"Here comes {path.name}.", session.representation == "A")
+    opening = session.files.reader(path, start, end)
+    return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
 
 
-async def _send(session: Session, source: Source, opening: str, text: bool = False) -> Reply:
-    session.control.say(Reply(150, opening))
-    moved = await session.data.send(source, text)
+async def _send(session: Session, opening: Opening, words: str, text: bool = False) -> Reply:
+    def opened(_: object) -> None:
+        session.control.say(Reply(150, words))
+
+    moved = await session.data.send(opening, opened, text)
     return Reply(226, f"Transfer complete: {moved} bytes.")
 
 
@@ -39,26 +43,29 @@ async def store(session: Session, path: VirtualPath) -> Reply:
     start, end = _restart(session)
     if end is not None:
         raise Refusal(504, "RANG is for reading; use REST to go on with an upload.")
-    return await _receive(session, await session.files.writer(path, offset=start), "Ready for {}.")
+    return await _receive(session, session.files.writer(path, offset=start), "Ready for {}.")
 
 
 async def append(session: Session, path: VirtualPath) -> Reply:
     """APPE: to the end of the file, or of an upload that was cut."""
-    sink = await session.files.writer(path, append=True)
-    return await _receive(session, sink, "Ready to append to {}.")
+    return await _receive(session, session.files.writer(path, append=True), "Ready to append to {}.")
 
 
 async def store_unique(session: Session, name: str) -> Reply:
     """STOU: under a name that nothing has. The name is told as RFC 1123 section 4.1.2.9 says."""
     path = session.place(name.strip() or "upload", "upload")
-    sink = await session.files.writer(path, unique=True)
-    return await _receive(session, sink, "FILE: {}")
+    return await _receive(session, session.files.writer(path, unique=True), "FILE: {}")
 
 
-async def _receive(session: Session, sink: Sink, opening: str) -> Reply:
-    name = sink.name
-    session.control.say(Reply(150, opening.format(name)))
-    moved = await session.data.receive(sink, session.representation == "A")
+async def _receive(session: Session, opening: Opening, words: str) -> Reply:
+    name = ""
+
+    def opened(sink: Any) -> None:
+        nonlocal name
+        name = sink.name
+        session.control.say(Reply(150, words.replace("{}", name)))
+
+    moved = await session.data.receive(opening, opened, session.representation == "A")
     return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
 
 
@@ -102,16 +109,16 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: wire.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
-    source = await session.files.entries(session.place(request.path, "list"), request, line)
-    return await _send(session, source, "Here comes the listing.")
+    opening = session.files.entries(session.place(request.path, "list"), request, line)
+    return await _send(session, opening, "Here comes the listing.")
 
 
 async def list_names(session: Session, request: wire.ListRequest) -> Reply:
     """NLST: names alone; with `-l`, which some clients send, as LIST."""
     if request.long:
         return await list_long(session, request)
-    source = await session.files.entries(session.place(request.path, "list"), request, _name)
-    return await _send(session, source, "Here come the names.")
+    opening = session.files.entries(session.place(request.path, "list"), request, _name)
+    return await _send(session, opening, "Here come the names.")
 
 
 def _name(entry: Entry) -> str:
@@ -135,8 +142,8 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
     if not entry.is_directory:
         raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
     request = wire.ListRequest(path=".")
-    source = await session.files.entries(path, request, machine_format(session, path).line)
-    return await _send(session, source, "Here come the facts.")
+    opening = session.files.entries(path, request, machine_format(session, path).line)
+    return await _send(session, opening, "Here come the facts.")
 
 
 # --- checksums -------------------------------------------------------------------------------------
@@ -150,8 +157,7 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     first, end = session.take_restart()
     last = entry.size if end is None else min(end, entry.size)
     running = HASHES[session.hash]()
-    source = await session.files.reader(path, first, last)
-    await session.data.digest(source, running)
+    await session.data.digest(session.files.reader(path, first, last), running)
     # Both ends are inclusive in the draft; an empty range can only be told as its start.
     told = f"{first}-{max(last - 1, first)}"
     return Reply(213, f"{session.hash} {told} {running.hexdigest()} {path}")
