@@ -292,12 +292,13 @@ class DataChannel:
             except BaseException:
                 await workers.call(end.close)
                 raise
-            opening, opened = (lambda: end), _nothing
+            stream = self._secured(connection, receiving)
+            return int(await self._run(move(stream, end, text), stream, [end, stream]))
         stream = self._secured(connection, receiving)
         owned: list[Closable] = [stream]
 
         def note(end: Any) -> None:
-            owned.append(end)
+            owned.insert(0, end)
             workers.answer(opened, end)
 
         steps = _opened_first(opening, note, lambda end: move(stream, end, text))
@@ -380,10 +381,6 @@ def _opened_first(opening: Opening, note: Callable[[Any], object], move: Callabl
     end = opening()
     note(end)
     return (yield from move(end))
-
-
-def _nothing(_: object) -> None:
-    """What was opened has been told already."""
 
 
 def require_resumption(connection: SSL.Connection) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import select
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -219,19 +220,27 @@ class Transfer:
             return
         except StopIteration as end:
             result = end.value
-        except BaseException:
-            # What broke because of the abort is told as the abort.
-            result = Failure(self._stop) if self._stop is not None else Failure()
+        except BaseException as error:
+            result = self._failed(error)
         try:
             for each in self._owned:
                 each.close()
-        except BaseException:
-            result = Failure()
+        except BaseException as error:
+            result = self._failed(error)
         self._workers.answer(self._finish, result)
+
+    def _failed(self, error: BaseException) -> Failure:
+        """What broke because of an abort is told as the abort. Frames let go of their buffers at once."""
+        traceback.clear_frames(error.__traceback__)
+        told = self._stop or error
+        if isinstance(told, Refusal | OSError):
+            told.__traceback__ = None  # a traceback is for mistakes of ours
+        return Failure(told)
 
     def _step(self) -> int | Pause | None:
         if self._stop is not None:
-            self._steps.throw(self._stop)
+            self._steps.close()
+            raise self._stop
         return next(self._steps)
 
     def _wait(self, wanted: int | Pause | None) -> bool:

@@ -252,26 +252,20 @@ class TlsReceiver(PlainStream):
             yield from self._pull()
 
     def _decrypt(self, buffer: memoryview) -> int:
-        filled = 0
-        read = tls.reader(self._tls, buffer)
-        try:
-            while filled < len(buffer):
-                filled += read(filled)
-        except SSL.WantReadError:
-            pass
-        except SSL.ZeroReturnError:
-            self._ended = True
-        except SSL.Error as error:
+        count, error = tls.decrypt(self._tls, buffer)
+        if error is None or isinstance(error, SSL.WantReadError):
+            return count
+        if not isinstance(error, SSL.ZeroReturnError):
             if not tls.is_end_of_file(error):
-                raise _cut(error) from None
+                raise _cut(error)
             if not self._lenient:
                 raise Refusal(
                     426,
                     "The data connection ended without TLS close_notify: the upload may be cut short. "
                     "(tls.close_notify: lenient accepts it.)",
-                ) from None
-            self._ended = True
-        return filled
+                )
+        self._ended = True
+        return count
 
     def finish_receiving(self) -> Steps:
         """The tickets that were held back, and our close_notify. The peer need not read them."""

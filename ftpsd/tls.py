@@ -8,7 +8,7 @@ connection to its control connection, for TLS 1.2 and 1.3, without any state of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -129,19 +129,25 @@ def is_end_of_file(error: SSL.Error) -> bool:
     return not queue or "unexpected eof" in str(queue[-1][-1]).lower()
 
 
-def reader(connection: SSL.Connection, buffer: memoryview) -> Callable[[int], int]:
-    """A function that decrypts into the buffer from a position on: how many bytes, one record at most.
+def decrypt(connection: SSL.Connection, buffer: memoryview) -> tuple[int, SSL.Error | None]:
+    """Decrypts all records that are there into a buffer: how many bytes, and what ended it.
 
     `Connection.recv_into` allocates and copies for each record of 16 KiB, which is more work than the
-    record itself; this gives OpenSSL the buffer.
+    record itself; this gives OpenSSL the buffer. It is released before anything is raised: a cycle of
+    exceptions and frames that holds an exported memoryview crashes the collector of CPython 3.11.
     """
     lib, ssl = SSL._lib, connection._ssl  # type: ignore[attr-defined]
-    start, size = SSL._ffi.from_buffer("char[]", buffer), len(buffer)  # type: ignore[attr-defined]
-
-    def read(position: int) -> int:
-        count = lib.SSL_read(ssl, start + position, size - position)
-        if count <= 0:
-            connection._raise_ssl_error(ssl, count)  # type: ignore[attr-defined]
-        return int(count)
-
-    return read
+    filled, size = 0, len(buffer)
+    with SSL._ffi.from_buffer("char[]", buffer) as start:  # type: ignore[attr-defined]
+        while filled < size:
+            count = lib.SSL_read(ssl, start + filled, size - filled)
+            if count <= 0:
+                break
+            filled += count
+        else:
+            return filled, None
+    try:
+        connection._raise_ssl_error(ssl, count)  # type: ignore[attr-defined]
+    except SSL.Error as error:
+        return filled, error.with_traceback(None)
+    raise AssertionError("SSL_read ended without a reason")
