@@ -21,6 +21,9 @@ from ftpsd import tls
 
 _PIECE = 2**15
 
+#: RFC 5246 section 6.2.3; a longer one is for OpenSSL to refuse.
+_LONGEST_RECORD = 2**14 + 2048
+
 
 @implementer(ITransport)
 class ControlConnection(Protocol):
@@ -45,6 +48,7 @@ class ControlConnection(Protocol):
         self._reading = False
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._incoming = b""
 
     # --- TLS on and off --------------------------------------------------------------------------
 
@@ -96,40 +100,57 @@ class ControlConnection(Protocol):
         if self._tls is None:
             self._protocol.dataReceived(data)
             return
+        self._incoming = self._incoming + data if self._incoming else data
         self._reading = True
         try:
-            self._tls.bio_write(data)
-            if not self._handshaking or self._handshake(self._tls):
+            while self._tls is not None and not self._closing and (record := self._take_record()):
+                self._tls.bio_write(record)
                 self._read(self._tls)
-        except SSL.ZeroReturnError:
-            self._peer_closed()
         except SSL.Error as error:
             self._break(error)
         finally:
             self._reading = False
             self._flush()
+        if self._tls is None and self._incoming and not self._closing:
+            rest, self._incoming = self._incoming, b""
+            self.dataReceived(rest)
+
+    def _take_record(self) -> bytes:
+        """The next TLS record (RFC 8446 section 5.1); empty until the whole of it is there.
+
+        OpenSSL gets one at a time, so that what follows the last one is still plain text here (CCC,
+        REIN), and no call has to be made just to learn that there is no more.
+        """
+        incoming = self._incoming
+        if self._stopping and incoming and not 20 <= incoming[0] <= 24:
+            self._tls, self._stopping = None, False  # it goes on in plain text without a close_notify
+            return b""
+        if len(incoming) < 5:
+            return b""
+        end = 5 + int.from_bytes(incoming[3:5], "big")
+        if len(incoming) < end <= 5 + _LONGEST_RECORD:
+            return b""
+        record, self._incoming = incoming[:end], incoming[end:]
+        return record
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The socket is gone."""
         self._tls = None
         self._protocol.connectionLost(reason)
 
-    def _handshake(self, connection: SSL.Connection) -> bool:
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            return False
-        self._handshaking = False
-        self._secured()
-        return True
-
     def _read(self, connection: SSL.Connection) -> None:
-        while self._tls is connection and not self._closing:
-            try:
-                data = connection.recv(_PIECE)
-            except SSL.WantReadError:
-                return
-            self._protocol.dataReceived(data)
+        """Works on one record."""
+        try:
+            if self._handshaking:
+                connection.do_handshake()
+                self._handshaking = False
+                self._secured()
+            else:
+                self._protocol.dataReceived(connection.recv(_PIECE))
+        except SSL.WantReadError:
+            pass  # a record of TLS's own
+        except SSL.ZeroReturnError:
+            self._peer_closed()
 
     def _peer_closed(self) -> None:
         if self._stopping:

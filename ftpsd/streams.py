@@ -125,14 +125,19 @@ class PlainStream:
         self._socket.close()
 
 
-class TlsSender(PlainStream):
-    """PROT P, for downloads: OpenSSL writes to the socket itself."""
+class TlsStream(PlainStream):
+    """PROT P. The handshake is done in memory, so that nothing leaves before it was found good.
+
+    What a full handshake ends with is a ticket (TLS 1.3: behind it; TLS 1.2: in its last flight). Whoever
+    is refused for not having resumed must not get one: it would resume the next time.
+    """
 
     def __init__(self, connection: socket.socket, context: SSL.Context, check: Check) -> None:
         super().__init__(connection)
-        self._tls = SSL.Connection(context, connection)
+        self._tls = SSL.Connection(context, None)
         self._tls.set_accept_state()
         self._check = check
+        self._incoming = memoryview(bytearray(PIECE))
 
     def open(self) -> Steps:
         """The handshake."""
@@ -141,13 +146,46 @@ class TlsSender(PlainStream):
                 self._tls.do_handshake()
                 break
             except SSL.WantReadError:
-                yield READ
-            except SSL.WantWriteError:
-                yield WRITE
+                yield from self._push(self._outgoing())
+                yield from self._pull()
             except SSL.Error as error:
-                raise _no_handshake(error) from None
+                yield from self._push(self._outgoing())  # the alert
+                raise Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.") from None
+        last_flight = self._outgoing()
         self._check(self._tls)
+        yield from self._opened(last_flight)
         self.opened = True
+
+    def _opened(self, last_flight: bytes) -> Steps:
+        yield from self._push(last_flight)
+
+    def _pull(self) -> Steps:
+        count = yield from self._receive_raw(self._incoming)
+        if count:
+            self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
+        else:
+            self._tls.bio_shutdown()
+
+    def _outgoing(self) -> bytes:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._tls.bio_read(PIECE))
+        except SSL.Error:
+            return b"".join(pieces)
+
+    def _push(self, data: bytes) -> Steps:
+        moved = self.moved
+        yield from PlainStream.send(self, data)
+        self.moved = moved  # these bytes are TLS's own
+
+
+class TlsSender(TlsStream):
+    """For downloads: behind the handshake OpenSSL writes to the socket itself."""
+
+    def _opened(self, last_flight: bytes) -> Steps:
+        yield from self._push(last_flight)
+        tls.move_to_socket(self._tls, self._socket.fileno())
 
     def send(self, data: bytes | memoryview) -> Steps:
         """Sends all of it. A `send` that must wait has to be repeated with the same bytes."""
@@ -184,8 +222,8 @@ class TlsSender(PlainStream):
         yield from super().finish_sending()
 
 
-class TlsReceiver(PlainStream):
-    """PROT P, for uploads: TLS in memory, so that the session tickets of TLS 1.3 can be held back.
+class TlsReceiver(TlsStream):
+    """For uploads: TLS in memory, so that the session tickets of TLS 1.3 can be held back.
 
     OpenSSL sends tickets the moment the handshake ends. lftp, rclone and old curls never read them;
     when such a client closes, its kernel answers the unread bytes with a reset, and the tail of the
@@ -193,54 +231,16 @@ class TlsReceiver(PlainStream):
     """
 
     def __init__(self, connection: socket.socket, context: SSL.Context, check: Check, lenient: bool) -> None:
-        super().__init__(connection)
-        self._tls = SSL.Connection(context, None)
-        self._tls.set_accept_state()
-        self._check = check
+        super().__init__(connection, context, check)
         self._lenient = lenient
         self._ended = False
         self._tickets = b""
-        self._incoming = memoryview(bytearray(PIECE))
 
-    def open(self) -> Steps:
-        """The handshake, without the tickets behind it."""
-        while True:
-            try:
-                self._tls.do_handshake()
-                break
-            except SSL.WantReadError:
-                yield from self._push(self._outgoing())
-                yield from self._pull()
-            except SSL.Error as error:
-                yield from self._push(self._outgoing())  # the alert
-                raise _no_handshake(error) from None
-        last_flight = self._outgoing()
+    def _opened(self, last_flight: bytes) -> Steps:
         if self._tls.get_protocol_version_name() == "TLSv1.3":
             self._tickets = last_flight
         else:
             yield from self._push(last_flight)
-        self._check(self._tls)
-        self.opened = True
-
-    def _pull(self) -> Steps:
-        count = yield from self._receive_raw(self._incoming)
-        if count:
-            self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
-        else:
-            self._tls.bio_shutdown()
-
-    def _outgoing(self) -> bytes:
-        pieces = []
-        try:
-            while True:
-                pieces.append(self._tls.bio_read(PIECE))
-        except SSL.Error:
-            return b"".join(pieces)
-
-    def _push(self, data: bytes) -> Steps:
-        moved = self.moved
-        yield from PlainStream.send(self, data)
-        self.moved = moved  # these bytes are TLS's own
 
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
         """As much as has arrived and fits; 0 after the peer's close_notify."""
@@ -269,18 +269,11 @@ class TlsReceiver(PlainStream):
 
     def finish_receiving(self) -> Steps:
         """The tickets that were held back, and our close_notify. The peer need not read them."""
-        try:
-            self._tls.shutdown()
-        except SSL.Error:
-            pass  # the peer is gone; the file is whole
+        tls.close(self._tls)
         try:
             yield from self._push(self._tickets + self._outgoing())
         except Refusal:
             pass
-
-
-def _no_handshake(error: SSL.Error) -> Refusal:
-    return Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.")
 
 
 def _delivered(connection: socket.socket) -> Steps:

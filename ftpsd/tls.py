@@ -151,3 +151,17 @@ def decrypt(connection: SSL.Connection, buffer: memoryview) -> tuple[int, SSL.Er
     except SSL.Error as error:
         return filled, error.with_traceback(None)
     raise AssertionError("SSL_read ended without a reason")
+
+
+def move_to_socket(connection: SSL.Connection, descriptor: int) -> None:
+    """From memory to a socket, behind the handshake; what was in memory and not read is gone."""
+    SSL._lib.SSL_set_fd(connection._ssl, descriptor)  # type: ignore[attr-defined]
+    connection._into_ssl = connection._from_ssl = None  # freed by OpenSSL
+
+
+def close(connection: SSL.Connection) -> None:
+    """Makes a close_notify, if the connection is in a state for one."""
+    try:
+        connection.shutdown()
+    except SSL.Error:
+        pass

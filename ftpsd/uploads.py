@@ -70,19 +70,29 @@ class Upload:
             if unique:
                 name = _free_name(directory, name)
             part, fd = _take_part(directory, name)
+            if append and part != part_name(name) and not _exists(directory, name):
+                raise Refusal(450, "Another upload of that name is running. Try again later.")
             old = _set_start(directory, name, fd, offset, append)
             return cls(directory, name, part, fd, replace, umask, old)
         except BaseException:
             if fd >= 0:
+                if os.fstat(fd).st_size == 0:
+                    os.unlink(part, dir_fd=directory)
                 os.close(fd)
             os.close(directory)
             raise
 
     @staticmethod
     def kept(directory: int, name: str) -> int:
-        """How many bytes of an upload that was cut are kept."""
-        found = os.stat(part_name(name), dir_fd=directory, follow_symlinks=False)
-        return found.st_size
+        """How many bytes of an upload that was cut are kept. One that still runs has not been cut."""
+        fd = os.open(part_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(fd).st_size
+        except BlockingIOError:
+            raise FileNotFoundError(errno.ENOENT, "still being written") from None
+        finally:
+            os.close(fd)
 
     @staticmethod
     def forget(directory: int, name: str) -> bool:
@@ -250,11 +260,17 @@ def _copy(source: int, target: int, position: int, end: int) -> int:
     return copied
 
 
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _free_name(directory: int, wanted: str) -> str:
     for _ in range(100):
         name = f"{wanted}.{secrets.token_hex(4)}"
-        try:
-            os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
+        if not _exists(directory, name):
             return name
     raise FileExistsError(errno.EEXIST, "no free name")

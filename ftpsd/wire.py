@@ -324,7 +324,7 @@ def utime(argument: str) -> tuple[float, Name]:
 
 def split(argument: str) -> tuple[str, str]:
     """A word in capitals and the rest: `OPTS UTF8 ON`, `SITE CHMOD 644 a`."""
-    first, _, rest = argument.strip(" ").partition(" ") if argument.strip() else ("", "", "")
+    first, _, rest = argument.lstrip(" ").partition(" ") if argument.strip() else ("", "", "")
     if not first:
         raise Refusal(501, "This command needs an argument.")
     return first.upper(), rest
