@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+import time
 from collections.abc import Sequence
 
 import ftpsd
@@ -47,6 +48,8 @@ def _check(options: argparse.Namespace) -> int:
     except Faulty as faulty:
         print(faulty, file=sys.stderr)
         return 1
+    for warning in config.warnings(configuration, time.time()):
+        print(f"{options.config}: warning: {warning}", file=sys.stderr)
     print(f"{options.config}: good, {len(configuration.users.users)} users.")
     return 0
 

@@ -27,12 +27,16 @@ from ftpsd.settings import (
     UsersFile,
 )
 from ftpsd.tls import CIPHERS, ContextMaker, Identity
+from ftpsd.wire import timestamp
 from ftpsd.yamlfile import Document, Fault, Faulty, Key, did_you_mean, read
 
 T = TypeVar("T")
 
 #: Where the daemon and `ftpsd check` look when nothing is said.
 DEFAULT = "/etc/ftpsd/ftpsd.yaml"
+
+#: Days before its end at which a certificate is worth a warning.
+EXPIRES_SOON = 14
 
 
 class Wrong(ValueError):
@@ -273,6 +277,18 @@ def load(path: str | os.PathLike[str]) -> Configuration:
     return Configuration(settings, users, contexts, addresses)
 
 
+def warnings(configuration: Configuration, now: float) -> list[str]:
+    """What works and will not for long: a certificate that ends soon, or has ended. `now` is POSIX time."""
+    ends = configuration.contexts.identity.chain[0].get_notAfter()
+    if ends is None:
+        return []
+    days = int((timestamp(ends.decode().rstrip("Z")) - now) // 86_400)
+    path = configuration.settings.tls.certificate
+    if days < 0:
+        return [f"the certificate {path} has expired: clients that verify it refuse to connect"]
+    return [f"the certificate {path} ends in {days} days: renew it"] if days < EXPIRES_SOON else []
+
+
 def absolute(path: str) -> str:
     """The path as it must be remembered: twistd changes the directory when it goes to the background."""
     return os.path.abspath(path)
@@ -346,7 +362,7 @@ def _check_address(document: Document, settings: Settings) -> None:
     port = settings.active.source_port
     if port is not None and not 1 <= port <= 65535:
         document.fault(("active", "source_port"), f"{port} is not a port", "Write a number up to 65535, or null.")
-    for name in ("login", "idle", "data_connect", "stalled"):
+    for name in ("login", "idle", "data_connect", "stalled", "drain"):
         if getattr(settings.timeouts, name) < 1:
             document.fault(
                 ("timeouts", name),

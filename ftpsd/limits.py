@@ -1,36 +1,66 @@
-"""How many sessions there are, in all and per address."""
+"""Which sessions there are, and how many may be, in all and per address."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
 
+from ftpsd.replies import Reply
 from ftpsd.settings import Limits
 from ftpsd.wire import Address
 
 
-class SessionCounts:
-    """Counts of sessions. The limits are given with each question: they change on reload."""
+class Dismissable(Protocol):
+    """A session, as this file sees it."""
+
+    def dismiss(self, reply: Reply, at_once: bool) -> None: ...
+
+
+class Sessions:
+    """All sessions. The limits are given with each question: they change on reload."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self._all: set[Dismissable] = set()
         self._by_address: Counter[Address] = Counter()
+        self._when_empty: Callable[[], object] | None = None
+        #: Why no more sessions are let in; empty while they are.
+        self.closed = ""
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def refusal(self, limits: Limits, client: Address) -> str | None:
         """Why one more session of this client is too many; None if it is not."""
-        if self.total >= limits.sessions:
+        if self.closed:
+            return self.closed
+        if len(self._all) >= limits.sessions:
             return "Too many sessions. Try again later."
         if self._by_address.get(client, 0) >= limits.sessions_per_address:
             return "Too many sessions from your address. Try again later."
         return None
 
-    def enter(self, client: Address) -> None:
+    def enter(self, client: Address, session: Dismissable) -> None:
         """A session begins."""
-        self.total += 1
+        self._all.add(session)
         self._by_address[client] += 1
 
-    def leave(self, client: Address) -> None:
+    def leave(self, client: Address, session: Dismissable) -> None:
         """A session ends."""
-        self.total -= 1
+        self._all.discard(session)
         self._by_address[client] -= 1
         if not self._by_address[client]:
             del self._by_address[client]
+        if not self._all and self._when_empty is not None:
+            self._when_empty()
+
+    def dismiss(self, reply: Reply, at_once: bool = False) -> None:
+        """Ends all sessions with a reply: when their transfers are done, or at once."""
+        for session in list(self._all):
+            session.dismiss(reply, at_once)
+
+    def when_empty(self, call: Callable[[], object]) -> None:
+        """Calls back when the last session has ended, at once if there is none."""
+        self._when_empty = call
+        if not self._all:
+            call()

@@ -21,7 +21,7 @@ from ftpsd.commands import TABLE
 from ftpsd.control import ControlConnection
 from ftpsd.data import DataChannel
 from ftpsd.generation import Generation
-from ftpsd.limits import SessionCounts
+from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.session import Session
@@ -72,6 +72,7 @@ class FtpsProtocol(FTP):
         self._held: set[str] = set()
         self._idle: int | None = None
         self._greeted = False
+        self._dismissal: Reply | None = None
         self._running: Command | None = None  # the one that moves bytes now, or is about to
         self._turns: Turns[bytes] = Turns(self._begin)
         self._address = client
@@ -167,7 +168,7 @@ class FtpsProtocol(FTP):
         self._session.data.close(Reply(426, "The control connection was lost."))
         self._session.leave()
         self._log.note("disconnected", "disconnected")
-        self.factory.ended(self._address)
+        self.factory.ended(self._address, self)
 
     # --- commands --------------------------------------------------------------------------------
 
@@ -237,6 +238,9 @@ class FtpsProtocol(FTP):
         if self._client.gone:
             self._turns.end()
             return
+        if self._dismissal is not None:
+            self._end(self._dismissal)
+            return
         self._turns.done()
         if not self._turns.full:
             self.release(CROWDED)
@@ -282,6 +286,16 @@ class FtpsProtocol(FTP):
         if not self._held and not self._client.gone:
             self.resumeProducing()
 
+    def dismiss(self, reply: Reply, at_once: bool) -> None:
+        """Ends the session from our side: when its transfer is done, or at once."""
+        if self._client.gone:
+            return
+        if self._running is not None and not at_once:
+            self._dismissal = reply
+        else:
+            self._log.note("dismissed", f"{reply.code} {reply.text}")
+            self._end(reply)
+
     def _end(self, reply: Reply) -> None:
         self._client.say(reply)
         self._turns.end()
@@ -313,29 +327,29 @@ class FtpsFactory(FTPFactory):
         reactor: Any,
         generation: Generation,
         implicit: bool,
-        counts: SessionCounts,
+        sessions: Sessions,
         numbers: Iterator[int],
     ) -> None:
         super().__init__(generation.portal)
         self.generation = generation
         self._reactor = reactor
         self.implicit = implicit
-        self._counts = counts
+        self._sessions = sessions
         self._numbers = numbers
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """A session, or what says that there are too many."""
         client = wire.plain_address(addr.host)
         number = next(self._numbers)
-        refusal = self._counts.refusal(self.generation.settings.limits, client)
+        refusal = self._sessions.refusal(self.generation.settings.limits, client)
         if refusal is not None:
             SessionLog(number, str(client)).note("refused", refusal)
             return Overflow(Reply(421, refusal))
-        self._counts.enter(client)
         protocol = FtpsProtocol(self._reactor, number, client, self.generation, self.implicit)
         protocol.factory = self
+        self._sessions.enter(client, protocol)
         return ControlConnection(protocol, protocol.secured, protocol.broken)
 
-    def ended(self, client: Address) -> None:
+    def ended(self, client: Address, protocol: FtpsProtocol) -> None:
         """A session is over."""
-        self._counts.leave(client)
+        self._sessions.leave(client, protocol)

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python import usage
@@ -19,12 +20,14 @@ from twisted.python.failure import Failure
 from ftpsd import config
 from ftpsd.data import Surroundings
 from ftpsd.generation import Generation
-from ftpsd.limits import SessionCounts
+from ftpsd.limits import Sessions
 from ftpsd.log import log
 from ftpsd.ports import Announcer, PortPool
 from ftpsd.protocol import FtpsFactory
+from ftpsd.replies import Reply
 from ftpsd.session import Policy
 from ftpsd.settings import ListenSettings, PortRange, Settings
+from ftpsd.systemd import Supervisor, inherited_listener
 from ftpsd.users import PasswordChecker, Realm
 from ftpsd.workers import Workers
 from ftpsd.yamlfile import Fault, Faulty
@@ -63,7 +66,9 @@ class FtpsService(Service):
         self._verbose = verbose
         self._reactor = _reactor()
         self._workers = Workers(self._reactor)
-        self._counts = SessionCounts()
+        self._sessions = Sessions()
+        self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
+        self._activated = False
         self._numbers = itertools.count(1)
         self._pools: dict[PortRange, PortPool] = {}
         self._listeners: dict[tuple[str, int], Any] = {}
@@ -95,7 +100,13 @@ class FtpsService(Service):
         return self._workers.call(config.look_up, name)
 
     def _listen(self, settings: ListenSettings) -> Any:
-        factory = FtpsFactory(self._reactor, self._generation, settings.tls == "implicit", self._counts, self._numbers)
+        factory = FtpsFactory(
+            self._reactor, self._generation, settings.tls == "implicit", self._sessions, self._numbers
+        )
+        inherited = inherited_listener(settings.port)
+        if inherited is not None:
+            self._activated = True
+            return self._reactor.adoptStreamPort(*inherited, factory)
         address = settings.address
         if address == "::" and not _has_ipv6():
             address = "0.0.0.0"
@@ -127,16 +138,52 @@ class FtpsService(Service):
             host = port.getHost()
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
         self._announcer.warn_if_private()
+        self._warn()
+        self._supervisor.ready()
 
-    async def stopService(self) -> None:
-        """Stops listening and ends the threads; sessions end with the process."""
+    def _warn(self) -> None:
+        for warning in config.warnings(self._configuration, self._reactor.seconds()):
+            log.warn("{warning}", warning=warning)
+
+    def stopService(self) -> Deferred[None]:
+        """Drains: no new sessions, time for the transfers that run, then the end. A second signal ends at once."""
         super().stopService()
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        self._supervisor.stopping()
+        self._sessions.closed = "The server is going down. Try again later."
+        if self._activated:
+            for port in self._listeners.values():
+                port.stopReading()  # systemd holds the attempts for whoever comes next
+        self._sessions.dismiss(Reply(421, "The server is going down. Goodbye."))
+        await self._empty_within(self._configuration.settings.timeouts.drain)
+        self._sessions.dismiss(
+            Reply(421, "The server is going down, and the time for transfers is over."), at_once=True
+        )
+        await self._empty_within(1)
         if self._refresh is not None and self._refresh.running:
             self._refresh.stop()
         for port in self._listeners.values():
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         self._listeners.clear()
         self._workers.stop()
+        self._supervisor.stop()
+
+    async def _empty_within(self, seconds: int) -> None:
+        over: Deferred[None] = Deferred()
+
+        def end(*_: object) -> None:
+            if not over.called:
+                over.callback(None)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(end))
+        limit = self._reactor.callLater(seconds, end)
+        self._sessions.when_empty(end)
+        await over
+        if limit.active():
+            limit.cancel()
 
     def _start_refresh(self) -> None:
         if self._refresh is not None and self._refresh.running:
@@ -151,6 +198,7 @@ class FtpsService(Service):
 
     def reload(self) -> Any:
         """Reads everything again, off the reactor thread: a new generation, or the old one and a log."""
+        self._supervisor.reloading()
         reading = self._workers.call(config.load, self._path)
         return reading.addCallback(self._use).addErrback(self._stay)
 
@@ -165,7 +213,9 @@ class FtpsService(Service):
             port.factory.generation = self._generation
             port.factory.implicit = wanted[place].tls == "implicit"
         self._start_refresh()
+        self._supervisor.ready()
         log.info("reloaded: new sessions get the new configuration")
+        self._warn()
 
     def _open(self, wanted: Sequence[ListenSettings]) -> None:
         """Opens listeners, all or none."""
@@ -185,6 +235,7 @@ class FtpsService(Service):
         faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
         for fault in faults:
             log.error("not reloaded: {fault}", fault=str(fault))
+        self._supervisor.ready(f"not reloaded: {faults[0]}")
         log.error("the old configuration stays in use")
 
 

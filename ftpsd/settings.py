@@ -102,6 +102,7 @@ class Timeouts:
     idle: int = 300
     data_connect: int = 30
     stalled: int = 120
+    drain: int = 60
 
 
 @frozen

@@ -84,6 +84,7 @@ class Daemon:
                     "certificate": str(self.certificate),
                     "private_key": str(certificate / "key.pem"),
                 },
+                "timeouts": {"drain": 1},
                 "passive": {"ports": f"{self.passive[0]}-{self.passive[1]}"},
             },
             settings or {},

@@ -98,7 +98,7 @@ passive:
 active: {enabled: true, source_port: 20}
 foreign_data: false
 users: {file: users.yaml}
-timeouts: {login: 60, idle: 300, data_connect: 30, stalled: 120}
+timeouts: {login: 60, idle: 300, data_connect: 30, stalled: 120, drain: 60}
 limits: {sessions: 2000, sessions_per_address: 100, login_failures: 3}
 """
     )

@@ -1,0 +1,77 @@
+"""What systemd is told (sd_notify(3)), and the sockets that it hands over (sd_listen_fds(3)). Elsewhere: nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import LoopingCall
+
+#: The first descriptor that is handed over.
+_FIRST = 3
+
+
+class Supervisor:
+    """READY, RELOADING, STOPPING, a status line, and the watchdog's heartbeat."""
+
+    def __init__(self, clock: Any, sessions: Callable[[], int]) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        self._sessions = sessions
+        self._trouble = ""
+        self._told = ""
+        self._heartbeat = LoopingCall(self._beat)
+        self._heartbeat.clock = clock
+
+    def ready(self, trouble: str = "") -> None:
+        """The service is up, or back from reloading; `trouble` stands in its status until the next time."""
+        self._trouble = trouble
+        self._tell("READY=1", self._status())
+        if self._address and not self._heartbeat.running:
+            self._heartbeat.start(1, now=False)
+
+    def reloading(self) -> None:
+        """The configuration is being read again."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> None:
+        """No new sessions; the heartbeat goes on while transfers end."""
+        self._trouble = "ending; transfers that run are let go on"
+        self._tell("STOPPING=1", self._status())
+
+    def stop(self) -> None:
+        """No more heartbeats."""
+        if self._heartbeat.running:
+            self._heartbeat.stop()
+
+    def _status(self) -> str:
+        count = self._sessions()
+        self._told = f"{count} session{'' if count == 1 else 's'}"
+        return f"STATUS={self._trouble + ' - ' if self._trouble else ''}{self._told}"
+
+    def _beat(self) -> None:
+        before, status = self._told, self._status()
+        self._tell("WATCHDOG=1", *([status] if self._told != before else []))
+
+    def _tell(self, *lines: str) -> None:
+        if self._address:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                sender.settimeout(1)
+                try:
+                    sender.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+                except OSError:
+                    pass  # nobody listens: the watchdog will tell
+
+
+def inherited_listener(port: int) -> tuple[int, int] | None:
+    """Descriptor and address family of a listening socket on that port that systemd has handed over."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    for descriptor in range(_FIRST, _FIRST + int(os.environ.get("LISTEN_FDS", "0"))):
+        with socket.socket(fileno=os.dup(descriptor)) as probe:
+            if probe.family in (socket.AF_INET, socket.AF_INET6) and probe.getsockname()[1] == port:
+                os.set_blocking(descriptor, False)  # Twisted accepts until it would block
+                return descriptor, probe.family
+    return None
