@@ -1,0 +1,152 @@
+"""The daemon as a service: what systemd hears, sockets that it hands over, draining."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
+from tests.ftpclient import FtpClient, secured
+
+
+#: Newer releases of twistd end by the signal that told them to.
+ENDED = (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def notifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    """The socket that systemd would listen on; daemons that are started now know it."""
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(str(tmp_path / "notify"))
+    receiver.settimeout(PATIENCE)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    return receiver
+
+
+def hear(receiver: socket.socket, word: str) -> str:
+    """The next message with a word in it; others are passed over."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        message = receiver.recv(4096).decode()
+        if word in message:
+            return message
+    raise AssertionError(f"{word} was not told")
+
+
+def test_systemd_is_told(notifications: socket.socket, make_daemon: Callable[..., Daemon]) -> None:
+    """READY when every listener is bound, sessions in the status, RELOADING and back, STOPPING."""
+    daemon = make_daemon()
+    assert "STATUS=0 sessions" in hear(notifications, "READY=1")
+    with secured(daemon):
+        assert "WATCHDOG=1" in hear(notifications, "STATUS=1 session")
+        daemon.settings["banner"] = 3
+        daemon.write()
+        daemon.reload()
+        assert "MONOTONIC_USEC=" in hear(notifications, "RELOADING=1")
+        assert f"{daemon.config}:" in hear(notifications, "READY=1")
+        daemon.settings["banner"] = "good"
+        daemon.write()
+        daemon.reload()
+        assert "STATUS=1 session" in hear(notifications, "READY=1").split("\n")
+    daemon.stop()
+    hear(notifications, "STOPPING=1")
+
+
+def begun_upload(client: FtpClient, name: str) -> socket.socket:
+    """An upload that has begun and goes on."""
+    port = client.passive_port()
+    connection = client.connect_data(port)
+    client.expect(150, f"STOR {name}")
+    data = client.secure_data(connection)
+    data.sendall(b"begun, ")
+    return data
+
+
+def test_running_transfers_are_let_go_on(make_daemon: Callable[..., Daemon]) -> None:
+    """On SIGTERM idle sessions get 421, new ones too, and a transfer ends as it should, then 421."""
+    daemon = make_daemon({"timeouts": {"drain": 20}})
+    with secured(daemon) as idle, secured(daemon) as busy:
+        data = begun_upload(busy, "slow")
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert idle.reply().startswith("421 ")
+        late = FtpClient(daemon, greeting=False)
+        assert late.reply().startswith("421 ")
+        data.sendall(b"and ended")
+        data.unwrap().close()
+        assert busy.reply().startswith("226 ")
+        assert busy.reply().startswith("421 ")
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE) in ENDED
+    assert (daemon.home() / "slow").read_bytes() == b"begun, and ended"
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["time is over", "second signal"])
+def test_draining_has_an_end(make_daemon: Callable[..., Daemon], signals: int) -> None:
+    """When `timeouts.drain` is over, or with a second SIGTERM, what still runs is cut, and nothing of it shows."""
+    daemon = make_daemon({"timeouts": {"drain": 1 if signals == 1 else 600}})
+    with secured(daemon) as busy:
+        data = begun_upload(busy, "slow")
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait_for_log("SIGTERM")
+        if signals == 2:
+            time.sleep(0.5)  # the first has to be at work
+            os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.process is not None
+        assert daemon.process.wait(PATIENCE) in ENDED
+        assert busy.reply().startswith("421 ")
+        data.close()
+    assert not (daemon.home() / "slow").exists()
+
+
+def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
+    """With LISTEN_FDS the listeners come from systemd, in blocking mode as it may have them."""
+    daemon = make_daemon(start=False)
+    listener = socket.create_server(("127.0.0.1", daemon.port))
+    # What systemd does: the socket as descriptor 3, and the pid that it is meant for.
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
+    command = twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))[1:]
+    with daemon.log_file.open("wb") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", script, str(listener.fileno()), *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listener.fileno()],
+        )
+    daemon.wait_for_log("implicit TLS")
+    for _ in range(2):
+        with secured(daemon) as client:
+            client.expect(200, "NOOP")
+    os.kill(daemon.pid, signal.SIGTERM)
+    assert daemon.process.wait(PATIENCE) in ENDED
+    # The next daemon would serve this one, which nobody has refused.
+    waiting = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE)
+    accepted, _ = listener.accept()
+    accepted.close()
+    waiting.close()
+
+
+def test_a_certificate_that_ends_soon(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """`ftpsd check` warns of a certificate that ends within 14 days, and so does the daemon; both accept it."""
+    daemon = make_daemon(start=False)
+    subject = ["-subj", "/CN=x", "-days", "10", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"]
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subprocess.run([*made, *subject], check=True, capture_output=True, timeout=30)
+    daemon.settings["tls"].update(certificate=str(tmp_path / "c.pem"), private_key=str(tmp_path / "k.pem"))
+    daemon.write()
+    checked = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0
+    assert "c.pem ends in 9 days: renew it" in checked.stderr
+    daemon.start()
+    daemon.wait_for_log("ends in 9 days")
