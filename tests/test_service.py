@@ -16,7 +16,6 @@ import pytest
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 
-
 #: Newer releases of twistd end by the signal that told them to.
 ENDED = (0, -signal.SIGTERM)
 
