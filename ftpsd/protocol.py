@@ -261,6 +261,8 @@ class FtpsProtocol(FTP):
         self.setTimeout(seconds)
 
     def _forget_login(self) -> None:
+        if self._client.gone:
+            return
         self._log.user = "-"
         self._idle = None
         self.setTimeout(self._generation.settings.timeouts.login)

@@ -208,6 +208,7 @@ class Session:
         account, self.account = self.account, None
         self.data.reset()
         if account is not None:
+            self.control.forget_login()
             account.logout()
 
     def place(self, name: str, permission: str | None) -> VirtualPath:

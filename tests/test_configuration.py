@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -383,7 +384,41 @@ def test_a_busy_port_is_told(shared: Daemon, make_daemon: Callable[..., Daemon])
     assert str(shared.port) in ended.stderr
 
 
-def test_a_failing_checker_leaves_the_session_alive(make_daemon: Callable[..., Daemon]) -> None:
+BACKEND = """
+import os, sys
+from ftpsd import users
+working = users.PasswordChecker.requestAvatarId
+def requestAvatarId(self, credentials):
+    if os.path.exists(sys.argv[-1] + ".down"):
+        raise ConnectionError("the backend is down")
+    return working(self, credentials)
+users.PasswordChecker.requestAvatarId = requestAvatarId
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+def test_a_checker_that_fails_can_be_asked_again(make_daemon: Callable[..., Daemon]) -> None:
+    """While the checker's backend is down a login is 451, and afterwards the same session can log in."""
+    daemon = make_daemon(start=False)
+    down = Path(f"{daemon.config}.down")
+    command = [sys.executable, "-c", BACKEND, *twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))[3:]]
+    with daemon.log_file.open("wb") as log:
+        daemon.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    daemon.wait_for_log("implicit TLS")
+    client = FtpClient(daemon)
+    client.start_tls()
+    down.touch()
+    for _ in range(5):  # it is no wrong password, and not counted as one
+        client.expect(331, "USER alice")
+        client.expect(451, "PASS secret")
+    down.unlink()
+    client.expect(230, "PASS secret")
+    assert "the backend is down" in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_a_home_that_vanished(make_daemon: Callable[..., Daemon]) -> None:
     """A home that vanished is 550 for its user, and the next login is not harmed."""
     daemon = make_daemon()
     shutil.rmtree(daemon.home("bob"))

@@ -53,7 +53,6 @@ def account(session: Session, _: str) -> Reply:
 def reinitialize(session: Session, _: None) -> Reply:
     """Back to the state after connecting; an explicit TLS layer is taken off (RFC 4217 section 13)."""
     session.reinitialize()
-    session.control.forget_login()
     if session.control.encrypted and not session.control.implicit:
         session.control.then(session.control.stop_tls)
     return Reply(220, "Ready for a new user.")
