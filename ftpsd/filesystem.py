@@ -1,8 +1,4 @@
-"""The disk under one root. The only way from a VirtualPath to the disk is here, and it cannot leave the root.
-
-A path is walked component by component with directory descriptors (openat, O_NOFOLLOW), so a
-directory that becomes a symbolic link between two steps is noticed and not followed. Links are
-followed by reading them and walking on, as long as they stay below the root.
+"""What a user does with files and directories, below one root (see `jail.py`).
 
 Everything here blocks, and runs in worker threads: `OffThread` is what a session is given.
 """
@@ -16,24 +12,20 @@ import shutil
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import partial
 from itertools import islice
 from typing import Any
 
+from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource, FileSource
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
-from ftpsd.session import VERBS
 from ftpsd.uploads import PRIVATE, Upload
 from ftpsd.wire import ListRequest
 from ftpsd.workers import Workers
-
-#: So many links may be followed in one path, as in Linux.
-_MOST_LINKS = 40
 
 #: A directory of at most so many entries is listed in the order of its names; a larger one as the
 #: disk has it, so that no listing is ever held in memory.
@@ -48,136 +40,26 @@ Batch = tuple[str, list[Entry]]
 #: What following a broken link gives.
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
-_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a path ends: an open directory, the name in it, and the same as parts below the root."""
-
-    directory: int
-    name: str
-    parts: tuple[str, ...]
-
-    def stat(self) -> os.stat_result:
-        """What is there; a symbolic link is itself."""
-        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
-
-    def open(self, flags: int) -> int:
-        """Opens what is there, if it is no symbolic link."""
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        return os.open(self.name, flags, dir_fd=self.directory)
-
-
-class Root:
+class Root(Jail):
     """One user's tree: what `session.Files` promises, as calls that block."""
 
     def __init__(self, home: str, rights: Rights, umask: int = 0o022) -> None:
-        self._home = os.path.realpath(home)
-        self._rights = rights
+        super().__init__(home, rights)
         self._umask = umask
-
-    # --- the walk ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def _place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
-        """The place of a path, with all links on the way resolved; with `follow`, a last one too.
-
-        The permission must hold at the place, not only at the path that led there through links.
-        """
-        directory, name, parts = self._walk(path.parts, follow)
-        try:
-            if permission is not None:
-                self._require(permission, parts)
-            yield Place(directory, name, parts)
-        finally:
-            os.close(directory)
-
-    def _require(self, permission: str, parts: tuple[str, ...]) -> None:
-        if permission not in self._rights.at(parts):
-            path = VirtualPath(parts)
-            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
-
-    def _walk(self, parts: tuple[str, ...], follow: bool) -> tuple[int, str, tuple[str, ...]]:
-        if any(part.startswith(PRIVATE) for part in parts):
-            raise FileNotFoundError(errno.ENOENT, "private")
-        todo, done, links = list(parts), list[str](), 0
-        directory = self._open_home()
-        try:
-            while todo:
-                part = todo[0]
-                if part == "..":
-                    todo = self._above(done) + todo[1:]
-                    done, directory = [], self._reopen(directory)
-                    continue
-                last = len(todo) == 1
-                target = self._link(directory, part) if not last or follow else None
-                if target is not None:
-                    links += 1
-                    if links > _MOST_LINKS:
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                    inside = self._inside(target)
-                    if inside is not None:
-                        done, directory = [], self._reopen(directory)
-                        target = inside
-                    todo = [each for each in target.split("/") if each not in ("", ".")] + todo[1:]
-                    continue
-                if last:
-                    return directory, part, (*done, part)
-                deeper = os.open(part, _STEP, dir_fd=directory)
-                os.close(directory)
-                directory = deeper
-                done.append(todo.pop(0))
-            return directory, ".", tuple(done)
-        except BaseException:
-            os.close(directory)
-            raise
-
-    def _open_home(self) -> int:
-        return os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def _reopen(self, directory: int) -> int:
-        os.dup2(fresh := self._open_home(), directory, inheritable=False)
-        os.close(fresh)
-        return directory
-
-    @staticmethod
-    def _link(directory: int, name: str) -> str | None:
-        try:
-            return os.readlink(name, dir_fd=directory)
-        except OSError as error:
-            # EINVAL: there, and no link. ENOENT, ENOTDIR and others come up again at the next step.
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return None
-            raise
-
-    @staticmethod
-    def _above(done: list[str]) -> list[str]:
-        if not done:
-            raise _outside()
-        return done[:-1]
-
-    def _inside(self, target: str) -> str | None:
-        """An absolute target as one relative to the root; None for a target that is relative already."""
-        if not target.startswith("/"):
-            return None
-        if target != self._home and not target.startswith(self._home.rstrip("/") + "/"):
-            raise _outside()
-        return target[len(self._home) :]
 
     # --- what is there -----------------------------------------------------------------------------
 
     def entry(self, path: VirtualPath) -> Entry:
         """What is known of a path; a link that leads out or nowhere is told as the link."""
         try:
-            with self._place(path, None) as place:
+            with self.place(path, None) as place:
                 self._require_any(place)
                 return _entry(path.name, place.stat())
         except (OSError, Refusal) as error:
             if isinstance(error, OSError) and error.errno not in _LEADS_NOWHERE:
                 raise
-            with self._place(path, None, follow=False) as place:
+            with self.place(path, None, follow=False) as place:
                 found = place.stat()
                 if not stat.S_ISLNK(found.st_mode):
                     raise
@@ -189,19 +71,19 @@ class Root:
 
     def enter(self, path: VirtualPath) -> None:
         """Whether it is a directory that the user may be in."""
-        with self._place(path, None) as place:
+        with self.place(path, None) as place:
             self._require_any(place)
             os.close(place.open(os.O_RDONLY | os.O_DIRECTORY))
 
     def size(self, path: VirtualPath) -> int:
         """The size of a file; of an upload that was cut, where there is no file yet."""
         try:
-            with self._place(path, None) as place:
+            with self.place(path, None) as place:
                 if not self._rights.at(place.parts) & {"list", "download"}:
-                    self._require("list", place.parts)
+                    self.require("list", place.parts)
                 found = place.stat()
         except FileNotFoundError:
-            with self._place(path, "upload") as place:
+            with self.place(path, "upload") as place:
                 return Upload.kept(place.directory, place.name)
         if not stat.S_ISREG(found.st_mode):
             raise Refusal(550, "That is not a plain file.")
@@ -209,7 +91,7 @@ class Root:
 
     def free(self, path: VirtualPath) -> int:
         """The room on the disk that holds a path, in bytes."""
-        with self._place(path, None) as place:
+        with self.place(path, None) as place:
             descriptor = place.open(os.O_PATH)
             try:
                 found = os.fstatvfs(descriptor)
@@ -274,7 +156,7 @@ class Root:
             waiting.extend(reversed(below))
 
     def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
-        with self._place(path, "list") as place:
+        with self.place(path, "list") as place:
             descriptor, parts = place.open(os.O_RDONLY | os.O_DIRECTORY), place.parts
         try:
             if request.all:
@@ -311,7 +193,7 @@ class Root:
     def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:
             target = os.readlink(path.name, dir_fd=directory)
-            with self._place(path, None) as place:
+            with self.place(path, None) as place:
                 found = place.stat()
         except (OSError, Refusal):
             return _entry(path.name, info)
@@ -321,7 +203,7 @@ class Root:
 
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> FileSource:
         """Opens a file for reading from an offset on."""
-        with self._place(path, "download") as place:
+        with self.place(path, "download") as place:
             descriptor = place.open(os.O_RDONLY)
         try:
             found = os.fstat(descriptor)
@@ -338,12 +220,12 @@ class Root:
         """Opens an upload: nothing of it shows before it is published."""
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
-        with self._place(path, None) as place:
+        with self.place(path, None) as place:
             exists = self._exists(place)
             if exists and not unique:
-                self._require("append" if append else "overwrite", place.parts)
+                self.require("append" if append else "overwrite", place.parts)
             else:
-                self._require("upload", place.parts)
+                self.require("upload", place.parts)
             directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
             replace = "overwrite" in self._rights.at(place.parts) or append
             return Upload.begin(directory, place.name, offset, append, unique, replace and not unique, self._umask)
@@ -364,7 +246,7 @@ class Root:
         """A new, empty directory."""
         if not path.parts:
             raise FileExistsError(errno.EEXIST, "root")
-        with self._place(path, "mkdir", follow=False) as place:
+        with self.place(path, "mkdir", follow=False) as place:
             os.mkdir(place.name, 0o777 & ~self._umask, dir_fd=place.directory)
 
     def remove_directory(self, path: VirtualPath) -> None:
@@ -411,12 +293,12 @@ class Root:
     def _changeable(self, path: VirtualPath, permission: str) -> Iterator[Place]:
         if not path.parts:
             raise Refusal(550, "The root directory stays as it is.")
-        with self._place(path, permission, follow=False) as place:
+        with self.place(path, permission, follow=False) as place:
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> None:
         """The time of modification; that of access stays."""
-        with self._place(path, "times") as place:
+        with self.place(path, "times") as place:
             accessed = place.stat().st_atime_ns
             os.utime(
                 place.name,
@@ -427,7 +309,7 @@ class Root:
 
     def set_mode(self, path: VirtualPath, mode: int) -> None:
         """The permission bits."""
-        with self._place(path, "chmod") as place:
+        with self.place(path, "chmod") as place:
             descriptor = place.open(os.O_RDONLY)
             try:
                 os.fchmod(descriptor, mode)
@@ -441,10 +323,6 @@ def _lexists(place: Place) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _outside() -> Refusal:
-    return Refusal(550, "That leads out of your directory.")
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:

@@ -20,6 +20,11 @@ from ftpsd.wire import Address, plain_address
 
 log = Logger(namespace="ftpsd")
 
+_PRIVATE = [
+    ipaddress.ip_network(each)
+    for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+]
+
 
 class PortPool:
     """The configured range. A port is taken while it listens, and free again the moment it is closed."""
@@ -147,7 +152,7 @@ class Announcer:
         """Says at start that only clients in private networks can reach what PASV will announce."""
         told = self._settings.address
         address = self._known.get(told, told) if told is not None else None
-        if address is not None and ipaddress.IPv4Address(address).is_private:
+        if address is not None and is_private(ipaddress.IPv4Address(address)):
             log.warn(
                 "passive.address is the private address {address}: clients elsewhere cannot connect to it",
                 address=address,
@@ -184,7 +189,7 @@ class Announcer:
         else:
             known = self._known.get(told)
             address = ipaddress.IPv4Address(known) if known else reached
-        if address.is_private and not client.is_private and str(address) not in self._warned:
+        if is_private(address) and not is_private(client) and str(address) not in self._warned:
             self._warned.add(str(address))
             log.warn(
                 "PASV announces the private address {address} to {client}, which is not in a private "
@@ -205,6 +210,11 @@ def host_names(settings: PassiveSettings) -> list[str]:
     """What PASV announces by name, and not as an address."""
     told = [settings.address, *(network.address for network in settings.networks)]
     return [name for name in told if name is not None and not is_literal(name)]
+
+
+def is_private(address: Address) -> bool:
+    """Whether an address means something within one network only (RFC 1918, 3927, 6598), or one machine."""
+    return address.is_loopback or address.is_link_local or any(address in network for network in _PRIVATE)
 
 
 def is_literal(name: str) -> bool:

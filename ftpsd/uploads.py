@@ -188,8 +188,8 @@ class Upload:
 
     def _keep(self, fd: int) -> None:
         usual = part_name(self.name)
-        # A copy that was not finished is no beginning of anything.
-        if self._worthless or os.fstat(fd).st_size == 0 or self._position < self._old_size:
+        # What began with a copy of the old file can be begun again: the old file is there.
+        if self._worthless or os.fstat(fd).st_size == 0 or self._old >= 0:
             os.unlink(self._part, dir_fd=self._directory)
         elif self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
@@ -223,6 +223,13 @@ def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) ->
     old = _open_old(directory, name)
     try:
         size = os.fstat(old).st_size if old >= 0 else 0
+        if old >= 0 and kept and (append or offset > kept):
+            # SIZE tells the old file's size: a client that goes on from there (curl -C -, lftp put -c) would
+            # put the tail of the new file behind the old one.
+            raise Refusal(
+                550,
+                f"An upload of that name was cut at {kept} bytes: go on with REST {kept} and STOR, or begin anew.",
+            )
         if append:
             offset = size if old >= 0 else kept
         if offset <= kept and not (append and old >= 0):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ftpsd.demo import make_certificate
-from tests.daemon import Daemon
+from tests.daemon import Daemon, merge
 
 #: What lets plain text through, for tests of what is the same with and without TLS.
 PLAIN = {"tls": {"require": {"login": False, "data": False}}}
@@ -35,6 +35,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 def plain(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
     """A daemon that lets plain text through."""
     daemon = Daemon(tmp_path_factory.mktemp("plain"), certificate, PLAIN).start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with short deadlines that lets plain text through. No test asserts on the time."""
+    timeouts = {"timeouts": {"login": 2, "idle": 60, "data_connect": 1, "stalled": 1}}
+    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, merge(PLAIN, timeouts)).start()
     yield daemon
     daemon.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import struct
@@ -11,11 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, read_all, secured
 
-#: Short deadlines, for tests that wait for them; none is asserted on.
-IMPATIENT = {"timeouts": {"login": 2, "idle": 60, "data_connect": 1, "stalled": 1}}
+MIB = 1024 * 1024
+BYTES = random.Random(3).randbytes(3 * MIB)
+
+Login = Callable[[Daemon], FtpClient]
 
 
 @contextmanager
@@ -141,3 +146,7 @@ def snapshot(directory: Path) -> dict[str, Any]:
         )
         for path in [directory, *directory.rglob("*")]
     }
+
+
+#: For tests of what is the same in plain text and under TLS.
+BOTH = pytest.mark.parametrize("login", [plain_login, secured], ids=["plain", "TLS"])

@@ -5,32 +5,19 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import (
-    IMPATIENT,
     ends,
     established,
     reset,
     wait_until,
     withstands,
 )
-
-MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with short deadlines."""
-    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, IMPATIENT).start()
-    yield daemon
-    daemon.stop()
-
 
 # --- what is said in plain text -------------------------------------------------------------------
 

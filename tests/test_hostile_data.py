@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, read_all, secured, tls_context
 from tests.hostile import (
-    IMPATIENT,
+    BOTH,
+    BYTES,
+    MIB,
+    Login,
     cut,
     frees_everything,
     listening,
@@ -26,22 +27,6 @@ from tests.hostile import (
     wait_until,
     withstands,
 )
-
-MIB = 1024 * 1024
-BYTES = random.Random(3).randbytes(3 * MIB)
-
-Login = Callable[[Daemon], FtpClient]
-BOTH = pytest.mark.parametrize("login", [plain_login, secured], ids=["plain", "TLS"])
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with short deadlines that lets plain text through."""
-    settings = merge(PLAIN, IMPATIENT)
-    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, settings).start()
-    yield daemon
-    daemon.stop()
-
 
 # --- whose data connection it is ---------------------------------------------------------------------
 

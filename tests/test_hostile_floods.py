@@ -7,15 +7,14 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import (
-    IMPATIENT,
+    MIB,
     ends,
     established,
     frees_everything,
@@ -24,17 +23,6 @@ from tests.hostile import (
     wait_until,
     withstands,
 )
-
-MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with short deadlines."""
-    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, IMPATIENT).start()
-    yield daemon
-    daemon.stop()
-
 
 # --- floods ----------------------------------------------------------------------------------------
 
@@ -239,7 +227,7 @@ def test_commands_do_not_put_off_the_login_timeout(impatient: Daemon) -> None:
 
 def test_deaf_sessions_are_cut_off(make_daemon: Callable[..., Daemon]) -> None:
     """A client that reads nothing, not even the last words, is cut off in the end."""
-    daemon = make_daemon(IMPATIENT)
+    daemon = make_daemon({"timeouts": {"login": 2}})
     with withstands(daemon):
         client = FtpClient(daemon)
         pour(client.socket, b"HELP\r\n" * 10_000, 4 * MIB)

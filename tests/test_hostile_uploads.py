@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import (
-    IMPATIENT,
+    BOTH,
+    BYTES,
+    MIB,
+    Login,
     cut,
     frees_everything,
     open_transfer,
@@ -24,22 +24,6 @@ from tests.hostile import (
     wait_until,
     withstands,
 )
-
-MIB = 1024 * 1024
-BYTES = random.Random(3).randbytes(3 * MIB)
-
-Login = Callable[[Daemon], FtpClient]
-BOTH = pytest.mark.parametrize("login", [plain_login, secured], ids=["plain", "TLS"])
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with short deadlines that lets plain text through."""
-    settings = merge(PLAIN, IMPATIENT)
-    daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, settings).start()
-    yield daemon
-    daemon.stop()
-
 
 # --- uploads that are cut ----------------------------------------------------------------------------
 
@@ -211,3 +195,38 @@ def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]
         assert client.reply().startswith("226")
     assert not (daemon.home() / "rst").exists()
     assert not (daemon.home() / "abor").exists()
+
+
+def test_a_cut_replacement_is_never_mixed_with_the_old_file(shared: Daemon) -> None:
+    """After an upload over an old file was cut, going on as if the old file were its beginning is refused."""
+    home = shared.home()
+    (home / "kept").write_bytes(b"old" * 10)
+    with withstands(shared), secured(shared) as client:
+        data = open_transfer(client, "STOR kept")
+        data.sendall(b"new, ")
+        reset(data)
+        assert client.reply().startswith("426 ")
+        client.expect(213, "SIZE kept")
+        for line in ("APPE kept", "REST 30"):
+            client.passive_port()
+            reply = client.command(line)
+            if reply.startswith("350"):
+                reply = client.command("STOR kept")
+            assert reply.startswith("550 ")
+            assert "cut at 5 bytes" in reply
+        client.expect(350, "REST 5")
+        assert client.upload("STOR kept", b"and whole").startswith("226 ")
+    assert (home / "kept").read_bytes() == b"new, and whole"
+
+
+def test_a_cut_append_leaves_nothing(shared: Daemon) -> None:
+    """An APPE that is cut leaves the file as it was, and the next one appends to that."""
+    home = shared.home()
+    (home / "log").write_bytes(b"one\n")
+    with withstands(shared), secured(shared) as client:
+        data = open_transfer(client, "APPE log")
+        data.sendall(b"tw")
+        reset(data)
+        assert client.reply().startswith("426 ")
+        assert client.upload("APPE log", b"two\n").startswith("226 ")
+    assert (home / "log").read_bytes() == b"one\ntwo\n"
