@@ -222,4 +222,4 @@ def _load_user(document: Document, name: str, defaults: dict[str, Any], values: 
         document.fault(key, "is no name for a user", "Write a name without /.")
     elif not home.is_dir():
         document.fault((*key, "home"), f"{home} is not a directory", f"Create it: install -d {home}")
-    return attrs.evolve(user, home=str(home))
+    return attrs.evolve(user, home=os.path.realpath(home))

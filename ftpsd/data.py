@@ -91,7 +91,8 @@ class Dialer:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gives up on the socket."""
-        self._end(errno.ECONNABORTED)
+        problem = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._end(problem or errno.ECONNABORTED)
 
     def logPrefix(self) -> str:
         """For the reactor's log."""

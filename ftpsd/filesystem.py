@@ -44,7 +44,7 @@ _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 class Root(Jail):
     """One user's tree: what `session.Files` promises, as calls that block."""
 
-    def __init__(self, home: str, rights: Rights, umask: int = 0o022) -> None:
+    def __init__(self, home: str, rights: Rights, umask: int) -> None:
         super().__init__(home, rights)
         self._umask = umask
 

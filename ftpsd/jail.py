@@ -48,7 +48,7 @@ class Jail:
     """The tree below one root, and what one user may do in it. Everything blocks."""
 
     def __init__(self, home: str, rights: Rights) -> None:
-        self._home = os.path.realpath(home)
+        self._home = home
         self._rights = rights
 
     @contextmanager

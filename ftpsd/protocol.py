@@ -237,6 +237,7 @@ class FtpsProtocol(FTP):
         self._client.take_steps()
         if self._client.gone:
             self._turns.end()
+            self.setTimeout(LAST_WORDS)
             return
         if self._dismissal is not None:
             self._end(self._dismissal)

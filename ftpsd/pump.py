@@ -222,11 +222,11 @@ class Transfer:
             result = end.value
         except BaseException as error:
             result = self._failed(error)
-        try:
-            for each in self._owned:
+        for each in self._owned:
+            try:
                 each.close()
-        except BaseException as error:
-            result = self._failed(error)
+            except BaseException as error:
+                result = self._failed(error)
         self._workers.answer(self._finish, result)
 
     def _failed(self, error: BaseException) -> Failure:

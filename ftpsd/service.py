@@ -28,7 +28,7 @@ from ftpsd.replies import Reply
 from ftpsd.session import Policy
 from ftpsd.settings import ListenSettings, PortRange, Settings
 from ftpsd.systemd import Supervisor, inherited_listener
-from ftpsd.users import PasswordChecker, Realm
+from ftpsd.users import PasswordChecker, Realm, process_umask
 from ftpsd.workers import Workers
 from ftpsd.yamlfile import Fault, Faulty
 
@@ -130,6 +130,7 @@ class FtpsService(Service):
             self.privilegedStartService()
         super().startService()
         sys.setswitchinterval(SWITCH_INTERVAL)
+        process_umask()
         self._workers.start()
         self._start_refresh()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
@@ -198,11 +199,15 @@ class FtpsService(Service):
 
     def reload(self) -> Any:
         """Reads everything again, off the reactor thread: a new generation, or the old one and a log."""
+        if self._sessions.closed:
+            return None  # the daemon ends
         self._supervisor.reloading()
         reading = self._workers.call(config.load, self._path)
         return reading.addCallback(self._use).addErrback(self._stay)
 
     def _use(self, configuration: config.Configuration) -> None:
+        if self._sessions.closed:
+            return
         wanted = {(each.address, each.port): each for each in configuration.settings.listen}
         self._open([each for place, each in wanted.items() if place not in self._listeners])
         self._configuration = configuration

@@ -202,6 +202,7 @@ class Session:
         for name in Session.__slots__:
             if name != "failures":
                 setattr(self, name, getattr(fresh, name))
+        self.protection = "P" if self.control.implicit else "C"
 
     def leave(self) -> None:
         """The user goes: the avatar's logout is called, once."""

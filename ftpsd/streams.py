@@ -139,6 +139,16 @@ class TlsStream(PlainStream):
         self._check = check
         self._incoming = memoryview(bytearray(PIECE))
 
+    def close(self) -> None:
+        """Any number of times.
+
+        OpenSSL forgets a session whose connection ends without close_notify, and a client of TLS 1.2 that
+        resumes by session ID would be refused from then on. One that was not accepted is to be forgotten.
+        """
+        if self.opened:
+            self._tls.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+        super().close()
+
     def open(self) -> Steps:
         """The handshake."""
         while True:
@@ -295,6 +305,8 @@ def _delivered(connection: socket.socket) -> Steps:
             pause = min(pause * 2, 0.05)
         except OSError as error:
             raise _cut(error) from None
+        if problem := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # a reset behind the FIN
+            raise _cut(OSError(problem, os.strerror(problem)))
         before, waiting = waiting, _unacknowledged(connection)
         if waiting < before:
             yield None  # progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ class Supervisor:
     """READY, RELOADING, STOPPING, a status line, and the watchdog's heartbeat."""
 
     def __init__(self, clock: Any, sessions: Callable[[], int]) -> None:
-        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        self._address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
         self._sessions = sessions
         self._trouble = ""
         self._told = ""

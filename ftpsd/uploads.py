@@ -46,6 +46,7 @@ class Upload:
         self._position = os.lseek(fd, 0, os.SEEK_END)
         self._old, self._old_size = old
         self._worthless = False
+        self._lock: tuple[str, int] | None = None
 
     # --- beginning ---------------------------------------------------------------------------------
 
@@ -65,22 +66,38 @@ class Upload:
         `offset` is the restart offset. `append` goes on where the file or the part that was left
         ends. With `unique` the name is only a beginning.
         """
-        part, fd = "", -1
+        part, fd, old = "", -1, (-1, 0)
         try:
             if unique:
                 name = _free_name(directory, name)
             part, fd = _take_part(directory, name)
-            if append and part != part_name(name) and not _exists(directory, name):
+            if append and part != part_name(name):  # both would start from the same end
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
             old = _set_start(directory, name, fd, offset, append)
-            return cls(directory, name, part, fd, replace, umask, old)
+            upload = cls(directory, name, part, fd, replace, umask, old)
+            if old[0] >= 0:
+                upload._start_copy()
+            return upload
         except BaseException:
+            if old[0] >= 0:
+                os.close(old[0])
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
                     os.unlink(part, dir_fd=directory)
                 os.close(fd)
             os.close(directory)
             raise
+
+    def _start_copy(self) -> None:
+        """A copy of the old file gets a name of its own, and the usual part, empty, is its lock.
+
+        Were the daemon killed, what is left of a copy must not look like the beginning of a new file.
+        """
+        name = f"{self._part}-{secrets.token_hex(8)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=self._directory)
+        self._lock = self._part, self._fd
+        self._part, self._fd = name, fd
 
     @staticmethod
     def kept(directory: int, name: str) -> int:
@@ -99,17 +116,9 @@ class Upload:
         """Removes the part that was left of a file, if nobody writes to it; whether there was one."""
         part = part_name(name)
         try:
-            fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            return _unlink_unused(directory, part)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(part, dir_fd=directory)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
-        return True
 
     @staticmethod
     def sweep(directory: int, name: str) -> None:
@@ -122,7 +131,7 @@ class Upload:
             names = os.listdir(fd)
             if all(each.startswith(PRIVATE) for each in names):
                 for each in names:
-                    os.unlink(each, dir_fd=fd)
+                    _unlink_unused(fd, each)
         finally:
             os.close(fd)
 
@@ -182,7 +191,10 @@ class Upload:
             if self._part:
                 self._keep(fd)
         finally:
-            for each in (fd, self._directory, self._old):
+            lock, held = self._lock or ("", -1)
+            if lock:
+                os.unlink(lock, dir_fd=self._directory)
+            for each in (fd, held, self._directory, self._old):
                 if each >= 0:
                     os.close(each)
 
@@ -200,6 +212,19 @@ class Upload:
             os.unlink(self._part, dir_fd=self._directory)
 
 
+def _unlink_unused(directory: int, part: str) -> bool:
+    """Removes a part, if nobody writes to it; whether it did."""
+    fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(part, dir_fd=directory)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def _take_part(directory: int, name: str) -> tuple[str, int]:
     """The part of a file, locked; one with a name of its own while another upload has that."""
     usual = part_name(name)
@@ -212,8 +237,12 @@ def _take_part(directory: int, name: str) -> tuple[str, int]:
             if os.fstat(fd).st_ino == os.stat(part, dir_fd=directory, follow_symlinks=False).st_ino:
                 return part, fd
         except (BlockingIOError, FileNotFoundError):
-            pass
-        os.close(fd)
+            os.close(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        else:
+            os.close(fd)
     raise Refusal(450, "The file is busy. Try again later.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -21,6 +22,14 @@ from ftpsd.settings import UserSettings
 from ftpsd.workers import Workers
 
 
+@cache
+def process_umask() -> int:
+    """What twistd, systemd or the shell have set for new files. Asked once, before there are threads."""
+    umask = os.umask(0o077)  # the one way to ask is to set
+    os.umask(umask)
+    return umask
+
+
 class IHome(Interface):
     """An avatar: one user's view of the disk, and what it may be used for."""
 
@@ -35,7 +44,7 @@ class Home:
 
     def __init__(self, workers: Workers, user: UserSettings) -> None:
         self.rights: Rights = user.rights
-        self.files: Any = OffThread(workers, Root(user.home or "", self.rights))
+        self.files: Any = OffThread(workers, Root(user.home or "", self.rights, process_umask()))
         self.data_session = user.tls.data_session
 
 

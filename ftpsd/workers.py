@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -46,8 +47,9 @@ class Workers:
         """Lets each thread finish the job it has; they are daemons, so a stuck disk keeps nobody."""
         for _ in self._threads:
             self._jobs.put(None)
+        deadline = time.monotonic() + 2
         for thread in self._threads:
-            thread.join(timeout=1)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
         self._threads.clear()
 
     @property

@@ -204,6 +204,7 @@ def test_a_cut_replacement_is_never_mixed_with_the_old_file(shared: Daemon) -> N
     with withstands(shared), secured(shared) as client:
         data = open_transfer(client, "STOR kept")
         data.sendall(b"new, ")
+        wait_until(lambda: " 5 bytes " in client.command("STAT"), "it has arrived")  # a reset drops what has not
         reset(data)
         assert client.reply().startswith("426 ")
         client.expect(213, "SIZE kept")
@@ -230,3 +231,32 @@ def test_a_cut_append_leaves_nothing(shared: Daemon) -> None:
         assert client.reply().startswith("426 ")
         assert client.upload("APPE log", b"two\n").startswith("226 ")
     assert (home / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_two_appends_at_once(shared: Daemon) -> None:
+    """While one client appends to a file another one is asked to wait: both would start from the same end."""
+    home = shared.home()
+    (home / "log").write_bytes(b"old\n")
+    with withstands(shared), secured(shared) as one, secured(shared) as two:
+        data = open_transfer(one, "APPE log")
+        data.sendall(b"one\n")
+        two.passive_port()
+        two.expect(450, "APPE log")
+        assert isinstance(data, ssl.SSLSocket)
+        data.unwrap().close()
+        assert one.reply().startswith("226 ")
+        assert two.upload("APPE log", b"two\n").startswith("226 ")
+    assert (home / "log").read_bytes() == b"old\none\ntwo\n"
+
+
+def test_a_directory_with_a_running_upload_stays(shared: Daemon) -> None:
+    """RMD of a directory in which an upload runs is refused, and the upload ends as it should."""
+    (shared.home() / "busy").mkdir(exist_ok=True)
+    with withstands(shared), secured(shared) as one, secured(shared) as two:
+        data = open_transfer(one, "STOR busy/file")
+        data.sendall(b"whole")
+        two.expect(550, "RMD busy")
+        assert isinstance(data, ssl.SSLSocket)
+        data.unwrap().close()
+        assert one.reply().startswith("226 ")
+    assert (shared.home() / "busy" / "file").read_bytes() == b"whole"
