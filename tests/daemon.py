@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -22,12 +23,14 @@ SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
 #: How long the suite waits for anything that must come.
 PATIENCE = 20.0
 
-_next_ports = iter(range(20000 + os.getpid() % 200 * 100, 60000, 40))
+# Each process of the suite has ports of its own, below those that the system gives to clients.
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_next_ports = itertools.cycle(range(10_000 + _process * 2800, 10_000 + _process * 2800 + 2800 - 40, 40))
 
 
 def free_range(count: int = 30) -> tuple[int, int]:
     """A range of ports, all of them free now."""
-    for low in _next_ports:
+    for low in itertools.islice(_next_ports, 200):
         ports = range(low, low + count)
         if all(_is_free(port) for port in ports):
             return low, low + count - 1
