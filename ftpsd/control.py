@@ -72,11 +72,6 @@ class ControlConnection(Protocol):
         return self._tls is not None
 
     @property
-    def handshaking(self) -> bool:
-        """Whether TLS has been started and is not ready yet."""
-        return self._handshaking
-
-    @property
     def disconnecting(self) -> bool:
         """Whether the end has begun; LineReceiver asks."""
         return self._closing
@@ -227,10 +222,7 @@ class ControlConnection(Protocol):
             pass  # nothing was ever in it
 
     def _shut_down(self, connection: SSL.Connection) -> None:
-        try:
-            connection.shutdown()
-        except SSL.Error:
-            pass  # in the middle of a handshake there is nothing to shut down
+        tls.close(connection)
         self._flush_tls()
 
     def loseConnection(self, *_: Any) -> None:

@@ -161,11 +161,6 @@ class DataChannel:
         return bool(self._listener or self._target or self._socket)
 
     @property
-    def transferring(self) -> bool:
-        """Whether a transfer waits or moves."""
-        return bool(self._transfer or self._awaited)
-
-    @property
     def moved(self) -> int:
         """Bytes that the transfer has moved so far, or that the last one had in the end."""
         return self._stream.moved if self._stream is not None else self._moved
@@ -224,7 +219,7 @@ class DataChannel:
 
     def _fail(self, refusal: Refusal) -> None:
         awaited, self._awaited = self._awaited, None
-        self._drop()
+        self.reset()
         if awaited is not None:
             awaited.errback(refusal)
 
@@ -235,7 +230,7 @@ class DataChannel:
         if self._stop is not None:
             if connection is not None:
                 connection.close()
-            self._drop()
+            self.reset()
             result.errback(self._stop)
             return result
         if connection is not None:
@@ -354,16 +349,13 @@ class DataChannel:
         if not self._closed:
             self._stop = None
 
-    def reset(self) -> None:
-        """Forgets what was prepared. A transfer that runs goes on."""
-        self._drop()
-
     def close(self, reply: Reply) -> None:
         """The session is over."""
         self._closed = True
         self.abort(reply)
 
-    def _drop(self) -> None:
+    def reset(self) -> None:
+        """Forgets what was prepared. A transfer that runs goes on."""
         self._stop_limit()
         self._target = None
         for holder in (self._listener, self._dialer, self._socket):

@@ -23,7 +23,7 @@ from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource, FileSource
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
-from ftpsd.uploads import PRIVATE, Upload
+from ftpsd.uploads import PRIVATE, Upload, exists
 from ftpsd.wire import ListRequest
 from ftpsd.workers import Workers
 
@@ -221,8 +221,7 @@ class Root(Jail):
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
         with self.place(path, None) as place:
-            exists = self._exists(place)
-            if exists and not unique:
+            if self._is_file(place) and not unique:
                 self.require("append" if append else "overwrite", place.parts)
             else:
                 self.require("upload", place.parts)
@@ -231,7 +230,7 @@ class Root(Jail):
             return Upload.begin(directory, place.name, offset, append, unique, replace and not unique, self._umask)
 
     @staticmethod
-    def _exists(place: Place) -> bool:
+    def _is_file(place: Place) -> bool:
         try:
             found = place.stat()
         except FileNotFoundError:
@@ -269,7 +268,7 @@ class Root(Jail):
         """A file, or a link; where there is none, what an upload that was cut has left."""
         with self._changeable(path, "delete") as place:
             forgotten = Upload.forget(place.directory, place.name)
-            if forgotten and not _lexists(place):
+            if forgotten and not exists(place.directory, place.name):
                 return
             if stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
@@ -280,13 +279,8 @@ class Root(Jail):
         with self._changeable(old, "rename") as source, self._changeable(new, "rename") as target:
             if not self._rights.throughout(source.parts, "rename"):
                 raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
-            try:
-                target.stat()
-            except FileNotFoundError:
-                pass
-            else:
-                if "overwrite" not in self._rights.at(target.parts):
-                    raise Refusal(553, f"{new} exists already.")
+            if exists(target.directory, target.name) and "overwrite" not in self._rights.at(target.parts):
+                raise Refusal(553, f"{new} exists already.")
             os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
 
     @contextmanager
@@ -315,14 +309,6 @@ class Root(Jail):
                 os.fchmod(descriptor, mode)
             finally:
                 os.close(descriptor)
-
-
-def _lexists(place: Place) -> bool:
-    try:
-        place.stat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:

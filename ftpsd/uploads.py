@@ -296,7 +296,8 @@ def _copy(source: int, target: int, position: int, end: int) -> int:
     return copied
 
 
-def _exists(directory: int, name: str) -> bool:
+def exists(directory: int, name: str) -> bool:
+    """Whether a directory has that name; a link that leads nowhere counts."""
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -307,6 +308,6 @@ def _exists(directory: int, name: str) -> bool:
 def _free_name(directory: int, wanted: str) -> str:
     for _ in range(100):
         name = f"{wanted}.{secrets.token_hex(4)}"
-        if not _exists(directory, name):
+        if not exists(directory, name):
             return name
     raise FileExistsError(errno.EEXIST, "no free name")
