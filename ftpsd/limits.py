@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -9,6 +11,28 @@ from typing import Protocol
 from ftpsd.replies import Reply
 from ftpsd.settings import Limits
 from ftpsd.wire import Address
+
+#: Descriptors that the daemon asks for, if the system's hard limit lets it have so many.
+DESCRIPTORS = 65536
+
+
+def raise_descriptor_limit() -> None:
+    """The usual soft limit of 1024 is for programs that call select(), and does not do for 2000 sessions."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _few_descriptors() -> bool:
+    """Whether the last eighth of them is being used: that is kept for the sessions that there are."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)  # the kernel gives the lowest number that is free
+    except OSError:
+        return True
+    os.close(lowest)
+    return soft != resource.RLIM_INFINITY and lowest >= soft - soft // 8
 
 
 class Dismissable(Protocol):
@@ -38,6 +62,8 @@ class Sessions:
             return "Too many sessions. Try again later."
         if self._by_address.get(client, 0) >= limits.sessions_per_address:
             return "Too many sessions from your address. Try again later."
+        if _few_descriptors():
+            return "Too many open files. Try again later."
         return None
 
     def enter(self, client: Address, session: Dismissable) -> None:

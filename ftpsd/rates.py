@@ -1,0 +1,86 @@
+"""So much in a second: token buckets for bytes, and a count for commands, on a clock that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+#: Seconds from some start; never set back.
+Clock = Callable[[], float]
+
+#: Seconds of its rate that a bucket holds at most, while it is in use: they make up for waits that ended late on
+#: a busy machine. A rest earns nothing, and small files need no credit: a turn is paid afterwards.
+BURST = 0.25
+
+#: Seconds of its rate that all who share a bucket move in one round of turns.
+ROUND = 0.02
+
+#: Bytes that always may move at once: less would be all headers.
+LEAST = 1024
+
+#: Seconds of their rate that commands may come at once. Clients send them in bursts, one for each file of a tree.
+COMMAND_BURST = 2
+
+
+class Bucket:
+    """Bytes per second for all who share it, in any threads.
+
+    Who has moved bytes pays for them, and has its next turn at the moment that `pay` returns: when these bytes,
+    and those that others had paid for before, have had their time. So the sharers take turns in the order in
+    which they paid, and since each may move the same in a turn, each gets the same; what one cannot use, because
+    it waits for its client or for another bucket, the rest share.
+    """
+
+    def __init__(self, rate: int, clock: Clock) -> None:
+        self.rate = rate
+        self._clock = clock
+        self._lock = Lock()
+        self._sharers = 0
+        #: When all that was moved has had its time.
+        self.due = clock()
+
+    def pay(self, count: int) -> float:
+        """Takes the tokens of bytes that were moved; when who moved them may go on."""
+        with self._lock:
+            self.due = max(self.due, self._clock() - BURST) + count / self.rate
+            return self.due
+
+    def share(self, one: int) -> None:
+        """One transfer more that uses it, or one less (-1)."""
+        with self._lock:
+            if not self._sharers:
+                self.due = max(self.due, self._clock())
+            self._sharers += one
+
+    def turn(self, since: float) -> int:
+        """How many bytes one of the sharers may move in its turn, whose last one began then.
+
+        Its part of a round; or all that nobody has used meanwhile, if it had to wait for another bucket.
+        """
+        unused = self._clock() - max(self.due, since)
+        return max(LEAST, int(self.rate * max(ROUND / max(1, self._sharers), min(unused, BURST))))
+
+
+class CommandRate:
+    """Commands per second of one session. It is asked only when a credit is used up: the count is the caller's."""
+
+    def __init__(self, rate: int, clock: Clock) -> None:
+        self.rate = rate
+        #: The first credit, and the most that can be earned.
+        self.burst = rate * COMMAND_BURST
+        #: Seconds to wait when nothing was earned.
+        self.pause = max(0.05, 1 / rate)
+        #: Whether anybody had to wait; for who tells it.
+        self.exceeded = False
+        self._clock = clock
+        self._since = clock()
+
+    def earn(self) -> int:
+        """The commands that have been earned since the last credit; 0: too early."""
+        now = self._clock()
+        earned = int(max(0.0, now - self._since) * self.rate)
+        if earned > self.burst or now < self._since:  # a long rest, or the clock was set back
+            self._since = now
+        else:
+            self._since += earned / self.rate
+        return min(earned, self.burst)
