@@ -1,4 +1,4 @@
-"""The command `ftpsd`: check, demo, passwd. The daemon itself is `twistd ftpsd`."""
+"""The command `ftpsd`: bans, check, demo, passwd. The daemon itself is `twistd ftpsd`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 
 import ftpsd
+
+CONFIGURATION = "/etc/ftpsd/ftpsd.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,8 +27,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ftpsd {ftpsd.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
+    config = argparse.ArgumentParser(add_help=False)  # taken before and behind the word list or lift
+    config.add_argument("-c", "--config", default=argparse.SUPPRESS, help=f"default: {CONFIGURATION}")
+    bans = commands.add_parser("bans", parents=[config], help="list or lift the bans that failed logins have made")
+    bans.set_defaults(run=_bans, do="list")
+    what = bans.add_subparsers(dest="do", metavar="list | lift")
+    what.add_parser("list", parents=[config], help="list them (the default)")
+    lift = what.add_parser("lift", parents=[config], help="lift those of an address or a user, or all")
+    whom = lift.add_mutually_exclusive_group(required=True)
+    whom.add_argument("whom", nargs="?", metavar="ADDRESS-or-USER")
+    whom.add_argument("--all", action="store_true", help="of everybody")
+
     check = commands.add_parser("check", help="check the configuration, the users and the certificate")
-    check.add_argument("-c", "--config", default="/etc/ftpsd/ftpsd.yaml", help="default: %(default)s")
+    check.add_argument("-c", "--config", default=CONFIGURATION, help="default: %(default)s")
     check.set_defaults(run=_check)
 
     demo = commands.add_parser("demo", help="serve at once, with a certificate and a password made for it")
@@ -37,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     passwd = commands.add_parser("passwd", help="print the hash of a password, for users.yaml")
     passwd.set_defaults(run=_passwd)
     return parser
+
+
+def _bans(options: argparse.Namespace) -> int:
+    from ftpsd import banlist
+
+    config = getattr(options, "config", CONFIGURATION)
+    return banlist.lift(config, options.whom) if options.do == "lift" else banlist.show(config)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,0 +1,84 @@
+"""`ftpsd bans`: who is banned, and the end of it, whether the daemon runs or not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from ftpsd import config, register
+from ftpsd.state import FILE, State, directory
+from ftpsd.yamlfile import Faulty
+
+#: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
+SERVICE = Path("/var/lib/ftpsd-state")
+
+
+class NoState(Exception):
+    """There is no file to look at; the text tells why."""
+
+
+def show(configuration: str) -> int:
+    """Prints a line for each ban that runs; an exit status."""
+    now = time.time()
+    try:
+        with _state(configuration) as state:
+            bans = register.current(state, now)
+    except (Faulty, NoState) as error:
+        return _fail(error)
+    for kind, subject, until in bans:
+        end = datetime.fromtimestamp(until).isoformat(" ", "seconds")
+        print(f"{kind:8} {subject:40} until {end}, for {until - now:.0f} s")
+    if not bans:
+        print("Nobody is banned.", file=sys.stderr)
+    return 0
+
+
+def lift(configuration: str, whom: str | None) -> int:
+    """Lifts the bans of an address or a user, or all; an exit status: 1 if there are none."""
+    try:
+        with _state(configuration) as state:
+            lifted = register.lift(state, whom)
+    except (Faulty, NoState) as error:
+        return _fail(error)
+    if not lifted:
+        return _fail(f"{whom} is not banned" if whom else "nobody is banned")
+    print(f"{lifted} lifted.")
+    return 0
+
+
+def _fail(why: object) -> int:
+    print(f"ftpsd bans: {why}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _state(configuration: str) -> Iterator[State]:
+    place = directory(config.load_settings(configuration).state)
+    if place is None and os.path.abspath(configuration) == config.DEFAULT:
+        place = SERVICE
+    if place is None:
+        raise NoState("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
+    path = place / FILE
+    try:
+        _become_owner(path)
+        with closing(State(path)) as state:
+            yield state
+    except FileNotFoundError:
+        raise NoState(f"there is no {path}: no daemon with this configuration has run yet") from None
+    except (OSError, sqlite3.Error) as error:
+        raise NoState(f"{path} cannot be used: {error}") from None
+
+
+def _become_owner(path: Path) -> None:
+    """Root becomes the file's owner: nothing that is made beside it is then in the daemon's way, nor can
+    whoever owns the directory lead root elsewhere."""
+    owner = os.stat(path)
+    if os.geteuid() == 0:
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)

@@ -1,0 +1,238 @@
+"""Who has failed to log in too often, and is not asked for a password for a while.
+
+An address that fails `attempts` times within `window` is banned: it gets no session. IPv6 counts by /64,
+since a single host has that many addresses.
+
+A name that `attempts` different addresses fail for within `window` is being guessed by many at once.
+A ban of the name would do an attacker's work and lock the user out: so it holds for strangers only, and
+not for addresses that have logged in as this user of late. One address alone never gets a name banned,
+as it is banned itself first.
+
+A ban is twice as long as the last one of the same address or name, up to `longest`. Each quiet time as
+long as the last ban halves that again. A successful login forgives no failures: who has an account of
+his own would guess another's between two logins.
+
+All times here are those of a clock that no one sets. Everything is bounded: what is crowded out is what
+has not moved for longest, and an attacker who has `CAPACITY` addresses needs no gap in our memory.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ftpsd.log import printable
+from ftpsd.replies import Refusal, SessionEnd
+from ftpsd.settings import BanSettings
+from ftpsd.wire import Address
+
+Kind = Literal["address", "user"]
+
+#: How many addresses or names are remembered, of each sort.
+CAPACITY = 10_000
+
+#: A ban has no influence on the next one after as many quiet times of its own length: halved so often, any is gone.
+FORGOTTEN = 10
+
+DAY = 86_400
+
+#: Seconds for which a login makes an address known as the user's: longer than a holiday.
+KNOWN = 30 * DAY
+
+#: A name's first characters stand for it: a client chooses how long it is.
+LONGEST_NAME = 128
+
+
+#: What a banned address is told.
+BANNED = "Too many failed logins from your address. Try again later."
+
+
+def network(address: Address) -> str:
+    """Under what an address is counted: `203.0.113.9`, `2001:db8::/64`."""
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def name(user: str) -> str:
+    """Under what a user's name is counted, shown and stored: it is the client's, and may be anything."""
+    return printable(user)[:LONGEST_NAME]
+
+
+@dataclass(slots=True)
+class Ban:
+    """Until when, and how long it was made; kept beyond its end, since the next one may grow from it."""
+
+    kind: Kind
+    subject: str
+    until: float
+    length: float
+    #: Whether a refused connection was logged: once for each ban, or a flood would fill the log.
+    told: bool = False
+
+
+class Keeper(Protocol):
+    """Where it all survives a restart (`register.py`)."""
+
+    def save(self, ban: Ban) -> None: ...
+    def drop(self, ban: Ban) -> None: ...
+    def saw(self, user: str, address: str, when: float) -> None: ...
+    def forget(self, user: str, address: str) -> None: ...
+
+
+class Window:
+    """What has happened of late to whom, each event once."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, dict[Hashable, float]] = {}
+
+    def add(self, subject: str, event: Hashable, now: float, length: float) -> int:
+        """One more; how many there were within `length` seconds."""
+        events = {each: when for each, when in self._events.pop(subject, {}).items() if now - when < length}
+        events[event] = now
+        self._events[subject] = events  # the last one is the latest
+        if len(self._events) > CAPACITY:
+            del self._events[next(iter(self._events))]
+        return len(events)
+
+    def clear(self, subject: str) -> None:
+        """Forgets all of one."""
+        self._events.pop(subject, None)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+
+class Book:
+    """What is remembered from one configuration to the next, and by its keeper from one start to the next."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.failures: dict[Kind, Window] = {"address": Window(), "user": Window()}
+        self._bans: dict[tuple[Kind, str], Ban] = {}
+        self._known: dict[tuple[str, str], float] = {}
+        self._keeper: Keeper | None = None
+
+    def restore(self, keeper: Keeper, bans: Iterable[Ban], known: Iterable[tuple[str, str, float]]) -> None:
+        """Goes on with what a keeper has kept, and tells it what changes from now on."""
+        self._bans.update(((ban.kind, ban.subject), ban) for ban in bans)
+        self._known.update(((user, address), when) for user, address, when in known)
+        self._keeper = keeper
+
+    def __len__(self) -> int:
+        """How many bans there are, those that are over but may still grow included."""
+        return len(self._bans)
+
+    def last(self, kind: Kind, subject: str) -> Ban | None:
+        """The ban of someone: it may be over."""
+        return self._bans.get((kind, subject))
+
+    def running(self, kind: Kind, subject: str) -> Ban | None:
+        """The ban of someone who is banned now."""
+        ban = self._bans.get((kind, subject))
+        return ban if ban is not None and ban.until > self.now() else None
+
+    def put(self, ban: Ban) -> None:
+        """A new ban; its failures have had their answer."""
+        self.failures[ban.kind].clear(ban.subject)
+        self._bans[ban.kind, ban.subject] = ban
+        if self._keeper is not None:
+            self._keeper.save(ban)
+        if len(self._bans) > CAPACITY:
+            self._drop(min(self._bans.values(), key=lambda each: each.until))
+
+    def _drop(self, ban: Ban) -> None:
+        del self._bans[ban.kind, ban.subject]
+        if self._keeper is not None:
+            self._keeper.drop(ban)
+
+    def lift(self, kind: Kind, subject: str) -> None:
+        """Forgets a ban, as if there had been none. The keeper knows: it is he who says so."""
+        self.failures[kind].clear(subject)
+        self._bans.pop((kind, subject), None)
+
+    def saw(self, user: str, address: str) -> None:
+        """Somebody has logged in. Kept to the day, so that busy users cost no writes."""
+        now = self.now()
+        before = self._known.pop((user, address), -math.inf)
+        self._known[user, address] = before if now - before < DAY else now  # the last in the book, either way
+        if now - before >= DAY and self._keeper is not None:
+            self._keeper.saw(user, address, now)
+        if len(self._known) > CAPACITY:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            if self._keeper is not None:
+                self._keeper.forget(*oldest)
+
+    def knows(self, user: str, address: str) -> bool:
+        """Whether this user has logged in from there of late."""
+        seen = self._known.get((user, address))
+        return seen is not None and self.now() - seen < KNOWN
+
+
+class Bans:
+    """The rules, as one configuration sets them, over the book that all share."""
+
+    def __init__(self, settings: BanSettings, book: Book) -> None:
+        self._settings = settings
+        self._book = book
+
+    def of_address(self, client: Address) -> Ban | None:
+        """The ban that a client is under, wherever he wants to go."""
+        ban = self._book.running("address", network(client))
+        return ban if ban is not None and self._counts(client) else None
+
+    def of_user(self, client: Address, user: str) -> Ban | None:
+        """The ban of a user's name, if it holds for this client."""
+        ban = self._book.running("user", name(user))
+        if ban is None or not self._counts(client) or self._book.knows(name(user), network(client)):
+            return None
+        return ban
+
+    def admit(self, client: Address, user: str) -> None:
+        """Raises what a banned client is told, before and after his password is looked at: never which it was."""
+        if self.of_address(client) is not None:
+            raise SessionEnd(421, BANNED)
+        if self.of_user(client, user) is not None:
+            # Said plainly: it tells nothing of the name (there need be no such user) or of the password,
+            # and the user himself, at an address of his that is new, must not doubt his password.
+            raise Refusal(530, "Too many failed logins with this name. Try again later.")
+
+    def failed(self, client: Address, user: str) -> list[Ban]:
+        """A login with a wrong name or password; the bans that come of it."""
+        if not self._counts(client):
+            return []
+        where, who = network(client), name(user)
+        made = [self._count("address", where, object())]
+        if not self._book.knows(who, where):
+            made.append(self._count("user", who, where))
+        return [ban for ban in made if ban is not None]
+
+    def succeeded(self, client: Address, user: str) -> None:
+        """A login that was let in."""
+        if self._settings.attempts:
+            self._book.saw(name(user), network(client))
+
+    def _counts(self, client: Address) -> bool:
+        return self._settings.attempts > 0 and not any(client in each for each in self._settings.allow)
+
+    def _count(self, kind: Kind, subject: str, event: Hashable) -> Ban | None:
+        book, settings = self._book, self._settings
+        if book.running(kind, subject) is not None:
+            return None  # was asked before the ban
+        if book.failures[kind].add(subject, event, book.now(), settings.window) < settings.attempts:
+            return None
+        length = self._length(book.last(kind, subject))
+        ban = Ban(kind, subject, book.now() + length, length)
+        book.put(ban)
+        return ban
+
+    def _length(self, last: Ban | None) -> float:
+        settings = self._settings
+        if last is None:
+            return settings.duration
+        halvings = int((self._book.now() - last.until) / last.length)
+        return min(settings.longest, max(settings.duration, math.ldexp(last.length, 1 - halvings)))

@@ -1,0 +1,433 @@
+"""Bans: the rules on a clock of the test's own, and the daemon that keeps them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd import bans
+from ftpsd.bans import DAY, KNOWN, Ban, Bans, Book
+from ftpsd.register import Register
+from ftpsd.replies import Refusal
+from ftpsd.settings import BanSettings
+from ftpsd.state import FILE, State, Store
+from ftpsd.wire import plain_address as at
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, ftpsd, merge
+from tests.ftpclient import FtpClient
+from tests.hostile import ends, wait_until
+
+# --- the rules ---------------------------------------------------------------------------------------
+
+HOME = at("203.0.113.9")
+
+
+class Rules(Bans):
+    """Bans with a clock that the test sets."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.time = 1_000_000.0
+        self.book = Book(lambda: self.time)
+        super().__init__(
+            BanSettings(**{"attempts": 3, "window": 100, "duration": 60, "longest": 1000, **settings}), self.book
+        )
+
+    def fail(self, address: str, user: str = "alice", times: int = 3) -> list[Ban]:
+        """Fails so often; all bans that come of it."""
+        return [ban for _ in range(times) for ban in self.failed(at(address), user)]
+
+
+def test_attempts_within_the_window() -> None:
+    """The address is banned with the last of the attempts, not before, and until the ban's end."""
+    rules = Rules()
+    assert rules.fail("203.0.113.9", times=2) == []
+    rules.admit(HOME, "alice")
+    (ban,) = rules.fail("203.0.113.9", times=1)
+    assert (ban.kind, ban.subject, ban.length) == ("address", "203.0.113.9", 60)
+    with pytest.raises(Refusal, match="421"):
+        rules.admit(HOME, "bob")
+    rules.admit(at("203.0.113.10"), "alice")
+    rules.time += 60
+    rules.admit(HOME, "alice")
+    assert rules.of_address(HOME) is None
+
+
+def test_the_window_slides() -> None:
+    """Attempts count for as long as the window is; a login between them forgives none."""
+    rules = Rules()
+    for _ in range(10):
+        assert rules.fail("203.0.113.9", times=1) == []
+        rules.time += 50
+    rules.succeeded(HOME, "bob")
+    assert rules.fail("203.0.113.9", times=1) == []
+    rules.succeeded(HOME, "bob")
+    assert rules.fail("203.0.113.9", times=1) != []
+
+
+def test_bans_double_and_decay() -> None:
+    """Each ban is twice the last one, up to the longest; quiet times as long as it was halve it again."""
+    rules = Rules()
+    lengths = []
+    for _ in range(6):
+        (ban,) = rules.fail("203.0.113.9")
+        lengths.append(ban.length)
+        rules.time = ban.until
+    assert lengths == [60, 120, 240, 480, 960, 1000]
+    rules.time += 2500
+    (ban,) = rules.fail("203.0.113.9")
+    assert ban.length == 500
+    rules.time = ban.until + 10**9
+    (ban,) = rules.fail("203.0.113.9")
+    assert ban.length == 60
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:203.0.113.9", "203.0.113.9", True),
+        ("203.0.113.9", "203.0.113.8", False),
+    ],
+)
+def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
+    """IPv6 counts by /64; IPv4 within IPv6 is the IPv4 that it is."""
+    rules = Rules()
+    rules.fail(one)
+    assert (rules.of_address(at(other)) is not None) == together
+
+
+def test_the_allow_list() -> None:
+    """Who is on it is never banned, nor gets a name banned; loopback is on it by default."""
+    rules = Rules(allow=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("2001:db8::/32")))
+    for address in ("203.0.113.1", "203.0.113.2", "203.0.113.3", "2001:db8::1"):
+        assert rules.fail(address) == []
+    assert rules.fail("127.0.0.1") != []
+    assert Rules().fail("127.0.0.1") == Rules().fail("::1") == []
+    assert Rules(attempts=0).fail("203.0.113.9", times=50) == []
+
+
+def test_one_address_locks_no_user_out() -> None:
+    """However often one address fails for a name, the name is not banned."""
+    rules = Rules()
+    for _ in range(20):
+        assert {ban.kind for ban in rules.fail("203.0.113.9")} <= {"address"}
+        rules.time += 30
+    rules.admit(at("198.51.100.1"), "alice")
+
+
+def test_a_name_that_many_guess() -> None:
+    """It is banned for strangers; where the user has logged in of late he is still let in, for a month."""
+    rules = Rules()
+    rules.succeeded(HOME, "alice")
+    made = [ban for host in range(3) for ban in rules.fail(f"198.51.100.{host}", times=1)]
+    assert [(ban.kind, ban.subject) for ban in made] == [("user", "alice")]
+    with pytest.raises(Refusal, match="530"):
+        rules.admit(at("192.0.2.1"), "alice")
+    rules.admit(at("192.0.2.1"), "bob")
+    rules.admit(HOME, "alice")
+    rules.time += KNOWN
+    [rules.fail(f"198.51.100.{host}", times=1) for host in range(3)]
+    with pytest.raises(Refusal, match="530"):
+        rules.admit(HOME, "alice")
+
+
+def test_mistakes_at_home_ban_no_name() -> None:
+    """Failures from where the user has logged in of late count for the address only."""
+    rules = Rules()
+    homes = [f"198.51.100.{host}" for host in range(5)]
+    for home in homes:
+        rules.succeeded(at(home), "alice")
+    assert [ban for home in homes for ban in rules.fail(home, times=1)] == []
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes from however many addresses and names, only so much is remembered, and the latest."""
+    monkeypatch.setattr(bans, "CAPACITY", 50)
+    rules = Rules()
+    for number in range(1000):
+        address = str(ipaddress.IPv4Address(number + (1 << 30)))
+        rules.fail(address, "x" * 5000 + str(number))
+        rules.succeeded(at(address), f"user{number}")
+        rules.fail(str(ipaddress.IPv6Address(number << 64)), f"user{number}", times=1)
+    assert len(rules.book) == len(rules.book.failures["address"]) == len(rules.book.failures["user"]) == 50
+    assert rules.of_address(at(address)) is not None
+    assert rules.book.knows("user999", address)
+    assert not rules.book.knows("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
+
+
+def test_a_reload_keeps_the_book() -> None:
+    """New settings hold at once, for bans that run as well: an address that is allowed now is let in."""
+    rules = Rules()
+    rules.fail("203.0.113.9")
+    after = Bans(BanSettings(allow=(ipaddress.ip_network("203.0.113.0/24"),)), rules.book)
+    after.admit(HOME, "alice")
+    assert Bans(BanSettings(), rules.book).of_address(HOME) is not None
+
+
+# --- kept over a restart -----------------------------------------------------------------------------
+
+
+class Kept:
+    """A book and its keeper on a state of their own; `now` and `wall` are the test's."""
+
+    def __init__(self, store: Store, now: float, wall: float) -> None:
+        self.now, self.wall = now, wall
+        self.book = Book(lambda: self.now)
+        Register(store, self.book, lambda: self.wall).restore()
+        self.rules = Bans(BanSettings(attempts=1, duration=600), self.book)
+
+
+class AtOnce(Store):
+    """A store whose calls are done when `put` returns: order and result are the thread's."""
+
+    def put(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls."""
+        return call(*arguments)
+
+
+@pytest.mark.parametrize(("jump", "left"), [(0, 500), (400, 100), (700, None), (-(10**9), 600), (10**9, None)])
+def test_clocks_that_jump(jump: float, left: float | None) -> None:
+    """A clock that is set while it runs changes no ban; over a restart none gets longer than it was made."""
+    store = AtOnce(None)  # type: ignore[arg-type]
+    first = Kept(store, 50, 1_700_000_000)
+    first.rules.failed(HOME, "alice")
+    first.rules.succeeded(HOME, "bob")
+    first.now += 100
+    first.wall += 100 + jump
+    ban = first.rules.of_address(HOME)
+    assert ban is not None and ban.until - first.now == 500
+    second = Kept(store, 7, first.wall)
+    ban = second.rules.of_address(HOME)
+    assert (ban and ban.until - second.now) == left
+    assert second.book.knows("bob", "203.0.113.9") == (jump < KNOWN)
+
+
+def test_growth_survives_a_restart() -> None:
+    """A ban that is over still makes the next one longer after a restart, until it is forgotten."""
+    store = AtOnce(None)  # type: ignore[arg-type]
+    first = Kept(store, 0, 1_700_000_000)
+    first.rules.failed(HOME, "alice")
+    second = Kept(store, 0, 1_700_000_000 + 700)
+    assert [ban.length for ban in second.rules.failed(HOME, "alice") if ban.kind == "address"] == [1200]
+    third = Kept(store, 0, 1_700_000_000 + 30 * DAY)
+    assert len(third.book) == 0
+
+
+# --- the daemon --------------------------------------------------------------------------------------
+
+STRICT: dict[str, Any] = {"bans": {"attempts": 4, "allow": []}, "state": {"directory": "."}}
+
+
+def guess(daemon: Daemon, source: str, times: int, user: str = "alice") -> list[str]:
+    """Wrong passwords from an address, two in each session; the replies."""
+    replies: list[str] = []
+    while len(replies) < times:
+        with FtpClient(daemon, source=source) as client:
+            for _ in range(min(2, times - len(replies))):
+                client.expect(331, f"USER {user}")
+                replies.append(client.command("PASS wrong")[:3])
+    return replies
+
+
+def greeting(daemon: Daemon, source: str) -> str:
+    """What a new connection hears first."""
+    with FtpClient(daemon, greeting=False, source=source) as client:
+        return client.reply()
+
+
+def logs_in(daemon: Daemon, source: str, user: str = "alice") -> str:
+    """The reply to a right password, or to the connection if it is not asked for."""
+    with FtpClient(daemon, greeting=False, source=source) as client:
+        first = client.reply()
+        if not first.startswith("220"):
+            return first
+        client.expect(331, f"USER {user}")
+        return client.command("PASS secret")
+
+
+def command(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ftpsd bans` for this daemon."""
+    return subprocess.run(
+        ftpsd("bans", "-c", str(daemon.config), *arguments), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """A daemon that bans loopback addresses too, after four failures."""
+    return make_daemon(merge(PLAIN, STRICT))
+
+
+def test_a_ban(strict: Daemon) -> None:
+    """The fourth failure ends the session with 421; then the address gets 421 at connect, others are served."""
+    with FtpClient(strict, source="127.0.0.2") as waiting:
+        waiting.expect(331, "USER alice")
+        assert guess(strict, "127.0.0.2", 4) == ["530", "530", "530", "421"]
+        for _ in range(3):
+            with FtpClient(strict, greeting=False, source="127.0.0.2") as refused:
+                assert ends(refused) == "421 Too many failed logins from your address. Try again later.\r\n"
+        assert waiting.command("PASS secret").startswith("421 ")  # right, and not told so
+    assert logs_in(strict, "127.0.0.3").startswith("230")
+    assert strict.log.count("(127.0.0.2)> banned for 600 seconds: ") == 1
+    assert strict.log.count("told once for each ban") == 1
+
+
+def test_who_is_logged_in_stays(strict: Daemon) -> None:
+    """A ban ends no session that is logged in: somebody else behind the same NAT."""
+    with FtpClient(strict, source="127.0.0.2").login("bob") as neighbour:
+        guess(strict, "127.0.0.2", 4)
+        neighbour.expect(200, "NOOP")
+
+
+def test_other_refusals_do_not_count(make_daemon: Callable[..., Daemon]) -> None:
+    """Right passwords, sessions that are one too many and logins without TLS bring no ban."""
+    daemon = make_daemon(merge(STRICT, {"limits": {"sessions_per_address": 1}}))
+    with FtpClient(daemon, source="127.0.0.2") as client:
+        for _ in range(6):
+            assert greeting(daemon, "127.0.0.2").startswith("421 Too many sessions")
+            client.expect(530, "USER alice")
+        client.start_tls()
+        for _ in range(6):
+            client.login()
+    assert "banned" not in daemon.log
+
+
+def test_a_guessed_user_is_let_in_where_he_is_known(strict: Daemon) -> None:
+    """Four addresses that guess one name get it refused to strangers, over a restart too, not to the user's own."""
+    assert logs_in(strict, "127.0.0.9").startswith("230")
+    for host in range(2, 6):
+        guess(strict, f"127.0.0.{host}", 1)
+    strict.wait_for_log("strangers may not log in as alice for 600 seconds")
+    for _ in range(2):
+        assert logs_in(strict, "127.0.0.8") == "530 Too many failed logins with this name. Try again later."
+        assert logs_in(strict, "127.0.0.9").startswith("230")
+        assert logs_in(strict, "127.0.0.8", "bob").startswith("230")
+        strict.stop()
+        strict.start()
+    assert "user     alice" in command(strict).stdout
+    assert command(strict, "lift", "alice").returncode == 0
+    wait_until(lambda: logs_in(strict, "127.0.0.8").startswith("230"), "the lift")
+
+
+def test_nobody_learns_which_names_there_are(strict: Daemon) -> None:
+    """A name that does not exist is banned with the same words as one that does."""
+    for host in range(2, 6):
+        guess(strict, f"127.0.0.{host}", 1, "nobody")
+    assert logs_in(strict, "127.0.0.8", "nobody") == "530 Too many failed logins with this name. Try again later."
+
+
+def test_strange_names(strict: Daemon) -> None:
+    """Names in any bytes are counted, stored, shown and lifted without harm to the log or the terminal."""
+    raw = b"USER \xff\xfe\x1b[31m' OR 1=1 --" + b"x" * 500
+    for host in range(2, 6):
+        with FtpClient(strict, source=f"127.0.0.{host}") as client:
+            client.expect(331, raw)
+            client.expect(530, "PASS wrong")
+    wait_until(lambda: "user" in command(strict).stdout, "the ban in the file")
+    shown = command(strict).stdout
+    assert "\x1b" not in shown and "OR 1=1" in shown
+    assert "Traceback" not in strict.log and "cannot be kept" not in strict.log
+
+
+def test_restart_and_lift(strict: Daemon) -> None:
+    """A ban is listed and lifted while the daemon runs and while it does not, and survives restart and SIGKILL."""
+    assert "Nobody" in command(strict).stderr
+    guess(strict, "127.0.0.2", 4)
+    wait_until(lambda: "127.0.0.2" in command(strict, "list").stdout, "the ban in the file")
+    strict.process.kill()  # type: ignore[union-attr]
+    strict.process.wait()  # type: ignore[union-attr]
+    assert "127.0.0.2" in command(strict).stdout
+    strict.start()
+    assert greeting(strict, "127.0.0.2").startswith("421 ")
+    assert "is not banned" in command(strict, "lift", "127.0.0.99").stderr
+    assert command(strict, "lift", "127.0.0.2").stdout == "1 lifted.\n"
+    wait_until(lambda: greeting(strict, "127.0.0.2").startswith("220"), "the lift")
+    strict.wait_for_log("the ban of 127.0.0.2 was lifted")
+    assert guess(strict, "127.0.0.2", 3) == ["530"] * 3  # it begins anew
+    guess(strict, "127.0.0.2", 1)
+    guess(strict, "127.0.0.3", 4)
+    strict.stop()
+    assert command(strict, "lift", "--all").stdout == "2 lifted.\n"
+    assert command(strict, "lift", "--all").returncode == 1
+    strict.start()
+    assert greeting(strict, "127.0.0.2").startswith("220")
+    assert greeting(strict, "127.0.0.3").startswith("220")
+
+
+def test_reload_takes_new_settings(strict: Daemon) -> None:
+    """An address that is put on the allow list is let in, though it is banned; attempts: 0 bans nobody."""
+    guess(strict, "127.0.0.2", 4)
+    strict.settings["bans"] = {"attempts": 4, "allow": ["127.0.0.2/32"]}
+    strict.write()
+    strict.reload()
+    assert logs_in(strict, "127.0.0.2").startswith("230")
+    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    strict.settings["bans"] = {"attempts": 0, "allow": []}
+    strict.write()
+    strict.reload()
+    assert guess(strict, "127.0.0.3", 6) == ["530"] * 6
+
+
+def test_a_ban_ends(make_daemon: Callable[..., Daemon]) -> None:
+    """When its time is over the address is served again."""
+    daemon = make_daemon(merge(merge(PLAIN, STRICT), {"bans": {"duration": 1}}))
+    guess(daemon, "127.0.0.2", 4)
+    wait_until(lambda: logs_in(daemon, "127.0.0.2").startswith("230"), "the end of the ban")
+
+
+def test_ipv6(make_daemon: Callable[..., Daemon]) -> None:
+    """An IPv6 address is banned by its /64, and lifted by naming either."""
+    try:
+        daemon = make_daemon(merge(PLAIN, STRICT), address="::1")
+    except AssertionError:
+        pytest.skip("no IPv6 here")
+    for name in ("::1", "::/64"):
+        guess(daemon, "::1", 4)
+        assert greeting(daemon, "::1").startswith("421 ")
+        wait_until(lambda: " ::/64 " in command(daemon).stdout, "the ban in the file")
+        assert command(daemon, "lift", name).returncode == 0
+        wait_until(lambda: greeting(daemon, "::1").startswith("220"), "the lift")
+
+
+def test_many_at_once(strict: Daemon) -> None:
+    """Guesses that run side by side are no more than those that come one after the other."""
+    clients = [FtpClient(strict, source="127.0.0.2") for _ in range(20)]
+    for client in clients:
+        client.expect(331, "USER alice")
+    for client in clients:
+        client.send("PASS wrong")
+    replies = [client.reply()[:3] for client in clients]
+    for client in clients:
+        client.socket.close()
+    assert sorted(replies) == ["421"] * 17 + ["530"] * 3
+
+
+def test_without_a_file(make_daemon: Callable[..., Daemon]) -> None:
+    """Without a state directory bans work all the same; the command says why it cannot see them."""
+    daemon = make_daemon(merge(PLAIN, {"bans": STRICT["bans"]}))
+    assert guess(daemon, "127.0.0.2", 4)[-1] == "421"
+    assert "set state.directory" in command(daemon).stderr
+    daemon.config.write_text("nonsense: [\n")
+    assert command(daemon, "lift", "--all").returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
+    """Run by root, the command works as the file's owner."""
+    strict.stop()
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        State(Path(place, FILE)).close()
+        os.chown(Path(place, FILE), 12345, 12345)
+        strict.settings["state"]["directory"] = place
+        strict.write()
+        assert "Nobody" in command(strict).stderr
+        assert {file.stat().st_uid for file in Path(place).iterdir()} == {12345}
