@@ -100,6 +100,23 @@ def _idle(session: Session, argument: str) -> Reply:
     return Reply(200, f"The idle limit is {session.policy.idle} seconds at most.")
 
 
+async def _quota(session: Session, _: None) -> Reply:
+    usage = await session.files.usage()
+    if usage is None:
+        return Reply(200, "There is no quota.")
+    return Reply(
+        200,
+        "The quota of this account:",
+        f" Bytes: {_of(usage.bytes, usage.most_bytes)}",
+        f" Files: {_of(usage.files, usage.most_files)}",
+        "End.",
+    )
+
+
+def _of(number: int, most: int | None) -> str:
+    return f"{number} of {most}" if most is not None else f"{number}, no limit"
+
+
 def _who(session: Session, _: None) -> Reply:
     where = "encrypted" if session.control.encrypted else "plain text"
     return Reply(200, f"{session.user} from {session.control.client}, session {session.number}, {where}.")
@@ -112,6 +129,7 @@ _SITE = {
         Command("CHMOD", wire.mode_and_name, _chmod, "CHMOD <mode> <path>", "", permission="chmod"),
         Command("UTIME", wire.utime, _utime, "UTIME <time> <path>", "", permission="times"),
         Command("IDLE", wire.anything, _idle, "IDLE [<seconds>]", ""),
+        Command("QUOTA", wire.nothing, _quota, "QUOTA", ""),
         Command("WHO", wire.nothing, _who, "WHO", ""),
     )
 }

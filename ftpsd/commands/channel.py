@@ -86,6 +86,7 @@ def extended_passive(session: Session, asked: str) -> Reply:
 
 def _active(session: Session, target: Endpoint) -> Reply:
     policy = session.policy
+    target = Endpoint(wire.in_zone_of(target.address, session.control.client), target.port)
     if not policy.active:
         raise Refusal(502, "Active mode is switched off here: use EPSV or PASV.")
     if not policy.foreign_data:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ftpsd import wire
 from ftpsd.command import Command
-from ftpsd.listing import Entry, LongFormat, MachineFormat, permission_fact, shown
+from ftpsd.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import HASHES, Opening, Session
@@ -27,7 +27,8 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
     """RETR: from the restart offset to the end of the file, or of the range."""
     start, end = _restart(session)
     opening = session.files.reader(path, start, end)
-    return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
+    with session.share.transfer():
+        return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
 
 
 async def _send(session: Session, opening: Opening, words: str, text: bool = False) -> Reply:
@@ -65,7 +66,8 @@ async def _receive(session: Session, opening: Opening, words: str) -> Reply:
         name = sink.name
         session.control.say(Reply(150, words.replace("{}", name)))
 
-    moved = await session.data.receive(opening, opened, session.representation == "A")
+    with session.share.transfer():
+        moved = await session.data.receive(opening, opened, session.representation == "A")
     return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
 
 
@@ -128,12 +130,12 @@ def _name(entry: Entry) -> str:
 def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
     """The facts that this session chose, for the entries of a directory."""
     rights = session.rights
-
-    def permissions(entry: Entry) -> str:
-        here = rights.at((*directory.parts, entry.name) if entry.name else directory.parts)
-        return permission_fact(entry, here, here)
-
-    return MachineFormat(session.facts, permissions)
+    if not rights.paths:
+        return MachineFormat(session.facts, lambda _: rights.everywhere)
+    return MachineFormat(
+        session.facts,
+        lambda entry: rights.at((*directory.parts, entry.name) if entry.name else directory.parts),
+    )
 
 
 async def list_facts(session: Session, path: VirtualPath) -> Reply:

@@ -1,0 +1,123 @@
+"""A user's tree in which somebody has a quota (see `quota.py`): every change is charged, or gives back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ftpsd.filesystem import Root
+from ftpsd.jail import Place
+from ftpsd.paths import VirtualPath
+from ftpsd.quota import Amount, Quota, directories
+from ftpsd.replies import Refusal
+from ftpsd.session import Usage
+from ftpsd.uploads import Upload, exists
+
+
+class Charged(Upload):
+    """An upload that charges what it writes, before it writes it; in the end the disk tells what stays."""
+
+    _quota: Quota
+    _paid = Amount()
+    #: A second descriptor, which tells in the end what has become of the file.
+    _witness = -1
+
+    def hold(self, quota: Quota) -> None:
+        """Takes the file over from the count. To be called within `changing`."""
+        self._quota = quota
+        self._witness = os.dup(self._fd)
+        quota.count.hold(os.fstat(self._witness))
+
+    def charge(self) -> None:
+        """Charges what the upload starts with; 552 if there is no room for more. What was kept stays then.
+
+        A name that is there already needs no new file; to append, a copy of the old file is made.
+        """
+        start = Amount(max(self._position, self._old_size), 0 if exists(self._directory, self.name) else 1)
+        self._quota.take(start)
+        self._paid = start
+        self._quota.require_room()
+
+    def _pay(self, amount: Amount) -> None:
+        try:
+            self._quota.take(amount)
+        except Refusal:
+            self._worthless = True
+            raise
+        self._paid += amount
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes; 552 if they are too many, and then the part is not kept."""
+        self._pay(Amount(len(data)))
+        super().write(data)
+
+    def _appear(self) -> None:
+        with self._quota.count.changing((self._directory, self.name)):
+            if not self._paid.files and not exists(self._directory, self.name):
+                self._pay(Amount(files=1))  # it was to be replaced, and is gone
+            super()._appear()
+
+    def close(self) -> None:
+        """Ends it, and settles: what is still on the disk is counted, the rest is given back."""
+        witness, self._witness = self._witness, -1
+        if witness < 0:
+            super().close()
+            return
+        count = self._quota.count
+        with count.changing():
+            try:
+                super().close()
+            finally:
+                info = os.fstat(witness)
+                os.close(witness)
+                count.release(info)
+                count.add((Amount(info.st_size, 1) if info.st_nlink else Amount()) - self._paid)
+
+
+class CountedRoot(Root):
+    """A user's tree in which somebody has a quota."""
+
+    def __init__(self, quota: Quota, *root: Any) -> None:
+        super().__init__(*root)
+        self._quota = quota
+        self._count = quota.count
+
+    def free(self, path: VirtualPath) -> int:
+        """The room on the disk or in the quota, whichever is less, in bytes."""
+        left, room = self._quota.left(), super().free(path)
+        return room if left is None else min(left, room)
+
+    def usage(self) -> Usage:
+        """What the tree holds and may hold."""
+        amount, limit = self._count.amount, self._quota.limit
+        return Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files)
+
+    def _begin(self, place: Place, how: tuple[Any, ...]) -> Upload:
+        # A part that was kept is no longer counted for itself, as long as the upload has it.
+        upload = None
+        try:
+            with self._count.changing((place.directory, how[1])):
+                upload = Charged.begin(*how)
+                upload.hold(self._quota)
+            upload.charge()
+        except BaseException:
+            if upload is not None:
+                upload.close()
+            raise
+        return upload
+
+    @contextmanager
+    def _changing(self, *places: Place, deep: bool = False) -> Iterator[None]:
+        with self._count.changing(*((place.directory, place.name) for place in places), deep=deep):
+            yield
+
+    def _remove_tree(self, place: Place) -> None:
+        # File by file: other sessions in that tree need not wait until all of it is gone.
+        for directory, names in directories(place.name, place.directory):
+            for name in names:
+                with self._count.changing((directory, name)):
+                    os.unlink(name, dir_fd=directory)
+        with self._changing(place, deep=True):
+            super()._remove_tree(place)

@@ -1,0 +1,310 @@
+"""Quotas: how many bytes and files the tree below a home holds, kept exact through every change.
+
+What counts is what the disk holds at that moment, as with the quotas of a kernel: each plain file by its
+size, and the parts of uploads, running and cut. So while a file is being replaced both count, and what is
+written can never be more than the quota allows. A replacement needs no second file: none is to stay.
+
+A tree is walked once; from then on each change adds the difference that it has made. There is one count of
+a home, for all the sessions of all the users who have it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import Lock, RLock
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, succeed
+
+from ftpsd.log import log
+from ftpsd.replies import Refusal
+from ftpsd.settings import QuotaSettings
+from ftpsd.uploads import PRIVATE, part_name
+from ftpsd.workers import Workers
+
+#: Seconds after which a tree in which no session was is counted again, for what others have changed in it.
+STALE = 3600
+
+#: Trees that are counted at the same time: the other threads are for those who work.
+_WALKS = 2
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Opening such a directory says that it went away, became something else, or is not for the daemon.
+_NOT_TO_BE_READ = (FileNotFoundError, NotADirectoryError, PermissionError)
+
+#: Names of 255 bytes that make no path too long for one call.
+_IN_A_PATH = 15
+
+#: What holds where nobody has said anything.
+_NO_LIMIT = QuotaSettings()
+
+#: A file of the running daemon, whatever its name: device and inode.
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So many bytes in so many files."""
+
+    bytes: int = 0
+    files: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.bytes + other.bytes, self.files + other.files)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.bytes - other.bytes, self.files - other.files)
+
+
+def _identity(info: os.stat_result) -> Identity:
+    return info.st_dev, info.st_ino
+
+
+class Count:
+    """What one tree holds. Every method may be called in any thread, and blocks.
+
+    `changing` is held while names change, which may take the disk a while; the numbers have a lock of
+    their own, so that uploads do not wait for that.
+    """
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self._names = RLock()
+        self._numbers = Lock()
+        self._amount = Amount()
+        self._changes = 0
+        # Files that running uploads have charged, and give back or keep when they end.
+        self._held: set[Identity] = set()
+
+    @property
+    def amount(self) -> Amount:
+        """What the tree holds, with what running uploads have charged."""
+        return self._amount
+
+    def add(self, amount: Amount, limit: QuotaSettings = _NO_LIMIT) -> None:
+        """Adds to the count; 552 if that is more than the limit."""
+        with self._numbers:
+            total = self._amount + amount
+            if limit.bytes is not None and amount.bytes > 0 and total.bytes > limit.bytes:
+                raise _used_up(limit.bytes, "bytes")
+            if limit.files is not None and amount.files > 0 and total.files > limit.files:
+                raise _used_up(limit.files, "files")
+            self._amount = total
+
+    @contextmanager
+    def changing(self, *places: tuple[int, str], deep: bool = False) -> Iterator[None]:
+        """Counts what is done within to names, given with their directories, and to their parts.
+
+        `deep`: and to all below them. What is done to others must not be done within.
+        """
+        names = [*places, *((directory, part_name(name)) for directory, name in places)]
+        with self._names:
+            before = self._measure(names, deep)
+            try:
+                yield
+            finally:
+                self.add(self._measure(names, deep) - before)
+                self._changes += 1
+
+    def hold(self, info: os.stat_result) -> None:
+        """From now on an upload charges that file itself. To be called within `changing`."""
+        self._held.add(_identity(info))
+
+    def release(self, info: os.stat_result) -> None:
+        """The upload has ended. To be called within `changing`."""
+        self._held.discard(_identity(info))
+
+    def recount(self) -> bool:
+        """Walks the tree, and takes what it finds; not when the tree is in use, or is not there."""
+        with self._names:
+            changes, busy = self._changes, bool(self._held)
+        if busy or not os.path.isdir(self.home):
+            return False
+        try:
+            found = self._below(self.home)
+        except OSError:
+            return False
+        with self._names, self._numbers:
+            if self._held or self._changes != changes:
+                return False
+            self._amount = found
+        return True
+
+    # --- what the disk says ------------------------------------------------------------------------
+
+    def _measure(self, names: Iterable[tuple[int, str]], deep: bool) -> Amount:
+        total = Amount()
+        for directory, name in names:
+            total += self._one(directory, name)
+            if deep:
+                total += self._below(name, directory)
+        return total
+
+    def _below(self, top: str, directory: int | None = None) -> Amount:
+        """All below a directory, if it is one. What may not be read is not counted."""
+        size = files = 0
+        for descriptor, names in directories(top, directory):
+            for name in names:
+                one = self._one(descriptor, name)
+                size, files = size + one.bytes, files + one.files
+        return Amount(size, files)
+
+    def _one(self, directory: int, name: str) -> Amount:
+        """A plain file by each of its names. An empty part is only the lock of an upload."""
+        try:
+            info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return Amount()
+        if not stat.S_ISREG(info.st_mode) or _identity(info) in self._held:
+            return Amount()
+        if not info.st_size and name.startswith(PRIVATE):
+            return Amount()
+        return Amount(info.st_size, 1)
+
+
+def _used_up(most: int, what: str) -> Refusal:
+    return Refusal(552, f"The quota of {most} {what} is used up.")
+
+
+def directories(top: str, at: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Each directory of a tree, open, with the names in it that are no directories; links are not followed.
+
+    A tree may be deeper than a recursion or a path can be: a rename puts one below another.
+    """
+    try:
+        root = os.open(top, _DIRECTORY, dir_fd=at)
+    except _NOT_TO_BE_READ:
+        return
+    try:
+        waiting: list[tuple[str, ...]] = [()]
+        while waiting:
+            parts = waiting.pop()
+            try:
+                here = _descend(root, parts)
+            except _NOT_TO_BE_READ:
+                continue
+            try:
+                names, below = _scan(here)
+                waiting += ((*parts, name) for name in below)
+                yield here, names
+            finally:
+                os.close(here)
+    finally:
+        os.close(root)
+
+
+def _descend(root: int, parts: tuple[str, ...]) -> int:
+    here = os.open(".", _DIRECTORY, dir_fd=root)
+    for first in range(0, len(parts), _IN_A_PATH):
+        path = "/".join(parts[first : first + _IN_A_PATH])
+        try:
+            deeper = os.open(path, _DIRECTORY, dir_fd=here)
+        finally:
+            os.close(here)
+        here = deeper
+    return here
+
+
+def _scan(directory: int) -> tuple[list[str], list[str]]:
+    names: list[str] = []
+    below: list[str] = []
+    with os.scandir(directory) as found:
+        for entry in found:
+            (below if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+    return names, below
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One user's limit on the count of a tree."""
+
+    count: Count
+    limit: QuotaSettings
+
+    def take(self, amount: Amount) -> None:
+        """Charges; 552 for what is too much."""
+        self.count.add(amount, self.limit)
+
+    def left(self) -> int | None:
+        """Bytes that may be added; None for any number."""
+        return None if self.limit.bytes is None else max(0, self.limit.bytes - self.count.amount.bytes)
+
+    def require_room(self) -> None:
+        """552 when not a byte may be added."""
+        if self.limit.bytes is not None and self.left() == 0:
+            raise _used_up(self.limit.bytes, "bytes")
+
+
+# --- who counts, and when ----------------------------------------------------------------------------
+
+
+class Tree(Count):
+    """A count, and the sessions that are in its tree. What is said here is for the reactor thread."""
+
+    def __init__(self, home: str) -> None:
+        super().__init__(home)
+        self.turn = DeferredLock()
+        self.sessions = 0
+        #: When it was counted.
+        self.counted: float | None = None
+
+    def stale(self, now: float) -> bool:
+        """Whether it is to be counted before the session that has just come goes on."""
+        if self.counted is None:
+            return True
+        return self.sessions == 1 and not 0 <= now - self.counted < STALE
+
+    def leave(self) -> None:
+        """A session is over."""
+        self.sessions -= 1
+
+
+class Quotas:
+    """The trees in which somebody has a quota."""
+
+    def __init__(self, clock: Any, workers: Workers) -> None:
+        self._clock = clock
+        self._workers = workers
+        self._trees: dict[str, Tree] = {}
+        self._walks = DeferredSemaphore(_WALKS)
+
+    def keep(self, homes: set[str]) -> None:
+        """These are to be counted from now on, and no others."""
+        self._trees = {home: self._trees.get(home) or Tree(home) for home in homes}
+
+    @contextmanager
+    def changing(self, path: str, directory: int, name: str) -> Iterator[None]:
+        """Around a change of a name in a directory that is the daemon's own doing. In any thread; blocks."""
+        with ExitStack() as held:
+            for home, tree in sorted(self._trees.items()):
+                if f"{path}/".startswith(f"{home}/"):
+                    held.enter_context(tree.changing((directory, name)))
+            yield
+
+    def visit(self, home: str) -> Deferred[Tree] | None:
+        """A session comes: the tree, counted; None when nobody has a quota there."""
+        tree = self._trees.get(home)
+        if tree is None:
+            return None
+        tree.sessions += 1
+        counted: Deferred[None] = tree.turn.run(self._refresh, tree)
+        return counted.addCallback(lambda _: tree)
+
+    def _refresh(self, tree: Tree) -> Deferred[None]:
+        started = self._clock.seconds()
+        if not tree.stale(started):
+            return succeed(None)
+
+        def done(found: bool) -> None:
+            if found:
+                tree.counted = started
+                size, files = tree.amount.bytes, tree.amount.files
+                log.info("{home} holds {size} bytes in {files} files", home=tree.home, size=size, files=files)
+
+        walked: Deferred[bool] = self._walks.run(self._workers.call, tree.recount)
+        return walked.addCallback(done)

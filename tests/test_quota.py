@@ -1,0 +1,507 @@
+"""Quotas: what the daemon counts is what the disk holds, whatever was done and by however many at once."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import shutil
+import socket
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
+
+from ftpsd.quota import STALE, Quotas, Tree
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured
+from tests.hostile import MIB, open_transfer, plain_login, reset, wait_until, withstands
+
+MakeDaemon = Callable[..., Daemon]
+
+PLAIN: dict[str, Any] = {"tls": {"require": {"login": False, "data": False}}}
+
+
+def limited(size: int | str | None = None, number: int | None = None) -> dict[str, Any]:
+    """A user with a quota."""
+    return {"quota": {"bytes": size, "files": number}}
+
+
+def on_disk(home: Path) -> tuple[int, int]:
+    """What a walk finds below a home: bytes and files."""
+    sizes = [path.stat().st_size for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+    return sum(sizes), len(sizes)
+
+
+def counted(client: FtpClient) -> tuple[int, int]:
+    """What the daemon has counted: bytes and files."""
+    found = re.findall(r"(?:Bytes|Files): (\d+)", client.expect(200, "SITE QUOTA"))
+    return int(found[0]), int(found[1])
+
+
+def available(client: FtpClient) -> int:
+    """What AVBL tells."""
+    return int(client.expect(213, "AVBL").split()[1])
+
+
+def try_upload(client: FtpClient, line: str, data: bytes) -> str:
+    """Sends data, as much of it as is taken; the final reply. A refusal in place of the 150 is one."""
+    connection: socket.socket = client.connect_data()
+    first = client.command(line)
+    if not first.startswith("150"):
+        connection.close()
+        return first
+    with suppress(OSError):  # the reply tells
+        if isinstance(client.socket, ssl.SSLSocket):
+            connection = client.secure_data(connection)
+        connection.sendall(data)
+    return finish(client, connection)
+
+
+def finish(client: FtpClient, connection: socket.socket) -> str:
+    """Ends an upload as it should end, if the server has not done so; its reply."""
+    if isinstance(connection, ssl.SSLSocket):
+        with suppress(OSError):
+            connection.unwrap()
+    connection.close()
+    return client.reply()
+
+
+def cut_after(client: FtpClient, line: str, data: bytes) -> None:
+    """An upload that is cut when all of the data has arrived."""
+    connection = open_transfer(client, line)
+    connection.sendall(data)
+    wait_until(lambda: f" {len(data)} bytes " in client.command("STAT"), "it has arrived")
+    client.send("ABOR")
+    assert client.reply().startswith("426 ")
+    assert client.reply().startswith("226 ")
+    connection.close()
+
+
+# --- bytes -------------------------------------------------------------------------------------------
+
+
+def test_an_upload_that_crosses_the_quota(make_daemon: MakeDaemon) -> None:
+    """It ends with 552, which the log has too; nothing of it stays, and the old file is untouched."""
+    daemon = make_daemon(users={"alice": limited("1M")})
+    home = daemon.home()
+    (home / "old").write_bytes(b"old" * 1000)
+    with withstands(daemon), secured(daemon) as client:
+        assert available(client) == MIB - 3000
+        for name in ("old", "new"):
+            reply = try_upload(client, f"STOR {name}", bytes(3 * MIB))
+            assert reply == "552 The quota of 1048576 bytes is used up."
+            assert counted(client) == (3000, 1) == on_disk(home)
+        assert (home / "old").read_bytes() == b"old" * 1000
+        client.expect(552, f"ALLO {MIB}")
+        client.expect(202, f"ALLO {MIB - 3000}")
+        assert try_upload(client, "STOR new", bytes(MIB - 3000)).startswith("226 ")
+        assert available(client) == 0
+    daemon.wait_for_log(r"STOR new: 552 The quota of 1048576 bytes is used up\.")
+
+
+def test_a_full_quota_is_told_before_the_transfer(make_daemon: MakeDaemon) -> None:
+    """When nothing fits, STOR, STOU, APPE and REST are 552 in place of the 150; what was cut stays for later."""
+    daemon = make_daemon(users={"alice": limited(2000)})
+    with withstands(daemon), secured(daemon) as client:
+        cut_after(client, "STOR later", bytes(500))
+        assert counted(client) == (500, 1)
+        assert client.upload("STOR full", bytes(1500)).startswith("226 ")
+        for line in ("STOR a", "STOU", "APPE full", "APPE later", "REST 500"):
+            if line == "REST 500":
+                client.expect(350, line)
+                line = "STOR later"
+            client.passive_port()
+            client.expect(552, line)
+        assert counted(client) == (2000, 2) == on_disk(daemon.home())
+        client.expect(250, "DELE full")
+        client.expect(350, "REST 500")
+        assert client.upload("STOR later", b"rest").startswith("226 ")
+        assert counted(client) == (504, 1) == on_disk(daemon.home())
+
+
+def test_replacing_needs_room_for_both(make_daemon: MakeDaemon) -> None:
+    """While a file is replaced or appended to, old and new count; afterwards the new one does."""
+    daemon = make_daemon(users={"alice": limited(1000)})
+    with withstands(daemon), secured(daemon) as client:
+        assert client.upload("STOR f", bytes(600)).startswith("226 ")
+        assert try_upload(client, "STOR f", bytes(401)).startswith("552 ")
+        assert client.upload("STOR f", bytes(400)).startswith("226 ")
+        assert available(client) == 600
+        assert client.upload("APPE f", bytes(100)).startswith("226 ")
+        assert counted(client) == (500, 1) == on_disk(daemon.home())
+        client.passive_port()
+        client.expect(552, "APPE f")  # the copy that an append begins with fills the quota
+        client.expect(350, "REST 400")
+        assert client.upload("STOR f", bytes(50)).startswith("226 ")
+        assert counted(client) == (450, 1) == on_disk(daemon.home())
+
+
+@pytest.mark.parametrize("login", [secured, plain_login], ids=["TLS", "plain"])
+def test_uploads_race_to_the_limit(make_daemon: MakeDaemon, login: Callable[[Daemon], FtpClient]) -> None:
+    """Uploads at once never have more than the quota between them, and those that fit are whole."""
+    daemon = make_daemon(PLAIN, {"alice": limited(10 * MIB)})
+    clients = [login(daemon) for _ in range(4)]
+    data = random.Random(1).randbytes(4 * MIB)
+    with withstands(daemon), ThreadPoolExecutor() as pool:
+        for _ in range(3):
+            names = [f"STOR f{number}" for number in range(4)]
+            replies = list(pool.map(try_upload, clients, names, [data] * 4))
+            assert {reply[:3] for reply in replies} <= {"226", "552"}
+            done = [f"f{number}" for number, reply in enumerate(replies) if reply.startswith("226")]
+            assert len(done) <= 2
+            assert sorted(path.name for path in daemon.home().iterdir()) == done
+            assert all((daemon.home() / name).read_bytes() == data for name in done)
+            assert counted(clients[0]) == (len(done) * len(data), len(done))
+            for name in done:
+                clients[1].expect(250, f"DELE {name}")
+            assert counted(clients[2]) == (0, 0)
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_files(make_daemon: MakeDaemon) -> None:
+    """One file too many is 552; one that is there already can be replaced and appended to all the same."""
+    daemon = make_daemon(users={"alice": limited(number=2)})
+    with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
+        assert client.upload("STOR a", b"a").startswith("226 ")
+        running = open_transfer(client, "STOR b")  # counts from its beginning
+        other.passive_port()
+        assert other.expect(552, "STOR c").endswith("The quota of 2 files is used up.")
+        assert finish(client, running).startswith("226 ")
+        other.passive_port()
+        other.expect(552, "STOU")
+        assert other.upload("STOR a", b"again").startswith("226 ")
+        assert other.upload("APPE b", b"more").startswith("226 ")
+        assert counted(client) == (9, 2) == on_disk(daemon.home())
+        client.expect(257, "MKD d")  # directories do not count
+        client.expect(250, "DELE a")
+        assert other.upload("STOR d/c", b"").startswith("226 ")
+        assert counted(client) == (4, 2) == on_disk(daemon.home())
+
+
+def test_a_file_that_goes_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
+    """Who deletes the file that an upload was to replace gets no file beyond the quota."""
+    daemon = make_daemon(users={"alice": limited(number=1)})
+    with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
+        assert client.upload("STOR a", b"old").startswith("226 ")
+        running = open_transfer(client, "STOR a")
+        other.expect(250, "DELE a")
+        assert other.upload("STOR b", b"b").startswith("226 ")
+        assert finish(client, running) == "552 The quota of 1 files is used up."
+        assert counted(client) == (1, 1) == on_disk(daemon.home())
+
+
+# --- what gives back ---------------------------------------------------------------------------------
+
+
+def test_what_frees(make_daemon: MakeDaemon) -> None:
+    """DELE, RNTO onto a file, RMDA, and RMD of a directory with a part give back exactly what goes."""
+    daemon = make_daemon(users={"alice": limited("1G", 1000)})
+    home = daemon.home()
+    with withstands(daemon), secured(daemon) as client:
+        for name, size in (("a", 10), ("b", 200), ("c", 3000)):
+            assert client.upload(f"STOR {name}", bytes(size)).startswith("226 ")
+        client.expect(250, "DELE a")
+        assert counted(client) == (3200, 2)
+        for old, new, expected in (("b", "b", (3200, 2)), ("b", "e", (3200, 2)), ("e", "c", (200, 1))):
+            client.expect(350, f"RNFR {old}")
+            client.expect(250, f"RNTO {new}")
+            assert counted(client) == expected == on_disk(home)
+        (home / "link").symlink_to("c")
+        client.expect(250, "DELE link")
+        client.expect(550, "DELE nothing")
+        assert counted(client) == (200, 1)
+        for name in ("d", "d/e", "d/f"):
+            client.expect(257, f"MKD {name}")
+        (home / "d" / "out").symlink_to("/etc")
+        for name in ("d/1", "d/2", "d/e/3"):
+            assert client.upload(f"STOR {name}", bytes(50)).startswith("226 ")
+        cut_after(client, "STOR d/f/cut", bytes(77))
+        assert counted(client) == (427, 5) == on_disk(home)
+        client.expect(550, "RMD d")
+        client.expect(550, "RMD d/e")
+        client.expect(250, "RMD d/f")
+        assert counted(client) == (350, 4) == on_disk(home)
+        client.expect(250, "RMDA d")
+        assert counted(client) == (200, 1) == on_disk(home)
+
+
+def test_a_tree_is_removed_under_an_upload(make_daemon: MakeDaemon) -> None:
+    """RMDA of the directory that an upload goes to gives back what the upload has written, once."""
+    daemon = make_daemon(users={"alice": limited("1M", 10)})
+    with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
+        client.expect(257, "MKD d")
+        assert client.upload("STOR d/f", bytes(100)).startswith("226 ")
+        for line in ("STOR d/new", "STOR d/f", "APPE d/f"):
+            running = open_transfer(client, line)
+            running.sendall(bytes(5000))
+            wait_until(lambda: " 5000 bytes " in client.command("STAT"), "it has arrived")
+            other.expect(250, "RMDA d")
+            reset(running)
+            assert client.reply()[0] in "45"
+            assert counted(client) == (0, 0) == on_disk(daemon.home())
+            client.expect(257, "MKD d")
+            assert client.upload("STOR d/f", bytes(100)).startswith("226 ")
+            assert counted(client) == (100, 1) == on_disk(daemon.home())
+
+
+def test_what_a_cut_upload_keeps(make_daemon: MakeDaemon) -> None:
+    """A part that is kept counts until it is gone on with, begun anew or deleted."""
+    daemon = make_daemon(users={"alice": limited("1M", 10)})
+    home = daemon.home()
+    with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
+        cut_after(client, "STOR f", bytes(3000))
+        assert counted(client) == (3000, 1) == on_disk(home)
+        client.expect(350, "REST 1000")
+        cut_after(client, "STOR f", bytes(200))
+        assert counted(client) == (1200, 1) == on_disk(home)
+        cut_after(client, "STOR f", bytes(7))
+        assert counted(client) == (7, 1) == on_disk(home)
+        client.passive_port()
+        client.expect(350, "REST 5000")
+        client.expect(554, "STOR f")
+        cut_after(client, "STOR nothing", b"")
+        assert counted(client) == (7, 1) == on_disk(home)
+        running = open_transfer(client, "APPE f")
+        running.sendall(bytes(3))
+        cut_after(other, "STOR f", bytes(90))  # the second upload of a name has a part of its own
+        assert finish(client, running).startswith("226 ")
+        assert counted(client) == (10, 1) == on_disk(home)
+        cut_after(client, "APPE f", bytes(3))
+        assert counted(client) == (10, 1) == on_disk(home)
+        cut_after(client, "STOR f", bytes(500))
+        assert counted(client) == (510, 2) == on_disk(home)
+        client.expect(250, "DELE f")
+        assert counted(client) == (0, 0) == on_disk(home)
+
+
+def test_what_the_disk_refuses(make_daemon: MakeDaemon) -> None:
+    """An upload that the disk does not take is given back as well, whatever of it was written."""
+    daemon = make_daemon(PLAIN, {"alice": limited("10M", 10)}, start=False)
+    daemon.start(prefix=("prlimit", "--fsize=1000000"))
+    with withstands(daemon), plain_login(daemon) as client:
+        assert client.upload("STOR f", bytes(5000)).startswith("226 ")
+        for line in ("STOR f", "STOR g", "APPE f"):
+            assert try_upload(client, line, bytes(3_000_000)) == "552 The file would be too large for the file system."
+            assert counted(client) == (5000, 1) == on_disk(daemon.home())
+
+
+# --- who is counted, and when ------------------------------------------------------------------------
+
+
+def test_one_home_of_several_users(make_daemon: MakeDaemon) -> None:
+    """Users with one home share the count, those without a quota too; each has the own limit."""
+    daemon = make_daemon(start=False)
+    home = {"home": str(daemon.home())}
+    daemon.users = {"alice": limited(100) | home, "bob": limited(1000) | home, "carol": home, "dave": {}}
+    daemon.write()
+    daemon.start()
+    with withstands(daemon), secured(daemon, "carol") as carol, secured(daemon, "bob") as bob:
+        assert carol.upload("STOR c", bytes(150)).startswith("226 ")
+        assert bob.upload("STOR b", bytes(600)).startswith("226 ")
+        assert try_upload(bob, "STOR d", bytes(251)).startswith("552 ")
+        with secured(daemon) as alice, secured(daemon, "dave") as dave:
+            assert available(alice) == 0
+            alice.passive_port()
+            alice.expect(552, "STOR a")
+            alice.expect(250, "DELE b")
+            alice.expect(552, "ALLO 1")
+            alice.expect(250, "DELE c")
+            assert alice.upload("STOR a", bytes(100)).startswith("226 ")
+            for client in (alice, bob, carol):
+                assert counted(client) == (100, 1)
+            assert "Bytes: 100, no limit" in carol.command("SITE QUOTA")
+            assert dave.command("SITE QUOTA") == "200 There is no quota."
+            assert "SITE QUOTA" in dave.command("SITE HELP")
+
+
+def test_what_was_there_before(make_daemon: MakeDaemon) -> None:
+    """Files that others put there are counted at the first login behind a start; links are not followed."""
+    daemon = make_daemon(users={"alice": limited("1M", 1000)}, start=False)
+    home = daemon.home()
+    (home / "d" / "e").mkdir(parents=True)
+    (home / "d" / "e" / "f").write_bytes(bytes(1234))
+    (home / "g").write_bytes(b"g")
+    (home / "out").symlink_to("/etc")
+    (home / "link").symlink_to("g")
+    daemon.start()
+    with secured(daemon) as client:
+        assert counted(client) == (1235, 2)
+        cut_after(client, "STOR cut", bytes(65))
+        (home / "more").write_bytes(bytes(700))
+        assert counted(client) == (1300, 3)
+    with secured(daemon) as client:
+        assert counted(client) == (1300, 3)  # not every login walks
+    daemon.stop()
+    daemon.log_file.write_bytes(b"")
+    daemon.start()
+    with withstands(daemon), secured(daemon) as client:
+        assert counted(client) == (2000, 4) == on_disk(home)
+        client.expect(350, "REST 65")
+        assert client.upload("STOR cut", bytes(5)).startswith("226 ")
+        assert counted(client) == (2005, 4) == on_disk(home)
+
+
+def test_a_tree_deeper_than_any_path(make_daemon: MakeDaemon) -> None:
+    """A tree that is too deep for a path or a recursion, as renames can make one, is counted as any other."""
+    daemon = make_daemon(users={"alice": limited("1M")}, start=False)
+    home, name = daemon.home(), "d" * 10
+    for _ in range(12):  # each time the tree comes to lie below a hundred new directories
+        new = home.joinpath("new", *[name] * 100)
+        new.mkdir(parents=True)
+        (new / "f").write_bytes(bytes(5))
+        if (home / "tree").exists():
+            (home / "tree").rename(new / "below")
+        (home / "new").rename(home / "tree")
+    daemon.start()
+    with withstands(daemon), secured(daemon) as client:
+        assert counted(client) == (60, 12)
+        for _ in range(12):  # the tests' own cleaning up does not go so deep
+            below = home.joinpath("tree", *[name] * 100, "below")
+            if below.exists():
+                below.rename(home / "rest")
+            client.expect(250, "RMDA tree")
+            if (home / "rest").exists():
+                (home / "rest").rename(home / "tree")
+
+
+def test_reload_gives_and_takes_quotas(make_daemon: MakeDaemon) -> None:
+    """A quota that a reload brings, changes or takes away holds for new sessions."""
+    daemon = make_daemon(users={"alice": {}})
+    with withstands(daemon), secured(daemon) as old:
+        assert old.upload("STOR a", bytes(500)).startswith("226 ")
+        for limit in (600, 550):
+            daemon.users = {"alice": limited(limit)}
+            daemon.write()
+            daemon.reload()
+            with secured(daemon) as client:
+                assert available(client) == limit - 500
+        daemon.users = {"alice": {"quota": None}}
+        daemon.write()
+        daemon.reload()
+        with secured(daemon) as client:
+            client.expect(200, "SITE QUOTA")
+            assert client.upload("STOR b", bytes(1000)).startswith("226 ")
+        assert old.upload("STOR c", bytes(1000)).startswith("226 ")
+
+
+def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
+    """A home that is not there can be logged in to; when it is back it is counted."""
+    daemon = make_daemon(users={"alice": limited(1000)})
+    home = daemon.home()
+    shutil.move(home, home.with_name("away"))
+    with secured(daemon) as client:
+        client.passive_port()
+        client.expect(550, "STOR a")
+    (home.with_name("away") / "a").write_bytes(bytes(300))
+    shutil.move(home.with_name("away"), home)
+    with withstands(daemon), secured(daemon) as client:
+        assert counted(client) == (300, 1)
+
+
+class AtOnce:
+    """Workers that do what they are given in the caller's thread."""
+
+    def call(self, function: Callable[[], bool]) -> Any:
+        return succeed(function())
+
+
+def test_a_tree_is_counted_again(tmp_path: Path) -> None:
+    """The first session behind an hour without any counts again, even when the clock was set back; others do not."""
+    clock, count = Clock(), itertools.count()
+    clock.advance(1_000_000)
+    quotas = Quotas(clock, AtOnce())  # type: ignore[arg-type]
+    quotas.keep({str(tmp_path)})
+
+    def visit() -> Tree:
+        (tmp_path / str(next(count))).touch()
+        found: list[Tree] = []
+        visited = quotas.visit(str(tmp_path))
+        assert visited is not None
+        visited.addCallback(found.append)
+        return found[0]
+
+    assert quotas.visit("/nowhere") is None
+    assert [visit().amount.files for _ in range(3)] == [1, 1, 1]
+    clock.advance(STALE + 1)
+    tree = visit()
+    assert tree.amount.files == 1
+    for _ in range(4):
+        tree.leave()
+    assert visit().amount.files == 5
+    tree.leave()
+    assert visit().amount.files == 5
+    tree.leave()
+    clock.rightNow -= 10  # type: ignore[attr-defined]
+    assert visit().amount.files == 7
+    tree.leave()
+    with tree.changing((0, "x")):
+        tree.hold((tmp_path / "0").stat())
+    clock.advance(STALE + 1)
+    assert visit().amount.files == 7  # an upload of a session that has ended still closes
+
+
+# --- whatever is done --------------------------------------------------------------------------------
+
+
+NAMES = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a"]
+
+
+def do_something(client: FtpClient, chance: random.Random) -> None:
+    """One random change, allowed or not."""
+    name, size = chance.choice(NAMES), chance.choice([0, 1, 10, 1000, 30_000])
+    kind = chance.choice("STOR STOR APPE STOU REST CUT CUT DELE RN RMD RMDA MKD".split())  # noqa: SIM905
+    if kind == "RN":
+        if client.command(f"RNFR {name}").startswith("350"):
+            client.command(f"RNTO {chance.choice(NAMES)}")
+    elif kind in ("DELE", "RMD", "RMDA", "MKD"):
+        client.command(f"{kind} {name}")
+    elif kind == "CUT":
+        connection = client.connect_data()
+        if client.command(f"{chance.choice(['STOR', 'APPE'])} {name}").startswith("150"):
+            connection.sendall(bytes(size))
+            client.send("ABOR")
+            assert client.reply()[:3] in ("426", "226", "550", "552")
+            assert client.reply().startswith("226")
+        connection.close()
+    else:
+        if kind == "REST":
+            client.expect(350, f"REST {chance.choice([1, 5, 1000])}")
+        try_upload(client, f"{'STOR' if kind == 'REST' else kind} {name}", bytes(size))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_count_is_what_a_walk_finds(make_daemon: MakeDaemon, seed: int) -> None:
+    """After every one of many random changes by two sessions the count is what a fresh walk finds."""
+    daemon = make_daemon(PLAIN, {"alice": limited(100_000, 6)})
+    chance = random.Random(seed)
+    with withstands(daemon):
+        clients = [plain_login(daemon), plain_login(daemon)]
+        for _ in range(250):
+            do_something(chance.choice(clients), chance)
+            assert counted(clients[0]) == on_disk(daemon.home())
+            assert on_disk(daemon.home())[0] <= 100_000
+
+
+def test_the_count_is_exact_for_many_at_once(make_daemon: MakeDaemon) -> None:
+    """After random changes by six sessions at once the count is what a fresh walk finds."""
+    daemon = make_daemon(PLAIN, {"alice": limited(100_000, 6)})
+
+    def work(seed: int) -> FtpClient:
+        client, chance = plain_login(daemon), random.Random(seed)
+        for _ in range(120):
+            do_something(client, chance)
+        return client
+
+    with withstands(daemon), ThreadPoolExecutor(6) as pool:
+        clients = list(pool.map(work, range(6)))
+        assert counted(clients[0]) == on_disk(daemon.home())
+        assert on_disk(daemon.home())[0] <= 100_000
