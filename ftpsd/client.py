@@ -9,13 +9,14 @@ from OpenSSL import SSL
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 
+from ftpsd.bans import Ban
 from ftpsd.control import ControlConnection
 from ftpsd.data import accept_any, require_resumption
 from ftpsd.generation import Generation
 from ftpsd.log import SessionLog
-from ftpsd.replies import Refusal, Reply
+from ftpsd.replies import Refusal, Reply, SessionEnd
 from ftpsd.session import Account
-from ftpsd.users import IHome
+from ftpsd.users import Denied, IHome
 from ftpsd.wire import Address, plain_address
 
 
@@ -28,17 +29,17 @@ class Client:
         client: Address,
         implicit: bool,
         generation: Generation,
-        clock: Any,
         log: SessionLog,
         set_idle: Callable[[int], None],
         forget_login: Callable[[], None],
         take_unread: Callable[[], bool],
     ) -> None:
         self.client = client
-        self.server = plain_address(connection.getHost().host)
+        here = connection.getHost()
+        self.server = plain_address(here.host, getattr(here, "scopeID", 0))
         self.implicit = implicit
         self.gone = False
-        self.now = clock.seconds
+        self.now = generation.now
         self.set_idle = set_idle
         self.forget_login = forget_login
         self._take_unread = take_unread
@@ -46,6 +47,7 @@ class Client:
         self._contexts = generation.contexts
         self._context: SSL.Context | None = None
         self._portal = generation.portal
+        self._bans = generation.bans
         self._data_session = generation.settings.tls.data_session
         self._log = log
         self._steps: list[Callable[[], None]] = []
@@ -110,24 +112,54 @@ class Client:
     # --- login -----------------------------------------------------------------------------------
 
     async def login(self, user: str, password: str) -> Account | None:
-        """The account; None for a wrong name or password; 451 when the checker itself fails."""
+        """The account; None for a wrong name or password; 530 with the reason for a user who may not come in
+        here and now; 451 when the checker itself fails.
+
+        Only a wrong name or password counts towards a ban, nothing that is refused for another reason.
+        """
+        self._bans.admit(self.client, user)
         credentials: Any = UsernamePassword(_bytes(user), _bytes(password))
         try:
             avatar: Any
-            _, avatar, logout = await self._portal.login(credentials, None, IHome)
+            _, avatar, logout = await self._portal.login(credentials, self.client, IHome)
         except UnhandledCredentials:
             raise
+        except Denied as denied:
+            reason, text = denied.denial
+            self._log.note("login_refused", f"login of {user} refused: {text}", name=user, reason=reason)
+            raise Refusal(530, text) from None
         except LoginFailed:
             self._log.note("login_failed", f"login failed for {user}", name=user)
+            self._note_bans(self._bans.failed(self.client, user), user)
+            self._bans.admit(self.client, user)
             return None
+        except Refusal as refusal:  # a session too many, or a disk that does not answer
+            reason = "limit" if isinstance(refusal, SessionEnd) else "disk"
+            self._log.note("login_refused", f"login of {user} refused: {refusal.reply.text}", name=user, reason=reason)
+            raise
         except Exception as error:
             self._log.note("checker_failed", f"the login could not be checked: {error}")
             raise Refusal(451, "The login cannot be checked now. Try again later.") from None
         if self.gone:
             logout()
             raise Refusal(421, "The session has ended.")
+        try:
+            self._bans.admit(self.client, user)  # many may have been asked at once
+        except Refusal:
+            logout()
+            raise
+        self._bans.succeeded(self.client, user)
         self._log.user = user
-        return Account(user, avatar.rights, avatar.files, avatar.data_session or self._data_session, logout)
+        if avatar.share.rates:
+            self._log.note("rates", f"limited to {avatar.share.rates}", rates=avatar.share.rates)
+        data_session = avatar.data_session or self._data_session
+        return Account(user, avatar.rights, avatar.files, data_session, avatar.share, logout)
+
+    def _note_bans(self, bans: list[Ban], user: str) -> None:
+        for ban in bans:
+            whom = "banned" if ban.kind == "address" else f"strangers may not log in as {user}"
+            text = f"{whom} for {ban.length:.0f} seconds: too many failed logins"
+            self._log.note("banned", text, kind=ban.kind, subject=ban.subject, seconds=ban.length)
 
 
 def _bytes(text: str) -> bytes:

@@ -5,29 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from ftpsd import hashes
-from ftpsd.filesystem import OffThread, Root
+from ftpsd.access import Denial
+from ftpsd.counted import CountedRoot
+from ftpsd.filesystem import OffThread, Root, process_umask
+from ftpsd.quota import Quota, Quotas, Tree
 from ftpsd.rights import Rights
-from ftpsd.settings import UserSettings
+from ftpsd.settings import Limits, QuotaSettings, UserSettings
+from ftpsd.shares import Share, Shares
 from ftpsd.workers import Workers
-
-
-@cache
-def process_umask() -> int:
-    """What twistd, systemd or the shell have set for new files. Asked once, before there are threads."""
-    umask = os.umask(0o077)  # the one way to ask is to set
-    os.umask(umask)
-    return umask
 
 
 class IHome(Interface):
@@ -36,33 +32,91 @@ class IHome(Interface):
     files = Attribute("The calls of `ftpsd.session.Files`.")
     rights = Attribute("The user's `ftpsd.rights.Rights`.")
     data_session = Attribute("off, allow or require; None for what the server says.")
+    share = Attribute("The session's `ftpsd.shares.Share`.")
 
 
 @implementer(IHome)
 class Home:
-    """The avatar of a user of `users.yaml`."""
+    """The avatar of a user of `users.yaml`; `tree` is there if somebody's quota counts in the home."""
 
-    def __init__(self, workers: Workers, user: UserSettings) -> None:
+    def __init__(
+        self, workers: Workers, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
+    ) -> None:
         self.rights: Rights = user.rights
-        self.files: Any = OffThread(workers, Root(user.home or "", self.rights, process_umask()))
+        umask = process_umask() if user.umask is None else user.umask
+        where = (user.home or "", self.rights, umask, user.name_rules, fsync)
+        root = Root(*where) if tree is None else CountedRoot(Quota(tree, user.quota), *where)
+        self.files: Any = OffThread(workers, root)
         self.data_session = user.tls.data_session
+        self.share = share
+
+
+class Denied(LoginDenied):
+    """The password is right, and still the user may not come in."""
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.text)
+        self.denial = denial
+
+
+#: The interface, the avatar, and what is called when its session ends.
+Avatar = tuple[object, Home, Callable[[], None]]
 
 
 @implementer(IRealm)
 class Realm:
-    """Gives each user the own root."""
+    """Gives each user the own root, if the user may come in now and from there.
 
-    def __init__(self, workers: Workers, users: Mapping[str, UserSettings]) -> None:
+    A home in which one user has a quota is counted for all whose home it is.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        workers: Workers,
+        users: Mapping[str, UserSettings],
+        quotas: Quotas,
+        shares: Shares,
+        limits: Limits,
+        fsync: bool,
+    ) -> None:
+        self._now = now
         self._workers = workers
         self._users = users
+        self._quotas = quotas
+        self._shares = shares
+        self._limits = limits
+        self._fsync = fsync
+        quotas.keep({user.home for user in users.values() if user.home and user.quota != QuotaSettings()})
 
-    def requestAvatar(
-        self, avatarId: str, mind: object, *interfaces: object
-    ) -> tuple[object, Home, Callable[[], None]]:
-        """The avatar of a user who was let in."""
+    def requestAvatar(self, avatarId: str, mind: Any, *interfaces: object) -> Avatar | Deferred[Avatar]:
+        """The avatar of a user whose password was right; `mind` is the client's address.
+
+        SessionEnd for one session too many.
+        """
         if IHome not in interfaces:
             raise NotImplementedError("only IHome is served")
-        return IHome, Home(self._workers, self._users[avatarId]), lambda: None
+        user = self._users[avatarId]
+        denial = user.access.denial(mind, self._now())
+        if denial is not None:
+            raise Denied(denial)
+        share = self._shares.enter(avatarId, self._limits, user.limits)
+        visit = self._quotas.visit(user.home or "")
+        if visit is None:
+            return IHome, Home(self._workers, user, share, self._fsync), share.leave
+
+        def come(tree: Tree) -> Avatar:
+            def leave() -> None:
+                tree.leave()
+                share.leave()
+
+            return IHome, Home(self._workers, user, share, self._fsync, tree), leave
+
+        def give_up(failure: Failure) -> Failure:
+            share.leave()
+            return failure
+
+        return visit.addCallbacks(come, give_up)
 
 
 @implementer(ICredentialsChecker)

@@ -1,0 +1,200 @@
+"""Names that a user may not give, names that a user does not see, and the mode of what is new."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd.names import Names, matcher
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured
+from tests.hostile import attempts, snapshot, withstands
+from tests.test_configuration import GOOD, USERS, faults, files
+
+__all__ = ["files"]
+
+RULES: dict[str, dict[str, Any]] = {
+    "alice": {"names": {"deny": ["*.exe", ".ht*", "[a-c]?d", ".git", "upload.*"]}},
+    "bob": {"names": {"hide": ["*.tmp", "hidden"]}},
+    "open": {"umask": "002"},
+    "close": {"umask": "0077"},
+    "plain": {},
+}
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon whose users have rules for names, or an umask."""
+    daemon = Daemon(tmp_path_factory.mktemp("ruled"), certificate, users=RULES)
+    daemon.start(("sh", "-c", 'umask 027; exec "$@"', "sh"))
+    yield daemon
+    daemon.stop()
+
+
+def refused(client: FtpClient, line: str) -> str:
+    """The reply to a transfer command that is refused before anything moves."""
+    client.passive_port()
+    return client.command(line)
+
+
+# --- patterns ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.exe", "X.EXE", ".exe", "a\nb.exe", "x.exe.", "x.exe . .", "\udcff.exe", "ß.Exe"])
+def test_patterns(name: str) -> None:
+    """A pattern fits in whatever case, whatever bytes a name has, and with dots and blanks behind it."""
+    match = matcher(["*.exe", "other"])
+    assert match is not None
+    assert match(name)
+    assert not match(name + "x")
+    assert not Names(match).allowed(("folder", name))
+    assert not Names(None, match).allowed((name, "file"))
+
+
+def test_no_patterns() -> None:
+    """No patterns are no work."""
+    assert matcher([]) is None
+    assert Names().allowed(("any", "name"))
+
+
+FAULTS = [
+    ("names: {deny: *.exe}", "is not YAML"),
+    ('names: {deny: "*.exe"}', "names.deny: a list is expected here."),
+    ("names: {deny: [3]}", "names.deny[0]: 3 is not a text."),
+    ("names: {deny: [in/x]}", "names.deny[0]: “in/x” is no pattern for a name."),
+    ('names: {hide: [""]}', "names.hide[0]: “” is no pattern for a name."),
+    ("names: {hid: []}", "names.hid: is not a key that is known here. Did you mean hide?"),
+    ("umask: 022", 'umask: 18 is what YAML makes of it, and no umask. Write octal digits in quotes, as "022".'),
+    ('umask: "22"', 'umask: “22” is no umask. Write three octal digits in quotes, as "022".'),
+    ('umask: "088"', "umask: “088” is no umask."),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), FAULTS, ids=range(len(FAULTS)))
+def test_faults(files: Path, line: str, expected: str) -> None:
+    """A rule that cannot be read is a fault with its line and a remedy."""
+    found = faults(files, GOOD, USERS + f"    {line}\n")
+    assert len(found) == 1
+    assert found[0].startswith("users.yaml:5: ")
+    assert expected in found[0]
+
+
+# --- names that cannot be given ----------------------------------------------------------------------
+
+
+def test_denied_names(ruled: Daemon) -> None:
+    """STOR, APPE, STOU, RNTO and MKD of a denied name are a 553, on every way, and change nothing."""
+    home = ruled.home()
+    (home / "folder").mkdir()
+    (home / ".git").mkdir()
+    (home / "old.EXE").write_bytes(b"old")
+    (home / "harmless").write_bytes(b"harmless")
+    (home / "link").symlink_to("old.EXE")
+    before = snapshot(home)
+    with withstands(ruled), secured(ruled) as client:
+        for name in ("new.exe", "new.EXE", "folder/new.Exe", ".htaccess", "bad", ".git/config", "old.EXE", "x.exe. "):
+            for line in (f"STOR {name}", f"APPE {name}"):
+                assert refused(client, line) == f"553 /{name}: that name is not allowed here.", name
+            client.expect(553, f"MKD {name}")
+            client.expect(350, "RNFR harmless")
+            client.expect(553, f"RNTO {name}")
+        assert refused(client, "STOU x.exe").startswith("553 ")
+        assert refused(client, "STOU").startswith("553 ")  # upload.*
+        assert refused(client, "STOR link").startswith("553 /old.EXE")
+        assert snapshot(home) == before
+        assert client.upload("STOR newexe", b"new").startswith("226 ")
+        assert client.upload("STOU x", b"unique").startswith("226 ")
+
+
+def test_denied_names_that_are_there(ruled: Daemon) -> None:
+    """What has a denied name already is listed and read, and can be renamed away and deleted."""
+    (ruled.home() / "there.exe").write_bytes(b"there")
+    (ruled.home() / "away.exe").write_bytes(b"away")
+    with withstands(ruled), secured(ruled) as client:
+        assert b"there.exe" in client.download("NLST")
+        assert client.download("RETR there.exe") == b"there"
+        client.expect(250, "DELE there.exe")
+        client.expect(350, "RNFR away.exe")
+        client.expect(250, "RNTO away")
+
+
+# --- names that are not there ------------------------------------------------------------------------
+
+
+def test_hidden_names(ruled: Daemon) -> None:
+    """A hidden name is in no listing, and no command finds it, makes it or changes it, through links neither."""
+    home = ruled.home("bob")
+    for folder in (home, home / "folder", home / "hidden"):
+        folder.mkdir(exist_ok=True)
+        (folder / "secret.tmp").write_bytes(b"sentinel")
+        (folder / "seen").write_bytes(b"seen")
+    (home / "way").symlink_to("folder/secret.tmp")
+    (home / "door").symlink_to("hidden")
+    before = snapshot(home)
+    with withstands(ruled), secured(ruled, "bob") as client:
+        for line in ("LIST -aR", "NLST", "MLSD", "NLST *.tmp", "LIST folder", "NLST h*", "NLST door"):
+            said = listed(client, line)
+            assert "secret" not in said and "hidden" not in said, (line, said)
+        for name in ("secret.tmp", "SECRET.TMP", "folder/secret.tmp", "hidden", "hidden/seen"):
+            said = attempts(client, name)
+            assert "sentinel" not in said and "226" not in said, (name, said)
+            for line in (f"DELE {name}", f"RMD {name}", f"RMDA {name}", f"RNFR {name}"):
+                assert client.command(line) == "550 No such file or directory."
+            client.expect(350, "RNFR folder/seen")
+            client.expect(553, f"RNTO {name}")
+        for name in ("way", "door", "door/seen"):  # as links that lead nowhere
+            said = attempts(client, name)
+            assert "sentinel" not in said and "seen" not in said.replace(name, ""), (name, said)
+            client.expect(550, f"CWD {name}")
+        assert snapshot(home) == before
+
+
+def listed(client: FtpClient, line: str) -> str:
+    """What a listing sends, or why it does not."""
+    data = client.connect_data()
+    reply = client.command(line)
+    if not reply.startswith("150"):
+        data.close()
+        return ""
+    with client.secure_data(data) as connection:
+        said = b""
+        while piece := connection.recv(65536):
+            said += piece
+        connection.unwrap()
+    assert client.reply().startswith("226")
+    return said.decode()
+
+
+def test_a_directory_with_hidden_names_stays(ruled: Daemon) -> None:
+    """RMD and RMDA do not delete what the user cannot see."""
+    home = ruled.home("bob")
+    (home / "full" / "deep").mkdir(parents=True)
+    (home / "full" / "deep" / "kept.tmp").touch()
+    with withstands(ruled), secured(ruled, "bob") as client:
+        client.expect(550, "RMD full/deep")
+        client.expect(550, "RMDA full")
+        assert (home / "full" / "deep" / "kept.tmp").exists()
+        (home / "full" / "deep" / "kept.tmp").unlink()
+        client.expect(250, "RMDA full")
+
+
+# --- the mode of what is new -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("user", "umask"), [("open", 0o002), ("close", 0o077), ("plain", 0o027)])
+def test_umask(ruled: Daemon, user: str, umask: int) -> None:
+    """New files and directories have the mode that the user's umask leaves; without one, the daemon's."""
+    home = ruled.home(user)
+    os.chmod(home, 0o2755)
+    with withstands(ruled), secured(ruled, user) as client:
+        client.expect(257, "MKD folder")
+        assert client.upload("STOR folder/file", b"new").startswith("226 ")
+        assert client.upload("STOU folder/file", b"new").startswith("226 ")
+    for path in (home / "folder").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((home / "folder").stat().st_mode) == 0o2777 & ~umask
