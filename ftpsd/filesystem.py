@@ -8,22 +8,24 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import translate
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
+from ftpsd import trees
 from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
+from ftpsd.names import Match, Names
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource, FileSource
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
-from ftpsd.uploads import PRIVATE, Upload, exists
+from ftpsd.session import Usage
+from ftpsd.uploads import PRIVATE, Upload, exists, free_name
 from ftpsd.wire import ListRequest
 from ftpsd.workers import Workers
 
@@ -41,12 +43,21 @@ Batch = tuple[str, list[Entry]]
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
+@cache
+def process_umask() -> int:
+    """What twistd, systemd or the shell have set for new files. Asked once, before there are threads."""
+    umask = os.umask(0o077)  # the one way to ask is to set
+    os.umask(umask)
+    return umask
+
+
 class Root(Jail):
     """One user's tree: what `session.Files` promises, as calls that block."""
 
-    def __init__(self, home: str, rights: Rights, umask: int) -> None:
-        super().__init__(home, rights)
+    def __init__(self, home: str, rights: Rights, umask: int, names: Names, fsync: bool) -> None:
+        super().__init__(home, rights, names)
         self._umask = umask
+        self._fsync = fsync
 
     # --- what is there -----------------------------------------------------------------------------
 
@@ -92,12 +103,13 @@ class Root(Jail):
     def free(self, path: VirtualPath) -> int:
         """The room on the disk that holds a path, in bytes."""
         with self.place(path, None) as place:
-            descriptor = place.open(os.O_PATH)
-            try:
+            with _opened(place) as descriptor:
                 found = os.fstatvfs(descriptor)
-            finally:
-                os.close(descriptor)
         return found.f_bavail * found.f_frsize
+
+    def usage(self) -> Usage | None:
+        """What the tree holds and may hold; None where nobody counts."""
+        return None
 
     # --- listings ----------------------------------------------------------------------------------
 
@@ -176,10 +188,12 @@ class Root(Jail):
     def _scan(
         self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
     ) -> Iterator[Entry]:
-        limited = bool(self._rights.paths)
+        limited, hidden = bool(self._rights.paths), self._names.hidden
         for item in found:
             name = item.name
             if name.startswith(PRIVATE) or (limited and not self._rights.at((*parts, name))):
+                continue
+            if hidden is not None and hidden(name):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
@@ -214,20 +228,27 @@ class Root(Jail):
         except BaseException:
             os.close(descriptor)
             raise
-        return FileSource(descriptor, offset, end)
+        return FileSource(descriptor, offset, end, found.st_size)
 
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Upload:
         """Opens an upload: nothing of it shows before it is published."""
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
-        with self.place(path, None) as place:
-            if self._is_file(place) and not unique:
+        with self.new_place(path, None) as place:
+            if not unique and self._is_file(place):
                 self.require("append" if append else "overwrite", place.parts)
             else:
                 self.require("upload", place.parts)
+            name = place.name
+            if unique:
+                name = free_name(place.directory, name)
+                self.require_name((name,))
             directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
-            replace = "overwrite" in self._rights.at(place.parts) or append
-            return Upload.begin(directory, place.name, offset, append, unique, replace and not unique, self._umask)
+            replace = ("overwrite" in self._rights.at(place.parts) or append) and not unique
+            return self._begin(place, (directory, name, offset, append, replace, self._umask, self._fsync))
+
+    def _begin(self, place: Place, how: tuple[Any, ...]) -> Upload:
+        return Upload.begin(*how)
 
     @staticmethod
     def _is_file(place: Place) -> bool:
@@ -241,16 +262,24 @@ class Root(Jail):
 
     # --- changes -----------------------------------------------------------------------------------
 
+    def _changing(self, *places: Place, deep: bool = False) -> AbstractContextManager[None]:
+        """Around whatever may take a file away; `deep`: also one below. A root with a quota counts here."""
+        return nullcontext()
+
     def make_directory(self, path: VirtualPath) -> None:
         """A new, empty directory."""
         if not path.parts:
             raise FileExistsError(errno.EEXIST, "root")
-        with self.place(path, "mkdir", follow=False) as place:
-            os.mkdir(place.name, 0o777 & ~self._umask, dir_fd=place.directory)
+        mode = 0o777 & ~self._umask
+        with self.new_place(path, "mkdir", follow=False) as place:
+            os.mkdir(place.name, mode, dir_fd=place.directory)
+            if mode & process_umask():  # which the kernel has taken off
+                with _opened(place) as descriptor:
+                    _set_mode(descriptor, mode | os.fstat(descriptor).st_mode & stat.S_ISGID)
 
     def remove_directory(self, path: VirtualPath) -> None:
         """An empty directory; of a link, nothing."""
-        with self._changeable(path, "rmdir") as place:
+        with self._changeable(path, "rmdir") as place, self._changing(place, deep=True):
             Upload.sweep(place.directory, place.name)
             os.rmdir(place.name, dir_fd=place.directory)
 
@@ -259,35 +288,42 @@ class Root(Jail):
         with self._changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+            if self._names.hidden is not None and _is_above(place, self._names.hidden):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
                 if not self._rights.throughout(place.parts, permission):
                     raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
-            shutil.rmtree(place.name, dir_fd=place.directory)
+            self._remove_tree(place)
+
+    def _remove_tree(self, place: Place) -> None:
+        trees.remove(place.directory, place.name)
 
     def remove(self, path: VirtualPath) -> None:
         """A file, or a link; where there is none, what an upload that was cut has left."""
-        with self._changeable(path, "delete") as place:
-            forgotten = Upload.forget(place.directory, place.name)
-            if forgotten and not exists(place.directory, place.name):
-                return
-            if stat.S_ISDIR(place.stat().st_mode):
+        with self._changeable(path, "delete") as place, self._changing(place):
+            there = exists(place.directory, place.name)
+            if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
-            os.unlink(place.name, dir_fd=place.directory)
+            if there:
+                os.unlink(place.name, dir_fd=place.directory)
+            if not Upload.forget(place.directory, place.name) and not there:
+                raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Moves a name. What is there already is replaced if the user may overwrite."""
-        with self._changeable(old, "rename") as source, self._changeable(new, "rename") as target:
+        with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
             if not self._rights.throughout(source.parts, "rename"):
                 raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
             if exists(target.directory, target.name) and "overwrite" not in self._rights.at(target.parts):
                 raise Refusal(553, f"{new} exists already.")
-            os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
+            with self._changing(source, target):
+                os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
 
     @contextmanager
-    def _changeable(self, path: VirtualPath, permission: str) -> Iterator[Place]:
+    def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
         if not path.parts:
             raise Refusal(550, "The root directory stays as it is.")
-        with self.place(path, permission, follow=False) as place:
+        with (self.new_place if new else self.place)(path, permission, follow=False) as place:
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> None:
@@ -302,27 +338,38 @@ class Root(Jail):
             )
 
     def set_mode(self, path: VirtualPath, mode: int) -> None:
-        """The permission bits."""
+        """The permission bits. A file without any is not to be opened, but has them set all the same."""
         with self.place(path, "chmod") as place:
-            descriptor = place.open(os.O_RDONLY)
-            try:
-                os.fchmod(descriptor, mode)
-            finally:
-                os.close(descriptor)
+            with _opened(place) as descriptor:
+                _set_mode(descriptor, mode)
+
+
+def _is_above(place: Place, match: Match) -> bool:
+    """Whether something below a directory has a name that fits."""
+    below = os.fwalk(place.name, dir_fd=place.directory)
+    return any(match(name) for _, directories, files, _ in below for name in (*directories, *files))
+
+
+@contextmanager
+def _opened(place: Place) -> Iterator[int]:
+    descriptor = place.open(os.O_PATH)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    """The permission bits of what was opened with O_PATH, which fchmod does not take."""
+    if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    os.chmod(f"/proc/self/fd/{descriptor}", mode)
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:
     mode = info.st_mode
-    return Entry(
-        name,
-        mode,
-        info.st_size,
-        info.st_mtime,
-        info.st_dev,
-        info.st_ino,
-        info.st_nlink,
-        stat.S_ISLNK(mode),
-    )
+    link = stat.S_ISLNK(mode)
+    return Entry(name, mode, info.st_size, info.st_mtime, info.st_dev, info.st_ino, info.st_nlink, link)
 
 
 def _is_below(entry: Entry) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ftpsd.names import Names
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
@@ -47,9 +48,10 @@ class Place:
 class Jail:
     """The tree below one root, and what one user may do in it. Everything blocks."""
 
-    def __init__(self, home: str, rights: Rights) -> None:
+    def __init__(self, home: str, rights: Rights, names: Names) -> None:
         self._home = home
         self._rights = rights
+        self._names = names
 
     @contextmanager
     def place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
@@ -64,6 +66,19 @@ class Jail:
             yield Place(directory, name, parts)
         finally:
             os.close(directory)
+
+    @contextmanager
+    def new_place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
+        """The same for a name that something is to get; a link does not lead to one that it may not get."""
+        self.require_name(path.parts)
+        with self.place(path, permission, follow) as place:
+            self.require_name(place.parts)
+            yield place
+
+    def require_name(self, parts: tuple[str, ...]) -> None:
+        """553 where a part of a path is a name that this user may not give."""
+        if not self._names.allowed(parts):
+            raise Refusal(553, f"{VirtualPath(parts)}: that name is not allowed here.")
 
     def require(self, permission: str, parts: tuple[str, ...]) -> None:
         if permission not in self._rights.at(parts):
@@ -82,6 +97,8 @@ class Jail:
                     todo = self._above(done) + todo[1:]
                     done, directory = [], self._reopen(directory)
                     continue
+                if self._names.hidden is not None and self._names.hidden(part):
+                    raise FileNotFoundError(errno.ENOENT, "hidden")
                 last = len(todo) == 1
                 target = self._link(directory, part) if not last or follow else None
                 if target is not None:

@@ -15,7 +15,10 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Self
 
+from ftpsd.renaming import rename_new
 from ftpsd.replies import Refusal
 
 #: Names with this prefix are never shown, and cannot be said by a client.
@@ -35,7 +38,15 @@ class Upload:
     """One file that is being received. The methods block."""
 
     def __init__(
-        self, directory: int, name: str, part: str, fd: int, replace: bool, umask: int, old: tuple[int, int]
+        self,
+        directory: int,
+        name: str,
+        part: str,
+        fd: int,
+        replace: bool,
+        umask: int,
+        fsync: bool,
+        old: tuple[int, int],
     ) -> None:
         self.name = name
         self._directory = directory
@@ -43,6 +54,7 @@ class Upload:
         self._fd = fd
         self._replace = replace
         self._umask = umask
+        self._fsync = fsync
         self._position = os.lseek(fd, 0, os.SEEK_END)
         self._old, self._old_size = old
         self._worthless = False
@@ -57,24 +69,23 @@ class Upload:
         name: str,
         offset: int,
         append: bool,
-        unique: bool,
         replace: bool,
         umask: int,
-    ) -> Upload:
+        fsync: bool,
+    ) -> Self:
         """Opens the part of a file; takes over the directory's descriptor.
 
         `offset` is the restart offset. `append` goes on where the file or the part that was left
-        ends. With `unique` the name is only a beginning.
+        ends. Without `replace` it is published only if nothing has the name then. With `fsync` it
+        is on the disk, name and all, before it counts as published.
         """
         part, fd, old = "", -1, (-1, 0)
         try:
-            if unique:
-                name = _free_name(directory, name)
             part, fd = _take_part(directory, name)
             if append and part != part_name(name):  # both would start from the same end
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
             old = _set_start(directory, name, fd, offset, append)
-            upload = cls(directory, name, part, fd, replace, umask, old)
+            upload = cls(directory, name, part, fd, replace, umask, fsync, old)
             if old[0] >= 0:
                 upload._start_copy()
             return upload
@@ -83,7 +94,7 @@ class Upload:
                 os.close(old[0])
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
-                    os.unlink(part, dir_fd=directory)
+                    _remove(directory, part)
                 os.close(fd)
             os.close(directory)
             raise
@@ -96,6 +107,9 @@ class Upload:
         name = f"{self._part}-{secrets.token_hex(8)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._directory)
+        if not _lock(self._directory, name, fd):
+            os.close(fd)
+            raise Refusal(450, "The file is busy. Try again later.")
         self._lock = self._part, self._fd
         self._part, self._fd = name, fd
 
@@ -122,14 +136,17 @@ class Upload:
 
     @staticmethod
     def sweep(directory: int, name: str) -> None:
-        """Removes parts that were left from a directory that is to be removed and else empty."""
+        """Removes parts that were left from a directory that is to be removed and else empty.
+
+        With one that is still written to the directory stays, and so do all of them.
+        """
         try:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         except OSError:
             return  # the removal itself will tell
         try:
             names = os.listdir(fd)
-            if all(each.startswith(PRIVATE) for each in names):
+            if all(each.startswith(PRIVATE) and not _in_use(fd, each) for each in names):
                 for each in names:
                     _unlink_unused(fd, each)
         finally:
@@ -162,18 +179,36 @@ class Upload:
         """The file is complete: it appears under its name, in place of an older one."""
         os.ftruncate(self._fd, self._position)
         os.fchmod(self._fd, self._mode())
+        self._write_back()
+        self._appear()
+        self._part = ""
+        if self._fsync:
+            os.fsync(self._directory)
+
+    def _appear(self) -> None:
         if self._replace:
             os.rename(self._part, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         else:
             try:
-                self._link(self.name)
+                rename_new(self._directory, self._part, self.name)
             except FileExistsError:
+                self._worthless = True  # there is no going on with it
                 raise Refusal(553, f"{self.name} exists already.") from None
-            os.unlink(self._part, dir_fd=self._directory)
-        self._part = ""
 
-    def _link(self, name: str) -> None:
-        os.link(self._part, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+    def _write_back(self) -> None:
+        """Lets errors that would come late come now: NFS, CIFS and FUSE may tell of a full disk only when
+        a descriptor is closed. The file's own stays open, since it holds the lock.
+        """
+        twin = os.dup(self._fd)
+        try:
+            try:
+                if self._fsync:
+                    os.fsync(self._fd)
+            finally:
+                os.close(twin)
+        except OSError:
+            self._worthless = True  # which of its bytes have arrived, nobody knows
+            raise
 
     def _mode(self) -> int:
         try:
@@ -187,63 +222,109 @@ class Upload:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        try:
+        lock, held = self._lock or ("", -1)
+        with ExitStack() as ending:  # all of it, whatever one of them says
+            for each in (self._directory, self._old, held, fd):
+                if each >= 0:
+                    ending.callback(os.close, each)
+            if lock:
+                ending.callback(_remove, self._directory, lock)
             if self._part:
                 self._keep(fd)
-        finally:
-            lock, held = self._lock or ("", -1)
-            if lock:
-                os.unlink(lock, dir_fd=self._directory)
-            for each in (fd, held, self._directory, self._old):
-                if each >= 0:
-                    os.close(each)
 
     def _keep(self, fd: int) -> None:
         usual = part_name(self.name)
         # What began with a copy of the old file can be begun again: the old file is there.
         if self._worthless or os.fstat(fd).st_size == 0 or self._old >= 0:
-            os.unlink(self._part, dir_fd=self._directory)
+            _remove(self._directory, self._part)
         elif self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
             try:
-                self._link(usual)
+                rename_new(self._directory, self._part, usual)
             except FileExistsError:
-                pass
-            os.unlink(self._part, dir_fd=self._directory)
+                _remove(self._directory, self._part)
+            except FileNotFoundError:
+                pass  # see _remove
+
+
+def _remove(directory: int, part: str) -> None:
+    """Removes a part, if it is still there: RMDA may have taken the whole directory."""
+    try:
+        os.unlink(part, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def discard(directory: int, part: str, before: float, started: float) -> list[int]:
+    """Removes a part that nobody writes to and that was last written to before a POSIX time; its size.
+
+    Nobody can go on with one that has a token behind its name, that is empty, or that is the published
+    file itself: what is left of such from before the daemon `started` goes at once.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(part, flags, dir_fd=directory)
+    try:
+        found = os.fstat(fd)
+        useless = len(part) > len(part_name("")) or found.st_size == 0 or found.st_nlink > 1
+        # Nothing is locked that is to stay: whoever goes on with it now must get it.
+        if found.st_mtime >= (max(before, started) if useless else before) or not _lock(directory, part, fd):
+            return []
+        os.unlink(part, dir_fd=directory)
+        return [found.st_size]
+    finally:
+        os.close(fd)
+
+
+def _in_use(directory: int, part: str) -> bool:
+    """Whether somebody writes to a part."""
+    fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _unlink_unused(directory: int, part: str) -> bool:
     """Removes a part, if nobody writes to it; whether it did."""
     fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(part, dir_fd=directory)
-    except BlockingIOError:
-        return False
+        ours = _lock(directory, part, fd)
+        if ours:
+            os.unlink(part, dir_fd=directory)
+        return ours
     finally:
         os.close(fd)
-    return True
 
 
 def _take_part(directory: int, name: str) -> tuple[str, int]:
     """The part of a file, locked; one with a name of its own while another upload has that."""
     usual = part_name(name)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    for part in (usual, f"{usual}-{secrets.token_hex(8)}"):
-        fd = os.open(part, flags, 0o600, dir_fd=directory)
+    # Twice the usual one: it may be published or removed between the opening and the lock.
+    for part in (usual, usual, f"{usual}-{secrets.token_hex(8)}"):
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have been published or removed between the opening and the lock.
-            if os.fstat(fd).st_ino == os.stat(part, dir_fd=directory, follow_symlinks=False).st_ino:
-                return part, fd
-        except (BlockingIOError, FileNotFoundError):
-            os.close(fd)
+            if _lock(directory, part, fd):
+                if os.fstat(fd).st_nlink == 1:
+                    return part, fd
+                # The daemon was killed between link() and unlink(): this is the published file.
+                os.unlink(part, dir_fd=directory)
         except BaseException:
             os.close(fd)
             raise
-        else:
-            os.close(fd)
+        os.close(fd)
     raise Refusal(450, "The file is busy. Try again later.")
+
+
+def _lock(directory: int, part: str, fd: int) -> bool:
+    """Locks a part that was opened; whether it is ours now, and still has its name."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), os.stat(part, dir_fd=directory, follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) -> tuple[int, int]:
@@ -305,7 +386,8 @@ def exists(directory: int, name: str) -> bool:
     return True
 
 
-def _free_name(directory: int, wanted: str) -> str:
+def free_name(directory: int, wanted: str) -> str:
+    """A name that nothing in a directory has, and that begins with the one that was wanted."""
     for _ in range(100):
         name = f"{wanted}.{secrets.token_hex(4)}"
         if not exists(directory, name):

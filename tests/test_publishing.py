@@ -1,0 +1,139 @@
+"""Uploads on disks that are not like others: late errors, no link(), no renameat2(), no permission to read.
+
+What such a disk says is put into the daemon's own system calls by strace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftpsd.uploads import part_name
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured
+from tests.hostile import open_transfer, withstands
+
+#: Calls that give a file a second name, or one that nothing has.
+LINK, RENAME = "linkat", "renameat2"
+
+Make = Callable[..., Daemon]
+
+
+def tampered(make_daemon: Make, *rules: str, path: Path | None = None, fsync: bool = False) -> Daemon:
+    """A daemon whose system calls fail by rule; with `path`, those on that file alone."""
+    users = {"alice": {}, "bob": {"permissions": ["upload", "list", "download"]}}
+    daemon = make_daemon({"uploads": {"fsync": fsync}}, users, start=False)
+    if not rules:
+        return daemon.start()
+    if shutil.which("strace") is None or subprocess.run(["strace", "-qq", "true"], capture_output=True).returncode:
+        pytest.skip("strace is not to be had")
+    calls = ",".join(rule.partition(":")[0] for rule in rules)
+    line = ["strace", "-D", "-f", "-y", "-qq", "-o", str(daemon.directory / "strace"), "-e", f"trace={calls}"]
+    line += [word for rule in rules for word in ("-e", f"inject={rule}")]
+    return daemon.start((*line, "-P", str(path)) if path is not None else (*line, "--seccomp-bpf"))
+
+
+def store(client: FtpClient, line: str, content: bytes) -> str:
+    """Uploads; the final reply. A server that refuses does not say close_notify."""
+    data = open_transfer(client, line)
+    assert isinstance(data, ssl.SSLSocket)
+    data.sendall(content)
+    finish(data)
+    return client.reply()
+
+
+def finish(data: ssl.SSLSocket) -> None:
+    """Says close_notify, and waits for the other side's or its end."""
+    try:
+        data.unwrap()
+    except (ssl.SSLError, OSError):
+        pass
+    data.close()
+
+
+def names(daemon: Daemon, user: str = "alice") -> set[str]:
+    """What is in a home, hidden or not."""
+    return set(os.listdir(daemon.home(user)))
+
+
+WAYS = {
+    "renameat2": [],
+    "link": [f"{RENAME}:error=EINVAL"],
+    "neither": [f"{RENAME}:error=EINVAL", f"{LINK}:error=EPERM"],
+}
+
+
+@pytest.mark.parametrize("rules", WAYS.values(), ids=WAYS)
+def test_publishing_without_replacing(make_daemon: Make, rules: list[str]) -> None:
+    """Whatever the file system can, a user without `overwrite` and STOU make new files, and replace none."""
+    daemon = tampered(make_daemon, *rules)
+    home = daemon.home("bob")
+    with withstands(daemon), secured(daemon, "bob") as client, secured(daemon, "bob") as other:
+        assert client.upload("STOR new", b"new").startswith("226 ")
+        assert client.upload("STOU", b"unique").startswith("226 ")
+        data = open_transfer(client, "STOR raced")
+        assert isinstance(data, ssl.SSLSocket)
+        data.sendall(b"second")
+        assert store(other, "STOR raced", b"first").startswith("226 ")
+        finish(data)
+        assert client.reply().startswith("553 ")
+        client.passive_port()
+        client.expect(550, "STOR new")
+    assert (home / "new").read_bytes() == b"new"
+    assert (home / "raced").read_bytes() == b"first"
+    assert len(names(daemon, "bob")) == 3
+    unique = next(name for name in names(daemon, "bob") if name.startswith("upload."))
+    assert (home / unique).read_bytes() == b"unique"
+
+
+@pytest.mark.parametrize(("error", "code"), [("ENOSPC", 452), ("EDQUOT", 552), ("EIO", 451)])
+def test_an_error_that_close_tells(make_daemon: Make, tmp_path: Path, error: str, code: int) -> None:
+    """Where the disk tells of its error only when the file is closed, nothing is published, and nothing is left."""
+    part = tmp_path / "daemon0" / "homes" / "alice" / part_name("file")
+    daemon = tampered(make_daemon, f"close:error={error}", path=part)
+    (daemon.home() / "file").write_bytes(b"old")
+    with withstands(daemon), secured(daemon) as client:
+        assert store(client, "STOR file", b"new").startswith(str(code))
+        assert client.download("RETR file") == b"old"
+    assert names(daemon) == {"file"}
+
+
+def test_a_part_that_is_the_published_file(shared: Daemon) -> None:
+    """Had the daemon been killed between link() and unlink(), the next upload does not touch the published file
+    before it is complete."""
+    home = shared.home()
+    (home / "linked").write_bytes(b"published")
+    os.link(home / "linked", home / part_name("linked"))
+    with withstands(shared), secured(shared) as client:
+        with client.connect_data() as data:
+            client.expect(150, "STOR linked")
+            client.secure_data(data).sendall(b"new")
+            assert (home / "linked").read_bytes() == b"published"
+        assert client.reply().startswith("426 ")
+        assert client.download("RETR linked") == b"published"
+
+
+def test_chmod_000_can_be_undone(make_daemon: Make) -> None:
+    """SITE CHMOD sets the mode of a file that the daemon itself may not open."""
+    daemon = make_daemon(start=False)
+    capabilities = "-dac_override,-dac_read_search"
+    drop = ("setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}")
+    daemon.start(drop if os.geteuid() == 0 else ())
+    (daemon.home() / "file").write_bytes(b"content")
+    (daemon.home() / "folder").mkdir()
+    with withstands(daemon), secured(daemon) as client:
+        for name in ("file", "folder"):
+            client.expect(200, f"SITE CHMOD 000 {name}")
+            client.expect(200, f"SITE CHMOD 750 {name}")
+            assert (daemon.home() / name).stat().st_mode & 0o7777 == 0o750
+        client.expect(200, "SITE CHMOD 000 file")
+        client.passive_port()
+        client.expect(550, "RETR file")
+        client.expect(200, "SITE CHMOD 600 file")
+        assert client.download("RETR file") == b"content"

@@ -1,0 +1,183 @@
+"""What uploads that were cut have left goes in time, and never a running upload's; what is on the disk at 226."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftpsd.sweep import outermost
+from ftpsd.uploads import PRIVATE, part_name
+from tests.daemon import Daemon
+from tests.ftpclient import secured
+from tests.hostile import cut, open_transfer, wait_until, withstands
+from tests.test_publishing import finish, names, store, tampered
+
+Make = Callable[..., Daemon]
+
+DAY = 86_400
+
+
+def leave(path: Path, age: float, content: bytes = b"part") -> Path:
+    """A file that was last written to so many seconds ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process of ours, which drains, would hold such a lock."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_parts_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
+    """At the start old parts go, and those that nobody could go on with; younger ones, locked ones, all other
+    files and what links lead to stay."""
+    daemon = make_daemon(start=False)
+    home, outside = daemon.home(), tmp_path / "outside"
+    gone = [
+        leave(home / part_name("old"), 8 * DAY),
+        leave(home / "deep" / "er" / part_name("old"), 8 * DAY),
+        leave(daemon.home("bob") / part_name("old"), 8 * DAY),
+        leave(home / (part_name("killed") + "-0123456789abcdef"), 1),
+        leave(home / (part_name("empty")), 1, b""),
+        leave(home / ".ftpsd-part-of-another-release", 8 * DAY),
+    ]
+    kept = [
+        leave(home / part_name("young"), 6 * DAY),
+        leave(home / "file", 8 * DAY),
+        leave(home / ".ftpsd", 8 * DAY),
+        leave(outside / part_name("outside"), 8 * DAY),
+        busy := leave(home / part_name("busy"), 8 * DAY),
+        copy := leave(home / (part_name("busy") + "-0123456789abcdef"), 8 * DAY),
+    ]
+    (home / "way").symlink_to(outside)
+    (home / part_name("link")).symlink_to(outside / part_name("outside"))
+    os.mkfifo(home / part_name("fifo"))
+    (home / part_name("folder")).mkdir()
+    published = leave(home / "published", 1)
+    os.link(published, home / part_name("published"))
+    with locked(busy), locked(copy):
+        daemon.start()
+        daemon.wait_for_log("removed parts of uploads that nobody goes on with: ")
+        with withstands(daemon):
+            wait_until(lambda: not any(path.exists() for path in gone), "the parts are gone")
+            wait_until(lambda: published.stat().st_nlink == 1, "the second name is gone")
+        assert all(path.exists() for path in kept)
+    assert "Traceback" not in daemon.log
+
+
+def test_parts_as_time_goes_by(make_daemon: Make) -> None:
+    """The part of an upload that was cut is kept for going on, and goes when it has been kept for long enough."""
+    daemon = make_daemon({"uploads": {"keep_parts": 2}})
+    part = daemon.home() / part_name("file")
+    with withstands(daemon), secured(daemon) as client:
+        data = open_transfer(client, "STOR file")
+        data.sendall(b"some of it")
+        cut(data)
+        assert client.reply().startswith("426 ")
+        assert part.read_bytes() == b"some of it"
+        wait_until(lambda: not part.exists(), "it is gone")
+        client.expect(550, "SIZE file")
+
+
+def test_null_keeps_parts(make_daemon: Make) -> None:
+    """With `keep_parts: null` parts are kept for ever, but for those that nobody could go on with."""
+    daemon = make_daemon({"uploads": {"keep_parts": None}}, start=False)
+    kept = leave(daemon.home() / part_name("kept"), 4000 * DAY)
+    leave(daemon.home() / (part_name("killed") + "-0123456789abcdef"), 1)
+    daemon.start()
+    daemon.wait_for_log("nobody goes on with: 1, 4 bytes")
+    assert kept.exists()
+
+
+def test_running_uploads_are_left_alone(make_daemon: Make) -> None:
+    """However old the parts of running uploads look, a new file, a second of the same name and a copy of an old
+    file, no sweep takes them."""
+    daemon = make_daemon({"uploads": {"keep_parts": 1}})
+    home = daemon.home()
+    (home / "log").write_bytes(b"old, ")
+    with withstands(daemon), secured(daemon) as one, secured(daemon) as two, secured(daemon) as three:
+        running = [(one, "STOR file"), (two, "STOR file"), (three, "APPE log")]
+        transfers = [(client, open_transfer(client, line)) for client, line in running]
+        for _, data in transfers:
+            data.sendall(b"first, ")
+        parts = {name for name in names(daemon) if name.startswith(PRIVATE)}
+        wait_until(lambda: sum((home / name).stat().st_size for name in parts) == 5 + 3 * 7, "it has arrived")
+        assert len(parts) == 4
+        for round in range(2):
+            leave(home / (part_name("canary") + "-a"), 9 * DAY)
+            for name in parts:
+                os.utime(home / name, (0, 0))
+            wait_until(lambda: not (home / (part_name("canary") + "-a")).exists(), f"sweep {round} is over")
+        assert parts <= names(daemon)
+        for client, data in transfers:
+            assert isinstance(data, ssl.SSLSocket)
+            data.sendall(b"second")
+            finish(data)
+            assert client.reply().startswith("226 ")
+    assert names(daemon) == {"file", "log"}
+    assert (home / "file").read_bytes() == b"first, second"
+    assert (home / "log").read_bytes() == b"old, first, second"
+
+
+def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
+    """A sweep of a large tree gets to its end, while clients are served."""
+    daemon = make_daemon(start=False)
+    for number in range(60):
+        for folder in range(50):
+            (daemon.home() / f"{number}" / f"{folder}").mkdir(parents=True)
+        leave(daemon.home() / f"{number}" / "0" / part_name("old"), 8 * DAY)
+    daemon.start()
+    with withstands(daemon), secured(daemon) as client:
+        for number in range(20):
+            assert client.upload(f"STOR {number}/new", b"new").startswith("226 ")
+        daemon.wait_for_log("nobody goes on with: 60, 240 bytes")
+
+
+def test_homes_within_homes() -> None:
+    """What lies in another home is walked with that."""
+    assert outermost(["/srv/b", "/srv/a/c", "/srv/a", "/srv/a b", "/srv/a/c/d", "/srv/b"]) == [
+        "/srv/a b",
+        "/srv/a",
+        "/srv/b",
+    ]
+    assert outermost(["/srv", "/", "/srv/a"]) == ["/"]
+
+
+# --- on the disk ---------------------------------------------------------------------------------------
+
+SYNCED = r"fsync\(.*{part}.*\n(.*\n)*?.*renameat.*{part}.*\n(.*\n)*?.*fsync\(\d+<{home}>\)"
+
+
+def test_fsync(make_daemon: Make) -> None:
+    """With `fsync: true` the file is synced before it gets its name, and its directory before the 226."""
+    daemon = tampered(
+        make_daemon, "fsync:delay_enter=1", "renameat:delay_enter=1", "renameat2:delay_enter=1", fsync=True
+    )
+    with secured(daemon) as client:
+        assert client.upload("STOR file", b"new").startswith("226 ")
+    calls = (daemon.directory / "strace").read_text()
+    assert re.search(SYNCED.format(part=part_name("file"), home=daemon.home()), calls), calls
+
+
+@pytest.mark.parametrize(("error", "code"), [("ENOSPC", 452), ("EIO", 451)])
+def test_an_error_that_fsync_tells(make_daemon: Make, error: str, code: int) -> None:
+    """An upload that cannot be synced is refused; the old file stays, and nothing is left of the new one."""
+    daemon = tampered(make_daemon, f"fsync:error={error}", fsync=True)
+    (daemon.home() / "file").write_bytes(b"old")
+    with withstands(daemon), secured(daemon) as client:
+        assert store(client, "STOR file", b"new").startswith(str(code))
+    assert (daemon.home() / "file").read_bytes() == b"old"
+    assert names(daemon) == {"file"}
