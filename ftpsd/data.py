@@ -8,6 +8,7 @@ command stays in the kernel.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -21,13 +22,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd import tls
+from ftpsd.pacing import Move
 from ftpsd.ports import Announcer, Listener, PortPool
 from ftpsd.pump import Closable, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import Digest
 from ftpsd.settings import Timeouts
 from ftpsd.streams import PlainStream, TlsReceiver, TlsSender
-from ftpsd.wire import Address, Endpoint
+from ftpsd.wire import Address, Endpoint, socket_address
 from ftpsd.workers import Workers
 
 log = Logger(namespace="ftpsd")
@@ -44,7 +46,7 @@ class Dialer:
     def __init__(
         self,
         reactor: Any,
-        source: tuple[str, int],
+        source: Endpoint,
         target: Endpoint,
         done: Callable[[socket.socket | Refusal], None],
     ) -> None:
@@ -54,8 +56,8 @@ class Dialer:
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(source)
-            problem = self._socket.connect_ex((str(target.address), target.port))
+            self._socket.bind(socket_address(source.address, source.port))
+            problem = self._socket.connect_ex(socket_address(target.address, target.port))
         except OSError as error:
             problem = error.errno or errno.EIO
         if problem == errno.EINPROGRESS:
@@ -148,6 +150,8 @@ class DataChannel:
         self._awaited: Deferred[socket.socket] | None = None
         self._transfer: Transfer | None = None
         self._stream: PlainStream | None = None
+        #: Keeps a move to rates; whose account has none gets the move back as it is.
+        self.pace: Callable[[Move, bool], Move] = lambda move, _: move
         self._moved = 0
         #: Why the command that runs must not begin to move anything.
         self._stop: Refusal | None = None
@@ -172,7 +176,7 @@ class DataChannel:
         if announce:
             told = shared.announcer.announce(self._client, self._server)
         # Behind NAT, or told another address of this machine, any of its addresses may be reached.
-        host = str(self._server) if told == self._server else "0.0.0.0"
+        host = self._server if told == self._server else ipaddress.IPv4Address(0)
         self._listener = Listener(
             shared.reactor,
             shared.pool,
@@ -241,18 +245,21 @@ class DataChannel:
             target, self._target = self._target, None
             shared = self._shared
             self._limit = shared.reactor.callLater(shared.timeouts.data_connect, self._too_late)
-            source = (str(self._server), shared.source_port)
-            if target.address.version != self._server.version:
-                source = ("0.0.0.0" if target.address.version == 4 else "::", shared.source_port)
+            source = self._server
+            if target.address.version != source.version:
+                source = ipaddress.IPv4Address(0) if target.address.version == 4 else ipaddress.IPv6Address(0)
             # Not before the caller has the Deferred: a dial can fail at once.
-            shared.reactor.callLater(0, self._dial, source, target)
+            shared.reactor.callLater(0, self._dial, Endpoint(source, shared.source_port), target)
         elif self._listener is None:
             self._fail(Refusal(425, "The data connection is gone: send EPSV or PASV again."))
         return result
 
-    def _dial(self, source: tuple[str, int], target: Endpoint) -> None:
+    def _dial(self, source: Endpoint, target: Endpoint) -> None:
         if self._awaited is not None:
-            self._dialer = Dialer(self._shared.reactor, source, target, self._dialled)
+            try:
+                self._dialer = Dialer(self._shared.reactor, source, target, self._dialled)
+            except OSError as error:  # no descriptor is left for a socket
+                self._fail(Refusal(425, f"The data connection cannot be opened: {error.strerror}."))
 
     # --- moving -----------------------------------------------------------------------------------
 
@@ -276,8 +283,11 @@ class DataChannel:
     async def _move(
         self, opening: Opening, opened: Opened, move: Callable[..., Steps], receiving: bool, text: bool
     ) -> int:
+        move = self.pace(move, receiving)
         self._moved = 0
         workers = self._shared.workers
+        if self._listener is not None:
+            self._listener.doRead()  # most clients have connected before they send the command
         connection, self._socket = self._socket, None
         if connection is None or self._stop is not None:
             # A client may connect behind the 150 only: it has to be said before the wait.
@@ -314,25 +324,14 @@ class DataChannel:
         self._transfer, self._stream = transfer, stream
         if self._stop is not None:
             transfer.abort(self._stop)
-        watch = Watch(
-            shared.reactor,
-            transfer,
-            timeouts.stalled,
-            Refusal(426, f"Nothing moved for {timeouts.stalled} seconds."),
-        )
-        opening = shared.reactor.callLater(timeouts.data_connect, self._require_open, transfer)
+        watch = Watch(shared.reactor, transfer, timeouts.data_connect, timeouts.stalled)
+        transfer.start()  # last, since from now on two threads want Python's lock
         try:
             return await transfer.finished
         finally:
             self._moved = self.moved
             self._transfer = self._stream = None
             watch.stop()
-            if opening.active():
-                opening.cancel()
-
-    def _require_open(self, transfer: Transfer) -> None:
-        if self._stream is not None and not self._stream.opened:
-            transfer.abort(Refusal(522, "The TLS handshake of the data connection took too long."))
 
     # --- ending -----------------------------------------------------------------------------------
 

@@ -38,8 +38,14 @@ WRITE = select.POLLOUT
 #: How long a thread waits for a socket before it parks the transfer, in milliseconds.
 MOMENT = 4
 
+#: Seconds after an abort at which the client is told of it, even if a disk call has not returned.
+PATIENCE = 5
+
 #: Bytes given to one TLS or socket call: large, and still within the second-level cache.
 PIECE = 256 * 1024
+
+#: The size of buffers at first. They become large when they are filled once.
+SMALL = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Connection(Protocol):
 
     #: Bytes of the file or listing that have gone through.
     moved: int
+    #: Whether the handshake is done.
+    opened: bool
 
     def fileno(self) -> int: ...
     def open(self) -> Steps: ...
@@ -74,10 +82,13 @@ class Connection(Protocol):
 
 
 class FileSource:
-    """Part of an open file: from `offset` to `end`, or to wherever the file ends (None)."""
+    """Part of an open file: from `offset` to `end`, or to wherever the file ends (None).
 
-    def __init__(self, fd: int, offset: int, end: int | None) -> None:
-        self.fd, self.offset, self.end = fd, offset, end
+    `size` is how large the file seems to be, for a buffer that is no larger than it must be.
+    """
+
+    def __init__(self, fd: int, offset: int, end: int | None, size: int) -> None:
+        self.fd, self.offset, self.end, self.size = fd, offset, end, size
 
     def left(self, at_most: int) -> int:
         """How many bytes to ask for next."""
@@ -85,13 +96,15 @@ class FileSource:
 
     def __iter__(self) -> Iterator[memoryview]:
         """The bytes, piece by piece, all in the same buffer."""
-        buffer = memoryview(bytearray(PIECE))
-        while wanted := self.left(PIECE):
+        buffer = memoryview(bytearray(min(PIECE, max(self.size + 1, SMALL))))
+        while wanted := self.left(len(buffer)):
             count = os.preadv(self.fd, [buffer[:wanted]], self.offset)
             if not count:
                 return
             self.offset += count
             yield buffer[:count]
+            if count < wanted and 0 < self.size <= self.offset:
+                return  # the end: it need not be asked for
 
     def close(self) -> None:
         """Closes the file; any number of times."""
@@ -152,11 +165,13 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     """Receives into a sink, and publishes it when the peer has ended the stream as it should."""
     yield from connection.open()
     converter = FromNetwork() if text else None
-    buffer = memoryview(bytearray(2 * PIECE))
+    buffer = memoryview(bytearray(SMALL))
     yield from sink.prepare()
     while count := (yield from connection.receive(buffer)):
         piece = buffer[:count]
         sink.write(converter.convert(bytes(piece)) if converter else piece)
+        if count == len(buffer) < 2 * PIECE:  # fresh memory costs more than a small file
+            buffer = memoryview(bytearray(2 * PIECE))
         yield None
     if converter:
         sink.write(converter.end())
@@ -198,9 +213,13 @@ class Transfer:
         self._owned = owned
         self._stop: Refusal | None = None
         self._parked: Callable[[], None] | None = None
+        self._patience: Any = None
         #: Rises whenever the peer took or gave something.
         self.progress = 0
-        workers.submit(self._work)
+
+    def start(self) -> None:
+        """Takes the first step."""
+        self._workers.submit(self._work)
 
     def abort(self, refusal: Refusal) -> None:
         """Ends the transfer with a refusal, wherever it is. The first reason counts."""
@@ -209,6 +228,12 @@ class Transfer:
             if self._connection is not None:
                 self._connection.interrupt()
             self._unpark()
+            self._patience = self._reactor.callLater(PATIENCE, self._abandon)
+
+    @property
+    def opened(self) -> bool:
+        """Whether bytes of the file may move: there is no connection to open, or it is open."""
+        return self._connection is None or self._connection.opened
 
     # --- in a worker thread ----------------------------------------------------------------------
 
@@ -294,9 +319,17 @@ class Transfer:
             leave()
             self._workers.submit(self._work)
 
+    def _abandon(self) -> None:
+        """The thread is in a disk call that does not return. Nobody waits for it; it closes what is owned then."""
+        if self._stop is not None:
+            self._finish(Failure(Refusal(self._stop.reply.code, f"{self._stop.reply.text} The disk does not answer.")))
+
     def _finish(self, result: Any) -> None:
-        self._connection = None
-        self.finished.callback(result)
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        if not self.finished.called:
+            self._connection = None
+            self.finished.callback(result)
 
     def fileno(self) -> int:
         """The socket, for the reactor's poll."""
@@ -318,24 +351,30 @@ class Transfer:
 
 
 class Watch:
-    """Aborts a transfer whose peer has neither given nor taken anything for too long."""
+    """Aborts a transfer whose connection is not open in `opening` seconds, or whose peer has neither given
+    nor taken anything for `stalled` seconds. One timer does for both."""
 
-    def __init__(self, clock: Any, transfer: Transfer, seconds: float, refusal: Refusal) -> None:
-        self._clock, self._transfer, self._seconds, self._refusal = clock, transfer, seconds, refusal
-        self._seen = -1
-        self._call: Any = None
-        self._check()
+    def __init__(self, clock: Any, transfer: Transfer, opening: float, stalled: float) -> None:
+        self._clock, self._transfer, self._stalled = clock, transfer, stalled
+        self._seen, self._since = transfer.progress, clock.seconds()
+        self._deadline = self._since + opening
+        self._call = clock.callLater(min(opening, stalled), self._check)
 
     def _check(self) -> None:
-        progress = self._transfer.progress
-        if progress == self._seen:
-            self._call = None
-            self._transfer.abort(self._refusal)
+        transfer, now = self._transfer, self._clock.seconds()
+        if transfer.progress != self._seen:
+            self._seen, self._since = transfer.progress, now
+        silent = now - self._since
+        if not transfer.opened and now >= self._deadline:
+            transfer.abort(Refusal(522, "The TLS handshake of the data connection took too long."))
+        elif silent >= self._stalled:
+            transfer.abort(Refusal(426, f"Nothing moved for {self._stalled} seconds."))
         else:
-            self._seen = progress
-            self._call = self._clock.callLater(self._seconds, self._check)
+            left = self._stalled - silent
+            wait = left if transfer.opened else min(left, self._deadline - now)
+            self._call = self._clock.callLater(wait, self._check)
 
     def stop(self) -> None:
         """The transfer has ended."""
-        if self._call is not None and self._call.active():
+        if self._call.active():
             self._call.cancel()

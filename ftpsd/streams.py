@@ -6,6 +6,7 @@ raised as the `Refusal` that the client is told.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -16,11 +17,18 @@ from collections.abc import Callable, Generator
 from OpenSSL import SSL
 
 from ftpsd import tls
-from ftpsd.pump import PIECE, READ, WRITE, FileSource, Pause, Steps
+from ftpsd.pump import PIECE, READ, SMALL, WRITE, FileSource, Pause, Steps
 from ftpsd.replies import Refusal
 
 #: Called with a finished handshake; raises the Refusal of one that is not good enough.
 Check = Callable[[SSL.Connection], None]
+
+#: Errors that only a socket has; with any other, `sendfile` speaks of the file.
+_NETWORK = {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT, errno.EPROTO}
+_NETWORK |= {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+
+#: Bytes of a handshake that are asked for at once: pyOpenSSL makes and clears as much memory.
+_FLIGHT = 8 * 1024
 
 #: How much one `sendfile` may move before another transfer gets its turn.
 _SENDFILE = 4 * 1024 * 1024
@@ -72,8 +80,8 @@ class PlainStream:
             except BlockingIOError:
                 yield WRITE
                 continue
-            except ConnectionError as error:
-                raise _cut(error) from None
+            except OSError as error:  # of the socket or of the file: one call has both
+                raise (_cut(error) if error.errno in _NETWORK else error) from None
             if not count:
                 return
             source.offset += count
@@ -137,7 +145,7 @@ class TlsStream(PlainStream):
         self._tls = SSL.Connection(context, None)
         self._tls.set_accept_state()
         self._check = check
-        self._incoming = memoryview(bytearray(PIECE))
+        self._incoming = memoryview(bytearray(SMALL))
 
     def close(self) -> None:
         """Any number of times.
@@ -150,14 +158,14 @@ class TlsStream(PlainStream):
         super().close()
 
     def open(self) -> Steps:
-        """The handshake."""
+        """The handshake; the client begins it."""
         while True:
+            yield from self._pull()
             try:
                 self._tls.do_handshake()
                 break
             except SSL.WantReadError:
                 yield from self._push(self._outgoing())
-                yield from self._pull()
             except SSL.Error as error:
                 yield from self._push(self._outgoing())  # the alert
                 raise Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.") from None
@@ -173,6 +181,8 @@ class TlsStream(PlainStream):
         count = yield from self._receive_raw(self._incoming)
         if count:
             self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
+            if count == len(self._incoming) < PIECE:
+                self._incoming = memoryview(bytearray(PIECE))
         else:
             self._tls.bio_shutdown()
 
@@ -180,9 +190,12 @@ class TlsStream(PlainStream):
         pieces = []
         try:
             while True:
-                pieces.append(self._tls.bio_read(PIECE))
+                pieces.append(self._tls.bio_read(_FLIGHT))
+                if len(pieces[-1]) < _FLIGHT:
+                    break
         except SSL.Error:
-            return b"".join(pieces)
+            pass  # there is nothing
+        return b"".join(pieces)
 
     def _push(self, data: bytes) -> Steps:
         moved = self.moved
@@ -194,6 +207,8 @@ class TlsSender(TlsStream):
     """For downloads: behind the handshake OpenSSL writes to the socket itself."""
 
     def _opened(self, last_flight: bytes) -> Steps:
+        # Tickets, a small file, close_notify and FIN in one segment. What is held back waits for 200 ms at most.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         yield from self._push(last_flight)
         tls.move_to_socket(self._tls, self._socket.fileno())
 

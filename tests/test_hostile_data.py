@@ -116,6 +116,28 @@ def test_no_gift_through_passive_ports(plain: Daemon) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("line", ["RETR alpn", "STOR new", "LIST"])
+def test_other_protocols_on_data_connections(shared: Daemon, version: ssl.TLSVersion, line: str) -> None:
+    """ALPN may name FTP or nothing: a browser that was led to a data port (ALPACA) gets an alert and no byte."""
+    (shared.home() / "alpn").write_bytes(b"content")
+    with withstands(shared), FtpClient(shared) as client:
+        client.start_tls(tls_context(version))
+        client.login()
+        assert client.download("RETR alpn") == b"content"
+        for name in ("ftp-data", "ftp"):
+            client.context.set_alpn_protocols(["http/1.1", name])
+            assert client.download("RETR alpn") == b"content"
+        client.context.set_alpn_protocols(["h2", "http/1.1"])
+        connection = client.connect_data()
+        client.expect(150, line)
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"), connection:
+            client.secure_data(connection)
+        refusal = client.reply()
+        assert refusal.startswith("522 ") and "h2, http/1.1" in refusal, refusal
+    assert not (shared.home() / "new").exists()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("line", ["RETR ticket", "STOR new", "LIST"])
 def test_the_ticket_of_another_session(shared: Daemon, version: ssl.TLSVersion, line: str) -> None:
     """A data connection resumes the TLS session of its own control connection: no other's, and no new one."""

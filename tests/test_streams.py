@@ -1,0 +1,31 @@
+"""A data connection's bytes: whose error it is."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from pathlib import Path
+
+import pytest
+
+from ftpsd.pump import FileSource
+from ftpsd.replies import Refusal
+from ftpsd.streams import PlainStream
+
+
+def test_a_peer_that_is_lost_while_a_file_is_sent(tmp_path: Path) -> None:
+    """A connection that times out below `sendfile` is 426, not an error of the file."""
+    (tmp_path / "file").write_bytes(bytes(16 * 1024 * 1024))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as deaf:
+        connection, _ = server.accept()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)  # milliseconds
+        source, poll = FileSource(os.open(tmp_path / "file", os.O_RDONLY), 0, None, 1 << 24), select.poll()
+        poll.register(connection, select.POLLOUT)
+        with pytest.raises(Refusal, match="timed out"):
+            for _ in PlainStream(connection).send_file(source):
+                poll.poll(20_000)
+        source.close()
+        connection.close()
+        deaf.close()
