@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ftpsd import tls
 
-_PIECE = 2**15
+_PIECE = 2**14
 
 #: RFC 5246 section 6.2.3; a longer one is for OpenSSL to refuse.
 _LONGEST_RECORD = 2**14 + 2048
@@ -100,7 +100,7 @@ class ControlConnection(Protocol):
         try:
             while self._tls is not None and not self._closing and (record := self._take_record()):
                 self._tls.bio_write(record)
-                self._read(self._tls)
+                self._read(self._tls, len(record))
         except SSL.Error as error:
             self._break(error)
         finally:
@@ -133,15 +133,15 @@ class ControlConnection(Protocol):
         self._tls = None
         self._protocol.connectionLost(reason)
 
-    def _read(self, connection: SSL.Connection) -> None:
-        """Works on one record."""
+    def _read(self, connection: SSL.Connection, size: int) -> None:
+        """Works on one record of so many bytes; what is in it is shorter."""
         try:
             if self._handshaking:
                 connection.do_handshake()
                 self._handshaking = False
                 self._secured()
             else:
-                self._protocol.dataReceived(connection.recv(_PIECE))
+                self._protocol.dataReceived(connection.recv(size))
         except SSL.WantReadError:
             pass  # a record of TLS's own
         except SSL.ZeroReturnError:
@@ -152,11 +152,12 @@ class ControlConnection(Protocol):
             self._flush_tls()
             self._tls, self._stopping = None, False
         elif self._tls is not None:
-            self._shut_down(self._tls)
-            self.loseConnection()
+            self.loseConnection()  # the replies to what it has said come first, our close_notify behind them
 
     def _break(self, error: SSL.Error) -> None:
-        """An alert that OpenSSL has made for the peer goes out before the end."""
+        """An alert that OpenSSL has made for the peer goes out before the end. Once: what was held breaks again."""
+        if self._closing:
+            return
         self._flush_tls()
         self._closing = True
         self._failed(tls.describe(error))
@@ -179,7 +180,7 @@ class ControlConnection(Protocol):
             if self._held_bytes > _PIECE:  # so that the transport can say that it is too much
                 self._send_held()
         elif self._tls is None:
-            self._raw.write(data)
+            self._send(data)
         else:
             self._encrypt(self._tls, data)
 
@@ -194,7 +195,22 @@ class ControlConnection(Protocol):
         if self._tls is not None:
             self._encrypt(self._tls, data)
         else:
-            self._raw.write(data)
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        """Puts bytes on the wire at once, as far as they go.
+
+        Twisted's `write` leaves that to the reactor's next turn: three system calls and an event for each
+        reply. Only what the socket does not take goes that way.
+        """
+        raw = self._raw
+        if raw.connected and not (raw.dataBuffer or raw._tempDataBuffer):
+            sent = raw.writeSomeData(data)
+            if isinstance(sent, int) and sent > 0:
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        raw.write(data)
 
     def _flush(self) -> None:
         if self._held:
@@ -215,11 +231,12 @@ class ControlConnection(Protocol):
             return
         try:
             while True:
-                self._raw.write(self._tls.bio_read(_PIECE))
-        except SSL.WantReadError:
-            pass  # all of it is out
+                data = self._tls.bio_read(_PIECE)
+                self._send(data)
+                if len(data) < _PIECE:
+                    return  # all of it is out
         except SSL.Error:
-            pass  # nothing was ever in it
+            pass  # there is nothing
 
     def _shut_down(self, connection: SSL.Connection) -> None:
         tls.close(connection)

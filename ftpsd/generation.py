@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import frozen
 from twisted.cred.portal import Portal
 
+from ftpsd.bans import Bans
 from ftpsd.data import Surroundings
 from ftpsd.session import Policy
 from ftpsd.settings import Settings
@@ -20,5 +23,8 @@ class Generation:
     contexts: ContextMaker
     surroundings: Surroundings
     policy: Policy
+    bans: Bans
+    #: The time of day (POSIX), which may jump; how much time has passed is for the reactor's clock to say.
+    now: Callable[[], float]
     #: Whether commands that only tell something are logged too.
     verbose: bool = False

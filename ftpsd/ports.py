@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ftpsd.replies import Refusal
 from ftpsd.settings import NetworkOverride, PassiveSettings
-from ftpsd.wire import Address, plain_address
+from ftpsd.wire import Address, plain_address, socket_address
 
 log = Logger(namespace="ftpsd")
 
@@ -33,12 +33,12 @@ class PortPool:
         self._range = range(low, high + 1)
         self._taken: set[int] = set()
 
-    def listen(self, host: str, family: int) -> tuple[socket.socket, int]:
+    def listen(self, host: Address) -> tuple[socket.socket, int]:
         """A listening socket on a random free port of the range; 425 when there is none."""
         start = random.randrange(len(self._range))
         for step in range(len(self._range)):
             port = self._range[(start + step) % len(self._range)]
-            if port not in self._taken and (listener := _try_to_listen(host, port, family)):
+            if port not in self._taken and (listener := _try_to_listen(host, port)):
                 self._taken.add(port)
                 return listener, port
         raise Refusal(425, "All passive ports are in use. Try again later.")
@@ -48,11 +48,12 @@ class PortPool:
         self._taken.discard(port)
 
 
-def _try_to_listen(host: str, port: int, family: int) -> socket.socket | None:
+def _try_to_listen(host: Address, port: int) -> socket.socket | None:
+    family = socket.AF_INET if host.version == 4 else socket.AF_INET6
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind(socket_address(host, port))
         listener.listen(8)
     except OSError:
         listener.close()
@@ -72,18 +73,17 @@ class Listener:
         self,
         reactor: Any,
         pool: PortPool,
-        host: str,
+        host: Address,
         peer: Address | None,
         arrived: Callable[[socket.socket], None],
         stranger: Callable[[Address], None],
     ) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._reactor = reactor
         self._pool = pool
         self._peer = peer
         self._arrived = arrived
         self._stranger = stranger
-        self._socket, self.port = pool.listen(host, family)
+        self._socket, self.port = pool.listen(host)
         reactor.addReader(self)
 
     def doRead(self) -> None:
@@ -97,7 +97,7 @@ class Listener:
             log.warn("a data connection could not be accepted: {error}", error=error.strerror)
             self.close()
             return
-        peer = plain_address(address[0])
+        peer = plain_address(address[0], *address[3:])
         if self._peer is not None and peer != self._peer:
             connection.close()
             self._stranger(peer)
@@ -116,9 +116,14 @@ class Listener:
         """The socket, for the reactor's poll."""
         return self._socket.fileno()
 
+    def doWrite(self) -> None:
+        """Not for us: see `connectionLost`."""
+
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives up on the socket."""
-        self.close()
+        """Not for us: nothing can happen to a listening socket. But it may have got the number of a descriptor
+        that was closed among the events that were polled together, and then gets that one's (see `door.py`)."""
+        if self._socket.fileno() >= 0:
+            self._reactor.addReader(self)
 
     def logPrefix(self) -> str:
         """For the reactor's log."""
@@ -142,6 +147,7 @@ class Announcer:
         self._resolve = resolve
         self._known = dict(known)
         self._warned: set[str] = set()
+        self._asked: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -161,17 +167,21 @@ class Announcer:
     def refresh(self) -> None:
         """Looks all host names up again."""
         for name in self.names:
-            self._resolve(name).addCallbacks(
-                lambda address, name=name: self._learn(name, address),
-                lambda failure, name=name: self._keep(name, failure),
-            )
+            if name not in self._asked:  # a resolver that is silent for long gets one thread, not one each time
+                self._asked.add(name)
+                self._resolve(name).addCallbacks(
+                    lambda address, name=name: self._learn(name, address),
+                    lambda failure, name=name: self._keep(name, failure),
+                )
 
     def _learn(self, name: str, address: str) -> None:
+        self._asked.discard(name)
         if self._known.get(name) != address:
             log.info("passive.address: {name} is {address}", name=name, address=address)
         self._known[name] = address
 
     def _keep(self, name: str, failure: Failure) -> None:
+        self._asked.discard(name)
         log.warn(
             "passive.address: {name} cannot be looked up ({error}); {address} stays in use",
             name=name,

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.protocols.ftp import FTP, FTPCmdError, FTPFactory
 from twisted.python.failure import Failure
 
 from ftpsd import wire
+from ftpsd.bans import BANNED
 from ftpsd.client import Client
 from ftpsd.command import Command
 from ftpsd.commands import TABLE
@@ -23,6 +24,7 @@ from ftpsd.data import DataChannel
 from ftpsd.generation import Generation
 from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
+from ftpsd.rates import CommandRate
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.session import Session
 from ftpsd.turns import Turns
@@ -34,6 +36,7 @@ LAST_WORDS = 10
 #: Why the control connection is not read for now.
 UNREAD = "the client does not read its replies"
 CROWDED = "many commands wait"
+FAST = "commands come too fast"
 
 
 class Backpressure:
@@ -77,6 +80,9 @@ class FtpsProtocol(FTP):
         self._turns: Turns[bytes] = Turns(self._begin)
         self._address = client
         self._log = SessionLog(number, str(client), generation.verbose)
+        rate = generation.settings.limits.commands_per_second
+        self._rate = CommandRate(rate, reactor.seconds) if rate is not None else None
+        self._credit = self._rate.burst if self._rate is not None else -1  # counts down; below zero for ever
         self.setRawMode()
 
     # --- the frame -------------------------------------------------------------------------------
@@ -89,7 +95,6 @@ class FtpsProtocol(FTP):
             self._address,
             self._implicit,
             self._generation,
-            self._reactor,
             self._log,
             self._set_idle,
             self._forget_login,
@@ -140,12 +145,27 @@ class FtpsProtocol(FTP):
             return
         if self._idle is not None:
             self.resetTimeout()
+        self._credit -= 1
+        if not self._credit and self._rate is not None:
+            self._earn(self._rate)
         line = line.removesuffix(b"\r")
         if self._running is not None and self._act_at_once(line):
             return
         self._turns.arrive(line)
         if self._turns.full:
             self.hold(CROWDED)
+
+    def _earn(self, rate: CommandRate) -> None:
+        """The right to more commands; none for a moment if they came too fast."""
+        self._credit = rate.earn()
+        if self._credit:
+            self.release(FAST)
+        elif not self._client.gone:
+            if not rate.exceeded:  # told once in a session
+                rate.exceeded = True
+                self._log.note("slowed", f"more than {rate.rate} commands in a second: they wait")
+            self.hold(FAST)
+            self._reactor.callLater(rate.pause, self._earn, rate)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """No FTP client sends such a line."""
@@ -192,18 +212,22 @@ class FtpsProtocol(FTP):
             # Not a word of it in the log: it may be a password with a typing error around it.
             self._answer("?", "", started, refusal.reply)
             return
-        self.processCommand(verb, argument).addBoth(self._finish, verb, argument, started)
-
-    def processCommand(self, cmd: str, *params: str) -> Deferred[Reply]:
-        """The final reply of a command, or the failure that tells it."""
         try:
-            row = self._session.find(cmd)
-            value = self._session.admit(row, params[0] if params else "")
-            self._running = row if row.uses_data or row.restartable else None
-            result = row.run(self._session, value)
-            return succeed(result) if isinstance(result, Reply) else Deferred.fromCoroutine(result)
+            result = self.processCommand(verb, argument)
         except Exception:
-            return fail()
+            result = Failure()
+        if isinstance(result, Deferred):
+            result.addBoth(self._finish, verb, argument, started)
+        else:
+            self._finish(result, verb, argument, started)
+
+    def processCommand(self, cmd: str, *params: str) -> Any:
+        """The final reply of a command, now or by a Deferred. Most are known at once, and need none."""
+        row = self._session.find(cmd)
+        value = self._session.admit(row, params[0] if params else "")
+        self._running = row if row.uses_data or row.restartable else None
+        result = row.run(self._session, value)
+        return result if isinstance(result, Reply) else Deferred.fromCoroutine(result)
 
     def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
         row = TABLE.get(verb)
@@ -307,7 +331,7 @@ class FtpsProtocol(FTP):
 
 
 class Overflow(Protocol):
-    """One session too many: 421, before anything is spent on it."""
+    """One session too many, or of a banned client: 421, before anything is spent on it."""
 
     transport: Any
 
@@ -341,9 +365,15 @@ class FtpsFactory(FTPFactory):
         self._numbers = numbers
 
     def buildProtocol(self, addr: Any) -> Protocol:
-        """A session, or what says that there are too many."""
-        client = wire.plain_address(addr.host)
+        """A session, or what says why there is none."""
+        client = wire.plain_address(addr.host, getattr(addr, "scopeID", 0))
         number = next(self._numbers)
+        ban = self.generation.bans.of_address(client)
+        if ban is not None:
+            if not ban.told:
+                ban.told = True
+                SessionLog(number, str(client)).note("refused", f"{BANNED} This is told once for each ban.")
+            return Overflow(Reply(421, BANNED))
         refusal = self._sessions.refusal(self.generation.settings.limits, client)
         if refusal is not None:
             SessionLog(number, str(client)).note("refused", refusal)

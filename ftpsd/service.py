@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import itertools
 import signal
-import socket
 import sys
-from collections.abc import Sequence
+import time
 from typing import Any
+from weakref import WeakSet
 
 from twisted.application.service import Service
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from ftpsd import config
+from ftpsd.bans import Bans, Book
 from ftpsd.data import Surroundings
+from ftpsd.filesystem import process_umask
 from ftpsd.generation import Generation
-from ftpsd.limits import Sessions
+from ftpsd.limits import Sessions, raise_descriptor_limit
+from ftpsd.listeners import Listeners
 from ftpsd.log import log
 from ftpsd.ports import Announcer, PortPool
 from ftpsd.protocol import FtpsFactory
+from ftpsd.quota import Quotas
+from ftpsd.register import Register
 from ftpsd.replies import Reply
+from ftpsd.sandbox import Sandbox
 from ftpsd.session import Policy
 from ftpsd.settings import ListenSettings, PortRange, Settings
-from ftpsd.systemd import Supervisor, inherited_listener
-from ftpsd.users import PasswordChecker, Realm, process_umask
+from ftpsd.shares import Shares
+from ftpsd.state import Store, directory
+from ftpsd.sweep import Sweeper
+from ftpsd.systemd import Supervisor
+from ftpsd.users import PasswordChecker, Realm
 from ftpsd.workers import Workers
-from ftpsd.yamlfile import Fault, Faulty
+from ftpsd.yamlfile import Faulty
 
 #: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
 #: made in one thread does not keep the reactor waiting.
 SWITCH_INTERVAL = 0.0005
+
+#: Seconds between two looks for bans that `ftpsd bans lift` has lifted, while there are bans.
+LIFT_INTERVAL = 0.5
 
 
 class Options(usage.Options):  # type: ignore[misc]
@@ -49,7 +60,9 @@ class Options(usage.Options):  # type: ignore[misc]
 def makeService(options: Options) -> Service:
     """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
     try:
-        return FtpsService(options["config"], config.load(options["config"]), bool(options["verbose"]))
+        configuration = config.load(options["config"])
+        kept = Sandbox(configuration, options["config"], options.parent)
+        return FtpsService(options["config"], configuration, bool(options["verbose"]), kept)
     except Faulty as faulty:
         print(faulty, file=sys.stderr)
         raise SystemExit(1) from None
@@ -60,27 +73,46 @@ class FtpsService(Service):
 
     name = "ftpsd"
 
-    def __init__(self, path: str, configuration: config.Configuration, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        configuration: config.Configuration,
+        verbose: bool = False,
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._path = config.absolute(path)
         self._configuration = configuration
         self._verbose = verbose
+        self._sandbox = sandbox
         self._reactor = _reactor()
         self._workers = Workers(self._reactor)
+        self._store = Store(self._reactor)
+        self._book = Book(self._reactor.seconds)
+        self._register = Register(self._store, self._book, time.time)
+        self._lifts = LoopingCall(self._register.look_for_lifts)
+        self._lifts.clock = self._reactor
         self._sessions = Sessions()
+        self._quotas = Quotas(self._reactor, self._workers)
+        self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
+        self._shares = Shares(self._reactor.seconds)
         self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
-        self._activated = False
         self._numbers = itertools.count(1)
         self._pools: dict[PortRange, PortPool] = {}
-        self._listeners: dict[tuple[str, int], Any] = {}
+        self._listeners = Listeners(self._reactor, self._path, self._factory)
+        #: Of all generations that still have sessions: the address behind NAT changes for all of them.
+        self._announcers: WeakSet[Announcer] = WeakSet()
         self._generation = self._generate(configuration)
         self._refresh: LoopingCall | None = None
+        self._reading = self._asked_again = False
 
     # --- making ----------------------------------------------------------------------------------
 
     def _generate(self, configuration: config.Configuration) -> Generation:
         settings, users = configuration.settings, configuration.users.users
         ports = settings.passive.ports
+        self._workers.patience = settings.timeouts.stalled
         self._announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
+        self._announcers.add(self._announcer)
         surroundings = Surroundings(
             self._reactor,
             self._workers,
@@ -91,26 +123,23 @@ class FtpsService(Service):
             settings.foreign_data,
             settings.tls.close_notify == "lenient",
         )
-        realm: Any = Realm(self._workers, users)
+        realm: Any = Realm(
+            time.time, self._workers, users, self._quotas, self._shares, settings.limits, settings.uploads.fsync
+        )
         checker: Any = PasswordChecker(self._workers, users)
         portal = Portal(realm, [checker])
-        return Generation(settings, portal, configuration.contexts, surroundings, _policy(settings), self._verbose)
+        bans = Bans(settings.bans, self._book)
+        policy = _policy(settings)
+        return Generation(
+            settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose
+        )
 
     def _resolve(self, name: str) -> Any:
         return self._workers.call(config.look_up, name)
 
-    def _listen(self, settings: ListenSettings) -> Any:
-        factory = FtpsFactory(
-            self._reactor, self._generation, settings.tls == "implicit", self._sessions, self._numbers
-        )
-        inherited = inherited_listener(settings.port)
-        if inherited is not None:
-            self._activated = True
-            return self._reactor.adoptStreamPort(*inherited, factory)
-        address = settings.address
-        if address == "::" and not _has_ipv6():
-            address = "0.0.0.0"
-        return self._reactor.listenTCP(settings.port, factory, backlog=1024, interface=address)
+    def _factory(self, settings: ListenSettings) -> FtpsFactory:
+        implicit = settings.tls == "implicit"
+        return FtpsFactory(self._reactor, self._generation, implicit, self._sessions, self._numbers)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -118,7 +147,7 @@ class FtpsService(Service):
         """Binds the listeners, while the process may still bind ports below 1024."""
         super().privilegedStartService()
         try:
-            self._open(self._configuration.settings.listen)
+            self._listeners.open(self._configuration.settings.listen)
         except Faulty as faulty:
             log.error("{fault}", fault=str(faulty))
             print(faulty, file=sys.__stderr__)  # twistd has made sys.stderr a log already
@@ -131,19 +160,23 @@ class FtpsService(Service):
         super().startService()
         sys.setswitchinterval(SWITCH_INTERVAL)
         process_umask()
+        raise_descriptor_limit()
+        if self._sandbox is not None:
+            self._sandbox.enter()  # before there are threads: it holds for those that begin within
         self._workers.start()
+        self._store.start(directory(self._configuration.settings.state))
+        self._register.restore()
+        self._lifts.start(LIFT_INTERVAL, now=False)
         self._start_refresh()
+        self._start_sweeper()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        for port in self._listeners.values():
-            kind = "implicit" if port.factory.implicit else "explicit"
-            host = port.getHost()
-            log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
+        self._listeners.serve(self._configuration.settings.listen, self._generation)
         self._announcer.warn_if_private()
         self._warn()
         self._supervisor.ready()
 
     def _warn(self) -> None:
-        for warning in config.warnings(self._configuration, self._reactor.seconds()):
+        for warning in config.warnings(self._configuration, time.time()):
             log.warn("{warning}", warning=warning)
 
     def stopService(self) -> Deferred[None]:
@@ -154,21 +187,20 @@ class FtpsService(Service):
     async def _drain(self) -> None:
         self._supervisor.stopping()
         self._sessions.closed = "The server is going down. Try again later."
-        if self._activated:
-            for port in self._listeners.values():
-                port.stopReading()  # systemd holds the attempts for whoever comes next
+        self._listeners.drain()
         self._sessions.dismiss(Reply(421, "The server is going down. Goodbye."))
         await self._empty_within(self._configuration.settings.timeouts.drain)
         self._sessions.dismiss(
             Reply(421, "The server is going down, and the time for transfers is over."), at_once=True
         )
         await self._empty_within(1)
+        self._sweeper.stop()
         if self._refresh is not None and self._refresh.running:
             self._refresh.stop()
-        for port in self._listeners.values():
-            await maybeDeferred(port.stopListening)
-        self._listeners.clear()
+        await self._listeners.close()
         self._workers.stop()
+        self._lifts.stop()
+        self._store.stop()
         self._supervisor.stop()
 
     async def _empty_within(self, seconds: int) -> None:
@@ -190,51 +222,52 @@ class FtpsService(Service):
         if self._refresh is not None and self._refresh.running:
             self._refresh.stop()
         self._refresh = None
-        if self._announcer.names:
-            self._refresh = LoopingCall(self._announcer.refresh)
+        if any(announcer.names for announcer in self._announcers):
+            self._refresh = LoopingCall(self._look_up)
             self._refresh.clock = self._reactor
             self._refresh.start(self._configuration.settings.passive.refresh, now=False)
+
+    def _start_sweeper(self) -> None:
+        homes = [user.home for user in self._configuration.users.users.values() if user.home]
+        self._sweeper.start(homes, self._configuration.settings.uploads.keep_parts)
+
+    def _look_up(self) -> None:
+        for announcer in list(self._announcers):
+            announcer.refresh()
 
     # --- reloading -------------------------------------------------------------------------------
 
     def reload(self) -> Any:
-        """Reads everything again, off the reactor thread: a new generation, or the old one and a log."""
-        if self._sessions.closed:
-            return None  # the daemon ends
+        """Reads everything again, off the reactor thread: a new generation, or the old one and a log.
+
+        One at a time, so that what was read first is not used last; asked meanwhile, once more after it.
+        """
+        self._asked_again = self._reading
+        if self._sessions.closed or self._reading:
+            return None  # the daemon ends, or it reads
+        self._reading = True
         self._supervisor.reloading()
         reading = self._workers.call(config.load, self._path)
-        return reading.addCallback(self._use).addErrback(self._stay)
+        return reading.addCallback(self._use).addErrback(self._stay).addCallback(self._reload_ended)
+
+    def _reload_ended(self, _: None) -> None:
+        self._reading = False
+        if self._asked_again:
+            self.reload()
 
     def _use(self, configuration: config.Configuration) -> None:
         if self._sessions.closed:
             return
-        wanted = {(each.address, each.port): each for each in configuration.settings.listen}
-        self._open([each for place, each in wanted.items() if place not in self._listeners])
+        wanted = configuration.settings.listen
+        self._listeners.open(wanted)
         self._configuration = configuration
         self._generation = self._generate(configuration)
-        for place in self._listeners.keys() - wanted.keys():
-            self._listeners.pop(place).stopListening()
-        for place, port in self._listeners.items():
-            port.factory.generation = self._generation
-            port.factory.implicit = wanted[place].tls == "implicit"
+        self._listeners.serve(wanted, self._generation)
         self._start_refresh()
+        self._start_sweeper()
         self._supervisor.ready()
         log.info("reloaded: new sessions get the new configuration")
         self._warn()
-
-    def _open(self, wanted: Sequence[ListenSettings]) -> None:
-        """Opens listeners, all or none."""
-        opened: dict[tuple[str, int], Any] = {}
-        try:
-            for settings in wanted:
-                opened[settings.address, settings.port] = self._listen(settings)
-        except CannotListenError as error:
-            for port in opened.values():
-                port.stopListening()
-            text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
-            fault = Fault(self._path, 0, "listen", text, "Choose another port, or end who has it.")
-            raise Faulty([fault]) from None
-        self._listeners.update(opened)
 
     def _stay(self, failure: Failure) -> None:
         faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
@@ -256,17 +289,15 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
-
-
 def _reactor() -> Any:
-    """The reactor: imported late, since importing it installs it, and here only."""
+    """The reactor: imported late, since importing it installs it, and here only.
+
+    Twisted's timers follow the time of day. When that is set (a machine that boots without a clock, a virtual one
+    that was asleep) they would all fire at once, or none for hours; so they are given the monotonic clock.
+    """
     from twisted.internet import reactor
 
-    return reactor
+    taken: Any = reactor
+    if not taken.getDelayedCalls():
+        taken.seconds = time.monotonic
+    return taken

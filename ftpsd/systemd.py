@@ -54,16 +54,20 @@ class Supervisor:
 
     def _beat(self) -> None:
         before, status = self._told, self._status()
-        self._tell("WATCHDOG=1", *([status] if self._told != before else []))
+        if not self._tell("WATCHDOG=1", *([status] if self._told != before else []), patience=0):
+            self._told = ""  # the next one says it
 
-    def _tell(self, *lines: str) -> None:
-        if self._address:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.settimeout(1)
-                try:
-                    sender.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
-                except OSError:
-                    pass  # nobody listens: the watchdog will tell
+    def _tell(self, *lines: str, patience: float = 1) -> bool:
+        """Whether it was taken within so many seconds. Everybody waits meanwhile: a heartbeat is not worth that."""
+        if not self._address:
+            return True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(patience)
+            try:
+                sender.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+            except OSError:
+                return False  # nobody listens: the watchdog will tell
+        return True
 
 
 def inherited_listener(port: int) -> tuple[int, int] | None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -85,3 +91,27 @@ def test_a_literal_address_is_told(make_daemon: Callable[..., Daemon]) -> None:
     client = FtpClient(daemon)
     client.start_tls()
     assert "(127,0,0,1," in client.login().expect(227, "PASV")
+
+
+def test_link_local_addresses(tmp_path: Path, certificate: Path) -> None:
+    """A client with a link-local address transfers in passive and active mode, on its own link only."""
+    needs_ipv6()
+    root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    apart = ["unshare", "--net", *root]
+    probe = [*apart, "ip", "link", "add", "one", "type", "veth", "peer", "name", "two"]
+    if not (shutil.which("unshare") and shutil.which("ip")) or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("network namespaces cannot be made here")
+    played = subprocess.run(
+        [*apart, sys.executable, "-m", "tests.linklocal", str(tmp_path), str(certificate)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert played.returncode == 0, played.stderr
+    said = json.loads(played.stdout)
+    assert said["EPSV"].startswith("226 ")
+    assert said["EPRT"].startswith("200 ") and said["EPRT%eth7"].startswith("200 ")
+    assert said["EPRT to another"].startswith("501 ")
+    assert said["down"] == said["active"] == "passive"
+    assert "alice (fe80::1)> STOR passive: 226" in said["log"]

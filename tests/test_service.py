@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
+from ftpsd.systemd import Supervisor
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 
@@ -57,6 +59,26 @@ def test_systemd_is_told(notifications: socket.socket, make_daemon: Callable[...
         assert "STATUS=1 session" in hear(notifications, "READY=1").split("\n")
     daemon.stop()
     hear(notifications, "STOPPING=1")
+
+
+def test_systemd_that_does_not_read_keeps_nobody_waiting(notifications: socket.socket) -> None:
+    """Heartbeats that systemd does not take are dropped at once; the status is told as soon as it reads again."""
+    clock, sessions = Clock(), [0]
+    supervisor = Supervisor(clock, lambda: sessions[0])
+    supervisor.ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as filler:
+        with pytest.raises(BlockingIOError):
+            while True:
+                filler.sendto(b"", notifications.getsockname())
+    sessions[0] = 7
+    start = time.monotonic()
+    clock.pump([1] * 60)
+    assert time.monotonic() - start < 30  # a second for each, if they waited
+    assert notifications.recv(4096).startswith(b"READY=1")
+    while notifications.recv(4096, socket.MSG_PEEK) == b"":
+        notifications.recv(4096)
+        clock.advance(1)
+    assert "STATUS=7 sessions" in hear(notifications, "WATCHDOG=1")
 
 
 def begun_upload(client: FtpClient, name: str) -> socket.socket:

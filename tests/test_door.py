@@ -1,0 +1,158 @@
+"""The listener for control connections, and what it has to mind of the reactor's events."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.protocol import Factory, Protocol
+
+from ftpsd.door import AT_ONCE, Door
+from ftpsd.ports import Listener, PortPool
+from tests.daemon import free_range
+from tests.hostile import reset
+
+
+class Counting(Factory):
+    """Makes protocols, and counts those that are made and those that are lost."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.made = self.lost = 0
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        """One more."""
+        self.made += 1
+        protocol = Protocol()
+        protocol.connectionLost = self._lose  # type: ignore[method-assign]
+        return protocol
+
+    def _lose(self, *_: object) -> None:
+        self.lost += 1
+
+
+class End:
+    """A socket in the reactor's hands; `call` is called when it can be read."""
+
+    def __init__(self, end: socket.socket, call: Callable[[], object] = lambda: None) -> None:
+        self._call = call
+        self.fileno = end.fileno
+
+    def doRead(self) -> None:
+        """The peer has said something."""
+        self._call()
+
+    def connectionLost(self, reason: object) -> None:
+        """Never mind."""
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "end"
+
+
+@pytest.fixture
+def reactor() -> Iterator[Any]:
+    """A reactor that turns only when it is told to."""
+    reactor = EPollReactor()
+    yield reactor
+    reactor.disconnectAll()
+    reactor._poller.close()
+
+
+def turn(reactor: Any) -> None:
+    """One turn: what is due, then all events that are there."""
+    reactor.runUntilCurrent()
+    reactor.doPoll(0)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        return client, server.accept()[0]
+
+
+def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Callable[[], object]) -> None:
+    """Among the events of one turn are: one upon which a connection is closed and `first` is done, whatever
+    `meanwhile` makes, and the hang-up of that connection, whose number is by then the lowest that is free."""
+    (speaker, heard), (quiet, lost) = pair(), pair()
+    lost.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:  # until it cannot be written, and has no event but its hang-up
+            lost.send(bytes(1 << 16))
+    waiting = End(lost)
+
+    def happen() -> None:
+        reactor.removeReader(listening)
+        reactor.removeWriter(waiting)
+        lost.close()
+        first()
+
+    listening = End(heard, happen)
+    reactor.addReader(listening)
+    reactor.addWriter(waiting)
+    fillers: list[int] = []
+    speaker.send(b"now")
+    meanwhile()
+    reset(quiet)
+    while not fillers or fillers[-1] < lost.fileno():
+        fillers.append(os.dup(0))
+    turn(reactor)
+    for each in fillers:
+        os.close(each)
+    speaker.close()
+    heard.close()
+
+
+def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
+    """However many connections wait, only a few are taken before others get their turn; all are in the end."""
+    factory = Counting()
+    door = Door(0, factory, 1024, "127.0.0.1", reactor)
+    door.startListening()
+    clients = [socket.create_connection(("127.0.0.1", door.getHost().port)) for _ in range(AT_ONCE * 6)]
+    taken = []
+    for _ in range(30):
+        before = factory.made
+        turn(reactor)
+        taken.append(factory.made - before)
+    assert max(taken) <= AT_ONCE
+    assert factory.made == len(clients)
+    for client in clients:
+        client.close()
+
+
+def test_a_connection_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
+    """Who comes in while another's descriptor is closed may get its number, but not what happened to it."""
+    factory = Counting()
+    door = Door(0, factory, 1024, "127.0.0.1", reactor)
+    door.startListening()
+    clients = []
+    number_is_reused(reactor, lambda: clients.append(socket.create_connection(door.socket.getsockname())), lambda: None)
+    for _ in range(3):
+        turn(reactor)
+    assert (factory.made, factory.lost) == (1, 0)
+    clients[0].close()
+
+
+def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
+    """A passive port that is opened while another's descriptor is closed listens until its client comes."""
+    arrived: list[socket.socket] = []
+    low, high = free_range()
+    made: list[Listener] = []
+
+    def listen() -> None:
+        peer = ipaddress.ip_address("127.0.0.1")
+        made.append(Listener(reactor, PortPool(low, high), peer, peer, arrived.append, print))
+
+    number_is_reused(reactor, lambda: None, listen)
+    with socket.create_connection(("127.0.0.1", made[0].port)):
+        for _ in range(3):
+            turn(reactor)
+        assert len(arrived) == 1
+    arrived[0].close()
