@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
@@ -32,12 +33,13 @@ def load(document: Document, settings: Settings) -> ContextMaker | None:
         return None
     try:
         chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
-    except (crypto.Error, ValueError):
+        chain[0].to_cryptography().public_key()  # what is wrong with the key shows now, not before
+    except Exception:  # whatever two libraries raise for bytes of others: their errors share no other base
         document.fault(("tls", "certificate"), f"{tls.certificate} is damaged", "Write the file anew.")
         return None
     try:
         key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem, b"")
-    except (crypto.Error, ValueError, TypeError):
+    except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):
         document.fault(
             ("tls", key_key),
             f"{key_path} holds no private key that can be used",
@@ -71,8 +73,5 @@ def _read_pem(document: Document, path: Path, key: Key) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        document.fault(
-            key, f"{path} cannot be read: {reason}", "Make it readable for the daemon, or name another file."
-        )
+        document.unreadable(key, path, error)
         return None

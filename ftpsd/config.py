@@ -6,16 +6,20 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 
-from ftpsd import certificates, hashes
+from ftpsd import certificates, hashes, landlock
 from ftpsd.ports import host_names
+from ftpsd.rates import LEAST
 from ftpsd.settings import (
+    Limits,
     ListenSettings,
     Settings,
+    UserLimits,
     UserSettings,
     UsersFile,
 )
@@ -60,13 +64,25 @@ def load(path: str | os.PathLike[str]) -> Configuration:
         settings = attrs.evolve(settings, users=attrs.evolve(settings.users, file=file))
         _check_listeners(main, settings)
         _check_address(main, settings)
+        _check_limits(main, settings.limits, ("limits",))
+        _check_bans(main, settings)
+        _check_state(main, settings)
         addresses = _look_up_names(main, settings)
         contexts = certificates.load(main, settings)
-        users, users_faults = load_users(settings.users.file)
+        users, users_faults = load_users(settings.users.file, settings.tls.data_session != "off")
         faults = [*faults, *users_faults]
     if faults or settings is None or contexts is None or users is None:
         raise Faulty(faults)
     return Configuration(settings, users, contexts, addresses)
+
+
+def load_settings(path: str | os.PathLike[str]) -> Settings:
+    """What `ftpsd.yaml` says, for a command that needs neither users nor certificate; or `Faulty`."""
+    main = read(Path(os.path.abspath(path)))
+    settings = None if main.value is None else structure(main, main.value, Settings)
+    if settings is None:
+        raise Faulty(main.faults or [Fault(str(main.path), 0, "", "the file is empty", "Start from etc/ftpsd.yaml.")])
+    return settings
 
 
 def warnings(configuration: Configuration, now: float) -> list[str]:
@@ -165,16 +181,46 @@ def _check_address(document: Document, settings: Settings) -> None:
         document.fault(("passive", "refresh"), "must be at least one second", "Write a number from 1.")
 
 
+def _check_bans(document: Document, settings: Settings) -> None:
+    bans = settings.bans
+    for name in ("window", "duration"):
+        if getattr(bans, name) < 1:
+            document.fault(("bans", name), "must be at least one second", "Write a number from 1.")
+    if bans.longest < bans.duration:
+        problem = f"is less than duration ({bans.duration})"
+        document.fault(("bans", "longest"), problem, "A ban only grows: write as much or more.")
+
+
+def _check_state(document: Document, settings: Settings) -> None:
+    directory = settings.state.directory
+    if directory is not None and not directory.is_dir():
+        remedy = f"Create it: install -d -m 0700 {directory}"
+        document.fault(("state", "directory"), f"{directory} is not a directory", remedy)
+
+
+def _check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
+    """What can be null must not be zero: with other servers that means no limit, and here it would stop everything."""
+    for each in attrs.fields(attrs.resolve_types(type(limits))):
+        value, least = getattr(limits, each.name), LEAST if each.name.endswith("_rate") else 1
+        if type(None) in get_args(each.type) and value is not None and value < least:
+            document.fault((*key, each.name), f"{value} is too little", f"Write a number from {least}, or null.")
+
+
 # --- users.yaml ------------------------------------------------------------------------------------
 
 
-def load_users(path: Path) -> tuple[UsersFile | None, list[Fault]]:
-    """The users with the defaults worked in, and what is wrong with them."""
+def load_users(path: Path, resumption: bool) -> tuple[UsersFile | None, list[Fault]]:
+    """The users with the defaults worked in, and what is wrong with them.
+
+    `resumption` is whether `ftpsd.yaml` lets TLS sessions be resumed at all.
+    """
     document = read(path)
+    if not document.faults and document.value is None:  # what a full disk leaves of a file that is written anew
+        document.fault((), "the file is empty", "Write `users: {}` if there are to be none.")
     if document.faults:
         return None, document.faults
     top = document.value if isinstance(document.value, dict) else {}
-    if document.value is not None and not isinstance(document.value, dict):
+    if not isinstance(document.value, dict):
         document.fault((), "keys are expected", "Start with users:")
     for name in top:
         if name not in ("defaults", "users"):
@@ -194,7 +240,31 @@ def load_users(path: Path) -> tuple[UsersFile | None, list[Fault]]:
         user = _load_user(document, name, defaults, values)
         if user is not None:
             users[name] = user
-    return UsersFile(users), document.faults
+            _check_data_session(document, name, user, resumption)
+    homes = [each.get("home") for each in (defaults, *given.values()) if isinstance(each, dict)]
+    return UsersFile(users, _places(path.parent, homes, users)), document.faults
+
+
+def _places(base: Path, homes: Iterable[Any], users: dict[str, UserSettings]) -> frozenset[str]:
+    """Where homes are: what stands before {user}, and the directory that each home lies in.
+
+    A home is made, replaced or mounted beside others, and must be found there without a restart. Nothing
+    lies beside a home that is directly below /: it stands for itself.
+    """
+    templates = [os.path.join(base, home) for home in homes if isinstance(home, str) and "{user}" in home]
+    found = [user.home or "" for user in users.values()]
+    found += [os.path.realpath(each.partition("{user}")[0] + "{user}") for each in templates]
+    return frozenset(os.path.dirname(home).rstrip("/") or home for home in found)
+
+
+def _check_data_session(document: Document, name: str, user: UserSettings, resumption: bool) -> None:
+    if user.tls.data_session == "require" and not resumption:
+        # A session's TLS begins before anybody knows who the user will be.
+        document.fault(
+            ("users", name, "tls", "data_session"),
+            "require cannot be met: ftpsd.yaml has tls.data_session: off",
+            "Write allow there, which asks nothing of the other users.",
+        )
 
 
 def _load_user(document: Document, name: str, defaults: dict[str, Any], values: Any) -> UserSettings | None:
@@ -203,9 +273,10 @@ def _load_user(document: Document, name: str, defaults: dict[str, Any], values: 
         document.fault(key, "keys are expected below a user's name", "Write password: and home: indented.")
         return None
     before = len(document.faults)
-    user = structure(document, {**defaults, **(values or {})}, UserSettings, key)
+    user = structure(document, _with_defaults(defaults, values or {}), UserSettings, key)
     if user is None or len(document.faults) > before:
         return None
+    _check_limits(document, user.limits, (*key, "limits"))
     if user.password is None:
         document.fault((*key, "password"), "is missing", "Add the hash that `ftpsd passwd` prints.")
     elif not hashes.known(user.password):
@@ -220,6 +291,18 @@ def _load_user(document: Document, name: str, defaults: dict[str, Any], values: 
     home = document.path.parent / user.home.replace("{user}", name)
     if "/" in name or name in ("", ".", ".."):
         document.fault(key, "is no name for a user", "Write a name without /.")
-    elif not home.is_dir():
+    elif not os.path.isdir(home):  # Path.is_dir raises where the name is too long, or may not be looked at
         document.fault((*key, "home"), f"{home} is not a directory", f"Create it: install -d {home}")
+    elif landlock.shut_out(home):
+        document.fault((*key, "home"), f"{home} lies outside of the sandbox", landlock.RESTART)
     return attrs.evolve(user, home=os.path.realpath(home))
+
+
+def _with_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A user's keys over the defaults, within sections key by key: one limit does not lift the others."""
+    merged = {**defaults, **values}
+    for name in ("limits", "names", "networks", "quota", "tls"):
+        common, own = defaults.get(name), values.get(name)
+        if isinstance(common, dict) and isinstance(own, dict):
+            merged[name] = {**common, **own}
+    return merged

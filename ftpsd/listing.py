@@ -5,7 +5,10 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
+
+from ftpsd.rights import PERMISSIONS
 
 #: Every fact that we can tell, in the order in which we tell them.
 FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode")
@@ -41,10 +44,19 @@ class Entry(NamedTuple):
 
 def time_value(seconds: float) -> str:
     """POSIX seconds as a time-val in UTC (RFC 3659 2.3); fractions are dropped, as clients expect."""
+    minute, second = divmod(int(seconds // 1), 60)
+    value = _minute_value(minute)
+    return f"{value}{second:02d}" if value else "19700101000000"
+
+
+@lru_cache(maxsize=4096)
+def _minute_value(minute: int) -> str:
+    """Empty for what has not the digits of the RFC: a damaged inode must not fail a listing."""
     try:
-        return time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
+        moment = time.gmtime(minute * 60)
     except (ValueError, OverflowError, OSError):
-        return "19700101000000"  # a damaged inode must not fail a listing
+        return ""
+    return f"{moment.tm_year:04d}" + time.strftime("%m%d%H%M", moment) if 1 <= moment.tm_year <= 9999 else ""
 
 
 def shown(name: str) -> str:
@@ -77,7 +89,7 @@ class LongFormat:
             name = shown(name)
         if link:
             name += f" -> {shown(link)}"
-        return f"{letters} {links:3d} ftp      ftp      {size:12d} {date} {name}"
+        return "%s %3d ftp      ftp      %12d %s %s" % (letters, links, size, date, name)  # noqa: UP031 - faster
 
     def _remember(self, minute: float) -> str:
         if len(self._dates) > 10_000:
@@ -97,64 +109,54 @@ class LongFormat:
         return f"{month} {moment.tm_mday:2d}  {moment.tm_year:4d}"
 
 
-def permission_fact(entry: Entry, here: frozenset[str], within: frozenset[str]) -> str:
-    """The letters of the fact `perm` (RFC 3659 7.5.5): what the user may do with this entry.
+@lru_cache(maxsize=256)
+def permission_fact(kind: int, here: frozenset[str]) -> str:
+    """The letters of the fact `perm` (RFC 3659 7.5.5): what the user may do with an entry of this kind
+    (`stat.S_IFMT`), where these permissions hold."""
+    letters = _FOR_DIRECTORIES if kind == stat.S_IFDIR else _FOR_FILES if kind == stat.S_IFREG else _FOR_OTHERS
+    return "".join(letter for letter, needed in letters.items() if here & needed)
 
-    `here` are the permissions that hold at the entry, `within` those that hold right below it.
-    """
-    letters = ""
-    if entry.is_directory:
-        table: tuple[tuple[str, bool], ...] = (
-            ("c", "upload" in within),
-            ("d", "rmdir" in here),
-            ("e", bool(within)),
-            ("f", "rename" in here),
-            ("l", "list" in here),
-            ("m", "mkdir" in within),
-            ("p", "delete" in within),
-        )
-    else:
-        table = (
-            ("a", entry.is_file and "append" in here),
-            ("d", "delete" in here),
-            ("f", "rename" in here),
-            ("r", entry.is_file and "download" in here),
-            ("w", entry.is_file and "overwrite" in here),
-        )
-    for letter, allowed in table:
-        letters += letter if allowed else ""
-    return letters
+
+_ANY = frozenset(PERMISSIONS)
+_FOR_DIRECTORIES = {
+    "c": {"upload"},
+    "d": {"rmdir"},
+    "e": _ANY,
+    "f": {"rename"},
+    "l": {"list"},
+    "m": {"mkdir"},
+    "p": {"delete"},
+}
+_FOR_FILES = {"a": {"append"}, "d": {"delete"}, "f": {"rename"}, "r": {"download"}, "w": {"overwrite"}}
+_FOR_OTHERS = {"d": {"delete"}, "f": {"rename"}}
 
 
 class MachineFormat:
-    """Facts as MLST and MLSD tell them: the chosen ones, in our order."""
+    """Facts as MLST and MLSD tell them: the chosen ones, in our order. `here` gives the permissions that hold
+    at an entry."""
 
-    def __init__(self, chosen: frozenset[str], permissions: Callable[[Entry], str]) -> None:
-        self._chosen = chosen
-        self._permissions = permissions
+    def __init__(self, chosen: frozenset[str], here: Callable[[Entry], frozenset[str]]) -> None:
+        self._chosen = [fact in chosen for fact in FACTS]
+        self._here = here
 
     def line(self, entry: Entry, name: str | None = None, kind: str | None = None) -> str:
         """`fact=value;…; name`. `kind` overrides the type: cdir and pdir are no types on the disk."""
-        chosen = self._chosen
+        with_type, with_size, with_time, with_permissions, with_identity, with_mode = self._chosen
+        mode, format_bits = entry.mode, stat.S_IFMT(entry.mode)
         facts = ""
-        if "type" in chosen:
-            facts += f"type={kind or self._kind(entry)};"
-        if "size" in chosen and entry.is_file:
+        if with_type:
+            facts = f"type={kind or _KINDS.get(format_bits, 'OS.unix=other')};"
+        if with_size and format_bits == stat.S_IFREG:
             facts += f"size={entry.size};"
-        if "modify" in chosen:
+        if with_time:
             facts += f"modify={time_value(entry.modified)};"
-        if "perm" in chosen:
-            facts += f"perm={self._permissions(entry)};"
-        if "unique" in chosen:
+        if with_permissions:
+            facts += f"perm={permission_fact(format_bits, self._here(entry))};"
+        if with_identity:
             facts += f"unique={entry.device:x}U{entry.inode:x};"
-        if "UNIX.mode" in chosen:
-            facts += f"UNIX.mode={entry.mode & 0o7777:04o};"
+        if with_mode:
+            facts += f"UNIX.mode={mode & 0o7777:04o};"
         return f"{facts} {shown(entry.name if name is None else name)}"
 
-    @staticmethod
-    def _kind(entry: Entry) -> str:
-        if entry.is_directory:
-            return "dir"
-        if entry.is_file:
-            return "file"
-        return "OS.unix=slink" if stat.S_ISLNK(entry.mode) else "OS.unix=other"
+
+_KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "OS.unix=slink"}

@@ -37,7 +37,7 @@ class SessionLog:
     def __init__(self, session: int, address: str, verbose: bool = False) -> None:
         self._verbose = verbose
         self.session = session
-        self.address = address
+        self.address = address.partition("%")[0]  # with a zone it would be no address to fail2ban
         self.user = "-"
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,6 +63,16 @@ Opening = Callable[[], Any]
 Opened = Callable[[Any], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a user's tree holds, and what it may hold (None: anything)."""
+
+    bytes: int
+    files: int
+    most_bytes: int | None
+    most_files: int | None
+
+
 class Files(Protocol):
     """The user's root, which no call can leave. All work off the reactor thread; the first three make
     what `Data` calls there."""
@@ -81,6 +92,17 @@ class Files(Protocol):
     def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[None]: ...
     def size(self, path: VirtualPath) -> Awaitable[int]: ...
     def free(self, path: VirtualPath) -> Awaitable[int]: ...
+    def usage(self) -> Awaitable[Usage | None]: ...
+
+
+class Share(Protocol):
+    """What the account has of what all sessions share."""
+
+    #: Keeps the moves of `Data` to the account's rates.
+    pace: Callable[..., Any]
+
+    def transfer(self) -> AbstractContextManager[None]:
+        """A transfer of a file; Refusal if it is one too many."""
 
 
 @dataclass(slots=True)
@@ -92,11 +114,14 @@ class Account:
     files: Files
     #: off | allow | require: must data connections resume this session's TLS session
     data_session: str
+    share: Share
     logout: Callable[[], None]
 
 
 class Data(Protocol):
     """The data connection: how it is to be opened, and what runs on it."""
+
+    pace: Callable[..., Any]
 
     @property
     def prepared(self) -> bool: ...
@@ -182,6 +207,11 @@ class Session:
     def files(self) -> Files:
         """The user's root."""
         return self._logged_in().files
+
+    @property
+    def share(self) -> Share:
+        """What the user may use at once."""
+        return self._logged_in().share
 
     @property
     def rights(self) -> Rights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -12,9 +13,10 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
+from ftpsd.access import DAYS, Hours, Network
 from ftpsd.paths import VirtualPath
 from ftpsd.rights import PERMISSIONS, PROFILES
-from ftpsd.settings import Network, PortRange
+from ftpsd.settings import Pattern, PortRange, Quantity, Umask
 from ftpsd.yamlfile import Document, Key, did_you_mean
 
 T = TypeVar("T")
@@ -55,6 +57,13 @@ def _number(value: Any, _: Any = None) -> int:
     return value
 
 
+def _quantity(value: Any, _: Any = None) -> Quantity:
+    match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", str(value))
+    if match is None:
+        raise Wrong(f"{told(value)} is no quantity", "Write a whole number, or one with K, M, G or T: 10G.")
+    return Quantity(int(match[1]) << 10 * "_KMGT".index(match[2] or "_"))
+
+
 def _choice(value: Any, kind: Any) -> Any:
     choices = get_args(kind)
     # YAML 1.1 reads off as false.
@@ -79,9 +88,73 @@ def _ports(value: Any, _: Any = None) -> PortRange:
 
 def _network(value: Any, _: Any = None) -> Network:
     try:
-        return ipaddress.ip_network(_text(value))
+        network = ipaddress.ip_network(_text(value))
     except ValueError as error:
         raise Wrong(f"{told(value)} is not a network ({error})", "Write it as 10.0.0.0/8.") from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:  # its clients are seen as IPv4
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def _moment(value: Any, _: Any = None) -> datetime:
+    """The end of a day, or a moment; in the server's time zone unless it names one."""
+    try:
+        moment = datetime.fromisoformat(_text(value).strip())
+        if len(value.strip()) <= 10:
+            moment += timedelta(days=1)
+        return moment.astimezone()
+    except (ValueError, OverflowError):
+        remedy = "Write it as 2027-01-31, or 2027-01-31 18:00."
+        raise Wrong(f"{told(value)} is neither a date nor a date with a time", remedy) from None
+
+
+def _hours(value: Any, _: Any = None) -> Hours:
+    text = _text(value).strip()
+    match = re.fullmatch(r"(?:([A-Za-z,\s-]+)\s)?\s*(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", text)
+    if match is None:
+        raise Wrong(f"{told(value)} is not a time of the week", "Write it as Mon-Fri 08:00-18:00.")
+    start, end = (_minutes(hour, minute) for hour, minute in ((match[2], match[3]), (match[4], match[5])))
+    if start == end or start == 24 * 60:
+        raise Wrong(f"{told(value)} is no span of time", "Write 00:00-24:00 for the whole day.")
+    return Hours(_days(match[1]), start, end, text)
+
+
+def _minutes(hour: str, minute: str) -> int:
+    minutes = int(hour) * 60 + int(minute)
+    if int(minute) > 59 or minutes > 24 * 60:
+        raise Wrong(f"{hour}:{minute} is not a time of the day", "Write a time from 00:00 to 24:00.")
+    return minutes
+
+
+def _days(text: str | None) -> frozenset[int]:
+    """`Mon-Fri,Sun`; a range may go over the end of the week. None for every day."""
+    days: set[int] = set()
+    for span in text.split(",") if text else ("Mon-Sun",):
+        first, last = (_day(each.strip()) for each in (span.split("-", 1) * 2)[:2])
+        days.update(day % 7 for day in range(first, last + 1 if last >= first else last + 8))
+    return frozenset(days)
+
+
+def _day(name: str) -> int:
+    if name.capitalize() not in DAYS:
+        raise Wrong(f"{told(name)} is not a day", did_you_mean(name.capitalize(), DAYS))
+    return DAYS.index(name.capitalize())
+
+
+def _pattern(value: Any, _: Any = None) -> Pattern:
+    if not _text(value) or "/" in value:
+        raise Wrong(f"{told(value)} is no pattern for a name", "Write one for a name alone, without /, as *.exe.")
+    return Pattern(value)
+
+
+def _umask(value: Any, _: Any = None) -> Umask:
+    if not isinstance(value, str):
+        # YAML 1.1 reads 022 as the number 18: what was meant cannot be told any more.
+        raise Wrong(f"{told(value)} is what YAML makes of it, and no umask", 'Write octal digits in quotes, as "022".')
+    if not re.fullmatch("0?[0-7]{3}", value):
+        raise Wrong(f"{told(value)} is no umask", 'Write three octal digits in quotes, as "022".')
+    return Umask(value, 8)
 
 
 def _permissions(value: Any, _: Any = None) -> frozenset[str]:
@@ -122,9 +195,14 @@ def _converter(base: Path) -> cattrs.Converter:
         str: _text,
         bool: _flag,
         int: _number,
+        Quantity: _quantity,
         Path: path,
         PortRange: _ports,
         Network: _network,
+        Hours: _hours,
+        datetime: _moment,
+        Pattern: _pattern,
+        Umask: _umask,
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
@@ -167,6 +245,7 @@ def _sequence(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
 
 def _section(cls: type[T], structure: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
     def checked(value: Any, kind: Any) -> T:
+        value = {} if value is None else value  # a section of which nothing is said
         if not isinstance(value, dict):
             raise Wrong("keys are expected below this one", "Write them indented, one in a line.")
         return structure(value, kind)

@@ -19,6 +19,11 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK"
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
+#: Seconds for which a ticket resumes: as long as scanners let the key of tickets be used, though ours is worth
+#: nothing outside its session. With OpenSSL's two hours, a data connection was refused once a session was older
+#: than that and its client still offered the ticket of the login, or when the clock was set.
+_LIFETIME = 86_400
+
 #: The protocols that ALPN may name here. Others mean that the client was led to the wrong server
 #: (ALPACA, https://alpaca-attack.com): RFC 7301 section 3.2 wants a fatal alert then.
 _ALPN = (b"ftp", b"ftp-data", b"x-filezilla-ftp")
@@ -86,6 +91,7 @@ class ContextMaker:
         context.set_alpn_select_callback(_choose_protocol)
         if self.resumption:
             context.set_session_id(b"ftpsd")
+            context.set_timeout(_LIFETIME)
         else:
             context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             context.set_options(SSL.OP_NO_TICKET)

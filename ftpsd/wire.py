@@ -160,18 +160,37 @@ class Endpoint:
         return 1 if self.address.version == 4 else 2
 
 
-def plain_address(host: str) -> Address:
-    """An address, with an IPv4-mapped one told as the IPv4 that it is, and a zone (%eth0) left off."""
+def plain_address(host: str, scope: int | str = 0) -> Address:
+    """An address, with an IPv4-mapped one told as the IPv4 that it is.
+
+    A zone in the text (%eth0) is left off: it names a link of the machine that wrote it. `scope` is a
+    link of ours, which only a link-local address needs (RFC 4007).
+    """
     address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if scope and address.is_link_local:
+        return ipaddress.IPv6Address(f"{address}%{scope}")
+    return address.ipv4_mapped or address
+
+
+def in_zone_of(address: Address, other: Address) -> Address:
+    """An address that a client has told: if it is link-local, then on the link where the client is."""
+    return plain_address(str(address), getattr(other, "scope_id", None) or 0)
+
+
+def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """As `bind` and `connect` want it: they take no zone from the text."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address), port
+    host, _, scope = str(address).partition("%")
+    return host, port, 0, int(scope or 0)
 
 
 def port(argument: str) -> Endpoint:
     """`PORT h1,h2,h3,h4,p1,p2` (RFC 959 4.1.2)."""
-    numbers = (
-        [int(n) for n in argument.split(",")] if re.fullmatch(r"\s*[0-9]{1,3}(,[0-9]{1,3}){5}\s*", argument) else []
-    )
+    given = argument.strip(" ")
+    numbers = [int(n) for n in given.split(",")] if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3}){5}", given) else []
     if not numbers or max(numbers) > 255:
         raise Refusal(501, "Expected: PORT h1,h2,h3,h4,p1,p2.")
     address = ipaddress.IPv4Address(bytes(numbers[:4]))

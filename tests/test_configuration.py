@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpsd import config, hashes
 from ftpsd.demo import make_certificate
@@ -69,7 +73,16 @@ def test_defaults(files: Path) -> None:
     timeouts = settings.timeouts
     assert (timeouts.login, timeouts.idle, timeouts.data_connect, timeouts.stalled) == (60, 300, 30, 120)
     limits = settings.limits
+    assert (settings.uploads.fsync, settings.uploads.keep_parts) == (False, 604800)
     assert (limits.sessions, limits.sessions_per_address, limits.login_failures) == (2000, 100, 3)
+    assert (limits.sessions_per_user, limits.transfers, limits.transfers_per_user) == (None, None, None)
+    assert limits.commands_per_second == 10_000
+    rates = (limits.upload_rate, limits.download_rate, limits.session_upload_rate, limits.session_download_rate)
+    assert rates == (None, None, None, None)
+    assert settings.sandbox.landlock == "auto"
+    bans = settings.bans
+    assert (bans.attempts, bans.window, bans.duration, bans.longest) == (10, 600, 600, 86_400)
+    assert settings.state.directory is None
 
 
 def test_the_whole_contract(files: Path) -> None:
@@ -101,6 +114,7 @@ foreign_data: false
 users: {file: users.yaml}
 timeouts: {login: 60, idle: 300, data_connect: 30, stalled: 120, drain: 60}
 limits: {sessions: 2000, sessions_per_address: 100, login_failures: 3}
+sandbox: {landlock: off}
 """
     )
     (files / "users.yaml").write_text(
@@ -119,10 +133,28 @@ users:
     )
     loaded = config.load(files / "ftpsd.yaml")
     assert loaded.settings.tls.data_session == "off"
+    assert loaded.settings.sandbox.landlock == "off"
     user = loaded.users.users["home"]
     assert user.home == str(files / "home")
     assert user.rights.at(("archive", "in", "x")) == {"upload"}
     assert user.tls.data_session == "allow"
+
+
+def test_rates(files: Path) -> None:
+    """Rates are taken as numbers, or with K, M, G, T for binary multiples."""
+    text = "limits: {upload_rate: 64K, download_rate: 10M, session_upload_rate: 2G, session_download_rate: 2048}\n"
+    (files / "ftpsd.yaml").write_text(GOOD + text)
+    limits = config.load(files / "ftpsd.yaml").settings.limits
+    assert (limits.upload_rate, limits.download_rate) == (2**16, 10 * 2**20)
+    assert (limits.session_upload_rate, limits.session_download_rate) == (2**31, 2048)
+
+
+def test_one_limit_of_a_user_leaves_the_others(files: Path) -> None:
+    """Limits of a user are worked into those of `defaults`, key by key."""
+    defaults = "defaults:\n  limits: {sessions: 3, upload_rate: 1M}\n"
+    (files / "users.yaml").write_text(defaults + USERS + "    limits: {sessions: 5, download_rate: 64K}\n")
+    limits = config.load(files / "ftpsd.yaml").users.users["alice"].limits
+    assert (limits.sessions, limits.upload_rate, limits.download_rate) == (5, 2**20, 2**16)
 
 
 CASES = [
@@ -172,9 +204,32 @@ CASES = [
     ("timeouts: {idle: 0}\n", ":6: timeouts.idle: must be at least one second."),
     ("timeouts: {idle: -5}\n", ":6: timeouts.idle: -5 is less than zero. Write a number from 0."),
     ("limits: {sessions: true}\n", ":6: limits.sessions: True is not a whole number."),
+    ("limits: {transfers: 0}\n", ":6: limits.transfers: 0 is too little. Write a number from 1, or null."),
+    ("limits: {commands_per_second: 0}\n", ":6: limits.commands_per_second: 0 is too little."),
+    ("limits: {upload_rate: 1000}\n", ":6: limits.upload_rate: 1000 is too little. Write a number from 1024, or"),
+    ("limits: {upload_rate: 1M/s}\n", ":6: limits.upload_rate: “1M/s” is no quantity. Write a whole number, or one"),
+    ("bans: {window: 0}\n", ":6: bans.window: must be at least one second."),
+    ("bans: {longest: 60}\n", ":6: bans.longest: is less than duration (600)."),
+    ("bans: {allow: [home]}\n", ":6: bans.allow[0]: “home” is not a network"),
+    ("state: {directory: nowhere}\n", ":6: state.directory: nowhere is not a directory. Create it: install -d"),
     ("users: {file: nowhere.yaml}\n", "nowhere.yaml: cannot be read: no such file or directory."),
     ("nonsense: [\n", ":7: is not YAML: "),
     ("foreign_data: [1\n", ":7: is not YAML: "),
+    # What fuzzing found:
+    ("foreign_data: !!bool maybe\n", ":6: is not YAML: “maybe” is no bool. Correct the line."),
+    ('limits: {sessions: !!int ""}\n', ":6: is not YAML: “” is no int."),
+    ("limits: {sessions: 0x" + 5000 * "f" + "}\n", ":6: is not YAML: the number is too large."),
+    ('banner: "half a \\ud800"\n', ":6: is not YAML: there is a NUL or half a character in it."),
+    ('users: {file: "a\\0b"}\n', ":6: is not YAML: there is a NUL or half a character in it."),
+    ("banner: \1\n", ":6: is not YAML: unacceptable character #x0001"),
+    ('"a\\nb": 1\n', r":6: a\nb: is not a key that is known here."),
+    ("banner: " + "[" * 3000, "ftpsd.yaml: the file is nested too deeply"),
+    ("banner: &all [*all]\n", "ftpsd.yaml: the file is nested too deeply, or a part of it holds itself."),
+    (
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join(9 * [f'*{a}'])}]\n" for a, b in pairwise("abcdefghi")),
+        "is not YAML: aliases make far too many values of it.",
+    ),
 ]
 
 
@@ -245,11 +300,23 @@ USER_CASES = [
     ),
     (USERS.replace(SECRET, "secret"), "users.yaml:3: users.alice.password: is no hash that is known here."),
     (USERS + "  alice:\n", "users.yaml:5: users.alice: stands twice, first in line 2."),
+    (USERS + "    limits: {sessions: 0}\n", "users.yaml:5: users.alice.limits.sessions: 0 is too little."),
+    (USERS + "    limits: {speed: 1}\n", "users.yaml:5: users.alice.limits.speed: is not a key that is known here."),
     ("people: {}\n", "users.yaml:1: people: is not a key that is known here."),
     ("- a\n", "users.yaml:1: keys are expected. Start with users:"),
     ("users: [a]\n", "users.yaml:1: users: names are expected below this key."),
     ("defaults: {permissions: 3}\n", "users.yaml:1: defaults.permissions: 3 is no list of permissions."),
+    (
+        USERS + "    quota: {bytes: ten}\n",
+        "users.yaml:5: users.alice.quota.bytes: “ten” is no quantity. Write a whole number, or one with K, M, G or T",
+    ),
+    (USERS + "    quota: {bytes: -1}\n", "users.yaml:5: users.alice.quota.bytes: -1 is no quantity."),
+    (USERS + "    quota: {files: 10G}\n", "users.yaml:5: users.alice.quota.files: “10G” is not a whole number."),
+    (USERS + "    quota: {byte: 1}\n", "users.alice.quota.byte: is not a key that is known here. Did you mean bytes?"),
+    (USERS + "    quota: 10G\n", "users.yaml:5: users.alice.quota: keys are expected below this one."),
     ("\xff\xfe", "users.yaml"),
+    (USERS.replace("home: home", f"home: {300 * 'h'}"), "hhh is not a directory. Create it"),
+    (USERS.replace("alice", '"a\\0b"'), "users.yaml:2: is not YAML: there is a NUL or half a character in it."),
 ]
 
 
@@ -258,6 +325,44 @@ def test_user_fault(files: Path, users: str, expected: str) -> None:
     """A fault among the users is told as those of the configuration are."""
     found = faults(files, users=users)
     assert any(expected in fault for fault in found), found
+
+
+def test_resumption_that_is_off(files: Path) -> None:
+    """A user whose data connections must resume, where TLS sessions are never resumed, is a fault."""
+    text = GOOD.replace("tls:\n", "tls:\n  data_session: off\n")
+    found = faults(files, text, USERS + "    tls: {data_session: require}\n")
+    assert len(found) == 1
+    assert found[0].startswith("users.yaml:5: users.alice.tls.data_session: require cannot be met: ")
+    assert found[0].endswith("Write allow there, which asks nothing of the other users.")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("{bytes: 10G, files: 1000}", (10 * 1024**3, 1000)),
+        ("{bytes: 500M}", (500 * 1024**2, None)),
+        ("{bytes: 64K, files: null}", (64 * 1024, None)),
+        ("{bytes: 77, files: 0}", (77, 0)),
+        ("null", (None, None)),
+    ],
+)
+def test_quotas(files: Path, quota: str, expected: tuple[int | None, int | None]) -> None:
+    """Bytes may be written with K, M, G and T, which are powers of 1024; null is no limit."""
+    (files / "users.yaml").write_text(f"defaults: {{quota: {{bytes: 1}}}}\n{USERS}    quota: {quota}\n")
+    found = config.load(files / "ftpsd.yaml").users.users["alice"].quota
+    assert (found.bytes, found.files) == expected
+
+
+def test_a_damaged_certificate(files: Path) -> None:
+    """A key that is no point of its curve, a version that is none: no traceback, at start and at a reload."""
+    pem = files / "certificate.pem"
+    found = x509.load_pem_x509_certificate(pem.read_bytes())
+    point = found.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    version = bytes.fromhex("a003020102")
+    for part, damaged in ((point, point[:1] + bytes(64)), (version, version[:-1] + b"\x0a")):
+        der = found.public_bytes(Encoding.DER).replace(part, damaged)
+        pem.write_text(ssl.DER_cert_to_PEM_cert(der))
+        assert any("certificate.pem is damaged. Write the file anew." in fault for fault in faults(files))
 
 
 def test_all_faults_at_once(files: Path) -> None:
@@ -322,15 +427,16 @@ def test_long_and_strange_passwords(shared: Daemon) -> None:
         client.expect(530, f"PASS {secret}")
 
 
-def test_reload_is_for_new_sessions(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_reload_is_for_new_sessions(make_daemon: Callable[..., Daemon]) -> None:
     """SIGHUP takes a complete new set: configuration, users, certificate; running sessions keep theirs."""
     daemon = make_daemon(users={"alice": {}})
     old = secured(daemon)
     certificate = old.socket.getpeercert(binary_form=True)  # type: ignore[attr-defined]
     daemon.settings["banner"] = "new banner"
     daemon.users = {"bob": {}}
-    make_certificate(tmp_path / "c.pem", tmp_path / "k.pem")
-    daemon.settings["tls"].update(certificate=str(tmp_path / "c.pem"), private_key=str(tmp_path / "k.pem"))
+    pem, key = daemon.directory / "c.pem", daemon.directory / "k.pem"
+    make_certificate(pem, key)
+    daemon.settings["tls"].update(certificate=str(pem), private_key=str(key))
     daemon.write()
     daemon.reload()
     new = FtpClient(daemon, greeting=False)

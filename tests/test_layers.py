@@ -18,8 +18,10 @@ HOUSE = Path(ftpsd.__file__).parent
 WORDS = [
     "replies",
     "rights",
+    "names",
     "paths",
     "wire",
+    "access",
     "listing",
     "representation",
     "turns",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ftpsd import wire
@@ -114,6 +114,13 @@ def test_no_text_can_write_a_reply(code: int, lines: list[str]) -> None:
     assert len(got) == len(lines)
     assert all(b"\n" not in line and b"\r" not in line.replace(b"\r\0", b"") for line in got)
     assert [line.startswith(b"%d " % code) for line in got] == [False] * (len(lines) - 1) + [True]
+
+
+@pytest.mark.parametrize("argument", ["\x1f91,0,2,1,4,5", "192,0,2,1,4,5\x1c1", "192,0,2,1,4,\x1c", "١٩٢,0,2,1,4,5"])
+def test_no_strange_blank_is_part_of_a_number(argument: str) -> None:
+    """PORT with separators and digits of other alphabets is refused (fuzzing found a 451 and a traceback)."""
+    with pytest.raises(Refusal, match="501"):
+        wire.port(argument)
 
 
 def test_every_errno_has_a_reply() -> None:
@@ -247,13 +254,20 @@ def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
     """No name and no damaged inode makes a listing more or less than a line for each entry."""
     entry = Entry(name, mode, 5, modified, 1, 2)
     facts = frozenset(["type", "size", "modify", "perm", "unique", "UNIX.mode"])
-    for line in (LongFormat(0.0).line(entry), MachineFormat(facts, lambda _: "r").line(entry)):
+    for line in (LongFormat(0.0).line(entry), MachineFormat(facts, lambda _: frozenset({"download"})).line(entry)):
         assert "\r" not in line
         assert "\n" not in line
         assert line.endswith(" " + name.replace("\r", "?").replace("\n", "?"))
 
 
-@given(st.integers(0, 253402300799))
+@given(st.integers(-62_135_596_800, 253402300799))
+@example(-62_135_596_800)
 def test_times_go_round(seconds: int) -> None:
-    """What MDTM tells, MFMT understands."""
+    """What MDTM tells, MFMT understands: 14 digits, in the first century, too."""
     assert wire.timestamp(time_value(seconds)) == seconds
+
+
+@pytest.mark.parametrize("seconds", [1e15, -1e15, 1e300, 253402300800.0])
+def test_times_out_of_all_bounds(seconds: float) -> None:
+    """A damaged inode has a time of 14 digits, as RFC 3659 wants it (fuzzing found years of 6)."""
+    assert time_value(seconds) == "19700101000000"
