@@ -37,8 +37,12 @@ def told(default: Any) -> str:
         return ""
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return "`{}`"
+    if isinstance(default, tuple):
+        return f"`[{', '.join(map(str, default))}]`"
     profile = next((name for name, value in PROFILES.items() if value == default), None)
     words = {None: "null", True: "true", False: "false"}
+    if default == ():
+        return "`[]`"
     plain = words[default] if default is None or isinstance(default, bool) else str(default)
     return f"`{profile or plain}`"
 
@@ -66,6 +70,34 @@ def test_every_command_is_documented() -> None:
     documented = dict(re.findall(r"^\| `([A-Z]+)[^`]*` \| ([^|]+) \|", text, re.MULTILINE))
     expected = {verb: row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}" for verb, row in TABLE.items()}
     assert documented == expected
+
+
+def test_every_row_of_the_threat_model_is_shown() -> None:
+    """docs/security.md names a test for each attack, and each test that it names is there."""
+    text = (ROOT / "docs/security.md").read_text()
+    attacks = [row for row in re.findall(r"^\| (.+) \|$", text, re.MULTILINE) if row.count(" | ") == 2]
+    for row in attacks:
+        shown_by = row.rpartition(" | ")[2]
+        assert "`" in shown_by or shown_by in ("shown by", "---"), row
+    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`", text):
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), name
+    for script in re.findall(r"`(?:debian/tests/)?(vm-\w+|fail2ban)`", text):
+        if (ROOT / "debian").exists():  # it is not beside an installed wheel
+            assert (ROOT / "debian/tests" / script).exists(), script
+
+
+def test_every_fault_is_documented() -> None:
+    """docs/reliability.md has a row for each test of a fault, whose file knows each reply code that the row promises."""
+    text = (ROOT / "docs/reliability.md").read_text()
+    files = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_faults_*.py")}
+    tests = {
+        f"{name}::{test}" for name, source in files.items() for test in re.findall(r"^def (test_\w+)", source, re.M)
+    }
+    documented = re.findall(r"^\| [^|]+ \| ([^|]+) \|.*`(test_faults_[^`]+)` \|$", text, re.MULTILINE)
+    assert {test for _, test in documented} == tests
+    for seen, test in documented:
+        for code in re.findall(r"\b[2-5]\d\d\b", seen):
+            assert code in files[test.partition("::")[0]], f"{test}: {code}"
 
 
 @pytest.mark.parametrize("commented", [True, False], ids=["as it is", "with all comments taken off"])

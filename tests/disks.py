@@ -1,0 +1,64 @@
+"""Disks that fail: a small one, and one that does what it is told (see faulty.py). For daemons that are started
+with `prefix`, in a mount namespace that ends with them. Skips where that cannot be made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import faulty
+from tests.daemon import PATIENCE
+
+
+def apart(script: str) -> tuple[str, ...]:
+    """A prefix that runs a script in a mount namespace, and then the command."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    return ("unshare", "--mount", *user, "sh", "-c", f'{script} && exec "$@"', "sh")
+
+
+def must_work(prefix: tuple[str, ...]) -> None:
+    """Skips the test if it does not."""
+    probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=PATIENCE)
+    if probe.returncode:
+        pytest.skip(f"such a disk cannot be mounted here: {probe.stderr.strip().splitlines()[-1]}")
+
+
+class SmallDisk:
+    """A file system in memory with little room, in place of a directory."""
+
+    def __init__(self, directory: Path, size: int) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.prefix = apart(f"mount -t tmpfs -o size={size} none {directory}")
+        must_work(self.prefix)
+
+    def inside(self, pid: int) -> Path:
+        """The directory as the process sees it."""
+        return Path(f"/proc/{pid}/root{self.directory}")
+
+
+class FaultyDisk:
+    """A directory that a daemon sees through a file system that fails."""
+
+    def __init__(self, directory: Path) -> None:
+        self.backing, self._rules = directory.with_name("backing"), directory.with_name("rules")
+        for each in (directory, self.backing):
+            each.mkdir(parents=True, exist_ok=True)
+        self.work()
+        fuse = (sys.executable, str(Path(faulty.__file__)), str(directory), str(self.backing), str(self._rules))
+        self.prefix = fuse if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", *fuse)
+        must_work(self.prefix)
+
+    def fail(self, **operations: str) -> None:
+        """From now on these operations end with an error, or STALL: `fail(READ="EIO")`."""
+        new = self._rules.with_suffix(".new")
+        new.write_text("".join(f"{name} {fault}\n" for name, fault in operations.items()))
+        new.rename(self._rules)
+
+    def work(self) -> None:
+        """All is well again; what stalled goes on."""
+        self.fail()

@@ -1,0 +1,114 @@
+"""The time of day is set while the daemon runs, forth and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, read_all, secured
+from tests.test_service import begun_upload
+
+DAY = 86_400
+
+#: The clock's file is not one that the daemon may read.
+SETTINGS = {"sandbox": {"landlock": "off"}}
+
+
+class Clock:
+    """The time of day of a daemon that is started with `prefix` (libfaketime; the monotonic clock stays)."""
+
+    def __init__(self, directory: Path) -> None:
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+        if library is None:
+            pytest.skip("libfaketime is not installed")
+        self._file = directory / "clock"
+        self.jump(0)
+        self.prefix = (
+            "env",
+            f"LD_PRELOAD={library}",
+            f"FAKETIME_TIMESTAMP_FILE={self._file}",
+            "FAKETIME_NO_CACHE=1",
+            "DONT_FAKE_MONOTONIC=1",
+            "NO_FAKE_STAT=1",
+        )
+
+    def jump(self, seconds: int) -> None:
+        """From now on it is so much later than it is, or earlier."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.rename(self._file)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """A clock that can be set."""
+    return Clock(tmp_path)
+
+
+@pytest.mark.parametrize("hours", [20, -20], ids=["forth", "back"])
+def test_sessions_and_transfers_do_not_notice(make_daemon: Callable[..., Daemon], clock: Clock, hours: int) -> None:
+    """The clock jumps: sessions stay, an upload that runs is completed, a passive port still waits."""
+    daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
+    with secured(daemon) as idle, secured(daemon) as busy:
+        port = idle.passive_port()
+        data = begun_upload(busy, "f")
+        clock.jump(hours * 3600)
+        with secured(daemon) as late:  # the daemon has seen it
+            late.expect(257, "PWD")
+        data.sendall(b"and ended")
+        data.unwrap().close()
+        assert busy.reply().startswith("226 ")
+        connection = idle.connect_data(port)
+        idle.expect(150, "LIST")
+        listing = idle.secure_data(connection)
+        read_all(listing)
+        listing.unwrap().close()
+        assert idle.reply().startswith("226 ")
+    assert (daemon.home() / "f").read_bytes() == b"begun, and ended"
+    assert " 421 " not in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_tickets_of_another_decade(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """Beyond the day that a TLS ticket may live, the next data connection is 522; a new session is as good as ever."""
+    daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
+    with secured(daemon) as old:
+        clock.jump(3650 * DAY)
+        connection = old.connect_data()
+        old.expect(150, "LIST")
+        with pytest.raises(OSError):
+            read_all(old.secure_data(connection))
+            raise ConnectionError("nothing was sent")  # what TLS 1.3 lets a client see first is chance
+        assert old.reply().startswith("522 ")
+        old.expect(257, "PWD")
+    with secured(daemon) as new:
+        assert new.upload("STOR f", b"moved").startswith("226")
+
+
+def test_time_limits_hold(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """The clock is set back by a day: limits of time are over when they should be, before it and after it."""
+    daemon = make_daemon({"timeouts": {"login": 3}, **SETTINGS}, start=False).start(clock.prefix)
+    with FtpClient(daemon) as before:
+        clock.jump(-DAY)
+        with FtpClient(daemon) as after:
+            assert before.reply().startswith("421 ")
+            assert after.reply().startswith("421 ")
+    assert "Traceback" not in daemon.log
+
+
+def test_the_certificate_seems_to_have_ended(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """In the far future a reload warns that the certificate has expired, serves on, and forgets it when back."""
+    daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
+    clock.jump(1000 * DAY)
+    daemon.reload()
+    daemon.wait_for_log("has expired")
+    with secured(daemon) as client:
+        client.expect(257, "PWD")
+    clock.jump(0)
+    daemon.reload()
+    with secured(daemon) as client:
+        client.expect(257, "PWD")
+    assert daemon.log.count("has expired") == 1

@@ -1,0 +1,145 @@
+"""A disk that is full, over its quota or broken: the reply says which, and the old file stays whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.disks import FaultyDisk, SmallDisk
+from tests.ftpclient import read_all, secured
+
+OLD = b"the old file\n" * 1000
+PRIVATE = ".ftpsd-part-"
+
+
+def parts(directory: Path) -> list[str]:
+    """What uploads have left there."""
+    return [name for name in os.listdir(directory) if name.startswith(PRIVATE)]
+
+
+@pytest.fixture
+def broken(make_daemon: Callable[..., Daemon]) -> Iterator[tuple[Daemon, FaultyDisk]]:
+    """A daemon whose alice has a disk that fails on demand."""
+    daemon = make_daemon(start=False)
+    disk = FaultyDisk(daemon.home())
+    (disk.backing / "old").write_bytes(OLD)
+    yield daemon.start(disk.prefix), disk
+    disk.work()
+
+
+def refused_upload(daemon: Daemon, line: str, data: bytes) -> str:
+    """The final reply to an upload that the server may end at any time."""
+    with secured(daemon) as client:
+        connection = client._open(line)
+        try:
+            connection.sendall(data)
+            connection.unwrap().close()  # type: ignore[attr-defined]
+        except OSError:
+            connection.close()
+        reply = client.reply()
+        client.expect(257, "PWD")  # the session goes on
+    return reply
+
+
+def test_the_disk_is_full(make_daemon: Callable[..., Daemon]) -> None:
+    """No space left: 452; the old file is whole, nothing of the new one keeps room, and what fits is taken."""
+    daemon = make_daemon(start=False)
+    disk = SmallDisk(daemon.home(), 1 << 20)
+    daemon.start(disk.prefix)
+    home = disk.inside(daemon.pid)
+    (home / "old").write_bytes(OLD)
+    for line in ("STOR old", "STOR new", "APPE old"):
+        assert refused_upload(daemon, line, bytes(3 << 20)) == "452 No space left on the disk."
+        assert os.listdir(home) == ["old"]
+        assert (home / "old").read_bytes() == OLD
+    with secured(daemon) as client:
+        assert client.upload("STOR old", b"fits").startswith("226")
+    assert (home / "old").read_bytes() == b"fits"
+    daemon.wait_for_log("STOR old: 452 No space left on the disk.")
+    assert "Traceback" not in daemon.log
+
+
+def test_the_disk_is_read_only(make_daemon: Callable[..., Daemon]) -> None:
+    """A file system that the kernel has made read-only: 550, and reading goes on."""
+    daemon = make_daemon(start=False)
+    disk = FaultyDisk(daemon.home())
+    (disk.backing / "old").write_bytes(OLD)
+    daemon.start(disk.prefix)
+    disk.fail(CREATE="EROFS", MKDIR="EROFS")
+    with secured(daemon) as client:
+        connection = client.connect_data()
+        assert client.command("STOR new") == "550 The file system is read-only."
+        connection.close()
+        client.expect(550, "MKD d")
+        assert client.download("RETR old") == OLD
+    assert "Traceback" not in daemon.log
+
+
+#: Faults, the reply, and how many parts are kept to be gone on with: none of which nothing was written.
+WRITING = {
+    "quota": ({"WRITE": "EDQUOT"}, "552 The disk quota is used up.", 0),
+    "too large": ({"WRITE": "EFBIG"}, "552 The file would be too large for the file system.", 0),
+    "write error": ({"WRITE": "EIO"}, "451 The disk reports an error.", 0),
+    "error at the end": ({"RENAME": "EIO"}, "451 The disk reports an error.", 1),
+    "full at the end": ({"RENAME": "ENOSPC"}, "452 No space left on the disk.", 1),
+    "stale NFS handle": ({"WRITE": "ESTALE"}, "451 The server's file system reports an error.", 0),
+}
+
+
+@pytest.mark.parametrize(("rules", "reply", "kept"), WRITING.values(), ids=WRITING.keys())
+def test_writing_fails(broken: tuple[Daemon, FaultyDisk], rules: dict[str, str], reply: str, kept: int) -> None:
+    """An upload whose disk fails tells the reason; the old file is whole, and the next upload replaces it."""
+    daemon, disk = broken
+    disk.fail(**rules)
+    assert refused_upload(daemon, "STOR old", bytes(300_000)) == reply
+    assert (disk.backing / "old").read_bytes() == OLD
+    assert len(parts(disk.backing)) == kept
+    disk.work()
+    with secured(daemon) as client:
+        assert client.upload("STOR old", b"new").startswith("226")
+    assert (disk.backing / "old").read_bytes() == b"new"
+    assert parts(disk.backing) == []
+    daemon.wait_for_log(f"STOR old: {reply}")
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize("protection", ["P", "C"])
+def test_reading_fails(broken: tuple[Daemon, FaultyDisk], protection: str) -> None:
+    """A download whose disk fails is 451, not the broken connection's 426; the session goes on."""
+    daemon, disk = broken
+    daemon.settings["tls"]["require"] = {"data": False}
+    daemon.write()
+    daemon.reload()
+    disk.fail(READ="EIO")
+    with secured(daemon) as client:
+        client.expect(200, f"PROT {protection}")
+        connection = client.connect_data()
+        client.expect(150, "RETR old")
+        try:
+            data = client.secure_data(connection) if protection == "P" else connection
+            assert len(read_all(data)) < len(OLD)
+        except OSError:
+            pass  # TLS that ends without close_notify
+        assert client.reply() == "451 The disk reports an error."
+        disk.work()
+        client.expect(200, "PROT P")
+        assert client.download("RETR old") == OLD
+    daemon.wait_for_log("RETR old: 451 The disk reports an error.")
+    assert "Traceback" not in daemon.log
+
+
+def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
+    """A directory that cannot be read is 451."""
+    daemon, disk = broken
+    with secured(daemon) as client:
+        disk.fail(OPENDIR="EIO")
+        connection = client.connect_data()
+        assert client.command("LIST") == "451 The disk reports an error."
+        connection.close()
+        disk.work()
+        assert b"old" in client.download("LIST")
+    assert "Traceback" not in daemon.log

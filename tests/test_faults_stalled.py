@@ -1,0 +1,89 @@
+"""A disk that stops answering: whoever waits for it is told so, all others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ftpsd.workers import default_size
+from tests.daemon import Daemon
+from tests.disks import FaultyDisk
+from tests.ftpclient import FtpClient, secured
+
+CONTENT = b"written before\n"
+
+
+@pytest.fixture
+def stalling(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest) -> Iterator[tuple[Daemon, FaultyDisk]]:
+    """A daemon whose alice has a faulty disk, and bob a good one."""
+    daemon = make_daemon({"timeouts": {"stalled": getattr(request, "param", 2)}}, start=False)
+    disk = FaultyDisk(daemon.home())
+    (disk.backing / "old").write_bytes(CONTENT)
+    (daemon.home("bob") / "old").write_bytes(CONTENT)
+    yield daemon.start(disk.prefix), disk
+    disk.work()
+
+
+def test_calls_that_do_not_return(stalling: tuple[Daemon, FaultyDisk]) -> None:
+    """A command whose disk call does not return is 451, and the session goes on."""
+    daemon, disk = stalling
+    with secured(daemon) as client:
+        disk.fail(LOOKUP="STALL", GETATTR="STALL")
+        assert "The disk does not answer" in client.expect(451, "SIZE old")
+        client.expect(257, "PWD")
+        disk.work()
+        assert client.expect(213, "SIZE old") == f"213 {len(CONTENT)}"
+    assert "Traceback" not in daemon.log
+
+
+def test_a_download_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
+    """A download whose disk stalls ends with 426, which says so; the session goes on, and so does the disk later."""
+    daemon, disk = stalling
+    with secured(daemon) as client:
+        disk.fail(READ="STALL")
+        data = client._open("RETR old")
+        assert "The disk does not answer" in client.reply()
+        data.close()
+        client.expect(257, "PWD")
+        disk.work()
+        assert client.download("RETR old") == CONTENT
+    assert "Traceback" not in daemon.log
+
+
+def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
+    """An upload whose disk stalls ends with 426; the old file is whole, and a new upload replaces it."""
+    daemon, disk = stalling
+    with secured(daemon) as client:
+        disk.fail(WRITE="STALL")
+        data = client._open("STOR old")
+        data.sendall(b"new")
+        assert client.reply().startswith("426 Nothing moved")
+        data.close()
+        disk.work()
+        assert (disk.backing / "old").read_bytes() == CONTENT
+        assert client.upload("STOR old", b"newer").startswith("226")
+        assert (disk.backing / "old").read_bytes() == b"newer"
+    assert "Traceback" not in daemon.log
+
+
+# Threads are replaced after five seconds; until then nobody's call must have been given up.
+@pytest.mark.parametrize("stalling", [12], indirect=True, ids=[""])
+def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
+    """More calls stall than there are threads: another user still logs in and moves files. The log tells."""
+    daemon, disk = stalling
+    waiting: list[FtpClient] = [secured(daemon) for _ in range(default_size() + 4)]
+    disk.fail(LOOKUP="STALL", GETATTR="STALL")
+    for client in waiting:
+        client.send("SIZE old")
+    with secured(daemon, "bob") as bob:
+        assert bob.download("RETR old") == CONTENT
+        assert bob.upload("STOR new", CONTENT).startswith("226")
+    daemon.wait_for_log("a disk does not answer: .* have given their threads to others")
+    for client in waiting:
+        assert client.reply().startswith("451 ")
+    disk.work()
+    for client in waiting:
+        client.expect(213, "SIZE old")
+        client.socket.close()
+    assert "Traceback" not in daemon.log
