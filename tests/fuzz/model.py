@@ -1,0 +1,222 @@
+"""What the tree of one user must be after any commands: a few dictionaries that know no disk and no protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Path = tuple[str, ...]
+
+
+class Refused(Exception):
+    """The command changes nothing, and its reply has this code."""
+
+    def __init__(self, code: int = 550) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(eq=False)
+class File:
+    """A file; `modified` (POSIX seconds) and `mode` once a client has set them."""
+
+    data: bytes
+    modified: int | None = None
+    mode: int | None = None
+
+
+@dataclass(eq=False)
+class Directory:
+    """A directory; `kept` has what is left of uploads that were cut, by the names that they were for."""
+
+    entries: dict[str, File | Directory] = field(default_factory=dict)
+    kept: dict[str, bytes] = field(default_factory=dict)
+    modified: int | None = None
+    mode: int | None = None
+
+
+@dataclass(eq=False)
+class Upload:
+    """One that runs. `copy`: it begins with the old file. `first`: no other one held the name's part."""
+
+    directory: Directory
+    name: str
+    start: bytes
+    copy: bool
+    first: bool
+
+
+class Tree:
+    """All that one user has."""
+
+    def __init__(self) -> None:
+        self.root = Directory()
+        self.running: list[Upload] = []
+
+    # --- what is there -----------------------------------------------------------------------------
+
+    def walk(self, directory: Directory | None = None, path: Path = ()) -> Iterator[tuple[Path, File | Directory]]:
+        """Everything below a directory, and itself."""
+        directory = directory or self.root
+        yield path, directory
+        for name, node in directory.entries.items():
+            if isinstance(node, Directory):
+                yield from self.walk(node, (*path, name))
+            else:
+                yield (*path, name), node
+
+    def find(self, path: Path) -> File | Directory:
+        """What a path names."""
+        node: File | Directory = self.root
+        for name in path:
+            if not isinstance(node, Directory) or name not in node.entries:
+                raise Refused
+            node = node.entries[name]
+        return node
+
+    def file(self, path: Path, otherwise: int = 550) -> File:
+        """The file that a path names; `otherwise` is the code for a directory."""
+        node = self.find(path)
+        if isinstance(node, Directory):
+            raise Refused(otherwise)
+        return node
+
+    def directory(self, path: Path, otherwise: int = 550) -> Directory:
+        """The directory that a path names."""
+        node = self.find(path)
+        if isinstance(node, File):
+            raise Refused(otherwise)
+        return node
+
+    def path_of(self, directory: Directory) -> Path | None:
+        """Where a directory is now; None when it is gone."""
+        return next((path for path, node in self.walk() if node is directory), None)
+
+    def size(self, path: Path) -> int:
+        """SIZE: of an upload that was cut, where there is no file."""
+        try:
+            return len(self.file(path).data)
+        except Refused:
+            holder = self.directory(path[:-1])
+            if not path or path[-1] in holder.entries or path[-1] not in holder.kept:
+                raise
+            return len(holder.kept[path[-1]])
+
+    def _place(self, path: Path) -> tuple[Directory, str]:
+        if not path:
+            raise Refused
+        return self.directory(path[:-1]), path[-1]
+
+    # --- names -------------------------------------------------------------------------------------
+
+    def make_directory(self, path: Path) -> None:
+        """MKD."""
+        holder, name = self._place(path)
+        if name in holder.entries:
+            raise Refused
+        holder.entries[name] = Directory()
+
+    def remove_directory(self, path: Path) -> None:
+        """RMD."""
+        holder, name = self._place(path)
+        directory = self.directory(path)
+        if directory.entries or self._uploads(directory):
+            raise Refused
+        del holder.entries[name]
+
+    def remove_tree(self, path: Path) -> None:
+        """RMDA."""
+        holder, name = self._place(path)
+        self.directory(path)
+        del holder.entries[name]
+
+    def remove(self, path: Path) -> None:
+        """DELE: a file, and what is left of an upload of its name."""
+        holder, name = self._place(path)
+        if isinstance(holder.entries.get(name), Directory):
+            raise Refused
+        if name not in holder.entries and name not in holder.kept:
+            raise Refused
+        holder.entries.pop(name, None)
+        holder.kept.pop(name, None)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """RNTO, with the rules of rename(2)."""
+        source, old_name = self._place(old)
+        target, new_name = self._place(new)
+        node = self.find(old)
+        if isinstance(node, Directory) and new != old and new[: len(old)] == old:
+            raise Refused(553)
+        there = target.entries.get(new_name)
+        if there is node:
+            return
+        if there is not None and isinstance(there, Directory) != isinstance(node, Directory):
+            raise Refused
+        if isinstance(there, Directory) and (there.entries or there.kept or self._uploads(there)):
+            raise Refused
+        del source.entries[old_name]
+        target.entries[new_name] = node
+
+    # --- uploads -----------------------------------------------------------------------------------
+
+    def _uploads(self, directory: Directory) -> list[Upload]:
+        return [each for each in self.running if each.directory is directory]
+
+    def _busy(self, directory: Directory, name: str) -> bool:
+        return any(each.first and each.name == name for each in self._uploads(directory))
+
+    def begin(self, path: Path, offset: int = 0, append: bool = False) -> Upload:
+        """STOR or APPE, up to its 150."""
+        holder, name = self._place(path)
+        node = holder.entries.get(name)
+        if isinstance(node, Directory):
+            raise Refused
+        busy = self._busy(holder, name)
+        if append and busy:
+            raise Refused(450)
+        kept = b"" if busy else holder.kept.get(name, b"")
+        old = node.data if node is not None else None
+        if old is not None and kept and (append or offset > len(kept)):
+            raise Refused
+        if append:
+            offset = len(kept if old is None else old)
+        copy = (append and old is not None) or offset > len(kept)
+        if copy and (old is None or offset > len(old)):
+            raise Refused(554)
+        if not busy:
+            holder.kept.pop(name, None)
+        upload = Upload(holder, name, (old if copy and old is not None else kept)[:offset], copy, not busy)
+        self.running.append(upload)
+        return upload
+
+    def begin_unique(self, directory: Path, name: str) -> Upload:
+        """STOU, under the name that its 150 told."""
+        holder = self.directory(directory)
+        assert name not in holder.entries
+        upload = Upload(holder, name, b"", False, True)
+        self.running.append(upload)
+        return upload
+
+    def finish(self, upload: Upload, data: bytes) -> None:
+        """All of it has come: the file is there, or what has come is kept."""
+        self.running.remove(upload)
+        if self.path_of(upload.directory) is None:
+            raise Refused
+        old = upload.directory.entries.get(upload.name)
+        if isinstance(old, Directory):
+            self._keep(upload, data)
+            raise Refused
+        upload.directory.entries[upload.name] = File(upload.start + data, mode=old.mode if old else None)
+
+    def cut(self, upload: Upload, data: bytes) -> None:
+        """It ended too early, after so much of its data."""
+        self.running.remove(upload)
+        self._keep(upload, data)
+
+    def _keep(self, upload: Upload, data: bytes) -> None:
+        content = upload.start + data
+        if content and not upload.copy and not self._busy(upload.directory, upload.name):
+            if upload.first:
+                upload.directory.kept[upload.name] = content
+            else:
+                upload.directory.kept.setdefault(upload.name, content)

@@ -1,0 +1,26 @@
+"""A short fuzz of every target (see `tests/fuzz`); FTPSD_FUZZ=minutes makes it long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import EXAMPLES
+from tests.fuzz.mutations import inputs
+from tests.fuzz.targets import TARGETS
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_bytes_break_a_promise(name: str, data: st.DataObject) -> None:
+    """Any bytes give a value or an answer that says what is wrong: never another exception, never a hang."""
+    TARGETS[name].run(data.draw(inputs(TARGETS[name])))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_fuzzing_starts_with(name: str) -> None:
+    """The seeds of each target pass it."""
+    for seed in TARGETS[name].seeds:
+        TARGETS[name].run(seed)

@@ -1,0 +1,505 @@
+"""Whole sessions with random commands, against a model of the user's tree (`tests/fuzz/model.py`)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import ssl
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path as DiskPath
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ftpsd.uploads import PRIVATE, part_name
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, Daemon
+from tests.fuzz import MINUTES
+from tests.fuzz.client import Sending, User
+from tests.fuzz.model import Directory, File, Path, Refused, Tree
+
+NAMES = st.sampled_from(
+    ["a", "b", "c d", " lead", "trail ", 'q"uo"te', "-rf", ".dot", "ünï", "日本", "caf\udce9", "\udcff", "*", "[a]"]
+) | st.sampled_from(["x;y=z", "...", "a\\b", "%s", "ta\tb", "'", "~", "n" * 255, "{}", "é" * 127])
+
+EXISTING = st.runner().flatmap(lambda self: st.sampled_from([path for path, _ in self.tree.walk()]))
+DIRECTORIES = st.runner().flatmap(
+    lambda self: st.sampled_from([path for path, node in self.tree.walk() if isinstance(node, Directory)])
+)
+KEPT = st.runner().flatmap(
+    lambda self: st.sampled_from(
+        [(*path, name) for path, node in self.tree.walk() if isinstance(node, Directory) for name in node.kept]
+        or [("a",)]
+    )
+)
+INSIDE = st.builds(lambda directory, name: (*directory, name), DIRECTORIES, NAMES)
+PATHS = EXISTING | INSIDE | KEPT | st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+DATA = st.binary(max_size=20) | st.sampled_from(
+    [b"", b"line\r\nline\nline\r", b"\r\n", b"\xff\xf4\xf2", b"0123456789" * 20_000, b"x\r\n" * 50_000]
+)
+#: A line of LIST: what it is, its size, its name.
+LINE = r"([d-])\S{9} +\d+ ftp +ftp +(\d+) .{12} (.*)"
+
+SPELLINGS = st.integers(0, 4)
+SESSIONS = st.integers(0, 1)
+
+
+class Sessions(RuleBasedStateMachine):
+    """Two sessions of one user change a tree, a third one looks at it."""
+
+    daemon: Daemon
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = Tree()
+        self.home = self.daemon.home()
+        for entry in self.home.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.log_start = self.daemon.log_file.stat().st_size
+        self.users: list[User] = []
+        self.watcher = User(self.daemon, False)
+
+    @initialize(encrypted=st.booleans())
+    def begin(self, encrypted: bool) -> None:
+        self.users = [User(self.daemon, True), User(self.daemon, encrypted)]
+
+    def teardown(self) -> None:
+        for user in (*self.users, self.watcher):
+            if user.sending is not None:
+                user.sending.connection.close()
+            user.client.socket.close()
+        deadline = time.monotonic() + PATIENCE
+        while held := self.held():
+            assert time.monotonic() < deadline, f"the daemon holds on to {held}"
+            time.sleep(0.005)
+        with self.daemon.log_file.open("rb") as log:
+            log.seek(self.log_start)
+            text = log.read().decode(errors="replace")
+        assert "Traceback" not in text and "mistake of ours" not in text, text[-4000:]
+
+    def held(self) -> list[str]:
+        """What the daemon has open in the home."""
+        found = []
+        for link in DiskPath(f"/proc/{self.daemon.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(link))
+        return [each for each in found if each.startswith(str(self.home))]
+
+    # --- helpers -----------------------------------------------------------------------------------
+
+    def free(self, number: int) -> User | None:
+        """A session that no upload keeps busy; that with the number, if it can be."""
+        return next((each for each in (self.users[number], self.users[1 - number]) if each.sending is None), None)
+
+    def expect(self, number: int, code: int, line: Callable[[User], str], change: Callable[[], object]) -> str:
+        """A command whose change the model makes, too: its reply has that code, or the model's refusal."""
+        user = self.free(number)
+        if user is None:
+            return ""
+        try:
+            change()
+        except Refused as refused:
+            code = refused.code
+        said = line(user)
+        reply = user.command(said)
+        assert reply.startswith(str(code)), f"{said!r}: {reply!r}, and the model says {code}"
+        return reply
+
+    def disk(self, path: Path) -> DiskPath:
+        return DiskPath(self.home, *path)
+
+    def parts(self, directory: Directory) -> frozenset[str]:
+        """The private files of a directory."""
+        path = self.tree.path_of(directory)
+        names = os.listdir(self.disk(path)) if path is not None else []
+        return frozenset(name for name in names if name.startswith(PRIVATE))
+
+    # --- directories and names ---------------------------------------------------------------------
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def mkd(self, number: int, path: Path, how: int) -> None:
+        reply = self.expect(
+            number, 257, lambda user: f"MKD {user.name(path, how)}", lambda: self.tree.make_directory(path)
+        )
+        if reply.startswith("257"):
+            quoted = "/".join(path).replace('"', '""')
+            assert reply.startswith(f'257 "/{quoted}" ')
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, whole=st.booleans())
+    def rmd(self, number: int, path: Path, how: int, whole: bool) -> None:
+        verb, change = ("RMDA", self.tree.remove_tree) if whole else ("RMD", self.tree.remove_directory)
+        self.expect(number, 250, lambda user: f"{verb} {user.name(path, how)}", lambda: change(path))
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def dele(self, number: int, path: Path, how: int) -> None:
+        self.expect(number, 250, lambda user: f"DELE {user.name(path, how)}", lambda: self.tree.remove(path))
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def rnfr(self, number: int, path: Path, how: int) -> None:
+        user = self.free(number)
+        if user is None:
+            return
+        user.rename_from = None
+        reply = self.expect(
+            self.users.index(user), 350, lambda user: f"RNFR {user.name(path, how)}", lambda: self.tree.find(path)
+        )
+        if reply.startswith("350"):
+            user.rename_from = path
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def rnto(self, number: int, path: Path, how: int) -> None:
+        user = self.free(number)
+        if user is None:
+            return
+        old, user.rename_from = user.rename_from, None
+
+        def change() -> None:
+            if old is None:
+                raise Refused(503)
+            self.tree.rename(old, path)
+
+        self.expect(self.users.index(user), 250, lambda user: f"RNTO {user.name(path, how)}", change)
+
+    @rule(number=SESSIONS, path=EXISTING | INSIDE, new=INSIDE, how=SPELLINGS)
+    def rename(self, number: int, path: Path, new: Path, how: int) -> None:
+        self.rnfr(number, path, how)
+        self.rnto(number, new, how)
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def cwd(self, number: int, path: Path, how: int) -> None:
+        user = self.free(number)
+        if user is None:
+            return
+        reply = self.expect(
+            self.users.index(user), 250, lambda user: f"CWD {user.name(path, how)}", lambda: self.tree.directory(path)
+        )
+        if reply.startswith("250"):
+            user.directory = path
+        self.pwd(user)
+
+    @rule(number=SESSIONS)
+    def cdup(self, number: int) -> None:
+        user = self.free(number)
+        if user is None:
+            return
+        above = user.directory[:-1]
+        if self.expect(self.users.index(user), 250, lambda _: "CDUP", lambda: self.tree.directory(above)).startswith(
+            "250"
+        ):
+            user.directory = above
+        self.pwd(user)
+
+    def pwd(self, user: User) -> None:
+        quoted = "/".join(user.directory).replace('"', '""')
+        assert user.command("PWD").startswith(f'257 "/{quoted}" ')
+
+    # --- facts -------------------------------------------------------------------------------------
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, seconds=st.integers(1, 2**32))
+    def mfmt(self, number: int, path: Path, how: int, seconds: int) -> None:
+        def change() -> None:
+            self.tree.find(path).modified = seconds
+
+        digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
+        self.expect(number, 213, lambda user: f"MFMT {digits} {user.name(path, how)}", change)
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, mode=st.sampled_from([0o700, 0o755, 0o777, 0o711]))
+    def chmod(self, number: int, path: Path, how: int, mode: int) -> None:
+        def change() -> None:
+            self.tree.find(path).mode = mode
+
+        self.expect(number, 200, lambda user: f"SITE CHMOD {mode:o} {user.name(path, how)}", change)
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
+    def facts(self, number: int, path: Path, how: int) -> None:
+        """SIZE, MDTM, MLST and HASH of whatever is there, or not."""
+        found = self.free(number)
+        if found is None:
+            return
+        user = found  # a name of its own, for mypy
+
+        def size() -> str:
+            if user.type == "A":
+                raise Refused
+            return f"213 {self.tree.size(path)}"
+
+        def modified() -> str:
+            self.tree.file(path)
+            return f"213 {self.modified(path)}"
+
+        def machine() -> str:
+            node = self.tree.find(path)
+            kind = "type=dir;" if isinstance(node, Directory) else f"type=file;size={len(node.data)};"
+            return f"250-Facts of /{'/'.join(path)}\r\n {kind}modify={self.modified(path)};"
+
+        def digest() -> str:
+            data = self.tree.file(path, otherwise=553).data
+            told = f"0-{max(len(data) - 1, 0)} {hashlib.sha256(data).hexdigest()}"
+            return f"213 SHA-256 {told} /{'/'.join(path)}"
+
+        for verb, say in (("SIZE", size), ("MDTM", modified), ("MLST", machine), ("HASH", digest)):
+            try:
+                expected = say()
+            except Refused as refused:
+                expected = f"{refused.code} "
+            line = f"{verb} {user.name(path, how)}"
+            reply = user.command(line)
+            assert reply.startswith(expected), f"{line!r}: {reply!r} is not {expected!r}"
+
+    def modified(self, path: Path) -> str:
+        return time.strftime("%Y%m%d%H%M%S", time.gmtime(self.disk(path).stat().st_mtime))
+
+    @rule(number=SESSIONS, kind=st.sampled_from("AI"))
+    def type(self, number: int, kind: str) -> None:
+        user = self.free(number)
+        if user is not None:
+            assert user.code(f"TYPE {kind}") == 200
+            user.type = kind
+
+    # --- listings and downloads --------------------------------------------------------------------
+
+    @rule(number=SESSIONS, path=EXISTING | INSIDE, how=SPELLINGS, verb=st.sampled_from(["LIST", "NLST", "MLSD"]))
+    def listing(self, number: int, path: Path, how: int, verb: str) -> None:
+        user = self.free(number)
+        if user is None or (path and any(sign in path[-1] for sign in "*[")):
+            return
+        code, names = 226, []
+        try:
+            node = self.tree.find(path) if verb != "MLSD" else self.tree.directory(path, otherwise=501)
+            names = sorted(node.entries) if isinstance(node, Directory) else [user.name(path, how, flags=True)]
+        except Refused as refused:
+            code = refused.code
+        got, data = user.download(f"{verb} {user.name(path, how, flags=True)}")
+        assert got == code
+        pattern = {"LIST": LINE, "NLST": "(.*)", "MLSD": r"\S* (.*)"}[verb]
+        lines = data.decode("utf-8", "surrogateescape").split("\r\n")
+        assert lines.pop() == ""
+        assert [re.fullmatch(pattern, line, re.DOTALL).groups()[-1] for line in lines] == names  # type: ignore[union-attr]
+
+    @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, offset=st.none() | st.integers(0, 30))
+    def retr(self, number: int, path: Path, how: int, offset: int | None) -> None:
+        user = self.free(number)
+        if user is None:
+            return
+        code, data = 226, b""
+        try:
+            if offset and user.type == "A":
+                raise Refused(504)
+            data = self.tree.file(path).data
+            if offset and offset > len(data):
+                raise Refused(554)
+        except Refused as refused:
+            code, data = refused.code, b""
+        if offset is not None:
+            assert user.code(f"REST {offset}") == 350
+        data = re.sub(rb"(?<!\r)\n", b"\r\n", data) if user.type == "A" else data[offset or 0 :]
+        assert user.download(f"RETR {user.name(path, how)}") == (code, data)
+
+    # --- uploads -----------------------------------------------------------------------------------
+
+    @rule(
+        number=SESSIONS,
+        path=INSIDE | EXISTING | KEPT,
+        how=SPELLINGS,
+        data=DATA,
+        verb=st.sampled_from(["STOR", "STOR", "APPE"]),
+        offset=st.sampled_from([None, None, None, 0, 1, 5, 20]),
+    )
+    def upload(self, number: int, path: Path, how: int, data: bytes, verb: str, offset: int | None) -> None:
+        """Begins an upload, and leaves its data connection open."""
+        user = self.free(number)
+        if user is None:
+            return
+        code, upload = 150, None
+        before = self.parts(self._holder(path))
+        try:
+            if verb == "STOR" and offset and user.type == "A":
+                raise Refused(504)
+            upload = self.tree.begin(path, offset or 0 if verb == "STOR" else 0, verb == "APPE")
+        except Refused as refused:
+            code = refused.code
+        if offset is not None:
+            assert user.code(f"REST {offset}") == 350
+        line = f"{verb} {user.name(path, how)}"
+        reply, connection = user.open(line)
+        assert reply.startswith(str(code)), f"{line!r}: {reply!r}, and the model says {code}"
+        if upload is None:
+            connection.close()
+            return
+        connection.sendall(data)
+        parts = self.parts(upload.directory) - before
+        parts |= {part_name(upload.name)} if upload.first else set()
+        user.sending = Sending(upload, connection, data, parts)
+
+    def _holder(self, path: Path) -> Directory:
+        with suppress(Refused):
+            return self.tree.directory(path[:-1])
+        return Directory()
+
+    @rule(number=SESSIONS, path=INSIDE, data=DATA)
+    def stou(self, number: int, path: Path, data: bytes) -> None:
+        user = self.free(number)
+        name = path[-1].strip()
+        if user is None or len(name) > 100:
+            return
+        before = self.parts(self._holder(path))
+        reply, connection = user.open(f"STOU {user.name((*path[:-1], name), 0)}")
+        assert reply.startswith(f"150 FILE: {name}."), reply
+        upload = self.tree.begin_unique(path[:-1], reply.removeprefix("150 FILE: "))
+        connection.sendall(data)
+        user.sending = Sending(upload, connection, data, self.parts(upload.directory) - before)
+
+    def sending(self, number: int) -> tuple[User, Sending]:
+        """A session with an upload: that with the number, if it has one."""
+        user = next(each for each in (self.users[number], self.users[1 - number]) if each.sending is not None)
+        sending, user.sending = user.sending, None
+        assert sending is not None
+        return user, sending
+
+    def uploading(self) -> bool:
+        return any(user.sending is not None for user in self.users)
+
+    @precondition(uploading)
+    @rule(number=SESSIONS, more=DATA)
+    def finish(self, number: int, more: bytes) -> None:
+        user, sending = self.sending(number)
+        sending.connection.sendall(more)
+        complete = True
+        if isinstance(sending.connection, ssl.SSLSocket):
+            try:
+                sending.connection = sending.connection.unwrap()
+            except (
+                ssl.SSLEOFError,
+                ConnectionResetError,
+            ):  # the server says close_notify to uploads that it has taken only
+                complete = False
+        sending.connection.close()
+        data = sending.sent + more
+        code = 226
+        try:
+            self.tree.finish(sending.upload, data.replace(b"\r\n", b"\n") if user.type == "A" else data)
+        except Refused as refused:
+            code = refused.code
+        assert complete or code != 226
+        reply = user.reply()
+        assert reply.startswith(str(code)), f"{sending.upload}: {reply!r}, and the model says {code}"
+
+    @precondition(uploading)
+    @rule(number=SESSIONS, way=st.sampled_from(["data", "data", "abort", "control"]))
+    def cut(self, number: int, way: str) -> None:
+        """The data connection is cut, the client aborts, or is gone."""
+        user, sending = self.sending(number)
+        user.sending = sending
+        if way == "data":
+            user.cut_data()
+            assert user.reply().startswith("426")
+        elif way == "abort":
+            assert user.code("ABOR") == 426
+            assert user.reply().startswith("226")
+        else:
+            user.client.socket.close()
+            self.users[self.users.index(user)] = User(self.daemon, user.encrypted)
+        user.sending = None
+        sending.connection.close()
+        content = self.what_is_kept(sending)
+        data = sending.sent.replace(b"\r\n", b"\n") if user.type == "A" else sending.sent
+        whole = sending.upload.start + data
+        if content is None:
+            content = sending.upload.start
+        assert whole.startswith(content)
+        assert content.startswith(sending.upload.start)
+        self.tree.cut(sending.upload, content[len(sending.upload.start) :])
+
+    def what_is_kept(self, sending: Sending) -> bytes | None:
+        """Waits until the daemon has let go of an upload's files; what it has kept under the name of the part."""
+        path = self.tree.path_of(sending.upload.directory)
+        if path is None:
+            return None
+        usual = part_name(sending.upload.name)
+        deadline = time.monotonic() + PATIENCE
+        while (left := sending.parts & self.parts(sending.upload.directory)) - {usual} or self.locked(
+            path, left & {usual}
+        ):
+            assert time.monotonic() < deadline, f"{left} are still held"
+            time.sleep(0.005)
+        found = self.disk((*path, usual))
+        mine = sending.upload.first or sending.upload.name not in sending.upload.directory.kept
+        return found.read_bytes() if mine and found.exists() and not self.locked(path, frozenset([usual])) else None
+
+    def locked(self, path: Path, names: frozenset[str]) -> bool:
+        """Whether the daemon holds the lock of a part."""
+        for name in names:
+            with suppress(FileNotFoundError), self.disk((*path, name)).open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+        return False
+
+    # --- what holds after each step ----------------------------------------------------------------
+
+    @invariant()
+    def the_disk_agrees(self) -> None:
+        """Names, contents, modes, times and what is kept of uploads are on the disk as the model has them."""
+        for path, node in self.tree.walk():
+            info = self.disk(path).stat()
+            assert node.mode is None or stat.S_IMODE(info.st_mode) == node.mode, path
+            if isinstance(node, File):
+                assert self.disk(path).read_bytes() == node.data, path
+                assert node.modified is None or int(info.st_mtime) == node.modified, path
+                continue
+            names = os.listdir(self.disk(path))
+            assert sorted(name for name in names if not name.startswith(PRIVATE)) == sorted(node.entries), path
+            for name, kept in node.kept.items():
+                assert self.disk((*path, part_name(name))).read_bytes() == kept, (path, name)
+            running = [upload for upload in self.tree.running if upload.directory is node]
+            assert len(names) - len(node.entries) == len(node.kept) + sum(1 + each.copy for each in running), names
+
+    @invariant()
+    def the_server_agrees(self) -> None:
+        """Another session sees the same names and sizes, and reads the same contents."""
+        code, data = self.watcher.download("LIST -aR /")
+        assert code == 226
+        seen: dict[Path, int | None] = {}
+        above: Path = ()
+        for line in data.decode("utf-8", "surrogateescape").split("\r\n"):
+            if match := re.fullmatch(LINE, line, re.DOTALL):
+                name = match[3]
+                if name not in (".", ".."):
+                    seen[(*above, name)] = int(match[2]) if match[1] == "-" else None
+            elif line:
+                assert line.endswith(":")
+                above = tuple(line[1:-1].split("/"))
+        expected = {path: len(node.data) if isinstance(node, File) else None for path, node in self.tree.walk() if path}
+        assert seen == expected
+        for path, node in self.tree.walk():
+            if isinstance(node, File):
+                reply = self.watcher.command(f"HASH /{'/'.join(path)}")
+                assert hashlib.sha256(node.data).hexdigest() in reply, (path, reply)
+
+
+def test_sessions_agree_with_a_model(make_daemon: Callable[..., Daemon]) -> None:
+    """Whatever two sessions of a user do to a tree, disk and listings are what the replies have said."""
+    Sessions.daemon = make_daemon(PLAIN)
+    run_state_machine_as_test(
+        Sessions,
+        settings=settings(
+            max_examples=int(200 * MINUTES) or 40,
+            stateful_step_count=40,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
