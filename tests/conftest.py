@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from ftpsd.demo import make_certificate
 from tests.daemon import Daemon, merge
+
+# A loaded machine may take any time for an example.
+hypothesis.settings.register_profile("ftpsd", deadline=None)
+hypothesis.settings.load_profile("ftpsd")
 
 #: What lets plain text through, for tests of what is the same with and without TLS.
 PLAIN = {"tls": {"require": {"login": False, "data": False}}}

@@ -110,11 +110,15 @@ class Daemon:
         """A user's root on the disk."""
         return self.directory / "homes" / user
 
+    def command(self) -> list[str]:
+        """What runs it in the foreground."""
+        return twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config), *self.arguments)
+
     def start(self, prefix: tuple[str, ...] = ()) -> Daemon:
         """Runs it until `stop`; waits until it listens."""
-        with self.log_file.open("ab") as log:
+        with self.log_file.open("wb") as log:  # each start has a log of its own
             self.process = subprocess.Popen(
-                [*prefix, *twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config), *self.arguments)],
+                [*prefix, *self.command()],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
