@@ -177,7 +177,6 @@ class Upload:
 
     def publish(self) -> None:
         """The file is complete: it appears under its name, in place of an older one."""
-        os.ftruncate(self._fd, self._position)
         os.fchmod(self._fd, self._mode())
         self._write_back()
         self._appear()
@@ -343,9 +342,9 @@ def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) ->
         if append:
             offset = size if old >= 0 else kept
         if offset <= kept and not (append and old >= 0):
-            os.ftruncate(fd, offset)
+            _shorten(fd, kept, offset)
         elif old >= 0 and offset <= size:
-            os.ftruncate(fd, 0)
+            _shorten(fd, kept, 0)
             taken, old = old, -1
             return taken, offset
         else:
@@ -354,6 +353,13 @@ def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) ->
         if old >= 0:
             os.close(old)
     return -1, 0
+
+
+def _shorten(fd: int, size: int, wanted: int) -> None:
+    """Cuts a part off. One that is as it should be is left alone: ext4 takes a file that was truncated to nothing, even
+    one that was empty, for one that is being replaced, and writes all of it to the disk when it is closed."""
+    if wanted < size:
+        os.ftruncate(fd, wanted)
 
 
 def _open_old(directory: int, name: str) -> int:
