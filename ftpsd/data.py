@@ -34,6 +34,9 @@ from ftpsd.workers import Workers
 
 log = Logger(namespace="ftpsd")
 
+#: Seconds for which a passive port is not looked at unless a transfer command comes.
+UNWATCHED = 0.05
+
 #: Opens a source or a sink; blocks. And who is told what was opened.
 Opening = Callable[[], Any]
 Opened = Callable[[Any], None]
@@ -185,8 +188,14 @@ class DataChannel:
             self._arrived,
             self._stranger,
         )
-        self._limit = shared.reactor.callLater(shared.timeouts.data_connect, self._too_late)
+        self._limit = shared.reactor.callLater(UNWATCHED, self._watch)
         return Endpoint(told, self._listener.port)
+
+    def _watch(self) -> None:
+        """No transfer command came at once: whoever connects is looked at now, strangers are sent away."""
+        if self._listener is not None:
+            self._listener.watch()
+        self._limit = self._shared.reactor.callLater(self._shared.timeouts.data_connect, self._too_late)
 
     def active(self, target: Endpoint) -> None:
         """Dials that endpoint when a transfer command comes."""
@@ -250,7 +259,9 @@ class DataChannel:
                 source = ipaddress.IPv4Address(0) if target.address.version == 4 else ipaddress.IPv6Address(0)
             # Not before the caller has the Deferred: a dial can fail at once.
             shared.reactor.callLater(0, self._dial, Endpoint(source, shared.source_port), target)
-        elif self._listener is None:
+        elif self._listener is not None:
+            self._listener.watch()
+        else:
             self._fail(Refusal(425, "The data connection is gone: send EPSV or PASV again."))
         return result
 

@@ -1,17 +1,20 @@
 """What is told of sessions: events with names and fields, at one seam, and never a secret.
 
-By default Twisted's own observer prints them as lines, `(000022) alice (203.0.113.9)> RETR f …`.
-`twistd --logger=ftpsd.log.json ftpsd …` prints each as a line of JSON.
+By default they are lines, `2026-11-22T19:27:32+0000 [ftpsd] (000022) alice (203.0.113.9)> RETR f …`, as all that
+twistd logs. `twistd --logger=ftpsd.log.json ftpsd …` prints each as a line of JSON.
 """
 
 from __future__ import annotations
 
 import json as json_
 import sys
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from twisted.logger import ILogObserver, Logger, formatEvent
+from twisted.logger import FileLogObserver, ILogObserver, Logger, formatEvent
+from twisted.scripts._twistd_unix import UnixAppLogger
 
 from ftpsd.command import Command
 from ftpsd.replies import Reply
@@ -66,7 +69,7 @@ class SessionLog:
         )
 
     def _tell(self, line: str, **fields: Any) -> None:
-        # One field to format, and the system told: Twisted's formatter costs more than a small download.
+        # Ready to be written: see `LineFormat`.
         log.info(
             "{line}",
             line=line,
@@ -81,6 +84,36 @@ class SessionLog:
         """Something about the session that is no command."""
         text = printable(text)
         self._tell(f"{self.label} {text}", event=event, text=text, **fields)
+
+
+def lines(twistd: Mapping[str, Any]) -> ILogObserver | None:
+    """Makes the observer that twistd would log to by itself, a file or standard output, but with lines of sessions
+    written as they are: Twisted's formatter takes a twentieth of the time of a small download for each.
+
+    None where the options say something else. That there is an observer to be had has no public name in Twisted.
+    """
+    if twistd.get("logger") or twistd.get("syslog"):
+        return None
+    observer: FileLogObserver = UnixAppLogger(twistd)._getLogObserver()
+    observer.formatEvent = LineFormat(observer.formatEvent)  # type: ignore[method-assign]
+    return observer
+
+
+class LineFormat:
+    """Text for an event, as Twisted's `formatEvent` makes it; `others` is that, for all that is not of a session."""
+
+    def __init__(self, others: Callable[[dict[str, Any]], str | None]) -> None:
+        self._others = others
+        self._second, self._told = 0, ""
+
+    def __call__(self, event: dict[str, Any]) -> str | None:
+        """The line, with its end."""
+        if event.get("log_system") != "ftpsd" or event["log_format"] != "{line}":
+            return self._others(event)
+        second = int(event["log_time"])
+        if second != self._second:
+            self._second, self._told = second, time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+        return f"{self._told} [ftpsd] {event['line']}\n"
 
 
 def json() -> ILogObserver:

@@ -66,7 +66,8 @@ class Listener:
     """One passive port: waits for one connection from the right peer, then it is gone.
 
     `arrived` is called with the socket. Connections from other hosts are closed at once, and cost
-    the client that is awaited nothing.
+    the client that is awaited nothing. The reactor looks at it from `watch` on: most clients have connected
+    before the transfer command comes, and that can call `doRead` itself, without an event.
     """
 
     def __init__(
@@ -83,8 +84,14 @@ class Listener:
         self._peer = peer
         self._arrived = arrived
         self._stranger = stranger
+        self._watched = False
         self._socket, self.port = pool.listen(host)
-        reactor.addReader(self)
+
+    def watch(self) -> None:
+        """From now on the reactor tells of connections; any number of times."""
+        if not self._watched and self._socket.fileno() >= 0:
+            self._watched = True
+            self._reactor.addReader(self)
 
     def doRead(self) -> None:
         """Somebody connects."""
@@ -108,7 +115,8 @@ class Listener:
     def close(self) -> None:
         """Stops listening; any number of times."""
         if self._socket.fileno() >= 0:
-            self._reactor.removeReader(self)
+            if self._watched:
+                self._reactor.removeReader(self)
             self._socket.close()
             self._pool.release(self.port)
 

@@ -256,8 +256,8 @@ class FtpsProtocol(FTP):
         row = TABLE.get(verb)
         moved = self._session.data.moved if row is not None and row.uses_data else None
         seconds = self._reactor.seconds() - started
-        self._log.command(row, verb, argument, reply, seconds, moved)
         self._client.say(reply)
+        self._log.command(row, verb, argument, reply, seconds, moved)  # while the client works on it
         self._client.take_steps()
         if self._client.gone:
             self._turns.end()

@@ -13,6 +13,7 @@ from twisted.application.service import Service
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -23,7 +24,7 @@ from ftpsd.filesystem import process_umask
 from ftpsd.generation import Generation
 from ftpsd.limits import Sessions, raise_descriptor_limit
 from ftpsd.listeners import Listeners
-from ftpsd.log import log
+from ftpsd.log import lines, log
 from ftpsd.ports import Announcer, PortPool
 from ftpsd.protocol import FtpsFactory
 from ftpsd.quota import Quotas
@@ -62,7 +63,8 @@ def makeService(options: Options) -> Service:
     try:
         configuration = config.load(options["config"])
         kept = Sandbox(configuration, options["config"], options.parent)
-        return FtpsService(options["config"], configuration, bool(options["verbose"]), kept)
+        observer = lines(options.parent) if options.parent else None
+        return FtpsService(options["config"], configuration, bool(options["verbose"]), kept, observer)
     except Faulty as faulty:
         print(faulty, file=sys.stderr)
         raise SystemExit(1) from None
@@ -79,11 +81,13 @@ class FtpsService(Service):
         configuration: config.Configuration,
         verbose: bool = False,
         sandbox: Sandbox | None = None,
+        observer: ILogObserver | None = None,
     ) -> None:
         self._path = config.absolute(path)
         self._configuration = configuration
         self._verbose = verbose
         self._sandbox = sandbox
+        self._observer = observer
         self._reactor = _reactor()
         self._workers = Workers(self._reactor)
         self._store = Store(self._reactor)
@@ -142,6 +146,12 @@ class FtpsService(Service):
         return FtpsFactory(self._reactor, self._generation, implicit, self._sessions, self._numbers)
 
     # --- running ---------------------------------------------------------------------------------
+
+    def setServiceParent(self, parent: Any) -> None:
+        """twistd's application: it is asked next what observes the log, unless `--logger` says that."""
+        super().setServiceParent(parent)
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
 
     def privilegedStartService(self) -> None:
         """Binds the listeners, while the process may still bind ports below 1024."""

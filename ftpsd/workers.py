@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.answers import Answers
 from ftpsd.replies import Refusal
 
 log = Logger(namespace="ftpsd")
@@ -43,8 +44,8 @@ class Place:
 class Workers:
     """Threads that take jobs from one queue, and a way back to the reactor thread.
 
-    Answers that come while the reactor is busy are delivered in one wake-up. A job goes to the thread that
-    fell idle last: its stack and its memory are still in the caches, and only that one is woken.
+    A job goes to the thread that fell idle last: its stack and its memory are still in the caches, and only
+    that one is woken.
 
     A disk may stop answering (NFS, a failing device), and a thread in such a call cannot be woken. So a
     thread that is stuck while jobs wait is replaced, and ends when its call returns; and whoever waits for
@@ -58,8 +59,7 @@ class Workers:
         self._jobs: deque[Callable[[], object] | None] = deque()
         #: Locked locks that idle threads wait for, the last one on top.
         self._idle: list[threading.Lock] = []
-        self._answers: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._delivery_asked = False
+        self._answers = Answers(reactor)
         self._threads: dict[threading.Thread, Place] = {}
         #: Calls whose answers are waited for, and since when; the oldest first.
         self._awaited: dict[Deferred[Any], float] = {}
@@ -67,6 +67,7 @@ class Workers:
 
     def start(self) -> None:
         """Starts the threads. Before that, jobs only gather."""
+        self._answers.start()
         for _ in range(self._size):
             self._add()
         self._next_look = self._reactor.callLater(1, self._look)
@@ -87,6 +88,7 @@ class Workers:
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         self._threads.clear()
+        self._answers.stop()
 
     @property
     def crowded(self) -> bool:
@@ -132,21 +134,7 @@ class Workers:
 
     def answer(self, function: Callable[..., object], *arguments: Any) -> None:
         """Calls a function in the reactor thread. From any thread."""
-        self._answers.append((function, arguments))
-        if not self._delivery_asked:
-            self._delivery_asked = True
-            self._reactor.callFromThread(self._deliver)
-
-    def _deliver(self) -> None:
-        self._delivery_asked = False
-        answers = self._answers
-        # What is added while this runs has asked for a delivery of its own.
-        for _ in range(len(answers)):
-            function, arguments = answers.popleft()
-            try:
-                function(*arguments)
-            except Exception:  # the others still get theirs
-                log.failure("a mistake of ours")
+        self._answers.put(function, *arguments)
 
     def _work(self, place: Place) -> None:
         bell = threading.Lock()
