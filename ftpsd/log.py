@@ -86,7 +86,7 @@ class SessionLog:
         self._tell(f"{self.label} {text}", event=event, text=text, **fields)
 
 
-def lines(twistd: Mapping[str, Any]) -> ILogObserver | None:
+def lines(twistd: Mapping[str, Any]) -> FileLogObserver | None:
     """Makes the observer that twistd would log to by itself, a file or standard output, but with lines of sessions
     written as they are: Twisted's formatter takes a twentieth of the time of a small download for each.
 
@@ -104,7 +104,7 @@ class LineFormat:
 
     def __init__(self, others: Callable[[dict[str, Any]], str | None]) -> None:
         self._others = others
-        self._second, self._told = 0, ""
+        self._second, self._told = -1, ""
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         """The line, with its end."""

@@ -13,7 +13,7 @@ from twisted.application.service import Service
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import ILogObserver
+from twisted.logger import FileLogObserver, ILogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -81,7 +81,7 @@ class FtpsService(Service):
         configuration: config.Configuration,
         verbose: bool = False,
         sandbox: Sandbox | None = None,
-        observer: ILogObserver | None = None,
+        observer: FileLogObserver | None = None,
     ) -> None:
         self._path = config.absolute(path)
         self._configuration = configuration

@@ -1,0 +1,40 @@
+"""The log's lines: those of sessions are written by ourselves, and look as all others."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import formatEventAsClassicLogText
+
+from ftpsd.log import LineFormat
+from tests import ftpclient
+from tests.daemon import Daemon
+
+MOMENTS = st.floats(0, 4e9)
+
+
+@given(st.lists(MOMENTS, min_size=1), st.text(st.characters(blacklist_categories=["C", "Z"]), min_size=1))
+def test_lines_are_what_twisted_would_write(moments: list[float], line: str) -> None:
+    """Whenever it is: the same text, in the same second and in others."""
+    ours = LineFormat(lambda _: pytest.fail("not a line of others"))
+    for moment in moments:
+        event = {"log_format": "{line}", "line": line, "log_system": "ftpsd", "log_time": moment}
+        assert ours(event) == formatEventAsClassicLogText(event)
+
+
+def test_other_lines_are_left_to_twisted() -> None:
+    """What is of no session, or of another program part, is not ours to write."""
+    ours = LineFormat(lambda event: str(event["log_system"]))
+    assert ours({"log_format": "{line}", "line": "x", "log_system": "other", "log_time": 1.0}) == "other"
+    assert ours({"log_format": "{a}", "a": "x", "log_system": "ftpsd", "log_time": 1.0}) == "ftpsd"
+
+
+def test_every_line_says_when(shared: Daemon) -> None:
+    """Lines of sessions and of the daemon itself begin alike, so that one pattern reads them all."""
+    ftpclient.secured(shared).socket.close()
+    shared.wait_for_log(r"alice .*> PASS")
+    lines = [line for line in shared.log.splitlines() if "> " in line or "listening" in line]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[ftpsd\S*\] ", line) for line in lines), lines
