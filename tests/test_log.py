@@ -13,7 +13,7 @@ from ftpsd.log import LineFormat
 from tests import ftpclient
 from tests.daemon import Daemon
 
-MOMENTS = st.floats(0, 4e9)
+MOMENTS = st.integers(0, 4 * 10**15).map(lambda microseconds: microseconds / 1e6)
 
 
 @given(st.lists(MOMENTS, min_size=1), st.text(st.characters(blacklist_categories=["C", "Z"]), min_size=1))
