@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ftpsd.filesystem import Root
 from ftpsd.jail import Place
 from ftpsd.paths import VirtualPath
-from ftpsd.quota import Amount, Quota, directories
+from ftpsd.quota import Amount, Quota
 from ftpsd.replies import Refusal
 from ftpsd.session import Usage
+from ftpsd.trees import Levels, directories
 from ftpsd.uploads import Upload, exists
 
 
@@ -109,15 +110,15 @@ class CountedRoot(Root):
         return upload
 
     @contextmanager
-    def _changing(self, *places: Place, deep: bool = False) -> Iterator[None]:
-        with self._count.changing(*((place.directory, place.name) for place in places), deep=deep):
+    def _changing(self, *places: Place, levels: Levels = 0) -> Iterator[None]:
+        with self._count.changing(*((place.directory, place.name) for place in places), levels=levels):
             yield
 
     def _remove_tree(self, place: Place) -> None:
         # File by file: other sessions in that tree need not wait until all of it is gone.
-        for directory, names in directories(place.name, place.directory):
+        for directory, names, _ in directories(place.name, place.directory):
             for name in names:
-                with self._count.changing((directory, name)):
+                with self._count.changing((directory, name)), suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
-        with self._changing(place, deep=True):
+        with self._changing(place, levels=None):
             super()._remove_tree(place)

@@ -262,8 +262,8 @@ class Root(Jail):
 
     # --- changes -----------------------------------------------------------------------------------
 
-    def _changing(self, *places: Place, deep: bool = False) -> AbstractContextManager[None]:
-        """Around whatever may take a file away; `deep`: also one below. A root with a quota counts here."""
+    def _changing(self, *places: Place, levels: trees.Levels = 0) -> AbstractContextManager[None]:
+        """Around whatever may take a file away, there or below. A root with a quota counts here."""
         return nullcontext()
 
     def make_directory(self, path: VirtualPath) -> None:
@@ -279,7 +279,7 @@ class Root(Jail):
 
     def remove_directory(self, path: VirtualPath) -> None:
         """An empty directory; of a link, nothing."""
-        with self._changeable(path, "rmdir") as place, self._changing(place, deep=True):
+        with self._changeable(path, "rmdir") as place, self._changing(place, levels=1):
             Upload.sweep(place.directory, place.name)
             os.rmdir(place.name, dir_fd=place.directory)
 
@@ -346,8 +346,8 @@ class Root(Jail):
 
 def _is_above(place: Place, match: Match) -> bool:
     """Whether something below a directory has a name that fits."""
-    below = os.fwalk(place.name, dir_fd=place.directory)
-    return any(match(name) for _, directories, files, _ in below for name in (*directories, *files))
+    below = trees.directories(place.name, place.directory)
+    return any(match(name) for _, files, directories in below for name in (*files, *directories))
 
 
 @contextmanager

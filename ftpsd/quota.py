@@ -12,33 +12,28 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock, RLock
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, succeed
+from twisted.python.failure import Failure
 
 from ftpsd.log import log
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
+from ftpsd.trees import Levels, directories
 from ftpsd.uploads import PRIVATE, part_name
-from ftpsd.workers import Workers
+from ftpsd.workers import STUCK, Workers
 
 #: Seconds after which a tree in which no session was is counted again, for what others have changed in it.
 STALE = 3600
 
 #: Trees that are counted at the same time: the other threads are for those who work.
 _WALKS = 2
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-#: Opening such a directory says that it went away, became something else, or is not for the daemon.
-_NOT_TO_BE_READ = (FileNotFoundError, NotADirectoryError, PermissionError)
-
-#: Names of 255 bytes that make no path too long for one call.
-_IN_A_PATH = 15
 
 #: What holds where nobody has said anything.
 _NO_LIMIT = QuotaSettings()
@@ -78,6 +73,8 @@ class Count:
         self._numbers = Lock()
         self._amount = Amount()
         self._changes = 0
+        #: When it was counted.
+        self.counted: float | None = None
         # Files that running uploads have charged, and give back or keep when they end.
         self._held: set[Identity] = set()
 
@@ -97,18 +94,19 @@ class Count:
             self._amount = total
 
     @contextmanager
-    def changing(self, *places: tuple[int, str], deep: bool = False) -> Iterator[None]:
+    def changing(self, *places: tuple[int, str], levels: Levels = 0) -> Iterator[None]:
         """Counts what is done within to names, given with their directories, and to their parts.
 
-        `deep`: and to all below them. What is done to others must not be done within.
+        `levels`: and to what is one level below them, or to all (None). What is done to others must not be done
+        within.
         """
         names = [*places, *((directory, part_name(name)) for directory, name in places)]
         with self._names:
-            before = self._measure(names, deep)
+            before = self._measure(names, levels)
             try:
                 yield
             finally:
-                self.add(self._measure(names, deep) - before)
+                self.add(self._measure(names, levels) - before)
                 self._changes += 1
 
     def hold(self, info: os.stat_result) -> None:
@@ -119,10 +117,23 @@ class Count:
         """The upload has ended. To be called within `changing`."""
         self._held.discard(_identity(info))
 
-    def recount(self) -> bool:
-        """Walks the tree, and takes what it finds; not when the tree is in use, or is not there."""
+    def count(self, clock: Callable[[], float]) -> bool:
+        """Walks the tree for the first time; whether that was still to be done. OSError where it cannot be counted.
+
+        Nobody changes names meanwhile: nobody is let in before, but where there is no tree, and a sweep waits.
+        """
         with self._names:
-            changes, busy = self._changes, bool(self._held)
+            if self.counted is not None or self._held or not os.path.isdir(self.home):
+                return False
+            started = clock()
+            self._amount = self._below(self.home)
+            self.counted = started  # here: whoever waited for it may have given up, and finds it the next time
+        return True
+
+    def recount(self, clock: Callable[[], float]) -> bool:
+        """Walks the tree again, and takes what it finds; not when the tree is in use, or is not there."""
+        with self._names:
+            started, changes, busy = clock(), self._changes, bool(self._held)
         if busy or not os.path.isdir(self.home):
             return False
         try:
@@ -132,23 +143,23 @@ class Count:
         with self._names, self._numbers:
             if self._held or self._changes != changes:
                 return False
-            self._amount = found
+            self._amount, self.counted = found, started
         return True
 
     # --- what the disk says ------------------------------------------------------------------------
 
-    def _measure(self, names: Iterable[tuple[int, str]], deep: bool) -> Amount:
+    def _measure(self, names: Iterable[tuple[int, str]], levels: Levels) -> Amount:
         total = Amount()
         for directory, name in names:
             total += self._one(directory, name)
-            if deep:
-                total += self._below(name, directory)
+            if levels != 0:
+                total += self._below(name, directory, levels)
         return total
 
-    def _below(self, top: str, directory: int | None = None) -> Amount:
-        """All below a directory, if it is one. What may not be read is not counted."""
+    def _below(self, top: str, directory: int | None = None, levels: Levels = None) -> Amount:
+        """What is below a directory, if it is one: all, or one level. What may not be read is not counted."""
         size = files = 0
-        for descriptor, names in directories(top, directory):
+        for descriptor, names, _ in islice(directories(top, directory), levels):
             for name in names:
                 one = self._one(descriptor, name)
                 size, files = size + one.bytes, files + one.files
@@ -169,54 +180,6 @@ class Count:
 
 def _used_up(most: int, what: str) -> Refusal:
     return Refusal(552, f"The quota of {most} {what} is used up.")
-
-
-def directories(top: str, at: int | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Each directory of a tree, open, with the names in it that are no directories; links are not followed.
-
-    A tree may be deeper than a recursion or a path can be: a rename puts one below another.
-    """
-    try:
-        root = os.open(top, _DIRECTORY, dir_fd=at)
-    except _NOT_TO_BE_READ:
-        return
-    try:
-        waiting: list[tuple[str, ...]] = [()]
-        while waiting:
-            parts = waiting.pop()
-            try:
-                here = _descend(root, parts)
-            except _NOT_TO_BE_READ:
-                continue
-            try:
-                names, below = _scan(here)
-                waiting += ((*parts, name) for name in below)
-                yield here, names
-            finally:
-                os.close(here)
-    finally:
-        os.close(root)
-
-
-def _descend(root: int, parts: tuple[str, ...]) -> int:
-    here = os.open(".", _DIRECTORY, dir_fd=root)
-    for first in range(0, len(parts), _IN_A_PATH):
-        path = "/".join(parts[first : first + _IN_A_PATH])
-        try:
-            deeper = os.open(path, _DIRECTORY, dir_fd=here)
-        finally:
-            os.close(here)
-        here = deeper
-    return here
-
-
-def _scan(directory: int) -> tuple[list[str], list[str]]:
-    names: list[str] = []
-    below: list[str] = []
-    with os.scandir(directory) as found:
-        for entry in found:
-            (below if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
-    return names, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +213,6 @@ class Tree(Count):
         super().__init__(home)
         self.turn = DeferredLock()
         self.sessions = 0
-        #: When it was counted.
-        self.counted: float | None = None
 
     def stale(self, now: float) -> bool:
         """Whether it is to be counted before the session that has just come goes on."""
@@ -292,19 +253,34 @@ class Quotas:
         if tree is None:
             return None
         tree.sessions += 1
+
+        def give_up(failure: Failure) -> Failure:
+            tree.leave()
+            return failure
+
         counted: Deferred[None] = tree.turn.run(self._refresh, tree)
-        return counted.addCallback(lambda _: tree)
+        return counted.addCallback(lambda _: tree).addErrback(give_up)
 
     def _refresh(self, tree: Tree) -> Deferred[None]:
-        started = self._clock.seconds()
-        if not tree.stale(started):
+        if not tree.stale(self._clock.seconds()):
             return succeed(None)
 
         def done(found: bool) -> None:
             if found:
-                tree.counted = started
                 size, files = tree.amount.bytes, tree.amount.files
                 log.info("{home} holds {size} bytes in {files} files", home=tree.home, size=size, files=files)
 
-        walked: Deferred[bool] = self._walks.run(self._workers.call, tree.recount)
-        return walked.addCallback(done)
+        walk = tree.count if tree.counted is None else tree.recount
+        return self._walks.acquire().addCallback(self._walk, walk).addCallback(done)
+
+    def _walk(self, permit: DeferredSemaphore, walk: Callable[..., bool]) -> Deferred[bool]:
+        """The others need not wait for a disk that does not answer."""
+        long = self._clock.callLater(STUCK, permit.release)
+
+        def walked(result: Any) -> Any:
+            if long.active():
+                long.cancel()
+                permit.release()
+            return result
+
+        return self._workers.call(walk, self._clock.seconds).addBoth(walked)

@@ -1,18 +1,80 @@
-"""A directory and all below it, removed. Renames make trees deeper than any path that a client may say,
-deeper than the stack and than the number of descriptors that a process may have.
+"""A directory and all below it: walked, removed. Renames make trees deeper than any path that a client may say,
+deeper than the stack and than the number of descriptors that a process may have. What goes away meanwhile is
+passed over.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Literal
 
 from ftpsd.uploads import PRIVATE
 
 #: Levels that are removed in one go; what is deeper is moved up first.
 _LEVELS = 64
 
+#: Opening such a directory says that it went away, became something else, or is not for the daemon.
+_NOT_TO_BE_READ = (FileNotFoundError, NotADirectoryError, PermissionError)
+
+#: Names of 255 bytes that make no path too long for one call.
+_IN_A_PATH = 15
+
+#: How far below a name something changes: not at all, in a directory, or all the way.
+Levels = Literal[0, 1] | None
+
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def directories(top: str, at: int | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Each directory of a tree, open, with the names in it: those that are no directories, and those that are. Links
+    are not followed.
+
+    A tree may be deeper than a recursion or a path can be: a rename puts one below another.
+    """
+    try:
+        root = os.open(top, _OPEN, dir_fd=at)
+    except _NOT_TO_BE_READ:
+        return
+    try:
+        waiting: list[tuple[str, ...]] = [()]
+        while waiting:
+            parts = waiting.pop()
+            try:
+                here = _descend(root, parts)
+            except _NOT_TO_BE_READ:
+                continue
+            try:
+                names, below = _scan(here)
+                waiting += ((*parts, name) for name in below)
+                yield here, names, below
+            finally:
+                os.close(here)
+    finally:
+        os.close(root)
+
+
+def _descend(root: int, parts: tuple[str, ...]) -> int:
+    here = os.open(".", _OPEN, dir_fd=root)
+    for first in range(0, len(parts), _IN_A_PATH):
+        path = "/".join(parts[first : first + _IN_A_PATH])
+        try:
+            deeper = os.open(path, _OPEN, dir_fd=here)
+        finally:
+            os.close(here)
+        here = deeper
+    return here
+
+
+def _scan(directory: int) -> tuple[list[str], list[str]]:
+    names: list[str] = []
+    below: list[str] = []
+    with os.scandir(directory) as found:
+        for entry in found:
+            (below if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+    return names, below
 
 
 def remove(directory: int, name: str) -> None:
@@ -33,7 +95,8 @@ def _clear(top: int, directory: int, depth: int) -> bool:
     moved = False
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False):
-            os.unlink(entry.name, dir_fd=directory)
+            with suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=directory)
         elif depth == _LEVELS:
             os.rename(entry.name, PRIVATE + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
             moved = True

@@ -178,6 +178,14 @@ def test_a_directory_with_hidden_names_stays(ruled: Daemon) -> None:
     with withstands(ruled), secured(ruled, "bob") as client:
         client.expect(550, "RMD full/deep")
         client.expect(550, "RMDA full")
+        deep = os.open(home / "full", os.O_RDONLY)  # renames make trees deeper than a recursion and than a path
+        for _ in range(1_200):
+            os.mkdir("d", dir_fd=deep)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = deeper
+        os.close(deep)
+        client.expect(550, "RMDA full")
         assert (home / "full" / "deep" / "kept.tmp").exists()
         (home / "full" / "deep" / "kept.tmp").unlink()
         client.expect(250, "RMDA full")

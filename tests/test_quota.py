@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import random
 import re
 import shutil
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from ftpsd.quota import STALE, Quotas, Tree
+from ftpsd.uploads import PRIVATE
+from ftpsd.workers import STUCK
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, plain_login, reset, wait_until, withstands
@@ -410,8 +415,78 @@ def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
 class AtOnce:
     """Workers that do what they are given in the caller's thread."""
 
-    def call(self, function: Callable[[], bool]) -> Any:
-        return succeed(function())
+    def call(self, function: Callable[..., bool], *arguments: Any) -> Any:
+        return maybeDeferred(function, *arguments)
+
+
+def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
+    """A sweep that looks at parts and leaves them does not keep the first count from being made."""
+    for number in range(300):
+        (tmp_path / f"{PRIVATE}{number:032x}").write_bytes(b"x")
+    quotas = Quotas(Clock(), AtOnce())  # type: ignore[arg-type]
+    quotas.keep({str(tmp_path)})
+    ended = threading.Event()
+
+    def look() -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        while not ended.is_set():
+            with quotas.changing(str(tmp_path), directory, "something"):
+                pass
+        os.close(directory)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        found: list[Tree] = []
+        visited = quotas.visit(str(tmp_path))
+        assert visited is not None
+        visited.addCallback(found.append)
+        assert (found[0].amount.bytes, found[0].amount.files) == (300, 300)
+    finally:
+        ended.set()
+        looker.join()
+
+
+def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
+    """An error of the disk is one of the login, and its session is not among those that there are."""
+    tree: Tree
+
+    class Failing:
+        def call(self, function: Any, *arguments: Any) -> Deferred[Any]:
+            nonlocal tree
+            tree = function.__self__
+            return fail(OSError(errno.EIO, "the disk"))
+
+    quotas = Quotas(Clock(), Failing())  # type: ignore[arg-type]
+    quotas.keep({str(tmp_path)})
+    for _ in range(2):
+        failed: list[Any] = []
+        visited = quotas.visit(str(tmp_path))
+        assert visited is not None
+        visited.addErrback(failed.append)
+        assert failed[0].check(OSError)
+        assert tree.sessions == 0
+
+
+def test_disks_that_do_not_answer_do_not_keep_others_from_being_counted(tmp_path: Path) -> None:
+    """However many walks hang, after five seconds the next one begins."""
+    clock, begun = Clock(), list[Any]()
+
+    class Hanging:
+        def call(self, function: Any, *arguments: Any) -> Deferred[Any]:
+            begun.append(function)
+            return Deferred()
+
+    quotas = Quotas(clock, Hanging())  # type: ignore[arg-type]
+    homes = [f"{tmp_path}/{number}" for number in range(5)]
+    quotas.keep(set(homes))
+    for home in homes:
+        quotas.visit(home)
+    assert len(begun) == 2
+    clock.advance(STUCK)
+    assert len(begun) == 4
+    clock.advance(STUCK)
+    assert len(begun) == 5
 
 
 def test_a_tree_is_counted_again(tmp_path: Path) -> None:
