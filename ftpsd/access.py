@@ -54,9 +54,12 @@ class Access:
     deny: tuple[Network, ...] = ()
     expires: datetime | None = None
     hours: tuple[Hours, ...] = ()
+    enabled: bool = True
 
     def denial(self, client: Address, now: float) -> Denial | None:
         """What stands against a login from an address at a POSIX time; None for nothing."""
+        if not self.enabled:
+            return Denial("disabled", "This account is switched off.")
         if any(client in each for each in self.deny) or (self.allow and not any(client in each for each in self.allow)):
             return Denial("network", "This account may not log in from your address.")
         if self.expires is not None and now >= self.expires.timestamp():

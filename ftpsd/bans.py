@@ -18,7 +18,6 @@ has not moved for longest, and an attacker who has `CAPACITY` addresses needs no
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from typing import Literal, Protocol
 from ftpsd.log import printable
 from ftpsd.replies import Refusal, SessionEnd
 from ftpsd.settings import BanSettings
-from ftpsd.wire import Address
+from ftpsd.wire import Address, network
 
 Kind = Literal["address", "user"]
 
@@ -48,13 +47,6 @@ LONGEST_NAME = 128
 
 #: What a banned address is told.
 BANNED = "Too many failed logins from your address. Try again later."
-
-
-def network(address: Address) -> str:
-    """Under what an address is counted: `203.0.113.9`, `2001:db8::/64`."""
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def name(user: str) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ftpsd.replies import Reply
 from ftpsd.settings import Limits
-from ftpsd.wire import Address
+from ftpsd.wire import Address, network
 
 #: Descriptors that the daemon asks for, if the system's hard limit lets it have so many.
 DESCRIPTORS = 65536
@@ -46,7 +46,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._all: set[Dismissable] = set()
-        self._by_address: Counter[Address] = Counter()
+        #: IPv6 by /64, as bans: a single host has that many addresses.
+        self._by_network: Counter[str] = Counter()
         self._when_empty: Callable[[], object] | None = None
         #: Why no more sessions are let in; empty while they are.
         self.closed = ""
@@ -60,7 +61,7 @@ class Sessions:
             return self.closed
         if len(self._all) >= limits.sessions:
             return "Too many sessions. Try again later."
-        if self._by_address.get(client, 0) >= limits.sessions_per_address:
+        if self._by_network.get(network(client), 0) >= limits.sessions_per_address:
             return "Too many sessions from your address. Try again later."
         if _few_descriptors():
             return "Too many open files. Try again later."
@@ -69,14 +70,15 @@ class Sessions:
     def enter(self, client: Address, session: Dismissable) -> None:
         """A session begins."""
         self._all.add(session)
-        self._by_address[client] += 1
+        self._by_network[network(client)] += 1
 
     def leave(self, client: Address, session: Dismissable) -> None:
         """A session ends."""
         self._all.discard(session)
-        self._by_address[client] -= 1
-        if not self._by_address[client]:
-            del self._by_address[client]
+        counted = network(client)
+        self._by_network[counted] -= 1
+        if not self._by_network[counted]:
+            del self._by_network[counted]
         if not self._all and self._when_empty is not None:
             self._when_empty()
 

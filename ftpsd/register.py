@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from ftpsd.bans import CAPACITY, FORGOTTEN, KNOWN, Ban, Book, Kind, name, network
+from ftpsd.bans import CAPACITY, FORGOTTEN, KNOWN, Ban, Book, Kind, name
 from ftpsd.log import log
 from ftpsd.state import State, Store
-from ftpsd.wire import plain_address
+from ftpsd.wire import network, plain_address
 
 BANS = """CREATE TABLE IF NOT EXISTS bans
     (kind TEXT, subject TEXT, until REAL, length REAL, PRIMARY KEY (kind, subject)) WITHOUT ROWID"""

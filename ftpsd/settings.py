@@ -265,7 +265,7 @@ class UserSettings:
     @property
     def access(self) -> Access:
         """Who may come in as this user."""
-        return Access(self.networks.allow, self.networks.deny, self.expires, self.hours)
+        return Access(self.networks.allow, self.networks.deny, self.expires, self.hours, self.enabled)
 
     @property
     def name_rules(self) -> Names:

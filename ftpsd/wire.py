@@ -174,6 +174,16 @@ def plain_address(host: str, scope: int | str = 0) -> Address:
     return address.ipv4_mapped or address
 
 
+def network(address: Address) -> str:
+    """Under what an address is counted: `203.0.113.9`, `2001:db8::/64`, since a single host has that many addresses.
+
+    On a link (RFC 4291 section 2.5.6) all hosts share one such prefix, and each is counted for itself.
+    """
+    if address.version == 4 or address.is_link_local:
+        return str(address).partition("%")[0]
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 def in_zone_of(address: Address, other: Address) -> Address:
     """An address that a client has told: if it is link-local, then on the link where the client is."""
     return plain_address(str(address), getattr(other, "scope_id", None) or 0)

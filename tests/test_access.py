@@ -130,12 +130,14 @@ GUESTS: dict[str, dict[str, Any]] = {
     "past": {"expires": str(TODAY - timedelta(days=2))},
     "future": {"expires": str(TODAY + timedelta(days=2))},
     "busy": {"hours": [f"{day(3)} 08:00-18:00"]},
+    "off": {"enabled": False},
     "free": {"hours": [f"{day(away)} 00:00-24:00" for away in (-1, 0, 1)]},
 }
 
 REFUSED = {
     "elsewhere": ("network", "This account may not log in from your address."),
     "past": ("expired", "This account has expired."),
+    "off": ("disabled", "This account is switched off."),
     "busy": ("hours", f"This account may not log in at this hour, but only {day(3)} 08:00-18:00."),
 }
 

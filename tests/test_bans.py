@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from ftpsd.state import FILE, State, Store
 from ftpsd.wire import plain_address as at
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, ftpsd, merge
-from tests.ftpclient import FtpClient
+from tests.ftpclient import FtpClient, secured
 from tests.hostile import ends, wait_until
+from tests.test_access import GUESTS, REFUSED
 
 # --- the rules ---------------------------------------------------------------------------------------
 
@@ -95,6 +97,7 @@ def test_bans_double_and_decay() -> None:
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("::ffff:203.0.113.9", "203.0.113.9", True),
         ("203.0.113.9", "203.0.113.8", False),
+        ("fe80::1%2", "fe80::2%2", False),
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
@@ -288,8 +291,17 @@ def test_who_is_logged_in_stays(strict: Daemon) -> None:
 
 
 def test_other_refusals_do_not_count(make_daemon: Callable[..., Daemon]) -> None:
-    """Right passwords, sessions that are one too many and logins without TLS bring no ban."""
-    daemon = make_daemon(merge(STRICT, {"limits": {"sessions_per_address": 1}}))
+    """Right passwords, sessions that are one too many, logins without TLS, and accounts that are off, expired,
+    for other networks or other hours bring no ban."""
+    refused = {**{user: GUESTS[user] for user in REFUSED}, "full": {"limits": {"sessions": 1}}}
+    daemon = make_daemon(merge(STRICT, {"limits": {"sessions_per_address": 1}}), users={"alice": {}, **refused})
+    with secured(daemon, "full"):
+        for user in refused:
+            for _ in range(6):
+                with FtpClient(daemon, source="127.0.0.3") as client:
+                    client.start_tls()
+                    client.expect(331, f"USER {user}")
+                    assert re.match("421 Too many|530 This account", client.command("PASS secret"))
     with FtpClient(daemon, source="127.0.0.2") as client:
         for _ in range(6):
             assert greeting(daemon, "127.0.0.2").startswith("421 Too many sessions")

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from ftpsd.limits import Sessions
+from ftpsd.replies import Reply
+from ftpsd.settings import Limits
+from ftpsd.wire import plain_address
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured
@@ -32,6 +36,22 @@ def provide(daemon: Daemon, size: int, user: str = "alice") -> Path:
     path = daemon.home(user) / "f"
     path.write_bytes((BYTES * (size // len(BYTES) + 1))[:size])
     return path
+
+
+class FtpSession:
+    """A session, as the count of them sees it."""
+
+    def dismiss(self, reply: Reply, at_once: bool) -> None:
+        """Nothing is there to end."""
+
+
+def test_an_address_of_ipv6_is_a_network() -> None:
+    """Sessions of an address are counted by /64: one host has so many addresses."""
+    sessions, limits = Sessions(), Limits(sessions_per_address=2)
+    for client in ("2001:db8::1", "2001:db8::ffff:2"):
+        sessions.enter(plain_address(client), FtpSession())
+    assert "your address" in (sessions.refusal(limits, plain_address("2001:db8::3")) or "")
+    assert sessions.refusal(limits, plain_address("2001:db8:0:1::1")) is None
 
 
 @contextmanager
