@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -14,7 +15,7 @@ from ftpsd.generation import Generation
 from ftpsd.log import log
 from ftpsd.protocol import FtpsFactory
 from ftpsd.settings import ListenSettings
-from ftpsd.systemd import inherited_listener
+from ftpsd.systemd import Inherited, choose, inherited_listeners
 from ftpsd.yamlfile import Fault, Faulty
 
 #: Connections that the kernel holds until they are accepted.
@@ -30,8 +31,8 @@ class Listeners:
         self._factory = factory
         self._ports: dict[tuple[str, int], Any] = {}
         self._new: list[Any] = []
-        #: Whether systemd holds the sockets.
-        self._activated = False
+        #: Which entry of `listen` has taken what systemd has handed over.
+        self._adopted: dict[tuple[str, int], Inherited] = {}
 
     def __bool__(self) -> bool:
         return bool(self._ports)
@@ -44,8 +45,9 @@ class Listeners:
                 if _place(settings) not in self._ports:
                     opened[_place(settings)] = self._listen(settings)
         except CannotListenError as error:
-            for port in opened.values():
+            for place, port in opened.items():
                 port.stopListening()
+                self._adopted.pop(place, None)
             text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
             fault = Fault(self._path, 0, "listen", text, "Choose another port, or end who has it.")
             raise Faulty([fault]) from None
@@ -58,6 +60,7 @@ class Listeners:
         for place in self._ports.keys() - kinds.keys():
             log.info("no longer listening on {host} port {port}", host=place[0], port=place[1])
             self._ports.pop(place).stopListening()
+            self._adopted.pop(place, None)
         for place, port in self._ports.items():
             port.factory.generation = generation
             port.factory.implicit = kinds[place] == "implicit"
@@ -65,12 +68,17 @@ class Listeners:
             port = self._new.pop(0)
             host, kind = port.getHost(), "implicit" if port.factory.implicit else "explicit"
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
+        for each in self._left():
+            log.warn(
+                "nobody is served on {host} port {port}: systemd holds it, and `listen` does not name it",
+                host=str(each.address),
+                port=each.port,
+            )
 
     def drain(self) -> None:
         """Sockets of systemd hold the attempts for whoever comes next; ours go on, and say 421."""
-        if self._activated:
-            for port in self._ports.values():
-                port.stopReading()
+        for place in self._adopted.keys() & self._ports.keys():
+            self._ports[place].stopReading()
 
     async def close(self) -> None:
         """Closes all of them."""
@@ -80,10 +88,10 @@ class Listeners:
 
     def _listen(self, settings: ListenSettings) -> Any:
         factory: Any = self._factory(settings)
-        inherited = inherited_listener(settings.port)
+        inherited = choose(self._left(), settings.address, settings.port)
         if inherited is not None:
-            self._activated = True
-            return self._adopt(*inherited, factory)
+            self._adopted[_place(settings)] = inherited
+            return self._adopt(inherited.descriptor, inherited.family, factory)
         address = settings.address
         if address == "::" and not _has_ipv6():
             address = "0.0.0.0"
@@ -93,6 +101,14 @@ class Listeners:
         door = Door(settings.port, factory, BACKLOG, address, self._reactor)
         door.startListening()
         return door
+
+    @cached_property
+    def _inherited(self) -> list[Inherited]:
+        return inherited_listeners()
+
+    def _left(self) -> list[Inherited]:
+        taken = self._adopted.values()
+        return [each for each in self._inherited if each not in taken]
 
     def _adopt(self, descriptor: int, family: int, factory: Any) -> Door:
         door: Door = Door._fromListeningDescriptor(self._reactor, descriptor, family, factory)

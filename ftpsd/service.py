@@ -195,7 +195,7 @@ class FtpsService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
-        self._supervisor.stopping()
+        self._supervisor.stopping(self._configuration.settings.timeouts.drain)
         self._sessions.closed = "The server is going down. Try again later."
         self._listeners.drain()
         self._sessions.dismiss(Reply(421, "The server is going down. Goodbye."))
@@ -283,6 +283,8 @@ class FtpsService(Service):
         faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
         for fault in faults:
             log.error("not reloaded: {fault}", fault=str(fault))
+        if self._sessions.closed:
+            return
         self._supervisor.ready(f"not reloaded: {faults[0]}")
         log.error("the old configuration stays in use")
 

@@ -6,13 +6,19 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from twisted.internet.task import LoopingCall
 
+from ftpsd.wire import Address, plain_address
+
 #: The first descriptor that is handed over.
 _FIRST = 3
+
+
+#: Seconds that the end itself may take, behind the last transfer.
+MARGIN = 30
 
 
 class Supervisor:
@@ -37,10 +43,10 @@ class Supervisor:
         """The configuration is being read again."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def stopping(self) -> None:
-        """No new sessions; the heartbeat goes on while transfers end."""
+    def stopping(self, seconds: int) -> None:
+        """No new sessions; the heartbeat goes on while transfers end, which may take so many seconds."""
         self._trouble = "ending; transfers that run are let go on"
-        self._tell("STOPPING=1", self._status())
+        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(seconds + MARGIN) * 1_000_000}", self._status())
 
     def stop(self) -> None:
         """No more heartbeats."""
@@ -64,19 +70,42 @@ class Supervisor:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.settimeout(patience)
             try:
-                sender.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+                sender.sendto(
+                    "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "replace"), self._address
+                )
             except OSError:
                 return False  # nobody listens: the watchdog will tell
         return True
 
 
-def inherited_listener(port: int) -> tuple[int, int] | None:
-    """Descriptor and address family of a listening socket on that port that systemd has handed over."""
+class Inherited(NamedTuple):
+    """A listening socket that systemd has handed over."""
+
+    descriptor: int
+    family: int
+    address: Address
+    port: int
+
+
+def inherited_listeners() -> list[Inherited]:
+    """All of them (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
+        return []
+    found = []
     for descriptor in range(_FIRST, _FIRST + int(os.environ.get("LISTEN_FDS", "0"))):
         with socket.socket(fileno=os.dup(descriptor)) as probe:
-            if probe.family in (socket.AF_INET, socket.AF_INET6) and probe.getsockname()[1] == port:
+            if probe.family in (socket.AF_INET, socket.AF_INET6):
                 os.set_blocking(descriptor, False)  # Twisted accepts until it would block
-                return descriptor, probe.family
-    return None
+                host, port = probe.getsockname()[:2]
+                found.append(Inherited(descriptor, probe.family, plain_address(host), port))
+    return found
+
+
+def choose(listeners: Iterable[Inherited], address: str, port: int) -> Inherited | None:
+    """The one for an entry of `listen`: the same address, or both stand for all; else the only one on that port."""
+    wanted = plain_address(address)
+    there = [each for each in listeners if each.port == port]
+    for each in there:
+        if each.address == wanted or (each.address.is_unspecified and wanted.is_unspecified):
+            return each
+    return there[0] if len(there) == 1 else None

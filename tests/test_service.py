@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd.systemd import Supervisor
+from ftpsd.systemd import Inherited, Supervisor, choose
+from ftpsd.wire import plain_address
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
+from tests.hostile import wait_until
 
 #: Newer releases of twistd end by the signal that told them to.
 ENDED = (0, -signal.SIGTERM)
@@ -128,6 +130,16 @@ def test_draining_has_an_end(make_daemon: Callable[..., Daemon], signals: int) -
     assert not (daemon.home() / "slow").exists()
 
 
+def refuses(port: int) -> bool:
+    """Whether a new client is told 421; it may have come before, and waits for TLS then."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        client.settimeout(0.5)
+        try:
+            return client.recv(100).startswith(b"421 ")
+        except TimeoutError:
+            return False
+
+
 def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
     """With LISTEN_FDS the listeners come from systemd, in blocking mode as it may have them."""
     daemon = make_daemon(start=False)
@@ -149,13 +161,34 @@ def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
     for _ in range(2):
         with secured(daemon) as client:
             client.expect(200, "NOOP")
-    os.kill(daemon.pid, signal.SIGTERM)
+    with secured(daemon) as busy:
+        data = begun_upload(busy, "slow")
+        os.kill(daemon.pid, signal.SIGTERM)
+        wait_until(lambda: refuses(daemon.implicit_port), "a 421 at the daemon's own listener")
+        # While it drains, the next daemon's connections are not refused, nor taken: it would serve them.
+        waiting = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE)
+        data.unwrap().close()
+        assert busy.reply().startswith("226 ")
     assert daemon.process.wait(PATIENCE) in ENDED
-    # The next daemon would serve this one, which nobody has refused.
-    waiting = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE)
     accepted, _ = listener.accept()
     accepted.close()
     waiting.close()
+
+
+def test_sockets_are_chosen_by_their_address() -> None:
+    """Two sockets on one port go to the entries with their addresses; a lone one serves its port, whatever is said."""
+    here, there = (
+        Inherited(3, socket.AF_INET, plain_address("192.0.2.1"), 21),
+        Inherited(4, socket.AF_INET6, plain_address("2001:db8::1"), 21),
+    )
+    every = Inherited(5, socket.AF_INET6, plain_address("::"), 990)
+    sockets = [here, there, every]
+    assert choose(sockets, "2001:db8::1", 21) is there
+    assert choose(sockets, "192.0.2.1", 21) is here
+    assert choose(sockets, "192.0.2.7", 21) is None
+    assert choose([here], "192.0.2.7", 21) is here
+    assert choose(sockets, "0.0.0.0", 990) is every
+    assert choose(sockets, "::", 2121) is None
 
 
 def test_a_certificate_that_ends_soon(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
