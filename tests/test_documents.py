@@ -64,6 +64,16 @@ def test_configuration_is_documented() -> None:
         assert f"`{permission}`" in users
 
 
+@pytest.mark.parametrize(("page", "section"), [("ftpsd.yaml.5", Settings), ("ftpsd-users.yaml.5", UserSettings)])
+def test_man_pages_have_every_key(page: str, section: type) -> None:
+    """The man pages of both files have an entry for each key; what stands in lists is told in that of the list."""
+    text = (ROOT / "docs/man" / page).read_text()
+    for key in keys(section):
+        name, inside, last = key.partition("[].")
+        assert re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text), key
+        assert not inside or last in text, key
+
+
 def test_every_command_is_documented() -> None:
     """docs/conformance.md has a row for each command, with where it is specified."""
     text = (ROOT / "docs/conformance.md").read_text()

@@ -149,6 +149,7 @@ def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> Non
     def listen() -> None:
         peer = ipaddress.ip_address("127.0.0.1")
         made.append(Listener(reactor, PortPool(low, high), peer, peer, arrived.append, print))
+        made[-1].watch()
 
     number_is_reused(reactor, lambda: None, listen)
     with socket.create_connection(("127.0.0.1", made[0].port)):
