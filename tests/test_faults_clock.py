@@ -86,6 +86,7 @@ def test_tickets_of_another_decade(make_daemon: Callable[..., Daemon], clock: Cl
         old.expect(257, "PWD")
     with secured(daemon) as new:
         assert new.upload("STOR f", b"moved").startswith("226")
+    daemon.wait_for_log("LIST: 522 ")
 
 
 def test_time_limits_hold(make_daemon: Callable[..., Daemon], clock: Clock) -> None:

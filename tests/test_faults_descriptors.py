@@ -84,6 +84,8 @@ def test_data_connections_take_the_last_descriptor(make_daemon: Callable[..., Da
     for client in inside[:5]:
         client.expect(200, "PROT P")
         assert client.upload("STOR f", b"moved").startswith("226")
+    daemon.wait_for_log("EPSV: 451 ")
+    daemon.wait_for_log("EMFILE")
     assert "Traceback" not in daemon.log
 
 

@@ -76,6 +76,7 @@ def test_the_disk_is_read_only(make_daemon: Callable[..., Daemon]) -> None:
         connection.close()
         client.expect(550, "MKD d")
         assert client.download("RETR old") == OLD
+    daemon.wait_for_log("STOR new: 550 The file system is read-only.")
     assert "Traceback" not in daemon.log
 
 
@@ -142,4 +143,5 @@ def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
         connection.close()
         disk.work()
         assert b"old" in client.download("LIST")
+    daemon.wait_for_log("LIST: 451 The disk reports an error.")
     assert "Traceback" not in daemon.log

@@ -35,6 +35,7 @@ def test_a_home_that_is_renamed_away(make_daemon: Callable[..., Daemon]) -> None
         assert (away / "g").read_bytes() == b"begun, and ended"
         away.rename(home)
         assert client.download("RETR f") == b"content"
+    daemon.wait_for_log("STOR new: 550 ")
     assert "Traceback" not in daemon.log
 
 

@@ -34,6 +34,7 @@ def test_calls_that_do_not_return(stalling: tuple[Daemon, FaultyDisk]) -> None:
         client.expect(257, "PWD")
         disk.work()
         assert client.expect(213, "SIZE old") == f"213 {len(CONTENT)}"
+    daemon.wait_for_log("SIZE old: 451 The disk does not answer")
     assert "Traceback" not in daemon.log
 
 
@@ -43,11 +44,13 @@ def test_a_download_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
     with secured(daemon) as client:
         disk.fail(READ="STALL")
         data = client._open("RETR old")
-        assert "The disk does not answer" in client.reply()
+        said = client.reply()
+        assert (said[:4], "The disk does not answer" in said) == ("426 ", True)
         data.close()
         client.expect(257, "PWD")
         disk.work()
         assert client.download("RETR old") == CONTENT
+    daemon.wait_for_log("RETR old: 426 .*The disk does not answer")
     assert "Traceback" not in daemon.log
 
 
@@ -64,6 +67,7 @@ def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
         assert (disk.backing / "old").read_bytes() == CONTENT
         assert client.upload("STOR old", b"newer").startswith("226")
         assert (disk.backing / "old").read_bytes() == b"newer"
+    daemon.wait_for_log("STOR old: 426 ")
     assert "Traceback" not in daemon.log
 
 
