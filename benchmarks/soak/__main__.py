@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.results import machine
-from benchmarks.soak import churn, hostile, sessions
+from benchmarks.soak import churn, hostile, rates, sessions
 from benchmarks.soak.figures import Report
 from ftpsd.demo import make_certificate
 
@@ -22,6 +22,7 @@ PORTS = "24000-29999"
 ALL: dict[str, Callable[[Path, Path, float], Report]] = {
     "sessions": lambda place, certificate, x: sessions.run(place, certificate, sessions.Load().scaled(x), PORTS),
     "churn": lambda place, certificate, x: churn.run(place, certificate, churn.Load().scaled(x), PORTS),
+    "rates": lambda place, certificate, x: rates.run(place, certificate, rates.Load(seconds=10.0 * min(x, 1.0)), PORTS),
     "hostile": lambda place, certificate, x: hostile.run(place, certificate, hostile.Load().scaled(x), PORTS),
 }
 

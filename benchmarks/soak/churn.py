@@ -24,6 +24,8 @@ SIZES = (0, 1_000, 10_000, 300_000)
 NAMES = 50
 #: About what a whole session sends and receives on its control connection, handshake included; and a data handshake.
 CONTROL, HANDSHAKE = 4_000, 1_500
+#: From so many sessions on, each may leave so many bytes of the C library's heap, and so many of Python's blocks.
+ENOUGH, LEAK, BLOCKS = 20_000, 100.0, 0.1
 #: An honest client gives up then.
 PATIENCE = 120.0
 
@@ -142,6 +144,8 @@ class Clients:
             if plan.verb == "RETR" and data != self._data[: plan.size]:
                 raise ValueError(f"{plan.name}: {len(data)} bytes came")
         self.tally.transfers += bool(plan.verb)
+        if plan.cut is not None:
+            raise Cut  # fewer bytes have passed than it was given: it breaks off in place of its QUIT
         await client.quit()
 
     def _break_off(self, client: Client, plan: Plan) -> None:
@@ -237,6 +241,9 @@ def _measure(daemon: Subject, load: Load) -> Report:
     faults += [f"{count} × {text}" for text, count in tally.faults.most_common()]
     if len(parts) > NAMES or (parts := daemon.parts()):
         faults.append(f"{len(parts)} parts: {parts}")
+    if tally.done >= ENOUGH:
+        grown = {"heap": (after.heap - before.heap) / LEAK, "blocks": (after.blocks - before.blocks) / BLOCKS}
+        faults += [f"{what} grows with the sessions" for what, sessions in grown.items() if sessions > tally.done]
     if mistakes := daemon.mistakes():
         faults.append(f"{mistakes} tracebacks in the log")
     figures = [
