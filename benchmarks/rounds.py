@@ -1,7 +1,7 @@
 """One measurement, and the rounds of them: within a round each workload meets every server before the next workload.
 
-So whatever the machine does besides (another job, a processor that grows warm) meets all servers alike. A server is
-started anew for each measurement and is the only one that runs then; its start is not measured.
+So whatever the machine does besides (another job, a processor that grows warm) meets all servers alike. Each round begins
+with another server: the first one may find memory that a hypervisor has taken away meanwhile. A server is started anew for each measurement and is the only one that runs then; its start is not measured.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def run(
         for workload in workloads:
             outcomes = measured.outcomes.setdefault(workload.name, {})
             failures = measured.failures.setdefault(workload.name, {})
-            for server in servers:
+            first = number % len(servers)
+            for server in servers[first:] + servers[:first]:
                 if server.name in failures:
                     continue
                 tell(f"round {number + 1} of {rounds}: {workload.name}, {server.name}")

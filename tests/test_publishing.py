@@ -137,3 +137,22 @@ def test_chmod_000_can_be_undone(make_daemon: Make) -> None:
         client.expect(550, "RETR file")
         client.expect(200, "SITE CHMOD 600 file")
         assert client.download("RETR file") == b"content"
+
+
+def test_of_two_uploads_the_later_one_wins_whole(shared: Daemon) -> None:
+    """Two sessions store under one name at the same time: each gets its 226, and whoever ends last is what stays."""
+    path = shared.home() / "contested"
+    with withstands(shared), secured(shared) as one, secured(shared) as other:
+        first, second = open_transfer(one, "STOR contested"), open_transfer(other, "STOR contested")
+        for _ in range(4):
+            first.sendall(b"1" * 50_000)
+            second.sendall(b"2" * 30_000)
+        assert isinstance(second, ssl.SSLSocket)
+        finish(second)
+        assert other.reply().startswith("226 ")
+        assert path.read_bytes() == b"2" * 120_000
+        assert isinstance(first, ssl.SSLSocket)
+        finish(first)
+        assert one.reply().startswith("226 ")
+        assert path.read_bytes() == b"1" * 200_000
+    assert "contested" in names(shared)
