@@ -1,8 +1,8 @@
 """One measurement, and the rounds of them: within a round each workload meets every server before the next workload.
 
 So whatever the machine does besides (another job, a processor that grows warm) meets all servers alike. Each round
-begins with another server: the first one may find memory that a hypervisor has taken away meanwhile. A server is started
-anew for each measurement and is the only one that runs then; its start is not measured.
+begins with another server: the first one may find memory that a hypervisor has taken away meanwhile. A server is
+started anew for each measurement and is the only one that runs then; its start is not measured.
 """
 
 from __future__ import annotations
