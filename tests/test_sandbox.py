@@ -79,11 +79,11 @@ EVERY_WORKER = """
 import os, sys, threading
 from ftpsd import landlock
 from ftpsd.workers import Workers
-from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 inside, outside = sys.argv[1:]
 landlock.no_new_privileges()
 landlock.enter([(inside, landlock.WRITE)])
-workers = Workers(Clock(), 8)
+workers = Workers(MemoryReactorClock(), 8)
 said = []
 together = threading.Barrier(9)
 def attempt():
