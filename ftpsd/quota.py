@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from ftpsd.log import log
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
-from ftpsd.trees import Levels, directories
+from ftpsd.trees import Identity, Levels, directories, identity
 from ftpsd.uploads import PRIVATE, part_name
 from ftpsd.workers import STUCK, Workers
 
@@ -37,9 +37,6 @@ _WALKS = 2
 
 #: What holds where nobody has said anything.
 _NO_LIMIT = QuotaSettings()
-
-#: A file of the running daemon, whatever its name: device and inode.
-Identity = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +51,6 @@ class Amount:
 
     def __sub__(self, other: Amount) -> Amount:
         return Amount(self.bytes - other.bytes, self.files - other.files)
-
-
-def _identity(info: os.stat_result) -> Identity:
-    return info.st_dev, info.st_ino
 
 
 class Count:
@@ -111,11 +104,11 @@ class Count:
 
     def hold(self, info: os.stat_result) -> None:
         """From now on an upload charges that file itself. To be called within `changing`."""
-        self._held.add(_identity(info))
+        self._held.add(identity(info))
 
     def release(self, info: os.stat_result) -> None:
         """The upload has ended. To be called within `changing`."""
-        self._held.discard(_identity(info))
+        self._held.discard(identity(info))
 
     def count(self, clock: Callable[[], float]) -> bool:
         """Walks the tree for the first time; whether that was still to be done. OSError where it cannot be counted.
@@ -171,7 +164,7 @@ class Count:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             return Amount()
-        if not stat.S_ISREG(info.st_mode) or _identity(info) in self._held:
+        if not stat.S_ISREG(info.st_mode) or identity(info) in self._held:
             return Amount()
         if not info.st_size and name.startswith(PRIVATE):
             return Amount()

@@ -25,7 +25,15 @@ _IN_A_PATH = 15
 #: How far below a name something changes: not at all, in a directory, or all the way.
 Levels = Literal[0, 1] | None
 
+#: A file or directory, whatever its name: device and inode.
+Identity = tuple[int, int]
+
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def identity(info: os.stat_result) -> Identity:
+    """Which one it is."""
+    return info.st_dev, info.st_ino
 
 
 def directories(top: str, at: int | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -39,17 +47,19 @@ def directories(top: str, at: int | None = None) -> Iterator[tuple[int, list[str
     except _NOT_TO_BE_READ:
         return
     try:
-        waiting: list[tuple[str, ...]] = [()]
+        waiting: list[tuple[tuple[str, ...], Identity]] = [((), identity(os.fstat(root)))]
         while waiting:
-            parts = waiting.pop()
+            parts, known = waiting.pop()
             try:
                 here = _descend(root, parts)
             except _NOT_TO_BE_READ:
                 continue
             try:
-                names, below = _scan(here)
-                waiting += ((*parts, name) for name in below)
-                yield here, names, below
+                # On the way a rename may have put a link in a directory's place: it leads to another one.
+                if identity(os.fstat(here)) == known:
+                    names, below = _scan(here)
+                    waiting += (((*parts, name), found) for name, found in below.items())
+                    yield here, names, list(below)
             finally:
                 os.close(here)
     finally:
@@ -68,12 +78,16 @@ def _descend(root: int, parts: tuple[str, ...]) -> int:
     return here
 
 
-def _scan(directory: int) -> tuple[list[str], list[str]]:
+def _scan(directory: int) -> tuple[list[str], dict[str, Identity]]:
     names: list[str] = []
-    below: list[str] = []
+    below: dict[str, Identity] = {}
     with os.scandir(directory) as found:
         for entry in found:
-            (below if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    below[entry.name] = identity(entry.stat(follow_symlinks=False))
+            else:
+                names.append(entry.name)
     return names, below
 
 

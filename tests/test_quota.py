@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from ftpsd.quota import STALE, Quotas, Tree
+from ftpsd.trees import directories
 from ftpsd.uploads import PRIVATE
 from ftpsd.workers import STUCK
 from tests.daemon import Daemon
@@ -445,6 +446,18 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
     finally:
         ended.set()
         looker.join()
+
+
+def test_a_walk_does_not_go_through_a_link_that_a_rename_has_put_there(tmp_path: Path) -> None:
+    """RMDA and the count: a link in the place of a directory leads nowhere, however deep."""
+    (tmp_path / "home" / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "outside" / "c").mkdir(parents=True)
+    (tmp_path / "outside" / "c" / "secret").touch()
+    walk = directories(str(tmp_path / "home"))
+    assert [next(walk)[2] for _ in range(3)] == [["a"], ["b"], ["c"]]
+    (tmp_path / "home" / "a" / "b").rename(tmp_path / "home" / "moved")
+    (tmp_path / "home" / "a" / "b").symlink_to(tmp_path / "outside")
+    assert list(walk) == []
 
 
 def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
