@@ -9,6 +9,8 @@ import itertools
 import random
 import socket
 import ssl
+import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -21,6 +23,8 @@ from benchmarks.soak.wire import Way, Wire, contexts
 REBUFFED = (OSError, ssl.SSLError, Unexpected, ValueError)
 #: Connections of a flood that are open at once, in one process.
 OPEN = 500
+#: SO_LINGER: the end is a reset.
+AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Attack:
@@ -168,6 +172,7 @@ class Attack:
     def _connection(self) -> socket.socket:
         connection = socket.socket()
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         connection.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: only whole addresses must differ
         connection.bind((next(self._sources), 0))
         connection.connect_ex((HOST, self.port))
@@ -180,7 +185,7 @@ def _drop(connection: socket.socket, done: Counter[str]) -> None:
         done["connected"] += 1
     except OSError as error:
         done[f"not connected ({errno.errorcode.get(error.errno or 0)})"] += 1
-    Wire(connection).close(Way.RST)
+    connection.close()
 
 
 def _client_hello() -> bytes:
@@ -194,12 +199,14 @@ def _client_hello() -> bytes:
 
 
 async def attack(post: Post, names: Iterator[str], port: int, sources: list[str], clients: int, rate: float) -> None:
-    """Client process: attacks until it is told to stop."""
+    """Client process: attacks until it is told to stop, and says what it has done, in how many seconds."""
     work = Attack(port, sources, clients, rate)
+    start = time.monotonic()
     tasks = [asyncio.ensure_future(getattr(work, name)()) for name in names]
     await post.hear()
+    seconds = time.monotonic() - start
     for task in tasks:
         task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     mistakes = [end for end in ends if not isinstance(end, asyncio.CancelledError)]
-    post.say(work.done if not mistakes else RuntimeError(repr(mistakes)))
+    post.say((work.done, seconds) if not mistakes else RuntimeError(repr(mistakes)))

@@ -129,9 +129,9 @@ def _measure(daemon: Subject, load: Load) -> Report:
     before = daemon.settled()
     for name, methods in load.attacks.items():
         print(f"hostile: {name}", file=sys.stderr, flush=True)
-        tally, done, used = _one(daemon, load, methods)
+        tally, done, seconds, used = _one(daemon, load, methods)
         figures.append(Figure(name, f"{load.seconds:.0f} s"))
-        figures += [Figure(f"  {what}", count, f"({count / load.seconds:,.0f}/s)") for what, count in done.items()]
+        figures += [Figure(f"  {what}", count, f"({count / seconds:,.0f}/s)") for what, count in done.items()]
         figures.append(Figure("  sessions of the well-behaved client", len(tally.login)))
         figures += percentiles("  its login", tally.login)
         figures += percentiles("  its NOOP", tally.noop)
@@ -146,7 +146,7 @@ def _measure(daemon: Subject, load: Load) -> Report:
     return Report("hostile", figures, faults)
 
 
-def _one(daemon: Subject, load: Load, methods: list[str]) -> tuple[Tally, Counter[str], float]:
+def _one(daemon: Subject, load: Load, methods: list[str]) -> tuple[Tally, Counter[str], float, float]:
     sources = addresses(load.addresses)
     share = load.clients // load.processes, load.connects / load.processes
     each = [(methods, daemon.port, sources[n :: load.processes], *share) for n in range(load.processes)]
@@ -157,8 +157,9 @@ def _one(daemon: Subject, load: Load, methods: list[str]) -> tuple[Tally, Counte
             (tally,) = client.hear()
         used = _seconds(daemon.pid) - start
         attackers.tell("stop")
-        done: Counter[str] = sum(attackers.hear(), Counter())
-    return tally, done, used
+        reports = attackers.hear()  # their seconds begin before the client's, and end after them
+    done: Counter[str] = sum((each for each, _ in reports), Counter())
+    return tally, done, max((seconds for _, seconds in reports), default=load.seconds), used
 
 
 def _seconds(pid: int) -> float:
