@@ -1,0 +1,201 @@
+"""What a user sees of the tree below one root: entries, and listings that are made while they are sent.
+
+Everything here blocks, and runs in worker threads (see `filesystem.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
+from fnmatch import translate
+from itertools import islice
+
+from ftpsd.jail import Jail, Place
+from ftpsd.listing import Entry, shown
+from ftpsd.paths import VirtualPath
+from ftpsd.pump import ChunkSource
+from ftpsd.replies import Refusal
+from ftpsd.uploads import PRIVATE
+from ftpsd.wire import ListRequest
+
+#: A directory of at most so many entries is listed in the order of its names; a larger one as the
+#: disk has it, so that no listing is ever held in memory.
+SORTED = 2000
+
+#: Entries that become one chunk of a longer listing.
+_BATCH = 500
+
+#: A heading of `-R`, or none, and entries.
+Batch = tuple[str, list[Entry]]
+
+#: What following a broken link gives.
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class View(Jail):
+    """The part of `session.Files` that only looks."""
+
+    def entry(self, path: VirtualPath) -> Entry:
+        """What is known of a path; a link that leads out or nowhere is told as the link."""
+        try:
+            with self.place(path, None) as place:
+                self._require_any(place)
+                return _entry(path.name, place.stat())
+        except (OSError, Refusal) as error:
+            if isinstance(error, OSError) and error.errno not in _LEADS_NOWHERE:
+                raise
+            with self.place(path, None, follow=False) as place:
+                found = place.stat()
+                if not stat.S_ISLNK(found.st_mode):
+                    raise
+                return _entry(path.name, found)
+
+    def _require_any(self, place: Place) -> None:
+        if not self._rights.at(place.parts):
+            raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
+
+    def enter(self, path: VirtualPath) -> None:
+        """Whether it is a directory that the user may be in."""
+        with self.place(path, None) as place:
+            self._require_any(place)
+            os.close(place.open(os.O_RDONLY | os.O_DIRECTORY))
+
+    # --- listings ----------------------------------------------------------------------------------
+
+    def entries(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> ChunkSource:
+        """A listing as chunks of lines, made while they are sent. What is refused is refused now."""
+        batches = self._batches(path, request)
+        first = next(batches, None)  # opens the directory: its errors come before the 150
+        return ChunkSource(_chunks(first, batches, line))
+
+    def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
+        """At most so many entries."""
+        batches = self._batches(path, request)
+        try:
+            return list(islice((entry for _, batch in batches for entry in batch), limit))
+        finally:
+            batches.close()
+
+    def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
+        try:
+            single = self.entry(path)
+        except FileNotFoundError:
+            if not any(sign in path.name for sign in "*?["):
+                raise
+            yield from self._matches(path, request)
+            return
+        if single.is_directory and not request.directory:
+            yield from self._tree(path, request)
+        else:
+            yield "", [single._replace(name=request.path or single.name)]
+
+    def _matches(self, path: VirtualPath, request: ListRequest) -> Iterator[Batch]:
+        head, slash, _ = request.path.rpartition("/")
+        prefix, dots = head + slash, path.name.startswith(".")
+        matches = re.compile(translate(path.name)).match
+        for batch in self._directory(path.parent, request):
+            found = [each for each in batch if matches(each.name) and (dots or not each.name.startswith("."))]
+            yield "", [each._replace(name=prefix + each.name) for each in found] if prefix else found
+
+    def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
+        waiting = [top]
+        while waiting:
+            path = waiting.pop()
+            heading = "" if path is top else f"\r\n{shown(str(path))}:"
+            below: list[VirtualPath] = []
+            try:
+                for batch in self._directory(path, request):
+                    if request.recursive:
+                        below += [path.child(each.name) for each in batch if _is_below(each)]
+                    yield heading, batch
+                    heading = ""
+            except (OSError, Refusal):
+                if path is top:
+                    raise  # below it, what may not be read is left out
+            if heading:
+                yield heading, []
+            waiting.extend(reversed(below))
+
+    def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
+        with self.place(path, "list") as place:
+            descriptor, parts = place.open(os.O_RDONLY | os.O_DIRECTORY), place.parts
+        try:
+            if request.all:
+                here = os.fstat(descriptor)
+                yield [_entry(".", here), _entry("..", here)]
+            with os.scandir(descriptor) as found:
+                entries = self._scan(path, parts, descriptor, found)
+                batch = list(islice(entries, SORTED))
+                if len(batch) < SORTED:
+                    _sort(batch, request)
+                while batch:
+                    yield batch
+                    batch = list(islice(entries, _BATCH))
+        finally:
+            os.close(descriptor)
+
+    def _scan(
+        self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
+    ) -> Iterator[Entry]:
+        limited, hidden = bool(self._rights.paths), self._names.hidden
+        for item in found:
+            name = item.name
+            if name.startswith(PRIVATE) or (limited and not self._rights.at((*parts, name))):
+                continue
+            if hidden is not None and hidden(name):
+                continue
+            try:
+                info = item.stat(follow_symlinks=False)
+            except OSError:
+                continue  # it went away meanwhile
+            if stat.S_ISLNK(info.st_mode):
+                yield self._link_entry(path.child(name), directory, info)
+            else:
+                yield _entry(name, info)
+
+    def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
+        try:
+            target = os.readlink(path.name, dir_fd=directory)
+            with self.place(path, None) as place:
+                found = place.stat()
+        except (OSError, Refusal):
+            return _entry(path.name, info)
+        return _entry(path.name, found)._replace(is_link=True, link="" if target.startswith("/") else target)
+
+
+def _entry(name: str, info: os.stat_result) -> Entry:
+    mode = info.st_mode
+    link = stat.S_ISLNK(mode)
+    return Entry(name, mode, info.st_size, info.st_mtime, info.st_dev, info.st_ino, info.st_nlink, link)
+
+
+def _is_below(entry: Entry) -> bool:
+    return entry.is_directory and not entry.is_link and entry.name not in (".", "..")
+
+
+def _sort(entries: list[Entry], request: ListRequest) -> None:
+    if request.by_time:
+        entries.sort(key=lambda entry: entry.modified, reverse=not request.reverse)
+    else:
+        entries.sort(key=lambda entry: entry.name, reverse=request.reverse)
+
+
+def _chunks(
+    first: Batch | None, rest: Generator[Batch, None, None], line: Callable[[Entry], str]
+) -> Generator[bytes, None, None]:
+    try:
+        batch = first
+        while batch is not None:
+            heading, entries = batch
+            lines = [line(entry) for entry in entries]
+            if heading:
+                lines.insert(0, heading)
+            if lines:
+                lines.append("")
+                yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
+            batch = next(rest, None)
+    finally:
+        rest.close()
