@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
 
-from ftpsd.uploads import PRIVATE
-
 #: Levels that are removed in one go; what is deeper is moved up first.
 _LEVELS = 64
+
+#: Names for that, which a client may see and say: were the daemon killed meanwhile, he can remove what is left.
+_MOVED = "being-removed-"
 
 #: Opening such a directory says that it went away, became something else, or is not for the daemon.
 _NOT_TO_BE_READ = (FileNotFoundError, NotADirectoryError, PermissionError)
@@ -112,7 +113,7 @@ def _clear(top: int, directory: int, depth: int) -> bool:
             with suppress(FileNotFoundError):
                 os.unlink(entry.name, dir_fd=directory)
         elif depth == _LEVELS:
-            os.rename(entry.name, PRIVATE + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
+            os.rename(entry.name, _MOVED + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
             moved = True
         else:
             moved |= _remove_below(top, directory, entry.name, depth)

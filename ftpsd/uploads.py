@@ -14,6 +14,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Self
@@ -26,6 +27,9 @@ PRIVATE = ".ftpsd-part-"
 
 #: Bytes that are copied in one step.
 _COPY = 64 * 1024 * 1024
+
+#: Seconds after which a part is asked for again: SIZE, RMD and a sweep hold its lock for a system call or two.
+_MOMENT = 0.005
 
 
 def part_name(name: str) -> str:
@@ -301,8 +305,9 @@ def _unlink_unused(directory: int, part: str) -> bool:
 def _take_part(directory: int, name: str) -> tuple[str, int]:
     """The part of a file, locked; one with a name of its own while another upload has that."""
     usual = part_name(name)
-    # Twice the usual one: it may be published or removed between the opening and the lock.
-    for part in (usual, usual, f"{usual}-{secrets.token_hex(8)}"):
+    # Again the usual one: it may be published or removed between the opening and the lock.
+    for part, wait in ((usual, 0), (usual, 0), (usual, _MOMENT), (f"{usual}-{secrets.token_hex(8)}", _MOMENT)):
+        time.sleep(wait)
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
             if _lock(directory, part, fd):

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,20 @@ class FaultyDisk:
     def work(self) -> None:
         """All is well again; what stalled goes on."""
         self.fail()
+
+
+@contextmanager
+def deep_tree(top: Path, levels: int) -> Iterator[None]:
+    """Directories named d, one below the other, deeper than a path can be. What is left of them goes, since what cleans
+    up behind the tests recurses."""
+    try:
+        here = os.open(top, os.O_RDONLY)
+        for _ in range(levels):
+            os.mkdir("d", dir_fd=here)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        os.close(here)
+        yield
+    finally:
+        subprocess.run(["rm", "-rf", str(top / "d")], check=True, timeout=PATIENCE)

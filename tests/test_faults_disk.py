@@ -145,3 +145,21 @@ def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
         assert b"old" in client.download("LIST")
     daemon.wait_for_log("LIST: 451 The disk reports an error.")
     assert "Traceback" not in daemon.log
+
+
+def test_a_tree_that_cannot_be_removed_to_the_end(make_daemon: Callable[..., Daemon]) -> None:
+    """What RMDA leaves of a tree that it takes apart, here for a disk in the middle of it, is all to be seen, and a
+    client that has no RMDA can remove it."""
+    daemon = make_daemon(start=False)
+    busy = daemon.home().joinpath("top", *["d"] * 80)
+    with secured(daemon.start(SmallDisk(busy, 1 << 20).prefix)) as client:
+        client.expect(450, "RMDA top")
+    daemon.stop()
+    with secured(daemon.start()) as client:
+        path = "top"
+        while below := client.download(f"NLST {path}").split():
+            path += f"/{below[0].decode().rpartition('/')[2]}"
+        assert "/d/d/d" in path
+        for left in (path, *map(str, list(Path(path).parents)[:-1])):
+            client.expect(250, f"RMD {left}")
+    assert not (daemon.home() / "top").exists()

@@ -12,6 +12,7 @@ import pytest
 
 from ftpsd.names import Names, matcher
 from tests.daemon import Daemon
+from tests.disks import deep_tree
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import attempts, snapshot, withstands
 from tests.test_configuration import GOOD, USERS, faults, files
@@ -178,17 +179,11 @@ def test_a_directory_with_hidden_names_stays(ruled: Daemon) -> None:
     with withstands(ruled), secured(ruled, "bob") as client:
         client.expect(550, "RMD full/deep")
         client.expect(550, "RMDA full")
-        deep = os.open(home / "full", os.O_RDONLY)  # renames make trees deeper than a recursion and than a path
-        for _ in range(1_200):
-            os.mkdir("d", dir_fd=deep)
-            deeper = os.open("d", os.O_RDONLY, dir_fd=deep)
-            os.close(deep)
-            deep = deeper
-        os.close(deep)
-        client.expect(550, "RMDA full")
-        assert (home / "full" / "deep" / "kept.tmp").exists()
-        (home / "full" / "deep" / "kept.tmp").unlink()
-        client.expect(250, "RMDA full")
+        with deep_tree(home / "full", 1_200):  # renames make trees deeper than a recursion and than a path
+            client.expect(550, "RMDA full")
+            assert (home / "full" / "deep" / "kept.tmp").exists()
+            (home / "full" / "deep" / "kept.tmp").unlink()
+            client.expect(250, "RMDA full")
 
 
 # --- the mode of what is new -------------------------------------------------------------------------

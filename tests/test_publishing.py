@@ -5,16 +5,18 @@ What such a disk says is put into the daemon's own system calls by strace.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ftpsd.uploads import part_name
+from ftpsd.uploads import Upload, part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer, withstands
@@ -156,3 +158,19 @@ def test_of_two_uploads_the_later_one_wins_whole(shared: Daemon) -> None:
         assert one.reply().startswith("226 ")
         assert path.read_bytes() == b"1" * 200_000
     assert "contested" in names(shared)
+
+
+def test_a_part_whose_size_is_being_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload goes on with its part although SIZE, in another session, has it locked at that very moment."""
+    part = tmp_path / part_name("f")
+    part.write_bytes(bytes(500))
+    with part.open("rb") as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        # While the upload waits a moment, SIZE has had its answer.
+        monkeypatch.setattr(time, "sleep", lambda seconds: seconds and fcntl.flock(asked, fcntl.LOCK_UN))
+        directory = os.open(tmp_path, os.O_RDONLY)
+        upload = Upload.begin(directory, "f", 500, append=False, replace=True, umask=0o022, fsync=False)
+    upload.write(bytes(500))
+    upload.publish()
+    upload.close()
+    assert (tmp_path / "f").stat().st_size == 1000
