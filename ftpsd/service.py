@@ -238,8 +238,9 @@ class FtpsService(Service):
             self._refresh.start(self._configuration.settings.passive.refresh, now=False)
 
     def _start_sweeper(self) -> None:
+        settings = self._configuration.settings
         homes = [user.home for user in self._configuration.users.users.values() if user.home]
-        self._sweeper.start(homes, self._configuration.settings.uploads.keep_parts)
+        self._sweeper.start(homes, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _look_up(self) -> None:
         for announcer in list(self._announcers):

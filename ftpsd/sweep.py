@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 
 from ftpsd.log import log
 from ftpsd.paths import DEEPEST
-from ftpsd.pump import Pause, Steps, Transfer
+from ftpsd.pump import Pause, Steps, Transfer, Watch
 from ftpsd.replies import Refusal
 from ftpsd.uploads import PRIVATE, discard
 from ftpsd.workers import Workers
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
-_ENTRIES, _PAUSE = 500, 0.05
+_ENTRIES, _PAUSE = 100, 0.01
 
 #: Seconds between two sweeps, or less where parts are kept for less.
 _INTERVAL = 3600
@@ -35,8 +35,20 @@ Changing = Callable[[str, int, str], AbstractContextManager[None]]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class _Walk:
+    """One through a home. It is over when no thread is in it any more, which may be long after anybody waits for it."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.over = False
+
+    def close(self) -> None:
+        """See `Transfer`."""
+        self.over = True
+
+
 class Sweeper:
-    """Sweeps when the daemon starts or reloads, and every so often."""
+    """Sweeps when the daemon starts or reloads, and every so often: one home after the other."""
 
     def __init__(self, reactor: Any, workers: Workers, changing: Changing, now: Callable[[], float]) -> None:
         self._reactor = reactor
@@ -44,37 +56,70 @@ class Sweeper:
         self._changing = changing
         self._now = now
         self._started = now()
+        self._turn = 0
         self._loop: LoopingCall | None = None
         self._running: Transfer | None = None
+        #: Homes whose disk has not answered.
+        self._hanging: dict[str, _Walk] = {}
 
-    def start(self, homes: Iterable[str], keep: int | None) -> None:
-        """Sweeps those homes from now on. Parts are kept for so many seconds; None: for ever."""
+    def start(self, homes: Iterable[str], keep: int | None, patience: float) -> None:
+        """Sweeps those homes from now on. Parts are kept for so many seconds; None: for ever.
+
+        A home whose disk does not answer for `patience` seconds is left alone until it does.
+        """
         self.stop()
-        self._loop = LoopingCall(self._sweep, outermost(homes), keep)
+        self._loop = LoopingCall(self._sweep, outermost(homes), keep, patience)
         self._loop.clock = self._reactor
         self._loop.start(_INTERVAL if keep is None else max(1, min(_INTERVAL, keep)))
 
     def stop(self) -> None:
         """Any number of times."""
+        self._turn += 1
         if self._loop is not None and self._loop.running:
             self._loop.stop()
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep is over."))
 
-    def _sweep(self, homes: list[str], keep: int | None) -> Deferred[Any]:
+    def _sweep(self, homes: list[str], keep: int | None, patience: float) -> Deferred[None]:
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []
-        steps = sweep(homes, before, self._started, freed, self._changing)
-        self._running = transfer = Transfer(self._reactor, self._workers, steps, None, ())
-        transfer.start()
-        return transfer.finished.addBoth(self._tell, freed)
+        done = Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed))
+        return done.addErrback(_tell_mistake).addCallback(lambda _: _tell(freed))
 
-    def _tell(self, result: Any, freed: list[int]) -> None:
-        if freed:
-            text = "removed parts of uploads that nobody goes on with: {count}, {bytes} bytes"
-            log.info(text, count=len(freed), bytes=sum(freed))
-        if isinstance(result, Failure) and not result.check(Refusal):
-            log.failure("a sweep ended early", result)
+    async def _sweep_all(self, homes: list[str], before: float, patience: float, freed: list[int]) -> None:
+        turn = self._turn
+        for home in homes:
+            if home in self._hanging and not self._hanging[home].over:
+                continue
+            walk = _Walk(sweep(home, before, self._started, freed, self._changing))
+            try:
+                await self._sweep_one(walk, patience)
+            except Refusal as refusal:
+                if turn == self._turn:
+                    self._hanging[home] = walk
+                    log.warn("{home} is not swept: {why}", home=home, why=refusal.reply.text)
+            if turn != self._turn:
+                return
+
+    async def _sweep_one(self, walk: _Walk, patience: float) -> None:
+        self._running = transfer = Transfer(self._reactor, self._workers, walk.steps, None, (walk,))
+        watch = Watch(self._reactor, transfer, patience, patience)
+        transfer.start()
+        try:
+            await transfer.finished
+        finally:
+            watch.stop()
+            self._running = None
+
+
+def _tell_mistake(failure: Failure) -> None:
+    log.failure("a sweep ended early", failure)
+
+
+def _tell(freed: list[int]) -> None:
+    if freed:
+        text = "removed parts of uploads that nobody goes on with: {count}, {bytes} bytes"
+        log.info(text, count=len(freed), bytes=sum(freed))
 
 
 def outermost(homes: Iterable[str]) -> list[str]:
@@ -86,9 +131,9 @@ def outermost(homes: Iterable[str]) -> list[str]:
     return found
 
 
-def sweep(homes: Iterable[str], before: float, started: float, freed: list[int], changing: Changing) -> Steps:
-    """Discards the parts below homes (see `uploads.discard`); their sizes go to `freed`."""
-    for number, (path, directory, name) in enumerate(_entries(homes), 1):
+def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps:
+    """Discards the parts below a home (see `uploads.discard`); their sizes go to `freed`."""
+    for number, (path, directory, name) in enumerate(_entries(home), 1):
         if name.startswith(PRIVATE):
             try:
                 with changing(path, directory, name):
@@ -96,32 +141,32 @@ def sweep(homes: Iterable[str], before: float, started: float, freed: list[int],
             except OSError:
                 pass  # it is gone, or not ours
         if number % _ENTRIES == 0:
+            yield None  # progress: the disk answers
             yield Pause(_PAUSE)
 
 
-def _entries(homes: Iterable[str]) -> Iterator[tuple[str, int, str]]:
-    """Every entry below homes: a directory, the same one open, and a name in it; each directory as an entry of
+def _entries(home: str) -> Iterator[tuple[str, int, str]]:
+    """Every entry below a home: a directory, the same one open, and a name in it; each directory as an entry of
     itself, too."""
-    for home in homes:
-        waiting: list[tuple[str, ...]] = [()]
-        while waiting:
-            path = waiting.pop()
-            try:
-                directory = _open(home, path)
-            except OSError:
-                continue
-            try:
-                here = "/".join((home, *path))
-                yield here, directory, "."
-                with os.scandir(directory) as entries:
-                    for entry in entries:
-                        yield here, directory, entry.name
-                        if len(path) < DEEPEST and entry.is_dir(follow_symlinks=False):
-                            waiting.append((*path, entry.name))
-            except OSError:
-                pass  # what of it cannot be read is left alone
-            finally:
-                os.close(directory)
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        path = waiting.pop()
+        try:
+            directory = _open(home, path)
+        except OSError:
+            continue
+        try:
+            here = "/".join((home, *path))
+            yield here, directory, "."
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    yield here, directory, entry.name
+                    if len(path) < DEEPEST and entry.is_dir(follow_symlinks=False):
+                        waiting.append((*path, entry.name))
+        except OSError:
+            pass  # what of it cannot be read is left alone
+        finally:
+            os.close(directory)
 
 
 def _open(home: str, path: tuple[str, ...]) -> int:

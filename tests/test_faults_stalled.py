@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from ftpsd.uploads import part_name
 from ftpsd.workers import default_size
 from tests.daemon import Daemon
 from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured
+from tests.hostile import wait_until
 
 CONTENT = b"written before\n"
 
@@ -90,4 +93,25 @@ def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
     for client in waiting:
         client.expect(213, "SIZE old")
         client.socket.close()
+    assert "Traceback" not in daemon.log
+
+
+def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None:
+    """The homes behind one whose disk does not answer are swept all the same, and that one when it answers."""
+    daemon = make_daemon({"timeouts": {"stalled": 2}, "uploads": {"keep_parts": 1}}, start=False)
+    disk = FaultyDisk(daemon.home())
+    parts = [home / part_name("f") for home in (disk.backing, daemon.home("bob"))]
+    daemon.start(disk.prefix)
+    try:
+        disk.fail(GETATTR="STALL", LOOKUP="STALL", OPENDIR="STALL")
+        for part in parts:
+            part.write_bytes(b"part")
+            os.utime(part, (0, 0))
+        daemon.wait_for_log(f"{daemon.home()} is not swept: .*The disk does not answer")
+        wait_until(lambda: not parts[1].exists(), "bob's home is swept")
+        assert parts[0].exists()
+    finally:
+        disk.work()
+    wait_until(lambda: not parts[0].exists(), "alice's home is swept")
+    assert daemon.log.count("is not swept") == 1
     assert "Traceback" not in daemon.log
