@@ -18,10 +18,11 @@ from ftpsd.jail import Place
 from ftpsd.names import Match, Names
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import FileSource
+from ftpsd.renaming import rename_new
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
 from ftpsd.session import Usage
-from ftpsd.uploads import Upload, exists, free_name
+from ftpsd.uploads import Replaces, Upload, exists, free_name
 from ftpsd.view import View
 from ftpsd.workers import Workers
 
@@ -91,17 +92,19 @@ class Root(View):
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
         with self.new_place(path, None) as place:
-            if not unique and self._is_file(place):
-                self.require("append" if append else "overwrite", place.parts)
-            else:
-                self.require("upload", place.parts)
+            there = not unique and self._is_file(place)
+            self.require("upload" if not there else "append" if append else "overwrite", place.parts)
             name = place.name
             if unique:
                 name = free_name(place.directory, name)
                 self.require_name((name,))
-            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
-            replace = ("overwrite" in self._rights.at(place.parts) or append) and not unique
-            return self._begin(place, (directory, name, offset, append, replace, self._umask, self._fsync))
+            replaces: Replaces = "the old file" if there else "nothing"
+            if not unique and "overwrite" in self._rights.at(place.parts):
+                replaces = "anything"
+            # One that may be written to but not read can be opened, if it is not to be synced.
+            flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
+            directory = os.open(".", flags, dir_fd=place.directory)
+            return self._begin(place, (directory, name, offset, append, replaces, self._umask, self._fsync))
 
     def _begin(self, place: Place, how: tuple[Any, ...]) -> Upload:
         return Upload.begin(*how)
@@ -170,10 +173,19 @@ class Root(View):
         with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
             if not self._rights.throughout(source.parts, "rename"):
                 raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
-            if exists(target.directory, target.name) and "overwrite" not in self._rights.at(target.parts):
-                raise Refusal(553, f"{new} exists already.")
-            with self._changing(source, target):
-                os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
+            overwrite = "overwrite" in self._rights.at(target.parts)
+            try:
+                with self._changing(source, target):
+                    if overwrite:
+                        os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
+                    else:
+                        rename_new(source.directory, source.name, target.directory, target.name)
+                    # What was cut under that name belongs to another file.
+                    Upload.forget(target.directory, target.name)
+            except FileExistsError:
+                if overwrite:
+                    raise
+                raise Refusal(553, f"{new} exists already.") from None
 
     @contextmanager
     def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:

@@ -18,7 +18,7 @@ from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
 from ftpsd.session import VERBS
-from ftpsd.uploads import PRIVATE
+from ftpsd.uploads import is_private
 
 #: So many links may be followed in one path, as in Linux.
 _MOST_LINKS = 40
@@ -86,7 +86,7 @@ class Jail:
             raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
 
     def _walk(self, parts: tuple[str, ...], follow: bool) -> tuple[int, str, tuple[str, ...]]:
-        if any(part.startswith(PRIVATE) for part in parts):
+        if any(map(is_private, parts)):
             raise FileNotFoundError(errno.ENOENT, "private")
         todo, done, links = list(parts), list[str](), 0
         directory = self._open_home()

@@ -11,21 +11,30 @@ whoever cannot see a file must not replace it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from unicodedata import normalize
 
 #: Whether a name fits.
 Match = Callable[[str], bool]
 
 
-def matcher(patterns: Iterable[str]) -> Match | None:
+def matcher(patterns: Sequence[str]) -> Match | None:
     """Whether a name fits one of the patterns; None for no patterns, so that they cost nothing.
 
-    Capitals count for nothing, nor do dots and blanks at the end: FAT and Windows do not tell such names apart.
+    Capitals count for nothing, nor do dots and blanks at the end: FAT and Windows do not tell such names apart. How
+    accents are composed counts for nothing either: Apple's file systems write é as two characters.
     """
-    found = re.compile("|".join(map(translate, patterns)), re.IGNORECASE).match
-    return (lambda name: bool(found(name) or found(name.rstrip(". ")))) if patterns else None
+    if not patterns:
+        return None
+    found = re.compile("|".join(translate(normalize("NFC", each)) for each in patterns), re.IGNORECASE).match
+
+    def fits(name: str) -> bool:
+        plain = name if name.isascii() else normalize("NFC", name)
+        return bool(found(plain) or found(plain.rstrip(". ")))
+
+    return fits
 
 
 @dataclass(frozen=True, slots=True)

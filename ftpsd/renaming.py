@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 
 _RENAME_NOREPLACE = 1
 
@@ -14,42 +15,47 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
-def rename_new(directory: int, old: str, new: str) -> None:
-    """Renames within a directory; FileExistsError when the new name is taken, since whenever that is.
+def rename_new(source: int, old: str, target: int, new: str) -> None:
+    """Renames, from one open directory to another; FileExistsError when the new name is taken, since whenever that is.
 
-    NFS has link() only, FAT and CIFS have renameat2() only, and some of FUSE have neither.
+    NFS has link() only, FAT and CIFS have renameat2() only, and some of FUSE have neither. A directory has no second
+    name, and nothing of anybody's is lost where it takes the place of an empty one.
     """
     for way in (_renameat2, _link):
         try:
-            way(directory, old, new)
+            way(source, old, target, new)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
         else:
             return
-    _replace_placeholder(directory, old, new)
+    _replace_placeholder(source, old, target, new)
 
 
-def _renameat2(directory: int, old: str, new: str) -> None:
+def _renameat2(source: int, old: str, target: int, new: str) -> None:
     call = getattr(_libc, "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if call(directory, os.fsencode(old), directory, os.fsencode(new), _RENAME_NOREPLACE):
+    if call(source, os.fsencode(old), target, os.fsencode(new), _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def _link(directory: int, old: str, new: str) -> None:
-    os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-    os.unlink(old, dir_fd=directory)
+def _link(source: int, old: str, target: int, new: str) -> None:
+    os.link(old, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    os.unlink(old, dir_fd=source)
 
 
-def _replace_placeholder(directory: int, old: str, new: str) -> None:
-    """An empty file takes the name first: it is seen for a moment, but nothing of anybody is replaced."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(new, flags, 0o600, dir_fd=directory))
+def _replace_placeholder(source: int, old: str, target: int, new: str) -> None:
+    """An empty file or directory takes the name first: it is seen for a moment, but nothing of anybody is replaced."""
+    directory = stat.S_ISDIR(os.stat(old, dir_fd=source, follow_symlinks=False).st_mode)
+    if directory:
+        os.mkdir(new, 0o700, dir_fd=target)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(new, flags, 0o600, dir_fd=target))
     try:
-        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+        os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
     except OSError:
-        os.unlink(new, dir_fd=directory)
+        (os.rmdir if directory else os.unlink)(new, dir_fd=target)
         raise

@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Self
+from typing import Literal, Self
 
 from ftpsd.renaming import rename_new
 from ftpsd.replies import Refusal
@@ -25,11 +25,22 @@ from ftpsd.replies import Refusal
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"
 
+#: What an upload may take the place of when it is complete.
+Replaces = Literal["anything", "the old file", "nothing"]
+
 #: Bytes that are copied in one step.
 _COPY = 64 * 1024 * 1024
 
+#: Bytes in a name.
+_LONGEST_NAME = 255
+
 #: Seconds after which a part is asked for again: SIZE, RMD and a sweep hold its lock for a system call or two.
 _MOMENT = 0.005
+
+
+def is_private(name: str) -> bool:
+    """Whether a name that a client says would be one of ours, also where the disk takes capitals for small letters."""
+    return name.casefold().startswith(PRIVATE)
 
 
 def part_name(name: str) -> str:
@@ -47,19 +58,23 @@ class Upload:
         name: str,
         part: str,
         fd: int,
-        replace: bool,
+        append: bool,
+        replaces: Replaces,
         umask: int,
         fsync: bool,
+        before: os.stat_result | None,
         old: tuple[int, int],
     ) -> None:
         self.name = name
         self._directory = directory
         self._part = part
         self._fd = fd
-        self._replace = replace
+        self._append = append
+        self._replaces = replaces
         self._umask = umask
         self._fsync = fsync
-        self._position = os.lseek(fd, 0, os.SEEK_END)
+        self._before = before
+        self._position = self._start = os.lseek(fd, 0, os.SEEK_END)
         self._old, self._old_size = old
         self._worthless = False
         self._lock: tuple[str, int] | None = None
@@ -73,23 +88,24 @@ class Upload:
         name: str,
         offset: int,
         append: bool,
-        replace: bool,
+        replaces: Replaces,
         umask: int,
         fsync: bool,
     ) -> Self:
         """Opens the part of a file; takes over the directory's descriptor.
 
         `offset` is the restart offset. `append` goes on where the file or the part that was left
-        ends. Without `replace` it is published only if nothing has the name then. With `fsync` it
-        is on the disk, name and all, before it counts as published.
+        ends. With `fsync` it is on the disk, name and all, before it counts as published.
         """
         part, fd, old = "", -1, (-1, 0)
         try:
             part, fd = _take_part(directory, name)
-            if append and part != part_name(name):  # both would start from the same end
+            if (append or offset) and part != part_name(name):
+                # What it is to go on with belongs to the other one.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
-            old = _set_start(directory, name, fd, offset, append)
-            upload = cls(directory, name, part, fd, replace, umask, fsync, old)
+            before = _stat(directory, name)
+            old = _set_start(directory, name, fd, before, offset, append)
+            upload = cls(directory, name, part, fd, append, replaces, umask, fsync, before, old)
             if old[0] >= 0:
                 upload._start_copy()
             return upload
@@ -120,7 +136,7 @@ class Upload:
     @staticmethod
     def kept(directory: int, name: str) -> int:
         """How many bytes of an upload that was cut are kept. One that still runs has not been cut."""
-        fd = os.open(part_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        fd = _open_part(directory, part_name(name), os.O_RDONLY)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return os.fstat(fd).st_size
@@ -189,14 +205,26 @@ class Upload:
             os.fsync(self._directory)
 
     def _appear(self) -> None:
-        if self._replace:
-            os.rename(self._part, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        else:
-            try:
-                rename_new(self._directory, self._part, self.name)
-            except FileExistsError:
-                self._worthless = True  # there is no going on with it
-                raise Refusal(553, f"{self.name} exists already.") from None
+        try:
+            if self._replaces == "nothing":
+                rename_new(self._directory, self._part, self._directory, self.name)
+            elif self._replaces == "the old file" and self._is_another():
+                raise FileExistsError
+            else:
+                os.rename(self._part, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except FileExistsError:
+            self._worthless = True  # there is no going on with it
+            raise Refusal(553, f"{self.name} exists already.") from None
+        except IsADirectoryError:
+            self._worthless = True
+            raise
+        if self._part != part_name(self.name):
+            self.forget(self._directory, self.name)  # it would be gone on with as if it were of this file
+
+    def _is_another(self) -> bool:
+        """Whether the name has come to belong to another file since the upload began."""
+        now = _stat(self._directory, self.name)
+        return now is not None and (self._before is None or not os.path.samestat(now, self._before))
 
     def _write_back(self) -> None:
         """Lets errors that would come late come now: NFS, CIFS and FUSE may tell of a full disk only when
@@ -214,11 +242,10 @@ class Upload:
             raise
 
     def _mode(self) -> int:
-        try:
-            old = os.stat(self.name, dir_fd=self._directory, follow_symlinks=False)
-        except FileNotFoundError:
+        old = _stat(self._directory, self.name)
+        if old is None or not stat.S_ISREG(old.st_mode):
             return 0o666 & ~self._umask
-        return stat.S_IMODE(old.st_mode) if stat.S_ISREG(old.st_mode) else 0o666 & ~self._umask
+        return old.st_mode & 0o777  # to run as its owner was for the old content
 
     def close(self) -> None:
         """Ends it; what was not published is kept for going on, if there is anything. Any number of times."""
@@ -226,28 +253,33 @@ class Upload:
         if fd < 0:
             return
         lock, held = self._lock or ("", -1)
-        with ExitStack() as ending:  # all of it, whatever one of them says
+        with ExitStack() as ending:  # all of it, the last one first, whatever one of them says
             for each in (self._directory, self._old, held, fd):
                 if each >= 0:
                     ending.callback(os.close, each)
+            if self._part:
+                ending.callback(self._keep, fd)
             if lock:
                 ending.callback(_remove, self._directory, lock)
-            if self._part:
-                self._keep(fd)
 
     def _keep(self, fd: int) -> None:
         usual = part_name(self.name)
-        # What began with a copy of the old file can be begun again: the old file is there.
-        if self._worthless or os.fstat(fd).st_size == 0 or self._old >= 0:
+        if self._worthless or os.fstat(fd).st_size == 0 or self._can_begin_again() or self._is_another():
             _remove(self._directory, self._part)
-        elif self._part != usual:
+            return
+        os.fchmod(fd, 0o600)  # it may have been about to appear
+        if self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
             try:
-                rename_new(self._directory, self._part, usual)
+                rename_new(self._directory, self._part, self._directory, usual)
             except FileExistsError:
                 _remove(self._directory, self._part)
             except FileNotFoundError:
                 pass  # see _remove
+
+    def _can_begin_again(self) -> bool:
+        """Whether it began with a copy of the old file, and nothing is lost with that."""
+        return self._old >= 0 and (self._append or self._position <= self._old_size)
 
 
 def _remove(directory: int, part: str) -> None:
@@ -264,8 +296,7 @@ def discard(directory: int, part: str, before: float, started: float) -> list[in
     Nobody can go on with one that has a token behind its name, that is empty, or that is the published
     file itself: what is left of such from before the daemon `started` goes at once.
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(part, flags, dir_fd=directory)
+    fd = _open_part(directory, part)
     try:
         found = os.fstat(fd)
         useless = len(part) > len(part_name("")) or found.st_size == 0 or found.st_nlink > 1
@@ -278,9 +309,27 @@ def discard(directory: int, part: str, before: float, started: float) -> list[in
         os.close(fd)
 
 
+def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
+    """Opens a part, whatever its mode: it has that of the file from just before it appears."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(part, flags, 0o600, dir_fd=directory)
+    except PermissionError as refused:
+        try:
+            found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            raise refused from None  # it may not be made
+        try:
+            if stat.S_ISREG(os.fstat(found).st_mode):
+                os.chmod(f"/proc/self/fd/{found}", 0o600)
+        finally:
+            os.close(found)
+        return os.open(part, flags, 0o600, dir_fd=directory)
+
+
 def _in_use(directory: int, part: str) -> bool:
     """Whether somebody writes to a part."""
-    fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    fd = _open_part(directory, part)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -292,7 +341,7 @@ def _in_use(directory: int, part: str) -> bool:
 
 def _unlink_unused(directory: int, part: str) -> bool:
     """Removes a part, if nobody writes to it; whether it did."""
-    fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    fd = _open_part(directory, part)
     try:
         ours = _lock(directory, part, fd)
         if ours:
@@ -308,7 +357,7 @@ def _take_part(directory: int, name: str) -> tuple[str, int]:
     # Again the usual one: it may be published or removed between the opening and the lock.
     for part, wait in ((usual, 0), (usual, 0), (usual, _MOMENT), (f"{usual}-{secrets.token_hex(8)}", _MOMENT)):
         time.sleep(wait)
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
         try:
             if _lock(directory, part, fd):
                 if os.fstat(fd).st_nlink == 1:
@@ -331,33 +380,31 @@ def _lock(directory: int, part: str, fd: int) -> bool:
         return False
 
 
-def _set_start(directory: int, name: str, fd: int, offset: int, append: bool) -> tuple[int, int]:
+def _set_start(
+    directory: int, name: str, fd: int, old: os.stat_result | None, offset: int, append: bool
+) -> tuple[int, int]:
     """Sets the part to where the upload starts; the old file and how much of it is to be copied first."""
     kept = os.fstat(fd).st_size
-    old = _open_old(directory, name)
-    try:
-        size = os.fstat(old).st_size if old >= 0 else 0
-        if old >= 0 and kept and (append or offset > kept):
-            # SIZE tells the old file's size: a client that goes on from there (curl -C -, lftp put -c) would
-            # put the tail of the new file behind the old one.
-            raise Refusal(
-                550,
-                f"An upload of that name was cut at {kept} bytes: go on with REST {kept} and STOR, or begin anew.",
-            )
-        if append:
-            offset = size if old >= 0 else kept
-        if offset <= kept and not (append and old >= 0):
-            _shorten(fd, kept, offset)
-        elif old >= 0 and offset <= size:
-            _shorten(fd, kept, 0)
-            taken, old = old, -1
-            return taken, offset
-        else:
-            raise Refusal(554, f"There are {max(kept, size)} bytes only to go on from.")
-    finally:
-        if old >= 0:
-            os.close(old)
-    return -1, 0
+    if old is not None and kept and (append or offset > kept):
+        # SIZE tells the old file's size: a client that goes on from there (curl -C -, lftp put -c) would
+        # put the tail of the new file behind the old one.
+        raise Refusal(
+            550,
+            f"An upload of that name was cut at {kept} bytes: go on with REST {kept} and STOR, or begin anew.",
+        )
+    if append:
+        offset = kept if old is None else old.st_size
+    if offset <= kept and (old is None or not append):
+        _shorten(fd, kept, offset)
+        return -1, 0
+    if old is None or offset > old.st_size:
+        raise Refusal(554, f"There are {max(kept, old.st_size if old else 0)} bytes only to go on from.")
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    if not os.path.samestat(os.fstat(source), old):
+        os.close(source)
+        raise Refusal(450, "The file is busy. Try again later.")
+    _shorten(fd, kept, 0)
+    return source, offset
 
 
 def _shorten(fd: int, size: int, wanted: int) -> None:
@@ -365,13 +412,6 @@ def _shorten(fd: int, size: int, wanted: int) -> None:
     one that was empty, for one that is being replaced, and writes all of it to the disk when it is closed."""
     if wanted < size:
         os.ftruncate(fd, wanted)
-
-
-def _open_old(directory: int, name: str) -> int:
-    try:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        return -1
 
 
 def _copy(source: int, target: int, position: int, end: int) -> int:
@@ -388,19 +428,24 @@ def _copy(source: int, target: int, position: int, end: int) -> int:
     return copied
 
 
+def _stat(directory: int, name: str) -> os.stat_result | None:
+    """What has that name, if anything has it; a link is itself."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 def exists(directory: int, name: str) -> bool:
     """Whether a directory has that name; a link that leads nowhere counts."""
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+    return _stat(directory, name) is not None
 
 
 def free_name(directory: int, wanted: str) -> str:
-    """A name that nothing in a directory has, and that begins with the one that was wanted."""
+    """A name that nothing in a directory has, and that begins with the one that was wanted, as far as there is room."""
     for _ in range(100):
-        name = f"{wanted}.{secrets.token_hex(4)}"
+        token = f".{secrets.token_hex(4)}"
+        name = os.fsdecode(os.fsencode(wanted)[: _LONGEST_NAME - len(token)]) + token
         if not exists(directory, name):
             return name
     raise FileExistsError(errno.EEXIST, "no free name")

@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_patterns(name: str) -> None:
     assert not match(name + "x")
     assert not Names(match).allowed(("folder", name))
     assert not Names(None, match).allowed((name, "file"))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents(form: Literal["NFC", "NFD"]) -> None:
+    """Composed or not, in the pattern or in the name, an é is an é."""
+    match = matcher([normalize(form, "*.exé")])
+    assert match is not None
+    assert match(normalize("NFC", "a.exé")) and match(normalize("NFD", "a.EXÉ"))
+    assert not match("a.exe")
 
 
 def test_no_patterns() -> None:

@@ -169,7 +169,7 @@ def test_a_part_whose_size_is_being_asked_for(tmp_path: Path, monkeypatch: pytes
         # While the upload waits a moment, SIZE has had its answer.
         monkeypatch.setattr(time, "sleep", lambda seconds: seconds and fcntl.flock(asked, fcntl.LOCK_UN))
         directory = os.open(tmp_path, os.O_RDONLY)
-        upload = Upload.begin(directory, "f", 500, append=False, replace=True, umask=0o022, fsync=False)
+        upload = Upload.begin(directory, "f", 500, append=False, replaces="anything", umask=0o022, fsync=False)
     upload.write(bytes(500))
     upload.publish()
     upload.close()

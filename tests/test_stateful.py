@@ -48,11 +48,23 @@ KEPT = st.runner().flatmap(
 )
 INSIDE = st.builds(lambda directory, name: (*directory, name), DIRECTORIES, NAMES)
 PATHS = EXISTING | INSIDE | KEPT | st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+
+
+class Bulk(bytes):
+    """Much content. hypothesis keeps what it prints of each step: that is little."""
+
+    def __repr__(self) -> str:
+        return f"Bulk({bytes(self[:10])!r}, {len(self)})"
+
+
 DATA = st.binary(max_size=20) | st.sampled_from(
-    [b"", b"line\r\nline\nline\r", b"\r\n", b"\xff\xf4\xf2", b"0123456789" * 20_000, b"x\r\n" * 50_000]
+    [b"", b"line\r\nline\nline\r", b"\r\n", b"\xff\xf4\xf2", Bulk(b"0123456789" * 20_000), Bulk(b"x\r\n" * 50_000)]
 )
 #: A line of LIST: what it is, its size, its name.
 LINE = r"([d-])\S{9} +\d+ ftp +ftp +(\d+) .{12} (.*)"
+
+#: Examples of one search.
+ROUND = 2000
 
 SPELLINGS = st.integers(0, 4)
 SESSIONS = st.integers(0, 1)
@@ -495,11 +507,14 @@ class Sessions(RuleBasedStateMachine):
 def test_sessions_agree_with_a_model(make_daemon: Callable[..., Daemon]) -> None:
     """Whatever two sessions of a user do to a tree, disk and listings are what the replies have said."""
     Sessions.daemon = make_daemon(PLAIN)
-    run_state_machine_as_test(
-        Sessions,
-        settings=settings(
-            max_examples=int(200 * MINUTES) or 40,
-            stateful_step_count=40,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    examples = int(200 * MINUTES) or 40
+    while examples > 0:  # hypothesis keeps a quarter of a megabyte of each
+        run_state_machine_as_test(
+            Sessions,
+            settings=settings(
+                max_examples=min(examples, ROUND),
+                stateful_step_count=40,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        examples -= ROUND
