@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+from ftpsd import trees
 from ftpsd.filesystem import Root
 from ftpsd.jail import Place
 from ftpsd.paths import VirtualPath
 from ftpsd.quota import Amount, Quota
 from ftpsd.replies import Refusal
 from ftpsd.session import Usage
-from ftpsd.trees import Levels, directories
+from ftpsd.trees import Levels
 from ftpsd.uploads import Upload, exists
 
 
@@ -31,21 +32,21 @@ class Charged(Upload):
         self._witness = os.dup(self._fd)
         quota.count.hold(os.fstat(self._witness))
 
-    def charge(self) -> None:
-        """Charges what the upload starts with; 552 if there is no room for more. What was kept stays then.
+    def start(self) -> Amount:
+        """What it starts with. A name that is there already needs no new file; to append, a copy of the old one is
+        made."""
+        return Amount(max(self._position, self._old_size), 0 if exists(self._directory, self.name) else 1)
 
-        A name that is there already needs no new file; to append, a copy of the old file is made.
-        """
-        start = Amount(max(self._position, self._old_size), 0 if exists(self._directory, self.name) else 1)
-        self._quota.take(start)
-        self._paid = start
+    def started(self, paid: Amount) -> None:
+        """That was charged; 552 if there is no room for more. What was kept stays then."""
+        self._paid = paid
         self._quota.require_room()
 
     def _pay(self, amount: Amount) -> None:
         try:
             self._quota.take(amount)
         except Refusal:
-            self._worthless = True
+            self._worthless = self._position > self._start  # what was kept before stays
             raise
         self._paid += amount
 
@@ -80,6 +81,9 @@ class Charged(Upload):
 class CountedRoot(Root):
     """A user's tree in which somebody has a quota."""
 
+    # A directory that the daemon may not read would not be counted, nor what is in it.
+    _directory_bits = 0o700
+
     def __init__(self, quota: Quota, *root: Any) -> None:
         super().__init__(*root)
         self._quota = quota
@@ -99,10 +103,11 @@ class CountedRoot(Root):
         # A part that was kept is no longer counted for itself, as long as the upload has it.
         upload = None
         try:
-            with self._count.changing((place.directory, how[1])):
+            with self._count.changing((place.directory, how[1])) as charges:
                 upload = Charged.begin(*how)
                 upload.hold(self._quota)
-            upload.charge()
+                charges.append((start := upload.start(), self._quota.limit))
+            upload.started(start)
         except BaseException:
             if upload is not None:
                 upload.close()
@@ -116,9 +121,8 @@ class CountedRoot(Root):
 
     def _remove_tree(self, place: Place) -> None:
         # File by file: other sessions in that tree need not wait until all of it is gone.
-        for directory, names, _ in directories(place.name, place.directory):
-            for name in names:
-                with self._count.changing((directory, name)), suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=directory)
-        with self._changing(place, levels=None):
-            super()._remove_tree(place)
+        trees.remove(place.directory, place.name, self._unlink)
+
+    def _unlink(self, directory: int, name: str) -> None:
+        with self._count.changing((directory, name)):
+            trees.unlink(directory, name)

@@ -38,6 +38,9 @@ def process_umask() -> int:
 class Root(View):
     """One user's tree: what `session.Files` promises, as calls that block."""
 
+    #: Permission bits that SITE CHMOD does not take from a directory.
+    _directory_bits = 0
+
     def __init__(self, home: str, rights: Rights, umask: int, names: Names, fsync: bool) -> None:
         super().__init__(home, rights, names)
         self._umask = umask
@@ -180,8 +183,9 @@ class Root(View):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
                         rename_new(source.directory, source.name, target.directory, target.name)
-                    # What was cut under that name belongs to another file.
-                    Upload.forget(target.directory, target.name)
+                    if not source.is_at(target):
+                        # What was cut under that name belongs to another file now.
+                        Upload.forget(target.directory, target.name)
             except FileExistsError:
                 if overwrite:
                     raise
@@ -209,6 +213,8 @@ class Root(View):
         """The permission bits. A file without any is not to be opened, but has them set all the same."""
         with self.place(path, "chmod") as place:
             with _opened(place) as descriptor:
+                if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    mode |= self._directory_bits
                 _set_mode(descriptor, mode)
 
 

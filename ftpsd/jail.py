@@ -38,6 +38,10 @@ class Place:
         """What is there; a symbolic link is itself."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
+    def is_at(self, other: Place) -> bool:
+        """Whether it is the same name of the same directory."""
+        return self.name == other.name and os.path.sameopenfile(self.directory, other.directory)
+
     def open(self, flags: int) -> int:
         """Opens what is there, if it is no symbolic link."""
         # O_NONBLOCK: opening a FIFO must not wait for a writer.

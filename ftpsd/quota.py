@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from threading import Lock, RLock
@@ -79,28 +79,36 @@ class Count:
     def add(self, amount: Amount, limit: QuotaSettings = _NO_LIMIT) -> None:
         """Adds to the count; 552 if that is more than the limit."""
         with self._numbers:
-            total = self._amount + amount
-            if limit.bytes is not None and amount.bytes > 0 and total.bytes > limit.bytes:
-                raise _used_up(limit.bytes, "bytes")
-            if limit.files is not None and amount.files > 0 and total.files > limit.files:
-                raise _used_up(limit.files, "files")
-            self._amount = total
+            self._add(amount, limit)
+
+    def _add(self, amount: Amount, limit: QuotaSettings) -> None:
+        total = self._amount + amount
+        if limit.bytes is not None and amount.bytes > 0 and total.bytes > limit.bytes:
+            raise _used_up(limit.bytes, "bytes")
+        if limit.files is not None and amount.files > 0 and total.files > limit.files:
+            raise _used_up(limit.files, "files")
+        self._amount = total
 
     @contextmanager
-    def changing(self, *places: tuple[int, str], levels: Levels = 0) -> Iterator[None]:
+    def changing(self, *places: tuple[int, str], levels: Levels = 0) -> Iterator[list[tuple[Amount, QuotaSettings]]]:
         """Counts what is done within to names, given with their directories, and to their parts.
 
-        `levels`: and to what is one level below them, or to all (None). What is done to others must not be done
-        within.
+        `levels`: and to what is one level below them. What is done to others must not be done within. What is put on
+        the list is charged at the end, in one step with the difference: nobody else gets room that it makes.
         """
         names = [*places, *((directory, part_name(name)) for directory, name in places)]
+        charges: list[tuple[Amount, QuotaSettings]] = []
         with self._names:
             before = self._measure(names, levels)
             try:
-                yield
+                yield charges
             finally:
-                self.add(self._measure(names, levels) - before)
                 self._changes += 1
+                difference = self._measure(names, levels) - before
+                with self._numbers:
+                    self._amount += difference
+                    for amount, limit in charges:
+                        self._add(amount, limit)
 
     def hold(self, info: os.stat_result) -> None:
         """From now on an upload charges that file itself. To be called within `changing`."""
@@ -225,19 +233,23 @@ class Quotas:
         self._clock = clock
         self._workers = workers
         self._trees: dict[str, Tree] = {}
+        self._homes: frozenset[str] = frozenset()
         self._walks = DeferredSemaphore(_WALKS)
 
-    def keep(self, homes: set[str]) -> None:
-        """These are to be counted from now on, and no others."""
-        self._trees = {home: self._trees.get(home) or Tree(home) for home in homes}
+    def keep(self, counted: set[str], homes: set[str]) -> None:
+        """Which of all homes are to be counted from now on."""
+        self._trees = {home: self._trees.get(home) or Tree(home) for home in counted}
+        self._homes = frozenset(homes)
 
     @contextmanager
     def changing(self, path: str, directory: int, name: str) -> Iterator[None]:
-        """Around a change of a name in a directory that is the daemon's own doing. In any thread; blocks."""
-        with ExitStack() as held:
-            for home, tree in sorted(self._trees.items()):
-                if f"{path}/".startswith(f"{home}/"):
-                    held.enter_context(tree.changing((directory, name)))
+        """Around a change of a name in a directory that is the daemon's own doing. In any thread; blocks.
+
+        It is one of the innermost home, as if its user had made it: a home around that one is counted anew in time.
+        """
+        around = [home for home in self._homes if f"{path}/".startswith(f"{home.rstrip('/')}/")]
+        tree = self._trees.get(max(around, key=len, default=""))
+        with tree.changing((directory, name)) if tree is not None else nullcontext():
             yield
 
     def visit(self, home: str) -> Deferred[Tree] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Literal
 
@@ -92,38 +92,46 @@ def _scan(directory: int) -> tuple[list[str], dict[str, Identity]]:
     return names, below
 
 
-def remove(directory: int, name: str) -> None:
-    """Removes the tree `name` of a directory; links in it go, what they lead to stays. OSError where it cannot."""
+def unlink(directory: int, name: str) -> None:
+    """Removes a name that is no directory, if it is still there."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+def remove(directory: int, name: str, each: Callable[[int, str], object] = unlink) -> None:
+    """Removes the tree `name` of a directory; links in it go, what they lead to stays. OSError where it cannot.
+
+    `each` removes one that is no directory.
+    """
     top = os.open(name, _OPEN, dir_fd=directory)
     try:
-        while _clear(top, top, 0):
+        while _clear(top, top, 0, each):
             pass
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=directory)
 
 
-def _clear(top: int, directory: int, depth: int) -> bool:
+def _clear(top: int, directory: int, depth: int, each: Callable[[int, str], object]) -> bool:
     """Removes what is in a directory; whether something was moved up to `top`, for another round."""
     with os.scandir(directory) as found:
         entries = list(found)
     moved = False
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False):
-            with suppress(FileNotFoundError):
-                os.unlink(entry.name, dir_fd=directory)
+            each(directory, entry.name)
         elif depth == _LEVELS:
             os.rename(entry.name, _MOVED + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
             moved = True
         else:
-            moved |= _remove_below(top, directory, entry.name, depth)
+            moved |= _remove_below(top, directory, entry.name, depth, each)
     return moved
 
 
-def _remove_below(top: int, directory: int, name: str, depth: int) -> bool:
+def _remove_below(top: int, directory: int, name: str, depth: int, each: Callable[[int, str], object]) -> bool:
     below = os.open(name, _OPEN, dir_fd=directory)
     try:
-        moved = _clear(top, below, depth + 1)
+        moved = _clear(top, below, depth + 1, each)
     finally:
         os.close(below)
     os.rmdir(name, dir_fd=directory)

@@ -87,7 +87,8 @@ class Realm:
         self._shares = shares
         self._limits = limits
         self._fsync = fsync
-        quotas.keep({user.home for user in users.values() if user.home and user.quota != QuotaSettings()})
+        counted = {user.home for user in users.values() if user.home and user.quota != QuotaSettings()}
+        quotas.keep(counted, {user.home for user in users.values() if user.home})
 
     def requestAvatar(self, avatarId: str, mind: Any, *interfaces: object) -> Avatar | Deferred[Avatar]:
         """The avatar of a user whose password was right; `mind` is the client's address.

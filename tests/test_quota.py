@@ -21,9 +21,11 @@ import pytest
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
-from ftpsd.quota import STALE, Quotas, Tree
+from ftpsd.quota import STALE, Amount, Count, Quotas, Tree
+from ftpsd.replies import Refusal
+from ftpsd.settings import QuotaSettings
 from ftpsd.trees import directories
-from ftpsd.uploads import PRIVATE
+from ftpsd.uploads import PRIVATE, part_name
 from ftpsd.workers import STUCK
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
@@ -240,6 +242,52 @@ def test_what_frees(make_daemon: MakeDaemon) -> None:
         assert counted(client) == (200, 1) == on_disk(home)
 
 
+def test_no_directory_is_kept_from_being_counted(make_daemon: MakeDaemon) -> None:
+    """SITE CHMOD leaves the daemon its own access to a directory in a home with a quota."""
+    daemon = make_daemon(users={"alice": limited("1M")})
+    with withstands(daemon), secured(daemon) as client:
+        client.expect(257, "MKD d")
+        for line in ("SITE CHMOD 000 d", "MFF UNIX.mode=000; d"):
+            assert client.command(line)[0] == "2"
+            assert (daemon.home() / "d").stat().st_mode & 0o777 == 0o700
+        assert client.upload("STOR d/f", bytes(100)).startswith("226 ")
+        client.expect(200, "SITE CHMOD 000 d/f")
+        assert (daemon.home() / "d" / "f").stat().st_mode & 0o777 == 0
+
+
+def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
+    """What a sweep removes from the inner home does not come off the count of the outer one, which has not got what was
+    uploaded there either."""
+    users = {"alice": limited("1M"), "bob": {"home": "homes/alice/inner"}}
+    daemon = make_daemon({"uploads": {"keep_parts": 1}}, users, start=False)
+    inner = daemon.home() / "inner"
+    inner.mkdir()
+    with withstands(daemon.start()), secured(daemon) as client, secured(daemon, "bob") as other:
+        assert client.upload("STOR f", bytes(1000)).startswith("226 ")
+        data = open_transfer(other, "STOR g")
+        data.sendall(bytes(5000))
+        reset(data)
+        assert other.reply()[0] == "4"
+        wait_until(lambda: not os.listdir(inner), "it is swept")
+        assert counted(client) == (1000, 1)
+
+
+def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
+    """A part that an upload goes on with leaves no room for others, not for a moment."""
+    count, limit = Count(str(tmp_path)), QuotaSettings(bytes=1000)
+    (tmp_path / part_name("f")).write_bytes(bytes(900))
+    directory = os.open(tmp_path, os.O_RDONLY)
+    count.add(Amount(900, 1))
+    with pytest.raises(Refusal, match="used up"), count.changing((directory, "f")) as charges:
+        os.unlink(part_name("f"), dir_fd=directory)
+        charges.append((Amount(1001, 1), limit))
+    assert count.amount == Amount()
+    with count.changing((directory, "f")) as charges:
+        charges.append((Amount(900, 1), limit))
+    assert count.amount == Amount(900, 1)
+    os.close(directory)
+
+
 def test_a_tree_is_removed_under_an_upload(make_daemon: MakeDaemon) -> None:
     """RMDA of the directory that an upload goes to gives back what the upload has written, once."""
     daemon = make_daemon(users={"alice": limited("1M", 10)})
@@ -425,7 +473,7 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"{PRIVATE}{number:032x}").write_bytes(b"x")
     quotas = Quotas(Clock(), AtOnce())  # type: ignore[arg-type]
-    quotas.keep({str(tmp_path)})
+    quotas.keep({str(tmp_path)}, {str(tmp_path)})
     ended = threading.Event()
 
     def look() -> None:
@@ -471,7 +519,7 @@ def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
             return fail(OSError(errno.EIO, "the disk"))
 
     quotas = Quotas(Clock(), Failing())  # type: ignore[arg-type]
-    quotas.keep({str(tmp_path)})
+    quotas.keep({str(tmp_path)}, {str(tmp_path)})
     for _ in range(2):
         failed: list[Any] = []
         visited = quotas.visit(str(tmp_path))
@@ -492,7 +540,7 @@ def test_disks_that_do_not_answer_do_not_keep_others_from_being_counted(tmp_path
 
     quotas = Quotas(clock, Hanging())  # type: ignore[arg-type]
     homes = [f"{tmp_path}/{number}" for number in range(5)]
-    quotas.keep(set(homes))
+    quotas.keep(set(homes), set(homes))
     for home in homes:
         quotas.visit(home)
     assert len(begun) == 2
@@ -507,7 +555,7 @@ def test_a_tree_is_counted_again(tmp_path: Path) -> None:
     clock, count = Clock(), itertools.count()
     clock.advance(1_000_000)
     quotas = Quotas(clock, AtOnce())  # type: ignore[arg-type]
-    quotas.keep({str(tmp_path)})
+    quotas.keep({str(tmp_path)}, {str(tmp_path)})
 
     def visit() -> Tree:
         (tmp_path / str(next(count))).touch()

@@ -95,6 +95,18 @@ def test_a_file_that_is_renamed_to_the_name(daemon: Daemon) -> None:
     assert content(daemon, "g") == b"B" * 500 + b"b" * 500
 
 
+def test_a_file_that_is_renamed_to_its_own_name(daemon: Daemon) -> None:
+    """RNTO of the same name takes nothing away."""
+    with secured(daemon) as client:
+        assert store(client, "STOR g", b"old").startswith("226 ")
+        begin_and_cut(client, "STOR g", b"A" * 1000)
+        client.expect(350, "RNFR g")
+        client.expect(250, "RNTO ../g")
+        client.expect(350, "REST 1000")
+        assert store(client, "STOR g", b"a").startswith("226 ")
+    assert content(daemon, "g") == b"A" * 1000 + b"a"
+
+
 @pytest.mark.parametrize("first", ["the other is published", "the one is cut"])
 def test_another_upload_of_the_name_is_published(daemon: Daemon, first: str) -> None:
     """Of two uploads at once one is cut and one published: what goes on later goes on with the published one."""
