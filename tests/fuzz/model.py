@@ -37,13 +37,16 @@ class Directory:
 
 @dataclass(eq=False)
 class Upload:
-    """One that runs. `copy`: it begins with the old file. `first`: no other one held the name's part."""
+    """One that runs. `before`: the file that it is to replace. `copy`: it begins with that. `first`: no other one held
+    the name's part."""
 
     directory: Directory
     name: str
     start: bytes
-    copy: bool
     first: bool
+    before: File | None = None
+    copy: bool = False
+    append: bool = False
 
 
 class Tree:
@@ -156,6 +159,7 @@ class Tree:
             raise Refused
         del source.entries[old_name]
         target.entries[new_name] = node
+        target.kept.pop(new_name, None)
 
     # --- uploads -----------------------------------------------------------------------------------
 
@@ -172,7 +176,7 @@ class Tree:
         if isinstance(node, Directory):
             raise Refused
         busy = self._busy(holder, name)
-        if append and busy:
+        if (append or offset) and busy:
             raise Refused(450)
         kept = b"" if busy else holder.kept.get(name, b"")
         old = node.data if node is not None else None
@@ -185,7 +189,8 @@ class Tree:
             raise Refused(554)
         if not busy:
             holder.kept.pop(name, None)
-        upload = Upload(holder, name, (old if copy and old is not None else kept)[:offset], copy, not busy)
+        start = (old if copy and old is not None else kept)[:offset]
+        upload = Upload(holder, name, start, not busy, node, copy, append)
         self.running.append(upload)
         return upload
 
@@ -193,7 +198,7 @@ class Tree:
         """STOU, under the name that its 150 told."""
         holder = self.directory(directory)
         assert name not in holder.entries
-        upload = Upload(holder, name, b"", False, True)
+        upload = Upload(holder, name, b"", True)
         self.running.append(upload)
         return upload
 
@@ -204,9 +209,9 @@ class Tree:
             raise Refused
         old = upload.directory.entries.get(upload.name)
         if isinstance(old, Directory):
-            self._keep(upload, data)
             raise Refused
         upload.directory.entries[upload.name] = File(upload.start + data, mode=old.mode if old else None)
+        upload.directory.kept.pop(upload.name, None)
 
     def cut(self, upload: Upload, data: bytes) -> None:
         """It ended too early, after so much of its data."""
@@ -214,8 +219,10 @@ class Tree:
         self._keep(upload, data)
 
     def _keep(self, upload: Upload, data: bytes) -> None:
-        content = upload.start + data
-        if content and not upload.copy and not self._busy(upload.directory, upload.name):
+        content, now = upload.start + data, upload.directory.entries.get(upload.name)
+        copy_alone = upload.copy and (upload.append or not data)
+        other = now is not None and now is not upload.before
+        if content and not copy_alone and not other and not self._busy(upload.directory, upload.name):
             if upload.first:
                 upload.directory.kept[upload.name] = content
             else:
