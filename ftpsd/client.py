@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 
 from ftpsd.bans import Ban
@@ -16,7 +16,7 @@ from ftpsd.generation import Generation
 from ftpsd.log import SessionLog
 from ftpsd.replies import Refusal, Reply, SessionEnd
 from ftpsd.session import Account
-from ftpsd.users import Denied, IHome
+from ftpsd.users import Denied, Guess, IHome
 from ftpsd.wire import Address, plain_address
 
 
@@ -118,13 +118,14 @@ class Client:
         Only a wrong name or password counts towards a ban, nothing that is refused for another reason.
         """
         self._bans.admit(self.client, user)
-        credentials: Any = UsernamePassword(_bytes(user), _bytes(password))
+        credentials: Any = Guess(_bytes(user), _bytes(password), self.client, partial(self._await_more, user))
         try:
             avatar: Any
             _, avatar, logout = await self._portal.login(credentials, self.client, IHome)
         except UnhandledCredentials:
             raise
         except Denied as denied:
+            self._bans.admit(self.client, user)
             reason, text = denied.denial
             self._log.note("login_refused", f"login of {user} refused: {text}", name=user, reason=reason)
             raise Refusal(530, text) from None
@@ -134,17 +135,15 @@ class Client:
             self._bans.admit(self.client, user)
             return None
         except Refusal as refusal:  # a session too many, or a disk that does not answer
+            self._await_more(user)
             reason = "limit" if isinstance(refusal, SessionEnd) else "disk"
             self._log.note("login_refused", f"login of {user} refused: {refusal.reply.text}", name=user, reason=reason)
             raise
         except Exception as error:
             self._log.note("checker_failed", f"the login could not be checked: {error}")
             raise Refusal(451, "The login cannot be checked now. Try again later.") from None
-        if self.gone:
-            logout()
-            raise Refusal(421, "The session has ended.")
         try:
-            self._bans.admit(self.client, user)  # many may have been asked at once
+            self._await_more(user)
         except Refusal:
             logout()
             raise
@@ -154,6 +153,12 @@ class Client:
             self._log.note("rates", f"limited to {avatar.share.rates}", rates=avatar.share.rates)
         data_session = avatar.data_session or self._data_session
         return Account(user, avatar.rights, avatar.files, data_session, avatar.share, logout)
+
+    def _await_more(self, user: str) -> None:
+        """Refuses who has gone or was banned meanwhile: many may have asked at once."""
+        if self.gone:
+            raise Refusal(421, "The session has ended.")
+        self._bans.admit(self.client, user)
 
     def _note_bans(self, bans: list[Ban], user: str) -> None:
         for ban in bans:

@@ -86,7 +86,20 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
 
 
 def warnings(configuration: Configuration, now: float) -> list[str]:
-    """What works and will not for long: a certificate that ends soon, or has ended. `now` is POSIX time."""
+    """What works and should not, or will not for long. `now` is POSIX time."""
+    return [*_open_homes(configuration), *_old_certificate(configuration, now)]
+
+
+def _open_homes(configuration: Configuration) -> list[str]:
+    file = os.path.realpath(configuration.settings.users.file)
+    return [
+        f"the home of {name} holds {file}, with everybody's hashes: choose another"
+        for name, user in configuration.users.users.items()
+        if user.home and file.startswith(user.home.rstrip("/") + "/")
+    ]
+
+
+def _old_certificate(configuration: Configuration, now: float) -> list[str]:
     ends = configuration.contexts.identity.chain[0].get_notAfter()
     if ends is None:
         return []
@@ -193,17 +206,18 @@ def _check_bans(document: Document, settings: Settings) -> None:
 
 def _check_state(document: Document, settings: Settings) -> None:
     directory = settings.state.directory
-    if directory is not None and not directory.is_dir():
+    if directory is not None and not os.path.isdir(directory):
         remedy = f"Create it: install -d -m 0700 {directory}"
         document.fault(("state", "directory"), f"{directory} is not a directory", remedy)
 
 
 def _check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
-    """What can be null must not be zero: with other servers that means no limit, and here it would stop everything."""
+    """Nothing may be zero: with other servers that means no limit, and here it would stop everything."""
     for each in attrs.fields(attrs.resolve_types(type(limits))):
         value, least = getattr(limits, each.name), LEAST if each.name.endswith("_rate") else 1
-        if type(None) in get_args(each.type) and value is not None and value < least:
-            document.fault((*key, each.name), f"{value} is too little", f"Write a number from {least}, or null.")
+        if value is not None and value < least:
+            or_null = ", or null" if type(None) in get_args(each.type) else ""
+            document.fault((*key, each.name), f"{value} is too little", f"Write a number from {least}{or_null}.")
 
 
 # --- users.yaml ------------------------------------------------------------------------------------
@@ -289,7 +303,9 @@ def _load_user(document: Document, name: str, defaults: dict[str, Any], values: 
         document.fault((*key, "home"), "is missing", "Add the directory that is the user's root.")
         return None
     home = document.path.parent / user.home.replace("{user}", name)
-    if "/" in name or name in ("", ".", ".."):
+    if not user.home:
+        document.fault((*key, "home"), "is empty", "Write the directory that is the user's root.")
+    elif "/" in name or name in ("", ".", ".."):
         document.fault(key, "is no name for a user", "Write a name without /.")
     elif not os.path.isdir(home):  # Path.is_dir raises where the name is too long, or may not be looked at
         document.fault((*key, "home"), f"{home} is not a directory", f"Create it: install -d {home}")

@@ -21,6 +21,9 @@ from ftpsd.replies import Reply
 
 log = Logger(namespace="ftpsd")
 
+#: What names a command that is not known.
+NOT_UNDERSTOOD = {("HELP", 502), ("SITE", 501)}
+
 
 def printable(text: str) -> str:
     """Text of a client for a log line: no control characters, and nothing that cannot be encoded."""
@@ -54,7 +57,9 @@ class SessionLog:
         """A command has had its final reply."""
         if row is not None and row.quiet and reply.code < 400 and not self._verbose:
             return
-        shown = "********" if row is not None and row.secret and argument else printable(argument)
+        # What was not understood may be a password with a typing error around it.
+        hidden = row is None or row.secret or (verb, reply.code) in NOT_UNDERSTOOD
+        shown = "********" if hidden and argument else printable(argument)
         text = printable(reply.text)
         line = f"{self.label} {verb} {shown}".rstrip(" ")
         self._tell(

@@ -26,13 +26,12 @@ def paced(move: Move, buckets: Sequence[Bucket], clock: Clock) -> Move:
     """The move that passes these buckets."""
 
     def steps(connection: Connection, end: Any, text: bool) -> Steps:
-        for bucket in buckets:
-            bucket.share(1)
+        first = max([bucket.enter() for bucket in buckets])
         try:
-            return (yield from move(PacedConnection(connection, buckets, clock), end, text))
+            return (yield from move(PacedConnection(connection, buckets, clock, first), end, text))
         finally:
             for bucket in buckets:
-                bucket.share(-1)
+                bucket.leave()
 
     return steps
 
@@ -40,12 +39,12 @@ def paced(move: Move, buckets: Sequence[Bucket], clock: Clock) -> Move:
 class PacedConnection:
     """A data connection, as `pump.download` and `pump.upload` use it."""
 
-    def __init__(self, connection: Connection, buckets: Sequence[Bucket], clock: Clock) -> None:
+    def __init__(self, connection: Connection, buckets: Sequence[Bucket], clock: Clock, first: float) -> None:
         self._connection = connection
         self._buckets = buckets
         self._clock = clock
         # Many small transfers are as fast as one large one: the first turn waits for what moved before.
-        self._due = max(bucket.due for bucket in buckets)
+        self._due = first
         self._left = 0
         self._since = clock()
         self.open = connection.open

@@ -28,7 +28,8 @@ class Bucket:
     Who has moved bytes pays for them, and has its next turn at the moment that `pay` returns: when these bytes,
     and those that others had paid for before, have had their time. So the sharers take turns in the order in
     which they paid, and since each may move the same in a turn, each gets the same; what one cannot use, because
-    it waits for its client or for another bucket, the rest share.
+    it waits for its client or for another bucket, the rest share. The `LEAST` bytes of each one's next turn are
+    paid beforehand, or many at a low rate would all have it at once.
     """
 
     def __init__(self, rate: int, clock: Clock) -> None:
@@ -42,15 +43,24 @@ class Bucket:
     def pay(self, count: int) -> float:
         """Takes the tokens of bytes that were moved; when who moved them may go on."""
         with self._lock:
-            self.due = max(self.due, self._clock() - BURST) + count / self.rate
-            return self.due
+            before = LEAST / self.rate
+            next_turn = max(self.due - before, self._clock() - BURST) + count / self.rate
+            self.due = next_turn + before
+            return next_turn
 
-    def share(self, one: int) -> None:
-        """One transfer more that uses it, or one less (-1)."""
+    def enter(self) -> float:
+        """One transfer more uses it; when it has its first turn."""
         with self._lock:
-            if not self._sharers:
-                self.due = max(self.due, self._clock())
-            self._sharers += one
+            first = max(self.due, self._clock() - (BURST if self._sharers else 0))
+            self._sharers += 1
+            self.due = first + LEAST / self.rate
+            return first
+
+    def leave(self) -> None:
+        """One transfer less: it has no next turn."""
+        with self._lock:
+            self._sharers -= 1
+            self.due -= LEAST / self.rate
 
     def turn(self, since: float) -> int:
         """How many bytes one of the sharers may move in its turn, whose last one began then.

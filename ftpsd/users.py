@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
@@ -19,10 +19,12 @@ from ftpsd import hashes
 from ftpsd.access import Denial
 from ftpsd.counted import CountedRoot
 from ftpsd.filesystem import OffThread, Root, process_umask
+from ftpsd.lanes import Lanes
 from ftpsd.quota import Quota, Quotas, Tree
 from ftpsd.rights import Rights
 from ftpsd.settings import Limits, QuotaSettings, UserSettings
 from ftpsd.shares import Share, Shares
+from ftpsd.wire import Address, network
 from ftpsd.workers import Workers
 
 
@@ -120,9 +122,21 @@ class Realm:
         return visit.addCallbacks(come, give_up)
 
 
+class Guess(UsernamePassword):  # type: ignore[misc]
+    """A name and a password, and whose they are: `admit` raises a Refusal when the answer is for nobody any more."""
+
+    def __init__(self, user: bytes, password: bytes, client: Address, admit: Callable[[], None]) -> None:
+        super().__init__(user, password)
+        self.client = client
+        self.admit = admit
+
+
 @implementer(ICredentialsChecker)
 class PasswordChecker:
     """Checks passwords against the hashes of `users.yaml`, in threads, and only so many at once.
+
+    Who has to wait waits for one of each other address, however many that one asks for, and is looked at again behind
+    that: what a banned client has asked for is not hashed.
 
     A name that does not exist costs the time of one that does: a hash of some user is verified all
     the same, always the same one for that name.
@@ -133,7 +147,7 @@ class PasswordChecker:
     def __init__(self, workers: Workers, users: Mapping[str, UserSettings], at_once: int | None = None) -> None:
         self._workers = workers
         self._users = users
-        self._semaphore = DeferredSemaphore(at_once or max(1, (os.cpu_count() or 1)))
+        self._lanes = Lanes(at_once or max(1, (os.cpu_count() or 1)))
         self._decoys = sorted(user.password for user in users.values() if user.password)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[str]:
@@ -142,13 +156,20 @@ class PasswordChecker:
         user = self._users.get(name)
         hashed = user.password if user is not None and user.password else self._decoy(name)
 
-        def told(right: bool) -> str:
+        async def check() -> str:
+            lane = network(credentials.client) if isinstance(credentials, Guess) else ""
+            await self._lanes.enter(lane)
+            try:
+                if isinstance(credentials, Guess):
+                    credentials.admit()
+                right = await self._workers.call(hashes.verify, password, hashed)
+            finally:
+                self._lanes.leave()
             if right and user is not None:
                 return name
             raise UnauthorizedLogin()
 
-        verified: Deferred[bool] = self._semaphore.run(self._workers.call, hashes.verify, password, hashed)
-        return verified.addCallback(told)
+        return Deferred.fromCoroutine(check())
 
     def _decoy(self, name: str) -> str:
         if not self._decoys:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ftpsd import bans
-from ftpsd.bans import DAY, KNOWN, Ban, Bans, Book
+from ftpsd.bans import BANNED, DAY, KNOWN, Ban, Bans, Book
+from ftpsd.lanes import Lanes
 from ftpsd.register import Register
 from ftpsd.replies import Refusal
 from ftpsd.settings import BanSettings
@@ -281,6 +282,60 @@ def test_a_ban(strict: Daemon) -> None:
     assert logs_in(strict, "127.0.0.3").startswith("230")
     assert strict.log.count("(127.0.0.2)> banned for 600 seconds: ") == 1
     assert strict.log.count("told once for each ban") == 1
+
+
+def ask_at_once(daemon: Daemon, source: str, user: str, passwords: list[str]) -> list[str]:
+    """A session for each password, all of which are sent before the first reply is read; the replies."""
+    clients = [FtpClient(daemon, source=source) for _ in passwords]
+    for client in clients:
+        client.expect(331, f"USER {user}")
+    for client, password in zip(clients, passwords, strict=True):
+        client.send(f"PASS {password}")
+    replies = [client.reply() for client in clients]
+    for client in clients:
+        client.socket.close()
+    return replies
+
+
+def test_many_guesses_at_once(strict: Daemon) -> None:
+    """Of many passwords that were sent at the same time no more are looked at than a ban takes, and those that were
+    in a thread already."""
+    replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 60)
+    assert {reply[:3] for reply in replies} <= {"530", "421"}
+    assert strict.log.count("login failed for alice") <= 4 + (os.cpu_count() or 1)
+    assert logs_in(strict, "127.0.0.3").startswith("230")
+
+
+@pytest.mark.parametrize("user", ["expired", "full"])
+def test_a_right_password_behind_a_ban(make_daemon: Callable[..., Daemon], user: str) -> None:
+    """Who was banned meanwhile is not told that the last password of many was right, and refused for another reason."""
+    users = {"expired": {"expires": "2020-01-01"}, "full": {"limits": {"sessions": 1}}}
+    daemon = make_daemon(merge(PLAIN, STRICT), users={"alice": {}, **users})
+    with FtpClient(daemon, source="127.0.0.3") as inside:
+        inside.command(f"USER {user}")
+        inside.command("PASS secret")
+        ask_at_once(daemon, "127.0.0.2", user, ["wrong"] * 20 + ["secret"] * 20)
+    behind = daemon.log.partition("(127.0.0.2)> banned for ")[2]
+    assert f"PASS ********: 421 {BANNED}" in behind
+    assert "This account has expired" not in behind and "of this user" not in behind
+
+
+def test_everybody_gets_a_turn() -> None:
+    """Of those who wait each lane gets a place in turn, whoever waits in it; one that is refused keeps nobody."""
+    lanes, order = Lanes(1), list[str]()
+    assert lanes.enter("first").called
+    for name in [*["a"] * 3000, "b", "c"]:
+
+        def served(_: None, name: str = name) -> None:
+            order.append(name)
+            lanes.leave()
+
+        lanes.enter(name).addCallback(served)
+    assert not order
+    lanes.leave()
+    assert order[:4] == ["a", "b", "c", "a"]
+    assert len(order) == 3002
+    assert lanes.enter("last").called
 
 
 def test_who_is_logged_in_stays(strict: Daemon) -> None:

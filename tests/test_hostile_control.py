@@ -127,6 +127,14 @@ def test_no_password_is_ever_logged(shared: Daemon) -> None:
         with secured(shared) as client:
             client.command("PASS hunter9")
             client.command("ACCT hunter10")
+            for line in (
+                "PAS hunter11",
+                "PASSS hunter12",
+                "XPASS hunter13",
+                "HELP PASS hunter14",
+                "SITE PASS hunter15",
+            ):
+                client.command(line)
         wait_until(lambda: not established(shared), "the sessions end")
         assert "hunter" not in shared.log[before:], re.findall(".*hunter.*", shared.log[before:])
 

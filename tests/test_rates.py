@@ -117,6 +117,14 @@ def test_a_shared_bucket_is_fair(sessions: int) -> None:
         assert each == pytest.approx(1_000_000 * SECONDS / sessions, rel=0.05)
 
 
+@pytest.mark.parametrize(("rate", "sessions"), [(20_480, 5), (10_240, 30), (10_240, 100)])
+def test_many_sessions_share_a_low_rate(rate: int, sessions: int) -> None:
+    """Sessions that begin together have not each a first turn for nothing."""
+    clock = Clock()
+    moved = moved_by(clock, *[[Bucket(rate, clock)]] * sessions)
+    assert sum(moved) == pytest.approx(rate * SECONDS, rel=0.05)
+
+
 def test_what_one_may_not_use_the_others_share() -> None:
     """A session with a low rate of its own gets that, one with a slow client what it takes, and the rest is divided."""
     clock = Clock()
@@ -162,7 +170,7 @@ def test_a_rest_earns_nothing() -> None:
     clock = Clock()
     bucket = Bucket(1000, clock)
     clock.now += 3600
-    bucket.share(1)
+    assert bucket.enter() == clock.now
     assert bucket.pay(1000) == pytest.approx(clock.now + 1)
     clock.now += 3600
     assert bucket.pay(1000) == pytest.approx(clock.now + 1 - BURST)

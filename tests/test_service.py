@@ -204,3 +204,14 @@ def test_a_certificate_that_ends_soon(make_daemon: Callable[..., Daemon], tmp_pa
     assert "c.pem ends in 9 days: renew it" in checked.stderr
     daemon.start()
     daemon.wait_for_log("ends in 9 days")
+
+
+def test_a_home_with_the_hashes_in_it(make_daemon: Callable[..., Daemon]) -> None:
+    """`ftpsd check` and the daemon warn of a user who can read users.yaml."""
+    daemon = make_daemon(users={"alice": {"home": "."}, "bob": {}}, start=False)
+    checked = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0
+    assert checked.stderr.count("the home of ") == 1
+    assert "the home of alice holds " in checked.stderr
+    daemon.start()
+    daemon.wait_for_log("the home of alice holds ")
