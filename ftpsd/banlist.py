@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ftpsd import config, register
-from ftpsd.state import FILE, State, directory
+from ftpsd.state import FILE, LaterRelease, State, directory
 from ftpsd.yamlfile import Faulty
 
 #: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
@@ -71,7 +71,7 @@ def _state(configuration: str) -> Iterator[State]:
             yield state
     except FileNotFoundError:
         raise NoState(f"there is no {path}: no daemon with this configuration has run yet") from None
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, LaterRelease) as error:
         raise NoState(f"{path} cannot be used: {error}") from None
 
 

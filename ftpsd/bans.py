@@ -18,6 +18,7 @@ has not moved for longest, and an attacker who has `CAPACITY` addresses needs no
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ class Ban:
     length: float
     #: Whether a refused connection was logged: once for each ban, or a flood would fill the log.
     told: bool = False
+    #: Its end in POSIX time, if it is from before the daemon's start.
+    stored: float | None = None
+
+
+def _end(ban: Ban) -> float:
+    return ban.until
 
 
 class Keeper(Protocol):
@@ -108,11 +115,38 @@ class Book:
         self._known: dict[tuple[str, str], float] = {}
         self._keeper: Keeper | None = None
 
-    def restore(self, keeper: Keeper, bans: Iterable[Ban], known: Iterable[tuple[str, str, float]]) -> None:
-        """Goes on with what a keeper has kept, and tells it what changes from now on."""
-        self._bans.update(((ban.kind, ban.subject), ban) for ban in bans)
-        self._known.update(((user, address), when) for user, address, when in known)
+    def keep_with(self, keeper: Keeper) -> None:
+        """Tells a keeper what changes from now on."""
         self._keeper = keeper
+
+    def add(self, bans: Iterable[Ban], known: Iterable[tuple[str, str, float]]) -> None:
+        """Goes on with what was kept. What has happened since the start stays as it is; the keeper is told nothing."""
+        for ban in bans:
+            own = self._bans.get((ban.kind, ban.subject))
+            if own is None or own.stored is not None:
+                self._bans[ban.kind, ban.subject] = ban
+        for ban in heapq.nsmallest(len(self._bans) - CAPACITY, self._bans.values(), key=_end):
+            del self._bans[ban.kind, ban.subject]
+        for user, address, when in known:
+            self._known.setdefault((user, address), when)
+
+    def bans(self) -> Iterable[Ban]:
+        """All bans, those that are over included."""
+        return self._bans.values()
+
+    def known(self) -> Iterable[tuple[str, str, float]]:
+        """Users, their addresses, and when they have logged in from there."""
+        return ((user, address, when) for (user, address), when in self._known.items())
+
+    def clock_was_set(self, old: float, new: float) -> None:
+        """The time of day was ahead of our clock by `old`, and is by `new`: what it said at the start about those from
+        before it was wrong. None of them gets shorter, or longer than it was made."""
+        now = self.now()
+        for ban in self._bans.values():
+            if ban.stored is not None:
+                ban.until = max(ban.until, min(ban.stored - new, now + ban.length))
+        for each, when in self._known.items():
+            self._known[each] = max(when, min(when + old - new, now))
 
     def __len__(self) -> int:
         """How many bans there are, those that are over but may still grow included."""
@@ -134,7 +168,7 @@ class Book:
         if self._keeper is not None:
             self._keeper.save(ban)
         if len(self._bans) > CAPACITY:
-            self._drop(min(self._bans.values(), key=lambda each: each.until))
+            self._drop(min(self._bans.values(), key=_end))
 
     def _drop(self, ban: Ban) -> None:
         del self._bans[ban.kind, ban.subject]

@@ -45,8 +45,8 @@ from ftpsd.yamlfile import Faulty
 #: made in one thread does not keep the reactor waiting.
 SWITCH_INTERVAL = 0.0005
 
-#: Seconds between two looks for bans that `ftpsd bans lift` has lifted, while there are bans.
-LIFT_INTERVAL = 0.5
+#: Seconds between two looks at the state file, for bans that `ftpsd bans lift` has lifted.
+LOOK_INTERVAL = 0.5
 
 
 class Options(usage.Options):  # type: ignore[misc]
@@ -93,8 +93,8 @@ class FtpsService(Service):
         self._store = Store(self._reactor)
         self._book = Book(self._reactor.seconds)
         self._register = Register(self._store, self._book, time.time)
-        self._lifts = LoopingCall(self._register.look_for_lifts)
-        self._lifts.clock = self._reactor
+        self._looks = LoopingCall(self._register.look)
+        self._looks.clock = self._reactor
         self._sessions = Sessions()
         self._quotas = Quotas(self._reactor, self._workers)
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
@@ -176,7 +176,7 @@ class FtpsService(Service):
         self._workers.start()
         self._store.start(directory(self._configuration.settings.state))
         self._register.restore()
-        self._lifts.start(LIFT_INTERVAL, now=False)
+        self._looks.start(LOOK_INTERVAL)
         self._start_refresh()
         self._start_sweeper()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
@@ -209,7 +209,8 @@ class FtpsService(Service):
             self._refresh.stop()
         await self._listeners.close()
         self._workers.stop()
-        self._lifts.stop()
+        self._looks.stop()
+        self._register.stop()
         self._store.stop()
         self._supervisor.stop()
 

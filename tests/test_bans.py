@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import execute
 
 from ftpsd import bans
 from ftpsd.bans import BANNED, DAY, KNOWN, Ban, Bans, Book
@@ -185,7 +186,9 @@ class Kept:
     def __init__(self, store: Store, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
         self.book = Book(lambda: self.now)
-        Register(store, self.book, lambda: self.wall).restore()
+        self.register = Register(store, self.book, lambda: self.wall)
+        self.register.restore()
+        self.register.look()
         self.rules = Bans(BanSettings(attempts=1, duration=600), self.book)
 
 
@@ -194,7 +197,7 @@ class AtOnce(Store):
 
     def put(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Calls."""
-        return call(*arguments)
+        return execute(call, *arguments).addErrback(self._failed)
 
 
 @pytest.mark.parametrize(("jump", "left"), [(0, 500), (400, 100), (700, None), (-(10**9), 600), (10**9, None)])
@@ -221,8 +224,40 @@ def test_growth_survives_a_restart() -> None:
     first.rules.failed(HOME, "alice")
     second = Kept(store, 0, 1_700_000_000 + 700)
     assert [ban.length for ban in second.rules.failed(HOME, "alice") if ban.kind == "address"] == [1200]
-    third = Kept(store, 0, 1_700_000_000 + 30 * DAY)
+    third = Kept(store, 0, 1_700_000_000 + 60 * DAY)
     assert len(third.book) == 0
+
+
+@pytest.mark.parametrize("wrong", [-(10**9), -3600, 3600, 10 * DAY])
+def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
+    """At a start with a wrong clock a ban may be too short or too long; when the clock is right, it is not too short, and
+    no longer than it was made. What is known is known again."""
+    store = AtOnce(None)  # type: ignore[arg-type]
+    first = Kept(store, 0, 1_700_000_000)
+    first.rules.failed(HOME, "alice")
+    first.rules.succeeded(HOME, "bob")
+    second = Kept(store, 7, 1_700_000_100 + wrong)
+    second.wall -= wrong
+    second.register.look()
+    for kept in (second, Kept(store, 50, second.wall)):
+        ban = kept.rules.of_address(HOME)
+        assert ban is not None and ban.until - kept.now == (500 if wrong > 0 else 600)
+        assert kept.book.knows("bob", "203.0.113.9")
+
+
+def test_what_could_not_be_stored() -> None:
+    """It is stored, with all else, at the next look; what was lifted meanwhile stays lifted."""
+    store = AtOnce(None)  # type: ignore[arg-type]
+    first = Kept(store, 0, 1_700_000_000)
+    first.rules.failed(HOME, "alice")
+    store.state.execute("ALTER TABLE bans RENAME TO away")
+    first.rules.failed(at("203.0.113.10"), "alice")
+    store.state.execute("ALTER TABLE away RENAME TO bans")
+    store.state.execute("UPDATE bans SET length = 0 WHERE subject = '203.0.113.9'")
+    first.register.look()
+    for kept in (first, Kept(store, 0, 1_700_000_000)):
+        assert kept.rules.of_address(HOME) is None
+        assert kept.rules.of_address(at("203.0.113.10")) is not None
 
 
 # --- the daemon --------------------------------------------------------------------------------------
@@ -257,10 +292,16 @@ def logs_in(daemon: Daemon, source: str, user: str = "alice") -> str:
         return client.command("PASS secret")
 
 
-def command(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(
+    daemon: Daemon, *arguments: str, prefix: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`ftpsd bans` for this daemon."""
     return subprocess.run(
-        ftpsd("bans", "-c", str(daemon.config), *arguments), capture_output=True, text=True, check=False
+        [*prefix, *ftpsd("bans", "-c", str(daemon.config), *arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -494,7 +535,7 @@ def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
         os.chmod(place, 0o777)
         State(Path(place, FILE)).close()
         os.chown(Path(place, FILE), 12345, 12345)
-        strict.settings["state"]["directory"] = place
+        strict.settings["state"] = {"directory": place}
         strict.write()
         assert "Nobody" in command(strict).stderr
         assert {file.stat().st_uid for file in Path(place).iterdir()} == {12345}

@@ -1,0 +1,215 @@
+"""The state file cannot be written, read or believed: bans hold all the same, and are stored when that is over."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftpsd.state import FILE
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, merge
+from tests.disks import SmallDisk, apart, must_work
+from tests.hostile import wait_until
+from tests.test_bans import STRICT, command, greeting, guess, logs_in
+from tests.test_faults_clock import SETTINGS, Clock
+
+DAY = 86_400
+
+
+def shown(daemon: Daemon, address: str) -> Callable[[], bool]:
+    """Whether `ftpsd bans` shows an address."""
+    return lambda: f" {address} " in command(daemon).stdout
+
+
+def restarted(daemon: Daemon, prefix: tuple[str, ...] = ()) -> Daemon:
+    """The daemon after SIGKILL and a start."""
+    assert daemon.process is not None
+    daemon.process.kill()
+    daemon.process.wait()
+    return daemon.start(prefix)
+
+
+def entering(daemon: Daemon) -> tuple[str, ...]:
+    """A prefix that runs a command where a daemon sees its disk."""
+    user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
+    return ("nsenter", f"--target={daemon.pid}", "--mount", *user, f"--wd={os.getcwd()}")
+
+
+@pytest.fixture
+def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """A daemon that bans loopback addresses, and has banned 127.0.0.2 before its last end."""
+    daemon = make_daemon(merge(PLAIN, STRICT))
+    guess(daemon, "127.0.0.2", 4)
+    wait_until(shown(daemon, "127.0.0.2"), "the ban in the file")
+    daemon.stop()
+    return daemon
+
+
+@contextmanager
+def locked(daemon: Daemon, *before: str) -> Iterator[None]:
+    """Another process has begun to write, and does not end."""
+    with closing(sqlite3.connect(daemon.directory / FILE, isolation_level=None)) as other:
+        for statement in (*before, "BEGIN EXCLUSIVE"):
+            other.execute(statement)
+        yield
+
+
+def test_the_state_file_is_locked(strict: Daemon) -> None:
+    """A ban that could not be written is in the file when the lock is gone: shown, kept over a restart, lifted."""
+    strict.start()
+    with locked(strict):
+        assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+        strict.wait_for_log("the state cannot be kept: database is locked")
+    strict.wait_for_log("the state is kept again")
+    assert shown(strict, "127.0.0.3")()
+    restarted(strict)
+    assert greeting(strict, "127.0.0.3").startswith("421")
+    assert command(strict, "lift", "127.0.0.3").returncode == 0
+    wait_until(lambda: greeting(strict, "127.0.0.3").startswith("220"), "the lift")
+    assert greeting(strict, "127.0.0.2").startswith("421")
+
+
+@pytest.mark.parametrize("how", ["for writers", "for readers too"])
+def test_the_state_file_is_locked_at_start(strict: Daemon, how: str) -> None:
+    """What is in the file holds at the latest when the lock is gone, and what came meanwhile is stored then."""
+    with locked(strict, *(["PRAGMA locking_mode = EXCLUSIVE"] if how == "for readers too" else [])):
+        strict.start()
+        assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+        assert how == "for readers too" or greeting(strict, "127.0.0.2").startswith("421")
+    wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
+    assert shown(strict, "127.0.0.2")()
+    for _ in range(2):
+        assert greeting(strict, "127.0.0.2").startswith("421")
+        assert greeting(strict, "127.0.0.3").startswith("421")
+        restarted(strict)
+
+
+def test_the_disk_of_the_state_file_is_full(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """A ban that found no room is written when there is room again."""
+    disk = SmallDisk(tmp_path / "state", 524288)
+    settings = merge(STRICT, {"state": {"directory": str(disk.directory)}})
+    daemon = make_daemon(merge(PLAIN, settings), start=False).start(disk.prefix)
+    with (disk.inside(daemon.pid) / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError):
+        while True:
+            ballast.write(bytes(1024))
+    for host in range(2, 60):  # what SQLite has room for already is used up
+        assert guess(daemon, f"127.0.0.{host}", 4)[-1] == "421"
+        if "the state cannot be kept" in daemon.log:
+            break
+    daemon.wait_for_log("the state cannot be kept: database or disk is full")
+    (disk.inside(daemon.pid) / "ballast").unlink()
+    daemon.wait_for_log("the state is kept again")
+    there = entering(daemon)
+    assert f" 127.0.0.{host} " in command(daemon, prefix=there).stdout
+    assert command(daemon, "lift", f"127.0.0.{host}", prefix=there).returncode == 0
+    wait_until(lambda: greeting(daemon, f"127.0.0.{host}").startswith("220"), "the lift")
+
+
+def test_the_state_directory_is_read_only(strict: Daemon) -> None:
+    """What is in the file holds; what comes is stored when the directory can be written."""
+    place = strict.directory / "state"
+    place.mkdir()
+    (strict.directory / FILE).rename(place / FILE)
+    strict.settings["state"] = {"directory": str(place)}
+    strict.write()
+    prefix = apart(f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
+    must_work(prefix)
+    strict.start(prefix)
+    strict.wait_for_log("will not survive a restart until")
+    strict.wait_for_log("is read, but cannot be written")
+    assert greeting(strict, "127.0.0.2").startswith("421")
+    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    subprocess.run([*entering(strict), "mount", "-o", "remount,bind,rw", str(place)], check=True)
+    strict.wait_for_log("the state is kept again")
+    assert shown(strict, "127.0.0.3")()
+    restarted(strict)
+    assert greeting(strict, "127.0.0.2").startswith("421")
+    assert greeting(strict, "127.0.0.3").startswith("421")
+
+
+WRONG = [
+    "INSERT INTO bans VALUES ('address', '127.0.0.3', NULL, 600)",
+    "INSERT INTO bans VALUES ('address', '127.0.0.3', 9e12, NULL)",
+    "INSERT INTO bans VALUES ('address', '127.0.0.3', 'soon', 'long')",
+    "INSERT INTO bans VALUES ('address', '127.0.0.3', 9e999, 9e999)",
+    "INSERT INTO bans VALUES ('planet', 'Earth', 9e12, 600)",
+    "INSERT INTO bans VALUES ('planet', 'Mars', 0, 0)",
+    "INSERT INTO bans VALUES ('address', x'00ff', 9e12, 600)",
+    "INSERT INTO known_addresses VALUES ('alice', '127.0.0.3', 'never')",
+    "INSERT INTO known_addresses VALUES (x'00', '127.0.0.3', 9e999)",
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_state_file_has_wrong_values(strict: Daemon, wrong: str) -> None:
+    """A row that cannot be is left out, and all others hold."""
+    with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
+        other.execute(wrong)
+    strict.start()
+    assert greeting(strict, "127.0.0.2").startswith("421")
+    assert logs_in(strict, "127.0.0.3").startswith("230")
+    assert command(strict).stdout.count("\n") == 1
+    assert command(strict, "lift", "--all").stdout == "1 lifted.\n"
+    wait_until(lambda: greeting(strict, "127.0.0.2").startswith("220"), "the lift")
+    assert "Traceback" not in strict.log and "damaged" not in strict.log
+
+
+@pytest.mark.parametrize("columns", ["(x)", "(kind, subject, until, length, more NOT NULL)", "(a, b, c, d)"])
+def test_the_state_file_is_of_another_shape(strict: Daemon, columns: str) -> None:
+    """SQLite's, and not ours: it is set aside for a new one, at the first write at the latest."""
+    with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
+        other.execute("DROP TABLE bans")
+        other.execute(f"CREATE TABLE bans {columns}")
+    strict.start()
+    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    strict.wait_for_log("is damaged .*: set aside")
+    wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
+    restarted(strict)
+    assert greeting(strict, "127.0.0.3").startswith("421")
+    assert "Traceback" not in strict.log
+
+
+def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
+    """It is set aside at the next write, and a new one has all bans."""
+    strict.start()
+    with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
+        other.execute("DROP TABLE bans")
+        other.execute("CREATE TABLE bans (x)")
+    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    strict.wait_for_log("is damaged .*: set aside")
+    wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
+    assert shown(strict, "127.0.0.2")()
+    for host in (4, 5):
+        guess(strict, f"127.0.0.{host}", 4)
+    wait_until(shown(strict, "127.0.0.5"), "a ban of later")
+    restarted(strict)
+    for host in range(2, 6):
+        assert greeting(strict, f"127.0.0.{host}").startswith("421")
+
+
+@pytest.mark.parametrize("days", [2, -2], ids=["forth", "back"])
+def test_the_time_of_day_is_corrected_while_bans_run(
+    make_daemon: Callable[..., Daemon], clock: Clock, days: int
+) -> None:
+    """A clock that was wrong is set right: the ban is shown as it runs, and survives a restart."""
+    clock.jump(-days * DAY)
+    daemon = make_daemon(merge(PLAIN, {**STRICT, **SETTINGS}), start=False).start(clock.prefix)
+    guess(daemon, "127.0.0.2", 4)
+    clock.jump(0)
+    wait_until(lambda: "for 5" in command(daemon).stdout, "the ban as it runs")
+    restarted(daemon, clock.prefix)
+    assert greeting(daemon, "127.0.0.2").startswith("421")
+    assert command(daemon, "lift", "127.0.0.2").returncode == 0
+    wait_until(lambda: greeting(daemon, "127.0.0.2").startswith("220"), "the lift")
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """A clock that can be set."""
+    return Clock(tmp_path)
