@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ftpsd import config, register
+from ftpsd.bans import name
 from ftpsd.state import FILE, LaterRelease, State, directory
 from ftpsd.yamlfile import Faulty
 
@@ -32,11 +34,17 @@ def show(configuration: str) -> int:
     except (Faulty, NoState) as error:
         return _fail(error)
     for kind, subject, until in bans:
-        end = datetime.fromtimestamp(until).isoformat(" ", "seconds")
-        print(f"{kind:8} {subject:40} until {end}, for {until - now:.0f} s")
+        print(f"{kind:8} {name(subject):40} {_end(until, now)}")
     if not bans:
         print("Nobody is banned.", file=sys.stderr)
     return 0
+
+
+def _end(until: float, now: float) -> str:
+    try:
+        return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
+    except (ValueError, OverflowError, OSError):
+        return "for ever"  # no calendar goes as far
 
 
 def lift(configuration: str, whom: str | None) -> int:
@@ -47,7 +55,7 @@ def lift(configuration: str, whom: str | None) -> int:
     except (Faulty, NoState) as error:
         return _fail(error)
     if not lifted:
-        return _fail(f"{whom} is not banned" if whom else "nobody is banned")
+        return _fail(f"{name(whom)} is not banned" if whom else "nobody is banned")
     print(f"{lifted} lifted.")
     return 0
 
@@ -76,9 +84,12 @@ def _state(configuration: str) -> Iterator[State]:
 
 
 def _become_owner(path: Path) -> None:
-    """Root becomes the file's owner: nothing that is made beside it is then in the daemon's way, nor can
-    whoever owns the directory lead root elsewhere."""
-    owner = os.stat(path)
+    """Root becomes the owner of the directory, or of the file where the directory is root's own: nothing that is made
+    beside the file is in the daemon's way, and a link that is laid there leads nowhere that its owner could not go."""
+    owner, file = os.stat(path.parent), os.lstat(path)
+    if not stat.S_ISREG(file.st_mode):
+        raise NoState(f"{path} is no regular file: whoever may write to {path.parent} has put something else there")
     if os.geteuid() == 0:
+        owner = owner if owner.st_uid else file
         os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)

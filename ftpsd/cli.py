@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
 def _bans(options: argparse.Namespace) -> int:
     from ftpsd import banlist
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be any that clients say
     config = getattr(options, "config", CONFIGURATION)
     return banlist.lift(config, options.whom) if options.do == "lift" else banlist.show(config)
 

@@ -221,7 +221,7 @@ class Store:
         self._thread.stop()
 
     def open_again(self) -> bool:
-        """Opens the file that could not be opened, if there is one; True when it was. Blocks, as calls of a state do."""
+        """Opens the file that could not be opened, if there is one: whether it was. Blocks, as calls of a state do."""
         if self._place is None or not self.state.provisional:
             return False
         self._close()

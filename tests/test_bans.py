@@ -539,3 +539,57 @@ def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
         strict.write()
         assert "Nobody" in command(strict).stderr
         assert {file.stat().st_uid for file in Path(place).iterdir()} == {12345}
+
+
+@pytest.mark.parametrize("what", ["a link to a file", "a link to nothing", "a FIFO", "a directory"])
+def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -> None:
+    """What the daemon's user may put in the place of the file leads root nowhere: a sentence, and exit status 1."""
+    strict.stop()
+    place, target = tmp_path / "place", tmp_path / "target"
+    place.mkdir()
+    if what == "a FIFO":
+        os.mkfifo(place / FILE)
+    elif what == "a directory":
+        (place / FILE).mkdir()
+    else:
+        (place / FILE).symlink_to(target)
+    if what == "a link to a file":
+        target.touch()
+    if os.geteuid() == 0:
+        os.chown(place, 12345, 12345)
+        os.chown(place / FILE, 12345, 12345, follow_symlinks=False)
+    strict.settings["state"] = {"directory": str(place)}
+    strict.write()
+    for arguments in ((), ("lift", "--all")):
+        result = command(strict, *arguments)
+        assert result.returncode == 1
+        assert re.fullmatch("ftpsd bans: .* is no regular file: .*\n", result.stderr)
+    assert target.exists() == (what == "a link to a file")
+    assert not target.exists() or target.read_bytes() == b""
+
+
+def test_names_that_cannot_be_shown(strict: Daemon) -> None:
+    """Whatever a terminal cannot show is escaped, and whatever is given to lift is looked for."""
+    for host in range(2, 6):
+        guess(strict, f"127.0.0.{host}", 1, "\u4e2d")
+    wait_until(lambda: "\u4e2d" in command(strict, PYTHONIOENCODING="utf-8").stdout, "the ban in the file")
+    assert "\\u4e2d" in command(strict, PYTHONIOENCODING="ascii").stdout
+    for nobody in ("\udcff", "", "\x1b[31m"):
+        result = command(strict, "lift", nobody)
+        assert result.returncode == 1
+        assert "banned\n" in result.stderr and "Traceback" not in result.stderr and "\x1b" not in result.stderr
+    assert command(strict, "lift", "\u4e2d").returncode == 0
+
+
+def test_a_ban_for_ever(make_daemon: Callable[..., Daemon]) -> None:
+    """A ban that ends when no calendar knows is shown, and all others are, and it is lifted."""
+    daemon = make_daemon(merge(PLAIN, STRICT))
+    guess(daemon, "127.0.0.2", 4)
+    daemon.settings["bans"] = {**STRICT["bans"], "duration": 10**12, "longest": 10**12}
+    daemon.write()
+    daemon.reload()
+    guess(daemon, "127.0.0.3", 4)
+    wait_until(lambda: "127.0.0.3" in command(daemon).stdout, "the ban in the file")
+    assert re.search(r"127\.0\.0\.2 +until .*\n.*127\.0\.0\.3 +for ever\n", command(daemon).stdout)
+    assert command(daemon, "lift", "127.0.0.3").returncode == 0
+    wait_until(lambda: greeting(daemon, "127.0.0.3").startswith("220"), "the lift")
