@@ -13,7 +13,8 @@ long as the last ban halves that again. A successful login forgives no failures:
 his own would guess another's between two logins.
 
 All times here are those of a clock that no one sets. Everything is bounded: what is crowded out is what
-has not moved for longest, and an attacker who has `CAPACITY` addresses needs no gap in our memory.
+has not moved for longest, and an attacker who has `CAPACITY` addresses needs no gap in our memory. What is known of a
+user is crowded out by that user (`known.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ftpsd.known import Known
 from ftpsd.log import printable
 from ftpsd.replies import Refusal, SessionEnd
 from ftpsd.settings import BanSettings
@@ -36,11 +38,6 @@ CAPACITY = 10_000
 
 #: A ban has no influence on the next one after as many quiet times of its own length: halved so often, any is gone.
 FORGOTTEN = 10
-
-DAY = 86_400
-
-#: Seconds for which a login makes an address known as the user's: longer than a holiday.
-KNOWN = 30 * DAY
 
 #: A name's first characters stand for it: a client chooses how long it is.
 LONGEST_NAME = 128
@@ -112,7 +109,7 @@ class Book:
         self.now = now
         self.failures: dict[Kind, Window] = {"address": Window(), "user": Window()}
         self._bans: dict[tuple[Kind, str], Ban] = {}
-        self._known: dict[tuple[str, str], float] = {}
+        self._known = Known()
         self._keeper: Keeper | None = None
 
     def keep_with(self, keeper: Keeper) -> None:
@@ -128,7 +125,8 @@ class Book:
         for ban in heapq.nsmallest(len(self._bans) - CAPACITY, self._bans.values(), key=_end):
             del self._bans[ban.kind, ban.subject]
         for user, address, when in known:
-            self._known.setdefault((user, address), when)
+            self._known.add(user, address, when)
+            list(self._known.crowded_out())
 
     def bans(self) -> Iterable[Ban]:
         """All bans, those that are over included."""
@@ -136,7 +134,7 @@ class Book:
 
     def known(self) -> Iterable[tuple[str, str, float]]:
         """Users, their addresses, and when they have logged in from there."""
-        return ((user, address, when) for (user, address), when in self._known.items())
+        return self._known
 
     def clock_was_set(self, old: float, new: float) -> None:
         """The time of day was ahead of our clock by `old`, and is by `new`: what it said at the start about those from
@@ -145,8 +143,7 @@ class Book:
         for ban in self._bans.values():
             if ban.stored is not None:
                 ban.until = max(ban.until, min(ban.stored - new, now + ban.length))
-        for each, when in self._known.items():
-            self._known[each] = max(when, min(when + old - new, now))
+        self._known.later(old - new, now)
 
     def __len__(self) -> int:
         """How many bans there are, those that are over but may still grow included."""
@@ -181,22 +178,18 @@ class Book:
         self._bans.pop((kind, subject), None)
 
     def saw(self, user: str, address: str) -> None:
-        """Somebody has logged in. Kept to the day, so that busy users cost no writes."""
+        """Somebody has logged in."""
         now = self.now()
-        before = self._known.pop((user, address), -math.inf)
-        self._known[user, address] = before if now - before < DAY else now  # the last in the book, either way
-        if now - before >= DAY and self._keeper is not None:
+        changed = self._known.saw(user, address, now)
+        if changed and self._keeper is not None:
             self._keeper.saw(user, address, now)
-        if len(self._known) > CAPACITY:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
+        for each in self._known.crowded_out():
             if self._keeper is not None:
-                self._keeper.forget(*oldest)
+                self._keeper.forget(*each)
 
     def knows(self, user: str, address: str) -> bool:
         """Whether this user has logged in from there of late."""
-        seen = self._known.get((user, address))
-        return seen is not None and self.now() - seen < KNOWN
+        return self._known.has(user, address, self.now())
 
 
 class Bans:

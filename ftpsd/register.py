@@ -19,7 +19,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.bans import CAPACITY, FORGOTTEN, KNOWN, Ban, Book, Kind, name
+from ftpsd.bans import CAPACITY, FORGOTTEN, Ban, Book, Kind, name
+from ftpsd.known import ALL, KNOWN
 from ftpsd.log import log
 from ftpsd.state import State, Store
 from ftpsd.wire import network, plain_address
@@ -90,7 +91,7 @@ class Register:
         )
         seen = state.execute(
             f"SELECT user, address, seen FROM known_addresses WHERE {IS_KNOWN}"
-            f" AND seen >= ? ORDER BY seen DESC LIMIT {CAPACITY}",
+            f" AND seen >= ? ORDER BY seen DESC LIMIT {ALL}",
             wall - KNOWN - LONG_OVER,
         )
         return (

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import execute
 
-from ftpsd import bans
-from ftpsd.bans import BANNED, DAY, KNOWN, Ban, Bans, Book
+from ftpsd import bans, known
+from ftpsd.bans import BANNED, Ban, Bans, Book
+from ftpsd.known import DAY, KNOWN
 from ftpsd.lanes import Lanes
 from ftpsd.register import Register
 from ftpsd.replies import Refusal
@@ -156,6 +157,7 @@ def test_mistakes_at_home_ban_no_name() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes from however many addresses and names, only so much is remembered, and the latest."""
     monkeypatch.setattr(bans, "CAPACITY", 50)
+    monkeypatch.setattr(known, "ALL", 50)
     rules = Rules()
     for number in range(1000):
         address = str(ipaddress.IPv4Address(number + (1 << 30)))
@@ -166,6 +168,27 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rules.of_address(at(address)) is not None
     assert rules.book.knows("user999", address)
     assert not rules.book.knows("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
+
+
+def test_no_user_makes_another_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user who logs in from however many addresses loses his own oldest; nobody else loses any, or the last one."""
+    rules = Rules()
+    rules.succeeded(HOME, "alice")
+    for number in range(200):
+        rules.succeeded(at(f"198.51.100.{number}"), "mallory")
+    assert rules.book.knows("alice", "203.0.113.9")
+    assert [rules.book.knows("mallory", f"198.51.100.{number}") for number in (0, 149, 150, 199)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    monkeypatch.setattr(known, "ALL", 60)
+    for number in range(30):
+        rules.succeeded(at(f"192.0.2.{number}"), f"user{number}")
+    assert rules.book.knows("alice", "203.0.113.9")
+    assert all(rules.book.knows(f"user{number}", f"192.0.2.{number}") for number in range(30))
+    assert len(list(rules.book.known())) == 60
 
 
 def test_a_reload_keeps_the_book() -> None:
@@ -243,6 +266,21 @@ def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
         ban = kept.rules.of_address(HOME)
         assert ban is not None and ban.until - kept.now == (500 if wrong > 0 else 600)
         assert kept.book.knows("bob", "203.0.113.9")
+
+
+def test_known_addresses_are_as_many_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is crowded out of the memory is out of the file too, and what a file has too many of is not taken."""
+    monkeypatch.setattr(known, "EACH", 3)
+    store = AtOnce(None)  # type: ignore[arg-type]
+    first = Kept(store, 0, 1_700_000_000)
+    for number in range(9):
+        first.rules.succeeded(at(f"198.51.100.{number}"), "alice")
+        first.now, first.wall = first.now + 1, first.wall + 1
+    assert store.state.execute("SELECT count(*) FROM known_addresses") == [(3,)]
+    monkeypatch.setattr(known, "EACH", 2)
+    second = Kept(store, 0, first.wall)
+    assert store.state.execute("SELECT count(*) FROM known_addresses") == [(2,)]
+    assert second.book.knows("alice", "198.51.100.8") and not second.book.knows("alice", "198.51.100.6")
 
 
 def test_what_could_not_be_stored() -> None:
