@@ -7,6 +7,7 @@ waiting for the other.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -149,19 +150,33 @@ def damaged(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in CIRCUMSTANCES
 
 
-def opened(place: Path | None) -> State:
+def opened(place: Path | None, hold: Callable[[Path], object] = lambda _: None) -> State:
     """The state for the daemon, whatever happens: a damaged file is set aside for a new one; one that cannot be
-    written is read; where there can be none, the state is in memory."""
+    written, or whose directory cannot be held, is read; where there can be none, the state is in memory."""
     if place is None:
         return State(None)
     path = place / FILE
     try:
+        hold(place)
         return sound(path)
     except (sqlite3.Error, OSError, LaterRelease) as error:
         log.error(
             "bans and counts will not survive a restart until this is mended: {path}: {error}", path=path, error=error
         )
         return _makeshift(path)
+
+
+def held(place: Path) -> int:
+    """A descriptor that locks a directory, until it is closed."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BlockingIOError("another daemon keeps its state here") from None
+    except OSError:
+        pass  # a file system without such locks: they are a courtesy
+    return descriptor
 
 
 def sound(path: Path) -> State:
@@ -203,6 +218,7 @@ class Store:
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._thread = Workers(reactor, size=1)
         self._place: Path | None = None
+        self._lock: int | None = None
         #: Whether a call has failed since all was last known to be well.
         self.failing = False
         #: In memory until `start`. For calls that may block; others go through `put`.
@@ -211,7 +227,7 @@ class Store:
     def start(self, place: Path | None) -> None:
         """Opens the file: not before the process is the one that stays, with the user that it keeps."""
         self._place = place
-        self.state = opened(place)
+        self.state = opened(place, self._hold)
         self.failing = self.state.provisional
         self._thread.start()
 
@@ -224,9 +240,16 @@ class Store:
         """Opens the file that could not be opened, if there is one: whether it was. Blocks, as calls of a state do."""
         if self._place is None or not self.state.provisional:
             return False
+        self._hold(self._place)
         self._close()
         self.state = sound(self._place / FILE)
         return True
+
+    def _hold(self, place: Path) -> None:
+        """Takes the directory for this process, as long as it lives: two daemons would undo what the other has written.
+        A daemon that drains has it still; whoever comes after it reads, and tries again."""
+        if self._lock is None:
+            self._lock = held(place)
 
     def replace(self, error: sqlite3.Error) -> None:
         """A new file in the place of one that has turned out to be damaged. Any other error is raised again."""

@@ -193,6 +193,26 @@ def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
         assert greeting(strict, f"127.0.0.{host}").startswith("421")
 
 
+def test_two_daemons_have_one_state_directory(strict: Daemon, make_daemon: Callable[..., Daemon]) -> None:
+    """The second one knows what the first has stored, writes nothing, and says so; when the first has ended (it may have
+    been draining), the second keeps its state there."""
+    strict.start()
+    state = {"state": {"directory": str(strict.directory)}}
+    second = make_daemon(merge(PLAIN, {**STRICT, **state}))
+    second.wait_for_log("will not survive a restart .*: another daemon keeps its state here")
+    assert greeting(second, "127.0.0.2").startswith("421")
+    assert guess(second, "127.0.0.4", 4)[-1] == "421"
+    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    wait_until(shown(strict, "127.0.0.3"), "the ban of the first")
+    assert not shown(strict, "127.0.0.4")()
+    strict.stop()
+    second.wait_for_log("the state is kept again")
+    restarted(second)
+    for host in (2, 3, 4):
+        assert greeting(second, f"127.0.0.{host}").startswith("421")
+    assert "another daemon" not in second.log
+
+
 @pytest.mark.parametrize("days", [2, -2], ids=["forth", "back"])
 def test_the_time_of_day_is_corrected_while_bans_run(
     make_daemon: Callable[..., Daemon], clock: Clock, days: int
