@@ -209,7 +209,8 @@ class FtpsService(Service):
             self._refresh.stop()
         await self._listeners.close()
         self._workers.stop()
-        self._looks.stop()
+        if self._looks.running:
+            self._looks.stop()
         self._register.stop()
         self._store.stop()
         self._supervisor.stop()
