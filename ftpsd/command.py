@@ -73,17 +73,17 @@ def table(*groups: Iterable[Command]) -> Table:
 #: Commands that the RFCs name and that we do not serve: they get 502, what nobody knows gets 500.
 NOT_SERVED = frozenset(
     """
-    SMNT ADAT MIC CONF ENC SSCN CPSV LPRT LPSV MFCT THMB COMB MAIL MLFL MSND MSOM MSAM MRSQ MRCP XCRC XMD5
+    SMNT ADAT MIC CONF ENC SSCN CPSV LPRT LPSV MFCT THMB COMB MLFL MSND MSOM MSAM MRSQ MRCP XCRC XMD5
     XSHA XSHA1 XSHA256 XSHA512 XRSQ XSEM XSEN PRET ESTA ESTP SPSV DSIZ
     """.split()  # noqa: SIM905
 )
 
 #: Verbs of other protocols. A browser or a mail server that was led here (ALPACA) must not go on
-#: talking: the session ends with the first of them.
+#: talking: the session ends with the first of them. IMAP's stand behind a tag: see `wire.imap_tag`.
 _PROTOCOLS = {
     "HTTP": "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI",
-    "SMTP": "HELO EHLO LHLO RCPT DATA BDAT VRFY EXPN STARTTLS",
+    "SMTP": "HELO EHLO LHLO MAIL RCPT DATA BDAT RSET VRFY EXPN STARTTLS",
     "IMAP": "LOGIN CAPABILITY",
-    "POP3": "CAPA APOP",
+    "POP3": "CAPA APOP STLS UIDL",
 }
 FOREIGN = {verb: protocol for protocol, verbs in _PROTOCOLS.items() for verb in verbs.split()}

@@ -26,7 +26,7 @@ from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
 from ftpsd.rates import CommandRate
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
-from ftpsd.session import Session
+from ftpsd.session import Session, not_spoken
 from ftpsd.turns import Turns
 from ftpsd.wire import Address
 
@@ -207,10 +207,12 @@ class FtpsProtocol(FTP):
     def _begin(self, line: bytes) -> None:
         started = self._reactor.seconds()
         try:
+            if self._session.hears_imap(line):
+                raise not_spoken("IMAP")
             verb, argument = wire.line(line)
-        except Refusal as refusal:
+        except Refusal:
             # Not a word of it in the log: it may be a password with a typing error around it.
-            self._answer("?", "", started, refusal.reply)
+            self._answer("?", "", started, self._reply_to(Failure()))
             return
         try:
             result = self.processCommand(verb, argument)

@@ -260,10 +260,15 @@ class Session:
         if row is not None:
             return row
         if verb in FOREIGN:
-            raise SessionEnd(421, f"This is an FTP server; {FOREIGN[verb]} is not spoken here.")
+            raise not_spoken(FOREIGN[verb])
         if verb in NOT_SERVED:
             raise Refusal(502, f"{verb} is not implemented.")
         raise Refusal(500, "That command is not known. HELP lists those that are.")
+
+    def hears_imap(self, line: bytes) -> bool:
+        """Whether a line that comes before the login is a tag, which is no verb of ours, and a verb of IMAP."""
+        tag = wire.imap_tag(line) if self.account is None else None
+        return tag is not None and tag not in self.table and tag not in NOT_SERVED
 
     def admit(self, row: Command, argument: str) -> Any:
         """The value of the argument, if the row may run now; else a Refusal."""
@@ -286,6 +291,11 @@ class Session:
             raise Refusal(521, "Data connections must be encrypted: send PBSZ 0 and PROT P first.")
         if not self.data.prepared:
             raise Refusal(425, "No data connection was prepared: send EPSV, PASV, EPRT or PORT first.")
+
+
+def not_spoken(protocol: str) -> SessionEnd:
+    """The end of a session whose client was led here by somebody else, or by mistake."""
+    return SessionEnd(421, f"This is an FTP server; {protocol} is not spoken here.")
 
 
 #: How a permission reads in a refusal.

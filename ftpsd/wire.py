@@ -26,6 +26,10 @@ LONGEST_LINE = 8192
 # stays: curl and ftplib send names with it as they are, lftp doubles it.
 _TELNET = re.compile(rb"\xff(?:(\xff)|[\xfb-\xfe].|[\xf0-\xfa])", re.DOTALL)
 _LINE = re.compile(rb"\xff*([A-Za-z]{1,12})(?: (.*))?\Z", re.DOTALL)
+_IMAP = re.compile(
+    rb"(\S+) +(?:CAPABILITY|NOOP|LOGOUT|STARTTLS|AUTHENTICATE|LOGIN|ID|ENABLE|SELECT|EXAMINE|LIST)(?: |\Z)",
+    re.IGNORECASE,
+)
 
 
 def line(raw: bytes) -> tuple[str, str]:
@@ -42,6 +46,12 @@ def line(raw: bytes) -> tuple[str, str]:
         if b"\0" in argument:
             raise Refusal(501, "An argument must not hold NUL.")
     return match[1].decode("ascii").upper(), argument.decode("utf-8", "surrogateescape")
+
+
+def imap_tag(raw: bytes) -> str | None:
+    """The first word of a line whose second is a verb of IMAP (RFC 9051 section 2.2.1: `tag verb …`); else None."""
+    match = _IMAP.match(raw)
+    return match[1].decode("latin-1").upper() if match is not None else None
 
 
 # --- shapes: each one reads one kind of argument ---------------------------------------------------

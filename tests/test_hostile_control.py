@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ftpsd.commands import TABLE
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import (
@@ -74,6 +75,24 @@ FOREIGN = [
     b"HELO mail",
     b"OPTIONS * HTTP/1.0",
     b"get /",
+    b"PRI * HTTP/2.0",
+    b"MAIL FROM:<x>",
+    b"RCPT TO:<x>",
+    b"RSET",
+    b"STLS",
+    b"CAPA",
+    b"APOP alice c4c9334bac560ecc979e58001b3e22fb",
+    b"UIDL",
+]
+
+IMAP = [
+    b"a001 CAPABILITY",
+    b"A1 LOGIN alice secret",
+    b"a login alice secret",
+    b"TAG AUTHENTICATE PLAIN",
+    b". STARTTLS",
+    b"1 ID NIL",
+    b"2.1 NOOP",
 ]
 
 
@@ -86,6 +105,48 @@ def test_other_protocols_end_the_session(shared: Daemon, line: bytes) -> None:
         said = ends(client)
         assert said.startswith("421 ") and said.count("\n") == 1
         assert re.search(r"speaks?|spoken", shared.log[before:])
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("line", FOREIGN + IMAP)
+def test_other_protocols_end_a_strangers_session(shared: Daemon, line: bytes, tls: bool) -> None:
+    """Nobody has logged in yet: the first verb of HTTP, SMTP, POP3 or IMAP, behind whatever tag, is the last."""
+    with withstands(shared), FtpClient(shared) as client:
+        if tls:
+            client.start_tls()
+        client.send_raw(line + b"\r\nNOOP\r\n")
+        said = ends(client)
+        assert said.startswith("421 ") and said.count("\n") == 1
+
+
+def test_words_that_ftp_shares_with_others(shared: Daemon) -> None:
+    """Verbs of other protocols are arguments like any other where FTP has the verb, and names of files."""
+    with withstands(shared), FtpClient(shared) as client:
+        client.start_tls()
+        client.expect(331, "USER login")
+        client.expect(530, "PASS capability")
+        client.expect(214, "HELP list")
+        client.expect(502, "HELP login")
+        client.expect(200, "CLNT id")
+        client.expect(501, "OPTS noop")
+        client.login()
+        client.expect(550, "SIZE list")
+        client.expect(500, "DIR list")  # typed by somebody who has logged in
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_stranger_hears_no_echo(shared: Daemon, tls: bool) -> None:
+    """No reply before a login holds what the client has said: a browser would take it for a page."""
+    script = "<script>x</script>"
+    lines = [f"{verb} {script}" for verb in [*TABLE, "XMD5", "NOWHERE"] if verb not in ("PASS", "QUIT")]
+    lines += [script, f"USER {script} x", "PASS x", f"HELP SITE {script}", f"OPTS MLST {script}", f"OPTS HASH {script}"]
+    with withstands(shared):
+        for line in lines:
+            with FtpClient(shared) as client:
+                if tls:
+                    client.start_tls()
+                client.send(line, "QUIT")
+                assert "script" not in ends(client).lower(), line
 
 
 def test_tls_on_the_explicit_port(shared: Daemon) -> None:

@@ -69,7 +69,7 @@ def help_(session: Session, argument: str) -> Reply:
     if verb:
         row = session.table.get(verb)
         if row is None:
-            raise Refusal(502, "That command is not known.")
+            raise Refusal(502, "That command is not known. HELP lists those that are.")
         source = row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}"
         return Reply(214, f"Syntax: {row.help} ({source})")
     verbs = [f"{verb:<5}" for verb in sorted(session.table)]
