@@ -129,11 +129,16 @@ class FtpClient:
         where = (source, 0) if source else None
         return socket.create_connection((self.host, port or self.passive_port()), PATIENCE, where)
 
-    def secure_data(self, connection: socket.socket, resume: bool = True) -> ssl.SSLSocket:
-        """TLS on a data connection, with the control connection's session or a new one."""
+    def secure_data(self, connection: socket.socket, resume: bool = True, ragged: bool = True) -> ssl.SSLSocket:
+        """TLS on a data connection, with the control connection's session or a new one.
+
+        An end without close_notify is an end like any other; an SSLEOFError if `ragged` is False.
+        """
         assert isinstance(self.socket, ssl.SSLSocket)
         session = self.socket.session if resume else None
-        return self.context.wrap_socket(connection, server_hostname="localhost", session=session)
+        return self.context.wrap_socket(
+            connection, server_hostname="localhost", session=session, suppress_ragged_eofs=ragged
+        )
 
     def _open(self, line: str | bytes) -> socket.socket:
         connection = self.connect_data()
