@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import execute
 
-from ftpsd import bans, known
+from ftpsd import bans, hashes, known
 from ftpsd.bans import BANNED, Ban, Bans, Book
 from ftpsd.known import DAY, KNOWN
 from ftpsd.lanes import Lanes
@@ -468,6 +468,27 @@ def test_nobody_learns_which_names_there_are(strict: Daemon) -> None:
     for host in range(2, 6):
         guess(strict, f"127.0.0.{host}", 1, "nobody")
     assert logs_in(strict, "127.0.0.8", "nobody") == "530 Too many failed logins with this name. Try again later."
+
+
+def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Daemon]) -> None:
+    """A password is hashed for it, too: six wrong passwords cost the processor no less than those of a known user."""
+    users = {"alice": {"password": hashes.make("secret")}, "bob": {"password": hashes.make("secret")}}
+    daemon = make_daemon(PLAIN, users=users)
+
+    def cost(user: str) -> float:
+        before = processor_time(daemon)
+        assert guess(daemon, "127.0.0.1", 6, user) == ["530"] * 6
+        return processor_time(daemon) - before
+
+    guess(daemon, "127.0.0.1", 1)  # the first hash loads the library
+    known, unknown = cost("alice"), cost("nobody")
+    assert known / 3 < unknown < known * 3
+
+
+def processor_time(daemon: Daemon) -> float:
+    """The seconds that the daemon has worked for."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_strange_names(strict: Daemon) -> None:

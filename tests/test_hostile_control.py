@@ -15,7 +15,9 @@ from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import (
     ends,
     established,
+    plain_login,
     reset,
+    snapshot,
     wait_until,
     withstands,
 )
@@ -46,12 +48,16 @@ def test_plain_text_instead_of_a_handshake(shared: Daemon) -> None:
         assert b"331" not in raw
 
 
-def test_what_was_said_in_plain_text_is_forgotten(shared: Daemon) -> None:
-    """A user that was named before TLS is not the one whose password is checked within."""
-    with withstands(shared), FtpClient(shared) as client:
-        client.expect(530, "USER alice")
-        client.expect(530, "PASS secret")
+def test_what_was_said_in_plain_text_is_forgotten(plain: Daemon) -> None:
+    """A user that was named before TLS is not the one whose password is checked within, and who logged in before it
+    has to do so again."""
+    with withstands(plain), FtpClient(plain) as client:
+        client.expect(331, "USER alice")
         client.start_tls()
+        client.expect(503, "PASS secret")
+    with plain_login(plain) as client:
+        client.start_tls()
+        client.expect(530, "PWD")
         client.expect(503, "PASS secret")
 
 
@@ -66,6 +72,29 @@ def test_the_order_of_the_security_commands(shared: Daemon) -> None:
         client.start_tls()
         client.expect(503, "AUTH TLS")
         client.login()
+
+
+#: All that a stranger may say.
+WITHOUT_LOGIN = set("USER PASS ACCT REIN QUIT HOST AUTH PBSZ PROT FEAT OPTS HELP SYST NOOP CLNT CSID LANG".split())  # noqa: SIM905
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_nothing_is_served_without_a_login(plain: Daemon, tls: bool) -> None:
+    """Every other command is 530: to a stranger, behind USER, behind a wrong password, and behind REIN."""
+    (plain.home() / "x").write_bytes(b"x")
+    before = snapshot(plain.home())
+    with withstands(plain), FtpClient(plain) as client:
+        if tls:
+            client.start_tls()
+        for said in ((), ("USER alice",), ("USER alice", "PASS wrong"), ("USER alice", "PASS secret", "REIN")):
+            for line in said:
+                client.command(line)
+            if "REIN" in said and tls:
+                client.socket = client.socket.unwrap()  # type: ignore[attr-defined]
+            for verb in sorted(set(TABLE) - WITHOUT_LOGIN):
+                client.expect(530, f"{verb} x")
+                client.expect(530, verb)
+    assert snapshot(plain.home()) == before
 
 
 FOREIGN = [

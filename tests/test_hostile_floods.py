@@ -9,17 +9,22 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from ftpsd.commands import TABLE
-from tests.daemon import Daemon
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import (
+    BOTH,
     MIB,
+    Login,
     ends,
     established,
     frees_everything,
+    open_transfer,
     plain_login,
     reset,
     wait_until,
@@ -107,6 +112,32 @@ def test_ten_thousand_pipelined_commands(shared: Daemon) -> None:
                 assert reply.startswith("200 "), reply
             else:
                 assert reply.startswith(f"214 Syntax: {TABLE[line.split()[1]].help}"), reply
+
+
+@BOTH
+def test_commands_that_wait_are_not_gathered(make_daemon: Callable[..., Daemon], login: Login) -> None:
+    """While a command runs, those behind it stay in the kernel's buffers, beyond some: the client has to wait. Then all
+    of them are answered."""
+    daemon = make_daemon(merge(PLAIN, {"limits": {"commands_per_second": None}}))
+    with withstands(daemon), login(daemon) as client:
+        assert client.upload("STOR f", b"f").startswith("226")
+        data = open_transfer(client, "STOR f")
+        before, sent = daemon.memory(), 0
+        piece = (b"NOOP" + b" " * 4090 + b"\r\n") * 16
+        client.socket.settimeout(1)
+        with suppress(TimeoutError):
+            while sent < 64 * MIB:
+                client.send_raw(piece)
+                sent += len(piece)
+        assert sent < 64 * MIB
+        assert daemon.memory() - before < 8 * MIB
+        client.socket.settimeout(PATIENCE)
+        if isinstance(data, ssl.SSLSocket):
+            data = data.unwrap()
+        data.close()
+        assert client.reply().startswith("226")
+        for _ in range(sent // 4096):
+            assert client.reply().startswith("200 ")
 
 
 def test_commands_behind_a_slow_one_keep_their_turn(shared: Daemon) -> None:
