@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -232,14 +233,44 @@ def test_secure_renegotiation_and_no_compression(shared: Daemon, kind: str) -> N
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_no_early_data(shared: Daemon, version: str, tmp_path: Path) -> None:
+def test_the_ticket_of_another_connection(shared: Daemon, version: str, tmp_path: Path) -> None:
     """A control connection that brings the ticket of another one negotiates from the beginning."""
     saved = str(tmp_path / "session")
     s_client(shared, "implicit", version, "-sess_out", saved)
     said = s_client(shared, "implicit", version, "-sess_in", saved)
     assert re.search(r"^New, TLS", said, re.MULTILINE), said
-    assert "Early data was accepted" not in said
     assert "221 " in said
+
+
+def test_no_early_data(shared: Daemon, tmp_path: Path) -> None:
+    """No ticket allows early data, and what a client sends all the same is not obeyed: it is sent in vain."""
+    saved, early = tmp_path / "session", tmp_path / "early"
+    early.write_bytes(b"HELP\r\n")
+    said = s_client(shared, "implicit", "-tls1_3", "-sess_out", str(saved))
+    assert set(re.findall(r"Max Early Data: (\d+)", said)) == {"0"}, said
+    allow_early_data(saved)
+    said = s_client(shared, "implicit", "-tls1_3", "-sess_in", str(saved), "-early_data", str(early))
+    assert "Early data was rejected" in said, said
+    assert "214" not in said
+    assert "221 " in said
+
+
+def elements(der: bytes) -> Iterator[bytes]:
+    """What follows each other in DER."""
+    while der:
+        long = der[1] & 0x7F if der[1] & 0x80 else 0
+        size = 2 + long + (int.from_bytes(der[2 : 2 + long], "big") if long else der[1])
+        yield der[:size]
+        der = der[size:]
+
+
+def allow_early_data(saved: Path) -> None:
+    """Makes a session one whose client believes that it may send 16384 bytes early: field 15 of its SEQUENCE."""
+    session = ssl.PEM_cert_to_DER_cert(saved.read_text().replace("SSL SESSION PARAMETERS", "CERTIFICATE"))
+    assert session[:2] == b"\x30\x82"
+    fields = b"".join(sorted([*elements(session[4:]), b"\xaf\x04\x02\x02\x40\x00"], key=lambda field: field[0]))
+    pem = ssl.DER_cert_to_PEM_cert(b"\x30\x82" + len(fields).to_bytes(2, "big") + fields)
+    saved.write_text(pem.replace("CERTIFICATE", "SSL SESSION PARAMETERS"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
