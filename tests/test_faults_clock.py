@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ftpsd.uploads import part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, read_all, secured
+from tests.hostile import wait_until
 from tests.test_service import begun_upload
 
 DAY = 86_400
@@ -69,6 +72,25 @@ def test_sessions_and_transfers_do_not_notice(make_daemon: Callable[..., Daemon]
         assert idle.reply().startswith("226 ")
     assert (daemon.home() / "f").read_bytes() == b"begun, and ended"
     assert " 421 " not in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_parts_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """The clock jumps over `keep_parts`: what is left of an upload goes with the next sweep, here that of a reload."""
+    daemon = make_daemon({"uploads": {"keep_parts": 7 * DAY}, **SETTINGS}, start=False).start(clock.prefix)
+    part, canary = daemon.home() / part_name("cut"), daemon.home() / (part_name("canary") + "-a")
+    part.write_bytes(b"some of it")
+    with secured(daemon) as client:
+        for days in (6, 8):
+            assert part.exists()
+            canary.touch()
+            os.utime(canary, (0, 0))
+            clock.jump(days * DAY)
+            daemon.reload()
+            wait_until(lambda: not canary.exists(), "the sweep")
+        wait_until(lambda: not part.exists(), "it is gone")
+        client.expect(257, "PWD")
+    daemon.wait_for_log("removed parts of uploads that nobody goes on with: 2, ")
     assert "Traceback" not in daemon.log
 
 
