@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ftplib
+import selectors
 import socket
 import ssl
 import time
@@ -19,7 +20,7 @@ from ftpsd.replies import Reply
 from ftpsd.settings import Limits
 from ftpsd.wire import plain_address
 from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured
 from tests.hostile import BOTH, BYTES, MIB, Login, ends, frees_everything, open_transfer, plain_login, wait_until
 
@@ -128,6 +129,26 @@ def test_all_sessions_share_a_rate(make_daemon: MakeDaemon) -> None:
 
     with ThreadPoolExecutor() as pool, at_least(2.5):
         assert list(pool.map(store, ["alice", "bob"])) == ["226", "226"]
+
+
+@BOTH
+def test_sessions_get_equal_parts(make_daemon: MakeDaemon, login: Login) -> None:
+    """Three sessions of a user that download at once get the same of the user's rate, whoever has begun first."""
+    daemon = make_daemon(PLAIN, users={"alice": {"limits": {"download_rate": "2M"}}})
+    provide(daemon, 64 * MIB)
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        came = []
+        for number in range(3):
+            connection = open_transfer(stack.enter_context(login(daemon)), "RETR f")
+            selector.register(stack.enter_context(connection), selectors.EVENT_READ, number)
+            came.append(len(connection.recv(1)))
+        before = list(came)
+        while sum(came) < 6 * MIB:
+            for key, _ in selector.select(PATIENCE):
+                assert isinstance(key.fileobj, socket.socket)
+                came[key.data] += len(key.fileobj.recv(16384))
+        parts = [last - first for last, first in zip(came, before, strict=True)]
+        assert max(parts) < 1.5 * min(parts)
 
 
 def test_slow_is_not_stalled(make_daemon: MakeDaemon) -> None:
