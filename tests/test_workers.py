@@ -7,8 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from twisted.internet.task import Clock
+
+from ftpsd import workers
 from ftpsd.answers import Answers
 from tests.daemon import PATIENCE
+from tests.hostile import wait_until
 
 
 class Reactor:
@@ -71,3 +76,44 @@ def test_what_was_answered_before_the_end_is_heard() -> None:
     answers.put(heard.append, 1)
     answers.stop()
     assert heard == [1]
+
+
+class TimedReactor(Reactor, Clock):
+    """One whose seconds pass when the test says so."""
+
+    def __init__(self) -> None:
+        Reactor.__init__(self)
+        Clock.__init__(self)
+
+
+def threads() -> int:
+    """How many workers there are."""
+    return sum(thread.name == "worker" for thread in threading.enumerate())
+
+
+def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of calls that never return no more than MOST_STUCK give their threads to others; when they return all is done,
+    by as many threads as before."""
+    monkeypatch.setattr(workers, "STUCK", 0.0)
+    monkeypatch.setattr(workers, "MOST_STUCK", 3)
+    reactor, disk, begun, before = TimedReactor(), threading.Event(), list[int](), threads()
+    crew = workers.Workers(reactor, size=2)
+    crew.start()
+
+    def call(number: int) -> None:
+        begun.append(number)
+        disk.wait(PATIENCE)
+
+    try:
+        for number in range(20):
+            crew.submit(lambda number=number: call(number))  # type: ignore[misc]
+        for busy in (2, 4, 5, 5, 5):
+            wait_until(lambda busy=busy: len(begun) == busy, f"{busy} calls have begun")  # type: ignore[misc]
+            reactor.advance(1)
+        assert threads() - before == 5
+        disk.set()
+        wait_until(lambda: sorted(begun) == list(range(20)), "all calls have begun")
+        wait_until(lambda: threads() - before == 2, "the others have ended")
+    finally:
+        disk.set()
+        crew.stop()
