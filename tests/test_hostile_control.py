@@ -139,13 +139,16 @@ def test_other_protocols_end_the_session(shared: Daemon, line: bytes) -> None:
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("line", FOREIGN + IMAP)
 def test_other_protocols_end_a_strangers_session(shared: Daemon, line: bytes, tls: bool) -> None:
-    """Nobody has logged in yet: the first verb of HTTP, SMTP, POP3 or IMAP, behind whatever tag, is the last."""
+    """Nobody has logged in yet: the first verb of HTTP, SMTP, POP3 or IMAP, behind whatever tag, is the last. IMAP's
+    password is not logged."""
+    before = len(shared.log)
     with withstands(shared), FtpClient(shared) as client:
         if tls:
             client.start_tls()
         client.send_raw(line + b"\r\nNOOP\r\n")
         said = ends(client)
         assert said.startswith("421 ") and said.count("\n") == 1
+    assert "alice secret" not in shared.log[before:]
 
 
 def test_words_that_ftp_shares_with_others(shared: Daemon) -> None:
