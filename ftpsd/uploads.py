@@ -356,7 +356,8 @@ def _take_part(directory: int, name: str) -> tuple[str, int]:
     usual = part_name(name)
     # Again the usual one: it may be published or removed between the opening and the lock.
     for part, wait in ((usual, 0), (usual, 0), (usual, _MOMENT), (f"{usual}-{secrets.token_hex(8)}", _MOMENT)):
-        time.sleep(wait)
+        if wait:
+            time.sleep(wait)
         fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
         try:
             if _lock(directory, part, fd):
