@@ -16,7 +16,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Literal, Self
 
 from ftpsd.renaming import rename_new
@@ -62,7 +62,7 @@ class Upload:
         replaces: Replaces,
         umask: int,
         fsync: bool,
-        before: os.stat_result | None,
+        before: int,
         old: tuple[int, int],
     ) -> None:
         self.name = name
@@ -97,21 +97,22 @@ class Upload:
         `offset` is the restart offset. `append` goes on where the file or the part that was left
         ends. With `fsync` it is on the disk, name and all, before it counts as published.
         """
-        part, fd, old = "", -1, (-1, 0)
+        part, fd, before, old = "", -1, -1, (-1, 0)
         try:
             part, fd = _take_part(directory, name)
             if (append or offset) and part != part_name(name):
                 # What it is to go on with belongs to the other one.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
-            before = _stat(directory, name)
+            before = _pin(directory, name)
             old = _set_start(directory, name, fd, before, offset, append)
             upload = cls(directory, name, part, fd, append, replaces, umask, fsync, before, old)
             if old[0] >= 0:
                 upload._start_copy()
             return upload
         except BaseException:
-            if old[0] >= 0:
-                os.close(old[0])
+            for each in (before, old[0]):
+                if each >= 0:
+                    os.close(each)
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
                     _remove(directory, part)
@@ -219,12 +220,13 @@ class Upload:
             self._worthless = True
             raise
         if self._part != part_name(self.name):
-            self.forget(self._directory, self.name)  # it would be gone on with as if it were of this file
+            with suppress(OSError):  # what is kept would be gone on with as if it were of this file
+                self.forget(self._directory, self.name)
 
     def _is_another(self) -> bool:
         """Whether the name has come to belong to another file since the upload began."""
         now = _stat(self._directory, self.name)
-        return now is not None and (self._before is None or not os.path.samestat(now, self._before))
+        return now is not None and (self._before < 0 or not os.path.samestat(now, os.fstat(self._before)))
 
     def _write_back(self) -> None:
         """Lets errors that would come late come now: NFS, CIFS and FUSE may tell of a full disk only when
@@ -254,7 +256,7 @@ class Upload:
             return
         lock, held = self._lock or ("", -1)
         with ExitStack() as ending:  # all of it, the last one first, whatever one of them says
-            for each in (self._directory, self._old, held, fd):
+            for each in (self._directory, self._before, self._old, held, fd):
                 if each >= 0:
                     ending.callback(os.close, each)
             if self._part:
@@ -381,11 +383,9 @@ def _lock(directory: int, part: str, fd: int) -> bool:
         return False
 
 
-def _set_start(
-    directory: int, name: str, fd: int, old: os.stat_result | None, offset: int, append: bool
-) -> tuple[int, int]:
+def _set_start(directory: int, name: str, fd: int, before: int, offset: int, append: bool) -> tuple[int, int]:
     """Sets the part to where the upload starts; the old file and how much of it is to be copied first."""
-    kept = os.fstat(fd).st_size
+    kept, old = os.fstat(fd).st_size, os.fstat(before) if before >= 0 else None
     if old is not None and kept and (append or offset > kept):
         # SIZE tells the old file's size: a client that goes on from there (curl -C -, lftp put -c) would
         # put the tail of the new file behind the old one.
@@ -435,6 +435,14 @@ def _stat(directory: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _pin(directory: int, name: str) -> int:
+    """A descriptor of what has that name, or -1: as long as it is open no other file gets the same inode number."""
+    try:
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return -1
 
 
 def exists(directory: int, name: str) -> bool:

@@ -130,6 +130,21 @@ def test_another_upload_of_the_name_is_published(daemon: Daemon, first: str) -> 
     assert content(daemon, "g") == b"B" * 500 + b"b" * 500
 
 
+def test_a_new_file_in_the_old_ones_place(daemon: Daemon) -> None:
+    """A file that was made anew is another one, though disks give it the number of the one that went."""
+    path = daemon.home() / "f"
+    path.write_bytes(b"old")
+    with secured(daemon) as client:
+        data = open_transfer(client, "STOR f")
+        data.sendall(b"A" * 1000)
+        path.unlink()
+        path.write_bytes(b"new")
+        cut(data)
+        assert client.reply().startswith("426 ")
+    assert names(daemon) == {"f"}
+    assert content(daemon, "f") == b"new"
+
+
 @pytest.mark.parametrize("old", [None, b"version 1, "])
 def test_who_may_only_append_replaces_nothing(daemon: Daemon, old: bytes | None) -> None:
     """APPE without the permission `overwrite`: what somebody has stored meanwhile stays."""
