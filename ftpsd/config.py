@@ -239,9 +239,8 @@ def load_users(path: Path, resumption: bool) -> tuple[UsersFile | None, list[Fau
     for name in top:
         if name not in ("defaults", "users"):
             document.fault((name,), "is not a key that is known here", did_you_mean(name, ("defaults", "users")))
-    defaults = top.get("defaults") or {}
+    defaults, given = ({} if top.get(key) is None else top[key] for key in ("defaults", "users"))
     structure(document, defaults, UserSettings, ("defaults",))
-    given = top.get("users") or {}
     if not isinstance(given, dict) or not isinstance(defaults, dict):
         document.fault(
             ("users",),

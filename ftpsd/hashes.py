@@ -30,10 +30,9 @@ def known(hashed: str) -> bool:
     """Whether it is a whole hash of a known form."""
     try:
         handler = _CONTEXT.handler(_CONTEXT.identify(hashed, required=True))
-        handler.from_string(hashed)
+        return handler.from_string(hashed).checksum is not None
     except (ValueError, TypeError, KeyError):
         return False
-    return True
 
 
 def verify(password: str, hashed: str) -> bool:

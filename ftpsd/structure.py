@@ -104,7 +104,11 @@ def _moment(value: Any, _: Any = None) -> datetime:
         if len(value.strip()) <= 10:
             moment += timedelta(days=1)
         return moment.astimezone()
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise Wrong(
+            f"{told(value)} is beyond the last day that there is", "Leave it out for an account without an end."
+        ) from None
+    except ValueError:
         remedy = "Write it as 2027-01-31, or 2027-01-31 18:00."
         raise Wrong(f"{told(value)} is neither a date nor a date with a time", remedy) from None
 

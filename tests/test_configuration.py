@@ -308,6 +308,14 @@ USER_CASES = [
     ("people: {}\n", "users.yaml:1: people: is not a key that is known here."),
     ("- a\n", "users.yaml:1: keys are expected. Start with users:"),
     ("users: [a]\n", "users.yaml:1: users: names are expected below this key."),
+    ("users: []\n", "users.yaml:1: users: names are expected below this key."),
+    ("users: false\n", "users.yaml:1: users: names are expected below this key."),
+    ('defaults: ""\n', "users.yaml:1: defaults: keys are expected below this one."),
+    (
+        USERS + "    expires: 9999-12-31\n",
+        "users.yaml:5: users.alice.expires: “9999-12-31” is beyond the last day that there",
+    ),
+    (USERS.replace(SECRET, "$5$rounds=1000$"), "users.yaml:3: users.alice.password: is no hash that is known here."),
     ("defaults: {permissions: 3}\n", "users.yaml:1: defaults.permissions: 3 is no list of permissions."),
     (
         USERS + "    quota: {bytes: ten}\n",
