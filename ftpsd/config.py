@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 #: Where the daemon and `ftpsd check` look when nothing is said.
 DEFAULT = "/etc/ftpsd/ftpsd.yaml"
+
+#: Seconds that the disk of a home has to answer in. systemd starts the daemon again after that, and does not give up.
+ANSWERS = 15
 
 #: Days before its end at which a certificate is worth a warning.
 EXPIRES_SOON = 14
@@ -306,11 +310,33 @@ def _load_user(document: Document, name: str, defaults: dict[str, Any], values: 
         document.fault((*key, "home"), "is empty", "Write the directory that is the user's root.")
     elif "/" in name or name in ("", ".", ".."):
         document.fault(key, "is no name for a user", "Write a name without /.")
-    elif not os.path.isdir(home):  # Path.is_dir raises where the name is too long, or may not be looked at
+    elif (found := _find(document, (*key, "home"), home)) is None:
         document.fault((*key, "home"), f"{home} is not a directory", f"Create it: install -d {home}")
     elif landlock.shut_out(home):
         document.fault((*key, "home"), f"{home} lies outside of the sandbox", landlock.RESTART)
-    return attrs.evolve(user, home=os.path.realpath(home))
+    else:
+        return attrs.evolve(user, home=found)
+    return user
+
+
+def _find(document: Document, key: Key, home: Path) -> str | None:
+    """Where a home is, without links; None where there is no directory.
+
+    A disk that does not answer ends it all: the next home may be on it, too. Its call cannot be ended: it has a thread.
+    """
+    found: list[str | None] = []
+
+    def look() -> None:
+        # Path.is_dir raises where the name is too long, or may not be looked at.
+        found.append(os.path.realpath(home) if os.path.isdir(home) else None)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(ANSWERS)
+    if not found:
+        document.fault(key, f"the disk of {home} does not answer", "Wait for it, or take the user out.")
+        raise Faulty(document.faults)
+    return found[0]
 
 
 def _with_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

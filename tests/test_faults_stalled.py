@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from ftpsd.uploads import part_name
 from ftpsd.workers import default_size
-from tests.daemon import Daemon
+from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
@@ -115,3 +116,20 @@ def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None
     wait_until(lambda: not parts[0].exists(), "alice's home is swept")
     assert daemon.log.count("is not swept") == 1
     assert "Traceback" not in daemon.log
+
+
+def test_a_home_that_does_not_answer_at_start(make_daemon: Callable[..., Daemon]) -> None:
+    """The daemon does not start, and says whose home it is that it waits for; so does `ftpsd check`."""
+    daemon = make_daemon(start=False)
+    disk = FaultyDisk(daemon.home())
+    disk.fail(GETATTR="STALL", LOOKUP="STALL")
+    checking = subprocess.Popen(
+        [*disk.prefix, *ftpsd("check", "-c", str(daemon.config))], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert checking.stderr is not None
+        told = checking.stderr.readline()
+        assert f"users.alice.home: the disk of {daemon.home()} does not answer. Wait for it" in told
+    finally:
+        disk.work()
+    assert checking.wait(PATIENCE) == 1
