@@ -136,6 +136,8 @@ class FtpClient:
         """
         assert isinstance(self.socket, ssl.SSLSocket)
         session = self.socket.session if resume else None
+        if not ragged:
+            self.context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Python sets with OpenSSL 3
         return self.context.wrap_socket(
             connection, server_hostname="localhost", session=session, suppress_ragged_eofs=ragged
         )
