@@ -123,7 +123,7 @@ def test_reading_fails(broken: tuple[Daemon, FaultyDisk], protection: str) -> No
         connection = client.connect_data()
         client.expect(150, "RETR old")
         if protection == "P":
-            with pytest.raises(ssl.SSLEOFError):
+            with pytest.raises(ssl.SSLError, match="EOF"):  # Python 3.11.2 has no SSLEOFError for it
                 read_all(client.secure_data(connection, ragged=False))
         else:
             assert len(read_all(connection)) < len(OLD)
