@@ -128,8 +128,11 @@ class Register:
         return self._wall() - self._book.now()
 
     def _write(self, statement: str, *values: Any) -> None:
-        if not self._store.state.provisional:  # all is written when there is a file
-            self._store.put(lambda: self._store.state.execute(statement, *values))
+        def write() -> None:
+            if not self._store.state.provisional:  # all is written when there is a file
+                self._store.state.execute(statement, *values)
+
+        self._store.put(write)
 
     # --- from time to time -------------------------------------------------------------------------
 

@@ -25,11 +25,17 @@ def rename_new(source: int, old: str, target: int, new: str) -> None:
         try:
             way(source, old, target, new)
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in _UNSUPPORTED or _must_stay(source, old):
                 raise
         else:
             return
     _replace_placeholder(source, old, target, new)
+
+
+def _must_stay(directory: int, name: str) -> bool:
+    """Whether a name is not ours to take away, as in /tmp: it could get a second one, and would keep both."""
+    place, found = os.fstat(directory), os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return bool(place.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, place.st_uid, found.st_uid)
 
 
 def _renameat2(source: int, old: str, target: int, new: str) -> None:
@@ -43,7 +49,11 @@ def _renameat2(source: int, old: str, target: int, new: str) -> None:
 
 def _link(source: int, old: str, target: int, new: str) -> None:
     os.link(old, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-    os.unlink(old, dir_fd=source)
+    try:
+        os.unlink(old, dir_fd=source)
+    except OSError as error:
+        os.unlink(new, dir_fd=target)
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from error  # no reason to try the next way
 
 
 def _replace_placeholder(source: int, old: str, target: int, new: str) -> None:

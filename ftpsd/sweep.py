@@ -95,8 +95,8 @@ class Sweeper:
             try:
                 await self._sweep_one(walk, patience)
             except Refusal as refusal:
+                self._hanging[home] = walk
                 if turn == self._turn:
-                    self._hanging[home] = walk
                     log.warn("{home} is not swept: {why}", home=home, why=refusal.reply.text)
             if turn != self._turn:
                 return
@@ -109,7 +109,8 @@ class Sweeper:
             await transfer.finished
         finally:
             watch.stop()
-            self._running = None
+            if self._running is transfer:
+                self._running = None
 
 
 def _tell_mistake(failure: Failure) -> None:
@@ -156,7 +157,7 @@ def _entries(home: str) -> Iterator[tuple[str, int, str]]:
         except OSError:
             continue
         try:
-            here = "/".join((home, *path))
+            here = os.path.join(home, *path)
             yield here, directory, "."
             with os.scandir(directory) as entries:
                 for entry in entries:

@@ -198,10 +198,13 @@ class Upload:
 
     def publish(self) -> None:
         """The file is complete: it appears under its name, in place of an older one."""
-        os.fchmod(self._fd, self._mode())
+        mode = self._mode()
+        os.fchmod(self._fd, mode)
         self._write_back()
         self._appear()
         self._part = ""
+        if stat.S_IMODE(os.fstat(self._fd).st_mode) != mode:
+            os.fchmod(self._fd, mode)  # somebody has looked whether the part was in use: see `_open_part`
         if self._fsync:
             os.fsync(self._directory)
 
@@ -322,8 +325,10 @@ def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
         except FileNotFoundError:
             raise refused from None  # it may not be made
         try:
-            if stat.S_ISREG(os.fstat(found).st_mode):
-                os.chmod(f"/proc/self/fd/{found}", 0o600)
+            info = os.fstat(found)
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:  # that may be the published file
+                raise refused
+            os.chmod(f"/proc/self/fd/{found}", 0o600)
         finally:
             os.close(found)
         return os.open(part, flags, 0o600, dir_fd=directory)

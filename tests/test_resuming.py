@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ftpsd.renaming import rename_new
 from ftpsd.uploads import part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
@@ -179,6 +182,48 @@ def test_a_part_with_the_mode_of_a_read_only_file(daemon: Daemon) -> None:
         part.chmod(0)
         client.expect(250, "DELE f")
         assert names(daemon) == set()
+
+
+def test_who_looks_at_a_part_changes_no_mode(make_daemon: Make) -> None:
+    """While a file is being synced, with its mode set already, others ask for its part: it appears with that mode."""
+    daemon = tampered(make_daemon, "fsync:delay_enter=300000", fsync=True)
+    old = daemon.home() / "f"
+    old.write_bytes(b"old")
+    old.chmod(0o444)
+    part = daemon.home() / part_name("f")
+    with secured(daemon) as client:
+        data = open_transfer(client, "STOR f")
+        data.sendall(b"new")
+        finishing = threading.Thread(target=finish, args=(data,))
+        finishing.start()
+        wait_until(lambda: part.exists() and part.stat().st_mode & 0o777 == 0o444, "the mode is set")
+        part.chmod(0o600)  # as who looks whether it is in use has to, unless he is root
+        assert client.reply().startswith("226 ")
+        finishing.join()
+    assert old.read_bytes() == b"new"
+    assert old.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_file_of_somebody_else_in_a_sticky_directory(tmp_path: Path) -> None:
+    """What cannot be renamed keeps its one name, whichever way was tried."""
+    if os.geteuid() != 0:
+        pytest.skip("needs files of two users")
+    tmp_path.chmod(0o1777)
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "a").chmod(0o666)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    child = os.fork()
+    if not child:
+        os.setuid(65534)
+        try:
+            rename_new(directory, "a", directory, "b")
+        except PermissionError:
+            os._exit(3)
+        finally:
+            os._exit(4)
+    os.close(directory)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_file_that_runs_as_its_owner(daemon: Daemon) -> None:
