@@ -27,7 +27,8 @@ LONGEST_LINE = 8192
 _TELNET = re.compile(rb"\xff(?:(\xff)|[\xfb-\xfe].|[\xf0-\xfa])", re.DOTALL)
 _LINE = re.compile(rb"\xff*([A-Za-z]{1,12})(?: (.*))?\Z", re.DOTALL)
 _IMAP = re.compile(
-    rb"\xff*([^\s\xff]\S*) +(?:CAPABILITY|NOOP|LOGOUT|STARTTLS|AUTHENTICATE|LOGIN|ID|ENABLE|SELECT|EXAMINE|LIST)(?: |\Z)",
+    rb"\xff*([^\s\xff]\S*) +"
+    rb"(?:CAPABILITY|NOOP|LOGOUT|STARTTLS|AUTHENTICATE|LOGIN|ID|ENABLE|SELECT|EXAMINE|LIST)(?: |\Z)",
     re.IGNORECASE,
 )
 
