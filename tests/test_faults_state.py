@@ -180,8 +180,8 @@ def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
     """It is set aside at the next write, and a new one has all bans."""
     strict.start()
     with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
-        other.execute("DROP TABLE bans")
-        other.execute("CREATE TABLE bans (x)")
+        for statement in ("BEGIN IMMEDIATE", "DROP TABLE bans", "CREATE TABLE bans (x)", "COMMIT"):
+            other.execute(statement)
     assert guess(strict, "127.0.0.3", 4)[-1] == "421"
     strict.wait_for_log("is damaged .*: set aside")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
