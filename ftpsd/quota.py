@@ -157,7 +157,7 @@ class Count:
                 total += self._below(name, directory, levels)
         return total
 
-    def _below(self, top: str, directory: int | None = None, levels: Levels = None) -> Amount:
+    def _below(self, top: str, directory: int | None = None, levels: Levels | None = None) -> Amount:
         """What is below a directory, if it is one: all, or one level. What may not be read is not counted."""
         size = files = 0
         for descriptor, names, _ in islice(directories(top, directory), levels):

@@ -23,8 +23,8 @@ _NOT_TO_BE_READ = (FileNotFoundError, NotADirectoryError, PermissionError)
 #: Names of 255 bytes that make no path too long for one call.
 _IN_A_PATH = 15
 
-#: How far below a name something changes: not at all, in a directory, or all the way.
-Levels = Literal[0, 1] | None
+#: How far below a name something changes: not at all, or in a directory.
+Levels = Literal[0, 1]
 
 #: A file or directory, whatever its name: device and inode.
 Identity = tuple[int, int]

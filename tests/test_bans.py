@@ -566,14 +566,7 @@ def test_ipv6(make_daemon: Callable[..., Daemon]) -> None:
 
 def test_many_at_once(strict: Daemon) -> None:
     """Guesses that run side by side are no more than those that come one after the other."""
-    clients = [FtpClient(strict, source="127.0.0.2") for _ in range(20)]
-    for client in clients:
-        client.expect(331, "USER alice")
-    for client in clients:
-        client.send("PASS wrong")
-    replies = [client.reply()[:3] for client in clients]
-    for client in clients:
-        client.socket.close()
+    replies = [reply[:3] for reply in ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 20)]
     assert sorted(replies) == ["421"] * 17 + ["530"] * 3
 
 

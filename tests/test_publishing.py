@@ -24,6 +24,13 @@ from tests.hostile import open_transfer, withstands
 #: Calls that give a file a second name, or one that nothing has.
 LINK, RENAME = "linkat", "renameat2"
 
+#: For a daemon that runs as root, as the tests may, but may not do all that root may.
+ORDINARY = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+
 Make = Callable[..., Daemon]
 
 
@@ -123,10 +130,7 @@ def test_a_part_that_is_the_published_file(shared: Daemon) -> None:
 
 def test_chmod_000_can_be_undone(make_daemon: Make) -> None:
     """SITE CHMOD sets the mode of a file that the daemon itself may not open."""
-    daemon = make_daemon(start=False)
-    capabilities = "-dac_override,-dac_read_search"
-    drop = ("setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}")
-    daemon.start(drop if os.geteuid() == 0 else ())
+    daemon = make_daemon(start=False).start(ORDINARY)
     (daemon.home() / "file").write_bytes(b"content")
     (daemon.home() / "folder").mkdir()
     with withstands(daemon), secured(daemon) as client:

@@ -14,16 +14,9 @@ from ftpsd.uploads import part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
-from tests.test_publishing import finish, names, store, tampered
+from tests.test_publishing import ORDINARY, finish, names, store, tampered
 
 Make = Callable[..., Daemon]
-
-#: For a daemon that runs as root, as the tests may, but may not do all that root may.
-ORDINARY = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
-    if os.geteuid() == 0
-    else ()
-)
 
 
 @pytest.fixture
