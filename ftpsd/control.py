@@ -144,7 +144,9 @@ class ControlConnection(Protocol):
                 self._protocol.dataReceived(connection.recv(size))
         except SSL.WantReadError:
             pass  # a record of TLS's own
-        except SSL.ZeroReturnError:
+        except SSL.Error as error:
+            if not tls.is_close_notify(connection, error):
+                raise
             self._peer_closed()
 
     def _peer_closed(self) -> None:

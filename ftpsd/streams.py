@@ -283,7 +283,7 @@ class TlsReceiver(TlsStream):
         count, error = tls.decrypt(self._tls, buffer)
         if error is None or isinstance(error, SSL.WantReadError):
             return count
-        if not isinstance(error, SSL.ZeroReturnError):
+        if not tls.is_close_notify(self._tls, error):
             if not tls.is_end_of_file(error):
                 raise _cut(error)
             if not self._lenient:

@@ -123,6 +123,18 @@ def describe(error: SSL.Error) -> str:
     return text or "the connection was cut"
 
 
+def is_close_notify(connection: SSL.Connection, error: SSL.Error) -> bool:
+    """Tell whether a read failed because the peer ended TLS with close_notify.
+
+    Java sends a user_canceled alert first. After one, OpenSSL reports the close_notify of TLS 1.3 like an end
+    without any: with SSL_ERROR_SYSCALL (openssl/openssl#25254). Only the shutdown state differs. A fatal alert
+    sets the same state, but has a reason in the error queue.
+    """
+    if isinstance(error, SSL.ZeroReturnError):
+        return True
+    return is_end_of_file(error) and bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+
+
 def is_end_of_file(error: SSL.Error) -> bool:
     """Whether a read failed because the stream ended without close_notify.
 
