@@ -14,7 +14,6 @@ from typing import Any, TypeVar, get_args
 import attrs
 
 from ftpsd import certificates, hashes, landlock
-from ftpsd.ports import host_names
 from ftpsd.rates import LEAST
 from ftpsd.settings import (
     Limits,
@@ -127,7 +126,7 @@ def look_up(name: str) -> str:
 
 def _look_up_names(document: Document, settings: Settings) -> dict[str, str]:
     addresses = {}
-    for name in host_names(settings.passive):
+    for name in settings.passive.host_names:
         try:
             addresses[name] = look_up(name)
         except (OSError, UnicodeError) as error:

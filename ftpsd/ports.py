@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ftpsd.replies import Refusal
 from ftpsd.settings import NetworkOverride, PassiveSettings
-from ftpsd.wire import Address, plain_address, socket_address
+from ftpsd.wire import Address, is_ipv4, plain_address, socket_address
 
 log = Logger(namespace="ftpsd")
 
@@ -160,7 +160,7 @@ class Announcer:
     @property
     def names(self) -> list[str]:
         """The host names that have to be looked up."""
-        return host_names(self._settings)
+        return self._settings.host_names
 
     def warn_if_private(self) -> None:
         """Says at start that only clients in private networks can reach what PASV will announce."""
@@ -202,7 +202,7 @@ class Announcer:
         told = self._configured(self._settings.networks, client)
         if told is None:
             address = reached
-        elif is_literal(told):
+        elif is_ipv4(told):
             address = ipaddress.IPv4Address(told)
         else:
             known = self._known.get(told)
@@ -224,21 +224,6 @@ class Announcer:
         return self._settings.address
 
 
-def host_names(settings: PassiveSettings) -> list[str]:
-    """What PASV announces by name, and not as an address."""
-    told = [settings.address, *(network.address for network in settings.networks)]
-    return [name for name in told if name is not None and not is_literal(name)]
-
-
 def is_private(address: Address) -> bool:
     """Whether an address means something within one network only (RFC 1918, 3927, 6598), or one machine."""
     return address.is_loopback or address.is_link_local or any(address in network for network in _PRIVATE)
-
-
-def is_literal(name: str) -> bool:
-    """Whether a configured address is an IPv4 address and not a host name."""
-    try:
-        ipaddress.IPv4Address(name)
-    except ValueError:
-        return False
-    return True

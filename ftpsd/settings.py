@@ -15,6 +15,7 @@ from attrs import Factory, frozen
 from ftpsd.access import Access, Hours, Network
 from ftpsd.names import Names, matcher
 from ftpsd.rights import PROFILES, Rights
+from ftpsd.wire import is_ipv4
 
 DataSession = Literal["off", "allow", "require"]
 
@@ -82,6 +83,12 @@ class PassiveSettings:
     address: str | None = None
     refresh: int = 60
     networks: tuple[NetworkOverride, ...] = ()
+
+    @property
+    def host_names(self) -> list[str]:
+        """The host names among the configured addresses, which have to be looked up."""
+        addresses = [self.address, *(network.address for network in self.networks)]
+        return [each for each in addresses if each is not None and not is_ipv4(each)]
 
 
 @frozen

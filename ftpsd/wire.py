@@ -185,6 +185,15 @@ def plain_address(host: str, scope: int | str = 0) -> Address:
     return address.ipv4_mapped or address
 
 
+def is_ipv4(text: str) -> bool:
+    """Return whether a text is an IPv4 address in dotted form, and not a host name."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def network(address: Address) -> str:
     """Under what an address is counted: `203.0.113.9`, `2001:db8::/64`, since a single host has that many addresses.
 
