@@ -22,11 +22,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd import tls
-from ftpsd.pacing import Move
+from ftpsd.pacing import paced
 from ftpsd.ports import Announcer, Listener, PortPool
 from ftpsd.pump import Closable, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.rates import Bucket
 from ftpsd.replies import Refusal, Reply
-from ftpsd.session import Digest
+from ftpsd.session import Digest, Direction
 from ftpsd.settings import Timeouts
 from ftpsd.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.wire import Address, Endpoint, socket_address
@@ -153,8 +154,8 @@ class DataChannel:
         self._awaited: Deferred[socket.socket] | None = None
         self._transfer: Transfer | None = None
         self._stream: PlainStream | None = None
-        #: Keeps a move to rates; whose account has none gets the move back as it is.
-        self.pace: Callable[[Move, bool], Move] = lambda move, _: move
+        #: The token buckets that limit transfers in one direction: none before the login.
+        self.buckets: Callable[[Direction], Sequence[Bucket]] = lambda _: ()
         self._moved = 0
         #: Why the command that runs must not begin to move anything.
         self._stop: Refusal | None = None
@@ -294,7 +295,9 @@ class DataChannel:
     async def _move(
         self, opening: Opening, opened: Opened, move: Callable[..., Steps], receiving: bool, text: bool
     ) -> int:
-        move = self.pace(move, receiving)
+        buckets = self.buckets("upload" if receiving else "download")
+        if buckets:
+            move = paced(move, buckets, self._shared.reactor.seconds)
         self._moved = 0
         workers = self._shared.workers
         if self._listener is not None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ftpsd import wire
 from ftpsd.command import FOREIGN, NOT_SERVED, Command, Table
@@ -57,6 +57,9 @@ HASHES: dict[str, Callable[[], Digest]] = {
 }
 
 
+#: Which way the bytes of a file go, as the client sees it.
+Direction = Literal["upload", "download"]
+
 #: Opens where a download's bytes come from or an upload's go to (see `pump.py`): a call that blocks,
 #: which a deed only hands on from `Files` to `Data`. What it opens is told to the second one.
 Opening = Callable[[], Any]
@@ -98,8 +101,8 @@ class Files(Protocol):
 class Share(Protocol):
     """What the account has of what all sessions share."""
 
-    #: Keeps the moves of `Data` to the account's rates.
-    pace: Callable[..., Any]
+    def buckets(self, direction: Direction) -> Sequence[Any]:
+        """Return the token buckets that `Data` keeps transfers in one direction to; empty without limits."""
 
     def transfer(self) -> AbstractContextManager[None]:
         """A transfer of a file; Refusal if it is one too many."""
@@ -121,7 +124,8 @@ class Account:
 class Data(Protocol):
     """The data connection: how it is to be opened, and what runs on it."""
 
-    pace: Callable[..., Any]
+    #: The token buckets that limit transfers in one direction.
+    buckets: Callable[[Direction], Sequence[Any]]
 
     @property
     def prepared(self) -> bool: ...

@@ -6,17 +6,14 @@ It lives as long as the daemon; a session brings the limits of the configuration
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 from weakref import WeakValueDictionary
 
-from ftpsd.pacing import Move, paced
 from ftpsd.rates import Bucket, Clock
 from ftpsd.replies import Refusal, SessionEnd
+from ftpsd.session import Direction
 from ftpsd.settings import Limits, UserLimits
-
-Direction = Literal["upload", "download"]
 
 
 class Shares:
@@ -79,10 +76,10 @@ class Share:
         self._user = user
         self._limits = limits
         self._own = own
-        self._down = self._buckets("download")
-        self._up = self._buckets("upload")
+        self._down = self._limited("download")
+        self._up = self._limited("upload")
 
-    def _buckets(self, direction: Direction) -> list[Bucket]:
+    def _limited(self, direction: Direction) -> list[Bucket]:
         shares, limits, own = self._shares, self._limits, self._own
         rate = getattr(own, f"session_{direction}_rate") or getattr(limits, f"session_{direction}_rate")
         return [
@@ -97,10 +94,9 @@ class Share:
         told = [("down", self._down), ("up", self._up)]
         return ", ".join(f"{min(each.rate for each in buckets)} bytes/s {way}" for way, buckets in told if buckets)
 
-    def pace(self, move: Move, receiving: bool) -> Move:
-        """The move, kept to the rates that there are for its direction."""
-        buckets = self._up if receiving else self._down
-        return paced(move, buckets, self._shares.clock) if buckets else move
+    def buckets(self, direction: Direction) -> Sequence[Bucket]:
+        """Return the token buckets that limit this session's transfers in one direction; empty without limits."""
+        return self._up if direction == "upload" else self._down
 
     @contextmanager
     def transfer(self) -> Iterator[None]:

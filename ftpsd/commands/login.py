@@ -41,7 +41,7 @@ async def password(session: Session, secret: str) -> Reply:
             raise SessionEnd(421, "Too many failed logins. Goodbye.")
         raise Refusal(530, "The user name or the password is wrong.")
     session.account = account
-    session.data.pace = account.share.pace
+    session.data.buckets = account.share.buckets
     session.control.set_idle(session.policy.idle)
     return Reply(230, "Logged in.")
 
