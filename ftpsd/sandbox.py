@@ -7,34 +7,37 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftpsd import landlock, state
-from ftpsd.config import Configuration
+from ftpsd import landlock
 from ftpsd.landlock import READ, REMOVE, WRITE, Rule, Unavailable
 from ftpsd.log import log
+from ftpsd.settings import SandboxSettings
 
 #: Libraries, time zones, what name service reads, randomness, and what the process may know of itself.
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/random", "/dev/urandom", "/proc/self")
 
 
 class Sandbox:
-    """The places that are in use, as they are known at the start. `twistd` are the options of twistd."""
+    """Limit the process to the places that are in use when it starts.
 
-    def __init__(self, configuration: Configuration, path: str, twistd: Mapping[str, Any] | None) -> None:
-        settings = configuration.settings
-        self._wanted = settings.sandbox.landlock != "off"
-        tls = settings.tls
-        named = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
-        kept = state.directory(settings.state)
-        self._written = {*configuration.users.places, *(_logs(twistd) if twistd else ())}
-        if kept is not None:
-            self._written.add(os.path.realpath(kept))
+    `files` are read again at each reload, `directories` are written to; `twistd` are the options of twistd.
+    """
+
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        files: Iterable[Path],
+        directories: Iterable[str],
+        twistd: Mapping[str, Any] | None,
+    ) -> None:
+        self._wanted = settings.landlock != "off"
+        self._written = {*directories, *(_logs(twistd) if twistd else ())}
         self._rules: list[Rule] = [(each, READ) for each in (*_SYSTEM, *_python())]
         # Renewed files take the place of the old ones; certbot's are links into another directory.
-        for file in (*named, Path("/etc/resolv.conf")):
+        for file in (*files, Path("/etc/resolv.conf")):
             self._rules += [(_around(os.path.abspath(file)), READ), (_around(os.path.realpath(file)), READ)]
         self._rules += [(each, WRITE) for each in (*self._written, os.devnull)]
         if twistd and twistd["pidfile"]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -62,12 +65,20 @@ def makeService(options: Options) -> Service:
     """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
     try:
         configuration = config.load(options["config"])
-        kept = Sandbox(configuration, options["config"], options.parent)
+        sandbox = _sandbox(configuration, options["config"], options.parent)
         observer = lines(options.parent) if options.parent else None
-        return FtpsService(options["config"], configuration, bool(options["verbose"]), kept, observer)
+        return FtpsService(options["config"], configuration, bool(options["verbose"]), sandbox, observer)
     except Faulty as faulty:
         print(faulty, file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _sandbox(configuration: config.Configuration, path: str, twistd: Mapping[str, Any] | None) -> Sandbox:
+    settings, tls = configuration.settings, configuration.settings.tls
+    files = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
+    state = directory(settings.state)
+    written = [*configuration.users.places, *([] if state is None else [os.path.realpath(state)])]
+    return Sandbox(settings.sandbox, files, written, twistd)
 
 
 class FtpsService(Service):
