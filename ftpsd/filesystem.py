@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
-from ftpsd import trees
+from ftpsd import parts, trees
 from ftpsd.jail import Place
 from ftpsd.names import Match, Names
 from ftpsd.paths import VirtualPath
@@ -57,7 +57,7 @@ class Root(View):
                 found = place.stat()
         except FileNotFoundError:
             with self.place(path, "upload") as place:
-                return Upload.kept(place.directory, place.name)
+                return parts.kept(place.directory, place.name)
         if not stat.S_ISREG(found.st_mode):
             raise Refusal(550, "That is not a plain file.")
         return found.st_size
@@ -142,7 +142,7 @@ class Root(View):
     def remove_directory(self, path: VirtualPath) -> None:
         """An empty directory; of a link, nothing."""
         with self._changeable(path, "rmdir") as place, self._changing(place, levels=1):
-            Upload.sweep(place.directory, place.name)
+            parts.sweep_directory(place.directory, place.name)
             os.rmdir(place.name, dir_fd=place.directory)
 
     def remove_tree(self, path: VirtualPath) -> None:
@@ -168,7 +168,7 @@ class Root(View):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             if there:
                 os.unlink(place.name, dir_fd=place.directory)
-            if not Upload.forget(place.directory, place.name) and not there:
+            if not parts.forget(place.directory, place.name) and not there:
                 raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
@@ -185,7 +185,7 @@ class Root(View):
                         rename_new(source.directory, source.name, target.directory, target.name)
                     if not source.is_at(target):
                         # What was cut under that name belongs to another file now.
-                        Upload.forget(target.directory, target.name)
+                        parts.forget(target.directory, target.name)
             except FileExistsError:
                 if overwrite:
                     raise

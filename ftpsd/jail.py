@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ftpsd.names import Names
+from ftpsd.parts import is_private
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal
 from ftpsd.rights import Rights
 from ftpsd.session import VERBS
-from ftpsd.uploads import is_private
 
 #: So many links may be followed in one path, as in Linux.
 _MOST_LINKS = 40

@@ -23,10 +23,10 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, su
 from twisted.python.failure import Failure
 
 from ftpsd.log import log
+from ftpsd.parts import PRIVATE, part_name
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
 from ftpsd.trees import Identity, Levels, directories, identity
-from ftpsd.uploads import PRIVATE, part_name
 from ftpsd.workers import STUCK, Workers
 
 #: Seconds after which a tree in which no session was is counted again, for what others have changed in it.

@@ -2,7 +2,7 @@
 
 A sweep walks in worker threads and pauses after each handful of entries, so it waits for whoever serves
 a client. Directories are opened one below the other without following links. The lock of a part tells
-that an upload writes to it, in this process or in one that drains (see `uploads.py`).
+that an upload writes to it, in this process or in one that drains (see `parts.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from ftpsd.log import log
+from ftpsd.parts import PRIVATE, discard
 from ftpsd.paths import DEEPEST
 from ftpsd.pump import Pause, Steps, Transfer, Watch
 from ftpsd.replies import Refusal
-from ftpsd.uploads import PRIVATE, discard
 from ftpsd.workers import Workers
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
@@ -133,7 +133,7 @@ def outermost(homes: Iterable[str]) -> list[str]:
 
 
 def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps:
-    """Discards the parts below a home (see `uploads.discard`); their sizes go to `freed`."""
+    """Discards the parts below a home (see `parts.discard`); their sizes go to `freed`."""
     for number, (path, directory, name) in enumerate(_entries(home), 1):
         if name.startswith(PRIVATE):
             try:

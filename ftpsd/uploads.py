@@ -1,29 +1,22 @@
 """An upload: all or nothing. Until it is complete the old file is there, and readable.
 
 What arrives is written to a part with a private name in the same directory, and renamed at the end.
-The name of a part is made from the name of the file, so that an upload that was cut can be gone on
-with (REST and STOR, or APPE), also after the daemon was restarted or killed. A lock (flock), which
-the kernel drops with the process, tells a part that is written to from one that was left.
+See `parts.py` for these names, and for what is left of an upload that was cut.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Literal, Self
 
+from ftpsd import parts
 from ftpsd.renaming import rename_new
 from ftpsd.replies import Refusal
-
-#: Names with this prefix are never shown, and cannot be said by a client.
-PRIVATE = ".ftpsd-part-"
 
 #: What an upload may take the place of when it is complete.
 Replaces = Literal["anything", "the old file", "nothing"]
@@ -33,20 +26,6 @@ _COPY = 64 * 1024 * 1024
 
 #: Bytes in a name.
 _LONGEST_NAME = 255
-
-#: Seconds after which a part is asked for again: SIZE, RMD and a sweep hold its lock for a system call or two.
-_MOMENT = 0.005
-
-
-def is_private(name: str) -> bool:
-    """Whether a name that a client says would be one of ours, also where the disk takes capitals for small letters."""
-    return name.casefold().startswith(PRIVATE)
-
-
-def part_name(name: str) -> str:
-    """The private name of the part that belongs to a file; of a fixed length, whatever the name."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-    return PRIVATE + digest[:32]
 
 
 class Upload:
@@ -99,8 +78,8 @@ class Upload:
         """
         part, fd, before, old = "", -1, -1, (-1, 0)
         try:
-            part, fd = _take_part(directory, name)
-            if (append or offset) and part != part_name(name):
+            part, fd = parts.take(directory, name)
+            if (append or offset) and part != parts.part_name(name):
                 # What it is to go on with belongs to the other one.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
             before = _pin(directory, name)
@@ -115,7 +94,7 @@ class Upload:
                     os.close(each)
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
-                    _remove(directory, part)
+                    parts.remove(directory, part)
                 os.close(fd)
             os.close(directory)
             raise
@@ -128,50 +107,11 @@ class Upload:
         name = f"{self._part}-{secrets.token_hex(8)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._directory)
-        if not _lock(self._directory, name, fd):
+        if not parts.lock(self._directory, name, fd):
             os.close(fd)
             raise Refusal(450, "The file is busy. Try again later.")
         self._lock = self._part, self._fd
         self._part, self._fd = name, fd
-
-    @staticmethod
-    def kept(directory: int, name: str) -> int:
-        """How many bytes of an upload that was cut are kept. One that still runs has not been cut."""
-        fd = _open_part(directory, part_name(name), os.O_RDONLY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return os.fstat(fd).st_size
-        except BlockingIOError:
-            raise FileNotFoundError(errno.ENOENT, "still being written") from None
-        finally:
-            os.close(fd)
-
-    @staticmethod
-    def forget(directory: int, name: str) -> bool:
-        """Removes the part that was left of a file, if nobody writes to it; whether there was one."""
-        part = part_name(name)
-        try:
-            return _unlink_unused(directory, part)
-        except FileNotFoundError:
-            return False
-
-    @staticmethod
-    def sweep(directory: int, name: str) -> None:
-        """Removes parts that were left from a directory that is to be removed and else empty.
-
-        With one that is still written to the directory stays, and so do all of them.
-        """
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        except OSError:
-            return  # the removal itself will tell
-        try:
-            names = os.listdir(fd)
-            if all(each.startswith(PRIVATE) and not _in_use(fd, each) for each in names):
-                for each in names:
-                    _unlink_unused(fd, each)
-        finally:
-            os.close(fd)
 
     # --- going on ----------------------------------------------------------------------------------
 
@@ -222,9 +162,9 @@ class Upload:
         except IsADirectoryError:
             self._worthless = True
             raise
-        if self._part != part_name(self.name):
+        if self._part != parts.part_name(self.name):
             with suppress(OSError):  # what is kept would be gone on with as if it were of this file
-                self.forget(self._directory, self.name)
+                parts.forget(self._directory, self.name)
 
     def _is_another(self) -> bool:
         """Whether the name has come to belong to another file since the upload began."""
@@ -265,12 +205,12 @@ class Upload:
             if self._part:
                 ending.callback(self._keep, fd)
             if lock:
-                ending.callback(_remove, self._directory, lock)
+                ending.callback(parts.remove, self._directory, lock)
 
     def _keep(self, fd: int) -> None:
-        usual = part_name(self.name)
+        usual = parts.part_name(self.name)
         if self._worthless or os.fstat(fd).st_size == 0 or self._can_begin_again() or self._is_another():
-            _remove(self._directory, self._part)
+            parts.remove(self._directory, self._part)
             return
         os.fchmod(fd, 0o600)  # it may have been about to appear
         if self._part != usual:
@@ -278,114 +218,13 @@ class Upload:
             try:
                 rename_new(self._directory, self._part, self._directory, usual)
             except FileExistsError:
-                _remove(self._directory, self._part)
+                parts.remove(self._directory, self._part)
             except FileNotFoundError:
                 pass  # see _remove
 
     def _can_begin_again(self) -> bool:
         """Whether it began with a copy of the old file, and nothing is lost with that."""
         return self._old >= 0 and (self._append or self._position <= self._old_size)
-
-
-def _remove(directory: int, part: str) -> None:
-    """Removes a part, if it is still there: RMDA may have taken the whole directory."""
-    try:
-        os.unlink(part, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-
-
-def discard(directory: int, part: str, before: float, started: float) -> list[int]:
-    """Removes a part that nobody writes to and that was last written to before a POSIX time; its size.
-
-    Nobody can go on with one that has a token behind its name, that is empty, or that is the published
-    file itself: what is left of such from before the daemon `started` goes at once.
-    """
-    fd = _open_part(directory, part)
-    try:
-        found = os.fstat(fd)
-        useless = len(part) > len(part_name("")) or found.st_size == 0 or found.st_nlink > 1
-        # Nothing is locked that is to stay: whoever goes on with it now must get it.
-        if found.st_mtime >= (max(before, started) if useless else before) or not _lock(directory, part, fd):
-            return []
-        os.unlink(part, dir_fd=directory)
-        return [found.st_size]
-    finally:
-        os.close(fd)
-
-
-def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
-    """Opens a part, whatever its mode: it has that of the file from just before it appears."""
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(part, flags, 0o600, dir_fd=directory)
-    except PermissionError as refused:
-        try:
-            found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        except FileNotFoundError:
-            raise refused from None  # it may not be made
-        try:
-            info = os.fstat(found)
-            if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:  # that may be the published file
-                raise refused
-            os.chmod(f"/proc/self/fd/{found}", 0o600)
-        finally:
-            os.close(found)
-        return os.open(part, flags, 0o600, dir_fd=directory)
-
-
-def _in_use(directory: int, part: str) -> bool:
-    """Whether somebody writes to a part."""
-    fd = _open_part(directory, part)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def _unlink_unused(directory: int, part: str) -> bool:
-    """Removes a part, if nobody writes to it; whether it did."""
-    fd = _open_part(directory, part)
-    try:
-        ours = _lock(directory, part, fd)
-        if ours:
-            os.unlink(part, dir_fd=directory)
-        return ours
-    finally:
-        os.close(fd)
-
-
-def _take_part(directory: int, name: str) -> tuple[str, int]:
-    """The part of a file, locked; one with a name of its own while another upload has that."""
-    usual = part_name(name)
-    # Again the usual one: it may be published or removed between the opening and the lock.
-    for part, wait in ((usual, 0), (usual, 0), (usual, _MOMENT), (f"{usual}-{secrets.token_hex(8)}", _MOMENT)):
-        if wait:
-            time.sleep(wait)
-        fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
-        try:
-            if _lock(directory, part, fd):
-                if os.fstat(fd).st_nlink == 1:
-                    return part, fd
-                # The daemon was killed between link() and unlink(): this is the published file.
-                os.unlink(part, dir_fd=directory)
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-    raise Refusal(450, "The file is busy. Try again later.")
-
-
-def _lock(directory: int, part: str, fd: int) -> bool:
-    """Locks a part that was opened; whether it is ours now, and still has its name."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(fd), os.stat(part, dir_fd=directory, follow_symlinks=False))
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 def _set_start(directory: int, name: str, fd: int, before: int, offset: int, append: bool) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from itertools import islice
 
 from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
+from ftpsd.parts import PRIVATE
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource
 from ftpsd.replies import Refusal
-from ftpsd.uploads import PRIVATE
 from ftpsd.wire import ListRequest
 
 #: A directory of at most so many entries is listed in the order of its names; a larger one as the

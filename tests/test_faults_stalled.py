@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ftpsd.uploads import part_name
+from ftpsd.parts import part_name
 from ftpsd.workers import default_size
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.disks import FaultyDisk

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.uploads import Upload, part_name
+from ftpsd.parts import part_name
+from ftpsd.uploads import Upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer, withstands

@@ -21,11 +21,11 @@ import pytest
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
+from ftpsd.parts import PRIVATE, part_name
 from ftpsd.quota import STALE, Amount, Count, Quotas, Tree
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
 from ftpsd.trees import directories
-from ftpsd.uploads import PRIVATE, part_name
 from ftpsd.workers import STUCK
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.parts import PRIVATE, part_name
 from ftpsd.sweep import outermost
-from ftpsd.uploads import PRIVATE, part_name
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
