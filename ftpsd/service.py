@@ -28,6 +28,7 @@ from ftpsd.generation import Generation
 from ftpsd.limits import Sessions, raise_descriptor_limit
 from ftpsd.listeners import Listeners
 from ftpsd.log import lines, log
+from ftpsd.periodic import periodic
 from ftpsd.ports import Announcer, PortPool
 from ftpsd.protocol import FtpsFactory
 from ftpsd.quota import Quotas
@@ -104,8 +105,7 @@ class FtpsService(Service):
         self._store = Store(self._reactor)
         self._book = Book(self._reactor.seconds)
         self._register = Register(self._store, self._book, time.time)
-        self._looks = LoopingCall(self._register.look)
-        self._looks.clock = self._reactor
+        self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
         self._sessions = Sessions()
         self._quotas = Quotas(self._reactor, self._workers)
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
@@ -246,8 +246,7 @@ class FtpsService(Service):
             self._refresh.stop()
         self._refresh = None
         if any(announcer.names for announcer in self._announcers):
-            self._refresh = LoopingCall(self._look_up)
-            self._refresh.clock = self._reactor
+            self._refresh = periodic(self._reactor, "looking up passive.address", self._look_up)
             self._refresh.start(self._configuration.settings.passive.refresh, now=False)
 
     def _start_sweeper(self) -> None:

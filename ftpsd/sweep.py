@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
 
 from ftpsd.log import log
 from ftpsd.parts import PRIVATE, discard
 from ftpsd.paths import DEEPEST
+from ftpsd.periodic import periodic
 from ftpsd.pump import Pause, Steps, Transfer, Watch
 from ftpsd.replies import Refusal
 from ftpsd.workers import Workers
@@ -68,8 +69,8 @@ class Sweeper:
         A home whose disk does not answer for `patience` seconds is left alone until it does.
         """
         self.stop()
-        self._loop = LoopingCall(self._sweep, outermost(homes), keep, patience)
-        self._loop.clock = self._reactor
+        run = partial(self._sweep, outermost(homes), keep, patience)
+        self._loop = periodic(self._reactor, "removing old part files", run)
         self._loop.start(_INTERVAL if keep is None else max(1, min(_INTERVAL, keep)))
 
     def stop(self) -> None:
@@ -84,7 +85,7 @@ class Sweeper:
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []
         done = Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed))
-        return done.addErrback(_tell_mistake).addCallback(lambda _: _tell(freed))
+        return done.addCallback(lambda _: _tell(freed))
 
     async def _sweep_all(self, homes: list[str], before: float, patience: float, freed: list[int]) -> None:
         turn = self._turn
@@ -111,10 +112,6 @@ class Sweeper:
             watch.stop()
             if self._running is transfer:
                 self._running = None
-
-
-def _tell_mistake(failure: Failure) -> None:
-    log.failure("a sweep ended early", failure)
 
 
 def _tell(freed: list[int]) -> None:

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from twisted.internet.task import LoopingCall
-
+from ftpsd.periodic import periodic
 from ftpsd.wire import Address, plain_address
 
 #: The first descriptor that is handed over.
@@ -29,8 +28,7 @@ class Supervisor:
         self._sessions = sessions
         self._trouble = ""
         self._told = ""
-        self._heartbeat = LoopingCall(self._beat)
-        self._heartbeat.clock = clock
+        self._heartbeat = periodic(clock, "the heartbeat for systemd", self._beat)
 
     def ready(self, trouble: str = "") -> None:
         """The service is up, or back from reloading; `trouble` stands in its status until the next time."""
