@@ -233,7 +233,7 @@ def test_no_password_is_ever_logged(shared: Daemon) -> None:
 
 
 def test_too_many_wrong_passwords(shared: Daemon) -> None:
-    """The third failed login ends the session, whatever is said in between."""
+    """The third failed login is a 530 as well, and ends the session, whatever is said in between."""
     with withstands(shared), FtpClient(shared) as client:
         client.start_tls()
         for number in (1, 2):
@@ -242,7 +242,7 @@ def test_too_many_wrong_passwords(shared: Daemon) -> None:
         client.expect(331, "USER alice")
         client.send("PASS wrong", "USER alice", "PASS secret")
         said = ends(client)
-        assert said.startswith("421 ") and said.count("\n") == 1
+        assert said.startswith("530 ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("settings", "most"), [({"sessions": 3}, 3), ({"sessions_per_address": 2}, 2)])

@@ -7,7 +7,7 @@ import os
 import random
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -325,3 +325,11 @@ def test_wrong_password(daemon: Daemon) -> None:
     """A wrong password is told, and not tried again and again."""
     line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
     assert "530" in lftp(daemon, line, fails=True)
+
+
+def test_a_wrong_password_is_sent_once(make_daemon: Callable[..., Daemon]) -> None:
+    """lftp gives up after the last wrong password of a session, though it may try again five times."""
+    daemon = make_daemon({"limits": {"login_failures": 1}})
+    line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
+    lftp(daemon, line, "set net:max-retries 5", fails=True)
+    assert daemon.log.count("login failed for alice") == 1

@@ -147,7 +147,7 @@ def test_transcript(plain: Daemon, path: Path, way: str) -> None:
             elif way == "bytes":
                 for byte in unescape(text) + b"\r\n":
                     client.send_raw(bytes([byte]))
-        if transcript.steps[-1][1].startswith(("221", "421")):
+        if re.match("221|421|530 .* Goodbye", transcript.steps[-1][1]):
             assert client.read_line() == b""
     peer.finish()
     deadline = time.monotonic() + PATIENCE

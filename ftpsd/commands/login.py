@@ -38,7 +38,9 @@ async def password(session: Session, secret: str) -> Reply:
     if account is None:
         session.failures += 1
         if session.failures >= session.policy.login_failures:
-            raise SessionEnd(421, "Too many failed logins. Goodbye.")
+            # Not 421, which clients take for temporary: they would send the same password until they are banned.
+            # Nor "too many" or "later": lftp tries again after a 530 with these words (its ftp:retry-530).
+            raise SessionEnd(530, "Login incorrect. Goodbye.")
         raise Refusal(530, "The user name or the password is wrong.")
     session.account = account
     session.data.buckets = account.share.buckets
