@@ -3,10 +3,14 @@
 An address that fails `attempts` times within `window` is banned: it gets no session. IPv6 counts by /64,
 since a single host has that many addresses.
 
-A name that `attempts` different addresses fail for within `window` is being guessed by many at once.
+A name that `attempts` different sites fail for within `window` is being guessed by many at once.
 A ban of the name would do an attacker's work and lock the user out: so it holds for strangers only, and
 not for addresses that have logged in as this user of late. One address alone never gets a name banned,
 as it is banned itself first.
+
+A site is an IPv4 address or an IPv6 /48, the most that one customer gets (RFC 6177). Its 65,536 /64s count as one
+here, and so they have `attempts` guesses at one name together: with more, the name is banned for strangers from that
+site. One /64 alone is banned itself before that.
 
 A ban is twice as long as the last one of the same address or name, up to `longest`. Each quiet time as
 long as the last ban halves that again. A successful login forgives no failures: who has an account of
@@ -29,9 +33,10 @@ from ftpsd.known import Known
 from ftpsd.log import printable
 from ftpsd.replies import Refusal, SessionEnd
 from ftpsd.settings import BanSettings
-from ftpsd.wire import Address, network
+from ftpsd.wire import Address, network, plain_address, site
 
-Kind = Literal["address", "user"]
+#: A "site" is banned from one name: its subject is the site, a blank, and the name.
+Kind = Literal["address", "user", "site"]
 
 #: How many addresses or names are remembered, of each sort.
 CAPACITY = 10_000
@@ -43,13 +48,26 @@ FORGOTTEN = 10
 LONGEST_NAME = 128
 
 
-#: What a banned address is told.
+#: What a banned address is told when it connects.
 BANNED = "Too many failed logins from your address. Try again later."
+
+#: What a banned address or name is told at PASS. lftp sends the same password again after a 530 that says "too many"
+#: or "later" (its ftp:retry-530), and the next ban would be twice as long.
+ADDRESS_BLOCKED = "Logins from your address are blocked after failed attempts."
+NAME_BLOCKED = "Logins with this name are blocked from your address after failed attempts."
 
 
 def name(user: str) -> str:
     """Under what a user's name is counted, shown and stored: it is the client's, and may be anything."""
     return printable(user)[:LONGEST_NAME]
+
+
+def counted(text: str, under: Callable[[Address], str]) -> str:
+    """Return under what an address is counted; the text itself if it is no address."""
+    try:
+        return under(plain_address(text))
+    except ValueError:
+        return text
 
 
 @dataclass(slots=True)
@@ -98,6 +116,11 @@ class Window:
         """Forgets all of one."""
         self._events.pop(subject, None)
 
+    def clear_below(self, prefix: str) -> None:
+        """Forgets all subjects that start with a prefix."""
+        for subject in [each for each in self._events if each.startswith(prefix)]:
+            del self._events[subject]
+
     def __len__(self) -> int:
         return len(self._events)
 
@@ -107,7 +130,7 @@ class Book:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.failures: dict[Kind, Window] = {"address": Window(), "user": Window()}
+        self.failures: dict[Kind, Window] = {"address": Window(), "user": Window(), "site": Window()}
         self._bans: dict[tuple[Kind, str], Ban] = {}
         self._known = Known()
         self._keeper: Keeper | None = None
@@ -176,6 +199,8 @@ class Book:
         """Forgets a ban, as if there had been none. The keeper knows: it is he who says so."""
         self.failures[kind].clear(subject)
         self._bans.pop((kind, subject), None)
+        if kind == "address":  # its failures would ban its site from a name soon after
+            self.failures["site"].clear_below(f"{counted(subject.partition('/')[0], site)} ")
 
     def saw(self, user: str, address: str) -> None:
         """Somebody has logged in."""
@@ -206,28 +231,31 @@ class Bans:
 
     def of_user(self, client: Address, user: str) -> Ban | None:
         """The ban of a user's name, if it holds for this client."""
-        ban = self._book.running("user", name(user))
-        if ban is None or not self._counts(client) or self._book.knows(name(user), network(client)):
+        who = name(user)
+        ban = self._book.running("user", who) or self._book.running("site", f"{site(client)} {who}")
+        if ban is None or not self._counts(client) or self._book.knows(who, network(client)):
             return None
         return ban
 
     def admit(self, client: Address, user: str) -> None:
-        """Raises what a banned client is told, before and after his password is looked at: never which it was."""
+        """Raises Refusal if the client is banned, before and after its password is verified: never which it was."""
         if self.of_address(client) is not None:
-            raise SessionEnd(421, BANNED)
+            raise SessionEnd(530, ADDRESS_BLOCKED)
         if self.of_user(client, user) is not None:
             # Said plainly: it tells nothing of the name (there need be no such user) or of the password,
-            # and the user himself, at an address of his that is new, must not doubt his password.
-            raise Refusal(530, "Too many failed logins with this name. Try again later.")
+            # and the user, at an address that is new, must not doubt the password.
+            raise Refusal(530, NAME_BLOCKED)
 
     def failed(self, client: Address, user: str) -> list[Ban]:
         """A login with a wrong name or password; the bans that come of it."""
         if not self._counts(client):
             return []
-        where, who = network(client), name(user)
+        where, around, who = network(client), site(client), name(user)
         made = [self._count("address", where, object())]
         if not self._book.knows(who, where):
-            made.append(self._count("user", who, where))
+            made.append(self._count("user", who, around))
+            if around != where and made[0] is None:
+                made.append(self._count("site", f"{around} {who}", object()))
         return [ban for ban in made if ban is not None]
 
     def succeeded(self, client: Address, user: str) -> None:

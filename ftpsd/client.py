@@ -17,7 +17,7 @@ from ftpsd.log import SessionLog
 from ftpsd.replies import Refusal, Reply, SessionEnd
 from ftpsd.session import Account
 from ftpsd.users import Denied, Guess, IHome
-from ftpsd.wire import Address, plain_address
+from ftpsd.wire import Address, plain_address, site
 
 
 class Client:
@@ -162,7 +162,8 @@ class Client:
 
     def _note_bans(self, bans: list[Ban], user: str) -> None:
         for ban in bans:
-            whom = "banned" if ban.kind == "address" else f"strangers may not log in as {user}"
+            strangers = "strangers" if ban.kind == "user" else f"strangers from {site(self.client)}"
+            whom = "banned" if ban.kind == "address" else f"{strangers} may not log in as {user}"
             text = f"{whom} for {ban.length:.0f} seconds: too many failed logins"
             self._log.note("banned", text, kind=ban.kind, subject=ban.subject, seconds=ban.length)
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.bans import CAPACITY, FORGOTTEN, Ban, Book, Kind, name
+from ftpsd.bans import CAPACITY, FORGOTTEN, Ban, Book, Kind, counted, name
 from ftpsd.known import ALL, KNOWN
 from ftpsd.log import log
 from ftpsd.state import State, Store
-from ftpsd.wire import network, plain_address
+from ftpsd.wire import network, site
 
 BANS = """CREATE TABLE IF NOT EXISTS bans
     (kind TEXT, subject TEXT, until REAL, length REAL, PRIMARY KEY (kind, subject)) WITHOUT ROWID"""
@@ -31,9 +31,9 @@ KNOWN_ADDRESSES = """CREATE TABLE IF NOT EXISTS known_addresses
     (user TEXT, address TEXT, seen REAL, PRIMARY KEY (user, address)) WITHOUT ROWID"""
 
 #: What a row is, whoever has written it: 9e999 is infinite.
-IS_BAN = """kind IN ('address', 'user') AND typeof(subject) = 'text' AND typeof(until) = 'real'
+IS_BAN = """kind IN ('address', 'user', 'site') AND typeof(subject) = 'text' AND typeof(until) = 'real'
     AND typeof(length) = 'real' AND length > 0 AND abs(until) + length < 9e999"""
-IS_LIFTED = "kind IN ('address', 'user') AND typeof(subject) = 'text' AND length <= 0"
+IS_LIFTED = "kind IN ('address', 'user', 'site') AND typeof(subject) = 'text' AND length <= 0"
 IS_KNOWN = "typeof(user) = 'text' AND typeof(address) = 'text' AND typeof(seen) = 'real' AND abs(seen) < 9e999"
 
 #: Seconds for which a row stays that is of no use any more by a clock that may be wrong.
@@ -240,22 +240,22 @@ def current(state: State, wall: float) -> list[tuple[str, str, float]]:
 
 
 def lift(state: State, whom: str | None) -> int:
-    """Lifts the bans of an address or a name, or all with None, as if they had never been; how many there were."""
+    """Lifts the bans of an address or a name, or all with None, as if they had never been; how many there were.
+
+    The ban of a site from a name is lifted by the name, by an address of the site, and by the site.
+    """
     state.define(BANS)
     given = name(whom or "")
     with state.transaction() as execute:
         execute(
-            f"UPDATE bans SET length = 0, until = 0 WHERE {IS_BAN} AND (? OR subject IN (?, ?))",
+            f"UPDATE bans SET length = 0, until = 0 WHERE {IS_BAN} AND (? OR subject IN (?, ?) OR kind = 'site' AND"
+            " (substr(subject, instr(subject, ' ') + 1) = ? OR substr(subject, 1, instr(subject, ' ') - 1) IN (?, ?)))",
             whom is None,
             given,
-            _as_network(given),
+            counted(given, network),
+            given,
+            given,
+            counted(given, site),
         )
         ((lifted,),) = execute("SELECT changes()")
     return int(lifted)
-
-
-def _as_network(text: str) -> str:
-    try:
-        return network(plain_address(text))
-    except ValueError:
-        return text

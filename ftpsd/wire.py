@@ -204,6 +204,13 @@ def network(address: Address) -> str:
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
+def site(address: Address) -> str:
+    """Return what one customer of a provider has at most: `203.0.113.9`, `2001:db8:1::/48` (RFC 6177)."""
+    if address.version == 4 or address.is_link_local:
+        return network(address)
+    return str(ipaddress.IPv6Network((int(address) >> 80 << 80, 48)))
+
+
 def in_zone_of(address: Address, other: Address) -> Address:
     """An address that a client has told: if it is link-local, then on the link where the client is."""
     return plain_address(str(address), getattr(other, "scope_id", None) or 0)

@@ -15,11 +15,11 @@ import pytest
 from twisted.internet.defer import execute
 
 from ftpsd import bans, hashes, known
-from ftpsd.bans import BANNED, Ban, Bans, Book
+from ftpsd.bans import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
 from ftpsd.known import DAY, KNOWN
 from ftpsd.lanes import Lanes
-from ftpsd.register import Register
-from ftpsd.replies import Refusal
+from ftpsd.register import BANS, Register, current, lift
+from ftpsd.replies import Refusal, SessionEnd
 from ftpsd.settings import BanSettings
 from ftpsd.state import FILE, State, Store
 from ftpsd.wire import plain_address as at
@@ -56,7 +56,7 @@ def test_attempts_within_the_window() -> None:
     rules.admit(HOME, "alice")
     (ban,) = rules.fail("203.0.113.9", times=1)
     assert (ban.kind, ban.subject, ban.length) == ("address", "203.0.113.9", 60)
-    with pytest.raises(Refusal, match="421"):
+    with pytest.raises(SessionEnd, match="530"):
         rules.admit(HOME, "bob")
     rules.admit(at("203.0.113.10"), "alice")
     rules.time += 60
@@ -143,6 +143,67 @@ def test_a_name_that_many_guess() -> None:
     [rules.fail(f"198.51.100.{host}", times=1) for host in range(3)]
     with pytest.raises(Refusal, match="530"):
         rules.admit(HOME, "alice")
+
+
+def sites(*addresses: str) -> Rules:
+    """Rules by which each of the addresses has failed once for alice."""
+    rules = Rules()
+    for address in addresses:
+        rules.fail(address, times=1)
+    return rules
+
+
+@pytest.mark.parametrize("prefix", ["2001:db8:1:{:x}::1", "2001:db8:1:{:x}00::1", "fd00:1:2:{:x}::1"])
+def test_networks_of_one_site_ban_no_name_for_others(prefix: str) -> None:
+    """A name that networks of one /48 guess is banned for strangers from that /48 only, for longer each time."""
+    rules = Rules()
+    known = at(prefix.format(0xFE))
+    rules.succeeded(known, "alice")
+    made = [ban for net in range(90) for ban in rules.fail(prefix.format(net), times=1)]
+    inside = f"{ipaddress.ip_network(prefix.format(0) + '/48', strict=False)} alice"
+    assert {(ban.kind, ban.subject) for ban in made} == {("site", inside)}
+    with pytest.raises(Refusal, match="530"):
+        rules.admit(at(prefix.format(0xFF)), "alice")
+    rules.admit(known, "alice")
+    rules.admit(at(prefix.format(0xFF)), "bob")
+    for stranger in (HOME, at("2001:db8:2::1")):
+        rules.admit(stranger, "alice")
+    rules.time = made[-1].until
+    rules.admit(at(prefix.format(0xFF)), "alice")
+    (ban,) = [ban for net in range(3) for ban in rules.fail(prefix.format(net), times=1)]
+    assert ban.length == 2 * made[0].length
+
+
+def test_a_site_has_as_many_guesses_as_an_address() -> None:
+    """However many networks of a /48 guess at a name, they have as many guesses as one IPv4 address."""
+    rules = Rules(attempts=10)
+    guesses = 0
+    for net in range(1000):
+        address = at(f"2001:db8:1:{net:x}::1")
+        try:
+            rules.admit(address, "alice")
+        except Refusal:
+            continue
+        guesses += 1
+        rules.failed(address, "alice")
+    assert guesses == 10
+
+
+def test_one_network_locks_no_site_out() -> None:
+    """However often one /64 fails for a name, its /48 is not banned from the name."""
+    rules = Rules()
+    for _ in range(20):
+        assert {ban.kind for ban in rules.fail("2001:db8:1:1::1")} <= {"address"}
+        rules.time += 150
+    rules.admit(at("2001:db8:1:2::1"), "alice")
+
+
+def test_many_sites_get_a_name_banned() -> None:
+    """A name that as many /48s, or IPv4 addresses, fail for as `attempts` says is banned for all strangers."""
+    rules = sites("2001:db8:1::1", "2001:db8:2::1", "203.0.113.1")
+    with pytest.raises(Refusal, match="530"):
+        rules.admit(at("198.51.100.1"), "alice")
+    sites("2001:db8:1::1", "2001:db8:1:ffff::1", "203.0.113.1").admit(at("198.51.100.1"), "alice")
 
 
 def test_mistakes_at_home_ban_no_name() -> None:
@@ -298,6 +359,19 @@ def test_what_could_not_be_stored() -> None:
         assert kept.rules.of_address(at("203.0.113.10")) is not None
 
 
+#: What makes lftp send the same password again after a 530: the default of its `ftp:retry-530`.
+LFTP_TRIES_AGAIN = (
+    r"too many|overloaded|try (again |back )?later|is restricted to|maximum number|number of connect|"
+    r"only.*session.*allowed|more connection|already connected|simultaneous login"
+)
+
+
+@pytest.mark.parametrize("text", [ADDRESS_BLOCKED, NAME_BLOCKED])
+def test_a_ban_invites_no_client_to_try_again(text: str) -> None:
+    """No sentence after a wrong password has words that lftp takes for a temporary refusal."""
+    assert not re.search(LFTP_TRIES_AGAIN, text, re.IGNORECASE)
+
+
 # --- the daemon --------------------------------------------------------------------------------------
 
 STRICT: dict[str, Any] = {"bans": {"attempts": 4, "allow": []}, "state": {"directory": "."}}
@@ -350,14 +424,15 @@ def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 
 def test_a_ban(strict: Daemon) -> None:
-    """The fourth failure ends the session with 421; then the address gets 421 at connect, others are served."""
+    """The fourth failure ends the session; then the address gets 421 at connect, others are served."""
     with FtpClient(strict, source="127.0.0.2") as waiting:
         waiting.expect(331, "USER alice")
-        assert guess(strict, "127.0.0.2", 4) == ["530", "530", "530", "421"]
+        assert guess(strict, "127.0.0.2", 4) == ["530"] * 4
         for _ in range(3):
             with FtpClient(strict, greeting=False, source="127.0.0.2") as refused:
                 assert ends(refused) == "421 Too many failed logins from your address. Try again later.\r\n"
-        assert waiting.command("PASS secret").startswith("421 ")  # right, and not told so
+        assert waiting.command("PASS secret") == f"530 {ADDRESS_BLOCKED}"  # right, and not told so
+        assert ends(waiting) == ""
     assert logs_in(strict, "127.0.0.3").startswith("230")
     assert strict.log.count("(127.0.0.2)> banned for 600 seconds: ") == 1
     assert strict.log.count("told once for each ban") == 1
@@ -380,7 +455,7 @@ def test_many_guesses_at_once(strict: Daemon) -> None:
     """Of many passwords that were sent at the same time no more are looked at than a ban takes, and those that were
     in a thread already."""
     replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 60)
-    assert {reply[:3] for reply in replies} <= {"530", "421"}
+    assert {reply[:3] for reply in replies} == {"530"}
     assert strict.log.count("login failed for alice") <= 4 + (os.cpu_count() or 1)
     assert logs_in(strict, "127.0.0.3").startswith("230")
 
@@ -395,7 +470,7 @@ def test_a_right_password_behind_a_ban(make_daemon: Callable[..., Daemon], user:
         inside.command("PASS secret")
         ask_at_once(daemon, "127.0.0.2", user, ["wrong"] * 20 + ["secret"] * 20)
     behind = daemon.log.partition("(127.0.0.2)> banned for ")[2]
-    assert f"PASS ********: 421 {BANNED}" in behind
+    assert f"PASS ********: 530 {ADDRESS_BLOCKED}" in behind
     assert "This account has expired" not in behind and "of this user" not in behind
 
 
@@ -453,7 +528,7 @@ def test_a_guessed_user_is_let_in_where_he_is_known(strict: Daemon) -> None:
         guess(strict, f"127.0.0.{host}", 1)
     strict.wait_for_log("strangers may not log in as alice for 600 seconds")
     for _ in range(2):
-        assert logs_in(strict, "127.0.0.8") == "530 Too many failed logins with this name. Try again later."
+        assert logs_in(strict, "127.0.0.8") == f"530 {NAME_BLOCKED}"
         assert logs_in(strict, "127.0.0.9").startswith("230")
         assert logs_in(strict, "127.0.0.8", "bob").startswith("230")
         strict.stop()
@@ -467,7 +542,7 @@ def test_nobody_learns_which_names_there_are(strict: Daemon) -> None:
     """A name that does not exist is banned with the same words as one that does."""
     for host in range(2, 6):
         guess(strict, f"127.0.0.{host}", 1, "nobody")
-    assert logs_in(strict, "127.0.0.8", "nobody") == "530 Too many failed logins with this name. Try again later."
+    assert logs_in(strict, "127.0.0.8", "nobody") == f"530 {NAME_BLOCKED}"
 
 
 def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Daemon]) -> None:
@@ -504,6 +579,20 @@ def test_strange_names(strict: Daemon) -> None:
     assert "Traceback" not in strict.log and "cannot be kept" not in strict.log
 
 
+@pytest.mark.parametrize("whom", ["alice", "2001:db8:1::/48", "2001:db8:1:77::1", None])
+def test_the_ban_of_a_site_is_kept_and_lifted(tmp_path: Path, whom: str | None) -> None:
+    """It survives a restart, and is lifted by the name, by the site, by any address of it, and with all."""
+    state = State(tmp_path / FILE)
+    state.define(BANS)
+    for subject in ("2001:db8:1::/48 alice", "2001:db8:2::/48 bob"):
+        state.execute("INSERT INTO bans VALUES ('site', ?, 1e12, 600.0)", subject)
+    assert [each[1] for each in current(state, 0)] == ["2001:db8:1::/48 alice", "2001:db8:2::/48 bob"]
+    assert lift(state, whom) == (2 if whom is None else 1)
+    assert [each[1] for each in current(state, 0)] == ([] if whom is None else ["2001:db8:2::/48 bob"])
+    assert lift(state, "carol") == 0
+    state.close()
+
+
 def test_restart_and_lift(strict: Daemon) -> None:
     """A ban is listed and lifted while the daemon runs and while it does not, and survives restart and SIGKILL."""
     assert "Nobody" in command(strict).stderr
@@ -536,7 +625,8 @@ def test_reload_takes_new_settings(strict: Daemon) -> None:
     strict.write()
     strict.reload()
     assert logs_in(strict, "127.0.0.2").startswith("230")
-    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    guess(strict, "127.0.0.3", 4)
+    assert greeting(strict, "127.0.0.3").startswith("421 ")
     strict.settings["bans"] = {"attempts": 0, "allow": []}
     strict.write()
     strict.reload()
@@ -566,14 +656,16 @@ def test_ipv6(make_daemon: Callable[..., Daemon]) -> None:
 
 def test_many_at_once(strict: Daemon) -> None:
     """Guesses that run side by side are no more than those that come one after the other."""
-    replies = [reply[:3] for reply in ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 20)]
-    assert sorted(replies) == ["421"] * 17 + ["530"] * 3
+    replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 20)
+    assert replies.count(f"530 {ADDRESS_BLOCKED}") == 17
+    assert {reply[:3] for reply in replies} == {"530"}
 
 
 def test_without_a_file(make_daemon: Callable[..., Daemon]) -> None:
     """Without a state directory bans work all the same; the command says why it cannot see them."""
     daemon = make_daemon(merge(PLAIN, {"bans": STRICT["bans"]}))
-    assert guess(daemon, "127.0.0.2", 4)[-1] == "421"
+    guess(daemon, "127.0.0.2", 4)
+    assert greeting(daemon, "127.0.0.2").startswith("421 ")
     assert "set state.directory" in command(daemon).stderr
     daemon.config.write_text("nonsense: [\n")
     assert command(daemon, "lift", "--all").returncode == 1
