@@ -244,10 +244,10 @@ def _set_start(directory: int, name: str, fd: int, before: int, offset: int, app
         return -1, 0
     if old is None or offset > old.st_size:
         raise Refusal(554, f"There are {max(kept, old.st_size if old else 0)} bytes only to go on from.")
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    if not os.path.samestat(os.fstat(source), old):
-        os.close(source)
+    if not stat.S_ISREG(old.st_mode):
         raise Refusal(450, "The file is busy. Try again later.")
+    # The pinned file, not the name: a FIFO that has taken it would block here.
+    source = os.open(f"/proc/self/fd/{before}", os.O_RDONLY | os.O_CLOEXEC)
     _shorten(fd, kept, 0)
     return source, offset
 
@@ -298,7 +298,9 @@ def free_name(directory: int, wanted: str) -> str:
     """A name that nothing in a directory has, and that begins with the one that was wanted, as far as there is room."""
     for _ in range(100):
         token = f".{secrets.token_hex(4)}"
-        name = os.fsdecode(os.fsencode(wanted)[: _LONGEST_NAME - len(token)]) + token
-        if not exists(directory, name):
-            return name
+        begin = os.fsdecode(os.fsencode(wanted)[: _LONGEST_NAME - len(token)])
+        while not wanted.startswith(begin):
+            begin = begin[:-1]  # bytes of a character that was cut
+        if not exists(directory, begin + token):
+            return begin + token
     raise FileExistsError(errno.EEXIST, "no free name")

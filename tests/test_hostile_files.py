@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,3 +210,46 @@ def test_a_file_swapped_for_a_link(plain: Daemon, outside: Path) -> None:
                 connection.close()
         (plain.home() / "target").touch()
     assert (outside / "secret").read_bytes() == SECRET
+
+
+# --- what a reply says is what the disk has ----------------------------------------------------------
+
+
+def test_the_time_that_was_stored(shared: Daemon) -> None:
+    """MFMT, MDTM, MFF and SITE UTIME answer with the time that the disk has now, also where it has not what was sent."""
+    path = shared.home() / "timed"
+    path.write_bytes(b"")
+    with withstands(shared), secured(shared) as client:
+        for line in (
+            "MFMT 99991231235959 timed",
+            "MDTM 99991231235959 timed",
+            "MFF Modify=99991231235959;UNIX.mode=640; timed",
+            "SITE UTIME 99991231235959 timed",
+            "MFMT 20200102030405.75 timed",
+        ):
+            reply = client.command(line)
+            stored = time.strftime("%Y%m%d%H%M%S", time.gmtime(path.stat().st_mtime))
+            assert reply[:3] in ("200", "213") and stored in reply, (reply, stored)
+            assert client.expect(213, "MDTM timed") == f"213 {stored}"
+
+
+def test_a_unique_name_ends_with_a_whole_character(shared: Daemon) -> None:
+    """STOU shortens a long name to whole characters; bytes that are no UTF-8 are characters of their own."""
+    names = [
+        "ä" * 127,
+        "a" + "ä" * 127,
+        "€" * 85,
+        "a" + "€" * 84,
+        "aa" + "😀" * 63,
+        "\udce2" * 255,
+        "\udcc3" + "ä" * 127,
+    ]
+    with withstands(shared), secured(shared) as client:
+        for name in names:
+            reply = client.upload(os.fsencode(f"STOU {name}"), b"unique")
+            assert reply.startswith("226 "), reply
+            made = reply.split(" in ", 1)[1].removesuffix(".").lstrip("/")
+            assert (shared.home() / made).read_bytes() == b"unique"
+            begin, _, token = made.rpartition(".")
+            assert name.startswith(begin) and len(token) == 8
+            assert 240 < len(os.fsencode(made)) <= 255
