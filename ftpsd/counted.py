@@ -89,9 +89,9 @@ class CountedRoot(Root):
         self._quota = quota
         self._count = quota.count
 
-    def free(self, path: VirtualPath) -> int:
+    def free(self, path: VirtualPath, permission: str | None = None) -> int:
         """The room on the disk or in the quota, whichever is less, in bytes."""
-        left, room = self._quota.left(), super().free(path)
+        left, room = self._quota.left(), super().free(path, permission)
         return room if left is None else min(left, room)
 
     def usage(self) -> Usage:

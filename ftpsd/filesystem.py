@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 from ftpsd import parts, trees
-from ftpsd.jail import Place
+from ftpsd.jail import Place, not_plain
 from ftpsd.names import Match, Names
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import FileSource
@@ -52,19 +52,18 @@ class Root(View):
         """The size of a file; of an upload that was cut, where there is no file yet."""
         try:
             with self.place(path, None) as place:
-                if not self._rights.at(place.parts) & {"list", "download"}:
-                    self.require("list", place.parts)
+                self.require_any(place, "list", "download")
                 found = place.stat()
         except FileNotFoundError:
             with self.place(path, "upload") as place:
                 return parts.kept(place.directory, place.name)
         if not stat.S_ISREG(found.st_mode):
-            raise Refusal(550, "That is not a plain file.")
+            raise not_plain()
         return found.st_size
 
-    def free(self, path: VirtualPath) -> int:
+    def free(self, path: VirtualPath, permission: str | None = None) -> int:
         """The room on the disk that holds a path, in bytes."""
-        with self.place(path, None) as place:
+        with self.place(path, permission) as place:
             with _opened(place) as descriptor:
                 found = os.fstatvfs(descriptor)
         return found.f_bavail * found.f_frsize
@@ -78,11 +77,9 @@ class Root(View):
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> FileSource:
         """Opens a file for reading from an offset on."""
         with self.place(path, "download") as place:
-            descriptor = place.open(os.O_RDONLY)
+            descriptor = place.open_file()
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise Refusal(550, "That is not a plain file.")
             if offset > found.st_size and end is None:
                 raise Refusal(554, f"The file has {found.st_size} bytes only.")
         except BaseException:
@@ -174,12 +171,17 @@ class Root(View):
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Moves a name. What is there already is replaced if the user may overwrite."""
         with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
-            if not self._rights.throughout(source.parts, "rename"):
-                raise Refusal(550, f"{old}: there are parts in it that this account may not rename.")
-            overwrite = "overwrite" in self._rights.at(target.parts)
+            for each in (source, target):
+                # A tree that arrives has names where the rules below its target hold.
+                if not self._rights.throughout(each.parts, "rename"):
+                    path = VirtualPath(each.parts)
+                    raise Refusal(550, f"{path}: there are parts in it that this account may not rename.")
+            # rename() puts a directory in the place of an empty directory only, and a file in that of a file.
+            is_directory = stat.S_ISDIR(source.stat().st_mode)
+            replace = ("rmdir" if is_directory else "overwrite") in self._rights.at(target.parts)
             try:
                 with self._changing(source, target):
-                    if overwrite:
+                    if replace:
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
                         rename_new(source.directory, source.name, target.directory, target.name)
@@ -187,20 +189,20 @@ class Root(View):
                         # What was cut under that name belongs to another file now.
                         parts.forget(target.directory, target.name)
             except FileExistsError:
-                if overwrite:
+                if replace:
                     raise
                 raise Refusal(553, f"{new} exists already.") from None
 
     @contextmanager
     def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
-        if not path.parts:
-            raise Refusal(550, "The root directory stays as it is.")
+        _require_below_root(path.parts)
         with (self.new_place if new else self.place)(path, permission, follow=False) as place:
             yield place
 
-    def set_time(self, path: VirtualPath, modified: float) -> None:
-        """The time of modification; that of access stays."""
+    def set_time(self, path: VirtualPath, modified: float) -> float:
+        """Set the time of modification, not that of access. Return what the disk stored: it may round, or clamp."""
         with self.place(path, "times") as place:
+            _require_below_root(place.parts)  # of the place, not of the path: a link may lead to the root
             accessed = place.stat().st_atime_ns
             os.utime(
                 place.name,
@@ -208,14 +210,22 @@ class Root(View):
                 dir_fd=place.directory,
                 follow_symlinks=False,
             )
+            return place.stat().st_mtime
 
-    def set_mode(self, path: VirtualPath, mode: int) -> None:
-        """The permission bits. A file without any is not to be opened, but has them set all the same."""
+    def set_mode(self, path: VirtualPath, mode: int) -> int:
+        """Set the permission bits, also of a file that cannot be opened. Return those that the disk stored."""
         with self.place(path, "chmod") as place:
+            _require_below_root(place.parts)
             with _opened(place) as descriptor:
                 if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     mode |= self._directory_bits
                 _set_mode(descriptor, mode)
+                return os.fstat(descriptor).st_mode & 0o777
+
+
+def _require_below_root(parts: tuple[str, ...]) -> None:
+    if not parts:
+        raise Refusal(550, "The root directory stays as it is.")
 
 
 def _is_above(place: Place, match: Match) -> bool:
@@ -226,7 +236,7 @@ def _is_above(place: Place, match: Match) -> bool:
 
 @contextmanager
 def _opened(place: Place) -> Iterator[int]:
-    descriptor = place.open(os.O_PATH)
+    descriptor = place.pin()
     try:
         yield descriptor
     finally:

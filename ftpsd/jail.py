@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,11 +43,26 @@ class Place:
         """Whether it is the same name of the same directory."""
         return self.name == other.name and os.path.sameopenfile(self.directory, other.directory)
 
-    def open(self, flags: int) -> int:
-        """Opens what is there, if it is no symbolic link."""
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    def pin(self) -> int:
+        """Return an O_PATH descriptor of what is there; a symbolic link is itself."""
+        return os.open(self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+
+    def open_directory(self) -> int:
+        """Open the directory that is there, for reading."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self.name, flags, dir_fd=self.directory)
+
+    def open_file(self) -> int:
+        """Open the plain file that is there, for reading. Raises Refusal for anything else."""
+        pinned = self.pin()
+        try:
+            # To open is to act: a FIFO wakes its writer, a tape rewinds, a watchdog starts. So look first, and open
+            # exactly what was looked at.
+            if not stat.S_ISREG(os.fstat(pinned).st_mode):
+                raise not_plain()
+            return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(pinned)
 
 
 class Jail:
@@ -88,6 +104,11 @@ class Jail:
         if permission not in self._rights.at(parts):
             path = VirtualPath(parts)
             raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
+
+    def require_any(self, place: Place, *permissions: str) -> None:
+        """Raise Refusal unless one of the permissions holds at a place."""
+        if self._rights.at(place.parts).isdisjoint(permissions):
+            self.require(permissions[0], place.parts)
 
     def _walk(self, parts: tuple[str, ...], follow: bool) -> tuple[int, str, tuple[str, ...]]:
         if any(map(is_private, parts)):
@@ -157,6 +178,11 @@ class Jail:
         if target != self._home and not target.startswith(self._home.rstrip("/") + "/"):
             raise _outside()
         return target[len(self._home) :]
+
+
+def not_plain() -> Refusal:
+    """The refusal for a directory, link, FIFO, socket or device where a file is needed."""
+    return Refusal(550, "That is not a plain file.")
 
 
 def _outside() -> Refusal:

@@ -35,14 +35,21 @@ Batch = tuple[str, list[Entry]]
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
+#: Permissions that imply size and time of a file.
+_TELLING = frozenset({"list", "download"})
+
+
 class View(Jail):
     """The part of `session.Files` that only looks."""
 
-    def entry(self, path: VirtualPath) -> Entry:
-        """What is known of a path; a link that leads out or nowhere is told as the link."""
+    def entry(self, path: VirtualPath, *permissions: str) -> Entry:
+        """Return the facts of a path at which one of the permissions holds.
+
+        A link that leads out, nowhere, or to where none of them holds is told as the link.
+        """
         try:
             with self.place(path, None) as place:
-                self._require_any(place)
+                self.require_any(place, *permissions)
                 return _entry(path.name, place.stat())
         except (OSError, Refusal) as error:
             if isinstance(error, OSError) and error.errno not in _LEADS_NOWHERE:
@@ -53,15 +60,12 @@ class View(Jail):
                     raise
                 return _entry(path.name, found)
 
-    def _require_any(self, place: Place) -> None:
-        if not self._rights.at(place.parts):
-            raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
-
     def enter(self, path: VirtualPath) -> None:
         """Whether it is a directory that the user may be in."""
         with self.place(path, None) as place:
-            self._require_any(place)
-            os.close(place.open(os.O_RDONLY | os.O_DIRECTORY))
+            if not self._rights.at(place.parts):
+                raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
+            os.close(place.open_directory())
 
     # --- listings ----------------------------------------------------------------------------------
 
@@ -81,7 +85,7 @@ class View(Jail):
 
     def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
         try:
-            single = self.entry(path)
+            single = self.entry(path, "list")
         except FileNotFoundError:
             if not any(sign in path.name for sign in "*?["):
                 raise
@@ -121,7 +125,7 @@ class View(Jail):
 
     def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
         with self.place(path, "list") as place:
-            descriptor, parts = place.open(os.O_RDONLY | os.O_DIRECTORY), place.parts
+            descriptor, parts = place.open_directory(), place.parts
         try:
             if request.all:
                 here = os.fstat(descriptor)
@@ -160,10 +164,17 @@ class View(Jail):
         try:
             target = os.readlink(path.name, dir_fd=directory)
             with self.place(path, None) as place:
+                if not self._is_visible(place):
+                    return _entry(path.name, info)
                 found = place.stat()
         except (OSError, Refusal):
             return _entry(path.name, info)
         return _entry(path.name, found)._replace(is_link=True, link="" if target.startswith("/") else target)
+
+    def _is_visible(self, place: Place) -> bool:
+        """Whether a listing may tell size and time: that of its own directory, or the place's permissions."""
+        here = self._rights.at(place.parts)
+        return bool(here & _TELLING or (here and "list" in self._rights.at(place.parts[:-1])))
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import read_all, secured
 from tests.hostile import frees_everything, open_transfer, plain_login, reset, withstands
 
@@ -90,6 +91,61 @@ def test_things_that_are_no_files(plain: Daemon) -> None:
             client.expect(550, line)
         for line in ("HASH fifo", "SIZE fifo", "MDTM fifo"):
             assert client.command(line)[:2] == "55", line
+
+
+def test_a_fifo_is_looked_at_before_it_is_opened(plain: Daemon) -> None:
+    """RETR, HASH, STOR and APPE do not open a FIFO: its writer does not notice."""
+    home = plain.home() / "fifos"
+    home.mkdir()
+    os.mkfifo(home / "fifo")
+    (home / "link").symlink_to("fifo")
+    with withstands(plain), plain_login(plain) as client:
+        for name in ("fifos/fifo", "fifos/link"):
+            opened = threading.Event()
+
+            def write(path: Path = home / "fifo", opened: threading.Event = opened) -> None:
+                with path.open("wb"):  # waits for a reader
+                    opened.set()
+
+            writer = threading.Thread(target=write, daemon=True)
+            writer.start()
+            for line in ("RETR", "STOR", "APPE"):
+                client.passive_port()
+                client.expect(550, f"{line} {name}")
+            assert client.command(f"HASH {name}")[:2] == "55"
+            assert not opened.is_set()
+            os.close(os.open(home / "fifo", os.O_RDONLY | os.O_NONBLOCK))
+            writer.join(PATIENCE)
+
+
+def test_a_fifo_takes_the_name_of_a_file(plain: Daemon) -> None:
+    """RETR and APPE answer, whatever appears under the name between a look and the opening."""
+    home = plain.home() / "swapped"
+    home.mkdir()
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for name, make in (("f1", os.mkfifo), ("f2", lambda path: Path(path).write_bytes(b"file"))):
+                make(home / name)
+                os.rename(home / name, home / "file")
+
+    (home / "file").write_bytes(b"file")
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        with withstands(plain), plain_login(plain) as client:
+            for _ in range(60):
+                for line in ("RETR swapped/file", "APPE swapped/file"):
+                    data = client.connect_data()
+                    reply = client.command(line)
+                    data.close()
+                    if reply.startswith("150"):
+                        reply = client.reply()
+                    assert reply[:3] in ("226", "426", "450", "550", "553"), reply
+    finally:
+        done.set()
+        swapper.join()
 
 
 @pytest.fixture(scope="module")

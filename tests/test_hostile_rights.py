@@ -32,6 +32,9 @@ def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterat
             }
         },
         "bob": {"permissions": ["list", "upload", "append"]},
+        "mover": {"permissions": ["list", "upload", "mkdir", "rename", "overwrite"]},
+        "namer": {"permissions": ["upload", "rename"]},
+        "taker": {"permissions": ["download"]},
     }
     daemon = Daemon(tmp_path_factory.mktemp("ruled"), certificate, users=rules).start()
     yield daemon
@@ -191,3 +194,96 @@ def test_appending_and_replacing_are_rights_of_their_own(ruled: Daemon) -> None:
         client.passive_port()
         client.expect(550, "RETR free/file")
     assert (home / "free" / "file").read_bytes() == b"kept and more"
+
+
+@pytest.mark.parametrize("target", ["data", "data/keep", "to-data/keep"])
+def test_no_tree_is_put_over_a_rule(ruled: Daemon, target: str) -> None:
+    """A directory gets no name below which the user has less than `rename`: its names would be where rules hold."""
+    home = ruled.home()
+    _fill(home)
+    (home / "data" / "keep" / "safe" / "file").unlink()
+    (home / "data" / "keep" / "safe").rmdir()
+    (home / "data" / "keep").rmdir()
+    with withstands(ruled), secured(ruled) as client:
+        name = f"tree-{target.replace('/', '-')}"
+        client.expect(257, f"MKD {name}")
+        client.expect(257, f"MKD {name}/keep")
+        client.expect(257, f"MKD {name}/safe")
+        client.expect(350, f"RNFR {name}")
+        client.expect(550, f"RNTO {target}")
+        client.expect(350, f"RNFR {name}")
+        client.expect(250, f"RNTO data/other-{name}")
+    assert not list((home / "data").glob("**/safe/safe"))
+    assert not (home / "data" / "keep").exists()
+
+
+def test_replacing_a_directory_needs_rmdir(ruled: Daemon) -> None:
+    """RNTO takes an empty directory's place only where the user may remove directories."""
+    for user, code in (("mover", 553), ("alice", 250)):
+        home = ruled.home(user)
+        with withstands(ruled), secured(ruled, user) as client:
+            for name in ("old-one", "new-one"):
+                client.expect(257, f"MKD {name}")
+            kept = (home / "new-one").stat().st_ino
+            client.expect(350, "RNFR old-one")
+            client.expect(code, "RNTO new-one")
+            assert ((home / "new-one").stat().st_ino == kept) == (code == 553)
+            client.upload("STOR old-file", b"old")
+            client.upload("STOR new-file", b"new")
+            client.expect(350, "RNFR new-file")
+            client.expect(250, "RNTO old-file")  # which `overwrite` is for
+
+
+@pytest.mark.parametrize("line", ["SITE CHMOD 700 {}", "MFMT 20200101000000 {}", "MDTM 20200101000000 {}"])
+@pytest.mark.parametrize("name", ["/", ".", "..", "in/..", "to-root", "to-dot", "free/up", "MFF"])
+def test_the_home_itself_stays_as_it_is(ruled: Daemon, line: str, name: str) -> None:
+    """No command changes the mode or time of the root, by whatever name or link."""
+    home = ruled.home()
+    _fill(home)
+    for link, target in (("to-root", str(home)), ("to-dot", "."), ("free/up", "..")):
+        if not (home / link).is_symlink():
+            (home / link).symlink_to(target)
+    before = home.stat()
+    if name == "MFF":
+        line, name = "MFF Modify=20200101000000;UNIX.mode=700; {}", "/"
+    with withstands(ruled), secured(ruled) as client:
+        client.expect(550, line.format(name))
+    assert (home.stat().st_mode, home.stat().st_mtime) == (before.st_mode, before.st_mtime)
+
+
+def test_times_and_room_need_a_permission(ruled: Daemon) -> None:
+    """MDTM needs `list` or `download`, AVBL needs `list`; and RNFR needs no more than `rename`."""
+    for user in ("dropper", "namer", "taker", "reader"):
+        home = ruled.home(user)
+        _fill(home)
+        with withstands(ruled), secured(ruled, user) as client:
+            client.expect(213 if user in ("taker", "reader") else 550, "MDTM free/file")
+            client.expect(213 if user == "reader" else 550, "AVBL")
+            client.expect(213 if user == "reader" else 550, "AVBL free")
+            client.expect(350 if user == "namer" else 550, "RNFR free/file")
+
+
+def test_links_tell_nothing_of_what_a_user_may_not_see(ruled: Daemon) -> None:
+    """LIST, MLSD, MLST, MDTM and AVBL tell no size or time of a link's target where the user has no permission."""
+    home = ruled.home()
+    _fill(home)
+    for part in ("hidden", "in"):
+        target = home / part / "sized"
+        target.write_bytes(b"s" * 4321)
+        os.utime(target, (1e9, 1e9))
+        for where in ("free", "archive"):
+            if not (home / where / f"link-{part}").is_symlink():
+                (home / where / f"link-{part}").symlink_to(f"../{part}/sized")
+    with withstands(ruled), secured(ruled) as client:
+        for where in ("free", "archive"):
+            listings = [client.download(f"{verb} {where}").decode() for verb in ("LIST", "MLSD", "LIST -R")]
+            said = "".join(listings) + client.command(f"STAT {where}")
+            for part in ("hidden", "in"):
+                assert f"link-{part}" in said
+                for line in ("LIST {}", "NLST -l {}"):
+                    said += client.download(line.format(f"{where}/link-{part}")).decode()
+                for line in ("MLST {}", "MDTM {}", "SIZE {}", "STAT {}", "HASH {}"):
+                    said += client.command(line.format(f"{where}/link-{part}"))
+                client.expect(550, f"AVBL {where}/link-{part}")
+            assert "4321" not in said and "2001" not in said, said
+        assert "type=dir" in client.expect(250, "MLST to-data")

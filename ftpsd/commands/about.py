@@ -5,7 +5,7 @@ from __future__ import annotations
 import ftpsd
 from ftpsd import wire
 from ftpsd.command import Command, features
-from ftpsd.listing import FACTS, LongFormat
+from ftpsd.listing import FACTS, LongFormat, time_value
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import HASHES, Session
@@ -84,14 +84,14 @@ def _site_help(session: Session) -> Reply:
 
 async def _chmod(session: Session, value: tuple[int, VirtualPath]) -> Reply:
     mode, path = value
-    await session.files.set_mode(path, mode)
-    return Reply(200, f"The mode of {path} is {mode:03o}.")
+    stored = await session.files.set_mode(path, mode)
+    return Reply(200, f"The mode of {path} is {stored:03o}.")
 
 
 async def _utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
     moment, path = value
-    await session.files.set_time(path, moment)
-    return Reply(200, f"The time of {path} is set.")
+    stored = await session.files.set_time(path, moment)
+    return Reply(200, f"The time of {path} is {time_value(stored)}.")
 
 
 def _idle(session: Session, argument: str) -> Reply:

@@ -60,7 +60,7 @@ async def remove(session: Session, path: VirtualPath) -> Reply:
 async def rename_from(session: Session, path: VirtualPath) -> Reply:
     """RNFR: looked up now, so that what does not exist is refused here."""
     session.rename_from = None
-    await session.files.entry(path)
+    await session.files.entry(path, "rename")
     session.rename_from = path
     return Reply(350, "Send the new name with RNTO.")
 
@@ -89,7 +89,7 @@ async def modified(session: Session, value: tuple[float | None, VirtualPath]) ->
     moment, path = value
     if moment is not None:
         return await set_modified(session, (moment, path))
-    entry = await session.files.entry(path)
+    entry = await session.files.entry(path, "list", "download")
     if not entry.is_file:
         raise Refusal(550, "MDTM is for files; MLST tells of a directory.")
     return Reply(213, time_value(entry.modified))
@@ -99,8 +99,8 @@ async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Re
     """MFMT."""
     moment, path = value
     session.place(str(path), "times")
-    await session.files.set_time(path, moment)
-    return Reply(213, f"Modify={time_value(moment)}; {path}")
+    stored = await session.files.set_time(path, moment)
+    return Reply(213, f"Modify={time_value(stored)}; {path}")
 
 
 async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath]) -> Reply:
@@ -116,22 +116,23 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
             mode = wire.mode(given)
         else:
             raise Refusal(504, "Only the facts Modify and UNIX.mode can be set.")
+    stored = {}
     if mode is not None:
-        await session.files.set_mode(path, mode)
+        stored["unix.mode"] = f"{await session.files.set_mode(path, mode):03o}"
     if moment is not None:
-        await session.files.set_time(path, moment)
-    done = "".join(f"{fact}={given};" for fact, given in facts.items())
+        stored["modify"] = time_value(await session.files.set_time(path, moment))
+    done = "".join(f"{fact}={stored[fact]};" for fact in facts)
     return Reply(213, f"{done} {path}")
 
 
 async def available(session: Session, path: VirtualPath) -> Reply:
     """AVBL: the room for uploads, in bytes and nothing else (WinSCP reads the whole text as a number)."""
-    return Reply(213, str(await session.files.free(path)))
+    return Reply(213, str(await session.files.free(path, "list")))
 
 
 async def machine_list(session: Session, path: VirtualPath) -> Reply:
     """MLST: the facts of one name, on the control connection (RFC 3659 section 7.2)."""
-    entry = await session.files.entry(path)
+    entry = await session.files.entry(path, "list")
     line = machine_format(session, path.parent).line(entry, str(path))
     return Reply(250, f"Facts of {path}", " " + line, "End.")
 
@@ -188,6 +189,7 @@ ROWS = (
         available,
         "AVBL [<path>]",
         "draft-peterson-streamlined-ftp",
+        permission="list",
         features=("AVBL",),
         quiet=True,
     ),

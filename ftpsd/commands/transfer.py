@@ -140,7 +140,7 @@ def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
 
 async def list_facts(session: Session, path: VirtualPath) -> Reply:
     """MLSD: the entries of a directory as facts (RFC 3659 section 7)."""
-    entry = await session.files.entry(path)
+    entry = await session.files.entry(path, "list")
     if not entry.is_directory:
         raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
     request = wire.ListRequest(path=".")
@@ -153,7 +153,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
 
 async def digest(session: Session, path: VirtualPath) -> Reply:
     """HASH: of the whole file, or of what RANG or REST chose (draft-bryan-ftpext-hash)."""
-    entry = await session.files.entry(path)
+    entry = await session.files.entry(path, "download")
     if entry.is_directory:
         raise Refusal(553, "HASH is for files.")
     first, end = session.take_restart()
