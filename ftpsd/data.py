@@ -287,10 +287,12 @@ class DataChannel:
         """Receives into what `opening` opens, which is published or closed; the bytes received."""
         return await self._move(opening, opened, upload, True, text)
 
-    async def digest(self, opening: Opening, digest: Digest) -> None:
-        """Reads what `opening` opens into a digest, where ABOR can end it."""
+    async def digest(self, opening: Opening, digest: Digest) -> tuple[int, int]:
+        """Reads what `opening` opens into a digest, where ABOR can end it; where in the file that starts and ends."""
         owned: list[Closable] = []
-        await self._run(_opened_first(opening, owned.append, lambda end: checksum(end, digest)), None, owned)
+        steps = _opened_first(opening, owned.append, lambda end: checksum(end, digest))
+        start, end = await self._run(steps, None, owned)
+        return start, end
 
     async def _move(
         self, opening: Opening, opened: Opened, move: Callable[..., Steps], receiving: bool, text: bool

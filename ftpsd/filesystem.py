@@ -75,7 +75,10 @@ class Root(View):
     # --- files -------------------------------------------------------------------------------------
 
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> FileSource:
-        """Opens a file for reading from an offset on."""
+        """Opens a file for reading from an offset on, as far as it goes now: bytes appended later are not part of it.
+
+        SIZE has announced as much, and curl closes a connection that brings more.
+        """
         with self.place(path, "download") as place:
             descriptor = place.open_file()
         try:
@@ -85,7 +88,10 @@ class Root(View):
         except BaseException:
             os.close(descriptor)
             raise
-        return FileSource(descriptor, offset, end, found.st_size)
+        size = found.st_size
+        if size:  # files of /proc have none, and end where they end
+            end = size if end is None else min(end, size)
+        return FileSource(descriptor, offset, end, size)
 
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Upload:
         """Opens an upload: nothing of it shows before it is published."""

@@ -67,7 +67,7 @@ class PacedConnection:
     def send_file(self, source: FileSource) -> Steps:
         """Sends a file, window by window."""
         while wanted := source.left((yield from self._turn())):
-            window = FileSource(source.fd, source.offset, source.offset + wanted, source.size)
+            window = source.window(wanted)
             yield from self._pay(self._connection.send_file(window))
             if window.offset == source.offset:
                 return  # the file ends here

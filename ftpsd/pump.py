@@ -84,7 +84,8 @@ class Connection(Protocol):
 class FileSource:
     """Part of an open file: from `offset` to `end`, or to wherever the file ends (None).
 
-    `size` is how large the file seems to be, for a buffer that is no larger than it must be.
+    `size` is the file's size when it was opened. A file that ends before it is a `Refusal`: the client was
+    promised those bytes. 0 promises nothing, since files of /proc have that size.
     """
 
     def __init__(self, fd: int, offset: int, end: int | None, size: int) -> None:
@@ -94,17 +95,25 @@ class FileSource:
         """How many bytes to ask for next."""
         return at_most if self.end is None else max(0, min(at_most, self.end - self.offset))
 
+    def window(self, size: int) -> FileSource:
+        """Return the next `size` bytes of this source as a source of their own, on the same descriptor."""
+        return FileSource(self.fd, self.offset, self.offset + size, self.size)
+
+    def check_end(self) -> None:
+        """Accept that the file has ended at `offset`; raises Refusal if it was longer when it was opened."""
+        if self.offset < (self.size if self.end is None else min(self.size, self.end)):
+            raise Refusal(451, "The file became shorter while it was read.")
+
     def __iter__(self) -> Iterator[memoryview]:
         """The bytes, piece by piece, all in the same buffer."""
         buffer = memoryview(bytearray(min(PIECE, max(self.size + 1, SMALL))))
         while wanted := self.left(len(buffer)):
             count = os.preadv(self.fd, [buffer[:wanted]], self.offset)
             if not count:
+                self.check_end()
                 return
             self.offset += count
             yield buffer[:count]
-            if count < wanted and 0 < self.size <= self.offset:
-                return  # the end: it need not be asked for
 
     def close(self) -> None:
         """Closes the file; any number of times."""
@@ -181,10 +190,15 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
 
 
 def checksum(source: FileSource, digest: Digest) -> Steps:
-    """Reads a source into a digest."""
+    """Reads a source into a digest; returns where in the file the bytes start and end.
+
+    Where there were none, the end is that of the file.
+    """
+    start = source.offset
     for piece in source:
         digest.update(piece)
         yield None
+    return start, source.offset if source.offset > start else source.size
 
 
 # --- who moves it ------------------------------------------------------------------------------------

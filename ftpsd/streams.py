@@ -83,6 +83,7 @@ class PlainStream:
             except OSError as error:  # of the socket or of the file: one call has both
                 raise (_cut(error) if error.errno in _NETWORK else error) from None
             if not count:
+                source.check_end()
                 return
             source.offset += count
             self.moved += count

@@ -157,14 +157,14 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     if entry.is_directory:
         raise Refusal(553, "HASH is for files.")
     first, end = session.take_restart()
-    if first and first >= entry.size:
-        raise Refusal(554, f"There are {entry.size} bytes only.")
-    last = entry.size if end is None else min(end, entry.size)
+    opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()
     with session.share.transfer():  # it reads as much
-        await session.data.digest(session.files.reader(path, first, last), running)
+        first, end = await session.data.digest(opening, running)
+    if first and first >= end:
+        raise Refusal(554, f"There are {end} bytes only.")
     # Both ends are inclusive in the draft; an empty range can only be told as its start.
-    told = f"{first}-{max(last - 1, first)}"
+    told = f"{first}-{max(end - 1, first)}"
     return Reply(213, f"{session.hash} {told} {running.hexdigest()} {path}")
 
 
