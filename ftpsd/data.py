@@ -157,6 +157,7 @@ class DataChannel:
         #: The token buckets that limit transfers in one direction: none before the login.
         self.buckets: Callable[[Direction], Sequence[Bucket]] = lambda _: ()
         self._moved = 0
+        self._receiving = False
         #: Why the command that runs must not begin to move anything.
         self._stop: Refusal | None = None
         self._closed = False
@@ -290,6 +291,7 @@ class DataChannel:
     async def digest(self, opening: Opening, digest: Digest) -> tuple[int, int]:
         """Reads what `opening` opens into a digest, where ABOR can end it; where in the file that starts and ends."""
         owned: list[Closable] = []
+        self._receiving = False
         steps = _opened_first(opening, owned.append, lambda end: checksum(end, digest))
         start, end = await self._run(steps, None, owned)
         return start, end
@@ -300,16 +302,18 @@ class DataChannel:
         buckets = self.buckets("upload" if receiving else "download")
         if buckets:
             move = paced(move, buckets, self._shared.reactor.seconds)
-        self._moved = 0
+        self._moved, self._receiving = 0, receiving
         workers = self._shared.workers
         if self._listener is not None:
             self._listener.doRead()  # most clients have connected before they send the command
+        plain = self._secure() is None
         connection, self._socket = self._socket, None
-        if connection is None or self._stop is not None:
-            # A client may connect behind the 150 only: it has to be said before the wait.
-            end = await workers.call(opening)
-            opened(end)
+        if connection is None or self._stop is not None or (plain and not receiving):
+            # Some clients connect after the 150 only, and some read it before the first byte of a plain download.
+            # Under TLS that byte comes after the client's part of the handshake, and one hand-over is saved.
+            end = await self._opened(opening, connection)
             try:
+                opened(end)
                 connection = await self._connect(connection)
             except BaseException:
                 await workers.call(end.close)
@@ -325,6 +329,15 @@ class DataChannel:
 
         steps = _opened_first(opening, note, lambda end: move(stream, end, text))
         return int(await self._run(steps, stream, owned))
+
+    async def _opened(self, opening: Opening, connection: socket.socket | None) -> Any:
+        """What `opening` opens; a connection that has no use without it is closed."""
+        try:
+            return await self._shared.workers.call(opening)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
 
     def _secured(self, connection: socket.socket, receiving: bool) -> PlainStream:
         secure = self._secure()
@@ -365,9 +378,13 @@ class DataChannel:
             self._stop = None
 
     def close(self, reply: Reply) -> None:
-        """The session is over."""
+        """The session is over. An upload goes on as long as bytes arrive that the client has sent before."""
         self._closed = True
-        self.abort(reply)
+        if self._transfer is not None and self._receiving:
+            self._stop = Refusal(reply.code, *reply.lines)
+            self._transfer.leave(self._stop)
+        else:
+            self.abort(reply)
 
     def reset(self) -> None:
         """Forgets what was prepared. A transfer that runs goes on."""

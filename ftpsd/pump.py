@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,6 +32,8 @@ from ftpsd.replies import Refusal
 from ftpsd.representation import FromNetwork, ToNetwork
 from ftpsd.session import Digest
 from ftpsd.workers import Workers
+
+log = Logger(namespace="ftpsd")
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
@@ -40,6 +43,11 @@ MOMENT = 4
 
 #: Seconds after an abort at which the client is told of it, even if a disk call has not returned.
 PATIENCE = 5
+
+#: Seconds without a byte after which nothing is on its way any more from a client that has gone, on a fast network;
+#: and bytes that kernels may hold of what it has sent.
+QUIET = 0.02
+IN_FLIGHT = 32 * 1024 * 1024
 
 #: Bytes given to one TLS or socket call: large, and still within the second-level cache.
 PIECE = 256 * 1024
@@ -74,6 +82,7 @@ class Connection(Protocol):
     def finish_sending(self) -> Steps: ...
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]: ...
     def finish_receiving(self) -> Steps: ...
+    def round_trip(self) -> float: ...
     def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
@@ -185,7 +194,10 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     if converter:
         sink.write(converter.end())
     sink.publish()
-    yield from connection.finish_receiving()
+    try:
+        yield from connection.finish_receiving()
+    except Refusal:
+        pass  # an abort or a deadline comes too late
     return connection.moved
 
 
@@ -227,6 +239,7 @@ class Transfer:
         self._owned = owned
         self._stop: Refusal | None = None
         self._parked: Callable[[], None] | None = None
+        self._wanted: int | Pause = READ
         self._patience: Any = None
         #: Rises whenever the peer took or gave something.
         self.progress = 0
@@ -243,6 +256,29 @@ class Transfer:
                 self._connection.interrupt()
             self._unpark()
             self._patience = self._reactor.callLater(PATIENCE, self._abandon)
+
+    def leave(self, refusal: Refusal) -> None:
+        """End the upload of a client that has gone: receive what it has sent before, then abort with a refusal.
+
+        Its data stream may have ended properly, and be read later than the end of its control connection.
+        """
+        if self._connection is not None:
+            quiet = min(max(QUIET, 4 * self._connection.round_trip()), 1.0)
+            self._look_again(refusal, quiet, self._connection.moved + IN_FLIGHT, -1)
+
+    def _look_again(self, refusal: Refusal, quiet: float, most: int, seen: int) -> None:
+        if self._connection is None:
+            return  # it has ended
+        if (self.progress == seen and self._waits_for_peer()) or self._connection.moved > most:
+            self.abort(refusal)
+        else:
+            self._reactor.callLater(quiet, self._look_again, refusal, quiet, most, self.progress)
+
+    def _waits_for_peer(self) -> bool:
+        wanted = self._wanted
+        if self._parked is None or (isinstance(wanted, Pause) and not wanted.wake):
+            return False  # it runs, or waits for its rate
+        return not self._poll(READ if isinstance(wanted, Pause) else wanted, 0)
 
     @property
     def opened(self) -> bool:
@@ -265,7 +301,7 @@ class Transfer:
             try:
                 each.close()
             except BaseException as error:
-                result = self._failed(error)
+                self._workers.answer(_closing_failed, error)  # the result stands: an upload may be published
         self._workers.answer(self._finish, result)
 
     def _failed(self, error: BaseException) -> Failure:
@@ -278,8 +314,7 @@ class Transfer:
 
     def _step(self) -> int | Pause | None:
         if self._stop is not None:
-            self._steps.close()
-            raise self._stop
+            return self._steps.throw(self._stop)  # not close(): an upload that is published ends well
         return next(self._steps)
 
     def _wait(self, wanted: int | Pause | None) -> bool:
@@ -315,6 +350,7 @@ class Transfer:
     # --- in the reactor thread -------------------------------------------------------------------
 
     def _park(self, wanted: int | Pause) -> None:
+        self._wanted = wanted
         if self._stop is not None:
             self._workers.submit(self._work)
         elif isinstance(wanted, Pause):
@@ -362,6 +398,10 @@ class Transfer:
     def logPrefix(self) -> str:
         """For the reactor's log."""
         return "data"
+
+
+def _closing_failed(error: BaseException) -> None:
+    log.warn("a file or connection could not be closed: {error}", error=str(error))
 
 
 class Watch:

@@ -11,8 +11,11 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
+import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 
 from OpenSSL import SSL
 
@@ -29,6 +32,9 @@ _NETWORK |= {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETD
 
 #: Bytes of a handshake that are asked for at once: pyOpenSSL makes and clears as much memory.
 _FLIGHT = 8 * 1024
+
+#: Where `struct tcp_info` has the round trip time, in microseconds (tcpi_rtt in linux/tcp.h).
+_RTT = slice(68, 72)
 
 #: How much one `sendfile` may move before another transfer gets its turn.
 _SENDFILE = 4 * 1024 * 1024
@@ -47,6 +53,8 @@ class PlainStream:
         self.moved = 0
         self.opened = False
         self._interrupted = False
+        #: Held while the socket is shut down or closed: once closed, its number may be another connection's.
+        self._closing = threading.Lock()
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
@@ -124,14 +132,20 @@ class PlainStream:
     def interrupt(self) -> None:
         """Wakes the transfer up, from another thread: the socket is shut down."""
         self._interrupted = True
-        try:
+        with self._closing, suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is gone already
+
+    def round_trip(self) -> float:
+        """Seconds that TCP's segments take to the peer and back; 0 if the socket is closed."""
+        with self._closing, suppress(OSError):
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.stop)
+            return int.from_bytes(info[_RTT], sys.byteorder) / 1e6
+        return 0.0
 
     def close(self) -> None:
         """Any number of times."""
-        self._socket.close()
+        with self._closing:
+            self._socket.close()
 
 
 class TlsStream(PlainStream):
@@ -299,10 +313,7 @@ class TlsReceiver(TlsStream):
     def finish_receiving(self) -> Steps:
         """The tickets that were held back, and our close_notify. The peer need not read them."""
         tls.close(self._tls)
-        try:
-            yield from self._push(self._tickets + self._outgoing())
-        except Refusal:
-            pass
+        yield from self._push(self._tickets + self._outgoing())
 
 
 def _delivered(connection: socket.socket) -> Steps:

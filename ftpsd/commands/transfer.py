@@ -36,6 +36,7 @@ async def _send(session: Session, opening: Opening, words: str, text: bool = Fal
         session.control.say(Reply(150, words))
 
     moved = await session.data.send(opening, opened, text)
+    session.aborted = False  # an ABOR that came too late
     return Reply(226, f"Transfer complete: {moved} bytes.")
 
 
@@ -68,6 +69,7 @@ async def _receive(session: Session, opening: Opening, words: str) -> Reply:
 
     with session.share.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")
+    session.aborted = False  # an ABOR that came too late
     return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
 
 

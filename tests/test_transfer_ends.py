@@ -1,0 +1,135 @@
+"""How a transfer begins and ends beside its control connection: what is published, and what comes first."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, read_all, secured
+from tests.hostile import BOTH, BYTES, MIB, Login, cut, open_transfer, plain_login, reset, wait_until, withstands
+
+CONTENT = BYTES * 3
+
+
+def _end_properly(data: socket.socket) -> None:
+    """Ends the data stream as an upload should, and waits for nothing."""
+    if isinstance(data, ssl.SSLSocket):
+        data.settimeout(0)
+        try:
+            data.unwrap()  # writes close_notify
+        except ssl.SSLError:
+            pass
+    cut(data)
+
+
+def _close(client: FtpClient) -> None:
+    cut(client.socket)
+
+
+def _reset(client: FtpClient) -> None:
+    reset(client.socket)
+
+
+@pytest.mark.parametrize("quits", [True, False], ids=["QUIT", "no QUIT"])
+@pytest.mark.parametrize("go", [_close, _reset])
+@BOTH
+def test_a_complete_upload_of_a_client_that_has_gone(
+    plain: Daemon, login: Login, go: Callable[[FtpClient], None], quits: bool
+) -> None:
+    """An upload whose data stream has ended properly is published, even if the control connection is lost at once."""
+    with withstands(plain):
+        for number in range(10):
+            path = plain.home() / f"complete{number}"
+            path.unlink(missing_ok=True)
+            client = login(plain)
+            data = open_transfer(client, f"STOR {path.name}")
+            data.sendall(CONTENT)
+            _end_properly(data)
+            if quits:
+                client.send("QUIT")
+            go(client)
+            wait_until(path.exists, f"{path.name} is published")
+            assert path.read_bytes() == CONTENT
+
+
+def test_a_complete_upload_at_a_limited_rate(make_daemon: Callable[..., Daemon]) -> None:
+    """A rate limit may make the daemon read what a client has sent long after that has gone: it is still published."""
+    daemon = make_daemon(users={"alice": {"limits": {"upload_rate": "2M"}}, "bob": {}})
+    path = daemon.home() / "slow"
+    client = secured(daemon)
+    data = open_transfer(client, "STOR slow")
+    data.sendall(BYTES[: MIB + MIB // 2])
+    _end_properly(data)
+    reset(client.socket)
+    wait_until(path.exists, "the upload is published")
+    assert path.stat().st_size == MIB + MIB // 2
+
+
+@pytest.mark.parametrize("go", [_close, _reset])
+@BOTH
+def test_an_upload_that_ends_after_its_client(plain: Daemon, login: Login, go: Callable[[FtpClient], None]) -> None:
+    """An upload whose control connection is lost before the end of its data stream publishes nothing."""
+    for proper in (True, False):
+        client = login(plain)
+        data = open_transfer(client, "STOR orphan")
+        data.sendall(CONTENT)
+        go(client)
+        time.sleep(0.5)  # the daemon has seen it, and has found nothing on its way any more
+        try:
+            (_end_properly if proper else cut)(data)
+        except OSError:
+            data.close()
+        time.sleep(0.1)
+        assert not (plain.home() / "orphan").exists()
+
+
+@BOTH
+def test_an_abort_at_the_very_end(plain: Daemon, login: Login) -> None:
+    """ABOR beside the end of an upload: 226 if and only if the file is published."""
+    with withstands(plain), login(plain) as client:
+        for number in range(60):
+            path = plain.home() / "aborted"
+            path.unlink(missing_ok=True)
+            data = open_transfer(client, "STOR aborted")
+            data.sendall(BYTES[:10_000])
+            _end_properly(data)
+            time.sleep(number % 12 * 0.0002)
+            client.send("ABOR")
+            reply = client.reply()
+            if reply.startswith("226 Transfer"):
+                assert client.reply().startswith(("226 There was no transfer", "225 "))
+            else:
+                assert reply.startswith("426 "), reply
+                assert client.reply() == "226 The transfer was aborted."
+            assert path.exists() == reply.startswith("226 "), reply
+
+
+@pytest.mark.parametrize("line", ["RETR first", "LIST", "NLST", "MLSD"])
+@pytest.mark.parametrize("active", [False, True], ids=["passive", "active"])
+def test_150_comes_before_the_first_byte(plain: Daemon, line: str, active: bool) -> None:
+    """In a plain transfer to the client the 150 is on its way before the first byte of data."""
+    (plain.home() / "first").write_bytes(b"first")
+    with withstands(plain), plain_login(plain) as client:
+        for _ in range(40):
+            if active:
+                with socket.create_server(("127.0.0.1", 0)) as server:
+                    client.expect(200, f"EPRT |1|127.0.0.1|{server.getsockname()[1]}|")
+                    client.send(line)
+                    data, _ = server.accept()
+            else:
+                data = client.connect_data()
+                client.send(line)
+            data.recv(1, socket.MSG_PEEK)
+            client.socket.settimeout(0)  # it must be there already
+            try:
+                assert client.reply().startswith("150 ")
+            finally:
+                client.socket.settimeout(5)
+            assert read_all(data) or line != "RETR first"
+            data.close()
+            assert client.reply().startswith("226 ")
