@@ -97,24 +97,26 @@ class View(Jail):
             yield "", [single._replace(name=request.path or single.name)]
 
     def _matches(self, path: VirtualPath, request: ListRequest) -> Iterator[Batch]:
-        head, slash, _ = request.path.rpartition("/")
-        prefix, dots = head + slash, path.name.startswith(".")
+        said = request.path.rstrip("/")
+        prefix = said.removesuffix(path.name) if said.endswith(path.name) else _as_prefix(str(path.parent))
+        dots = path.name.startswith(".")
         matches = re.compile(translate(path.name)).match
         for batch in self._directory(path.parent, request):
             found = [each for each in batch if matches(each.name) and (dots or not each.name.startswith("."))]
-            yield "", [each._replace(name=prefix + each.name) for each in found] if prefix else found
+            yield "", _renamed(found, prefix)
 
     def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
         waiting = [top]
         while waiting:
             path = waiting.pop()
+            prefix = _prefix(request, path.parts[len(top.parts) :])
             heading = "" if path is top else f"\r\n{shown(str(path))}:"
             below: list[VirtualPath] = []
             try:
                 for batch in self._directory(path, request):
                     if request.recursive:
                         below += [path.child(each.name) for each in batch if _is_below(each)]
-                    yield heading, batch
+                    yield heading, _renamed(batch, prefix)
                     heading = ""
             except (OSError, Refusal):
                 if path is top:
@@ -175,6 +177,27 @@ class View(Jail):
         """Whether a listing may tell size and time: that of its own directory, or the place's permissions."""
         here = self._rights.at(place.parts)
         return bool(here & _TELLING or (here and "list" in self._rights.at(place.parts[:-1])))
+
+
+def _prefix(request: ListRequest, below: tuple[str, ...]) -> str:
+    """Return what NLST puts before the names of a directory, which is `below` the one that was asked for.
+
+    RFC 1123 section 4.1.2.7: the names must be usable in RETR. vsftpd, ProFTPD and Pure-FTPd answer the same; tnftp's
+    `mget` and PHP's `ftp_nlist` rely on it.
+    """
+    if not request.as_paths:
+        return ""
+    said = request.path.rstrip("/")
+    start = "" if said == "." or not request.path else f"{said}/"
+    return start + "".join(f"{part}/" for part in below)
+
+
+def _as_prefix(directory: str) -> str:
+    return directory.rstrip("/") + "/"
+
+
+def _renamed(batch: list[Entry], prefix: str) -> list[Entry]:
+    return [each._replace(name=prefix + each.name) for each in batch] if prefix else batch
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:

@@ -290,6 +290,8 @@ class ListRequest:
     directory: bool = False
     reverse: bool = False
     by_time: bool = False
+    #: Whether the names in a directory are told as paths that RETR takes, with what the client called it in front.
+    as_paths: bool = False
 
 
 _FLAGS = {

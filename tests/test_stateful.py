@@ -290,9 +290,11 @@ class Sessions(RuleBasedStateMachine):
         if user is None or (path and any(sign in path[-1] for sign in "*[")):
             return
         code, names = 226, []
+        said = user.name(path, how, flags=True)
+        prefix = f"{said.rstrip('/')}/" if verb == "NLST" and said.rstrip("/") != "." and said else ""
         try:
             node = self.tree.find(path) if verb != "MLSD" else self.tree.directory(path, otherwise=501)
-            names = sorted(node.entries) if isinstance(node, Directory) else [user.name(path, how, flags=True)]
+            names = [prefix + name for name in sorted(node.entries)] if isinstance(node, Directory) else [said]
         except Refused as refused:
             code = refused.code
         got, data = user.download(f"{verb} {user.name(path, how, flags=True)}")

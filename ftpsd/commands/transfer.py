@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ftpsd import wire
@@ -121,6 +122,7 @@ async def list_names(session: Session, request: wire.ListRequest) -> Reply:
     """NLST: names alone; with `-l`, which some clients send, as LIST."""
     if request.long:
         return await list_long(session, request)
+    request = replace(request, as_paths=True)
     opening = session.files.entries(session.place(request.path, "list"), request, _name)
     return await _send(session, opening, "Here come the names.")
 
