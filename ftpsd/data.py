@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd import tls
+from ftpsd.access import Network
 from ftpsd.pacing import paced
-from ftpsd.ports import Announcer, Listener, PortPool
+from ftpsd.ports import Announcer, Listener, PortPool, is_local
 from ftpsd.pump import Closable, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.rates import Bucket
 from ftpsd.replies import Refusal, Reply
@@ -116,7 +117,8 @@ class Surroundings:
         announcer: Announcer,
         timeouts: Timeouts,
         source_port: int | None,
-        foreign: bool,
+        foreign: tuple[Network, ...],
+        control_ports: Callable[[], set[int]],
         lenient: bool,
     ) -> None:
         self.reactor = reactor
@@ -126,6 +128,8 @@ class Surroundings:
         self.timeouts = timeouts
         self.source_port = source_port or 0
         self.foreign = foreign
+        #: The numbers of the control ports that are open now, whatever configuration a session has.
+        self.control_ports = control_ports
         self.lenient = lenient
 
 
@@ -186,7 +190,7 @@ class DataChannel:
             shared.reactor,
             shared.pool,
             host,
-            None if shared.foreign else self._client,
+            self._may_connect,
             self._arrived,
             self._stranger,
         )
@@ -198,6 +202,16 @@ class DataChannel:
         if self._listener is not None:
             self._listener.watch()
         self._limit = self._shared.reactor.callLater(self._shared.timeouts.data_connect, self._too_late)
+
+    def _may_connect(self, peer: Address) -> bool:
+        return peer == self._client or any(peer in network for network in self._shared.foreign)
+
+    def is_own(self, target: Endpoint) -> bool:
+        """Whether a connection to an endpoint would reach the daemon's own control port."""
+        shared = self._shared
+        if target.port not in shared.control_ports():
+            return False
+        return is_local(target.address) or target.address in shared.announcer.announced
 
     def active(self, target: Endpoint) -> None:
         """Dials that endpoint when a transfer command comes."""

@@ -37,6 +37,10 @@ class Listeners:
     def __bool__(self) -> bool:
         return bool(self._ports)
 
+    def ports(self) -> set[int]:
+        """Return the numbers of all control ports that are open now."""
+        return {number for _, number in self._ports}
+
     def open(self, wanted: Sequence[ListenSettings]) -> None:
         """Opens those that are not there yet, all or none: Faulty tells the first that cannot be had."""
         opened: dict[tuple[str, int], Any] = {}

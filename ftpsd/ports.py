@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import random
 import socket
@@ -75,13 +76,13 @@ class Listener:
         reactor: Any,
         pool: PortPool,
         host: Address,
-        peer: Address | None,
+        may_connect: Callable[[Address], bool],
         arrived: Callable[[socket.socket], None],
         stranger: Callable[[Address], None],
     ) -> None:
         self._reactor = reactor
         self._pool = pool
-        self._peer = peer
+        self._may_connect = may_connect
         self._arrived = arrived
         self._stranger = stranger
         self._watched = False
@@ -105,7 +106,7 @@ class Listener:
             self.close()
             return
         peer = plain_address(address[0], *address[3:])
-        if self._peer is not None and peer != self._peer:
+        if not self._may_connect(peer):
             connection.close()
             self._stranger(peer)
             return
@@ -161,6 +162,15 @@ class Announcer:
     def names(self) -> list[str]:
         """The host names that have to be looked up."""
         return self._settings.host_names
+
+    @property
+    def announced(self) -> set[Address]:
+        """The configured addresses, which lead to this machine through a NAT."""
+        networks = (network.address for network in self._settings.networks)
+        told = {told for told in (self._settings.address, *networks) if told is not None}
+        return {
+            ipaddress.IPv4Address(self._known.get(each, each)) for each in told if each in self._known or is_ipv4(each)
+        }
 
     def warn_if_private(self) -> None:
         """Says at start that only clients in private networks can reach what PASV will announce."""
@@ -222,6 +232,19 @@ class Announcer:
             if any(client in net for net in network.clients):
                 return network.address
         return self._settings.address
+
+
+def is_local(address: Address) -> bool:
+    """Whether a connection to an address ends on this machine: to bind to another one is an error."""
+    if address.is_loopback or address.is_unspecified:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.bind(socket_address(address, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL  # with no descriptor left, for example, nobody knows
+    return True
 
 
 def is_private(address: Address) -> bool:

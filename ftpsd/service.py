@@ -135,7 +135,8 @@ class FtpsService(Service):
             self._announcer,
             settings.timeouts,
             settings.active.source_port,
-            settings.foreign_data,
+            settings.foreign_networks,
+            self._listeners.ports,
             settings.tls.close_notify == "lenient",
         )
         realm: Any = Realm(
@@ -307,8 +308,7 @@ def _policy(settings: Settings) -> Policy:
         login_needs_tls=settings.tls.require.login,
         data_needs_tls=settings.tls.require.data,
         active=settings.active.enabled,
-        foreign_data=settings.foreign_data,
-        own_ports=frozenset(each.port for each in settings.listen),
+        foreign_networks=settings.foreign_networks,
         login_failures=settings.limits.login_failures,
         idle=settings.timeouts.idle,
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ftpsd import wire
+from ftpsd.access import Network
 from ftpsd.command import FOREIGN, NOT_SERVED, Command, Table
 from ftpsd.listing import FACTS, Entry
 from ftpsd.paths import VirtualPath
@@ -132,6 +133,7 @@ class Data(Protocol):
     @property
     def moved(self) -> int: ...
     def passive(self, announce: bool) -> Endpoint: ...
+    def is_own(self, target: Endpoint) -> bool: ...
     def active(self, target: Endpoint) -> None: ...
     def send(self, opening: Opening, opened: Opened, text: bool = False) -> Awaitable[int]: ...
     def receive(self, opening: Opening, opened: Opened, text: bool = False) -> Awaitable[int]: ...
@@ -174,9 +176,8 @@ class Policy:
     login_needs_tls: bool = True
     data_needs_tls: bool = True
     active: bool = True
-    foreign_data: bool = False
-    #: The ports of our own control listeners: no data connection goes there.
-    own_ports: frozenset[int] = frozenset()
+    #: The networks of other hosts with which data connections may be.
+    foreign_networks: tuple[Network, ...] = ()
     login_failures: int = 3
     idle: int = 300
 

@@ -19,6 +19,11 @@ from ftpsd.wire import is_ipv4
 
 DataSession = Literal["off", "allow", "require"]
 
+#: Which hosts beside the client may be the other end of a data connection: all, none, or those of some networks.
+ForeignData = bool | tuple[Network, ...]
+
+EVERYWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+
 #: A number that may be written with K, M, G or T behind it (binary).
 Quantity = NewType("Quantity", int)
 
@@ -180,7 +185,7 @@ class Settings:
     banner: str = "ftpsd ready."
     passive: PassiveSettings = PassiveSettings()
     active: ActiveSettings = ActiveSettings()
-    foreign_data: bool = False
+    foreign_data: ForeignData = False
     users: UsersSettings = UsersSettings()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -188,6 +193,13 @@ class Settings:
     bans: BanSettings = BanSettings()
     state: StateSettings = StateSettings()
     uploads: UploadSettings = UploadSettings()
+
+    @property
+    def foreign_networks(self) -> tuple[Network, ...]:
+        """The networks of `foreign_data`; the whole of both families for true."""
+        if isinstance(self.foreign_data, bool):
+            return EVERYWHERE if self.foreign_data else ()
+        return self.foreign_data
 
 
 # --- users.yaml ------------------------------------------------------------------------------------

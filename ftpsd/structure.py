@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn
 from ftpsd.access import DAYS, Hours, Network
 from ftpsd.paths import VirtualPath
 from ftpsd.rights import PERMISSIONS, PROFILES
-from ftpsd.settings import Pattern, PortRange, Quantity, Umask
+from ftpsd.settings import ForeignData, Pattern, PortRange, Quantity, Umask
 from ftpsd.yamlfile import Document, Key, did_you_mean
 
 T = TypeVar("T")
@@ -213,6 +213,9 @@ def _converter(base: Path) -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), _choice)
     converter.register_structure_hook_func(lambda kind: kind == frozenset[str], _permissions)
     converter.register_structure_hook_func(lambda kind: kind == dict[tuple[str, ...], frozenset[str]], _paths)
+    converter.register_structure_hook_func(
+        lambda kind: kind == ForeignData, lambda value, _: _foreign_data(converter, value)
+    )
     converter.register_structure_hook_func(_is_sequence, lambda value, kind: _sequence(converter, value, kind))
     converter.register_structure_hook_factory(
         attrs.has, lambda cls: _section(cls, make_dict_structure_fn(cls, converter))
@@ -245,6 +248,16 @@ def _sequence(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
     if errors:
         raise At(errors)
     return tuple(result)
+
+
+def _foreign_data(converter: cattrs.Converter, value: Any) -> ForeignData:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list):
+        remedy = "Write true, false, or a list of networks: [198.51.100.0/24]."
+        raise Wrong(f"{told(value)} is neither true nor false, nor a list of networks", remedy)
+    networks: tuple[Network, ...] = _sequence(converter, value, tuple[Network, ...])
+    return networks
 
 
 def _section(cls: type[T], structure: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:

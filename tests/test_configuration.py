@@ -215,6 +215,11 @@ CASES = [
     ("bans: {allow: [home]}\n", ":6: bans.allow[0]: “home” is not a network"),
     ("state: {directory: nowhere}\n", ":6: state.directory: nowhere is not a directory. Create it: install -d"),
     ("users: {file: nowhere.yaml}\n", "nowhere.yaml: cannot be read: no such file or directory."),
+    (
+        "foreign_data: maybe\n",
+        ":6: foreign_data: “maybe” is neither true nor false, nor a list of networks. Write true,",
+    ),
+    ("foreign_data: [10.0.0.0/8, home]\n", ":6: foreign_data[1]: “home” is not a network"),
     ("nonsense: [\n", ":7: is not YAML: "),
     ("foreign_data: [1\n", ":7: is not YAML: "),
     # What fuzzing found:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ftpsd import wire
+from ftpsd.access import Network
 from ftpsd.command import Command
 from ftpsd.replies import Refusal, Reply
 from ftpsd.session import Session
-from ftpsd.wire import Endpoint
+from ftpsd.wire import Address, Endpoint
 
 MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
 
@@ -89,18 +90,33 @@ def _active(session: Session, target: Endpoint) -> Reply:
     target = Endpoint(wire.in_zone_of(target.address, session.control.client), target.port)
     if not policy.active:
         raise Refusal(502, "Active mode is switched off here: use EPSV or PASV.")
-    if not policy.foreign_data:
-        # RFC 2577 section 3: no port of another host, and no well-known one.
-        if target.address.version != session.control.client.version:
-            raise wire.family_refused(1 if session.control.client.version == 4 else 2)
-        if target.address != session.control.client:
-            raise Refusal(501, "Data connections go to your own address only.")
-        if target.port < 1024:
-            raise Refusal(501, "Data connections go to ports from 1024 only.")
-    if target.address == session.control.server and target.port in policy.own_ports:
+    _admit_target(target, session.control.client, policy.foreign_networks)
+    if session.data.is_own(target):
         raise Refusal(501, "Data connections do not go to the server's control port.")
     session.data.active(target)
     return Reply(200, "The data connection will go there.")
+
+
+def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...]) -> None:
+    """Raises Refusal for an endpoint that a client may not name: no port of another host, and no well-known one
+    (RFC 2577 section 3), but what `foreign_data` allows.
+
+    Local services trust their own machine, and well-known ports take files for commands. So `foreign_data: true`
+    does not open these: a network that contains the address does.
+    """
+    address = target.address
+    allowed = [network for network in foreign if address in network]
+    listed = any(network.prefixlen for network in allowed)
+    if address != client:
+        if not allowed and address.version != client.version:
+            raise wire.family_refused(1 if client.version == 4 else 2)
+        if not allowed or address.is_multicast:
+            raise Refusal(501, "Data connections go to your own address only.")
+        local = address.is_loopback or address.is_unspecified
+        if local and not any(network.is_loopback for network in allowed):
+            raise Refusal(501, "Data connections do not go to the server's own services.")
+    if target.port < 1024 and not listed:
+        raise Refusal(501, "Data connections go to ports from 1024 only.")
 
 
 def port(session: Session, target: Endpoint) -> Reply:
