@@ -383,7 +383,7 @@ class FtpsFactory(FTPFactory):
         protocol = FtpsProtocol(self._reactor, number, client, self.generation, self.implicit)
         protocol.factory = self
         self._sessions.enter(client, protocol)
-        return ControlConnection(protocol, protocol.secured, protocol.broken)
+        return ControlConnection(self._reactor, protocol, protocol.secured, protocol.broken)
 
     def ended(self, client: Address, protocol: FtpsProtocol) -> None:
         """A session is over."""
