@@ -99,13 +99,13 @@ class Root(View):
             raise IsADirectoryError(errno.EISDIR, "root")
         with self.new_place(path, None) as place:
             there = not unique and self._is_file(place)
-            self.require("upload" if not there else "append" if append else "overwrite", place.parts)
+            self.require("upload" if not there else "append" if append else "overwrite", place)
             name = place.name
             if unique:
                 name = free_name(place.directory, name)
                 self.require_name((name,))
             replaces: Replaces = "the old file" if there else "nothing"
-            if not unique and "overwrite" in self._rights.at(place.parts):
+            if not unique and "overwrite" in self.permissions(place):
                 replaces = "anything"
             # One that may be written to but not read can be opened, if it is not to be synced.
             flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -156,7 +156,7 @@ class Root(View):
             if self._names.hidden is not None and _is_above(place, self._names.hidden):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
-                if not self._rights.throughout(place.parts, permission):
+                if not self.throughout(place, permission):
                     raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
             self._remove_tree(place)
 
@@ -179,12 +179,12 @@ class Root(View):
         with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
             for each in (source, target):
                 # A tree that arrives has names where the rules below its target hold.
-                if not self._rights.throughout(each.parts, "rename"):
+                if not self.throughout(each, "rename"):
                     path = VirtualPath(each.parts)
                     raise Refusal(550, f"{path}: there are parts in it that this account may not rename.")
             # rename() puts a directory in the place of an empty directory only, and a file in that of a file.
             is_directory = stat.S_ISDIR(source.stat().st_mode)
-            replace = ("rmdir" if is_directory else "overwrite") in self._rights.at(target.parts)
+            replace = ("rmdir" if is_directory else "overwrite") in self.permissions(target)
             try:
                 with self._changing(source, target):
                     if replace:

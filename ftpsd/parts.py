@@ -15,6 +15,7 @@ import secrets
 import stat
 import time
 
+from ftpsd.names import folded
 from ftpsd.replies import Refusal
 
 #: Names with this prefix are never shown, and cannot be said by a client.
@@ -25,8 +26,8 @@ _MOMENT = 0.005
 
 
 def is_private(name: str) -> bool:
-    """Whether a name that a client says would be one of ours, also where the disk takes capitals for small letters."""
-    return name.casefold().startswith(PRIVATE)
+    """Whether a name is one of ours, or one that some disk takes for one of ours."""
+    return (name[:1] == "." or not name.isascii()) and folded(name).startswith(PRIVATE)
 
 
 def part_name(name: str) -> str:

@@ -246,9 +246,9 @@ class Session:
             account.logout()
 
     def place(self, name: str, permission: str | None) -> VirtualPath:
-        """The path that `name` means, if the user has the permission there."""
+        """The path that `name` means, if the user may have the permission there; `Files` finds out where it is."""
         path = self.directory.join(name)
-        if permission is not None and permission not in self.rights.at(path.parts):
+        if permission is not None and permission not in self.rights.possibly(path.parts):
             raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
         return path
 

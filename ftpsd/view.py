@@ -10,15 +10,18 @@ import os
 import re
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import translate
 from itertools import islice
 
 from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
-from ftpsd.parts import PRIVATE
+from ftpsd.parts import is_private
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource
 from ftpsd.replies import Refusal
+from ftpsd.rights import Parts
+from ftpsd.trees import Identity, identity
 from ftpsd.wire import ListRequest
 
 #: A directory of at most so many entries is listed in the order of its names; a larger one as the
@@ -63,7 +66,7 @@ class View(Jail):
     def enter(self, path: VirtualPath) -> None:
         """Whether it is a directory that the user may be in."""
         with self.place(path, None) as place:
-            if not self._rights.at(place.parts):
+            if not self.permissions(place):
                 raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
             os.close(place.open_directory())
 
@@ -146,21 +149,29 @@ class View(Jail):
     def _scan(
         self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
     ) -> Iterator[Entry]:
-        limited, hidden = bool(self._rights.paths), self._names.hidden
+        ruled, hidden = self._ruled_names(parts, directory), self._names.hidden
         for item in found:
             name = item.name
-            if name.startswith(PRIVATE) or (limited and not self._rights.at((*parts, name))):
-                continue
-            if hidden is not None and hidden(name):
+            if is_private(name) or (hidden is not None and hidden(name)):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
             except OSError:
                 continue  # it went away meanwhile
+            if ruled and not self._rights.at((*parts, ruled.get(identity(info), name))):
+                continue
             if stat.S_ISLNK(info.st_mode):
                 yield self._link_entry(path.child(name), directory, info)
             else:
                 yield _entry(name, info)
+
+    def _ruled_names(self, parts: Parts, directory: int) -> dict[Identity, str]:
+        """Return which files of a directory the rules mean, and by what names: the disk may spell them differently."""
+        found = {}
+        for name in self._rights.branches(parts):
+            with suppress(OSError):
+                found[identity(os.stat(name, dir_fd=directory, follow_symlinks=False))] = name
+        return found
 
     def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:
@@ -175,7 +186,7 @@ class View(Jail):
 
     def _is_visible(self, place: Place) -> bool:
         """Whether a listing may tell size and time: that of its own directory, or the place's permissions."""
-        here = self._rights.at(place.parts)
+        here = self.permissions(place)
         return bool(here & _TELLING or (here and "list" in self._rights.at(place.parts[:-1])))
 
 

@@ -4,6 +4,7 @@ with `prefix`, in a mount namespace that ends with them. Skips where that cannot
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,51 @@ class FaultyDisk:
     def work(self) -> None:
         """All is well again; what stalled goes on."""
         self.fail()
+
+
+class FoldingDisk:
+    """A file system that takes names of different case for the same, in place of a directory: of the kind `fuse`, `vfat`
+    or `ext4`. It begins with what is in `seed`."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.directory, self.seed = directory, directory.with_name("seed")
+        self._kind = kind
+        self.seed.mkdir()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._image = directory.with_name("image")
+
+    def mount(self) -> tuple[str, ...]:
+        """A prefix for what is to see the disk."""
+        prefix = self._fuse() if self._kind == "fuse" else self._loop()
+        must_work(prefix)
+        return prefix
+
+    def _fuse(self) -> tuple[str, ...]:
+        shutil.rmtree(self.directory)
+        disk = FaultyDisk(self.directory)
+        shutil.copytree(self.seed, disk.backing, dirs_exist_ok=True)
+        disk.fail(NAMES="FOLD")
+        return disk.prefix
+
+    def _loop(self) -> tuple[str, ...]:
+        make = {
+            "vfat": ("mkfs.vfat", "-C", str(self._image), "16384"),
+            "ext4": ("mkfs.ext4", "-q", "-O", "casefold", "-E", "encoding=utf8", str(self._image), "16M"),
+        }[self._kind]
+        if shutil.which(make[0]) is None:
+            pytest.skip(f"{make[0]} is not installed")
+        subprocess.run(make, check=True, capture_output=True, timeout=PATIENCE)
+        options = "loop,utf8" if self._kind == "vfat" else "loop"
+        where, top = self.directory, self.directory / "top"
+        folds = f"mkdir {top} && chattr +F {top}" if self._kind == "ext4" else f"mkdir {top}"
+        copy = f"cp -r {self.seed}/. {top} && mount --bind {top} {where}"
+        return apart(
+            f"mount -o {options} -t {self._kind} {self._image} {where} && {{ [ -d {top} ] || {folds}; }} && {copy}"
+        )
+
+    def inside(self, pid: int) -> Path:
+        """The directory as the process sees it."""
+        return Path(f"/proc/{pid}/root{self.directory}")
 
 
 @contextmanager

@@ -4,7 +4,9 @@
 
 mounts BACKING at MOUNTPOINT for one command (in a mount namespace of its own) and serves it until that ends.
 RULES is a file that is read at every request: lines of an operation and what becomes of it, the name of an
-error or STALL: `WRITE EIO`, `READ STALL`. What stalls is answered when the rule is gone.
+error or STALL: `WRITE EIO`, `READ STALL`. What stalls is answered when the rule is gone. `NAMES FOLD` makes it take
+names for the same that differ in case, in composition or in a character that does not show, and know a short name (8.3)
+for each, as FAT, NTFS and ext4 with casefold do.
 
 The protocol is that of linux/fuse.h; what is not needed here is ENOSYS. Nothing is cached.
 """
@@ -20,6 +22,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable
+from unicodedata import normalize
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, MS_REC, MS_PRIVATE, PR_SET_PDEATHSIG = 0x20000, 0x4000, 0x40000, 1
@@ -38,10 +41,21 @@ class Tree:
 
     def __init__(self, backing: str) -> None:
         self._paths = {1: os.path.realpath(backing)}
+        self.folds = False
 
     def path(self, node: int, name: bytes = b"") -> str:
         """Where a node is, or a name in it."""
-        return os.path.join(self._paths[node], os.fsdecode(name.rstrip(b"\0"))) if name else self._paths[node]
+        if not name:
+            return self._paths[node]
+        said, directory = os.fsdecode(name.rstrip(b"\0")), self._paths[node]
+        return os.path.join(directory, self._spelled(directory, said) if self.folds else said)
+
+    @staticmethod
+    def _spelled(directory: str, said: str) -> str:
+        """A name as the directory has it, if it has one that is the same."""
+        names = os.listdir(directory)
+        same = [each for each in names if fold(each) == fold(said)] or [each for each in names if short(each) == said]
+        return said if said in names or not same else same[0]
 
     def entry(self, path: str) -> bytes:
         """What LOOKUP and its like answer."""
@@ -57,6 +71,17 @@ class Tree:
                 self._paths[node] = ""  # replaced
             elif path == old or path.startswith(old + "/"):
                 self._paths[node] = new + path[len(old) :]
+
+
+def fold(name: str) -> str:
+    """One spelling for all that are the same."""
+    return normalize("NFC", normalize("NFD", name.replace("\u200b", "")).casefold()).rstrip(". ")
+
+
+def short(name: str) -> str:
+    """The short name that FAT makes for a long one."""
+    stem, dot, ending = name.lstrip(".").rpartition(".") if "." in name[1:] else (name.lstrip("."), "", "")
+    return f"{stem.replace('.', '')[:6].upper()}~1{dot}{ending[:3].upper()}"
 
 
 def _attributes(found: os.stat_result) -> bytes:
@@ -115,8 +140,10 @@ def rename(tree: Tree, node: int, body: bytes) -> bytes:
 
 def link(tree: Tree, node: int, body: bytes) -> bytes:
     (source,) = struct.unpack_from("=Q", body)
-    os.link(tree.path(source), tree.path(node, body[8:]))
-    return tree.entry(tree.path(node, body[8:]))
+    new = tree.path(node, body[8:])
+    os.link(tree.path(source), new)
+    tree.moved(tree.path(source), new)  # the daemon takes the old name away next, while it has the file open
+    return tree.entry(new)
 
 
 def open_file(tree: Tree, node: int, body: bytes) -> bytes:
@@ -208,6 +235,7 @@ def serve(device: int, backing: str, rules_file: str) -> None:
                 continue  # the request was taken back
         with open(rules_file) as file:
             rules = dict(line.split() for line in file)
+        tree.folds = rules.get("NAMES") == "FOLD"
         for request in held[:]:
             name = NAMES.get(struct.unpack_from("=I", request, 4)[0], "")
             if rules.get(name) != "STALL":

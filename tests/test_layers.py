@@ -17,8 +17,8 @@ HOUSE = Path(ftpsd.__file__).parent
 #: Pure, in the order in which they may import each other.
 WORDS = [
     "replies",
-    "rights",
     "names",
+    "rights",
     "paths",
     "wire",
     "access",

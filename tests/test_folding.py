@@ -1,0 +1,218 @@
+"""Disks that take different names for the same file: rules hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd.names import folded, matcher
+from ftpsd.rights import PROFILES, Rights
+from tests.daemon import Daemon
+from tests.disks import FoldingDisk
+from tests.ftpclient import FtpClient, secured
+from tests.hostile import attempts, snapshot, withstands
+
+RULES: dict[str, dict[str, Any]] = {
+    "alice": {
+        "paths": {
+            "/archive": "read-only",
+            "/data/keep/safe": "read-only",
+            "/hidden": [],
+            "/caf\u00e9": "read-only",
+            "/new": "read-only",
+            "/made/by/rule": "read-only",
+            "/note.txt": "read-only",
+        }
+    },
+    "bob": {"names": {"deny": ["*.exe", "stra\u00dfe"], "hide": ["secret*", "\u00fcber"]}},
+    "carol": {"permissions": "read-only", "paths": {"/incoming": ["list", "upload", "mkdir"]}},
+    "dave": {"quota": {"files": 3, "bytes": "10K"}},
+}
+FILES = {
+    "alice": ["archive/deep/file", "data/keep/safe/file", "HIDDEN/file", "caf\u00e9/file", "free/file", "NOTE.TXT"],
+    "bob": ["secretplace/file", "\u00fcber/file", ".FTPSD-PART-x", ".ftpsd-part-aa", "plain/file"],
+    "carol": ["INCOMING/file"],
+    "dave": ["file"],
+}
+
+
+@pytest.fixture(scope="module", params=["fuse", "vfat", "ext4"])
+def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FoldingDisk:
+    """A disk with homes on it."""
+    disk = FoldingDisk(request.param, tmp_path_factory.mktemp("folding") / "homes")
+    for user, names in FILES.items():
+        for name in names:
+            path = disk.seed / user / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"kept")
+    return disk
+
+
+@pytest.fixture(scope="module")
+def folding(disk: FoldingDisk, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with its homes on such a disk."""
+    daemon = Daemon(disk.directory.parent, certificate, users=RULES)
+    daemon.start(disk.mount())
+    yield daemon
+    daemon.stop()
+
+
+def refused(client: FtpClient, line: str) -> str:
+    """The code of a transfer command that is refused before anything moves."""
+    client.passive_port()
+    return client.command(line)[:3]
+
+
+SPELLINGS = ["archive", "ARCHIVE", "Archive", "archive.", "ARCHIV~1", "archiv~1", "arch\u200bive"]
+
+
+@pytest.mark.parametrize("name", [*SPELLINGS, "CAFE\u0301", "caf\u00c9"])
+def test_rules_for_paths(folding: Daemon, disk: FoldingDisk, name: str) -> None:
+    """With `/archive: read-only` nothing below it changes, however the disk lets a client spell it."""
+    home = disk.inside(folding.pid) / "alice"
+    before = snapshot(home)
+    with withstands(folding), secured(folding) as client:
+        for line in (
+            f"DELE {name}/file",
+            f"DELE {name}/deep/file",
+            f"RMDA {name}",
+            f"RMD {name}/deep",
+            f"MKD {name}/x",
+        ):
+            assert client.command(line).startswith("550"), line
+        for line in (f"STOR {name}/file", f"STOR {name}/new", f"APPE {name}/file", f"STOR {name}/deep/FILE"):
+            assert refused(client, line) == "550", line
+        for line in (f"SITE CHMOD 700 {name}/file", f"MFMT 20200101000000 {name}/file", f"SITE CHMOD 700 {name}"):
+            assert client.command(line).startswith("550"), line
+        if client.command(f"RNFR {name}").startswith("350"):
+            client.expect(550, "RNTO moved")
+        client.expect(350, "RNFR free/file")
+        assert client.command(f"RNTO {name}/file").startswith("550")
+    assert snapshot(home) == before
+
+
+@pytest.mark.parametrize("line", ["RMDA DATA", "RMDA data/KEEP", "RMDA Data/keep/Safe", "RNFR DATA", "RNFR data/KEEP"])
+def test_trees_above_rules(folding: Daemon, disk: FoldingDisk, line: str) -> None:
+    """A tree with a part that may not be deleted or renamed stays, however it is spelled."""
+    with withstands(folding), secured(folding) as client:
+        reply = client.command(line)
+        if reply.startswith("350"):
+            reply = client.command("RNTO moved")
+        assert reply.startswith("550"), reply
+    assert (disk.inside(folding.pid) / "alice/data/keep/safe/file").read_bytes() == b"kept"
+
+
+def test_what_nothing_has_yet(folding: Daemon, disk: FoldingDisk) -> None:
+    """A rule for a name that nothing has yet holds for whatever the disk may take for that name."""
+    with withstands(folding), secured(folding) as client:
+        client.expect(257, "MKD source")
+        client.expect(257, "MKD source/by")
+        for name in ("new", "NEW", "New.", "\u200bnew"):
+            assert client.command(f"MKD {name}").startswith("550"), name
+            assert refused(client, f"STOR {name}") == "550"
+            client.expect(350, "RNFR source")
+            client.expect(550, f"RNTO {name}")
+        client.expect(257, "MKD MADE")
+        client.expect(350, "RNFR source/by")
+        client.expect(550, "RNTO made/BY")
+        client.expect(250, "RMD made")
+        client.expect(250, "RMDA source")
+
+
+def test_what_a_user_may_not_see(folding: Daemon) -> None:
+    """With `/hidden: []` the disk's HIDDEN is not listed, and tells nothing."""
+    with withstands(folding), secured(folding) as client:
+        for line in ("LIST", "NLST", "MLSD", "LIST -aR", "NLST h*", "NLST H*"):
+            assert "hidden" not in client.download(line).decode().lower(), line
+        for name in ("hidden", "HIDDEN", "Hidden/file", "HIDDEN~1"):
+            said = attempts(client, name)
+            assert "kept" not in said and "226" not in said, (name, said)
+
+
+def test_rules_that_allow_more(folding: Daemon) -> None:
+    """A rule that allows more holds for the directory as the disk spells it, and a file's rule for its other names."""
+    with withstands(folding), secured(folding, "carol") as client:
+        assert client.upload("STOR INCOMING/one", b"1").startswith("226")
+        assert client.upload("STOR incoming/two", b"2").startswith("226")
+        client.expect(257, "MKD Incoming/sub")
+        assert refused(client, "STOR other") == "550"
+        assert refused(client, "STOR INCOMING/file") == "550"  # not to overwrite
+    with secured(folding) as client:
+        for name in ("note.txt", "NOTE.TXT", "Note.Txt"):
+            client.expect(550, f"DELE {name}")
+
+
+@pytest.mark.parametrize(
+    "name", ["secretplace", "SECRETPLACE", "SECRET~1", "secre\u200btplace", "U\u0308BER", "\u00dcber"]
+)
+def test_hidden_names(folding: Daemon, name: str) -> None:
+    """A hidden name is not there under any other name either."""
+    with withstands(folding), secured(folding, "bob") as client:
+        for line in (f"CWD {name}", f"DELE {name}/file", f"RMDA {name}", f"RNFR {name}", f"SIZE {name}/file"):
+            assert client.command(line).startswith("550"), line
+        assert refused(client, f"RETR {name}/file") == "550"
+
+
+@pytest.mark.parametrize("name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe"])
+def test_denied_names(folding: Daemon, name: str) -> None:
+    """A denied name is not given in any spelling that the disk may take for it."""
+    with withstands(folding), secured(folding, "bob") as client:
+        assert refused(client, f"STOR {name}") == "553"
+        client.expect(553, f"MKD {name}")
+
+
+def test_names_of_parts(folding: Daemon) -> None:
+    """What could be a part file is neither listed nor to be touched, in whatever case, or by its short name."""
+    with withstands(folding), secured(folding, "bob") as client:
+        for line in ("LIST -a", "NLST -a", "MLSD"):
+            assert "ftpsd-part" not in client.download(line).decode().lower()
+        for name in (".FTPSD-PART-x", ".ftpsd-part-X", ".FTPSD\u200b-part-x", "FTPSD-~1", ".ftpsd-part-AA"):
+            for line in (f"DELE {name}", f"SIZE {name}", f"RNFR {name}"):
+                assert client.command(line).startswith("550"), line
+            assert refused(client, f"RETR {name}") == "550"
+
+
+def test_quota(folding: Daemon, disk: FoldingDisk) -> None:
+    """A file that is replaced, renamed and removed under other spellings is counted once."""
+    home = disk.inside(folding.pid) / "dave"
+    with withstands(folding), secured(folding, "dave") as client:
+        for name, data in (("FILE", b"1234"), ("file", b"12345"), ("FILE", b"")):
+            assert client.upload(f"STOR {name}", data).startswith("226")
+        assert client.upload("STOR one", b"1").startswith("226")
+        client.expect(350, "RNFR ONE")
+        client.expect(250, "RNTO oNe")
+        client.expect(350, "RNFR one")
+        client.expect(250, "RNTO File")
+        said = client.expect(200, "SITE QUOTA")
+        files = [each for each in home.iterdir() if each.is_file()]
+        assert f"Files: {len(files)} of 3" in said and "Bytes: 1 of" in said, said
+        client.expect(250, "DELE FILE")
+        assert "Files: 0 of 3" in client.expect(200, "SITE QUOTA")
+
+
+# --- the words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a", "A"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE"), ("a", "a. "), ("ab", "a\u200db"), ("\u212a", "k")],
+)
+def test_folded(one: str, other: str) -> None:
+    """Names that some disk takes for the same fold to the same; dots alone stay."""
+    assert folded(one) == folded(other)
+    assert folded("...") == "..." and folded("a.b") != folded("ab")
+    match = matcher([one])
+    assert match is not None and match(other)
+
+
+def test_rules_are_combined() -> None:
+    """Where two rules may be meant the stricter one holds; where one is spelled out, it does."""
+    rules = Rights(PROFILES["read-write"], {("in",): PROFILES["upload-only"], ("IN",): PROFILES["read-only"]})
+    assert rules.at(("in", "x")) == PROFILES["upload-only"]
+    assert rules.at(("In",)) == PROFILES["read-write"]
+    assert rules.strictly(("In",)) == frozenset()
+    assert rules.possibly(("In",)) == PROFILES["read-write"]
+    assert not rules.throughout(("IN",), "rename") and rules.throughout(("other",), "rename", strictly=True)
