@@ -43,6 +43,9 @@ UNWATCHED = 0.05
 Opening = Callable[[], Any]
 Opened = Callable[[Any], None]
 
+#: Tells how the next data connection is protected: a context and a check of the handshake, or None for plain text.
+Secure = Callable[[], tuple[SSL.Context, Callable[[SSL.Connection], None]] | None]
+
 
 @implementer(IWriteDescriptor)
 class Dialer:
@@ -132,6 +135,10 @@ class Surroundings:
         self.control_ports = control_ports
         self.lenient = lenient
 
+    def channel(self, client: Address, server: Address, secure: Secure, label: Callable[[], str]) -> DataChannel:
+        """Return the data connections of a new session."""
+        return DataChannel(self, client, server, secure, label)
+
 
 class DataChannel:
     """The data connections of one session, one at a time. `secure` tells how the next one is to be
@@ -142,7 +149,7 @@ class DataChannel:
         shared: Surroundings,
         client: Address,
         server: Address,
-        secure: Callable[[], tuple[SSL.Context, Callable[[SSL.Connection], None]] | None],
+        secure: Secure,
         label: Callable[[], str],
     ) -> None:
         self._shared = shared

@@ -28,3 +28,15 @@ class Generation:
     now: Callable[[], float]
     #: Whether commands that only tell something are logged too.
     verbose: bool = False
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return what the settings say to every session."""
+    return Policy(
+        login_needs_tls=settings.tls.require.login,
+        data_needs_tls=settings.tls.require.data,
+        active=settings.active.enabled,
+        foreign_networks=settings.foreign_networks,
+        login_failures=settings.limits.login_failures,
+        idle=settings.timeouts.idle,
+    )

@@ -20,7 +20,6 @@ from ftpsd.client import Client
 from ftpsd.command import Command
 from ftpsd.commands import TABLE
 from ftpsd.control import ControlConnection
-from ftpsd.data import DataChannel
 from ftpsd.generation import Generation
 from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
@@ -100,13 +99,8 @@ class FtpsProtocol(FTP):
             self._forget_login,
             self._take_unread,
         )
-        data = DataChannel(
-            self._generation.surroundings,
-            self._address,
-            self._client.server,
-            self._secure_data,
-            lambda: self._log.label,
-        )
+        surroundings = self._generation.surroundings
+        data = surroundings.channel(self._address, self._client.server, self._secure_data, lambda: self._log.label)
         self._session = Session(self._log.session, self._client, data, self._generation.policy, TABLE)
         self._log.note("connected", "connected")
         self.setTimeout(settings.timeouts.login)

@@ -24,7 +24,7 @@ from ftpsd import config
 from ftpsd.bans import Bans, Book
 from ftpsd.data import Surroundings
 from ftpsd.filesystem import process_umask
-from ftpsd.generation import Generation
+from ftpsd.generation import Generation, policy_of
 from ftpsd.limits import Sessions, raise_descriptor_limit
 from ftpsd.listeners import Listeners
 from ftpsd.log import lines, log
@@ -35,8 +35,7 @@ from ftpsd.quota import Quotas
 from ftpsd.register import Register
 from ftpsd.replies import Reply
 from ftpsd.sandbox import Sandbox
-from ftpsd.session import Policy
-from ftpsd.settings import ListenSettings, PortRange, Settings
+from ftpsd.settings import ListenSettings, PortRange
 from ftpsd.shares import Shares
 from ftpsd.state import Store, directory
 from ftpsd.sweep import Sweeper
@@ -145,7 +144,7 @@ class FtpsService(Service):
         checker: Any = PasswordChecker(self._workers, users)
         portal = Portal(realm, [checker])
         bans = Bans(settings.bans, self._book)
-        policy = _policy(settings)
+        policy = policy_of(settings)
         return Generation(
             settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose
         )
@@ -301,17 +300,6 @@ class FtpsService(Service):
             return
         self._supervisor.ready(f"not reloaded: {faults[0]}")
         log.error("the old configuration stays in use")
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        login_needs_tls=settings.tls.require.login,
-        data_needs_tls=settings.tls.require.data,
-        active=settings.active.enabled,
-        foreign_networks=settings.foreign_networks,
-        login_failures=settings.limits.login_failures,
-        idle=settings.timeouts.idle,
-    )
 
 
 def _reactor() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from tests.daemon import Daemon, merge
 
 # A loaded machine may take any time for an example.
 hypothesis.settings.register_profile("ftpsd", deadline=None)
-hypothesis.settings.load_profile("ftpsd")
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
+hypothesis.settings.load_profile(os.environ.get("FTPSD_HYPOTHESIS", "ftpsd"))
 
 #: What lets plain text through, for tests of what is the same with and without TLS.
 PLAIN = {"tls": {"require": {"login": False, "data": False}}}
@@ -68,3 +70,23 @@ def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Dae
     yield make
     for daemon in made:
         daemon.stop()
+
+
+#: Modules whose tests are quick where they start no daemon: `tests/run --quick` runs these.
+QUICK = """
+    access bans configuration documents door layers limits periodic quota rates resuming sessions streams sweep
+    transcripts words workers
+    """.split()  # noqa: SIM905
+DAEMONS = {"shared", "plain", "impatient", "make_daemon"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of the quick modules that start no daemon and no other process."""
+    for item in items:
+        asked = set(getattr(item, "fixturenames", ()))
+        if (
+            item.path.stem.removeprefix("test_") in QUICK
+            and not asked & DAEMONS
+            and not item.get_closest_marker("process")
+        ):
+            item.add_marker(pytest.mark.quick)

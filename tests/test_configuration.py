@@ -392,6 +392,7 @@ def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.process
 def test_check_and_start_say_the_same(files: Path) -> None:
     """`ftpsd check` and the daemon tell the same lines, and both end with status 1."""
     path = files / "ftpsd.yaml"
@@ -405,6 +406,7 @@ def test_check_and_start_say_the_same(files: Path) -> None:
     assert f"{path}:6: banner: 3 is not a text." in checked.stderr
 
 
+@pytest.mark.process
 def test_passwd_makes_what_the_checker_takes() -> None:
     """`ftpsd passwd` prints an argon2id hash."""
     hashed = run(ftpsd("passwd"), "let me in\n").stdout.strip()

@@ -25,6 +25,7 @@ import pytest
 
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, read_all
+from tests.inprocess import Client, Server
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 
@@ -125,6 +126,39 @@ def expect(client: FtpClient, pattern: str) -> None:
     """The next line must be as the pattern says."""
     line = client.read_line().decode("utf-8", "backslashreplace").removesuffix("\r\n")
     assert like(pattern, line), f"{line!r} is not {pattern!r}"
+
+
+def play(client: Client, transcript: Transcript, way: str) -> list[str]:
+    """Say the client's lines to a session in this process; return what it has said, line by line."""
+    lines = [unescape(text) + b"\r\n" for kind, text in transcript.steps if kind == "C:"]
+    if way == "segment":
+        client.send(b"".join(lines))
+    for line in lines if way != "segment" else []:
+        for piece in [line] if way == "lines" else [bytes([byte]) for byte in line]:
+            client.send(piece)
+    return client.heard().removesuffix("\r\n").split("\r\n")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("way", ["lines", "bytes", "segment"])
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript_in_process(tmp_path: Path, path: Path, way: str) -> None:
+    """A client hears the same, however its bytes are cut: the protocol stack alone, without a socket."""
+    transcript = read(path, 50000)
+    server = Server(tmp_path)
+    prepare(server.homes / "alice", transcript)
+    client = server.connect()
+    client.data.incoming.extend(data for kind, data in transcript.data if kind == "D>")
+    heard = play(client, transcript, way)
+    expected = [text for kind, text in transcript.steps if kind == "S:"]
+    assert len(heard) == len(expected), heard
+    for pattern, line in zip(expected, heard, strict=True):
+        assert like(pattern, line), f"{line!r} is not {pattern!r}"
+    wanted = [data for kind, data in transcript.data if kind == "D<"]
+    for data, got in zip(wanted, client.data.outgoing, strict=True):
+        assert got == data or like(data.decode(), got.decode())
+    assert client.transport.disconnecting == (expected[-1].startswith("421") or "Goodbye" in expected[-1])
+    verify(server.homes / "alice", transcript)
 
 
 @pytest.mark.parametrize("way", ["lines", "bytes", "segment"])

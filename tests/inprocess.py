@@ -1,0 +1,299 @@
+"""Sessions without sockets, threads or time: the real protocol stack on a StringTransport and a Clock.
+
+What is real: lines, commands, replies, login, limits, timeouts and the files, in a directory of the test. What is
+replaced: the reactor by a clock that the test advances, worker threads by direct calls, and the data connection by
+bytes that the test gives and gets (`Data`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.cred.portal import Portal
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from ftpsd.bans import Bans, Book
+from ftpsd.generation import Generation, policy_of
+from ftpsd.limits import Sessions
+from ftpsd.protocol import FtpsFactory
+from ftpsd.pump import FileSource, Steps, checksum, download, upload
+from ftpsd.quota import Quotas
+from ftpsd.replies import Reply
+from ftpsd.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
+from ftpsd.shares import Shares
+from ftpsd.users import PasswordChecker, Realm
+from ftpsd.wire import Endpoint, plain_address
+from tests.daemon import SECRET
+
+Opening = Callable[[], Any]
+
+#: The POSIX time at which the clock of a test stands at first.
+START = 1_700_000_000.0
+
+
+class DirectCalls:
+    """Worker threads that are none: each call is made at once, in the thread of the test."""
+
+    crowded = False
+    patience = 120.0
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Deferred[Any]:
+        """Return what the function returns or raises, as a Deferred that has fired."""
+        return execute(function, *arguments, **named)
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Run a job."""
+        job()
+
+
+def run(steps: Steps) -> Any:
+    """Drive a transfer to its end; return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+class Bytes:
+    """A data connection in memory, as a transfer uses it: what is received, and then what was sent."""
+
+    opened = True
+
+    def __init__(self, received: bytes = b"") -> None:
+        self._received = memoryview(received)
+        self.sent = bytearray()
+        self.moved = 0
+
+    def open(self) -> Steps:
+        """Nothing has to be opened."""
+        yield from ()
+
+    finish_sending = finish_receiving = open
+
+    def send(self, data: bytes | memoryview) -> Steps:
+        """Take all of it."""
+        yield None
+        self.sent += data
+        self.moved += len(data)
+
+    def send_file(self, source: FileSource) -> Steps:
+        """Take the file."""
+        for piece in source:
+            yield from self.send(piece)
+
+    def receive(self, buffer: memoryview) -> Steps:
+        """Give what is left, as far as the buffer goes."""
+        yield None
+        count = min(len(buffer), len(self._received))
+        buffer[:count], self._received = self._received[:count], self._received[count:]
+        self.moved += count
+        return count
+
+
+class Data:
+    """A data connection: what the test puts into `incoming` is uploaded, `outgoing` is what was downloaded."""
+
+    def __init__(self) -> None:
+        self.incoming: deque[bytes] = deque()
+        self.outgoing: list[bytearray] = []
+        self.buckets: Callable[[Any], Any] = lambda _: ()
+        self.prepared = False
+        self.moved = 0
+
+    def passive(self, announce: bool) -> Endpoint:
+        """Prepare a connection."""
+        self.prepared = True
+        return Endpoint(plain_address("127.0.0.1"), 50000)
+
+    def is_own(self, target: Endpoint) -> bool:
+        """Return whether the daemon itself listens there."""
+        return False
+
+    def active(self, target: Endpoint) -> None:
+        """Prepare a connection."""
+        self.prepared = True
+
+    async def send(self, opening: Opening, opened: Callable[[Any], None], text: bool = False) -> int:
+        """Download what `opening` opens; return the number of bytes."""
+        self.outgoing.append(self._move(download, lambda: Bytes(), opening, opened, text).sent)
+        return self.moved
+
+    async def receive(self, opening: Opening, opened: Callable[[Any], None], text: bool = False) -> int:
+        """Upload the next of `incoming` into what `opening` opens; return the number of bytes."""
+        self._move(upload, lambda: Bytes(self.incoming.popleft()), opening, opened, text)
+        return self.moved
+
+    def _move(
+        self,
+        move: Callable[..., Steps],
+        connect: Callable[[], Bytes],
+        opening: Opening,
+        opened: Callable[[Any], None],
+        text: bool,
+    ) -> Bytes:
+        end = opening()
+        self.prepared = False
+        try:
+            opened(end)
+            connection = connect()
+            self.moved = int(run(move(connection, end, text)))
+        finally:
+            end.close()
+        return connection
+
+    async def digest(self, opening: Opening, digest: Any) -> Any:
+        """Read what `opening` opens into a digest; return where that starts and ends."""
+        source = opening()
+        try:
+            return run(checksum(source, digest))
+        finally:
+            source.close()
+
+    def abort(self, reply: Reply) -> None:
+        """Nothing runs."""
+
+    def reset(self) -> None:
+        """Forget what was prepared."""
+        self.prepared = False
+
+    def settle(self) -> None:
+        """The command is over."""
+
+    def close(self, reply: Reply) -> None:
+        """The session is over."""
+
+
+class Transport(StringTransport):
+    """A StringTransport with what a TCP connection of Twisted has beside it."""
+
+    dataBuffer = b""
+    _tempDataBuffer = ()
+
+    def getHandle(self) -> Transport:
+        """The socket."""
+        return self
+
+    def setsockopt(self, *_: object) -> None:
+        """An option of the socket."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """An option of the socket."""
+
+    def writeSomeData(self, data: bytes) -> int:
+        """Take all of it."""
+        self.write(data)
+        return len(data)
+
+    def abortConnection(self) -> None:
+        """End the connection."""
+        self.loseConnection()
+
+
+class Server:
+    """A daemon's factory, its clock and its users, all with the password "secret"."""
+
+    def __init__(
+        self, homes: Path, settings: dict[str, Any] | None = None, users: dict[str, UserSettings] | None = None
+    ) -> None:
+        self.clock = Clock()
+        plain = TlsSettings(Path("none"), require=RequireSettings(login=False, data=False))
+        self.settings = attrs.evolve(Settings(listen=(ListenSettings("127.0.0.1", 21),), tls=plain), **(settings or {}))
+        self.homes = homes
+        users = users or {"alice": UserSettings(), "bob": UserSettings()}
+        known = {name: self._with_home(name, user) for name, user in users.items()}
+        workers: Any = DirectCalls()
+        self.book = Book(self.clock.seconds)
+        realm: Any = Realm(
+            self.now,
+            workers,
+            known,
+            Quotas(self.clock, workers),
+            Shares(self.clock.seconds),
+            self.settings.limits,
+            False,
+        )
+        checker: Any = PasswordChecker(workers, known)
+        generation: Any = Generation(
+            self.settings,
+            Portal(realm, [checker]),
+            contexts=None,
+            surroundings=self,
+            policy=policy_of(self.settings),
+            bans=Bans(self.settings.bans, self.book),
+            now=self.now,
+        )
+        self.data: list[Data] = []
+        self.sessions = Sessions()
+        self._factory = FtpsFactory(self.clock, generation, False, self.sessions, itertools.count(1))
+
+    def _with_home(self, name: str, user: UserSettings) -> UserSettings:
+        home = self.homes / name
+        home.mkdir(parents=True, exist_ok=True)
+        return attrs.evolve(user, password=SECRET, home=str(home))
+
+    def now(self) -> float:
+        """The time of day."""
+        return START + self.clock.seconds()
+
+    def channel(self, *_: object) -> Data:
+        """The data connections of a new session."""
+        self.data.append(Data())
+        return self.data[-1]
+
+    def connect(self, address: str = "127.0.0.1") -> Client:
+        """A client that has connected."""
+        return Client(self, address)
+
+
+class Client:
+    """One control connection, as the client sees it."""
+
+    def __init__(self, server: Server, address: str) -> None:
+        peer = IPv4Address("TCP", address, 40000)
+        self._clock = server.clock
+        self.transport = Transport(hostAddress=IPv4Address("TCP", "127.0.0.1", 21), peerAddress=peer)
+        before = len(server.data)
+        protocol = server._factory.buildProtocol(peer)
+        assert protocol is not None
+        self._protocol: Any = protocol
+        self._protocol.makeConnection(self.transport)
+        self.data = server.data[-1] if len(server.data) > before else Data()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, and let the reactor work on them."""
+        if not self.transport.disconnecting:
+            self._protocol.dataReceived(data)
+            self._clock.advance(0)
+
+    def heard(self) -> str:
+        """Return what the server has said since the last time."""
+        said = self.transport.value().decode("utf-8", "backslashreplace")
+        self.transport.clear()
+        return said
+
+    def say(self, line: str) -> str:
+        """Send a line; return the replies."""
+        self.send(line.encode() + b"\r\n")
+        return self.heard()
+
+    def log_in(self, user: str = "alice") -> Client:
+        """Log in; return the client."""
+        self.heard()
+        self.say(f"USER {user}")
+        assert self.say("PASS secret").startswith("230")
+        return self
+
+    def leave(self) -> None:
+        """Cut the connection."""
+        self._protocol.connectionLost(Failure(ConnectionDone()))
