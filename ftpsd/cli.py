@@ -44,8 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     demo = commands.add_parser("demo", help="serve at once, with a certificate and a password made for it")
-    demo.add_argument("--port", type=int, default=2121, help="default: %(default)s")
+    demo.add_argument("--port", type=int, help="default: what ftpsd.yaml there says, else 2121")
     demo.add_argument("--directory", default="ftpsd-demo", help="where it all lives (default: %(default)s)")
+    demo.add_argument("--reset", action="store_true", help="make configuration, user and certificate anew")
     demo.set_defaults(run=_demo)
 
     passwd = commands.add_parser("passwd", help="print the hash of a password, for users.yaml")
@@ -80,7 +81,7 @@ def _check(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from ftpsd import demo
 
-    return demo.run(options.directory, options.port)
+    return demo.run(options.directory, options.port, options.reset)
 
 
 def _passwd(_: argparse.Namespace) -> int:

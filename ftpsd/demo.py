@@ -1,4 +1,4 @@
-"""`ftpsd demo`: a daemon that works, below one directory, made in a second."""
+"""`ftpsd demo`: a daemon that works, below one directory, made in a second. What exists there is kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import os
 import secrets
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from ftpsd import hashes
+from ftpsd import config, hashes
+from ftpsd.yamlfile import Faulty
+
+#: Where it listens unless another port is asked for.
+_PORT = 2121
 
 _CONFIGURATION = """\
 # Made by `ftpsd demo`. For clients on other machines, change the address to "::".
@@ -38,24 +43,72 @@ users:
 """
 
 
-def run(directory: str, port: int) -> int:
-    """Makes what is missing, says how to connect, and serves until it is interrupted."""
+#: What `--reset` makes anew. Users' files stay.
+_MADE = ("ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "password")
+
+
+def run(directory: str, port: int | None, reset: bool) -> int:
+    """Make what is missing, say how to connect, and serve until interrupted."""
     home = Path(directory).absolute()
-    (home / "files").mkdir(parents=True, exist_ok=True)
-    if not (home / "certificate.pem").exists():
-        make_certificate(home / "certificate.pem", home / "key.pem")
-    (home / "files" / "welcome.txt").write_text("It works.\n")
-    password = secrets.token_urlsafe(12)
-    _write(home / "users.yaml", _USERS.format(hashed=hashes.make(password)))
-    # The range keeps clear of the listener, wherever that is.
-    low = 50000 if not 50000 <= port <= 50099 else 51000
-    _write(home / "ftpsd.yaml", _CONFIGURATION.format(port=port, low=low, high=low + 99))
-    print(f"address   ftp://127.0.0.1:{port}/ with explicit TLS; passive ports {low}-{low + 99}")
-    print(f"files     {home / 'files'}")
-    print(f"user      demo\npassword  {password}\n")
-    curl = f"curl -v --ssl-reqd --cacert {home / 'certificate.pem'} -u demo:{password}"
-    print(f"{curl} ftp://127.0.0.1:{port}/\n", flush=True)
+    if reset:
+        for name in _MADE:
+            (home / name).unlink(missing_ok=True)
+    _make(home, port or _PORT)
+    try:
+        configuration = config.load(home / "ftpsd.yaml")
+    except Faulty as faulty:
+        print(f"{faulty}\nOr start anew: ftpsd demo --reset", file=sys.stderr)
+        return 1
+    listener = configuration.settings.listen[0]
+    if port is not None and port != listener.port:
+        there = f"{home / 'ftpsd.yaml'} listens on port {listener.port}"
+        print(f"ftpsd demo: {there}: change it there, or start anew with --reset.", file=sys.stderr)
+        return 2
+    _tell(home, configuration)
     return serve(home / "ftpsd.yaml")
+
+
+def _make(home: Path, port: int) -> None:
+    """Write the files that are not there. What is there may have been edited, and stays as it is."""
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not (home / "files").exists():
+        (home / "files").mkdir(mode=0o755)
+        (home / "files" / "welcome.txt").write_text("It works.\n")
+    if not any((home / name).exists() for name in ("certificate.pem", "key.pem")):
+        make_certificate(home / "certificate.pem", home / "key.pem")
+    if not (home / "users.yaml").exists():
+        if not (home / "password").exists():
+            _write(home / "password", secrets.token_urlsafe(12) + "\n")
+        _write(home / "users.yaml", _USERS.format(hashed=hashes.make(_password(home))))
+    if not (home / "ftpsd.yaml").exists():
+        # The range keeps clear of the listener, wherever that is.
+        low = 50000 if not 50000 <= port <= 50099 else 51000
+        _write(home / "ftpsd.yaml", _CONFIGURATION.format(port=port, low=low, high=low + 99))
+
+
+def _password(home: Path) -> str:
+    try:
+        return (home / "password").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _tell(home: Path, configuration: config.Configuration) -> None:
+    """Print how to connect, as the files say it now."""
+    settings, users = configuration.settings, configuration.users.users
+    listener = settings.listen[0]
+    host = "127.0.0.1" if listener.address in ("::", "0.0.0.0") else listener.address
+    scheme = "ftps" if listener.tls == "implicit" else "ftp"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}/"
+    print(f"address   {url} with {listener.tls} TLS; passive ports {settings.passive.ports}")
+    for name in ("demo",) if "demo" in users else tuple(users)[:1]:
+        password, user = _password(home), users[name]
+        right = bool(password) and hashes.verify(password, user.password or "")
+        print(f"files     {user.home}\nuser      {name}\npassword  {password if right else '(yours)'}\n")
+        login = shlex.quote(f"{name}:{password}" if right else name)
+        print(
+            f"curl -v --ssl-reqd --cacert {shlex.quote(str(settings.tls.certificate))} -u {login} {url}\n", flush=True
+        )
 
 
 def serve(configuration: Path) -> int:
@@ -96,7 +149,7 @@ def make_certificate(certificate_file: Path, key_file: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file that holds a secret: for its owner only."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a new file that holds a secret: for its owner only. Raises FileExistsError if there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
         file.write(text)
