@@ -27,8 +27,11 @@ from ftpsd.workers import Workers
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
 _ENTRIES, _PAUSE = 100, 0.01
 
-#: Seconds between two sweeps, or less where parts are kept for less.
-_INTERVAL = 3600
+#: Seconds between two sweeps: as many as part files are kept for, within these bounds.
+_LEAST_INTERVAL, _MOST_INTERVAL = 5, 3600
+
+#: A sweep is followed by a pause that is so many times as long: a large tree is not walked all the time.
+_REST = 50
 
 #: What is held while a name goes: a directory, the same one open, and the name (see `quota.Quotas.changing`).
 Changing = Callable[[str, int, str], AbstractContextManager[None]]
@@ -59,6 +62,8 @@ class Sweeper:
         self._started = now()
         self._turn = 0
         self._loop: LoopingCall | None = None
+        #: A sweep that comes before this time is left out.
+        self._not_before = 0.0
         self._running: Transfer | None = None
         #: Homes whose disk has not answered.
         self._hanging: dict[str, _Walk] = {}
@@ -71,7 +76,8 @@ class Sweeper:
         self.stop()
         run = partial(self._sweep, outermost(homes), keep, patience)
         self._loop = periodic(self._reactor, "removing old part files", run)
-        self._loop.start(_INTERVAL if keep is None else max(1, min(_INTERVAL, keep)))
+        self._not_before = 0.0
+        self._loop.start(_MOST_INTERVAL if keep is None else max(_LEAST_INTERVAL, min(_MOST_INTERVAL, keep)))
 
     def stop(self) -> None:
         """Any number of times."""
@@ -81,26 +87,36 @@ class Sweeper:
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep is over."))
 
-    def _sweep(self, homes: list[str], keep: int | None, patience: float) -> Deferred[None]:
+    def _sweep(self, homes: list[str], keep: int | None, patience: float) -> Deferred[None] | None:
+        if self._reactor.seconds() < self._not_before:
+            return None
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []
-        done = Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed))
-        return done.addCallback(lambda _: _tell(freed))
 
-    async def _sweep_all(self, homes: list[str], before: float, patience: float, freed: list[int]) -> None:
-        turn = self._turn
+        def ended(seconds: float) -> None:
+            _tell(freed)
+            self._not_before = self._reactor.seconds() + pause(seconds)
+
+        return Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed)).addCallback(ended)
+
+    async def _sweep_all(self, homes: list[str], before: float, patience: float, freed: list[int]) -> float:
+        """Sweep all homes; return the seconds that it took, without those for disks that do not answer."""
+        turn, spent = self._turn, 0.0
         for home in homes:
             if home in self._hanging and not self._hanging[home].over:
                 continue
             walk = _Walk(sweep(home, before, self._started, freed, self._changing))
+            began = self._reactor.seconds()
             try:
                 await self._sweep_one(walk, patience)
+                spent += self._reactor.seconds() - began
             except Refusal as refusal:
                 self._hanging[home] = walk
                 if turn == self._turn:
                     log.warn("{home} is not swept: {why}", home=home, why=refusal.reply.text)
             if turn != self._turn:
-                return
+                break
+        return spent
 
     async def _sweep_one(self, walk: _Walk, patience: float) -> None:
         self._running = transfer = Transfer(self._reactor, self._workers, walk.steps, None, (walk,))
@@ -118,6 +134,11 @@ def _tell(freed: list[int]) -> None:
     if freed:
         text = "removed parts of uploads that nobody goes on with: {count}, {bytes} bytes"
         log.info(text, count=len(freed), bytes=sum(freed))
+
+
+def pause(took: float) -> float:
+    """Return the seconds for which no home is walked after a sweep that took `took` seconds."""
+    return min(_MOST_INTERVAL, took * _REST)
 
 
 def outermost(homes: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.parts import PRIVATE, part_name
-from ftpsd.sweep import outermost
+from ftpsd.sweep import outermost, pause
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
@@ -144,6 +144,24 @@ def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
         for number in range(20):
             assert client.upload(f"STOR {number}/new", b"new").startswith("226 ")
         daemon.wait_for_log("nobody goes on with: 60, 240 bytes")
+
+
+@pytest.mark.parametrize(("took", "seconds"), [(0.0, 0.0), (0.1, 5.0), (2.0, 100.0), (300.0, 3600)])
+def test_the_pause_between_sweeps(took: float, seconds: float) -> None:
+    """A walk of all homes is followed by a pause that is fifty times as long, or an hour."""
+    assert pause(took) == seconds
+
+
+def test_homes_are_not_walked_all_the_time(make_daemon: Make) -> None:
+    """With `keep_parts: 0` a home is not walked every second."""
+    daemon = make_daemon({"uploads": {"keep_parts": 0}}, start=False)
+    home = daemon.home()
+    gone = leave(home / part_name("old"), DAY)
+    daemon.start()
+    wait_until(lambda: not gone.exists(), "the first sweep is over")
+    part = leave(home / part_name("new"), DAY)
+    time.sleep(2.5)
+    assert part.exists()
 
 
 def test_homes_within_homes() -> None:
