@@ -43,6 +43,16 @@ def test_fail2ban_takes_the_jail(tmp_path: Path, mode: str) -> None:
     assert "50000:50999" in told
 
 
+def test_root_owns_the_directory_of_log_files() -> None:
+    """What systemd and logrotate open as root lies in a directory that the daemon cannot write to."""
+    (line,) = re.findall(r"^d /var/log/ftpsd (.*)$", (ROOT / "debian/ftpsd.tmpfiles").read_text(), re.MULTILINE)
+    assert line.split() == ["0750", "root", "adm", "-"]
+    assert "su root adm" in (ROOT / "debian/ftpsd.logrotate").read_text()
+    unit = (ROOT / "debian/ftpsd.service").read_text()
+    assert "/var/log" not in "".join(re.findall("^ReadWritePaths=.*$", unit, re.MULTILINE))
+    assert "install -o ftpsd" not in (ROOT / "docs/systemd.md").read_text()
+
+
 def test_the_nftables_example_can_be_loaded(tmp_path: Path) -> None:
     """The rules in docs/firewall.md are rules."""
     (rules,) = re.findall(r"```nft\n(.*?)```", (ROOT / "docs/firewall.md").read_text(), re.DOTALL)
