@@ -48,7 +48,7 @@ class Client:
         self._context: SSL.Context | None = None
         self._portal = generation.portal
         self._bans = generation.bans
-        self._data_session = generation.settings.tls.data_session
+        self._tls = generation.settings.tls
         self._log = log
         self._steps: list[Callable[[], None]] = []
 
@@ -106,7 +106,7 @@ class Client:
         """What a data connection with PROT P needs."""
         if self._context is None:
             raise Refusal(503, "Send AUTH TLS first.")
-        policy = account.data_session if account is not None else self._data_session
+        policy = account.data_session if account is not None else self._tls.data_session
         return self._context, require_resumption if policy == "require" else accept_any
 
     # --- login -----------------------------------------------------------------------------------
@@ -151,8 +151,9 @@ class Client:
         self._log.user = user
         if avatar.share.rates:
             self._log.note("rates", f"limited to {avatar.share.rates}", rates=avatar.share.rates)
-        data_session = avatar.data_session or self._data_session
-        return Account(user, avatar.rights, avatar.files, data_session, avatar.share, logout)
+        data_session = avatar.data_session or self._tls.data_session
+        close_notify = avatar.close_notify or self._tls.close_notify
+        return Account(user, avatar.rights, avatar.files, data_session, close_notify, avatar.share, logout)
 
     def _await_more(self, user: str) -> None:
         """Refuses who has gone or was banned meanwhile: many may have asked at once."""

@@ -122,7 +122,6 @@ class Surroundings:
         source_port: int | None,
         foreign: tuple[Network, ...],
         control_ports: Callable[[], set[int]],
-        lenient: bool,
     ) -> None:
         self.reactor = reactor
         self.workers = workers
@@ -133,7 +132,6 @@ class Surroundings:
         self.foreign = foreign
         #: The numbers of the control ports that are open now, whatever configuration a session has.
         self.control_ports = control_ports
-        self.lenient = lenient
 
     def channel(self, client: Address, server: Address, secure: Secure, label: Callable[[], str]) -> DataChannel:
         """Return the data connections of a new session."""
@@ -167,6 +165,8 @@ class DataChannel:
         self._stream: PlainStream | None = None
         #: The token buckets that limit transfers in one direction: none before the login.
         self.buckets: Callable[[Direction], Sequence[Bucket]] = lambda _: ()
+        #: Whether an upload is complete without TLS close_notify; the login sets it.
+        self.lenient = False
         self._moved = 0
         self._receiving = False
         #: Why the command that runs must not begin to move anything.
@@ -365,7 +365,7 @@ class DataChannel:
         if secure is None:
             return PlainStream(connection)
         if receiving:
-            return TlsReceiver(connection, *secure, self._shared.lenient)
+            return TlsReceiver(connection, *secure, self.lenient)
         return TlsSender(connection, *secure)
 
     async def _run(self, steps: Steps, stream: PlainStream | None, owned: Sequence[Closable]) -> Any:

@@ -136,7 +136,6 @@ class FtpsService(Service):
             settings.active.source_port,
             settings.foreign_networks,
             self._listeners.ports,
-            settings.tls.close_notify == "lenient",
         )
         realm: Any = Realm(
             time.time, self._workers, users, self._quotas, self._shares, settings.limits, settings.uploads.fsync

@@ -118,6 +118,8 @@ class Account:
     files: Files
     #: off | allow | require: must data connections resume this session's TLS session
     data_session: str
+    #: require | lenient: is an upload complete without TLS close_notify
+    close_notify: str
     share: Share
     logout: Callable[[], None]
 
@@ -127,6 +129,8 @@ class Data(Protocol):
 
     #: The token buckets that limit transfers in one direction.
     buckets: Callable[[Direction], Sequence[Any]]
+    #: Whether an upload is complete without TLS close_notify.
+    lenient: bool
 
     @property
     def prepared(self) -> bool: ...

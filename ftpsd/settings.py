@@ -18,6 +18,7 @@ from ftpsd.rights import PROFILES, Rights
 from ftpsd.wire import is_ipv4
 
 DataSession = Literal["off", "allow", "require"]
+CloseNotify = Literal["require", "lenient"]
 
 #: Which hosts beside the client may be the other end of a data connection: all, none, or those of some networks.
 ForeignData = bool | tuple[Network, ...]
@@ -69,7 +70,7 @@ class TlsSettings:
     ciphers: str | None = None
     require: RequireSettings = RequireSettings()
     data_session: DataSession = "require"
-    close_notify: Literal["require", "lenient"] = "require"
+    close_notify: CloseNotify = "require"
 
 
 @frozen
@@ -210,6 +211,7 @@ class UserTls:
     """Exceptions from the TLS settings."""
 
     data_session: DataSession | None = None
+    close_notify: CloseNotify | None = None
 
 
 @frozen

@@ -34,6 +34,7 @@ class IHome(Interface):
     files = Attribute("The calls of `ftpsd.session.Files`.")
     rights = Attribute("The user's `ftpsd.rights.Rights`.")
     data_session = Attribute("off, allow or require; None for what the server says.")
+    close_notify = Attribute("require or lenient; None for what the server says.")
     share = Attribute("The session's `ftpsd.shares.Share`.")
 
 
@@ -50,6 +51,7 @@ class Home:
         root = Root(*where) if tree is None else CountedRoot(Quota(tree, user.quota), *where)
         self.files: Any = OffThread(workers, root)
         self.data_session = user.tls.data_session
+        self.close_notify = user.tls.close_notify
         self.share = share
 
 

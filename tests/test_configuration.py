@@ -127,7 +127,7 @@ users:
     password: "{SECRET}"
     permissions: [list, download]
     paths: {{/archive: read-only, /archive/in: upload-only}}
-    tls: {{data_session: allow}}
+    tls: {{data_session: allow, close_notify: lenient}}
     enabled: true
 """
     )
@@ -137,7 +137,7 @@ users:
     user = loaded.users.users["home"]
     assert user.home == str(files / "home")
     assert user.rights.at(("archive", "in", "x")) == {"upload"}
-    assert user.tls.data_session == "allow"
+    assert (user.tls.data_session, user.tls.close_notify) == ("allow", "lenient")
 
 
 def test_rates(files: Path) -> None:

@@ -197,6 +197,20 @@ def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]
     assert not (daemon.home() / "abor").exists()
 
 
+@pytest.mark.parametrize(("general", "own"), [("require", "lenient"), ("lenient", "require")])
+def test_lenient_for_one_user(make_daemon: Callable[..., Daemon], general: str, own: str) -> None:
+    """`close_notify` of a user holds for that user alone, also in a session that others have used before."""
+    daemon = make_daemon({"tls": {"close_notify": general}}, users={"alice": {"tls": {"close_notify": own}}, "bob": {}})
+    with withstands(daemon), secured(daemon, "bob") as client:
+        for user, setting in (("bob", general), ("alice", own), ("bob", general)):
+            client.login(user)
+            data = open_transfer(client, "STOR fin")
+            data.sendall(BYTES)
+            cut(data)
+            assert client.reply().startswith("226" if setting == "lenient" else "426")
+            assert (daemon.home(user) / "fin").exists() is (setting == "lenient")
+
+
 def test_a_cut_replacement_is_never_mixed_with_the_old_file(shared: Daemon) -> None:
     """After an upload over an old file was cut, going on as if the old file were its beginning is refused."""
     home = shared.home()

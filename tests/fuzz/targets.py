@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from ftpsd import certificates, config, wire
@@ -28,7 +27,6 @@ from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.representation import FromNetwork, ToNetwork
 from ftpsd.session import Policy, Session
-from ftpsd.tls import NotTls
 from ftpsd.yamlfile import Document, Fault, Faulty
 from tests.daemon import SECRET
 
@@ -242,14 +240,11 @@ def _is_record(record: bytes) -> bool:
 
 
 def _records(stream: bytes, size: int) -> Iterable[bytes]:
-    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
+    connection = ControlConnection(_Lines(), lambda: None, lambda _: None)
     for at in range(0, len(stream), size):
         connection._incoming += stream[at : at + size]
-        try:
-            while record := connection._take_record():
-                yield record
-        except NotTls:
-            return
+        while record := connection._take_record():
+            yield record
 
 
 class _Transport(StringTransport):
@@ -264,7 +259,7 @@ class _Transport(StringTransport):
 
 
 def _handshake(stream: bytes, size: int) -> None:
-    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
+    connection = ControlConnection(_Lines(), lambda: None, lambda _: None)
     transport = _Transport()
     transport.registerProducer(transport, True)  # as the protocol does
     connection.transport = transport  # type: ignore[assignment]
