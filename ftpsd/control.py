@@ -24,6 +24,10 @@ _PIECE = 2**14
 #: RFC 5246 section 6.2.3; a longer one is for OpenSSL to refuse.
 _LONGEST_RECORD = 2**14 + 2048
 
+#: Seconds for which the client may say close_notify first when TLS is taken off. lftp does, and takes a
+#: close_notify that crosses its own for the end of the connection.
+_CLIENT_FIRST = 0.25
+
 
 @implementer(ITransport)
 class ControlConnection(Protocol):
@@ -34,16 +38,19 @@ class ControlConnection(Protocol):
 
     def __init__(
         self,
+        reactor: Any,
         protocol: Any,
         secured: Callable[[], None],
         failed: Callable[[str], None],
     ) -> None:
+        self._reactor = reactor
         self._protocol = protocol
         self._secured = secured
         self._failed = failed
         self._tls: SSL.Connection | None = None
         self._handshaking = False
         self._stopping = False
+        self._write_plain = False
         self._closing = False
         self._reading = False
         self._held: list[bytes] = []
@@ -59,12 +66,20 @@ class ControlConnection(Protocol):
         self._handshaking = True
 
     def stop_tls(self) -> None:
-        """Says close_notify; when the peer has said it too, bytes pass through again."""
+        """Exchanges close_notify; after the peer's, bytes pass through again."""
         if self._tls is not None:
             self._reading = False
             self._flush()
             self._stopping = True
-            self._shut_down(self._tls)
+            self._reactor.callLater(_CLIENT_FIRST, self._say_close_notify, self._tls)
+
+    def _say_close_notify(self, connection: SSL.Connection) -> None:
+        if self._tls is connection and not self._closing:
+            self._shut_down(connection)
+            self._write_plain = True
+
+    def _end_tls(self) -> None:
+        self._tls, self._stopping, self._write_plain = None, False, False
 
     @property
     def encrypted(self) -> bool:
@@ -117,13 +132,15 @@ class ControlConnection(Protocol):
         REIN), and no call has to be made just to learn that there is no more.
         """
         incoming = self._incoming
-        if self._stopping and incoming and not 20 <= incoming[0] <= 24:
-            self._tls, self._stopping = None, False  # it goes on in plain text without a close_notify
+        if not tls.may_be_record(incoming):
+            if not self._stopping:
+                raise tls.NotTls
+            self._end_tls()  # the client goes on in plain text without a close_notify
             return b""
-        if len(incoming) < 5:
+        if len(incoming) < tls.HEADER:
             return b""
-        end = 5 + int.from_bytes(incoming[3:5], "big")
-        if len(incoming) < end <= 5 + _LONGEST_RECORD:
+        end = tls.HEADER + int.from_bytes(incoming[3:5], "big")
+        if len(incoming) < end <= tls.HEADER + _LONGEST_RECORD:
             return b""
         record, self._incoming = incoming[:end], incoming[end:]
         return record
@@ -150,9 +167,10 @@ class ControlConnection(Protocol):
             self._peer_closed()
 
     def _peer_closed(self) -> None:
-        if self._stopping:
-            self._flush_tls()
-            self._tls, self._stopping = None, False
+        if self._stopping and self._tls is not None:
+            self._flush()
+            self._shut_down(self._tls)
+            self._end_tls()
         elif self._tls is not None:
             self.loseConnection()  # the replies to what it has said come first, our close_notify behind them
 
@@ -160,6 +178,9 @@ class ControlConnection(Protocol):
         """An alert that OpenSSL has made for the peer goes out before the end. Once: what was held breaks again."""
         if self._closing:
             return
+        if isinstance(error, tls.NotTls) and self._tls is not None:
+            self._flush()
+            self._send(tls.refuse_garbage(self._tls))
         self._flush_tls()
         self._closing = True
         self._failed(tls.describe(error))
@@ -181,10 +202,8 @@ class ControlConnection(Protocol):
             self._held_bytes += len(data)
             if self._held_bytes > _PIECE:  # so that the transport can say that it is too much
                 self._send_held()
-        elif self._tls is None:
-            self._send(data)
         else:
-            self._encrypt(self._tls, data)
+            self._pass_on(data)
 
     def writeSequence(self, data: Any) -> None:
         """The same for several."""
@@ -194,10 +213,13 @@ class ControlConnection(Protocol):
         data = b"".join(self._held)
         self._held.clear()
         self._held_bytes = 0
-        if self._tls is not None:
-            self._encrypt(self._tls, data)
-        else:
+        self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        if self._tls is None or self._write_plain:
             self._send(data)
+        else:
+            self._encrypt(self._tls, data)
 
     def _send(self, data: bytes) -> None:
         """Puts bytes on the wire at once, as far as they go.

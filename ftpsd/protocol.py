@@ -137,8 +137,6 @@ class FtpsProtocol(FTP):
         """One line, without its LF."""
         if self._client.gone:
             return
-        if self._idle is not None:
-            self.resetTimeout()
         self._credit -= 1
         if not self._credit and self._rate is not None:
             self._earn(self._rate)
@@ -170,7 +168,7 @@ class FtpsProtocol(FTP):
         if self._client.gone:
             self.transport.abortConnection()  # it does not read our last words
         elif self._idle is not None and self._turns.busy:
-            self.setTimeout(self._idle)  # a transfer has limits of its own
+            self.setTimeout(self._idle)  # a command that runs has limits of its own, and its reply restarts the timer
         else:
             self._end(Reply(421, "Nothing was heard for too long. Goodbye."))
 
@@ -253,6 +251,8 @@ class FtpsProtocol(FTP):
         moved = self._session.data.moved if row is not None and row.uses_data else None
         seconds = self._reactor.seconds() - started
         self._client.say(reply)
+        if self._idle is not None:
+            self.resetTimeout()  # here and not when a command comes: a command may take longer than an idle client may
         self._log.command(row, verb, argument, reply, seconds, moved)  # while the client works on it
         self._client.take_steps()
         if self._client.gone:
@@ -377,7 +377,7 @@ class FtpsFactory(FTPFactory):
         protocol = FtpsProtocol(self._reactor, number, client, self.generation, self.implicit)
         protocol.factory = self
         self._sessions.enter(client, protocol)
-        return ControlConnection(protocol, protocol.secured, protocol.broken)
+        return ControlConnection(self._reactor, protocol, protocol.secured, protocol.broken)
 
     def ended(self, client: Address, protocol: FtpsProtocol) -> None:
         """A session is over."""

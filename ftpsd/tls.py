@@ -111,6 +111,43 @@ def resumed(connection: SSL.Connection) -> bool:
     return bool(SSL._lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined]
 
 
+class NotTls(SSL.Error):
+    """Bytes of the peer do not begin like a TLS record."""
+
+    def __init__(self) -> None:
+        super().__init__([("ftpsd", "", "the client has sent something that is not TLS")])
+
+
+#: A record header (RFC 8446 section 5.1) has a type, a version and a length.
+HEADER = 5
+
+#: Alerts of the level "fatal": unexpected_message in plain text, and a header that makes OpenSSL write one.
+_UNEXPECTED_MESSAGE = b"\x15\x03\x01\0\x02\x02\x0a"
+_WRONG_HEADER = b"\x17\0\0\0\0"
+
+
+def may_be_record(data: bytes) -> bool:
+    """Tell whether bytes can be the beginning of a record: a known type, then version 3.x."""
+    return (not data or 20 <= data[0] <= 23) and data[1:2] in (b"", b"\x03")
+
+
+def refuse_garbage(connection: SSL.Connection) -> bytes:
+    """Return the alert for a peer that has sent something else than TLS.
+
+    OpenSSL must write the alert, since only it can encrypt. It gets a header of our own: from the peer's
+    bytes it would wait for the rest of a record. If nothing was read before, OpenSSL writes no alert.
+    """
+    connection.bio_write(_WRONG_HEADER)
+    try:
+        connection.recv(1)
+    except SSL.Error:
+        pass
+    try:
+        return connection.bio_read(2**14)
+    except SSL.Error:
+        return _UNEXPECTED_MESSAGE
+
+
 def describe(error: SSL.Error) -> str:
     """What OpenSSL says of a failure, in one line."""
     if isinstance(error, SSL.SysCallError):

@@ -7,6 +7,7 @@ derives from the key log (RFC 8446 section 7.3, RFC 5246 section 6.3).
 from __future__ import annotations
 
 import hmac
+import select
 import socket
 import ssl
 from pathlib import Path
@@ -109,6 +110,18 @@ class RecordClient:
                 self._fill()
             except ssl.SSLZeroReturnError:
                 return b""
+
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether nothing comes for so long, a close_notify included."""
+        if select.select([self.raw], [], [], seconds)[0]:
+            self._fill()
+        try:
+            self.tls.read(1)
+        except ssl.SSLWantReadError:
+            return True
+        except ssl.SSLZeroReturnError:
+            pass
+        return False
 
     def close(self) -> None:
         """Close the socket, without an alert."""

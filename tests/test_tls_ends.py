@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.ftpclient import FtpClient, tls_context
+from tests.daemon import PATIENCE, Daemon
+from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.hostile import ends, withstands
 from tests.records import CLOSE_NOTIFY, HANDSHAKE_FAILURE, USER_CANCELED, RecordClient
 
@@ -107,3 +111,114 @@ def test_a_session_that_ends_by_a_fatal_alert(shared: Daemon, tmp_path: Path, ve
     client.socket.close()
     shared.wait_for_log("TLS failed: .*handshake failure")
     assert "Traceback" not in shared.log[before:]
+
+
+# --- what is not TLS ---------------------------------------------------------------------------------
+
+#: The first bytes tell: less than a record header must do, and a header whose length would be waited for.
+GARBAGE = {
+    "a byte": b"A",
+    "line end": b"\r\n",
+    "Telnet Synch": b"\xff\xf4\xff\xf2ABOR\r\n",  # old Net::FTP
+    "FTP": b"NOOP\r\n",
+    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "SSL 2": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
+    "version": b"\x17\x04\x03\x10\x00",
+    "type": b"\x19\x03\x03\x10\x00",
+    "heartbeat": b"\x18\x03\x03\x10\x00",
+}
+
+
+def _told_once(daemon: Daemon, before: int) -> None:
+    with FtpClient(daemon) as other:
+        other.expect(530, "PWD")  # all that the log has to say of the session before is there by now
+    daemon.wait_for_log(r"disconnected\n(.*\n)*.* PWD: 530")
+    assert len(re.findall("TLS failed: .* is not TLS", daemon.log[before:])) == 1, daemon.log[before:]
+
+
+@VERSIONS
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_inside_tls(shared: Daemon, version: ssl.TLSVersion, garbage: bytes) -> None:
+    """Bytes that are no TLS record end the session at once, with an alert and one line in the log."""
+    before = len(shared.log)
+    with FtpClient(shared) as client:
+        client.start_tls(tls_context(version))
+        client.expect(331, "USER alice")
+        with socket.socket(fileno=os.dup(client.socket.fileno())) as raw:
+            raw.sendall(garbage)
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+            client.socket.recv(65536)
+    _told_once(shared, before)
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_instead_of_a_handshake(shared: Daemon, garbage: bytes, implicit: bool) -> None:
+    """A client that does not speak TLS where it must gets an alert in plain text and the end."""
+    before = len(shared.log)
+    port = shared.implicit_port if implicit else shared.port
+    with socket.create_connection((shared.host, port), PATIENCE) as connection:
+        if not implicit:
+            connection.recv(65536)
+            connection.sendall(b"AUTH TLS\r\n")
+            assert connection.recv(65536).startswith(b"234 ")
+        connection.sendall(garbage)
+        alert = read_all(connection)
+        assert alert[:2] == b"\x15\x03" and alert[3:6] == b"\0\2\2"
+    _told_once(shared, before)
+
+
+def test_garbage_in_a_handshake(shared: Daemon) -> None:
+    """The same when the daemon waits for the client's last flight."""
+    before = len(shared.log)
+    client = FtpClient(shared)
+    client.expect(234, "AUTH TLS")
+    outgoing = ssl.MemoryBIO()
+    tls = client.context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    client.send_raw(outgoing.read())
+    assert client.socket.recv(65536)[:2] == b"\x16\x03"
+    client.send_raw(b"NOOP\r\n")
+    read_all(client.socket)
+    client.socket.close()
+    _told_once(shared, before)
+
+
+# --- TLS that is taken off ---------------------------------------------------------------------------
+
+
+@VERSIONS
+def test_the_client_may_end_tls_first(plain: Daemon, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """After CCC the daemon waits a moment for the client's close_notify, and answers it. lftp needs that."""
+    client, connection = _control(plain, version, tmp_path / "keys")
+    client.expect(331, "USER alice")
+    client.expect(230, "PASS secret")
+    client.expect(200, "CCC")
+    replied = time.monotonic()
+    first = connection.is_silent(0.05)
+    assert first or time.monotonic() - replied > 0.2  # a machine under load may be late
+    connection.alert(CLOSE_NOTIFY)
+    assert connection.recv(1) == b""
+    connection.raw.sendall(b"PWD\r\n")
+    assert b"257 " in connection.raw.recv(65536)
+    client.socket.close()
+
+
+@VERSIONS
+def test_the_daemon_ends_tls_if_the_client_waits(plain: Daemon, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """A client that waits for the daemon's close_notify gets it. What it says in TLS before is answered."""
+    client, connection = _control(plain, version, tmp_path / "keys")
+    client.expect(331, "USER alice")
+    client.expect(230, "PASS secret")
+    client.send("CCC", "NOOP")
+    assert client.reply().startswith("200 ")
+    assert client.reply().startswith("200 ")
+    assert connection.recv(1) == b""
+    connection.sendall(b"NOOP\r\n")  # in TLS: it has not ended its own direction
+    assert connection.raw.recv(65536).startswith(b"200 ")
+    connection.alert(CLOSE_NOTIFY)
+    connection.raw.sendall(b"PWD\r\n")
+    assert connection.raw.recv(65536).startswith(b"257 ")
+    client.socket.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from ftpsd import certificates, config, wire
@@ -27,6 +28,7 @@ from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
 from ftpsd.representation import FromNetwork, ToNetwork
 from ftpsd.session import Policy, Session
+from ftpsd.tls import NotTls
 from ftpsd.yamlfile import Document, Fault, Faulty
 from tests.daemon import SECRET
 
@@ -240,11 +242,14 @@ def _is_record(record: bytes) -> bool:
 
 
 def _records(stream: bytes, size: int) -> Iterable[bytes]:
-    connection = ControlConnection(_Lines(), lambda: None, lambda _: None)
+    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
     for at in range(0, len(stream), size):
         connection._incoming += stream[at : at + size]
-        while record := connection._take_record():
-            yield record
+        try:
+            while record := connection._take_record():
+                yield record
+        except NotTls:
+            return
 
 
 class _Transport(StringTransport):
@@ -259,7 +264,7 @@ class _Transport(StringTransport):
 
 
 def _handshake(stream: bytes, size: int) -> None:
-    connection = ControlConnection(_Lines(), lambda: None, lambda _: None)
+    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
     transport = _Transport()
     transport.registerProducer(transport, True)  # as the protocol does
     connection.transport = transport  # type: ignore[assignment]
