@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftpsd.replies import Reply
+from ftpsd.rights import PERMISSIONS
 
 if TYPE_CHECKING:
     from ftpsd.session import Session
 
 Run = Callable[["Session", Any], "Reply | Coroutine[Any, Any, Reply]"]
+
+
+#: One of these permissions is needed, in this case: ("append",), "for a file that is there".
+Condition = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,9 @@ class Command:
     rfc: str
     #: What the user must be allowed at every path that the argument names.
     permission: str | None = None
+    #: What the user must be allowed in some cases: one of the permissions, and when. Where `permission` is None, a path
+    #: at which none of them may hold is refused before the command runs.
+    conditional: tuple[Condition, ...] = ()
     #: Whether the client must have logged in.
     login: bool = True
     #: Whether it opens a data connection.
@@ -47,6 +55,23 @@ class Command:
     #: Runs on arrival while a transfer runs. A Reply is sent at once and ends the matter; with None
     #: the command still gets its turn.
     at_once: Callable[[Session, str], Reply | None] | None = None
+
+    @property
+    def permissions(self) -> tuple[str, ...]:
+        """One of these must hold at every path that the argument names; empty where none is needed."""
+        if self.permission is not None:
+            return (self.permission,)
+        return tuple(each for permissions, _ in self.conditional for each in permissions)
+
+    def needs(self) -> str:
+        """Return the permissions and their conditions as a text for people."""
+        texts = [self.permission] if self.permission is not None else []
+        texts += [f"{_one_of(permissions)} {when}".rstrip() for permissions, when in self.conditional]
+        return ", ".join(texts)
+
+
+def _one_of(permissions: tuple[str, ...]) -> str:
+    return "any" if permissions == PERMISSIONS else " or ".join(permissions)
 
 
 Table = Mapping[str, Command]

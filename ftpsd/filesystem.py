@@ -50,13 +50,11 @@ class Root(View):
 
     def size(self, path: VirtualPath) -> int:
         """The size of a file; of an upload that was cut, where there is no file yet."""
-        try:
-            with self.place(path, None) as place:
-                self.require_any(place, "list", "download")
-                found = place.stat()
-        except FileNotFoundError:
-            with self.place(path, "upload") as place:
+        with self.place(path, None) as place:
+            if "upload" in self.permissions(place) and not exists(place.directory, place.name):
                 return parts.kept(place.directory, place.name)
+            self.require_any(place, "list", "download")
+            found = place.stat()
         if not stat.S_ISREG(found.st_mode):
             raise not_plain()
         return found.st_size

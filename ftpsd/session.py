@@ -249,11 +249,11 @@ class Session:
             self.control.forget_login()
             account.logout()
 
-    def place(self, name: str, permission: str | None) -> VirtualPath:
-        """The path that `name` means, if the user may have the permission there; `Files` finds out where it is."""
+    def place(self, name: str, *permissions: str) -> VirtualPath:
+        """Return the path that `name` means, if one of the permissions may hold there: the disk decides (`Files`)."""
         path = self.directory.join(name)
-        if permission is not None and permission not in self.rights.possibly(path.parts):
-            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
+        if permissions and self.rights.possibly(path.parts).isdisjoint(permissions):
+            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permissions[0]]}.")
         return path
 
     def take_restart(self) -> tuple[int, int | None]:
@@ -290,7 +290,7 @@ class Session:
 
     def _resolve(self, row: Command, value: Any) -> Any:
         if isinstance(value, Name):
-            return self.place(value, row.permission)
+            return self.place(value, *row.permissions)
         if isinstance(value, tuple):
             return tuple(self._resolve(row, each) for each in value)
         return value

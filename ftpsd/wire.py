@@ -94,6 +94,11 @@ def name_or_here(argument: str) -> Name:
     return Name(argument or ".")
 
 
+def name_or_upload(argument: str) -> Name:
+    """The name that STOU is to begin with; `upload` when there is none."""
+    return Name(argument.strip() or "upload")
+
+
 def number(argument: str) -> int:
     """A decimal number, as REST has it."""
     digits = argument.strip()

@@ -8,6 +8,7 @@ from ftpsd.commands.transfer import machine_format
 from ftpsd.listing import FACTS, time_value
 from ftpsd.paths import VirtualPath
 from ftpsd.replies import Refusal, Reply
+from ftpsd.rights import PERMISSIONS
 from ftpsd.session import Session
 
 # --- where the client is ---------------------------------------------------------------------------
@@ -147,8 +148,8 @@ def _both(verb: str, old: str, *rest: object, **fields: object) -> tuple[Command
 
 
 ROWS = (
-    *_both("CWD", "XCWD", wire.name, change_directory, "CWD <path>", "959 4.1.1"),
-    *_both("CDUP", "XCUP", wire.nothing, change_up, "CDUP", "959 4.1.1"),
+    *_both("CWD", "XCWD", wire.name, change_directory, "CWD <path>", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
+    *_both("CDUP", "XCUP", wire.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
     *_both("PWD", "XPWD", wire.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
     *_both("MKD", "XMKD", wire.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
     *_both("RMD", "XRMD", wire.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir"),
@@ -159,13 +160,40 @@ ROWS = (
         "RMDA <path>",
         "draft-peterson-streamlined-ftp",
         permission="rmdir",
+        conditional=((("delete",), "at all below"),),
         features=("RMDA <path>",),
     ),
     Command("DELE", wire.name, remove, "DELE <path>", "959 4.1.3", permission="delete"),
     Command("RNFR", wire.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),
-    Command("RNTO", wire.name, rename_to, "RNTO <path>", "959 4.1.3", permission="rename"),
-    Command("SIZE", wire.name, size, "SIZE <path>", "3659 4", features=("SIZE",), quiet=True),
-    Command("MDTM", wire.maybe_time_and_name, modified, "MDTM <path>", "3659 3", features=("MDTM",), quiet=True),
+    Command(
+        "RNTO",
+        wire.name,
+        rename_to,
+        "RNTO <path>",
+        "959 4.1.3",
+        permission="rename",
+        conditional=((("overwrite",), "to replace a file"), (("rmdir",), "to replace a directory")),
+    ),
+    Command(
+        "SIZE",
+        wire.name,
+        size,
+        "SIZE <path>",
+        "3659 4",
+        conditional=((("list", "download"), ""), (("upload",), "for an upload that was cut")),
+        features=("SIZE",),
+        quiet=True,
+    ),
+    Command(
+        "MDTM",
+        wire.maybe_time_and_name,
+        modified,
+        "MDTM <path>",
+        "3659 3",
+        conditional=((("list", "download"), ""), (("times",), "to set a time")),
+        features=("MDTM",),
+        quiet=True,
+    ),
     Command(
         "MFMT",
         wire.time_and_name,
@@ -181,6 +209,7 @@ ROWS = (
         set_facts,
         "MFF <fact>=<value>; <path>",
         "draft-somers-ftp-mfxx",
+        conditional=((("times",), "for Modify"), (("chmod",), "for UNIX.mode")),
         features=("MFF Modify;UNIX.mode;",),
     ),
     Command(

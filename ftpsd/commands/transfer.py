@@ -54,9 +54,8 @@ async def append(session: Session, path: VirtualPath) -> Reply:
     return await _receive(session, session.files.writer(path, append=True), "Ready to append to {}.")
 
 
-async def store_unique(session: Session, name: str) -> Reply:
+async def store_unique(session: Session, path: VirtualPath) -> Reply:
     """STOU: under a name that nothing has. The name is told as RFC 1123 section 4.1.2.9 says."""
-    path = session.place(name.strip() or "upload", "upload")
     return await _receive(session, session.files.writer(path, unique=True), "FILE: {}")
 
 
@@ -194,11 +193,30 @@ ROWS = (
         "STOR <path>",
         "959 4.1.3",
         permission="upload",
+        conditional=((("overwrite",), "to replace a file"),),
         uses_data=True,
         restartable=True,
     ),
-    Command("APPE", wire.name, append, "APPE <path>", "959 4.1.3", uses_data=True, restartable=True),
-    Command("STOU", wire.anything, store_unique, "STOU [<name>]", "959 4.1.3", uses_data=True, restartable=True),
+    Command(
+        "APPE",
+        wire.name,
+        append,
+        "APPE <path>",
+        "959 4.1.3",
+        conditional=((("append",), "to a file"), (("upload",), "for a new one")),
+        uses_data=True,
+        restartable=True,
+    ),
+    Command(
+        "STOU",
+        wire.name_or_upload,
+        store_unique,
+        "STOU [<name>]",
+        "959 4.1.3",
+        permission="upload",
+        uses_data=True,
+        restartable=True,
+    ),
     Command("REST", wire.number, restart, "REST <offset>", "3659 5", features=("REST STREAM",), quiet=True),
     Command(
         "RANG",
