@@ -50,6 +50,8 @@ class Command:
     secret: bool = False
     #: Whether it tells something only: it is logged at the level "debug".
     quiet: bool = False
+    #: What it costs a client without a login, in commands as cheap as NOOP.
+    cost: int = 1
     #: Lines for FEAT that this row stands for.
     features: Callable[[Session], Iterable[str]] | tuple[str, ...] = ()
     #: Runs on arrival while a transfer runs. A Reply is sent at once and ends the matter; with None

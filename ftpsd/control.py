@@ -56,6 +56,7 @@ class ControlConnection(Protocol):
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._incoming = b""
+        self._paused = False
 
     # --- TLS on and off --------------------------------------------------------------------------
 
@@ -106,24 +107,36 @@ class ControlConnection(Protocol):
         self._protocol.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the peer."""
-        if self._tls is None:
-            self._protocol.dataReceived(data)
-            return
+        """Bytes from the peer. The protocol decides when it works on them, and calls `work`."""
         self._incoming = self._incoming + data if self._incoming else data
+        self._protocol.input_came()
+
+    def work(self) -> None:
+        """Works on what has come, until the protocol pauses."""
+        if self._tls is not None:
+            self._work_on_records()
+        if self._tls is None and self._incoming and not self._closing:
+            data, self._incoming = self._incoming, b""
+            self._protocol.dataReceived(data)
+
+    def _work_on_records(self) -> None:
         self._reading = True
         try:
-            while self._tls is not None and not self._closing and (record := self._take_record()):
+            while self._tls is not None and not (self._closing or self._paused) and (record := self._take_record()):
                 self._tls.bio_write(record)
                 self._read(self._tls, len(record))
+                if self._incoming:
+                    self._protocol.yield_if_late()
         except SSL.Error as error:
             self._break(error)
         finally:
             self._reading = False
             self._flush()
-        if self._tls is None and self._incoming and not self._closing:
-            rest, self._incoming = self._incoming, b""
-            self.dataReceived(rest)
+
+    def take_unread(self) -> bytes:
+        """Drops what has come and was not worked on."""
+        unread, self._incoming = self._incoming, b""
+        return unread
 
     def _take_record(self) -> bytes:
         """The next TLS record (RFC 8446 section 5.1); empty until the whole of it is there.
@@ -287,11 +300,13 @@ class ControlConnection(Protocol):
 
     def pauseProducing(self) -> None:
         """No more from the peer for now."""
+        self._paused = True
         if not self._closing:
             self._raw.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Goes on reading."""
+        self._paused = False
         if not self._closing:
             self._raw.resumeProducing()
 

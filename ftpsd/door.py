@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from twisted.internet import tcp
 
-#: Connections that are taken before whatever else is ready gets its turn. Twisted takes the more the more
-#: are waiting, without a bound: a session then waits for hundreds of new ones to be greeted or refused.
-AT_ONCE = 50
+#: Seconds of a turn of the reactor in which connections are taken, and how many between two looks at the clock. Twisted
+#: takes the more the more are waiting, without a bound: a session then waits for hundreds of new ones to be greeted or
+#: refused, which takes 0.1 to 0.5 ms each.
+ACCEPTING = 0.002
+AT_ONCE = 4
 
 
 class Door(tcp.Port):
@@ -21,6 +23,9 @@ class Door(tcp.Port):
         self.reactor.callLater(0, self._let_in)
 
     def _let_in(self) -> None:
-        if self.connected:
-            self.numberAccepts = min(self.numberAccepts, AT_ONCE)
+        until = self.reactor.seconds() + ACCEPTING
+        while self.connected:
+            self.numberAccepts = AT_ONCE
             super().doRead()
+            if self.numberAccepts <= AT_ONCE or self.reactor.seconds() >= until:
+                return  # no more wait (Twisted makes it the number of those that did), or it is the turn of others

@@ -6,6 +6,7 @@ Of `twisted.protocols.ftp.FTP` the frame is kept: lines, timeouts, portal, facto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,9 +26,10 @@ from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
 from ftpsd.rates import CommandRate
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
+from ftpsd.scheduler import CONNECTION_COST, HANDSHAKE_COST, Party, Scheduler, Seat
 from ftpsd.session import Session, not_spoken
 from ftpsd.turns import Turns
-from ftpsd.wire import Address
+from ftpsd.wire import Address, network
 
 #: Seconds that a client has to read our last reply.
 LAST_WORDS = 10
@@ -36,6 +38,7 @@ LAST_WORDS = 10
 UNREAD = "the client does not read its replies"
 CROWDED = "many commands wait"
 FAST = "commands come too fast"
+OTHERS = "it is the turn of other sessions"
 
 
 class Backpressure:
@@ -66,7 +69,15 @@ class FtpsProtocol(FTP):
     delimiter = b"\n"
     MAX_LENGTH = wire.LONGEST_LINE
 
-    def __init__(self, reactor: Any, number: int, client: Address, generation: Generation, implicit: bool) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        scheduler: Scheduler,
+        number: int,
+        client: Address,
+        generation: Generation,
+        implicit: bool,
+    ) -> None:
         self.callLater = reactor.callLater  # type: ignore[method-assign]  # TimeoutMixin's
         self._reactor = reactor
         self._generation = generation
@@ -76,12 +87,15 @@ class FtpsProtocol(FTP):
         self._greeted = False
         self._dismissal: Reply | None = None
         self._running: Command | None = None  # the one that moves bytes now, or is about to
-        self._turns: Turns[bytes] = Turns(self._begin)
+        self._turns: Turns[bytes] = Turns(self._begin, self._may_begin)
         self._address = client
         self._log = SessionLog(number, str(client), generation.verbose)
         rate = generation.settings.limits.commands_per_second
         self._rate = CommandRate(rate, reactor.seconds) if rate is not None else None
         self._credit = self._rate.burst if self._rate is not None else -1  # counts down; below zero for ever
+        self._scheduler = scheduler
+        self._seat = Seat(reactor.seconds, self._strangers(), lambda: self.hold(OTHERS), self._go_on)
+        self._started = 0.0  # when the last command began
         self.setRawMode()
 
     # --- the frame -------------------------------------------------------------------------------
@@ -105,11 +119,12 @@ class FtpsProtocol(FTP):
         self._log.note("connected", "connected")
         self.setTimeout(settings.timeouts.login)
         self.transport.registerProducer(Backpressure(self), True)
+        self._seat.pay(CONNECTION_COST + (HANDSHAKE_COST if self._implicit else 0))
         if self._implicit:
             self._client.start_tls()
             self._session.protection = "P"
         else:
-            self.greet()
+            self._seat.do(self.greet)
 
     def secured(self) -> None:
         """A handshake of the control connection is done."""
@@ -142,6 +157,7 @@ class FtpsProtocol(FTP):
             self._earn(self._rate)
         line = line.removesuffix(b"\r")
         if self._running is not None and self._act_at_once(line):
+            self.yield_if_late()
             return
         self._turns.arrive(line)
         if self._turns.full:
@@ -175,6 +191,7 @@ class FtpsProtocol(FTP):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The client is gone: all that the session holds is freed now."""
         self._client.gone = True
+        self._seat.leave()
         self.setTimeout(None)
         self._turns.end()
         self._session.data.close(Reply(426, "The control connection was lost."))
@@ -196,24 +213,33 @@ class FtpsProtocol(FTP):
             self._client.say(reply)
         return reply is not None
 
+    def _may_begin(self) -> bool:
+        self._started = self._reactor.seconds()
+        return UNREAD not in self._held and self._seat.admits(self._started)
+
     def _begin(self, line: bytes) -> None:
-        started = self._reactor.seconds()
+        started = self._started
         try:
             if self._session.hears_imap(line):
                 raise not_spoken("IMAP")
             verb, argument = wire.line(line)
         except Refusal:
             # Not a word of it in the log: it may be a password with a typing error around it.
+            self._seat.pay(1)
             self._answer("?", "", started, self._reply_to(Failure()))
             return
+        self._seat.pay(TABLE[verb].cost if verb in TABLE else 1)
         try:
             result = self.processCommand(verb, argument)
         except Exception:
             result = Failure()
         if isinstance(result, Deferred):
-            result.addBoth(self._finish, verb, argument, started)
+            result.addBoth(self._finish_later, verb, argument, started)
         else:
             self._finish(result, verb, argument, started)
+
+    def _finish_later(self, *arguments: Any) -> None:
+        self._seat.do(self._finish, *arguments, must=True)
 
     def processCommand(self, cmd: str, *params: str) -> Any:
         """The final reply of a command, now or by a Deferred. Most are known at once, and need none."""
@@ -268,7 +294,8 @@ class FtpsProtocol(FTP):
 
     def _take_unread(self) -> bool:
         """Drops what the client has sent behind the command that runs; whether there was anything."""
-        return bool(self._turns.waiting or self.clearLineBuffer())
+        unread = (self._turns.waiting, self.clearLineBuffer(), self.transport.take_unread())
+        return any(unread)
 
     # --- what the session asks for -----------------------------------------------------------------
 
@@ -278,6 +305,8 @@ class FtpsProtocol(FTP):
         return self._client.secure_data(self._session.account)
 
     def _set_idle(self, seconds: int) -> None:
+        if self._idle is None and self._session.user is not None:  # logged in
+            self._seat.move(self._scheduler.user(self._session.user))
         self._idle = seconds
         self.setTimeout(seconds)
 
@@ -286,28 +315,47 @@ class FtpsProtocol(FTP):
             return
         self._log.user = "-"
         self._idle = None
+        self._seat.move(self._strangers())
         self.setTimeout(self._generation.settings.timeouts.login)
+
+    def _strangers(self) -> Party:
+        rate = self._generation.settings.limits.commands_per_second_before_login
+        return self._scheduler.strangers(network(self._address), math.inf if rate is None else rate)
+
+    # --- when it works -----------------------------------------------------------------------------
+
+    def input_came(self) -> None:
+        """Bytes have come from the client. While the connection is not read they only wait."""
+        if not self._held:
+            self._seat.do(self.transport.work)
+
+    def yield_if_late(self) -> None:
+        """Between two pieces of work: lets others have their turn if it is that late."""
+        self._seat.admits(self._reactor.seconds())
 
     def hold(self, why: str) -> None:
         """Reads no more for now."""
         if not self._held:
             self.pauseProducing()
         self._held.add(why)
-        if why == UNREAD:
-            self._turns.hold(True)
 
     def release(self, why: str) -> None:
-        """Reads on, if no other reason holds."""
+        """Reads on in some later turn, if no other reason holds."""
         if why in self._held:
             self._held.discard(why)
-            if why == UNREAD:
-                self._turns.hold(False)
             if not self._held and not self._client.gone:
-                self._reactor.callLater(0, self._read_on)
+                self._seat.wait()
 
-    def _read_on(self) -> None:
+    def _go_on(self) -> None:
+        self._held.discard(OTHERS)
+        if not self._greeted and not self._implicit:
+            self.greet()
+        if UNREAD not in self._held:
+            self._turns.go_on()
         if not self._held and not self._client.gone:
             self.resumeProducing()
+        if not self._held and not self._client.gone:
+            self.transport.work()
 
     def dismiss(self, reply: Reply, at_once: bool) -> None:
         """Ends the session from our side: when its transfer is done, or at once."""
@@ -352,6 +400,7 @@ class FtpsFactory(FTPFactory):
         implicit: bool,
         sessions: Sessions,
         numbers: Iterator[int],
+        scheduler: Scheduler,
     ) -> None:
         super().__init__(generation.portal)
         self.generation = generation
@@ -359,6 +408,7 @@ class FtpsFactory(FTPFactory):
         self.implicit = implicit
         self._sessions = sessions
         self._numbers = numbers
+        self._scheduler = scheduler
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """A session, or what says why there is none."""
@@ -374,7 +424,7 @@ class FtpsFactory(FTPFactory):
         if refusal is not None:
             SessionLog(number, str(client)).note("refused", refusal)
             return Overflow(Reply(421, refusal))
-        protocol = FtpsProtocol(self._reactor, number, client, self.generation, self.implicit)
+        protocol = FtpsProtocol(self._reactor, self._scheduler, number, client, self.generation, self.implicit)
         protocol.factory = self
         self._sessions.enter(client, protocol)
         return ControlConnection(self._reactor, protocol, protocol.secured, protocol.broken)

@@ -35,6 +35,7 @@ from ftpsd.quota import Quotas
 from ftpsd.register import Register
 from ftpsd.replies import Reply
 from ftpsd.sandbox import Sandbox
+from ftpsd.scheduler import Scheduler
 from ftpsd.settings import ListenSettings, PortRange
 from ftpsd.shares import Shares
 from ftpsd.state import Store, directory
@@ -106,6 +107,7 @@ class FtpsService(Service):
         self._register = Register(self._store, self._book, time.time)
         self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
         self._sessions = Sessions()
+        self._scheduler = Scheduler(self._reactor)
         self._quotas = Quotas(self._reactor, self._workers)
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
         self._shares = Shares(self._reactor.seconds)
@@ -153,7 +155,7 @@ class FtpsService(Service):
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
         implicit = settings.tls == "implicit"
-        return FtpsFactory(self._reactor, self._generation, implicit, self._sessions, self._numbers)
+        return FtpsFactory(self._reactor, self._generation, implicit, self._sessions, self._numbers, self._scheduler)
 
     # --- running ---------------------------------------------------------------------------------
 

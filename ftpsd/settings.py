@@ -135,6 +135,7 @@ class Limits:
     #: of what the core answers of cheap ones in a flood (measured: 5,000 and 150,000). PWD alone can be faster, for
     #: as long as the burst of 20,000 lasts.
     commands_per_second: int | None = 10_000
+    commands_per_second_before_login: int | None = 100
     transfers: int | None = None
     transfers_per_user: int | None = None
     upload_rate: Quantity | None = None

@@ -20,15 +20,18 @@ LONGEST_QUEUE = 64
 
 
 class Turns(Generic[Line]):
-    """A queue of lines and the one that runs. `begin` starts a line; whoever ends it calls `done`."""
+    """A queue of lines and the one that runs. `begin` starts a line; whoever ends it calls `done`.
 
-    __slots__ = ("_begin", "_held", "_stepping", "_waiting", "busy", "ended")
+    `may_begin` is asked before each line: with False none begins until `go_on` is called.
+    """
 
-    def __init__(self, begin: Callable[[Line], None]) -> None:
+    __slots__ = ("_begin", "_may_begin", "_stepping", "_waiting", "busy", "ended")
+
+    def __init__(self, begin: Callable[[Line], None], may_begin: Callable[[], bool] = lambda: True) -> None:
         self._begin = begin
+        self._may_begin = may_begin
         self._waiting: deque[Line] = deque()
         self._stepping = False
-        self._held = False
         self.busy = False
         self.ended = False
 
@@ -47,11 +50,9 @@ class Turns(Generic[Line]):
         self.ended = True
         self._waiting.clear()
 
-    def hold(self, held: bool) -> None:
-        """With True no line begins until False is said: the peer does not read its replies."""
-        self._held = held
-        if not held:
-            self._step()
+    def go_on(self) -> None:
+        """The next line may begin again."""
+        self._step()
 
     @property
     def waiting(self) -> int:
@@ -68,7 +69,7 @@ class Turns(Generic[Line]):
             return
         self._stepping = True
         try:
-            while self._waiting and not (self.busy or self.ended or self._held):
+            while self._waiting and not (self.busy or self.ended) and self._may_begin():
                 self.busy = True
                 self._begin(self._waiting.popleft())
         finally:

@@ -29,6 +29,7 @@ from ftpsd.protocol import FtpsFactory
 from ftpsd.pump import FileSource, Steps, checksum, download, upload
 from ftpsd.quota import Quotas
 from ftpsd.replies import Reply
+from ftpsd.scheduler import Scheduler
 from ftpsd.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
 from ftpsd.shares import Shares
 from ftpsd.users import PasswordChecker, Realm
@@ -235,7 +236,9 @@ class Server:
         )
         self.data: list[Data] = []
         self.sessions = Sessions()
-        self._factory = FtpsFactory(self.clock, generation, False, self.sessions, itertools.count(1))
+        self._factory = FtpsFactory(
+            self.clock, generation, False, self.sessions, itertools.count(1), Scheduler(self.clock)
+        )
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
         home = self.homes / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 
-from ftpsd.door import AT_ONCE, Door
+from ftpsd.door import ACCEPTING, AT_ONCE, Door
 from ftpsd.ports import Listener, PortPool
 from tests.daemon import free_range
 from tests.hostile import reset
@@ -111,7 +112,9 @@ def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Calla
 
 
 def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
-    """However many connections wait, only a few are taken before others get their turn; all are in the end."""
+    """When accepting takes its time, only a few connections are taken before others get their turn; all are in the end."""
+    looks = itertools.count()
+    reactor.seconds = lambda: next(looks) * ACCEPTING
     factory = Counting()
     door = Door(0, factory, 1024, "127.0.0.1", reactor)
     door.startListening()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import selectors
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -42,6 +44,65 @@ def pour(connection: socket.socket, data: bytes, at_most: int) -> None:
             connection.sendall(data)
     except TimeoutError:
         pass
+
+
+FLOODS = {"FEAT": b"FEAT\r\n", "noise": b"\x01%\r\n", "empty lines": b"\n", "USER": b"USER " + b"x" * 8000 + b"\r\n"}
+
+
+@contextmanager
+def flood(clients: list[FtpClient], line: bytes) -> Iterator[None]:
+    """Clients that send a line again and again, as fast as they can, and read what comes. Those that are cut off are gone."""
+    block = line * (32768 // len(line))
+    over = threading.Event()
+
+    def pour_and_read() -> None:
+        with selectors.DefaultSelector() as selector:
+            for client in clients:
+                client.socket.setblocking(False)
+                selector.register(client.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            while not over.is_set():
+                for key, events in selector.select(0.1):
+                    assert isinstance(key.fileobj, socket.socket)
+                    try:
+                        if events & selectors.EVENT_READ and not key.fileobj.recv(1 << 18):
+                            selector.unregister(key.fileobj)
+                        elif events & selectors.EVENT_WRITE:
+                            key.fileobj.send(block)
+                    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                        pass
+                    except OSError:
+                        selector.unregister(key.fileobj)
+
+    thread = threading.Thread(target=pour_and_read)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for client in clients:
+            client.socket.close()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["strangers", "one user"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("line", FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_keeps_nobody_waiting(plain: Daemon, line: bytes, secure: bool, known: bool) -> None:
+    """Whatever twenty clients send as fast as they can, another user's commands are answered meanwhile."""
+    with secured(plain, "bob") as neighbour:
+        clients = []
+        for _ in range(20):
+            clients.append(FtpClient(plain, source="127.0.0.9"))
+            if secure:
+                clients[-1].start_tls()
+            if known:
+                clients[-1].login()
+        with flood(clients, line):
+            for _ in range(20):
+                began = time.monotonic()
+                neighbour.expect(200, "NOOP")
+                assert time.monotonic() - began < 1  # 20 ms on an idle machine; it was seconds
+                time.sleep(0.01)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
@@ -98,8 +159,7 @@ def test_a_mebibyte_without_line_end(shared: Daemon, secure: bool) -> None:
 
 def test_ten_thousand_pipelined_commands(shared: Daemon) -> None:
     """Commands that come all at once are answered one by one, in their order."""
-    with withstands(shared), FtpClient(shared) as client:
-        client.start_tls()
+    with withstands(shared), secured(shared) as client:
         client.socket.settimeout(60)
         verbs = itertools.cycle(verb for verb in TABLE if verb != "SITE")
         lines = ["NOOP" if number % 100 else f"HELP {next(verbs)}" for number in range(10_000)]

@@ -150,6 +150,7 @@ ROWS = (
         "AUTH TLS|TLS-C|TLS-P|SSL",
         "4217 4",
         login=False,
+        cost=5,  # with its handshake
         features=("AUTH TLS",),
     ),
     Command("PBSZ", wire.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True),

@@ -100,7 +100,7 @@ def _require_host_name(name: str) -> None:
 
 ROWS = (
     Command("USER", wire.text, user, "USER <name>", "959 4.1.1", login=False),
-    Command("PASS", wire.anything, password, "PASS <password>", "959 4.1.1", login=False, secret=True),
+    Command("PASS", wire.anything, password, "PASS <password>", "959 4.1.1", login=False, secret=True, cost=5),
     Command("ACCT", wire.text, account, "ACCT <account>", "959 4.1.1", login=False, secret=True),
     Command("REIN", wire.nothing, reinitialize, "REIN", "959 4.1.1", login=False),
     Command("QUIT", wire.nothing, leave, "QUIT", "959 4.1.1", login=False),
