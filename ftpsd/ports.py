@@ -27,6 +27,17 @@ _PRIVATE = [
 ]
 
 
+#: Connections to a passive port that the kernel holds until they are accepted.
+_BACKLOG = 8
+
+
+def data_socket(connection: socket.socket) -> socket.socket:
+    """Set a socket up for a data connection."""
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 class PortPool:
     """The configured range. A port is taken while it listens, and free again the moment it is closed."""
 
@@ -55,7 +66,7 @@ def _try_to_listen(host: Address, port: int) -> socket.socket | None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(socket_address(host, port))
-        listener.listen(8)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         return None
@@ -64,11 +75,10 @@ def _try_to_listen(host: Address, port: int) -> socket.socket | None:
 
 @implementer(IReadDescriptor)
 class Listener:
-    """One passive port: waits for one connection from the right peer, then it is gone.
+    """One passive port. Connections from hosts that may not connect are closed, and reported to `stranger`.
 
-    `arrived` is called with the socket. Connections from other hosts are closed at once, and cost
-    the client that is awaited nothing. The reactor looks at it from `watch` on: most clients have connected
-    before the transfer command comes, and that can call `doRead` itself, without an event.
+    The reactor watches it only between `watch` and `unwatch`, and then calls `ready`. `accept` and `close` may be
+    called in another thread while it does not: most clients have connected before the transfer command comes.
     """
 
     def __init__(
@@ -77,13 +87,13 @@ class Listener:
         pool: PortPool,
         host: Address,
         may_connect: Callable[[Address], bool],
-        arrived: Callable[[socket.socket], None],
+        ready: Callable[[], object],
         stranger: Callable[[Address], None],
     ) -> None:
         self._reactor = reactor
         self._pool = pool
         self._may_connect = may_connect
-        self._arrived = arrived
+        self._ready = ready
         self._stranger = stranger
         self._watched = False
         self._socket, self.port = pool.listen(host)
@@ -94,30 +104,39 @@ class Listener:
             self._watched = True
             self._reactor.addReader(self)
 
+    def unwatch(self) -> None:
+        """The reactor tells no more; any number of times."""
+        if self._watched:
+            self._watched = False
+            self._reactor.removeReader(self)
+
     def doRead(self) -> None:
         """Somebody connects."""
-        try:
-            connection, address = self._socket.accept()
-        except BlockingIOError:
-            return  # gone again
-        except OSError as error:
-            # No descriptor is left: looking again at once would only spin. The client gets 425 in time.
-            log.warn("a data connection could not be accepted: {error}", error=error.strerror)
-            self.close()
-            return
-        peer = plain_address(address[0], *address[3:])
-        if not self._may_connect(peer):
+        self._ready()
+
+    def accept(self) -> socket.socket | None:
+        """Return the next connection of somebody who may connect, or None if there is none now."""
+        for _ in range(_BACKLOG):
+            try:
+                connection, address = self._socket.accept()
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                # No descriptor is left: looking again at once would only spin. The client gets 425 in time.
+                log.warn("a data connection could not be accepted: {error}", error=error.strerror)
+                self.close()
+                return None
+            peer = plain_address(address[0], *address[3:])
+            if self._may_connect(peer):
+                return data_socket(connection)
             connection.close()
             self._stranger(peer)
-            return
-        self.close()
-        self._arrived(connection)
+        return None
 
     def close(self) -> None:
         """Stops listening; any number of times."""
         if self._socket.fileno() >= 0:
-            if self._watched:
-                self._reactor.removeReader(self)
+            self.unwatch()
             self._socket.close()
             self._pool.release(self.port)
 
@@ -131,7 +150,7 @@ class Listener:
     def connectionLost(self, reason: Failure) -> None:
         """Not for us: nothing can happen to a listening socket. But it may have got the number of a descriptor
         that was closed among the events that were polled together, and then gets that one's (see `door.py`)."""
-        if self._socket.fileno() >= 0:
+        if self._watched:
             self._reactor.addReader(self)
 
     def logPrefix(self) -> str:

@@ -67,23 +67,31 @@ class Pause:
 Steps = Generator[int | Pause | None, None, Any]
 
 
-class Connection(Protocol):
-    """A data connection as the transfers below use it; see `data.py` and `tls.py`."""
+class Polled(Protocol):
+    """What a transfer waits for, and is interrupted by."""
 
-    #: Bytes of the file or listing that have gone through.
-    moved: int
-    #: Whether the handshake is done.
-    opened: bool
+    @property
+    def moved(self) -> int:
+        """Bytes of the file or listing that have gone through."""
+
+    @property
+    def opened(self) -> bool:
+        """Whether the handshake is done."""
 
     def fileno(self) -> int: ...
+    def round_trip(self) -> float: ...
+    def interrupt(self) -> None: ...
+
+
+class Connection(Polled, Protocol):
+    """A data connection as the transfers below use it; see `streams.py`."""
+
     def open(self) -> Steps: ...
     def send(self, data: bytes | memoryview) -> Steps: ...
     def send_file(self, source: FileSource) -> Steps: ...
     def finish_sending(self) -> Steps: ...
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]: ...
     def finish_receiving(self) -> Steps: ...
-    def round_trip(self) -> float: ...
-    def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -228,7 +236,7 @@ class Transfer:
         reactor: Any,
         workers: Workers,
         steps: Steps,
-        connection: Connection | None,
+        connection: Polled | None,
         owned: Sequence[Closable],
     ) -> None:
         self.finished: Deferred[Any] = Deferred()
@@ -240,6 +248,7 @@ class Transfer:
         self._stop: Refusal | None = None
         self._parked: Callable[[], None] | None = None
         self._wanted: int | Pause = READ
+        self._woken = False
         self._patience: Any = None
         #: Rises whenever the peer took or gave something.
         self.progress = 0
@@ -333,12 +342,12 @@ class Transfer:
 
     def _wait_a_moment(self, wanted: int | Pause) -> bool:
         if isinstance(wanted, Pause):
-            if wanted.seconds * 1000 > MOMENT:
-                return False
+            milliseconds = wanted.seconds * 1000
             if wanted.wake:
-                self._poll(READ, wanted.seconds * 1000)
-            else:
-                time.sleep(wanted.seconds)
+                return self._poll(READ, min(milliseconds, MOMENT)) or milliseconds <= MOMENT
+            if milliseconds > MOMENT:
+                return False
+            time.sleep(wanted.seconds)
             return True
         return self._poll(wanted, MOMENT)
 
@@ -351,17 +360,36 @@ class Transfer:
 
     def _park(self, wanted: int | Pause) -> None:
         self._wanted = wanted
-        if self._stop is not None:
+        if self._stop is not None or self._woken:
+            self._woken = False
             self._workers.submit(self._work)
         elif isinstance(wanted, Pause):
-            call = self._reactor.callLater(wanted.seconds, self._unpark)
-            self._parked = lambda: call.cancel() if call.active() else None
+            self._parked = self._pause(wanted)
         elif wanted == READ:
             self._reactor.addReader(self)
             self._parked = lambda: self._reactor.removeReader(self)
         else:
             self._reactor.addWriter(self)
             self._parked = lambda: self._reactor.removeWriter(self)
+
+    def _pause(self, pause: Pause) -> Callable[[], None]:
+        """Begins a pause; what ends it."""
+        call = self._reactor.callLater(pause.seconds, self._unpark)
+        if pause.wake:
+            self._reactor.addReader(self)
+
+        def end() -> None:
+            if call.active():
+                call.cancel()
+            if pause.wake:
+                self._reactor.removeReader(self)
+
+        return end
+
+    def wake(self) -> None:
+        """Take a step now: what it waits for has changed."""
+        self._woken = self._parked is None
+        self._unpark()
 
     def _unpark(self) -> None:
         leave, self._parked = self._parked, None

@@ -14,35 +14,25 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 
 from OpenSSL import SSL
 
 from ftpsd import tls
-from ftpsd.pump import PIECE, READ, SMALL, WRITE, FileSource, Pause, Steps
+from ftpsd.handshakes import Contest, Handshake, cut
+from ftpsd.pump import READ, WRITE, FileSource, Pause, Steps
 from ftpsd.replies import Refusal
-
-#: Called with a finished handshake; raises the Refusal of one that is not good enough.
-Check = Callable[[SSL.Connection], None]
 
 #: Errors that only a socket has; with any other, `sendfile` speaks of the file.
 _NETWORK = {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT, errno.EPROTO}
 _NETWORK |= {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
-
-#: Bytes of a handshake that are asked for at once: pyOpenSSL makes and clears as much memory.
-_FLIGHT = 8 * 1024
 
 #: Where `struct tcp_info` has the round trip time, in microseconds (tcpi_rtt in linux/tcp.h).
 _RTT = slice(68, 72)
 
 #: How much one `sendfile` may move before another transfer gets its turn.
 _SENDFILE = 4 * 1024 * 1024
-
-
-def _cut(error: OSError | SSL.Error) -> Refusal:
-    why = tls.describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
-    return Refusal(426, f"The data connection broke: {why}.")
 
 
 class PlainStream:
@@ -75,7 +65,7 @@ class PlainStream:
             except BlockingIOError:
                 yield WRITE
             except OSError as error:
-                raise _cut(error) from None
+                raise cut(error) from None
             else:
                 self.moved += count
                 rest = rest[count:]
@@ -89,7 +79,7 @@ class PlainStream:
                 yield WRITE
                 continue
             except OSError as error:  # of the socket or of the file: one call has both
-                raise (_cut(error) if error.errno in _NETWORK else error) from None
+                raise (cut(error) if error.errno in _NETWORK else error) from None
             if not count:
                 source.check_end()
                 return
@@ -102,7 +92,7 @@ class PlainStream:
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise _cut(error) from None
+            raise cut(error) from None
         yield from _delivered(self._socket)
 
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
@@ -118,7 +108,7 @@ class PlainStream:
             except BlockingIOError:
                 yield READ
             except OSError as error:
-                raise _cut(error) from None
+                raise cut(error) from None
             else:
                 if not count and self._interrupted:  # our own shutdown is not the peer's end of the stream
                     raise Refusal(426, "The transfer was interrupted.")
@@ -132,14 +122,16 @@ class PlainStream:
     def interrupt(self) -> None:
         """Wakes the transfer up, from another thread: the socket is shut down."""
         self._interrupted = True
-        with self._closing, suppress(OSError):  # it is gone already
-            self._socket.shutdown(socket.SHUT_RDWR)
+        if self.opened:
+            with self._closing, suppress(OSError):  # it is gone already
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def round_trip(self) -> float:
-        """Seconds that TCP's segments take to the peer and back; 0 if the socket is closed."""
-        with self._closing, suppress(OSError):
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.stop)
-            return int.from_bytes(info[_RTT], sys.byteorder) / 1e6
+        """Seconds that TCP's segments take to the peer and back; 0 if the connection is not open."""
+        if self.opened:
+            with self._closing, suppress(OSError):
+                info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.stop)
+                return int.from_bytes(info[_RTT], sys.byteorder) / 1e6
         return 0.0
 
     def close(self) -> None:
@@ -149,18 +141,17 @@ class PlainStream:
 
 
 class TlsStream(PlainStream):
-    """PROT P. The handshake is done in memory, so that nothing leaves before it was found good.
+    """PROT P: the connection that wins the contest."""
 
-    What a full handshake ends with is a ticket (TLS 1.3: behind it; TLS 1.2: in its last flight). Whoever
-    is refused for not having resumed must not get one: it would resume the next time.
-    """
+    def __init__(self, contest: Contest) -> None:
+        super().__init__(contest.socket)
+        self._contest = contest
+        self._handshake: Handshake  # once it is open
+        self._tls: SSL.Connection
 
-    def __init__(self, connection: socket.socket, context: SSL.Context, check: Check) -> None:
-        super().__init__(connection)
-        self._tls = SSL.Connection(context, None)
-        self._tls.set_accept_state()
-        self._check = check
-        self._incoming = memoryview(bytearray(SMALL))
+    def fileno(self) -> int:
+        """What the transfer waits for: the socket, or before it is known, what finds it."""
+        return self._socket.fileno() if self.opened else self._contest.fileno()
 
     def close(self) -> None:
         """Any number of times.
@@ -171,46 +162,21 @@ class TlsStream(PlainStream):
         if self.opened:
             self._tls.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         super().close()
+        self._contest.close()
 
     def open(self) -> Steps:
-        """The handshake; the client begins it."""
-        while True:
-            yield from self._pull()
-            try:
-                self._tls.do_handshake()
-                break
-            except SSL.WantReadError:
-                yield from self._push(self._outgoing())
-            except SSL.Error as error:
-                yield from self._push(self._outgoing())  # the alert
-                raise Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.") from None
-        last_flight = self._outgoing()
-        self._check(self._tls)
-        yield from self._opened(last_flight)
+        """The handshake, unless it is done already."""
+        contest = self._contest
+        if contest.winner is None:
+            yield from contest.steps()
+        assert contest.winner is not None
+        self._handshake = contest.winner
+        self._socket, self._tls = self._handshake.socket, self._handshake.tls
+        yield from self._opened(self._handshake)
         self.opened = True
 
-    def _opened(self, last_flight: bytes) -> Steps:
-        yield from self._push(last_flight)
-
-    def _pull(self) -> Steps:
-        count = yield from self._receive_raw(self._incoming)
-        if count:
-            self._tls.bio_write(self._incoming[:count])  # type: ignore[arg-type]
-            if count == len(self._incoming) < PIECE:
-                self._incoming = memoryview(bytearray(PIECE))
-        else:
-            self._tls.bio_shutdown()
-
-    def _outgoing(self) -> bytes:
-        pieces = []
-        try:
-            while True:
-                pieces.append(self._tls.bio_read(_FLIGHT))
-                if len(pieces[-1]) < _FLIGHT:
-                    break
-        except SSL.Error:
-            pass  # there is nothing
-        return b"".join(pieces)
+    def _opened(self, handshake: Handshake) -> Steps:
+        yield from self._push(handshake.tickets)
 
     def _push(self, data: bytes) -> Steps:
         moved = self.moved
@@ -221,10 +187,10 @@ class TlsStream(PlainStream):
 class TlsSender(TlsStream):
     """For downloads: behind the handshake OpenSSL writes to the socket itself."""
 
-    def _opened(self, last_flight: bytes) -> Steps:
+    def _opened(self, handshake: Handshake) -> Steps:
         # Tickets, a small file, close_notify and FIN in one segment. What is held back waits for 200 ms at most.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        yield from self._push(last_flight)
+        yield from self._push(handshake.tickets)
         tls.move_to_socket(self._tls, self._socket.fileno())
 
     def send(self, data: bytes | memoryview) -> Steps:
@@ -238,7 +204,7 @@ class TlsSender(TlsStream):
             except SSL.WantReadError:
                 yield READ
             except SSL.Error as error:
-                raise _cut(error) from None
+                raise cut(error) from None
             else:
                 self.moved += count
                 rest = rest[count:]
@@ -258,7 +224,7 @@ class TlsSender(TlsStream):
             except SSL.WantWriteError:
                 yield WRITE
             except SSL.Error as error:
-                raise _cut(error) from None
+                raise cut(error) from None
         yield from super().finish_sending()
 
 
@@ -270,20 +236,17 @@ class TlsReceiver(TlsStream):
     file is lost. So the tickets go out when the client has ended its stream, before our close_notify.
     """
 
-    def __init__(self, connection: socket.socket, context: SSL.Context, check: Check, lenient: bool) -> None:
-        super().__init__(connection, context, check)
+    def __init__(self, contest: Contest, lenient: bool) -> None:
+        super().__init__(contest)
         self._lenient = lenient
         self._ended = False
-        self._tickets = b""
 
-    def _opened(self, last_flight: bytes) -> Steps:
+    def _opened(self, handshake: Handshake) -> Steps:
         # With the tickets held back nothing would carry the acknowledgement of the client's Finished for
         # 40 ms, and a client without TCP_NODELAY (ftplib) sends nothing before it.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        if self._tls.get_protocol_version_name() == "TLSv1.3":
-            self._tickets = last_flight
-        else:
-            yield from self._push(last_flight)
+        return
+        yield
 
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
         """As much as has arrived and fits; 0 after the peer's close_notify."""
@@ -292,7 +255,8 @@ class TlsReceiver(TlsStream):
             if count or self._ended:
                 self.moved += count
                 return count
-            yield from self._pull()
+            handshake = self._handshake
+            handshake.feed((yield from self._receive_raw(handshake.incoming)))
 
     def _decrypt(self, buffer: memoryview) -> int:
         count, error = tls.decrypt(self._tls, buffer)
@@ -300,7 +264,7 @@ class TlsReceiver(TlsStream):
             return count
         if not tls.is_close_notify(self._tls, error):
             if not tls.is_end_of_file(error):
-                raise _cut(error)
+                raise cut(error)
             if not self._lenient:
                 raise Refusal(
                     426,
@@ -313,7 +277,7 @@ class TlsReceiver(TlsStream):
     def finish_receiving(self) -> Steps:
         """The tickets that were held back, and our close_notify. The peer need not read them."""
         tls.close(self._tls)
-        yield from self._push(self._tickets + self._outgoing())
+        yield from self._push(self._handshake.tickets + self._handshake.outgoing())
 
 
 def _delivered(connection: socket.socket) -> Steps:
@@ -331,16 +295,16 @@ def _delivered(connection: socket.socket) -> Steps:
         except BlockingIOError:
             pause = min(pause * 2, 0.05)
         except OSError as error:
-            raise _cut(error) from None
+            raise cut(error) from None
         if problem := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # a reset behind the FIN
-            raise _cut(OSError(problem, os.strerror(problem)))
+            raise cut(OSError(problem, os.strerror(problem)))
         before, waiting = waiting, _unacknowledged(connection)
         if waiting < before:
             yield None  # progress
         elif silent:
             pause = min(pause * 2, 0.05)
     if problem := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise _cut(OSError(problem, os.strerror(problem)))
+        raise cut(OSError(problem, os.strerror(problem)))
 
 
 def _unacknowledged(connection: socket.socket) -> int:
