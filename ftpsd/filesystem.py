@@ -15,7 +15,7 @@ from typing import Any
 
 from ftpsd import parts, trees
 from ftpsd.jail import Place, not_plain
-from ftpsd.names import Match, Names
+from ftpsd.names import Match, Names, folded
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import FileSource
 from ftpsd.renaming import rename_new
@@ -51,10 +51,14 @@ class Root(View):
     def size(self, path: VirtualPath) -> int:
         """The size of a file; of an upload that was cut, where there is no file yet."""
         with self.place(path, None) as place:
-            if "upload" in self.permissions(place) and not exists(place.directory, place.name):
+            try:
+                found = place.stat()
+            except FileNotFoundError:
+                self.require_any(place, "list", "download", "upload")
+                if "upload" not in self.permissions(place):
+                    raise
                 return parts.kept(place.directory, place.name)
             self.require_any(place, "list", "download")
-            found = place.stat()
         if not stat.S_ISREG(found.st_mode):
             raise not_plain()
         return found.st_size
@@ -185,7 +189,7 @@ class Root(View):
             replace = ("rmdir" if is_directory else "overwrite") in self.permissions(target)
             try:
                 with self._changing(source, target):
-                    if replace:
+                    if replace or _is_respelled(source, target):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
                         rename_new(source.directory, source.name, target.directory, target.name)
@@ -225,6 +229,16 @@ class Root(View):
                     mode |= self._directory_bits
                 _set_mode(descriptor, mode)
                 return os.fstat(descriptor).st_mode & 0o777
+
+
+def _is_respelled(source: Place, target: Place) -> bool:
+    """Whether two names are one file on a disk that ignores their difference: nothing is replaced then."""
+    if source.name == target.name or folded(source.name) != folded(target.name):
+        return False
+    try:
+        return os.path.samestat(source.stat(), target.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _require_below_root(parts: tuple[str, ...]) -> None:

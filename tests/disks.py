@@ -68,8 +68,8 @@ class FaultyDisk:
 
 
 class FoldingDisk:
-    """A file system that takes names of different case for the same, in place of a directory: of the kind `fuse`, `vfat`
-    or `ext4`. It begins with what is in `seed`."""
+    """A file system that takes names of different case for the same, in place of a directory: of the kind `fuse`,
+    `ntfs`, `vfat` or `ext4`. It begins with what is in `seed`."""
 
     def __init__(self, kind: str, directory: Path) -> None:
         self.directory, self.seed = directory, directory.with_name("seed")
@@ -93,12 +93,22 @@ class FoldingDisk:
 
     def _loop(self) -> tuple[str, ...]:
         make = {
+            "ntfs": ("mkntfs", "-q", "-F", "-f", str(self._image)),
             "vfat": ("mkfs.vfat", "-C", str(self._image), "16384"),
             "ext4": ("mkfs.ext4", "-q", "-O", "casefold", "-E", "encoding=utf8", str(self._image), "16M"),
         }[self._kind]
         if shutil.which(make[0]) is None:
             pytest.skip(f"{make[0]} is not installed")
+        if self._kind == "ntfs":
+            with self._image.open("wb") as image:
+                image.truncate(16 << 20)
         subprocess.run(make, check=True, capture_output=True, timeout=PATIENCE)
+        if self._kind == "ntfs":
+            # It ends with the command, which takes the shell's place.
+            serve = f"setpriv --pdeathsig TERM lowntfs-3g -o ignore_case,no_detach {self._image} {self.directory} &"
+            wait = f"for i in $(seq 200); do mountpoint -q {self.directory} && break; sleep 0.02; done"
+            copy = f"mountpoint -q {self.directory} && cp -r {self.seed}/. {self.directory}"
+            return apart(f"{{ {serve} }} && {wait} && {copy}")
         options = "loop,utf8" if self._kind == "vfat" else "loop"
         where, top = self.directory, self.directory / "top"
         folds = f"mkdir {top} && chattr +F {top}" if self._kind == "ext4" else f"mkdir {top}"
