@@ -6,35 +6,22 @@ import ipaddress
 import os
 import re
 import socket
-import threading
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
 
 import attrs
 
-from ftpsd import certificates, hashes, landlock
-from ftpsd.rates import LEAST
-from ftpsd.settings import (
-    Limits,
-    ListenSettings,
-    Settings,
-    UserLimits,
-    UserSettings,
-    UsersFile,
-)
+from ftpsd import certificates
+from ftpsd.settings import ListenSettings, Settings, UsersFile
 from ftpsd.structure import structure, told
 from ftpsd.tls import ContextMaker
+from ftpsd.usersfile import check_limits, load_users
+from ftpsd.waiting import Waiting, watched
 from ftpsd.wire import timestamp
-from ftpsd.yamlfile import Document, Fault, Faulty, Key, did_you_mean, read
-
-T = TypeVar("T")
+from ftpsd.yamlfile import Document, Fault, Faulty, Key, read
 
 #: Where the daemon and `ftpsd check` look when nothing is said.
 DEFAULT = "/etc/ftpsd/ftpsd.yaml"
-
-#: Seconds that the disk of a home has to answer in. systemd starts the daemon again after that, and does not give up.
-ANSWERS = 15
 
 #: Days before its end at which a certificate is worth a warning.
 EXPIRES_SOON = 14
@@ -56,7 +43,13 @@ class Configuration:
 
 def load(path: str | os.PathLike[str]) -> Configuration:
     """Everything that both files and the certificate say, or `Faulty` with all that is wrong."""
-    main = read(Path(os.path.abspath(path)))
+    return watched(partial(_load, Path(os.path.abspath(path))))
+
+
+def _load(path: Path, waiting: Waiting) -> Configuration:
+    waiting.begin(Document(path), (), path)
+    main = read(path)
+    waiting.end()
     if not main.faults and main.value is None:
         main.fault((), "the file is empty", "Start from the example in etc/ftpsd.yaml.")
     settings = None if main.value is None else structure(main, main.value, Settings)
@@ -67,12 +60,14 @@ def load(path: str | os.PathLike[str]) -> Configuration:
         settings = attrs.evolve(settings, users=attrs.evolve(settings.users, file=file))
         _check_listeners(main, settings)
         _check_address(main, settings)
-        _check_limits(main, settings.limits, ("limits",))
+        check_limits(main, settings.limits, ("limits",))
         _check_bans(main, settings)
         _check_state(main, settings)
         addresses = _look_up_names(main, settings)
+        waiting.begin(main, ("tls", "certificate"), settings.tls.certificate)
         contexts = certificates.load(main, settings)
-        users, users_faults = load_users(settings.users.file, settings.tls.data_session != "off")
+        waiting.end()
+        users, users_faults = load_users(settings.users.file, settings.tls.data_session != "off", waiting)
         faults = [*faults, *users_faults]
     if faults or settings is None or contexts is None or users is None:
         raise Faulty(faults)
@@ -97,8 +92,7 @@ def _open_homes(configuration: Configuration) -> list[str]:
     file = os.path.realpath(configuration.settings.users.file)
     return [
         f"the home of {name} holds {file}, with everybody's hashes: choose another"
-        for name, user in configuration.users.users.items()
-        if user.home and file.startswith(user.home.rstrip("/") + "/")
+        for name in configuration.users.exposed
     ]
 
 
@@ -212,137 +206,3 @@ def _check_state(document: Document, settings: Settings) -> None:
     if directory is not None and not os.path.isdir(directory):
         remedy = f"Create it: install -d -m 0700 {directory}"
         document.fault(("state", "directory"), f"{directory} is not a directory", remedy)
-
-
-def _check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
-    """Nothing may be zero: with other servers that means no limit, and here it would stop everything."""
-    for each in attrs.fields(attrs.resolve_types(type(limits))):
-        value, least = getattr(limits, each.name), LEAST if each.name.endswith("_rate") else 1
-        if value is not None and value < least:
-            or_null = ", or null" if type(None) in get_args(each.type) else ""
-            document.fault((*key, each.name), f"{value} is too little", f"Write a number from {least}{or_null}.")
-
-
-# --- users.yaml ------------------------------------------------------------------------------------
-
-
-def load_users(path: Path, resumption: bool) -> tuple[UsersFile | None, list[Fault]]:
-    """The users with the defaults worked in, and what is wrong with them.
-
-    `resumption` is whether `ftpsd.yaml` lets TLS sessions be resumed at all.
-    """
-    document = read(path)
-    if not document.faults and document.value is None:  # what a full disk leaves of a file that is written anew
-        document.fault((), "the file is empty", "Write `users: {}` if there are to be none.")
-    if document.faults:
-        return None, document.faults
-    top = document.value if isinstance(document.value, dict) else {}
-    if not isinstance(document.value, dict):
-        document.fault((), "keys are expected", "Start with users:")
-    for name in top:
-        if name not in ("defaults", "users"):
-            document.fault((name,), "is not a key that is known here", did_you_mean(name, ("defaults", "users")))
-    defaults, given = ({} if top.get(key) is None else top[key] for key in ("defaults", "users"))
-    structure(document, defaults, UserSettings, ("defaults",))
-    if not isinstance(given, dict) or not isinstance(defaults, dict):
-        document.fault(
-            ("users",),
-            "names are expected below this key",
-            "Write each user's name with a colon, and its keys indented.",
-        )
-        return None, document.faults
-    users = {}
-    for name, values in given.items():
-        user = _load_user(document, name, defaults, values)
-        if user is not None:
-            users[name] = user
-            _check_data_session(document, name, user, resumption)
-    homes = [each.get("home") for each in (defaults, *given.values()) if isinstance(each, dict)]
-    return UsersFile(users, _places(path.parent, homes, users)), document.faults
-
-
-def _places(base: Path, homes: Iterable[Any], users: dict[str, UserSettings]) -> frozenset[str]:
-    """Where homes are: what stands before {user}, and the directory that each home lies in.
-
-    A home is made, replaced or mounted beside others, and must be found there without a restart. Nothing
-    lies beside a home that is directly below /: it stands for itself.
-    """
-    templates = [os.path.join(base, home) for home in homes if isinstance(home, str) and "{user}" in home]
-    found = [user.home or "" for user in users.values()]
-    found += [os.path.realpath(each.partition("{user}")[0] + "{user}") for each in templates]
-    return frozenset(os.path.dirname(home).rstrip("/") or home for home in found)
-
-
-def _check_data_session(document: Document, name: str, user: UserSettings, resumption: bool) -> None:
-    if user.tls.data_session == "require" and not resumption:
-        # A session's TLS begins before anybody knows who the user will be.
-        document.fault(
-            ("users", name, "tls", "data_session"),
-            "require cannot be met: ftpsd.yaml has tls.data_session: off",
-            "Write allow there, which asks nothing of the other users.",
-        )
-
-
-def _load_user(document: Document, name: str, defaults: dict[str, Any], values: Any) -> UserSettings | None:
-    key: Key = ("users", name)
-    if values is not None and not isinstance(values, dict):
-        document.fault(key, "keys are expected below a user's name", "Write password: and home: indented.")
-        return None
-    before = len(document.faults)
-    user = structure(document, _with_defaults(defaults, values or {}), UserSettings, key)
-    if user is None or len(document.faults) > before:
-        return None
-    _check_limits(document, user.limits, (*key, "limits"))
-    if user.password is None:
-        document.fault((*key, "password"), "is missing", "Add the hash that `ftpsd passwd` prints.")
-    elif not hashes.known(user.password):
-        document.fault(
-            (*key, "password"),
-            "is no hash that is known here",
-            "Write what `ftpsd passwd` prints, in quotes.",
-        )
-    if user.home is None:
-        document.fault((*key, "home"), "is missing", "Add the directory that is the user's root.")
-        return None
-    home = document.path.parent / user.home.replace("{user}", name)
-    if not user.home:
-        document.fault((*key, "home"), "is empty", "Write the directory that is the user's root.")
-    elif "/" in name or name in ("", ".", ".."):
-        document.fault(key, "is no name for a user", "Write a name without /.")
-    elif (found := _find(document, (*key, "home"), home)) is None:
-        document.fault((*key, "home"), f"{home} is not a directory", f"Create it: install -d {home}")
-    elif landlock.shut_out(home):
-        document.fault((*key, "home"), f"{home} lies outside of the sandbox", landlock.RESTART)
-    else:
-        return attrs.evolve(user, home=found)
-    return user
-
-
-def _find(document: Document, key: Key, home: Path) -> str | None:
-    """Where a home is, without links; None where there is no directory.
-
-    A disk that does not answer ends it all: the next home may be on it, too. Its call cannot be ended: it has a thread.
-    """
-    found: list[str | None] = []
-
-    def look() -> None:
-        # Path.is_dir raises where the name is too long, or may not be looked at.
-        found.append(os.path.realpath(home) if os.path.isdir(home) else None)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    thread.join(ANSWERS)
-    if not found:
-        document.fault(key, f"the disk of {home} does not answer", "Wait for it, or take the user out.")
-        raise Faulty(document.faults)
-    return found[0]
-
-
-def _with_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A user's keys over the defaults, within sections key by key: one limit does not lift the others."""
-    merged = {**defaults, **values}
-    for name in ("limits", "names", "networks", "quota", "tls"):
-        common, own = defaults.get(name), values.get(name)
-        if isinstance(common, dict) and isinstance(own, dict):
-            merged[name] = {**common, **own}
-    return merged

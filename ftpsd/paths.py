@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ftpsd.replies import Refusal
@@ -55,3 +56,21 @@ class VirtualPath:
     def quoted(self) -> str:
         """As 257 replies have it: in double quotes, those within doubled (RFC 959 appendix II)."""
         return '"' + str(self).replace('"', '""') + '"'
+
+
+def outermost(homes: Iterable[str]) -> list[str]:
+    """Return directories without those that lie in others. Without one call that would take long for 100,000."""
+    every = dict.fromkeys(homes)
+    covered: dict[str, bool] = {}  # directories, and whether they or those above them are among the homes
+
+    def is_covered(directory: str) -> bool:
+        way = []
+        while directory not in covered and directory:
+            way.append(directory)
+            directory = directory.rpartition("/")[0]
+        above = covered.get(directory, "/" in every)
+        for each in reversed(way):
+            above = covered[each] = above or each in every
+        return above
+
+    return [home for home in every if home == "/" or not is_covered(home.rstrip("/").rpartition("/")[0])]

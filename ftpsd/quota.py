@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -233,13 +233,18 @@ class Quotas:
         self._clock = clock
         self._workers = workers
         self._trees: dict[str, Tree] = {}
-        self._homes: frozenset[str] = frozenset()
+        self._counted: Set[str] = frozenset()
+        self._homes: Set[str] = frozenset()
         self._walks = DeferredSemaphore(_WALKS)
 
-    def keep(self, counted: set[str], homes: set[str]) -> None:
-        """Which of all homes are to be counted from now on."""
-        self._trees = {home: self._trees.get(home) or Tree(home) for home in counted}
-        self._homes = frozenset(homes)
+    def keep(self, counted: Set[str], homes: Set[str]) -> None:
+        """Which of all homes are to be counted from now on. Their trees are made when they are needed."""
+        self._trees = {home: tree for home, tree in self._trees.items() if home in counted}
+        self._counted = counted
+        self._homes = homes
+
+    def _tree(self, home: str) -> Tree | None:
+        return (self._trees.get(home) or self._trees.setdefault(home, Tree(home))) if home in self._counted else None
 
     @contextmanager
     def changing(self, path: str, directory: int, name: str) -> Iterator[None]:
@@ -247,14 +252,15 @@ class Quotas:
 
         It is one of the innermost home, as if its user had made it: a home around that one is counted anew in time.
         """
-        around = [home for home in self._homes if f"{path}/".startswith(f"{home.rstrip('/')}/")]
-        tree = self._trees.get(max(around, key=len, default=""))
+        while path not in self._homes and path != "/":
+            path = os.path.dirname(path) or "/"
+        tree = self._tree(path)
         with tree.changing((directory, name)) if tree is not None else nullcontext():
             yield
 
     def visit(self, home: str) -> Deferred[Tree] | None:
         """A session comes: the tree, counted; None when nobody has a quota there."""
-        tree = self._trees.get(home)
+        tree = self._tree(home)
         if tree is None:
             return None
         tree.sessions += 1

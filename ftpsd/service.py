@@ -42,6 +42,7 @@ from ftpsd.state import Store, directory
 from ftpsd.sweep import Sweeper
 from ftpsd.systemd import Supervisor
 from ftpsd.users import PasswordChecker, Realm
+from ftpsd.waiting import in_own_thread
 from ftpsd.workers import Workers
 from ftpsd.yamlfile import Faulty
 
@@ -124,7 +125,7 @@ class FtpsService(Service):
     # --- making ----------------------------------------------------------------------------------
 
     def _generate(self, configuration: config.Configuration) -> Generation:
-        settings, users = configuration.settings, configuration.users.users
+        settings, users = configuration.settings, configuration.users
         ports = settings.passive.ports
         self._workers.patience = settings.timeouts.stalled
         self._announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
@@ -252,7 +253,7 @@ class FtpsService(Service):
 
     def _start_sweeper(self) -> None:
         settings = self._configuration.settings
-        homes = [user.home for user in self._configuration.users.users.values() if user.home]
+        homes = self._configuration.users.outermost
         self._sweeper.start(homes, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _look_up(self) -> None:
@@ -271,7 +272,7 @@ class FtpsService(Service):
             return None  # the daemon ends, or it reads
         self._reading = True
         self._supervisor.reloading()
-        reading = self._workers.call(config.load, self._path)
+        reading = in_own_thread(self._reactor, config.load, self._path)
         return reading.addCallback(self._use).addErrback(self._stay).addCallback(self._reload_ended)
 
     def _reload_ended(self, _: None) -> None:

@@ -6,6 +6,7 @@ The docstring of each class is what `docs/configuration.md` says of its keys; a 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NewType
@@ -24,6 +25,9 @@ CloseNotify = Literal["require", "lenient"]
 ForeignData = bool | tuple[Network, ...]
 
 EVERYWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+
+#: So many hashes at most are verified for names that do not exist.
+DECOYS = 256
 
 #: A number that may be written with K, M, G or T behind it (binary).
 Quantity = NewType("Quantity", int)
@@ -299,6 +303,14 @@ class UserSettings:
 class UsersFile:
     """The whole of `users.yaml`: the users with the defaults worked in."""
 
-    users: dict[str, UserSettings] = Factory(dict)
+    users: Mapping[str, UserSettings] = Factory(dict)
     #: The directories that homes are made in, those of users still to come included.
     places: frozenset[str] = frozenset()
+    #: All homes; those that lie in no other one; those in which somebody has a quota.
+    homes: Set[str] = frozenset()
+    outermost: Sequence[str] = ()
+    counted: Set[str] = frozenset()
+    #: Hashes that are verified for names that do not exist.
+    decoys: tuple[str, ...] = ()
+    #: Users whose home holds `users.yaml`.
+    exposed: tuple[str, ...] = ()

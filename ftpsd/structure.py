@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -188,6 +189,7 @@ def _paths(value: Any, _: Any = None) -> dict[tuple[str, ...], frozenset[str]]:
 # --- a whole file ----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)
 def _converter(base: Path) -> cattrs.Converter:
     """A converter without any coercion; relative paths are meant from `base`."""
     converter = cattrs.Converter(detailed_validation=True)

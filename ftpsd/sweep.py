@@ -8,7 +8,7 @@ that an upload writes to it, in this process or in one that drains (see `parts.p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -68,13 +68,14 @@ class Sweeper:
         #: Homes whose disk has not answered.
         self._hanging: dict[str, _Walk] = {}
 
-    def start(self, homes: Iterable[str], keep: int | None, patience: float) -> None:
-        """Sweeps those homes from now on. Parts are kept for so many seconds; None: for ever.
+    def start(self, homes: Sequence[str], keep: int | None, patience: float) -> None:
+        """Sweeps those homes from now on, none of which lies in another.
 
+        Parts are kept for so many seconds; None: for ever.
         A home whose disk does not answer for `patience` seconds is left alone until it does.
         """
         self.stop()
-        run = partial(self._sweep, outermost(homes), keep, patience)
+        run = partial(self._sweep, homes, keep, patience)
         self._loop = periodic(self._reactor, "removing old part files", run)
         self._not_before = 0.0
         self._loop.start(_MOST_INTERVAL if keep is None else max(_LEAST_INTERVAL, min(_MOST_INTERVAL, keep)))
@@ -87,7 +88,7 @@ class Sweeper:
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep is over."))
 
-    def _sweep(self, homes: list[str], keep: int | None, patience: float) -> Deferred[None] | None:
+    def _sweep(self, homes: Sequence[str], keep: int | None, patience: float) -> Deferred[None] | None:
         if self._reactor.seconds() < self._not_before:
             return None
         before = self._now() - keep if keep is not None else 0.0
@@ -99,7 +100,7 @@ class Sweeper:
 
         return Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed)).addCallback(ended)
 
-    async def _sweep_all(self, homes: list[str], before: float, patience: float, freed: list[int]) -> float:
+    async def _sweep_all(self, homes: Sequence[str], before: float, patience: float, freed: list[int]) -> float:
         """Sweep all homes; return the seconds that it took, without those for disks that do not answer."""
         turn, spent = self._turn, 0.0
         for home in homes:
@@ -139,15 +140,6 @@ def _tell(freed: list[int]) -> None:
 def pause(took: float) -> float:
     """Return the seconds for which no home is walked after a sweep that took `took` seconds."""
     return min(_MOST_INTERVAL, took * _REST)
-
-
-def outermost(homes: Iterable[str]) -> list[str]:
-    """Homes without those that lie in others."""
-    found: list[str] = []
-    for home in sorted(homes, key=lambda path: path.rstrip("/") + "/"):
-        if not found or not (home.rstrip("/") + "/").startswith(found[-1].rstrip("/") + "/"):
-            found.append(home)
-    return found
 
 
 def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -22,7 +22,7 @@ from ftpsd.filesystem import OffThread, Root, process_umask
 from ftpsd.lanes import Lanes
 from ftpsd.quota import Quota, Quotas, Tree
 from ftpsd.rights import Rights
-from ftpsd.settings import Limits, QuotaSettings, UserSettings
+from ftpsd.settings import Limits, UserSettings, UsersFile
 from ftpsd.shares import Share, Shares
 from ftpsd.wire import Address, network
 from ftpsd.workers import Workers
@@ -78,7 +78,7 @@ class Realm:
         self,
         now: Callable[[], float],
         workers: Workers,
-        users: Mapping[str, UserSettings],
+        users: UsersFile,
         quotas: Quotas,
         shares: Shares,
         limits: Limits,
@@ -86,13 +86,12 @@ class Realm:
     ) -> None:
         self._now = now
         self._workers = workers
-        self._users = users
+        self._users = users.users
         self._quotas = quotas
         self._shares = shares
         self._limits = limits
         self._fsync = fsync
-        counted = {user.home for user in users.values() if user.home and user.quota != QuotaSettings()}
-        quotas.keep(counted, {user.home for user in users.values() if user.home})
+        quotas.keep(users.counted, users.homes)
 
     def requestAvatar(self, avatarId: str, mind: Any, *interfaces: object) -> Avatar | Deferred[Avatar]:
         """The avatar of a user whose password was right; `mind` is the client's address.
@@ -146,11 +145,11 @@ class PasswordChecker:
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, workers: Workers, users: Mapping[str, UserSettings], at_once: int | None = None) -> None:
+    def __init__(self, workers: Workers, users: UsersFile, at_once: int | None = None) -> None:
         self._workers = workers
-        self._users = users
+        self._users = users.users
         self._lanes = Lanes(at_once or max(1, (os.cpu_count() or 1)))
-        self._decoys = sorted(user.password for user in users.values() if user.password)
+        self._decoys = list(users.decoys)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[str]:
         """The user's name, or UnauthorizedLogin."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ftpsd.parts import PRIVATE, part_name
-from ftpsd.sweep import outermost, pause
+from ftpsd.paths import outermost
+from ftpsd.sweep import pause
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
@@ -166,11 +167,8 @@ def test_homes_are_not_walked_all_the_time(make_daemon: Make) -> None:
 
 def test_homes_within_homes() -> None:
     """What lies in another home is walked with that."""
-    assert outermost(["/srv/b", "/srv/a/c", "/srv/a", "/srv/a b", "/srv/a/c/d", "/srv/b"]) == [
-        "/srv/a b",
-        "/srv/a",
-        "/srv/b",
-    ]
+    homes = ["/srv/b", "/srv/a/c", "/srv/a", "/srv/a b", "/srv/a/c/d", "/srv/b", "/srv/bc/x/y"]
+    assert outermost(homes) == ["/srv/b", "/srv/a", "/srv/a b", "/srv/bc/x/y"]
     assert outermost(["/srv", "/", "/srv/a"]) == ["/"]
 
 

@@ -1,0 +1,80 @@
+"""Many users: a start and a reload take little time, and sessions notice nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftpsd.usersfile import load_users
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, SECRET, Daemon, merge
+from tests.ftpclient import FtpClient
+
+MANY = 20_000
+
+
+def users(path: Path, count: int, more: str = "") -> None:
+    """Write a users' file: all users share a home, and have a hash of their own."""
+    lines = [
+        f'  user{number}:\n    password: "$5$rounds=1000$salt{number}$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."\n'
+        for number in range(count)
+    ]
+    with path.open("w") as file:
+        file.write(f"defaults: {{home: {path.parent}/homes/alice}}\nusers:\n")
+        file.write(f'  alice: {{password: "{SECRET}"}}\n')
+        file.writelines(lines)
+        file.write(more)
+
+
+def test_a_reload_longer_than_the_deadline_of_a_disk_call(make_daemon: Callable[..., Daemon]) -> None:
+    """With `stalled: 1` many users are reloaded all the same; a session is answered meanwhile, and no disk is blamed."""
+    daemon = make_daemon(merge(PLAIN, {"timeouts": {"stalled": 1}}))
+    users(daemon.users_file, 3 * MANY)
+    with FtpClient(daemon).login() as client:
+        os.kill(daemon.pid, signal.SIGHUP)
+        longest, answers, deadline = 0.0, 0, time.monotonic() + 5 * PATIENCE
+        while "reloaded" not in daemon.log:
+            assert time.monotonic() < deadline
+            began = time.monotonic()
+            client.expect(200, "NOOP")
+            longest, answers = max(longest, time.monotonic() - began), answers + 1
+            time.sleep(0.005)
+        assert "reloaded: new sessions" in daemon.log
+        assert "does not answer" not in daemon.log
+        assert answers > 20 and longest < 1
+    with FtpClient(daemon) as client:
+        client.login()
+
+
+def test_what_many_users_have_in_common(tmp_path: Path) -> None:
+    """Each of many users has the own password and home, and the settings that the file gives."""
+    (tmp_path / "homes" / "alice").mkdir(parents=True)
+    users(tmp_path / "users.yaml", 1000, "    quota: {files: 5}\n    permissions: read-only\n")
+    found, faults = load_users(tmp_path / "users.yaml", True)
+    assert found is not None and not faults
+    assert len(found.users) == 1001 and len(set(found.users)) == 1001
+    assert {user.password for user in found.users.values()} == {found.users[name].password for name in found.users}
+    assert found.users["user7"].password.split("$")[3] == "salt7"  # type: ignore[union-attr]
+    assert found.users["user7"].quota.files is None
+    assert found.users["user999"].quota.files == 5
+    assert "upload" in found.users["user7"].permissions and "upload" not in found.users["user999"].permissions
+    assert found.homes == found.counted == {str(tmp_path / "homes" / "alice")}
+    assert "nobody" not in found.users and found.users.get("nobody") is None
+
+
+@pytest.mark.parametrize("at", [0, 500, 1999])
+def test_a_fault_among_many_users(tmp_path: Path, at: int) -> None:
+    """The line of one fault among many users is told, and those of several with the same fault."""
+    (tmp_path / "homes" / "alice").mkdir(parents=True)
+    users(tmp_path / "users.yaml", 2000)
+    text = (tmp_path / "users.yaml").read_text().replace(f"  user{at}:\n", f"  user{at}:\n    umask: 7\n")
+    (tmp_path / "users.yaml").write_text(text + "    umask: 7\n" if at != 1999 else text)
+    _, faults = load_users(tmp_path / "users.yaml", True)
+    assert min(faults).key == f"users.user{at}.umask"
+    assert min(fault.line for fault in faults) == 5 + 2 * at
+    assert len(faults) == (1 if at == 1999 else 2)
