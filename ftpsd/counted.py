@@ -35,7 +35,7 @@ class Charged(Upload):
     def start(self) -> Amount:
         """What it starts with. A name that is there already needs no new file; to append, a copy of the old one is
         made."""
-        return Amount(max(self._position, self._old_size), 0 if exists(self._directory, self.name) else 1)
+        return Amount(self._position, 0 if exists(self._directory, self.name) else 1)
 
     def started(self, paid: Amount) -> None:
         """That was charged; 552 if there is no room for more. What was kept stays then."""

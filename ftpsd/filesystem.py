@@ -57,7 +57,7 @@ class Root(View):
                 self.require_any(place, "list", "download", "upload")
                 if "upload" not in self.permissions(place):
                     raise
-                return parts.kept(place.directory, place.name)
+                return parts.kept(place.directory, parts.part_name(place.name))[1].st_size
             self.require_any(place, "list", "download")
         if not stat.S_ISREG(found.st_mode):
             raise not_plain()
@@ -82,7 +82,12 @@ class Root(View):
         SIZE has announced as much, and curl closes a connection that brings more.
         """
         with self.place(path, "download") as place:
-            descriptor = place.open_file()
+            try:
+                descriptor = place.open_file()
+            except FileNotFoundError:
+                if self.incomplete(place) is not None:
+                    raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.") from None
+                raise
         try:
             found = os.fstat(descriptor)
             if offset > found.st_size and end is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
 from ftpsd.rights import PERMISSIONS
 
 #: Every fact that we can tell, in the order in which we tell them.
-FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode")
+FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode", "X.incomplete")
 
 
 class Entry(NamedTuple):
@@ -30,6 +31,8 @@ class Entry(NamedTuple):
     links: int = 1
     is_link: bool = False
     link: str = ""
+    #: Whether it is what has arrived of an upload that was cut, to be resumed.
+    incomplete: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -39,7 +42,7 @@ class Entry(NamedTuple):
     @property
     def is_file(self) -> bool:
         """Whether a client may retrieve it."""
-        return stat.S_ISREG(self.mode)
+        return stat.S_ISREG(self.mode) and not self.incomplete
 
 
 def time_value(seconds: float) -> str:
@@ -80,7 +83,7 @@ class LongFormat:
 
     def line(self, entry: Entry) -> str:
         """The line of one entry, without its end."""
-        name, mode, size, modified, _, _, links, is_link, link = entry
+        name, mode, size, modified, _, _, links, is_link, link, _ = entry
         kind = _LINK if is_link else mode
         letters = self._modes.get(kind) or self._modes.setdefault(kind, stat.filemode(kind))
         minute = modified // 60
@@ -112,8 +115,8 @@ class LongFormat:
 @lru_cache(maxsize=256)
 def permission_fact(kind: int, here: frozenset[str]) -> str:
     """The letters of the fact `perm` (RFC 3659 7.5.5): what the user may do with an entry of this kind
-    (`stat.S_IFMT`), where these permissions hold."""
-    letters = _FOR_DIRECTORIES if kind == stat.S_IFDIR else _FOR_FILES if kind == stat.S_IFREG else _FOR_OTHERS
+    (`stat.S_IFMT`, or `INCOMPLETE`), where these permissions hold."""
+    letters = _LETTERS.get(kind, _FOR_OTHERS)
     return "".join(letter for letter, needed in letters.items() if here & needed)
 
 
@@ -128,7 +131,17 @@ _FOR_DIRECTORIES = {
     "p": {"delete"},
 }
 _FOR_FILES = {"a": {"append"}, "d": {"delete"}, "f": {"rename"}, "r": {"download"}, "w": {"overwrite"}}
+_FOR_INCOMPLETE = {"a": {"upload"}, "d": {"delete"}, "w": {"upload"}}
 _FOR_OTHERS = {"d": {"delete"}, "f": {"rename"}}
+
+#: A kind of entry that the disk does not know: an upload that was cut.
+INCOMPLETE = 0
+
+_LETTERS: dict[int, Mapping[str, AbstractSet[str]]] = {
+    stat.S_IFDIR: _FOR_DIRECTORIES,
+    stat.S_IFREG: _FOR_FILES,
+    INCOMPLETE: _FOR_INCOMPLETE,
+}
 
 
 class MachineFormat:
@@ -141,7 +154,7 @@ class MachineFormat:
 
     def line(self, entry: Entry, name: str | None = None, kind: str | None = None) -> str:
         """`fact=value;…; name`. `kind` overrides the type: cdir and pdir are no types on the disk."""
-        with_type, with_size, with_time, with_permissions, with_identity, with_mode = self._chosen
+        with_type, with_size, with_time, with_permissions, with_identity, with_mode, with_state = self._chosen
         mode, format_bits = entry.mode, stat.S_IFMT(entry.mode)
         facts = ""
         if with_type:
@@ -151,11 +164,14 @@ class MachineFormat:
         if with_time:
             facts += f"modify={time_value(entry.modified)};"
         if with_permissions:
-            facts += f"perm={permission_fact(format_bits, self._here(entry))};"
+            kind_here = INCOMPLETE if entry.incomplete else format_bits
+            facts += f"perm={permission_fact(kind_here, self._here(entry))};"
         if with_identity:
             facts += f"unique={entry.device:x}U{entry.inode:x};"
         if with_mode:
             facts += f"UNIX.mode={mode & 0o7777:04o};"
+        if with_state and entry.incomplete:
+            facts += "X.incomplete=1;"
         return f"{facts} {shown(entry.name if name is None else name)}"
 
 

@@ -60,13 +60,13 @@ class PacedConnection:
         """Sends all of it."""
         rest = memoryview(data)
         while rest:
-            size = yield from self._turn()
+            size = yield from self.turn()
             yield from self._pay(self._connection.send(rest[:size]))
             rest = rest[size:]
 
     def send_file(self, source: FileSource) -> Steps:
         """Sends a file, window by window."""
-        while wanted := source.left((yield from self._turn())):
+        while wanted := source.left((yield from self.turn())):
             window = source.window(wanted)
             yield from self._pay(self._connection.send_file(window))
             if window.offset == source.offset:
@@ -75,11 +75,11 @@ class PacedConnection:
 
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
         """What has arrived, at least a byte and at most what may move; 0 at the end of the stream."""
-        size = yield from self._turn()
+        size = yield from self.turn()
         count: int = yield from self._pay(self._connection.receive(buffer[:size]))
         return count
 
-    def _turn(self) -> Generator[int | Pause | None, None, int]:
+    def turn(self) -> Generator[int | Pause | None, None, int]:
         """How many bytes may move, after the wait for them."""
         if self._left <= 0:
             while (wait := self._due - self._clock()) > 0:
@@ -95,5 +95,9 @@ class PacedConnection:
             return (yield from steps)
         finally:  # what was moved before an abort is paid, too
             if count := self.moved - before:
-                self._left -= count
-                self._due = max(bucket.pay(count) for bucket in self._buckets)
+                self.pay(count)
+
+    def pay(self, count: int) -> None:
+        """Charge for bytes that were moved."""
+        self._left -= count
+        self._due = max(bucket.pay(count) for bucket in self._buckets)

@@ -11,9 +11,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 import time
+from contextlib import suppress
 
 from ftpsd.names import folded
 from ftpsd.replies import Refusal
@@ -21,8 +23,34 @@ from ftpsd.replies import Refusal
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"
 
-#: Seconds after which a part is asked for again: SIZE, RMD and a sweep hold its lock for a system call or two.
-_MOMENT = 0.005
+#: Seconds between two attempts to lock a part file, and how many there are: listings, SIZE, RMD and a sweep hold its
+#: lock for a system call or two, but a busy machine may take their thread away meanwhile.
+_MOMENT, _ATTEMPTS = 0.005, 100
+
+#: The form of a part file's name that has the name of the file, and the form that has its digest.
+_READABLE = re.compile(rf"{re.escape(PRIVATE)}n-([^.]+)%")
+_DIGEST = re.compile(rf"{re.escape(PRIVATE)}[0-9a-f]{{32}}")
+
+#: Bytes in the readable form; a longer name is told by its digest. eCryptfs has the shortest names, of 143 bytes.
+_LONGEST = 143
+
+#: The extended attribute with the name of the file, for the part files whose own name does not tell it.
+_ATTRIBUTE = "user.ftpsd.name"
+
+#: Modes of part files. Of an upload that was cut; of one that was complete, but the file that it continued had changed,
+#: by STOR or APPE. The sticky bit means nothing for files, and no file is published with it.
+RESUMABLE, OUTRUN, APPENDED = 0o600, 0o1600, 0o1700
+
+
+def is_outdated(mode: int, append: bool, exact: bool, replaces: bool) -> bool:
+    """Return whether an upload must not continue a part file of this mode, but what is there without it.
+
+    `exact`: REST has the size of the part file. `replaces`: there is a file of the name. APPE is repeated with the
+    same bytes after a 450, so nothing of the first attempt must stay.
+    """
+    if stat.S_IMODE(mode) == APPENDED:
+        return append or not exact
+    return stat.S_IMODE(mode) == OUTRUN and replaces and not append and not exact
 
 
 def is_private(name: str) -> bool:
@@ -31,21 +59,78 @@ def is_private(name: str) -> bool:
 
 
 def part_name(name: str) -> str:
-    """The private name of the part that belongs to a file; of a fixed length, whatever the name."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-    return PRIVATE + digest[:32]
+    """Return the name of the part file that belongs to a file.
+
+    It tells the name of the file, so that listings can show what was cut. Dots are escaped, and the end is marked:
+    `find -name '*.csv'` and web servers that run `*.php` must not take a part file for what it is to become.
+    """
+    readable = f"{PRIVATE}n-{name.replace('%', '%25').replace('.', '%2E')}%"
+    return readable if len(os.fsencode(readable)) <= _LONGEST else _digest_name(name)
 
 
-def kept(directory: int, name: str) -> int:
-    """How many bytes of an upload that was cut are kept. One that still runs has not been cut."""
-    fd = _open_part(directory, part_name(name), os.O_RDONLY)
+def _digest_name(name: str) -> str:
+    return PRIVATE + hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
+def spare_name(name: str) -> str:
+    """Return a name for a part file of a file that nothing has, and under which nobody resumes it."""
+    return f"{_digest_name(name)}-{secrets.token_hex(8)}"
+
+
+def _file_name(fd: int, part: str) -> str | None:
+    """Return the name of the file that an open part file belongs to, or None if that is not known."""
+    name = None
+    if readable := _READABLE.fullmatch(part):
+        name = readable[1].replace("%2E", ".").replace("%25", "%")
+    elif _DIGEST.fullmatch(part):
+        with suppress(OSError):
+            name = os.fsdecode(os.getxattr(fd, _ATTRIBUTE))
+    # Other programs can make such files, too.
+    return name if name and "/" not in name and name not in (".", "..") and part_name(name) == part else None
+
+
+def remember(fd: int, name: str) -> None:
+    """Store the name of a file in its part file, if the part file's own name does not tell it and the disk can."""
+    if not _READABLE.fullmatch(part_name(name)):
+        with suppress(OSError):
+            os.setxattr(fd, _ATTRIBUTE, os.fsencode(name))
+
+
+def kept(directory: int, part: str) -> tuple[str | None, os.stat_result]:
+    """Return the file name, if it is known, and the status of the part file of an upload that was cut.
+
+    Raises FileNotFoundError if there is nothing to resume. An upload that still runs has not been cut.
+    """
+    fd = _open_part(directory, part, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return os.fstat(fd).st_size
+        found = os.fstat(fd)
+        useless = stat.S_IMODE(found.st_mode) == APPENDED or not found.st_size or found.st_nlink != 1
+        if useless or not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "nothing to resume")
+        return _file_name(fd, part), found
     except BlockingIOError:
         raise FileNotFoundError(errno.ENOENT, "still being written") from None
     finally:
         os.close(fd)
+
+
+def incomplete(directory: int, part: str) -> tuple[str, os.stat_result] | None:
+    """Return name and status of what a part file shows in a listing: an upload that was cut, until its name belongs to
+    something else. None if it shows nothing."""
+    try:
+        name, found = kept(directory, part)
+    except OSError:
+        return None
+    if name is None or is_private(name):
+        return None
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return name, found
+    except OSError:
+        pass
+    return None
 
 
 def forget(directory: int, name: str) -> bool:
@@ -92,7 +177,8 @@ def discard(directory: int, part: str, before: float, started: float) -> list[in
     fd = _open_part(directory, part)
     try:
         found = os.fstat(fd)
-        useless = len(part) > len(part_name("")) or found.st_size == 0 or found.st_nlink > 1
+        resumable = _READABLE.fullmatch(part) or _DIGEST.fullmatch(part)
+        useless = not resumable or found.st_size == 0 or found.st_nlink > 1
         # Nothing is locked that is to stay: whoever goes on with it now must get it.
         if found.st_mtime >= (max(before, started) if useless else before) or not lock(directory, part, fd):
             return []
@@ -126,11 +212,17 @@ def _in_use(directory: int, part: str) -> bool:
     """Whether somebody writes to a part."""
     fd = _open_part(directory, part)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return _is_locked(fd)
     finally:
         os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Return whether an upload holds the lock of an open part file. Whoever only looks takes a shared lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     return False
 
 
@@ -147,24 +239,44 @@ def _unlink_unused(directory: int, part: str) -> bool:
 
 
 def take(directory: int, name: str) -> tuple[str, int]:
-    """The part of a file, locked; one with a name of its own while another upload has that."""
+    """Open and lock the part file of a file, or one with a spare name while another upload has that."""
     usual = part_name(name)
-    # Again the usual one: it may be published or removed between the opening and the lock.
-    for part, wait in ((usual, 0), (usual, 0), (usual, _MOMENT), (f"{usual}-{secrets.token_hex(8)}", _MOMENT)):
-        if wait:
-            time.sleep(wait)
-        fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
-        try:
-            if lock(directory, part, fd):
-                if os.fstat(fd).st_nlink == 1:
-                    return part, fd
-                # The daemon was killed between link() and unlink(): this is the published file.
-                os.unlink(part, dir_fd=directory)
-        except BaseException:
+    for attempt in range(_ATTEMPTS):
+        # It may be published or removed between the opening and the lock.
+        if attempt > 1:
+            time.sleep(_MOMENT)
+        fd, busy = _take(directory, usual)
+        if fd >= 0:
+            return usual, fd
+        if busy and attempt > 1:
+            break
+    spare = spare_name(name)
+    fd, _ = _take(directory, spare)
+    if fd < 0:
+        raise Refusal(450, "The file is busy. Try again later.")
+    return spare, fd
+
+
+def _take(directory: int, part: str) -> tuple[int, bool]:
+    """Try to open and lock a part file: its descriptor or -1, and whether an upload holds the lock."""
+    fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
+    try:
+        if not lock(directory, part, fd):
+            busy = _is_locked(fd)
+        elif os.fstat(fd).st_nlink == 1:
+            if _DIGEST.fullmatch(part):
+                with suppress(OSError):
+                    os.removexattr(fd, _ATTRIBUTE)
+            taken, fd = fd, -1
+            return taken, True
+        else:
+            # The daemon was killed between link() and unlink(): this is the published file.
+            os.unlink(part, dir_fd=directory)
+            busy = False
+    finally:
+        if fd >= 0:
             os.close(fd)
-            raise
-        os.close(fd)
-    raise Refusal(450, "The file is busy. Try again later.")
+    return -1, busy
 
 
 def lock(directory: int, part: str, fd: int) -> bool:

@@ -52,6 +52,9 @@ IN_FLIGHT = 32 * 1024 * 1024
 #: Bytes given to one TLS or socket call: large, and still within the second-level cache.
 PIECE = 256 * 1024
 
+#: Bytes that are copied within the disk in one step, where no rate limits it.
+COPY = 64 * 1024 * 1024
+
 #: The size of buffers at first. They become large when they are filled once.
 SMALL = 32 * 1024
 
@@ -92,6 +95,8 @@ class Connection(Polled, Protocol):
     def finish_sending(self) -> Steps: ...
     def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]: ...
     def finish_receiving(self) -> Steps: ...
+    def turn(self) -> Generator[int | Pause | None, None, int]: ...
+    def pay(self, count: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -167,7 +172,8 @@ class FileSink(Protocol):
 
     name: str
 
-    def prepare(self) -> Iterator[None]: ...
+    def must_copy(self, complete: bool) -> bool: ...
+    def copy(self, at_most: int) -> int: ...
     def write(self, data: bytes | memoryview) -> None: ...
     def publish(self) -> None: ...
     def close(self) -> None: ...
@@ -192,7 +198,7 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     yield from connection.open()
     converter = FromNetwork() if text else None
     buffer = memoryview(bytearray(SMALL))
-    yield from sink.prepare()
+    yield from _copy(connection, sink, complete=False)
     while count := (yield from connection.receive(buffer)):
         piece = buffer[:count]
         sink.write(converter.convert(bytes(piece)) if converter else piece)
@@ -201,12 +207,21 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
         yield None
     if converter:
         sink.write(converter.end())
+    yield from _copy(connection, sink, complete=True)
     sink.publish()
     try:
         yield from connection.finish_receiving()
     except Refusal:
         pass  # an abort or a deadline comes too late
     return connection.moved
+
+
+def _copy(connection: Connection, sink: FileSink, complete: bool) -> Steps:
+    """Copy what an upload starts with. That is charged like bytes that are received: it costs the disk as much."""
+    while sink.must_copy(complete):
+        size = yield from connection.turn()
+        connection.pay(sink.copy(size))
+        yield None
 
 
 def checksum(source: FileSource, digest: Digest) -> Steps:

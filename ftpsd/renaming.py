@@ -7,12 +7,12 @@ import errno
 import os
 import stat
 
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: What tells that a file system (or the kernel, or a filter of system calls) has not got one of the ways.
-_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def rename_new(source: int, old: str, target: int, new: str) -> None:
@@ -25,11 +25,16 @@ def rename_new(source: int, old: str, target: int, new: str) -> None:
         try:
             way(source, old, target, new)
         except OSError as error:
-            if error.errno not in _UNSUPPORTED or _must_stay(source, old):
+            if error.errno not in UNSUPPORTED or _must_stay(source, old):
                 raise
         else:
             return
     _replace_placeholder(source, old, target, new)
+
+
+def exchange(directory: int, one: str, other: str) -> None:
+    """Exchange two names of a directory in one step. NFS, FAT and CIFS cannot: OSError, see `UNSUPPORTED`."""
+    _call_renameat2(directory, one, directory, other, _RENAME_EXCHANGE)
 
 
 def _must_stay(directory: int, name: str) -> bool:
@@ -39,10 +44,14 @@ def _must_stay(directory: int, name: str) -> bool:
 
 
 def _renameat2(source: int, old: str, target: int, new: str) -> None:
+    _call_renameat2(source, old, target, new, _RENAME_NOREPLACE)
+
+
+def _call_renameat2(source: int, old: str, target: int, new: str, flags: int) -> None:
     call = getattr(_libc, "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if call(source, os.fsencode(old), target, os.fsencode(new), _RENAME_NOREPLACE):
+    if call(source, os.fsencode(old), target, os.fsencode(new), flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

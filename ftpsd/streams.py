@@ -21,7 +21,7 @@ from OpenSSL import SSL
 
 from ftpsd import tls
 from ftpsd.handshakes import Contest, Handshake, cut
-from ftpsd.pump import READ, WRITE, FileSource, Pause, Steps
+from ftpsd.pump import COPY, READ, WRITE, FileSource, Pause, Steps
 from ftpsd.replies import Refusal
 
 #: Errors that only a socket has; with any other, `sendfile` speaks of the file.
@@ -118,6 +118,14 @@ class PlainStream:
         """Nothing to say."""
         return
         yield
+
+    def turn(self) -> Generator[int | Pause | None, None, int]:
+        """Return how many bytes may be copied in a step: no rate limits it. See `PacedConnection`."""
+        return COPY
+        yield
+
+    def pay(self, count: int) -> None:
+        """Nothing to charge."""
 
     def interrupt(self) -> None:
         """Wakes the transfer up, from another thread: the socket is shut down."""

@@ -10,19 +10,16 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Literal, Self
 
 from ftpsd import parts
+from ftpsd.pinned import Pinned
 from ftpsd.renaming import rename_new
 from ftpsd.replies import Refusal
 
 #: What an upload may take the place of when it is complete.
 Replaces = Literal["anything", "the old file", "nothing"]
-
-#: Bytes that are copied in one step.
-_COPY = 64 * 1024 * 1024
 
 #: Bytes in a name.
 _LONGEST_NAME = 255
@@ -35,27 +32,28 @@ class Upload:
         self,
         directory: int,
         name: str,
-        part: str,
-        fd: int,
+        part: tuple[str, int],
+        pinned: Pinned,
         append: bool,
         replaces: Replaces,
         umask: int,
         fsync: bool,
-        before: int,
-        old: tuple[int, int],
     ) -> None:
         self.name = name
         self._directory = directory
-        self._part = part
-        self._fd = fd
+        self._part, self._fd = part
+        self._pinned = pinned
         self._append = append
         self._replaces = replaces
         self._umask = umask
         self._fsync = fsync
-        self._before = before
-        self._position = self._start = os.lseek(fd, 0, os.SEEK_END)
-        self._old, self._old_size = old
-        self._worthless = False
+        self._position = self._start = os.lseek(self._fd, 0, os.SEEK_END)
+        #: Bytes of the pinned file that the upload starts with, or None; and how many of them have been copied.
+        self._old_size: int | None = None
+        self._copied = 0
+        #: The pinned file, open to be appended to, where that is as good as to replace it.
+        self._in_place = -1
+        self._worthless = self._conflicted = False
         self._lock: tuple[str, int] | None = None
 
     # --- beginning ---------------------------------------------------------------------------------
@@ -71,27 +69,26 @@ class Upload:
         umask: int,
         fsync: bool,
     ) -> Self:
-        """Opens the part of a file; takes over the directory's descriptor.
+        """Open the part file of a file, and take over the directory's descriptor.
 
-        `offset` is the restart offset. `append` goes on where the file or the part that was left
-        ends. With `fsync` it is on the disk, name and all, before it counts as published.
+        `offset` is the restart offset. `append` continues the file or the part file. With `fsync` an upload is
+        published only when it is on the disk, name and all.
         """
-        part, fd, before, old = "", -1, -1, (-1, 0)
+        part, fd, pinned = "", -1, None
         try:
             part, fd = parts.take(directory, name)
             if (append or offset) and part != parts.part_name(name):
-                # What it is to go on with belongs to the other one.
+                # What it is to continue belongs to the other one.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
-            before = _pin(directory, name)
-            old = _set_start(directory, name, fd, before, offset, append)
-            upload = cls(directory, name, part, fd, append, replaces, umask, fsync, before, old)
-            if old[0] >= 0:
-                upload._start_copy()
+            pinned = Pinned(directory, name)
+            size = _set_start(fd, pinned, offset, append)
+            upload = cls(directory, name, (part, fd), pinned, append, replaces, umask, fsync)
+            if size is not None:
+                upload._start_copy(size)
             return upload
         except BaseException:
-            for each in (before, old[0]):
-                if each >= 0:
-                    os.close(each)
+            if pinned is not None:
+                pinned.close()
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
                     parts.remove(directory, part)
@@ -99,27 +96,52 @@ class Upload:
             os.close(directory)
             raise
 
-    def _start_copy(self) -> None:
-        """A copy of the old file gets a name of its own, and the usual part, empty, is its lock.
+    def _start_copy(self, size: int) -> None:
+        """A copy of the old file gets a name of its own, and the usual part file, empty, is its lock.
 
-        Were the daemon killed, what is left of a copy must not look like the beginning of a new file.
+        If the daemon were killed, a part of a copy must not look like the beginning of a new file.
         """
-        name = f"{self._part}-{secrets.token_hex(8)}"
+        if self._replaces == "nothing":
+            # It came after the permissions were looked at.
+            raise Refusal(450, "The file is busy. Try again later.")
+        self._pinned.open()
+        name = parts.spare_name(self.name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._directory)
         if not parts.lock(self._directory, name, fd):
             os.close(fd)
             raise Refusal(450, "The file is busy. Try again later.")
         self._lock = self._part, self._fd
-        self._part, self._fd = name, fd
+        self._part, self._fd, self._replaces = name, fd, "the old file"
+        self._position = self._start = self._old_size = size
+        self._pinned.settle(fd)
+        if self._pinned.clone(fd, size):
+            self._copied = size
 
-    # --- going on ----------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------------
 
-    def prepare(self) -> Iterator[None]:
-        """Copies what the upload starts from, if that is the old file: step by step, so that it can end."""
-        while self._position < self._old_size:
-            self._position += _copy(self._old, self._fd, self._position, self._old_size)
-            yield
+    def must_copy(self, complete: bool) -> bool:
+        """Return whether `copy` is to be called now: before anything is received, or when it is complete.
+
+        APPE copies in the end: one that is cut is repeated from the start, and a few bytes need no copy at all.
+        """
+        if self._old_size is None or self._copied >= self._old_size:
+            return False
+        if not self._append or self._copied:
+            return True
+        if complete and self._in_place < 0 and self._pinned.is_unchanged():
+            self._in_place = self._pinned.open_to_append(self._position - self._start)
+        return complete and self._in_place < 0
+
+    def copy(self, at_most: int) -> int:
+        """Copy a step of what the upload starts with. Return how many bytes were written: holes are left out."""
+        assert self._old_size is not None
+        try:
+            self._copied, written = self._pinned.copy(self._fd, self._copied, self._old_size, at_most)
+        except FileExistsError:
+            self._worthless = True
+            raise Refusal(450, f"{self.name} was changed meanwhile. Try again.") from None
+        return written
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
@@ -138,6 +160,9 @@ class Upload:
 
     def publish(self) -> None:
         """The file is complete: it appears under its name, in place of an older one."""
+        if self._in_place >= 0:
+            self._appear()
+            return
         mode = self._mode()
         os.fchmod(self._fd, mode)
         self._write_back()
@@ -150,26 +175,46 @@ class Upload:
 
     def _appear(self) -> None:
         try:
-            if self._replaces == "nothing":
+            if self._in_place >= 0:
+                self._append_in_place()
+                return
+            if self._replaces == "the old file":
+                self._pinned.replace(self._part, self._fd)
+            elif self._replaces == "nothing" or self._append:
                 rename_new(self._directory, self._part, self._directory, self.name)
-            elif self._replaces == "the old file" and self._is_another():
-                raise FileExistsError
             else:
                 os.rename(self._part, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except FileExistsError:
-            self._worthless = True  # there is no going on with it
-            raise Refusal(553, f"{self.name} exists already.") from None
+            raise self._conflict() from None
         except IsADirectoryError:
             self._worthless = True
             raise
         if self._part != parts.part_name(self.name):
-            with suppress(OSError):  # what is kept would be gone on with as if it were of this file
+            with suppress(OSError):  # it would be resumed as if it were of this file
                 parts.forget(self._directory, self.name)
 
-    def _is_another(self) -> bool:
-        """Whether the name has come to belong to another file since the upload began."""
-        now = _stat(self._directory, self.name)
-        return now is not None and (self._before < 0 or not os.path.samestat(now, os.fstat(self._before)))
+    def _append_in_place(self) -> None:
+        self._pinned.append(self._in_place, os.pread(self._fd, self._position - self._start, self._start))
+        self._worthless = True  # the part file has done its work
+        if self._fsync:
+            os.fsync(self._in_place)
+
+    def _conflict(self) -> Refusal | OSError:
+        """The name belongs to other content than that which the upload replaces or continues."""
+        if not self._append and self._old_size is None:
+            self._worthless = True
+            return Refusal(553, f"{self.name} exists already.")
+        size = os.fstat(self._fd)
+        if not size.st_nlink:
+            self._worthless = True
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # RMDA has taken the directory
+        if self._in_place >= 0:
+            self._worthless = True
+            return Refusal(450, f"{self.name} was changed meanwhile. Try again.")
+        self._conflicted = True
+        return Refusal(
+            450, f"{self.name} was changed meanwhile. Try again, or replace it by REST {self._position} and STOR."
+        )
 
     def _write_back(self) -> None:
         """Lets errors that would come late come now: NFS, CIFS and FUSE may tell of a full disk only when
@@ -199,7 +244,8 @@ class Upload:
             return
         lock, held = self._lock or ("", -1)
         with ExitStack() as ending:  # all of it, the last one first, whatever one of them says
-            for each in (self._directory, self._before, self._old, held, fd):
+            ending.callback(self._pinned.close)
+            for each in (self._directory, self._in_place, held, fd):
                 if each >= 0:
                     ending.callback(os.close, each)
             if self._part:
@@ -208,11 +254,17 @@ class Upload:
                 ending.callback(parts.remove, self._directory, lock)
 
     def _keep(self, fd: int) -> None:
-        usual = parts.part_name(self.name)
-        if self._worthless or os.fstat(fd).st_size == 0 or self._can_begin_again() or self._is_another():
+        usual, found = parts.part_name(self.name), os.fstat(fd)
+        outdated = not self._conflicted and (self._can_begin_again() or self._pinned.is_another())
+        if self._worthless or outdated or not found.st_size or not found.st_nlink:
             parts.remove(self._directory, self._part)
             return
-        os.fchmod(fd, 0o600)  # it may have been about to appear
+        mode = parts.RESUMABLE  # it may have been about to appear
+        if self._conflicted:
+            # A file that was continued from the part of an upload is one upload.
+            mode = parts.APPENDED if self._append and (self._old_size is not None or not self._start) else parts.OUTRUN
+        os.fchmod(fd, mode)
+        parts.remember(fd, self.name)
         if self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
             try:
@@ -220,36 +272,37 @@ class Upload:
             except FileExistsError:
                 parts.remove(self._directory, self._part)
             except FileNotFoundError:
-                pass  # see _remove
+                pass  # see parts.remove
 
     def _can_begin_again(self) -> bool:
         """Whether it began with a copy of the old file, and nothing is lost with that."""
-        return self._old >= 0 and (self._append or self._position <= self._old_size)
+        return self._old_size is not None and (self._append or self._position <= self._old_size)
 
 
-def _set_start(directory: int, name: str, fd: int, before: int, offset: int, append: bool) -> tuple[int, int]:
-    """Sets the part to where the upload starts; the old file and how much of it is to be copied first."""
-    kept, old = os.fstat(fd).st_size, os.fstat(before) if before >= 0 else None
+def _set_start(fd: int, pinned: Pinned, offset: int, append: bool) -> int | None:
+    """Cut a part file to where the upload starts; or return how many bytes of the pinned file it starts with."""
+    found, old = os.fstat(fd), pinned.info
+    kept = size = found.st_size
+    if parts.is_outdated(found.st_mode, append, offset == size, old is not None):
+        kept = 0
     if old is not None and kept and (append or offset > kept):
-        # SIZE tells the old file's size: a client that goes on from there (curl -C -, lftp put -c) would
+        # SIZE tells the old file's size: a client that continues there (curl -C -, lftp put -c) would
         # put the tail of the new file behind the old one.
         raise Refusal(
             550,
-            f"An upload of that name was cut at {kept} bytes: go on with REST {kept} and STOR, or begin anew.",
+            f"An upload of that name was cut at {kept} bytes: resume it by REST {kept} and STOR, or start anew.",
         )
     if append:
         offset = kept if old is None else old.st_size
     if offset <= kept and (old is None or not append):
-        _shorten(fd, kept, offset)
-        return -1, 0
+        _shorten(fd, size, offset)
+        return None
     if old is None or offset > old.st_size:
-        raise Refusal(554, f"There are {max(kept, old.st_size if old else 0)} bytes only to go on from.")
-    if not stat.S_ISREG(old.st_mode):
+        raise Refusal(554, f"There are only {max(kept, old.st_size if old else 0)} bytes to continue from.")
+    if not pinned.is_file:
         raise Refusal(450, "The file is busy. Try again later.")
-    # The pinned file, not the name: a FIFO that has taken it would block here.
-    source = os.open(f"/proc/self/fd/{before}", os.O_RDONLY | os.O_CLOEXEC)
-    _shorten(fd, kept, 0)
-    return source, offset
+    _shorten(fd, size, 0)
+    return offset
 
 
 def _shorten(fd: int, size: int, wanted: int) -> None:
@@ -259,34 +312,12 @@ def _shorten(fd: int, size: int, wanted: int) -> None:
         os.ftruncate(fd, wanted)
 
 
-def _copy(source: int, target: int, position: int, end: int) -> int:
-    """One step of a copy: how many bytes it has moved."""
-    wanted = min(_COPY, end - position)
-    try:
-        copied = os.copy_file_range(source, target, wanted, position, position)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        copied = os.pwrite(target, os.pread(source, min(wanted, 1024 * 1024), position), position)
-    if not copied:
-        raise OSError(errno.EIO, "the file became shorter")
-    return copied
-
-
 def _stat(directory: int, name: str) -> os.stat_result | None:
     """What has that name, if anything has it; a link is itself."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _pin(directory: int, name: str) -> int:
-    """A descriptor of what has that name, or -1: as long as it is open no other file gets the same inode number."""
-    try:
-        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        return -1
 
 
 def exists(directory: int, name: str) -> bool:

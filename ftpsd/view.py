@@ -16,7 +16,7 @@ from itertools import islice
 
 from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
-from ftpsd.parts import is_private
+from ftpsd.parts import incomplete, is_private, part_name
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import ChunkSource
 from ftpsd.replies import Refusal
@@ -58,6 +58,8 @@ class View(Jail):
             if isinstance(error, OSError) and error.errno not in _LEADS_NOWHERE:
                 raise
             with self.place(path, None, follow=False) as place:
+                if isinstance(error, FileNotFoundError) and (cut := self.incomplete(place)) is not None:
+                    return cut
                 found = place.stat()
                 if not stat.S_ISLNK(found.st_mode):
                     raise
@@ -152,7 +154,11 @@ class View(Jail):
         ruled, hidden = self._ruled_names(parts, directory), self._names.hidden
         for item in found:
             name = item.name
-            if is_private(name) or (hidden is not None and hidden(name)):
+            if is_private(name):
+                if (cut := self._incomplete(parts, directory, name)) is not None:
+                    yield cut
+                continue
+            if hidden is not None and hidden(name):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
@@ -172,6 +178,22 @@ class View(Jail):
             with suppress(OSError):
                 found[identity(os.stat(name, dir_fd=directory, follow_symlinks=False))] = name
         return found
+
+    def incomplete(self, place: Place) -> Entry | None:
+        """Return the entry of an upload that was cut, if nothing else has that name and this user may resume it."""
+        return self._incomplete(place.parts[:-1], place.directory, part_name(place.name))
+
+    def _incomplete(self, parts: tuple[str, ...], directory: int, part: str) -> Entry | None:
+        """Return the entry of an upload that was cut, for those who may resume it.
+
+        FileZilla resumes only what it has seen in a listing. Everybody else sees complete files only.
+        """
+        found = incomplete(directory, part)
+        if found is None or "upload" not in self._rights.at((*parts, found[0])):
+            return None
+        if self._names.hidden is not None and self._names.hidden(found[0]):
+            return None
+        return _entry(*found)._replace(incomplete=True)
 
     def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:

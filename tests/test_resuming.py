@@ -151,8 +151,10 @@ def test_who_may_only_append_replaces_nothing(daemon: Daemon, old: bytes | None)
         data.sendall(b"and more")
         assert store(owner, "STOR shared", b"version 2").startswith("226 ")
         finish(data)
-        assert adding.reply().startswith("553 ")
-    assert content(daemon, "shared") == b"version 2"
+        assert adding.reply().startswith("450 ")
+        assert content(daemon, "shared") == b"version 2"
+        assert store(adding, "APPE shared", b"and more").startswith("226 ")
+    assert content(daemon, "shared") == b"version 2" + b"and more"
     assert names(daemon) == {"shared"}
 
 

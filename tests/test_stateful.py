@@ -254,6 +254,8 @@ class Sessions(RuleBasedStateMachine):
             return f"213 {self.modified(path)}"
 
         def machine() -> str:
+            if (data := self.tree.incomplete(path)) is not None:
+                return f"250-Facts of /{'/'.join(path)}\r\n type=file;size={len(data)};"
             node = self.tree.find(path)
             kind = "type=dir;" if isinstance(node, Directory) else f"type=file;size={len(node.data)};"
             return f"250-Facts of /{'/'.join(path)}\r\n {kind}modify={self.modified(path)};"
@@ -284,7 +286,7 @@ class Sessions(RuleBasedStateMachine):
 
     # --- listings and downloads --------------------------------------------------------------------
 
-    @rule(number=SESSIONS, path=EXISTING | INSIDE, how=SPELLINGS, verb=st.sampled_from(["LIST", "NLST", "MLSD"]))
+    @rule(number=SESSIONS, path=EXISTING | INSIDE | KEPT, how=SPELLINGS, verb=st.sampled_from(["LIST", "NLST", "MLSD"]))
     def listing(self, number: int, path: Path, how: int, verb: str) -> None:
         user = self.free(number)
         if user is None or (path and any(sign in path[-1] for sign in "*[")):
@@ -293,8 +295,15 @@ class Sessions(RuleBasedStateMachine):
         said = user.name(path, how, flags=True)
         prefix = f"{said.rstrip('/')}/" if verb == "NLST" and said.rstrip("/") != "." and said else ""
         try:
-            node = self.tree.find(path) if verb != "MLSD" else self.tree.directory(path, otherwise=501)
-            names = [prefix + name for name in sorted(node.entries)] if isinstance(node, Directory) else [said]
+            if self.tree.incomplete(path) is not None:
+                node: File | Directory = File(b"")
+            else:
+                node = self.tree.find(path)
+            if isinstance(node, File) and verb == "MLSD":
+                raise Refused(501)
+            names = [said]
+            if isinstance(node, Directory):
+                names = [prefix + name for name in sorted({*node.entries, *node.kept})]
         except Refused as refused:
             code = refused.code
         got, data = user.download(f"{verb} {user.name(path, how, flags=True)}")
@@ -510,7 +519,12 @@ class Sessions(RuleBasedStateMachine):
             elif line:
                 assert line.endswith(":")
                 above = tuple(line[1:-1].split("/"))
-        expected = {path: len(node.data) if isinstance(node, File) else None for path, node in self.tree.walk() if path}
+        expected: dict[Path, int | None] = {}
+        for path, node in self.tree.walk():
+            expected[path] = len(node.data) if isinstance(node, File) else None
+            kept = node.kept if isinstance(node, Directory) else {}
+            expected |= {(*path, name): len(data) for name, data in kept.items() if name not in node.entries}
+        del expected[()]
         assert seen == expected
         for path, node in self.tree.walk():
             if isinstance(node, File):

@@ -253,7 +253,7 @@ def test_ascii_there_and_back(text: bytes) -> None:
 def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
     """No name and no damaged inode makes a listing more or less than a line for each entry."""
     entry = Entry(name, mode, 5, modified, 1, 2)
-    facts = frozenset(["type", "size", "modify", "perm", "unique", "UNIX.mode"])
+    facts = frozenset(["type", "size", "modify", "perm", "unique", "UNIX.mode", "X.incomplete"])
     for line in (LongFormat(0.0).line(entry), MachineFormat(facts, lambda _: frozenset({"download"})).line(entry)):
         assert "\r" not in line
         assert "\n" not in line

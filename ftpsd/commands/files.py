@@ -61,7 +61,9 @@ async def remove(session: Session, path: VirtualPath) -> Reply:
 async def rename_from(session: Session, path: VirtualPath) -> Reply:
     """RNFR: looked up now, so that what does not exist is refused here."""
     session.rename_from = None
-    await session.files.entry(path, "rename")
+    entry = await session.files.entry(path, "rename")
+    if entry.incomplete:
+        raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.")
     session.rename_from = path
     return Reply(350, "Send the new name with RNTO.")
 
@@ -92,7 +94,7 @@ async def modified(session: Session, value: tuple[float | None, VirtualPath]) ->
         return await set_modified(session, (moment, path))
     entry = await session.files.entry(path, "list", "download")
     if not entry.is_file:
-        raise Refusal(550, "MDTM is for files; MLST tells of a directory.")
+        raise Refusal(550, "MDTM is for complete files. Use MLST for anything else.")
     return Reply(213, time_value(entry.modified))
 
 

@@ -159,6 +159,8 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     entry = await session.files.entry(path, "download")
     if entry.is_directory:
         raise Refusal(553, "HASH is for files.")
+    if entry.incomplete:
+        raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.")
     first, end = session.take_restart()
     opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()

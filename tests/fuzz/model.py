@@ -95,15 +95,18 @@ class Tree:
         """Where a directory is now; None when it is gone."""
         return next((path for path, node in self.walk() if node is directory), None)
 
+    def incomplete(self, path: Path) -> bytes | None:
+        """What has arrived of an upload that was cut, if nothing else has its name."""
+        try:
+            holder = self.directory(path[:-1])
+        except Refused:
+            return None
+        return holder.kept.get(path[-1]) if path and path[-1] not in holder.entries else None
+
     def size(self, path: Path) -> int:
         """SIZE: of an upload that was cut, where there is no file."""
-        try:
-            return len(self.file(path).data)
-        except Refused:
-            holder = self.directory(path[:-1])
-            if not path or path[-1] in holder.entries or path[-1] not in holder.kept:
-                raise
-            return len(holder.kept[path[-1]])
+        data = self.incomplete(path)
+        return len(self.file(path).data if data is None else data)
 
     def _place(self, path: Path) -> tuple[Directory, str]:
         if not path:
