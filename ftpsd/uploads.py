@@ -125,13 +125,11 @@ class Upload:
 
         APPE copies in the end: one that is cut is repeated from the start, and a few bytes need no copy at all.
         """
-        if self._old_size is None or self._copied >= self._old_size:
+        if self._old_size is None or (self._append and not complete):
             return False
-        if not self._append or self._copied:
-            return True
-        if complete and self._in_place < 0 and self._pinned.is_unchanged():
+        if self._append and self._in_place < 0 and self._pinned.is_unchanged():
             self._in_place = self._pinned.open_to_append(self._position - self._start)
-        return complete and self._in_place < 0
+        return self._in_place < 0 and self._copied < self._old_size
 
     def copy(self, at_most: int) -> int:
         """Copy a step of what the upload starts with. Return how many bytes were written: holes are left out."""

@@ -181,6 +181,8 @@ class View(Jail):
 
     def incomplete(self, place: Place) -> Entry | None:
         """Return the entry of an upload that was cut, if nothing else has that name and this user may resume it."""
+        if "upload" not in self.permissions(place):
+            return None
         return self._incomplete(place.parts[:-1], place.directory, part_name(place.name))
 
     def _incomplete(self, parts: tuple[str, ...], directory: int, part: str) -> Entry | None:

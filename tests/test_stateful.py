@@ -47,7 +47,17 @@ KEPT = st.runner().flatmap(
     )
 )
 INSIDE = st.builds(lambda directory, name: (*directory, name), DIRECTORIES, NAMES)
-PATHS = EXISTING | INSIDE | KEPT | st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+RUNNING = st.runner().flatmap(
+    lambda self: st.sampled_from(
+        [
+            (*path, upload.name)
+            for upload in self.tree.running
+            if (path := self.tree.path_of(upload.directory)) is not None
+        ]
+        or [("a",)]
+    )
+)
+PATHS = EXISTING | INSIDE | KEPT | RUNNING | st.lists(NAMES, min_size=1, max_size=3).map(tuple)
 
 
 class Bulk(bytes):
@@ -224,7 +234,10 @@ class Sessions(RuleBasedStateMachine):
     @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, seconds=st.integers(1, 2**32))
     def mfmt(self, number: int, path: Path, how: int, seconds: int) -> None:
         def change() -> None:
-            self.tree.find(path).modified = seconds
+            if not path:
+                raise Refused
+            node = self.tree.find(path)
+            node.modified, node.changes = seconds, node.changes + 1
 
         digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
         self.expect(number, 213, lambda user: f"MFMT {digits} {user.name(path, how)}", change)
@@ -232,7 +245,10 @@ class Sessions(RuleBasedStateMachine):
     @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, mode=st.sampled_from([0o700, 0o755, 0o777, 0o711]))
     def chmod(self, number: int, path: Path, how: int, mode: int) -> None:
         def change() -> None:
-            self.tree.find(path).mode = mode
+            if not path:
+                raise Refused
+            node = self.tree.find(path)
+            node.mode, node.changes = mode, node.changes + 1
 
         self.expect(number, 200, lambda user: f"SITE CHMOD {mode:o} {user.name(path, how)}", change)
 
@@ -284,6 +300,14 @@ class Sessions(RuleBasedStateMachine):
             assert user.code(f"TYPE {kind}") == 200
             user.type = kind
 
+    @rule(path=EXISTING | RUNNING, data=DATA)
+    def local(self, path: Path, data: bytes) -> None:
+        """A program on the machine adds to a file."""
+        with suppress(Refused):
+            self.tree.file(path).add(data)
+            with self.disk(path).open("ab") as file:
+                file.write(data)
+
     # --- listings and downloads --------------------------------------------------------------------
 
     @rule(number=SESSIONS, path=EXISTING | INSIDE | KEPT, how=SPELLINGS, verb=st.sampled_from(["LIST", "NLST", "MLSD"]))
@@ -303,7 +327,7 @@ class Sessions(RuleBasedStateMachine):
                 raise Refused(501)
             names = [said]
             if isinstance(node, Directory):
-                names = [prefix + name for name in sorted({*node.entries, *node.kept})]
+                names = [prefix + name for name in sorted(node.names())]
         except Refused as refused:
             code = refused.code
         got, data = user.download(f"{verb} {user.name(path, how, flags=True)}")
@@ -336,7 +360,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(
         number=SESSIONS,
-        path=INSIDE | EXISTING | KEPT,
+        path=INSIDE | EXISTING | KEPT | RUNNING,
         how=SPELLINGS,
         data=DATA,
         verb=st.sampled_from(["STOR", "STOR", "APPE"]),
@@ -522,8 +546,8 @@ class Sessions(RuleBasedStateMachine):
         expected: dict[Path, int | None] = {}
         for path, node in self.tree.walk():
             expected[path] = len(node.data) if isinstance(node, File) else None
-            kept = node.kept if isinstance(node, Directory) else {}
-            expected |= {(*path, name): len(data) for name, data in kept.items() if name not in node.entries}
+            if isinstance(node, Directory):
+                expected |= {(*path, name): len(node.kept[name]) for name in node.names() - set(node.entries)}
         del expected[()]
         assert seen == expected
         for path, node in self.tree.walk():

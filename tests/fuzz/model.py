@@ -18,21 +18,39 @@ class Refused(Exception):
 
 @dataclass(eq=False)
 class File:
-    """A file; `modified` (POSIX seconds) and `mode` once a client has set them."""
+    """A file; `modified` (POSIX seconds) and `mode` once a client has set them; how often it was changed."""
 
     data: bytes
     modified: int | None = None
     mode: int | None = None
+    changes: int = 0
+
+    def add(self, data: bytes) -> None:
+        """Add to its content."""
+        if data:
+            self.data, self.modified, self.changes = self.data + data, None, self.changes + 1
 
 
 @dataclass(eq=False)
 class Directory:
-    """A directory; `kept` has what is left of uploads that were cut, by the names that they were for."""
+    """A directory; `kept` has what is left of uploads that were cut, by the names that they were for; `outrun` those
+    that were complete, but continued a file that was changed meanwhile, and whether they did by APPE."""
 
     entries: dict[str, File | Directory] = field(default_factory=dict)
     kept: dict[str, bytes] = field(default_factory=dict)
+    outrun: dict[str, bool] = field(default_factory=dict)
     modified: int | None = None
     mode: int | None = None
+    changes: int = 0
+
+    def forget(self, name: str) -> None:
+        """Nothing is left of an upload."""
+        self.kept.pop(name, None)
+        self.outrun.pop(name, None)
+
+    def names(self) -> set[str]:
+        """What a listing has."""
+        return {*self.entries, *(name for name in self.kept if not self.outrun.get(name))}
 
 
 @dataclass(eq=False)
@@ -47,6 +65,7 @@ class Upload:
     before: File | None = None
     copy: bool = False
     append: bool = False
+    changes: int = 0
 
 
 class Tree:
@@ -101,7 +120,9 @@ class Tree:
             holder = self.directory(path[:-1])
         except Refused:
             return None
-        return holder.kept.get(path[-1]) if path and path[-1] not in holder.entries else None
+        if not path or path[-1] in holder.entries or path[-1] not in holder.names():
+            return None
+        return holder.kept[path[-1]]
 
     def size(self, path: Path) -> int:
         """SIZE: of an upload that was cut, where there is no file."""
@@ -144,7 +165,7 @@ class Tree:
         if name not in holder.entries and name not in holder.kept:
             raise Refused
         holder.entries.pop(name, None)
-        holder.kept.pop(name, None)
+        holder.forget(name)
 
     def rename(self, old: Path, new: Path) -> None:
         """RNTO, with the rules of rename(2)."""
@@ -162,7 +183,8 @@ class Tree:
             raise Refused
         del source.entries[old_name]
         target.entries[new_name] = node
-        target.kept.pop(new_name, None)
+        target.forget(new_name)
+        node.changes += 1
 
     # --- uploads -----------------------------------------------------------------------------------
 
@@ -183,6 +205,9 @@ class Tree:
             raise Refused(450)
         kept = b"" if busy else holder.kept.get(name, b"")
         old = node.data if node is not None else None
+        exact = not append and offset == len(kept)
+        if name in holder.outrun and not exact and (holder.outrun[name] or (old is not None and not append)):
+            kept = b""
         if old is not None and kept and (append or offset > len(kept)):
             raise Refused
         if append:
@@ -191,9 +216,9 @@ class Tree:
         if copy and (old is None or offset > len(old)):
             raise Refused(554)
         if not busy:
-            holder.kept.pop(name, None)
+            holder.forget(name)
         start = (old if copy and old is not None else kept)[:offset]
-        upload = Upload(holder, name, start, not busy, node, copy, append)
+        upload = Upload(holder, name, start, not busy, node, copy, append, node.changes if node is not None else 0)
         self.running.append(upload)
         return upload
 
@@ -210,11 +235,25 @@ class Tree:
         self.running.remove(upload)
         if self.path_of(upload.directory) is None:
             raise Refused
-        old = upload.directory.entries.get(upload.name)
+        old, before = upload.directory.entries.get(upload.name), upload.before
+        if upload.copy and (old is not before or before is None or before.changes != upload.changes):
+            raise self._outrun(upload, data)
+        if upload.append and not upload.copy and old is not None:
+            raise self._outrun(upload, data)
         if isinstance(old, Directory):
             raise Refused
+        if upload.append and upload.copy and before and len(data) <= 4096 - len(before.data) % 4096:
+            before.add(data)
+            return
         upload.directory.entries[upload.name] = File(upload.start + data, mode=old.mode if old else None)
-        upload.directory.kept.pop(upload.name, None)
+        upload.directory.forget(upload.name)
+
+    def _outrun(self, upload: Upload, data: bytes) -> Refused:
+        """What it continues was changed meanwhile: it is kept."""
+        if upload.start + data:
+            upload.directory.kept[upload.name] = upload.start + data
+            upload.directory.outrun[upload.name] = upload.append and (upload.copy or not upload.start)
+        return Refused(450)
 
     def cut(self, upload: Upload, data: bytes) -> None:
         """It ended too early, after so much of its data."""
