@@ -4,7 +4,8 @@ The files in `transcripts/` have lines of these kinds:
 
     # the promise, in a sentence
     F: name=content     a file in the user's home ("name/" is a directory), before the session
-    C: line             the client says; \\xNN stands for a byte, {port} for where it listens (active mode)
+    C: line             the client says; \\xNN stands for a byte, {port} for where it listens (active mode), {PORT} for
+                        the same in the form of PORT
     S: line             the server says; … stands for any text
     D> text             the client sends over the data connection that the server opens
     D< text             the server sends over it
@@ -53,7 +54,10 @@ def read(path: Path, port: int) -> Transcript:
     """Reads a file, with the port of the client's listener put in."""
     result = Transcript()
     for line in path.read_text().splitlines():
-        kind, text = line[:2], line[3:].replace("{port}", str(port))
+        kind, text = (
+            line[:2],
+            line[3:].replace("{port}", str(port)).replace("{PORT}", f"127,0,0,1,{port >> 8},{port & 255}"),
+        )
         if kind in ("C:", "S:"):
             result.steps.append((kind, text))
         elif kind in ("F:", "F="):
