@@ -34,6 +34,9 @@ log = Logger(namespace="ftpsd")
 #: Seconds for which a passive port is not looked at unless a transfer command comes.
 UNWATCHED = 0.05
 
+#: Seconds for a data connection to come when the client has ended its input: most that do so are gone.
+LAST_CONNECT = 5
+
 #: A connection that a transfer may use: in plain text, or with TLS whose handshake is still to come, or done.
 Connected = socket.socket | Contest
 
@@ -296,6 +299,13 @@ class Connector:
         return _present(first, listener) if listener is not None else first
 
     # --- the end --------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """Waits for the client no longer than for one that may be gone."""
+        if self._awaited is not None:
+            self._stop_limit()
+            patience = min(LAST_CONNECT, self._shared.timeouts.data_connect)
+            self._limit = self._shared.reactor.callLater(patience, self._too_late)
 
     def fail(self, refusal: Refusal) -> None:
         """Ends the wait of a transfer, if there is one, and forgets what was prepared."""

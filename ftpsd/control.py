@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd import tls
+from ftpsd.log import log
 
 _PIECE = 2**14
 
@@ -28,8 +29,11 @@ _LONGEST_RECORD = 2**14 + 2048
 #: close_notify that crosses its own for the end of the connection.
 _CLIENT_FIRST = 0.25
 
+#: Seconds between two looks for a reset while the socket is not read. The reactor does not see one then.
+_LOOK = 0.25
 
-@implementer(ITransport)
+
+@implementer(ITransport, IHalfCloseableProtocol)
 class ControlConnection(Protocol):
     """Between the socket and the FTP protocol.
 
@@ -56,7 +60,9 @@ class ControlConnection(Protocol):
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._incoming = b""
+        self._input_over = False
         self._paused = False
+        self._looking = False
 
     # --- TLS on and off --------------------------------------------------------------------------
 
@@ -102,12 +108,18 @@ class ControlConnection(Protocol):
 
     def connectionMade(self) -> None:
         """The socket is open. The Synch signal of Telnet is urgent data: it stays in line (RFC 854)."""
-        self._raw.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self._raw.setTcpNoDelay(True)
-        self._protocol.makeConnection(self)
+        try:
+            self._raw.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            self._raw.setTcpNoDelay(True)
+            self._protocol.makeConnection(self)
+        except Exception:  # Twisted would log it, and leave the connection open and the session counted
+            log.failure("internal error: a session cannot begin")
+            self.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the peer. The protocol decides when it works on them, and calls `work`."""
+        if self._input_over:
+            return
         self._incoming = self._incoming + data if self._incoming else data
         self._protocol.input_came()
 
@@ -185,7 +197,42 @@ class ControlConnection(Protocol):
             self._shut_down(self._tls)
             self._end_tls()
         elif self._tls is not None:
-            self.loseConnection()  # the replies to what it has said come first, our close_notify behind them
+            self._incoming = b""
+            self._end_input()
+
+    # --- the end of the input, and of the connection ---------------------------------------------
+
+    def readConnectionLost(self) -> None:
+        """FIN; or a reset, which Twisted's epoll reactor may announce in the same way, and recv() after a FIN hides."""
+        if not self._abort_if_reset():
+            self._end_input()
+
+    def writeConnectionLost(self) -> None:
+        """Is not called: this side closes both directions at once."""
+
+    def _end_input(self) -> None:
+        """The client has said all: FIN or close_notify. What it has said before is answered yet."""
+        if not (self._input_over or self._closing):
+            self._input_over = True
+            self._raw.pauseProducing()
+            self._look_for_reset_later()
+            self._protocol.input_ended()
+
+    def _look_for_reset_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._reactor.callLater(_LOOK, self._look_for_reset)
+
+    def _look_for_reset(self) -> None:
+        self._looking = False
+        if self._raw.connected and (self._paused or self._input_over) and not self._abort_if_reset():
+            self._look_for_reset_later()
+
+    def _abort_if_reset(self) -> bool:
+        reset = bool(self._raw.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        if reset:
+            self._raw.abortConnection()
+        return reset
 
     def _break(self, error: SSL.Error) -> None:
         """An alert that OpenSSL has made for the peer goes out before the end. Once: what was held breaks again."""
@@ -303,11 +350,12 @@ class ControlConnection(Protocol):
         self._paused = True
         if not self._closing:
             self._raw.pauseProducing()
+            self._look_for_reset_later()
 
     def resumeProducing(self) -> None:
         """Goes on reading."""
         self._paused = False
-        if not self._closing:
+        if not (self._closing or self._input_over):
             self._raw.resumeProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:

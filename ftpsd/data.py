@@ -212,6 +212,18 @@ class DataChannel:
         else:
             self.abort(reply)
 
+    def input_ended(self, reply: Reply, expected: bool) -> None:
+        """The client has ended its side of the control connection. Unless that was expected, perhaps it was killed.
+
+        Without the proof of close_notify, the end of its data stream would look like the end of the file then. So
+        an upload must keep bytes coming until more have come than can have been on their way.
+        """
+        self._connector.hurry()
+        stream = self._stream
+        if stream is not None and self._receiving and not (expected or stream.proves_end):
+            assert self._transfer is not None
+            self._transfer.doubt(Refusal(reply.code, *reply.lines))
+
 
 def _may_send(connection: Connected) -> bool:
     """Whether bytes could go to the client at once."""

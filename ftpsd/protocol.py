@@ -85,6 +85,8 @@ class FtpsProtocol(FTP):
         self._held: set[str] = set()
         self._idle: int | None = None
         self._greeted = False
+        self._counted = self._begun = False
+        self._input_ended = False
         self._dismissal: Reply | None = None
         self._running: Command | None = None  # the one that moves bytes now, or is about to
         self._turns: Turns[bytes] = Turns(self._begin, self._may_begin)
@@ -102,6 +104,8 @@ class FtpsProtocol(FTP):
 
     def connectionMade(self) -> None:
         """The session begins; with implicit TLS, the greeting waits for the handshake."""
+        self.factory.begun(self._address, self)
+        self._counted = True
         settings = self._generation.settings
         self._client = Client(
             self.transport,
@@ -116,6 +120,7 @@ class FtpsProtocol(FTP):
         surroundings = self._generation.surroundings
         data = surroundings.channel(self._address, self._client.server, self._secure_data, lambda: self._log.label)
         self._session = Session(self._log.session, self._client, data, self._generation.policy, TABLE)
+        self._begun = True
         self._log.note("connected", "connected")
         self.setTimeout(settings.timeouts.login)
         self.transport.registerProducer(Backpressure(self), True)
@@ -190,14 +195,42 @@ class FtpsProtocol(FTP):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The client is gone: all that the session holds is freed now."""
-        self._client.gone = True
         self._seat.leave()
         self.setTimeout(None)
         self._turns.end()
+        try:
+            if self._begun:
+                self._free()
+        finally:
+            if self._counted:
+                self.factory.ended(self._address, self)
+
+    def _free(self) -> None:
+        self._client.gone = True
         self._session.data.close(Reply(426, "The control connection was lost."))
         self._session.leave()
         self._log.note("disconnected", "disconnected")
-        self.factory.ended(self._address, self)
+
+    def input_ended(self) -> None:
+        """The client has said all. Its commands are carried out and answered, then the session ends.
+
+        RFC 959 section 4.1.1 has an unexpected close abort a transfer. Only an upload needs that, whose
+        data connection cannot tell a client that was killed from one that has sent the whole file.
+        """
+        self._input_ended = True
+        expected = any(line.strip().upper() == b"QUIT" for line in self._turns)
+        self._session.data.input_ended(Reply(426, "The control connection was closed."), expected)
+        self._end_when_answered()
+
+    def _end_when_answered(self) -> None:
+        if self._input_ended:
+            self._reactor.callLater(0, self._end_if_answered)  # lines that were read already come first
+
+    def _end_if_answered(self) -> None:
+        if not (self._client.gone or self._held or self._turns.busy or self._turns.waiting):
+            self._turns.end()
+            self._client.close()
+            self.setTimeout(LAST_WORDS)
 
     # --- commands --------------------------------------------------------------------------------
 
@@ -291,6 +324,7 @@ class FtpsProtocol(FTP):
         self._turns.done()
         if not self._turns.full:
             self.release(CROWDED)
+        self._end_when_answered()
 
     def _take_unread(self) -> bool:
         """Drops what the client has sent behind the command that runs; whether there was anything."""
@@ -356,6 +390,7 @@ class FtpsProtocol(FTP):
             self.resumeProducing()
         if not self._held and not self._client.gone:
             self.transport.work()
+        self._end_when_answered()
 
     def dismiss(self, reply: Reply, at_once: bool) -> None:
         """Ends the session from our side: when its transfer is done, or at once."""
@@ -426,8 +461,11 @@ class FtpsFactory(FTPFactory):
             return Overflow(Reply(421, refusal))
         protocol = FtpsProtocol(self._reactor, self._scheduler, number, client, self.generation, self.implicit)
         protocol.factory = self
-        self._sessions.enter(client, protocol)
         return ControlConnection(self._reactor, protocol, protocol.secured, protocol.broken)
+
+    def begun(self, client: Address, protocol: FtpsProtocol) -> None:
+        """A session has begun."""
+        self._sessions.enter(client, protocol)
 
     def ended(self, client: Address, protocol: FtpsProtocol) -> None:
         """A session is over."""

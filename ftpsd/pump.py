@@ -286,17 +286,28 @@ class Transfer:
 
         Its data stream may have ended properly, and be read later than the end of its control connection.
         """
+        self._look_until_quiet(refusal, self.abort)
+
+    def doubt(self, refusal: Refusal) -> None:
+        """Do the same for a client that may have gone; one that sends more than was on its way has not."""
+        self._look_until_quiet(refusal, lambda _: None)
+
+    def _look_until_quiet(self, refusal: Refusal, too_much: Callable[[Refusal], None]) -> None:
         if self._connection is not None:
             quiet = min(max(QUIET, 4 * self._connection.round_trip()), 1.0)
-            self._look_again(refusal, quiet, self._connection.moved + IN_FLIGHT, -1)
+            self._look_again(refusal, too_much, quiet, self._connection.moved + IN_FLIGHT, -1)
 
-    def _look_again(self, refusal: Refusal, quiet: float, most: int, seen: int) -> None:
+    def _look_again(
+        self, refusal: Refusal, too_much: Callable[[Refusal], None], quiet: float, most: int, seen: int
+    ) -> None:
         if self._connection is None:
             return  # it has ended
-        if (self.progress == seen and self._waits_for_peer()) or self._connection.moved > most:
+        if self.progress == seen and self._waits_for_peer():
             self.abort(refusal)
+        elif self._connection.moved > most:
+            too_much(refusal)
         else:
-            self._reactor.callLater(quiet, self._look_again, refusal, quiet, most, self.progress)
+            self._reactor.callLater(quiet, self._look_again, refusal, too_much, quiet, most, self.progress)
 
     def _waits_for_peer(self) -> bool:
         wanted = self._wanted

@@ -38,6 +38,9 @@ _SENDFILE = 4 * 1024 * 1024
 class PlainStream:
     """PROT C: the socket and nothing else."""
 
+    #: Whether the end of what is received proves that it is whole: TLS's close_notify does.
+    proves_end = False
+
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self.moved = 0
@@ -247,6 +250,7 @@ class TlsReceiver(TlsStream):
     def __init__(self, contest: Contest, lenient: bool) -> None:
         super().__init__(contest)
         self._lenient = lenient
+        self.proves_end = not lenient
         self._ended = False
 
     def _opened(self, handshake: Handshake) -> Steps:

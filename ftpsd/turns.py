@@ -10,7 +10,7 @@ answers at once during a transfer, as the same section asks for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Line = TypeVar("Line")
@@ -53,6 +53,10 @@ class Turns(Generic[Line]):
     def go_on(self) -> None:
         """The next line may begin again."""
         self._step()
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines that wait."""
+        return iter(self._waiting)
 
     @property
     def waiting(self) -> int:

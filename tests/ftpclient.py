@@ -61,7 +61,7 @@ class FtpClient:
         while b"\n" not in self._buffer:
             try:
                 data = self.socket.recv(65536)
-            except (ConnectionResetError, ssl.SSLEOFError):
+            except (ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 data = b""
             if not data:
                 rest, self._buffer = self._buffer, b""

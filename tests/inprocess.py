@@ -171,6 +171,9 @@ class Data:
     def settle(self) -> None:
         """The command is over."""
 
+    def input_ended(self, reply: Reply, expected: bool) -> None:
+        """The client says no more."""
+
     def close(self, reply: Reply) -> None:
         """The session is over."""
 
@@ -187,6 +190,10 @@ class Transport(StringTransport):
 
     def setsockopt(self, *_: object) -> None:
         """An option of the socket."""
+
+    def getsockopt(self, *_: object) -> int:
+        """No error of the socket."""
+        return 0
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """An option of the socket."""

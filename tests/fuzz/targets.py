@@ -220,6 +220,17 @@ def certificate(pem: bytes) -> None:
 class _Lines:
     """Stands where the FTP protocol stands."""
 
+    connection: ControlConnection
+
+    def input_came(self) -> None:
+        self.connection.work()
+
+    def yield_if_late(self) -> None:
+        """There are no others."""
+
+    def input_ended(self) -> None:
+        self.connection.loseConnection()
+
     def dataReceived(self, data: bytes) -> None:
         assert data
 
@@ -264,7 +275,8 @@ class _Transport(StringTransport):
 
 
 def _handshake(stream: bytes, size: int) -> None:
-    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
+    lines = _Lines()
+    connection = lines.connection = ControlConnection(Clock(), lines, lambda: None, lambda _: None)
     transport = _Transport()
     transport.registerProducer(transport, True)  # as the protocol does
     connection.transport = transport  # type: ignore[assignment]
