@@ -10,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
+from ftpsd import suites
 from ftpsd.settings import Settings
 from ftpsd.structure import told
 from ftpsd.tls import CIPHERS, ContextMaker, Identity
@@ -55,11 +56,13 @@ def load(document: Document, settings: Settings) -> ContextMaker | None:
         )
         return None
     try:
-        maker()
+        offered = maker.suites()
     except (SSL.Error, ValueError):
         known = f"Write null for {CIPHERS}."
         document.fault(("tls", "ciphers"), f"{told(tls.ciphers)} is no cipher string that OpenSSL takes", known)
         return None
+    for problem, remedy in suites.problems(offered):
+        document.fault(("tls", "ciphers"), f"{told(tls.ciphers)} {problem}", remedy)
     return maker
 
 

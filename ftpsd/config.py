@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from ftpsd import certificates
+from ftpsd import certificates, modes, suites
 from ftpsd.settings import ListenSettings, Settings, UsersFile
 from ftpsd.structure import structure, told
 from ftpsd.tls import ContextMaker
@@ -66,6 +66,8 @@ def _load(path: Path, waiting: Waiting) -> Configuration:
         addresses = _look_up_names(main, settings)
         waiting.begin(main, ("tls", "certificate"), settings.tls.certificate)
         contexts = certificates.load(main, settings)
+        if settings.file_permissions == "check":
+            modes.check(main, settings)
         waiting.end()
         users, users_faults = load_users(settings.users.file, settings.tls.data_session != "off", waiting)
         faults = [*faults, *users_faults]
@@ -85,7 +87,10 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
 
 def warnings(configuration: Configuration, now: float) -> list[str]:
     """What works and should not, or will not for long. `now` is POSIX time."""
-    return [*_open_homes(configuration), *_old_certificate(configuration, now)]
+    settings = configuration.settings
+    read = modes.warnings(settings) if settings.file_permissions == "check" else []
+    weak = suites.warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
+    return [*_open_homes(configuration), *_old_certificate(configuration, now), *read, *weak]
 
 
 def _open_homes(configuration: Configuration) -> list[str]:

@@ -149,7 +149,7 @@ def make_certificate(certificate_file: Path, key_file: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file that holds a secret: for its owner only. Raises FileExistsError if there is one."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write a file that holds a secret: for its owner only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w") as file:
         file.write(text)

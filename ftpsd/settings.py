@@ -199,6 +199,8 @@ class Settings:
     bans: BanSettings = BanSettings()
     state: StateSettings = StateSettings()
     uploads: UploadSettings = UploadSettings()
+    #: Whether a file that others may write, or a private key that they may read, is a fault.
+    file_permissions: Literal["check", "ignore"] = "check"
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

@@ -71,6 +71,10 @@ class ContextMaker:
     ciphers: str | None = None
     resumption: bool = True
 
+    def suites(self) -> list[str]:
+        """Return the cipher suites that are offered, by OpenSSL's names."""
+        return _suites(self())
+
     def __call__(self) -> SSL.Context:
         """A new context; about 0.15 ms."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -97,6 +101,10 @@ class ContextMaker:
             context.set_options(SSL.OP_NO_TICKET)
         whole_writes(context)
         return context
+
+
+def _suites(context: SSL.Context) -> list[str]:
+    return list(SSL.Connection(context).get_cipher_list())
 
 
 def whole_writes(context: SSL.Context) -> None:

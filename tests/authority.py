@@ -39,6 +39,7 @@ def make_chain(directory: Path) -> None:
     _write(directory / "ca.pem", "ftpsd test authority", authority.public_key(), authority, root)
     _write(directory / "certificate.pem", "localhost", own.public_key(), authority, leaf)
     key = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (directory / "key.pem").touch(0o600)
     (directory / "key.pem").write_bytes(key)
 
 
