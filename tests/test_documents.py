@@ -144,6 +144,7 @@ def test_the_example_is_good(tmp_path: Path, certificate: Path, commented: bool)
     (tmp_path / "ftpsd.yaml").write_text(text)
     shutil.copy(ROOT / "etc/users.yaml", tmp_path)
     pem = [(certificate / name).read_text() for name in ("certificate.pem", "key.pem")]
+    (tmp_path / "certificate.pem").touch(0o600)
     (tmp_path / "certificate.pem").write_text("".join(pem))
     plain = config.load(tmp_path / "ftpsd.yaml").settings
     assert plain.passive.ports == PortRange(50000, 50999)
