@@ -31,7 +31,7 @@ SILENT = 0.25
 ALONE, OTHERS = 0.5, 5.0
 
 #: Connections to a passive port whose handshakes run at once, and in all.
-AT_ONCE, MOST = 8, 64
+AT_ONCE, MOST = 16, 64
 
 
 def cut(error: OSError | SSL.Error) -> Refusal:
@@ -269,13 +269,16 @@ class Contest:
             epoll.modify(descriptor, candidate.wanted)
 
     def _accept(self, epoll: select.epoll) -> None:
-        """One more connection. When there are too many, the oldest one goes: a silent one, if there is one."""
+        """One more connection. When there are too many, the newest of the silent ones goes, or else of all.
+
+        So a client is kept that came before a crowd, or that comes behind it and speaks.
+        """
         connection = self._port.accept() if self._port is not None else None
         if connection is None:
             return
         if len(self._candidates) >= AT_ONCE:
             silent = [each for each, candidate in self._candidates.items() if not candidate.handshake.heard]
-            self._drop((silent or list(self._candidates))[0])
+            self._drop((silent or list(self._candidates))[-1])
         self._candidates[connection.fileno()] = _Candidate(Handshake(connection, self._context, self._check))
         epoll.register(connection, READ)
         self._accepted += 1

@@ -107,17 +107,21 @@ def test_a_stranger_with_a_session_of_its_own(shared: Daemon, version: ssl.TLSVe
         assert client.reply().startswith("226 ")
 
 
-def test_a_crowd_of_strangers(shared: Daemon) -> None:
+@pytest.mark.parametrize("first", [True, False], ids=["client first", "client last"])
+def test_a_crowd_of_strangers(shared: Daemon, first: bool) -> None:
     """More strangers than are served at once do not keep the client out, or descriptors open."""
     (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared), secured(shared) as client:
         port = client.passive_port()
         time.sleep(0.2)
         strangers = []
+        connection = client.connect_data(port)
         for _ in range(30):
             strangers.append(client.connect_data(port))
             time.sleep(0.005)
-        connection = client.connect_data(port)
+        if not first:
+            connection.close()
+            connection = client.connect_data(port)
         client.expect(150, "RETR mine")
         data = client.secure_data(connection)
         assert read_all(data) == BYTES
