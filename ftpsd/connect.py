@@ -24,7 +24,7 @@ from ftpsd.handshakes import Check, Contest, cut
 from ftpsd.ports import Listener, data_socket, is_local
 from ftpsd.pump import Transfer
 from ftpsd.replies import Refusal
-from ftpsd.wire import Address, Endpoint
+from ftpsd.wire import Address, Endpoint, network
 
 if TYPE_CHECKING:
     from ftpsd.data import Surroundings
@@ -135,7 +135,7 @@ class Connector:
         return is_local(target.address) or target.address in shared.announcer.announced
 
     def _may_connect(self, peer: Address) -> bool:
-        return peer == self._client or any(peer in network for network in self._shared.foreign)
+        return peer == self._client or any(peer in each for each in self._shared.foreign)
 
     def _stranger(self, peer: Address) -> None:
         self._shared.workers.answer(self._log_stranger, peer)  # a worker thread may have accepted it
@@ -199,7 +199,8 @@ class Connector:
             return
         contest = self._contest = self._make_contest(secure, urgent=False)
         shared = self._shared
-        self._handshakes = Transfer(shared.reactor, shared.workers, contest.steps(), contest, ())
+        queue = shared.workers.queue(network(self._client))
+        self._handshakes = Transfer(shared.reactor, queue, contest.steps(), contest, ())
         self._handshakes.finished.addCallbacks(self._shook_hands, self._failed_to, (contest,), errbackArgs=(contest,))
         self._handshakes.start()
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from ftpsd import trees
 from ftpsd.filesystem import Root
 from ftpsd.jail import Place
 from ftpsd.paths import VirtualPath
 from ftpsd.quota import Amount, Quota
 from ftpsd.replies import Refusal
 from ftpsd.session import Usage
-from ftpsd.trees import Levels
 from ftpsd.uploads import Upload, exists
 
 
@@ -89,6 +87,11 @@ class CountedRoot(Root):
         self._quota = quota
         self._count = quota.count
 
+    def available(self, path: VirtualPath) -> int:
+        """Return the room for a new file, in bytes: none where the quota allows no more files."""
+        room = super().available(path)
+        return room if self._quota.allows_a_file() else 0
+
     def free(self, path: VirtualPath, permission: str | None = None) -> int:
         """The room on the disk or in the quota, whichever is less, in bytes."""
         left, room = self._quota.left(), super().free(path, permission)
@@ -114,15 +117,12 @@ class CountedRoot(Root):
             raise
         return upload
 
+    def _changing(self, *names: tuple[int, str]) -> AbstractContextManager[Any]:
+        return self._count.changing(*names)
+
     @contextmanager
-    def _changing(self, *places: Place, levels: Levels = 0) -> Iterator[None]:
-        with self._count.changing(*((place.directory, place.name) for place in places), levels=levels):
-            yield
-
-    def _remove_tree(self, place: Place) -> None:
-        # File by file: other sessions in that tree need not wait until all of it is gone.
-        trees.remove(place.directory, place.name, self._unlink)
-
-    def _unlink(self, directory: int, name: str) -> None:
+    def _making(self, directory: int, name: str) -> Iterator[None]:
         with self._count.changing((directory, name)):
-            trees.unlink(directory, name)
+            if not exists(directory, name):
+                self._quota.require_a_file()
+            yield

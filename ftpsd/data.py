@@ -19,8 +19,8 @@ from ftpsd.replies import Refusal, Reply
 from ftpsd.session import Digest, Direction
 from ftpsd.settings import Timeouts
 from ftpsd.streams import PlainStream, TlsReceiver, TlsSender
-from ftpsd.wire import Address
-from ftpsd.workers import Workers
+from ftpsd.wire import Address, network
+from ftpsd.workers import JobQueue, Workers
 
 #: Opens a source or a sink; blocks. And who is told what was opened.
 Opening = Callable[[], Any]
@@ -75,6 +75,8 @@ class DataChannel:
         self.reset = connector.reset
         self._transfer: Transfer | None = None
         self._stream: PlainStream | None = None
+        #: Whose jobs transfers are, to the worker threads: the user's, once one has logged in.
+        self.owner = network(client)
         #: The token buckets that limit transfers in one direction: none before the login.
         self.buckets: Callable[[Direction], Sequence[Bucket]] = lambda _: ()
         #: Whether an upload is complete without TLS close_notify; the login sets it.
@@ -97,61 +99,69 @@ class DataChannel:
 
     # --- moving -----------------------------------------------------------------------------------
 
-    async def send(self, opening: Opening, opened: Opened, text: bool = False) -> int:
+    async def send(self, opening: Opening, opened: Opened, text: bool = False, walk: bool = False) -> int:
         """Sends what `opening` opens; the bytes sent.
 
         `opening` runs in a worker thread, and what it returns is closed in the end whatever happens;
-        `opened` is called with that, in the reactor thread, before the first byte goes.
+        `opened` is called with that, in the reactor thread, before the first byte goes. With `walk` it goes through
+        directories.
         """
-        return await self._move(opening, opened, download, False, text)
+        queue = self._shared.workers.queue(self.owner, "walk" if walk else "command")
+        return await self._move(queue, opening, opened, download, False, text)
 
     async def receive(self, opening: Opening, opened: Opened, text: bool = False) -> int:
         """Receives into what `opening` opens, which is published or closed; the bytes received."""
-        return await self._move(opening, opened, upload, True, text)
+        queue = self._shared.workers.queue(self.owner)
+        return await self._move(queue, opening, opened, upload, True, text)
 
     async def digest(self, opening: Opening, digest: Digest) -> tuple[int, int]:
         """Reads what `opening` opens into a digest, where ABOR can end it; where in the file that starts and ends."""
         owned: list[Closable] = []
         self._receiving = False
         steps = _opened_first(opening, owned.append, lambda end: checksum(end, digest))
-        start, end = await self._run(steps, None, owned)
+        start, end = await self._run(self._shared.workers.queue(self.owner), steps, None, owned)
         return start, end
 
     async def _move(
-        self, opening: Opening, opened: Opened, move: Callable[..., Steps], receiving: bool, text: bool
+        self,
+        queue: JobQueue,
+        opening: Opening,
+        opened: Opened,
+        move: Callable[..., Steps],
+        receiving: bool,
+        text: bool,
     ) -> int:
         buckets = self.buckets("upload" if receiving else "download")
         if buckets:
             move = paced(move, buckets, self._shared.reactor.seconds)
         self._moved, self._receiving = 0, receiving
-        workers = self._shared.workers
         connection = self._connector.take() if self._stop is None else None
         if connection is None or (not receiving and _may_send(connection)):
             # Some clients connect after the 150 only, and some read it before the first byte of a download. Where
             # that byte comes after the client's part of a handshake, one hand-over is saved.
-            end = await self._open(opening, connection)
+            end = await self._open(queue, opening, connection)
             try:
                 opened(end)
                 connection = await self._connected(connection)
             except BaseException:
-                await workers.call(end.close)
+                await queue.call(end.close)
                 raise
             stream = self._stream_over(connection, receiving)
-            return int(await self._run(move(stream, end, text), stream, [end, stream]))
+            return int(await self._run(queue, move(stream, end, text), stream, [end, stream]))
         stream = self._stream_over(connection, receiving)
         owned: list[Closable] = [stream]
 
         def note(end: Any) -> None:
             owned.insert(0, end)
-            workers.answer(opened, end)
+            queue.answer(opened, end)
 
         steps = _opened_first(opening, note, lambda end: move(stream, end, text))
-        return int(await self._run(steps, stream, owned))
+        return int(await self._run(queue, steps, stream, owned))
 
-    async def _open(self, opening: Opening, connection: Connected | None) -> Any:
+    async def _open(self, queue: JobQueue, opening: Opening, connection: Connected | None) -> Any:
         """What `opening` opens; a connection that has no use without it is closed."""
         try:
-            return await self._shared.workers.call(opening)
+            return await queue.call(opening)
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -173,9 +183,9 @@ class DataChannel:
             return TlsReceiver(connection, self.lenient)
         return TlsSender(connection)
 
-    async def _run(self, steps: Steps, stream: PlainStream | None, owned: Sequence[Closable]) -> Any:
+    async def _run(self, queue: JobQueue, steps: Steps, stream: PlainStream | None, owned: Sequence[Closable]) -> Any:
         shared, timeouts = self._shared, self._shared.timeouts
-        transfer = Transfer(shared.reactor, shared.workers, steps, stream, owned)
+        transfer = Transfer(shared.reactor, queue, steps, stream, owned)
         self._transfer, self._stream = transfer, stream
         if self._stop is not None:
             transfer.abort(self._stop)

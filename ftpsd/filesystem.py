@@ -11,7 +11,9 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from ftpsd import parts, trees
 from ftpsd.jail import Place, not_plain
@@ -24,7 +26,9 @@ from ftpsd.rights import Rights
 from ftpsd.session import Usage
 from ftpsd.uploads import Replaces, Upload, exists, free_name
 from ftpsd.view import View
-from ftpsd.workers import Workers
+from ftpsd.workers import JobSteps, Workers
+
+T = TypeVar("T")
 
 
 @cache
@@ -69,6 +73,10 @@ class Root(View):
             with _opened(place) as descriptor:
                 found = os.fstatvfs(descriptor)
         return found.f_bavail * found.f_frsize
+
+    def available(self, path: VirtualPath) -> int:
+        """Return the room for a new file, in bytes."""
+        return self.free(path, "list")
 
     def usage(self) -> Usage | None:
         """What the tree holds and may hold; None where nobody counts."""
@@ -134,8 +142,12 @@ class Root(View):
 
     # --- changes -----------------------------------------------------------------------------------
 
-    def _changing(self, *places: Place, levels: trees.Levels = 0) -> AbstractContextManager[None]:
-        """Around whatever may take a file away, there or below. A root with a quota counts here."""
+    def _changing(self, *names: tuple[int, str]) -> AbstractContextManager[Any]:
+        """Around a change of names, given with their directories. A root with a quota counts here."""
+        return nullcontext()
+
+    def _making(self, directory: int, name: str) -> AbstractContextManager[Any]:
+        """The same around the making of a directory."""
         return nullcontext()
 
     def make_directory(self, path: VirtualPath) -> None:
@@ -144,35 +156,38 @@ class Root(View):
             raise FileExistsError(errno.EEXIST, "root")
         mode = 0o777 & ~self._umask
         with self.new_place(path, "mkdir", follow=False) as place:
-            os.mkdir(place.name, mode, dir_fd=place.directory)
+            with self._making(place.directory, place.name):
+                os.mkdir(place.name, mode, dir_fd=place.directory)
             if mode & process_umask():  # which the kernel has taken off
                 with _opened(place) as descriptor:
                     _set_mode(descriptor, mode | os.fstat(descriptor).st_mode & stat.S_ISGID)
 
-    def remove_directory(self, path: VirtualPath) -> None:
+    def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
         """An empty directory; of a link, nothing."""
-        with self._changeable(path, "rmdir") as place, self._changing(place, levels=1):
-            parts.sweep_directory(place.directory, place.name)
-            os.rmdir(place.name, dir_fd=place.directory)
+        with self._changeable(path, "rmdir") as place:
+            yield from parts.sweep_directory(place.directory, place.name, lambda *name: self._changing(name))
+            with self._changing((place.directory, place.name)):
+                os.rmdir(place.name, dir_fd=place.directory)
 
-    def remove_tree(self, path: VirtualPath) -> None:
+    def remove_tree(self, path: VirtualPath) -> JobSteps[None]:
         """A directory and all below it; links in it go, what they lead to stays."""
         with self._changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-            if self._names.hidden is not None and _is_above(place, self._names.hidden):
+            if self._names.hidden is not None and (yield from _is_above(place, self._names.hidden)):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
                 if not self.throughout(place, permission):
                     raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
-            self._remove_tree(place)
+            yield from trees.remove(place.directory, place.name, self._delete)
 
-    def _remove_tree(self, place: Place) -> None:
-        trees.remove(place.directory, place.name)
+    def _delete(self, directory: int, name: str, is_directory: bool) -> None:
+        with self._changing((directory, name)):  # one by one: other sessions need not wait until the tree is gone
+            trees.delete(directory, name, is_directory)
 
     def remove(self, path: VirtualPath) -> None:
         """A file, or a link; where there is none, what an upload that was cut has left."""
-        with self._changeable(path, "delete") as place, self._changing(place):
+        with self._changeable(path, "delete") as place, self._changing((place.directory, place.name)):
             there = exists(place.directory, place.name)
             if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
@@ -193,7 +208,7 @@ class Root(View):
             is_directory = stat.S_ISDIR(source.stat().st_mode)
             replace = ("rmdir" if is_directory else "overwrite") in self.permissions(target)
             try:
-                with self._changing(source, target):
+                with self._changing((source.directory, source.name), (target.directory, target.name)):
                     if replace or _is_respelled(source, target):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
@@ -251,10 +266,13 @@ def _require_below_root(parts: tuple[str, ...]) -> None:
         raise Refusal(550, "The root directory stays as it is.")
 
 
-def _is_above(place: Place, match: Match) -> bool:
+def _is_above(place: Place, match: Match) -> JobSteps[bool]:
     """Whether something below a directory has a name that fits."""
-    below = trees.directories(place.name, place.directory)
-    return any(match(name) for _, files, directories in below for name in (*files, *directories))
+    for piece in trees.directories(place.name, place.directory):
+        if any(match(name) for name in (*piece.names, *piece.directories)):
+            return True
+        yield
+    return False
 
 
 @contextmanager
@@ -279,12 +297,26 @@ class OffThread:
     Those that open something for a data connection are not made yet: a transfer begins with them.
     """
 
-    def __init__(self, workers: Workers, root: Root) -> None:
-        self._workers = workers
+    def __init__(self, workers: Workers, owner: str, root: Root) -> None:
+        self._queue = workers.queue(owner)
+        self._walks = workers.queue(owner, "walk")
+        self._running: Deferred[Any] | None = None
         self._root = root
         self.entries = partial(partial, root.entries)
         self.reader = partial(partial, root.reader)
         self.writer = partial(partial, root.writer)
+        self.first_entries = partial(self._walk, root.first_entries)
+        self.remove_directory = partial(self._walk, root.remove_directory)
+        self.remove_tree = partial(self._walk, root.remove_tree)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._workers.call, getattr(self._root, name))
+        return partial(self._queue.call, getattr(self._root, name))
+
+    def _walk(self, steps: Callable[..., JobSteps[T]], *arguments: Any) -> Deferred[T]:
+        self._running = running = self._walks.run(steps(*arguments))
+        return running
+
+    def close(self) -> None:
+        """End the walk that runs, if there is one: the session is over."""
+        if self._running is not None:
+            self._running.cancel()

@@ -15,13 +15,18 @@ import re
 import secrets
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 from ftpsd.names import folded
 from ftpsd.replies import Refusal
 
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"
+
+#: What is held while a name of an open directory changes.
+Changing = Callable[[int, str], AbstractContextManager[Any]]
 
 #: Seconds between two attempts to lock a part file, and how many there are: listings, SIZE, RMD and a sweep hold its
 #: lock for a system call or two, but a busy machine may take their thread away meanwhile.
@@ -142,22 +147,40 @@ def forget(directory: int, name: str) -> bool:
         return False
 
 
-def sweep_directory(directory: int, name: str) -> None:
-    """Removes parts that were left from a directory that is to be removed and else empty.
+def sweep_directory(directory: int, name: str, changing: Changing) -> Generator[None, None, None]:
+    """Remove the part files from a directory that is to be removed and holds nothing else, in short steps.
 
-    With one that is still written to the directory stays, and so do all of them.
+    With one that is still written to, all of them stay. `changing` is held around each removal.
     """
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return  # the removal itself will tell
     try:
-        names = os.listdir(fd)
-        if all(each.startswith(PRIVATE) and not _in_use(fd, each) for each in names):
-            for each in names:
-                _unlink_unused(fd, each)
+        for obstacle in (_is_no_part, _in_use):
+            for each in _names(fd):
+                if obstacle(fd, each):
+                    return
+                yield
+        removed = True
+        while removed:  # what is removed may keep others from being found by the same scan
+            removed = False
+            for each in _names(fd):
+                with changing(fd, each), suppress(FileNotFoundError):
+                    removed |= _unlink_unused(fd, each)
+                yield
     finally:
         os.close(fd)
+
+
+def _names(directory: int) -> Iterator[str]:
+    with os.scandir(directory) as found:
+        for entry in found:
+            yield entry.name
+
+
+def _is_no_part(_: int, name: str) -> bool:
+    return not name.startswith(PRIVATE)
 
 
 def remove(directory: int, part: str) -> None:
@@ -210,7 +233,10 @@ def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
 
 def _in_use(directory: int, part: str) -> bool:
     """Whether somebody writes to a part."""
-    fd = _open_part(directory, part)
+    try:
+        fd = _open_part(directory, part)
+    except FileNotFoundError:
+        return False
     try:
         return _is_locked(fd)
     finally:

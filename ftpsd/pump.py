@@ -31,7 +31,7 @@ from zope.interface import implementer
 from ftpsd.replies import Refusal
 from ftpsd.representation import FromNetwork, ToNetwork
 from ftpsd.session import Digest
-from ftpsd.workers import Workers
+from ftpsd.workers import JobQueue
 
 log = Logger(namespace="ftpsd")
 
@@ -187,7 +187,8 @@ def download(connection: Connection, source: Source, text: bool) -> Steps:
     else:
         converter = ToNetwork() if text else None
         for piece in source:
-            yield from connection.send(converter.convert(bytes(piece)) if converter else piece)
+            if piece:  # a listing has empty ones, too: points where others may have the thread
+                yield from connection.send(converter.convert(bytes(piece)) if converter else piece)
             yield None
     yield from connection.finish_sending()
     return connection.moved
@@ -249,14 +250,15 @@ class Transfer:
     def __init__(
         self,
         reactor: Any,
-        workers: Workers,
+        queue: JobQueue,
         steps: Steps,
         connection: Polled | None,
         owned: Sequence[Closable],
     ) -> None:
         self.finished: Deferred[Any] = Deferred()
         self._reactor = reactor
-        self._workers = workers
+        self._queue = queue
+        self._queued = False
         self._steps = steps
         self._connection = connection
         self._owned = owned
@@ -265,12 +267,21 @@ class Transfer:
         self._wanted: int | Pause = READ
         self._woken = False
         self._patience: Any = None
-        #: Rises whenever the peer took or gave something.
-        self.progress = 0
+        self._steps_taken = 0
+
+    @property
+    def progress(self) -> tuple[int, float]:
+        """Changes whenever the peer took or gave something; also while the transfer waits for a thread and others of
+        its owner have one."""
+        return self._steps_taken, self._queue.progress if self._queued else 0.0
 
     def start(self) -> None:
         """Takes the first step."""
-        self._workers.submit(self._work)
+        self._submit()
+
+    def _submit(self) -> None:
+        self._queued = True
+        self._queue.submit(self._work)
 
     def abort(self, refusal: Refusal) -> None:
         """Ends the transfer with a refusal, wherever it is. The first reason counts."""
@@ -302,12 +313,12 @@ class Transfer:
     ) -> None:
         if self._connection is None:
             return  # it has ended
-        if self.progress == seen and self._waits_for_peer():
+        if self._steps_taken == seen and self._waits_for_peer():
             self.abort(refusal)
         elif self._connection.moved > most:
             too_much(refusal)
         else:
-            self._reactor.callLater(quiet, self._look_again, refusal, too_much, quiet, most, self.progress)
+            self._reactor.callLater(quiet, self._look_again, refusal, too_much, quiet, most, self._steps_taken)
 
     def _waits_for_peer(self) -> bool:
         wanted = self._wanted
@@ -323,6 +334,7 @@ class Transfer:
     # --- in a worker thread ----------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._queued = False
         result: Any
         try:
             while not self._wait(self._step()):
@@ -336,8 +348,8 @@ class Transfer:
             try:
                 each.close()
             except BaseException as error:
-                self._workers.answer(_closing_failed, error)  # the result stands: an upload may be published
-        self._workers.answer(self._finish, result)
+                self._queue.answer(_closing_failed, error)  # the result stands: an upload may be published
+        self._queue.answer(self._finish, result)
 
     def _failed(self, error: BaseException) -> Failure:
         """What broke because of an abort is told as the abort. Frames let go of their buffers at once."""
@@ -355,15 +367,15 @@ class Transfer:
     def _wait(self, wanted: int | Pause | None) -> bool:
         """Whether the thread is given up; the transfer goes on in another then."""
         if not isinstance(wanted, Pause):
-            self.progress += 1
-        crowded = self._workers.crowded
+            self._steps_taken += 1
+        crowded = self._queue.step_ended()
         if wanted is None:
             if crowded:
-                self._workers.submit(self._work)
+                self._submit()
             return crowded
         if not crowded and self._wait_a_moment(wanted):
             return False
-        self._workers.answer(self._park, wanted)
+        self._queue.answer(self._park, wanted)
         return True
 
     def _wait_a_moment(self, wanted: int | Pause) -> bool:
@@ -388,7 +400,7 @@ class Transfer:
         self._wanted = wanted
         if self._stop is not None or self._woken:
             self._woken = False
-            self._workers.submit(self._work)
+            self._submit()
         elif isinstance(wanted, Pause):
             self._parked = self._pause(wanted)
         elif wanted == READ:
@@ -421,7 +433,7 @@ class Transfer:
         leave, self._parked = self._parked, None
         if leave is not None:
             leave()
-            self._workers.submit(self._work)
+            self._submit()
 
     def _abandon(self) -> None:
         """The thread is in a disk call that does not return. Nobody waits for it; it closes what is owned then."""

@@ -3,6 +3,7 @@
 What counts is what the disk holds at that moment, as with the quotas of a kernel: each plain file by its
 size, and the parts of uploads, running and cut. So while a file is being replaced both count, and what is
 written can never be more than the quota allows. A replacement needs no second file: none is to stay.
+A directory counts as a file without bytes.
 
 A tree is walked once; from then on each change adds the difference that it has made. There is one count of
 a home, for all the sessions of all the users who have it.
@@ -10,30 +11,27 @@ a home, for all the sessions of all the users who have it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from threading import Lock, RLock
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.python.failure import Failure
 
 from ftpsd.log import log
 from ftpsd.parts import PRIVATE, part_name
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
-from ftpsd.trees import Identity, Levels, directories, identity
-from ftpsd.workers import STUCK, Workers
+from ftpsd.trees import Identity, directories, identity
+from ftpsd.workers import JobSteps, Workers
 
 #: Seconds after which a tree in which no session was is counted again, for what others have changed in it.
 STALE = 3600
-
-#: Trees that are counted at the same time: the other threads are for those who work.
-_WALKS = 2
 
 #: What holds where nobody has said anything.
 _NO_LIMIT = QuotaSettings()
@@ -41,7 +39,7 @@ _NO_LIMIT = QuotaSettings()
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """So many bytes in so many files."""
+    """So many bytes in so many files and directories."""
 
     bytes: int = 0
     files: int = 0
@@ -66,6 +64,8 @@ class Count:
         self._numbers = Lock()
         self._amount = Amount()
         self._changes = 0
+        #: Whether it is being counted for the first time.
+        self.counting = False
         #: When it was counted.
         self.counted: float | None = None
         # Files that running uploads have charged, and give back or keep when they end.
@@ -90,21 +90,22 @@ class Count:
         self._amount = total
 
     @contextmanager
-    def changing(self, *places: tuple[int, str], levels: Levels = 0) -> Iterator[list[tuple[Amount, QuotaSettings]]]:
+    def changing(self, *places: tuple[int, str]) -> Iterator[list[tuple[Amount, QuotaSettings]]]:
         """Counts what is done within to names, given with their directories, and to their parts.
 
-        `levels`: and to what is one level below them. What is done to others must not be done within. What is put on
-        the list is charged at the end, in one step with the difference: nobody else gets room that it makes.
+        What is done to others must not be done within, and nothing that takes more than a few disk calls: the tree's
+        other sessions wait in their threads. What is put on the list is charged at the end, in one step with the
+        difference: nobody else gets room that it makes.
         """
         names = [*places, *((directory, part_name(name)) for directory, name in places)]
         charges: list[tuple[Amount, QuotaSettings]] = []
         with self._names:
-            before = self._measure(names, levels)
+            before = self._measure(names)
             try:
                 yield charges
             finally:
                 self._changes += 1
-                difference = self._measure(names, levels) - before
+                difference = self._measure(names) - before
                 with self._numbers:
                     self._amount += difference
                     for amount, limit in charges:
@@ -118,60 +119,61 @@ class Count:
         """The upload has ended. To be called within `changing`."""
         self._held.discard(identity(info))
 
-    def count(self, clock: Callable[[], float]) -> bool:
-        """Walks the tree for the first time; whether that was still to be done. OSError where it cannot be counted.
+    def count(self, clock: Callable[[], float]) -> JobSteps[bool]:
+        """Walk the tree for the first time. Return whether there was one that was not counted yet.
 
-        Nobody changes names meanwhile: nobody is let in before, but where there is no tree, and a sweep waits.
+        Raises OSError where it cannot be counted. Nobody changes names meanwhile: nobody is let in before, and sweeps
+        wait (see `counting`).
         """
-        with self._names:
-            if self.counted is not None or self._held or not os.path.isdir(self.home):
-                return False
-            started = clock()
-            self._amount = self._below(self.home)
-            self.counted = started  # here: whoever waited for it may have given up, and finds it the next time
-        return True
+        self.counting = True
+        try:
+            while self.counted is None and not self._held and os.path.isdir(self.home):
+                if (yield from self._walk(clock)):
+                    return True
+        finally:
+            self.counting = False
+        return False
 
-    def recount(self, clock: Callable[[], float]) -> bool:
-        """Walks the tree again, and takes what it finds; not when the tree is in use, or is not there."""
-        with self._names:
-            started, changes, busy = clock(), self._changes, bool(self._held)
-        if busy or not os.path.isdir(self.home):
+    def recount(self, clock: Callable[[], float]) -> JobSteps[bool]:
+        """Walk the tree again, and take what that finds, unless the tree is in use or is not there."""
+        if self._held or not os.path.isdir(self.home):
             return False
         try:
-            found = self._below(self.home)
+            return (yield from self._walk(clock))
         except OSError:
             return False
+
+    def _walk(self, clock: Callable[[], float]) -> JobSteps[bool]:
+        """Return whether the tree was counted: nobody has changed it meanwhile."""
+        with self._names:
+            started, changes = clock(), self._changes
+        size = number = 0
+        for piece in directories(self.home):
+            for name in piece.names:
+                one = self._one(piece.descriptor, name)
+                size, number = size + one.bytes, number + one.files
+            number += len(piece.directories)
+            yield
         with self._names, self._numbers:
             if self._held or self._changes != changes:
                 return False
-            self._amount, self.counted = found, started
+            # Here: whoever waited for it may have given up, and finds it the next time.
+            self._amount, self.counted = Amount(size, number), started
         return True
 
     # --- what the disk says ------------------------------------------------------------------------
 
-    def _measure(self, names: Iterable[tuple[int, str]], levels: Levels) -> Amount:
-        total = Amount()
-        for directory, name in names:
-            total += self._one(directory, name)
-            if levels != 0:
-                total += self._below(name, directory, levels)
-        return total
-
-    def _below(self, top: str, directory: int | None = None, levels: Levels | None = None) -> Amount:
-        """What is below a directory, if it is one: all, or one level. What may not be read is not counted."""
-        size = files = 0
-        for descriptor, names, _ in islice(directories(top, directory), levels):
-            for name in names:
-                one = self._one(descriptor, name)
-                size, files = size + one.bytes, files + one.files
-        return Amount(size, files)
+    def _measure(self, names: Iterable[tuple[int, str]]) -> Amount:
+        return sum((self._one(directory, name) for directory, name in names), Amount())
 
     def _one(self, directory: int, name: str) -> Amount:
-        """A plain file by each of its names. An empty part is only the lock of an upload."""
+        """A plain file by each of its names, and a directory. An empty part is only the lock of an upload."""
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             return Amount()
+        if stat.S_ISDIR(info.st_mode):
+            return Amount(0, 1)
         if not stat.S_ISREG(info.st_mode) or identity(info) in self._held:
             return Amount()
         if not info.st_size and name.startswith(PRIVATE):
@@ -197,6 +199,15 @@ class Quota:
     def left(self) -> int | None:
         """Bytes that may be added; None for any number."""
         return None if self.limit.bytes is None else max(0, self.limit.bytes - self.count.amount.bytes)
+
+    def allows_a_file(self) -> bool:
+        """Whether one more file or directory may be made."""
+        return self.limit.files is None or self.count.amount.files < self.limit.files
+
+    def require_a_file(self) -> None:
+        """552 when no file or directory may be added."""
+        if self.limit.files is not None and not self.allows_a_file():
+            raise _used_up(self.limit.files, "files")
 
     def require_room(self) -> None:
         """552 when not a byte may be added."""
@@ -235,7 +246,6 @@ class Quotas:
         self._trees: dict[str, Tree] = {}
         self._counted: Set[str] = frozenset()
         self._homes: Set[str] = frozenset()
-        self._walks = DeferredSemaphore(_WALKS)
 
     def keep(self, counted: Set[str], homes: Set[str]) -> None:
         """Which of all homes are to be counted from now on. Their trees are made when they are needed."""
@@ -251,10 +261,13 @@ class Quotas:
         """Around a change of a name in a directory that is the daemon's own doing. In any thread; blocks.
 
         It is one of the innermost home, as if its user had made it: a home around that one is counted anew in time.
+        Raises BlockingIOError while that home is counted for the first time.
         """
         while path not in self._homes and path != "/":
             path = os.path.dirname(path) or "/"
         tree = self._tree(path)
+        if tree is not None and tree.counting:
+            raise BlockingIOError(errno.EAGAIN, "it is being counted")
         with tree.changing((directory, name)) if tree is not None else nullcontext():
             yield
 
@@ -282,16 +295,5 @@ class Quotas:
                 log.info("{home} holds {size} bytes in {files} files", home=tree.home, size=size, files=files)
 
         walk = tree.count if tree.counted is None else tree.recount
-        return self._walks.acquire().addCallback(self._walk, walk).addCallback(done)
-
-    def _walk(self, permit: DeferredSemaphore, walk: Callable[..., bool]) -> Deferred[bool]:
-        """The others need not wait for a disk that does not answer."""
-        long = self._clock.callLater(STUCK, permit.release)
-
-        def walked(result: Any) -> Any:
-            if long.active():
-                long.cancel()
-                permit.release()
-            return result
-
-        return self._workers.call(walk, self._clock.seconds).addBoth(walked)
+        queue = self._workers.queue(tree.home, "walk")
+        return queue.run(walk(self._clock.seconds)).addCallback(done)

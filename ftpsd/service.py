@@ -152,7 +152,7 @@ class FtpsService(Service):
         )
 
     def _resolve(self, name: str) -> Any:
-        return self._workers.call(config.look_up, name)
+        return self._workers.queue("configuration", "login").call(config.look_up, name)
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
         implicit = settings.tls == "implicit"

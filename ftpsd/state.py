@@ -217,6 +217,7 @@ class Store:
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._thread = Workers(reactor, size=1)
+        self._queue = self._thread.queue("state")
         self._place: Path | None = None
         self._lock: int | None = None
         #: Whether a call has failed since all was last known to be well.
@@ -233,7 +234,7 @@ class Store:
 
     def stop(self) -> None:
         """Does what was put, and closes; a disk that hangs keeps nobody."""
-        self._thread.submit(lambda: self.state.close())
+        self._queue.submit(lambda: self.state.close())
         self._thread.stop()
 
     def open_again(self) -> bool:
@@ -268,7 +269,7 @@ class Store:
 
     def put(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Calls in the thread; the result, or None when it fails. The first failure of a row is logged."""
-        return self._thread.call(call, *arguments).addErrback(self._failed)
+        return self._queue.call(call, *arguments).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if not self.failing:

@@ -8,7 +8,7 @@ that an upload writes to it, in this process or in one that drains (see `parts.p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -18,10 +18,10 @@ from twisted.internet.task import LoopingCall
 
 from ftpsd.log import log
 from ftpsd.parts import PRIVATE, discard
-from ftpsd.paths import DEEPEST
 from ftpsd.periodic import periodic
 from ftpsd.pump import Pause, Steps, Transfer, Watch
 from ftpsd.replies import Refusal
+from ftpsd.trees import directories
 from ftpsd.workers import Workers
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
@@ -32,11 +32,13 @@ _LEAST_INTERVAL, _MOST_INTERVAL = 5, 3600
 
 #: A sweep is followed by a pause that is so many times as long: a large tree is not walked all the time.
 _REST = 50
+#: How often, and after how many seconds, a part file is tried again whose home is being counted.
+_TRIES, _LATER = 600, 0.1
+
 
 #: What is held while a name goes: a directory, the same one open, and the name (see `quota.Quotas.changing`).
+#: BlockingIOError for not now.
 Changing = Callable[[str, int, str], AbstractContextManager[None]]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Walk:
@@ -56,7 +58,7 @@ class Sweeper:
 
     def __init__(self, reactor: Any, workers: Workers, changing: Changing, now: Callable[[], float]) -> None:
         self._reactor = reactor
-        self._workers = workers
+        self._queue = workers.queue("sweep", "walk")
         self._changing = changing
         self._now = now
         self._started = now()
@@ -120,7 +122,7 @@ class Sweeper:
         return spent
 
     async def _sweep_one(self, walk: _Walk, patience: float) -> None:
-        self._running = transfer = Transfer(self._reactor, self._workers, walk.steps, None, (walk,))
+        self._running = transfer = Transfer(self._reactor, self._queue, walk.steps, None, (walk,))
         watch = Watch(self._reactor, transfer, patience, patience)
         transfer.start()
         try:
@@ -144,48 +146,31 @@ def pause(took: float) -> float:
 
 def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps:
     """Discards the parts below a home (see `parts.discard`); their sizes go to `freed`."""
-    for number, (path, directory, name) in enumerate(_entries(home), 1):
-        if name.startswith(PRIVATE):
-            try:
-                with changing(path, directory, name):
-                    freed.extend(discard(directory, name, before, started))
-            except OSError:
-                pass  # it is gone, or not ours
-        if number % _ENTRIES == 0:
+    entries = 0
+    for piece in directories(home, skip=(OSError,)):  # what cannot be read is left alone
+        path = os.path.join(home, *piece.parts)
+        for name in piece.names:
+            if name.startswith(PRIVATE):
+                discarding = partial(discard, piece.descriptor, name, before, started)
+                yield from _change(partial(changing, path, piece.descriptor, name), discarding, freed)
+        entries += 1 + len(piece.names) + len(piece.directories)
+        if entries >= _ENTRIES:
+            entries = 0
             yield None  # progress: the disk answers
             yield Pause(_PAUSE)
 
 
-def _entries(home: str) -> Iterator[tuple[str, int, str]]:
-    """Every entry below a home: a directory, the same one open, and a name in it; each directory as an entry of
-    itself, too."""
-    waiting: list[tuple[str, ...]] = [()]
-    while waiting:
-        path = waiting.pop()
+def _change(
+    changing: Callable[[], AbstractContextManager[None]], discarding: Callable[[], list[int]], freed: list[int]
+) -> Steps:
+    for _ in range(_TRIES):
         try:
-            directory = _open(home, path)
+            with changing():
+                freed += discarding()
+        except BlockingIOError:  # the home is being counted
+            yield None
+            yield Pause(_LATER)
         except OSError:
-            continue
-        try:
-            here = os.path.join(home, *path)
-            yield here, directory, "."
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    yield here, directory, entry.name
-                    if len(path) < DEEPEST and entry.is_dir(follow_symlinks=False):
-                        waiting.append((*path, entry.name))
-        except OSError:
-            pass  # what of it cannot be read is left alone
-        finally:
-            os.close(directory)
-
-
-def _open(home: str, path: tuple[str, ...]) -> int:
-    directory = os.open(home, _DIRECTORY)
-    for part in path:
-        try:
-            deeper = os.open(part, _DIRECTORY, dir_fd=directory)
-        finally:
-            os.close(directory)
-        directory = deeper
-    return directory
+            return  # it is gone, or not ours
+        else:
+            return

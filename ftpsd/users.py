@@ -43,13 +43,13 @@ class Home:
     """The avatar of a user of `users.yaml`; `tree` is there if somebody's quota counts in the home."""
 
     def __init__(
-        self, workers: Workers, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
+        self, workers: Workers, name: str, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
     ) -> None:
         self.rights: Rights = user.rights
         umask = process_umask() if user.umask is None else user.umask
         where = (user.home or "", self.rights, umask, user.name_rules, fsync)
         root = Root(*where) if tree is None else CountedRoot(Quota(tree, user.quota), *where)
-        self.files: Any = OffThread(workers, root)
+        self.files: Any = OffThread(workers, name, root)
         self.data_session = user.tls.data_session
         self.close_notify = user.tls.close_notify
         self.share = share
@@ -107,20 +107,24 @@ class Realm:
         share = self._shares.enter(avatarId, self._limits, user.limits)
         visit = self._quotas.visit(user.home or "")
         if visit is None:
-            return IHome, Home(self._workers, user, share, self._fsync), share.leave
-
-        def come(tree: Tree) -> Avatar:
-            def leave() -> None:
-                tree.leave()
-                share.leave()
-
-            return IHome, Home(self._workers, user, share, self._fsync, tree), leave
+            return self._avatar(avatarId, user, share)
 
         def give_up(failure: Failure) -> Failure:
             share.leave()
             return failure
 
-        return visit.addCallbacks(come, give_up)
+        return visit.addCallbacks(lambda tree: self._avatar(avatarId, user, share, tree), give_up)
+
+    def _avatar(self, name: str, user: UserSettings, share: Share, tree: Tree | None = None) -> Avatar:
+        home = Home(self._workers, name, user, share, self._fsync, tree)
+
+        def leave() -> None:
+            home.files.close()
+            if tree is not None:
+                tree.leave()
+            share.leave()
+
+        return IHome, home, leave
 
 
 class Guess(UsernamePassword):  # type: ignore[misc]
@@ -163,7 +167,7 @@ class PasswordChecker:
             try:
                 if isinstance(credentials, Guess):
                     credentials.admit()
-                right = await self._workers.call(hashes.verify, password, hashed)
+                right = await self._workers.queue(lane, "login").call(hashes.verify, password, hashed)
             finally:
                 self._lanes.leave()
             if right and user is not None:

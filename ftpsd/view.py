@@ -17,12 +17,13 @@ from itertools import islice
 from ftpsd.jail import Jail, Place
 from ftpsd.listing import Entry, shown
 from ftpsd.parts import incomplete, is_private, part_name
-from ftpsd.paths import VirtualPath
+from ftpsd.paths import DEEPEST, VirtualPath
 from ftpsd.pump import ChunkSource
 from ftpsd.replies import Refusal
 from ftpsd.rights import Parts
-from ftpsd.trees import Identity, identity
+from ftpsd.trees import STEP, Identity, identity, in_portions, names_in, portion
 from ftpsd.wire import ListRequest
+from ftpsd.workers import JobSteps
 
 #: A directory of at most so many entries is listed in the order of its names; a larger one as the
 #: disk has it, so that no listing is ever held in memory.
@@ -80,13 +81,18 @@ class View(Jail):
         first = next(batches, None)  # opens the directory: its errors come before the 150
         return ChunkSource(_chunks(first, batches, line))
 
-    def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
+    def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> JobSteps[list[Entry]]:
         """At most so many entries."""
-        batches = self._batches(path, request)
+        batches, found = self._batches(path, request), list[Entry]()
         try:
-            return list(islice((entry for _, batch in batches for entry in batch), limit))
+            for _, batch in batches:
+                found += batch[: limit - len(found)]
+                if len(found) == limit:
+                    break
+                yield
         finally:
             batches.close()
+        return found
 
     def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
         try:
@@ -111,24 +117,51 @@ class View(Jail):
             yield "", _renamed(found, prefix)
 
     def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
-        waiting = [top]
-        while waiting:
-            path = waiting.pop()
-            prefix = _prefix(request, path.parts[len(top.parts) :])
-            heading = "" if path is top else f"\r\n{shown(str(path))}:"
-            below: list[VirtualPath] = []
+        levels = [(yield from self._visit(top, "", _prefix(request, ()), 0, request))]
+        while levels:
+            path, names = levels[-1]
+            name = next(names, "")
+            if name is None:
+                yield "", []
+            elif not name:
+                levels.pop()
+            else:
+                path = path.child(name)
+                heading, prefix = f"\r\n{shown(str(path))}:", _prefix(request, path.parts[len(top.parts) :])
+                levels.append((yield from self._visit(path, heading, prefix, len(levels), request)))
+
+    def _visit(
+        self, path: VirtualPath, heading: str, prefix: str, depth: int, request: ListRequest
+    ) -> Generator[Batch, None, tuple[VirtualPath, Iterator[str | None]]]:
+        """Yield the entries of a directory. Return its path, and the names in it to visit next."""
+        below, limit = list[str](), portion(depth)
+        try:
+            for batch in self._directory(path, request):
+                if request.recursive and len(path.parts) < DEEPEST and len(below) <= limit:
+                    below += [each.name for each in batch if _is_below(each)]
+                yield heading, _renamed(batch, prefix)
+                heading = ""
+        except (OSError, Refusal):
+            if not depth:
+                raise  # below the top, what may not be read is left out
+        if heading:
+            yield heading, []
+        return path, in_portions(below, limit, lambda: self._below(path))
+
+    def _below(self, path: VirtualPath) -> Iterator[list[str]]:
+        """The names of the directories in one, in no order."""
+        with suppress(OSError, Refusal):
+            if self._rights.paths:  # what they do not let be seen is told from the entries
+                for batch in self._directory(path, ListRequest(path="")):
+                    yield [each.name for each in batch if _is_below(each)]
+                return
+            with self.place(path, "list") as place:
+                descriptor = place.open_directory()
             try:
-                for batch in self._directory(path, request):
-                    if request.recursive:
-                        below += [path.child(each.name) for each in batch if _is_below(each)]
-                    yield heading, _renamed(batch, prefix)
-                    heading = ""
-            except (OSError, Refusal):
-                if path is top:
-                    raise  # below it, what may not be read is left out
-            if heading:
-                yield heading, []
-            waiting.extend(reversed(below))
+                for _, names in names_in(descriptor):
+                    yield [name for name in names if self._is_shown(name)]
+            finally:
+                os.close(descriptor)
 
     def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
         with self.place(path, "list") as place:
@@ -138,27 +171,21 @@ class View(Jail):
                 here = os.fstat(descriptor)
                 yield [_entry(".", here), _entry("..", here)]
             with os.scandir(descriptor) as found:
-                entries = self._scan(path, parts, descriptor, found)
-                batch = list(islice(entries, SORTED))
-                if len(batch) < SORTED:
-                    _sort(batch, request)
-                while batch:
-                    yield batch
-                    batch = list(islice(entries, _BATCH))
+                yield from _in_batches(found, lambda some: self._scan(path, parts, descriptor, some), request)
         finally:
             os.close(descriptor)
 
     def _scan(
         self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
     ) -> Iterator[Entry]:
-        ruled, hidden = self._ruled_names(parts, directory), self._names.hidden
+        ruled = self._ruled_names(parts, directory)
         for item in found:
             name = item.name
             if is_private(name):
                 if (cut := self._incomplete(parts, directory, name)) is not None:
                     yield cut
                 continue
-            if hidden is not None and hidden(name):
+            if not self._is_shown(name):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
@@ -196,6 +223,9 @@ class View(Jail):
         if self._names.hidden is not None and self._names.hidden(found[0]):
             return None
         return _entry(*found)._replace(incomplete=True)
+
+    def _is_shown(self, name: str) -> bool:
+        return not is_private(name) and (self._names.hidden is None or not self._names.hidden(name))
 
     def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:
@@ -245,6 +275,26 @@ def _is_below(entry: Entry) -> bool:
     return entry.is_directory and not entry.is_link and entry.name not in (".", "..")
 
 
+def _in_batches(
+    found: Iterator[os.DirEntry[str]],
+    scan: Callable[[Iterable[os.DirEntry[str]]], Iterable[Entry]],
+    request: ListRequest,
+) -> Iterator[list[Entry]]:
+    """Entries for what was found in a directory. Some batches are empty: no step is long."""
+    batch, enough = list[Entry](), SORTED
+    while some := list(islice(found, STEP)):
+        batch += scan(some)
+        if len(batch) >= enough:
+            yield batch
+            batch, enough = [], _BATCH
+        elif len(some) == STEP:
+            yield []
+    if enough == SORTED:
+        _sort(batch, request)
+    if batch:
+        yield batch
+
+
 def _sort(entries: list[Entry], request: ListRequest) -> None:
     if request.by_time:
         entries.sort(key=lambda entry: entry.modified, reverse=not request.reverse)
@@ -264,7 +314,7 @@ def _chunks(
                 lines.insert(0, heading)
             if lines:
                 lines.append("")
-                yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
+            yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
             batch = next(rest, None)
     finally:
         rest.close()

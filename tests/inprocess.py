@@ -45,12 +45,19 @@ START = 1_700_000_000.0
 class DirectCalls:
     """Worker threads that are none: each call is made at once, in the thread of the test."""
 
-    crowded = False
     patience = 120.0
+
+    def queue(self, *_: str) -> DirectCalls:
+        """Return the queue of whoever asks."""
+        return self
 
     def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Deferred[Any]:
         """Return what the function returns or raises, as a Deferred that has fired."""
         return execute(function, *arguments, **named)
+
+    def run(self, steps: Steps) -> Deferred[Any]:
+        """Return what a job in steps returns or raises, the same way."""
+        return execute(run, steps)
 
     def submit(self, job: Callable[[], object]) -> None:
         """Run a job."""
@@ -58,7 +65,7 @@ class DirectCalls:
 
 
 def run(steps: Steps) -> Any:
-    """Drive a transfer to its end; return its result."""
+    """Take all steps of a transfer or another job; return its result."""
     while True:
         try:
             next(steps)
@@ -125,7 +132,9 @@ class Data:
         """Prepare a connection."""
         self.prepared = True
 
-    async def send(self, opening: Opening, opened: Callable[[Any], None], text: bool = False) -> int:
+    async def send(
+        self, opening: Opening, opened: Callable[[Any], None], text: bool = False, walk: bool = False
+    ) -> int:
         """Download what `opening` opens; return the number of bytes."""
         self.outgoing.append(self._move(download, lambda: Bytes(), opening, opened, text).sent)
         return self.moved

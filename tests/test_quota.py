@@ -11,7 +11,7 @@ import shutil
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +26,6 @@ from ftpsd.quota import STALE, Amount, Count, Quotas, Tree
 from ftpsd.replies import Refusal
 from ftpsd.settings import QuotaSettings
 from ftpsd.trees import directories
-from ftpsd.workers import STUCK
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, plain_login, reset, wait_until, withstands
@@ -42,9 +41,9 @@ def limited(size: int | str | None = None, number: int | None = None) -> dict[st
 
 
 def on_disk(home: Path) -> tuple[int, int]:
-    """What a walk finds below a home: bytes and files."""
-    sizes = [path.stat().st_size for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
-    return sum(sizes), len(sizes)
+    """What a walk finds below a home: bytes, and files and directories."""
+    found = [path for path in home.rglob("*") if not path.is_symlink()]
+    return sum(path.stat().st_size for path in found if path.is_file()), len(found)
 
 
 def counted(client: FtpClient) -> tuple[int, int]:
@@ -189,10 +188,40 @@ def test_the_number_of_files(make_daemon: MakeDaemon) -> None:
         assert other.upload("STOR a", b"again").startswith("226 ")
         assert other.upload("APPE b", b"more").startswith("226 ")
         assert counted(client) == (9, 2) == on_disk(daemon.home())
-        client.expect(257, "MKD d")  # directories do not count
         client.expect(250, "DELE a")
-        assert other.upload("STOR d/c", b"").startswith("226 ")
+        assert other.upload("STOR c", b"").startswith("226 ")
         assert counted(client) == (4, 2) == on_disk(daemon.home())
+
+
+def test_directories_count_as_files(make_daemon: MakeDaemon) -> None:
+    """One directory too many is 552; AVBL tells of no room then, and SITE QUOTA counts them. What goes gives back."""
+    daemon = make_daemon(users={"alice": limited("1M", 5)}, start=False)
+    home = daemon.home()
+    (home / "old" / "older").mkdir(parents=True)
+    with withstands(daemon.start()), secured(daemon) as client:
+        assert counted(client) == (0, 2) == on_disk(home)
+        assert client.upload("STOR old/f", bytes(1000)).startswith("226 ")
+        client.expect(257, "MKD a")
+        client.expect(257, "MKD a/b")
+        assert "5 of 5, directories included" in client.expect(200, "SITE QUOTA")
+        assert available(client) == 0
+        client.expect(202, "ALLO 1000")  # there is room to replace a file
+        for line in ("MKD c", "XMKD a/c"):
+            assert client.expect(552, line).endswith("The quota of 5 files is used up.")
+        client.expect(550, "MKD a")
+        client.passive_port()
+        client.expect(552, "STOR new")
+        assert client.upload("STOR old/f", bytes(10)).startswith("226 ")
+        for old, new in (("a/b", "b"), ("b", "old/older"), ("a", "old/older/a")):
+            client.expect(350, f"RNFR {old}")
+            client.expect(250, f"RNTO {new}")
+        assert counted(client) == (10, 4) == on_disk(home)  # one empty directory took the place of another
+        client.expect(257, "MKD c")
+        client.expect(250, "RMD c")
+        client.expect(550, "RMD old")
+        assert counted(client) == (10, 4) == on_disk(home)
+        client.expect(250, "RMDA old")
+        assert counted(client) == (0, 0) == on_disk(home)
 
 
 def test_a_file_that_goes_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
@@ -233,11 +262,11 @@ def test_what_frees(make_daemon: MakeDaemon) -> None:
         for name in ("d/1", "d/2", "d/e/3"):
             assert client.upload(f"STOR {name}", bytes(50)).startswith("226 ")
         cut_after(client, "STOR d/f/cut", bytes(77))
-        assert counted(client) == (427, 5) == on_disk(home)
+        assert counted(client) == (427, 8) == on_disk(home)
         client.expect(550, "RMD d")
         client.expect(550, "RMD d/e")
         client.expect(250, "RMD d/f")
-        assert counted(client) == (350, 4) == on_disk(home)
+        assert counted(client) == (350, 6) == on_disk(home)
         client.expect(250, "RMDA d")
         assert counted(client) == (200, 1) == on_disk(home)
 
@@ -269,7 +298,7 @@ def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
         reset(data)
         assert other.reply()[0] == "4"
         wait_until(lambda: not os.listdir(inner), "it is swept")
-        assert counted(client) == (1000, 1)
+        assert counted(client) == (1000, 2)
 
 
 def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
@@ -304,7 +333,7 @@ def test_a_tree_is_removed_under_an_upload(make_daemon: MakeDaemon) -> None:
             assert counted(client) == (0, 0) == on_disk(daemon.home())
             client.expect(257, "MKD d")
             assert client.upload("STOR d/f", bytes(100)).startswith("226 ")
-            assert counted(client) == (100, 1) == on_disk(daemon.home())
+            assert counted(client) == (100, 2) == on_disk(daemon.home())
 
 
 def test_what_a_cut_upload_keeps(make_daemon: MakeDaemon) -> None:
@@ -388,20 +417,20 @@ def test_what_was_there_before(make_daemon: MakeDaemon) -> None:
     (home / "link").symlink_to("g")
     daemon.start()
     with secured(daemon) as client:
-        assert counted(client) == (1235, 2)
+        assert counted(client) == (1235, 4)
         cut_after(client, "STOR cut", bytes(65))
         (home / "more").write_bytes(bytes(700))
-        assert counted(client) == (1300, 3)
+        assert counted(client) == (1300, 5)
     with secured(daemon) as client:
-        assert counted(client) == (1300, 3)  # not every login walks
+        assert counted(client) == (1300, 5)  # not every login walks
     daemon.stop()
     daemon.log_file.write_bytes(b"")
     daemon.start()
     with withstands(daemon), secured(daemon) as client:
-        assert counted(client) == (2000, 4) == on_disk(home)
+        assert counted(client) == (2000, 6) == on_disk(home)
         client.expect(350, "REST 65")
         assert client.upload("STOR cut", bytes(5)).startswith("226 ")
-        assert counted(client) == (2005, 4) == on_disk(home)
+        assert counted(client) == (2005, 6) == on_disk(home)
 
 
 def test_a_tree_deeper_than_any_path(make_daemon: MakeDaemon) -> None:
@@ -417,7 +446,7 @@ def test_a_tree_deeper_than_any_path(make_daemon: MakeDaemon) -> None:
         (home / "new").rename(home / "tree")
     daemon.start()
     with withstands(daemon), secured(daemon) as client:
-        assert counted(client) == (60, 12)
+        assert counted(client) == (60, 12 + 12 * 100 + 11 + 1)
         for _ in range(12):  # the tests' own cleaning up does not go so deep
             below = home.joinpath("tree", *[name] * 100, "below")
             if below.exists():
@@ -464,8 +493,20 @@ def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
 class AtOnce:
     """Workers that do what they are given in the caller's thread."""
 
-    def call(self, function: Callable[..., bool], *arguments: Any) -> Any:
-        return maybeDeferred(function, *arguments)
+    def queue(self, *_: str) -> AtOnce:
+        return self
+
+    def run(self, steps: Generator[None, None, bool]) -> Any:
+        return maybeDeferred(finished, steps)
+
+
+def finished(steps: Generator[None, None, bool]) -> bool:
+    """Take all steps; the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bool(end.value)
 
 
 def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
@@ -479,7 +520,7 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
     def look() -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
         while not ended.is_set():
-            with quotas.changing(str(tmp_path), directory, "something"):
+            with suppress(BlockingIOError), quotas.changing(str(tmp_path), directory, "something"):
                 pass
         os.close(directory)
 
@@ -502,7 +543,7 @@ def test_a_walk_does_not_go_through_a_link_that_a_rename_has_put_there(tmp_path:
     (tmp_path / "outside" / "c").mkdir(parents=True)
     (tmp_path / "outside" / "c" / "secret").touch()
     walk = directories(str(tmp_path / "home"))
-    assert [next(walk)[2] for _ in range(3)] == [["a"], ["b"], ["c"]]
+    assert [next(walk).directories for _ in range(3)] == [["a"], ["b"], ["c"]]
     (tmp_path / "home" / "a" / "b").rename(tmp_path / "home" / "moved")
     (tmp_path / "home" / "a" / "b").symlink_to(tmp_path / "outside")
     assert list(walk) == []
@@ -510,12 +551,12 @@ def test_a_walk_does_not_go_through_a_link_that_a_rename_has_put_there(tmp_path:
 
 def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
     """An error of the disk is one of the login, and its session is not among those that there are."""
-    tree: Tree
 
     class Failing:
-        def call(self, function: Any, *arguments: Any) -> Deferred[Any]:
-            nonlocal tree
-            tree = function.__self__
+        def queue(self, *_: str) -> Failing:
+            return self
+
+        def run(self, steps: Any) -> Deferred[Any]:
             return fail(OSError(errno.EIO, "the disk"))
 
     quotas = Quotas(Clock(), Failing())  # type: ignore[arg-type]
@@ -526,28 +567,7 @@ def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
         assert visited is not None
         visited.addErrback(failed.append)
         assert failed[0].check(OSError)
-        assert tree.sessions == 0
-
-
-def test_disks_that_do_not_answer_do_not_keep_others_from_being_counted(tmp_path: Path) -> None:
-    """However many walks hang, after five seconds the next one begins."""
-    clock, begun = Clock(), list[Any]()
-
-    class Hanging:
-        def call(self, function: Any, *arguments: Any) -> Deferred[Any]:
-            begun.append(function)
-            return Deferred()
-
-    quotas = Quotas(clock, Hanging())  # type: ignore[arg-type]
-    homes = [f"{tmp_path}/{number}" for number in range(5)]
-    quotas.keep(set(homes), set(homes))
-    for home in homes:
-        quotas.visit(home)
-    assert len(begun) == 2
-    clock.advance(STUCK)
-    assert len(begun) == 4
-    clock.advance(STUCK)
-    assert len(begun) == 5
+        assert quotas._trees[str(tmp_path)].sessions == 0
 
 
 def test_a_tree_is_counted_again(tmp_path: Path) -> None:

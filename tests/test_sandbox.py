@@ -95,8 +95,8 @@ def attempt():
         except OSError as error:
             said.append(f"{error.strerror} {path}")
     together.wait(10)
-for _ in range(8):
-    workers.submit(attempt)
+for number in range(8):
+    workers.queue(f"user{number}", "login").submit(attempt)
 workers.start()
 together.wait(10)
 together.wait(10)

@@ -108,7 +108,7 @@ async def _quota(session: Session, _: None) -> Reply:
         200,
         "The quota of this account:",
         f" Bytes: {_of(usage.bytes, usage.most_bytes)}",
-        f" Files: {_of(usage.files, usage.most_files)}",
+        f" Files: {_of(usage.files, usage.most_files)}, directories included",
         "End.",
     )
 

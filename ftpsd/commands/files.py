@@ -130,7 +130,7 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
 
 async def available(session: Session, path: VirtualPath) -> Reply:
     """AVBL: the room for uploads, in bytes and nothing else (WinSCP reads the whole text as a number)."""
-    return Reply(213, str(await session.files.free(path, "list")))
+    return Reply(213, str(await session.files.available(path)))
 
 
 async def machine_list(session: Session, path: VirtualPath) -> Reply:

@@ -43,6 +43,7 @@ async def password(session: Session, secret: str) -> Reply:
             raise SessionEnd(530, "Login incorrect. Goodbye.")
         raise Refusal(530, "The user name or the password is wrong.")
     session.account = account
+    session.data.owner = account.name
     session.data.buckets = account.share.buckets
     session.data.lenient = account.close_notify == "lenient"
     session.control.set_idle(session.policy.idle)

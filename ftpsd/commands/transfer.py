@@ -32,11 +32,11 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
         return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
 
 
-async def _send(session: Session, opening: Opening, words: str, text: bool = False) -> Reply:
+async def _send(session: Session, opening: Opening, words: str, text: bool = False, walk: bool = False) -> Reply:
     def opened(_: object) -> None:
         session.control.say(Reply(150, words))
 
-    moved = await session.data.send(opening, opened, text)
+    moved = await session.data.send(opening, opened, text, walk)
     session.aborted = False  # an ABOR that came too late
     return Reply(226, f"Transfer complete: {moved} bytes.")
 
@@ -114,7 +114,7 @@ async def list_long(session: Session, request: wire.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
     opening = session.files.entries(session.place(request.path, "list"), request, line)
-    return await _send(session, opening, "Here comes the listing.")
+    return await _send(session, opening, "Here comes the listing.", walk=True)
 
 
 async def list_names(session: Session, request: wire.ListRequest) -> Reply:
@@ -123,7 +123,7 @@ async def list_names(session: Session, request: wire.ListRequest) -> Reply:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
     opening = session.files.entries(session.place(request.path, "list"), request, _name)
-    return await _send(session, opening, "Here come the names.")
+    return await _send(session, opening, "Here come the names.", walk=True)
 
 
 def _name(entry: Entry) -> str:
@@ -148,7 +148,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
         raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
     request = wire.ListRequest(path=".")
     opening = session.files.entries(path, request, machine_format(session, path).line)
-    return await _send(session, opening, "Here come the facts.")
+    return await _send(session, opening, "Here come the facts.", walk=True)
 
 
 # --- checksums -------------------------------------------------------------------------------------

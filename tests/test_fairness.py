@@ -1,0 +1,120 @@
+"""What one user makes the disk and the threads do keeps no other user waiting, and is bounded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpsd.parts import part_name
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, Daemon, merge
+from tests.ftpclient import FtpClient
+from tests.hostile import plain_login, reset, wait_until, withstands
+from tests.test_quota import counted, on_disk
+
+MakeDaemon = Callable[..., Daemon]
+
+#: Seconds within which the neighbour's commands end, on a machine that does much else: alone they take milliseconds.
+SOON = 2.0
+
+
+def crowd(directory: Path, count: int) -> None:
+    """A directory of so many names, which costs as little as may be."""
+    directory.mkdir(parents=True)
+    (directory / "first").touch()
+    for number in range(count - 1):
+        os.link(directory / "first", directory / f"name-{number}")
+
+
+def slowest(daemon: Daemon, client: FtpClient) -> float:
+    """The longest that one of many SIZEs takes, or a login."""
+    longest = 0.0
+    for number in range(30):
+        start = time.monotonic()
+        client.expect(213, "SIZE f")
+        if number % 10 == 0:
+            plain_login(daemon, "bob").socket.close()
+        longest = max(longest, time.monotonic() - start)
+    return longest
+
+
+@pytest.mark.parametrize("quota", [{}, {"quota": {"files": 1_000_000}}], ids=["", "quota"])
+@pytest.mark.parametrize("line", ["STAT /big/zz*", "STAT -R /", "LIST /big/zz*", "RMDA /tree{}", "RMD /big"])
+def test_walks_keep_nobody_waiting(make_daemon: MakeDaemon, line: str, quota: dict[str, Any]) -> None:
+    """While 50 sessions of one user walk through directories, another's SIZE and login take no time; the log does not
+    blame the disk. When the sessions have gone, so have the walks."""
+    daemon = make_daemon(merge(PLAIN, {"timeouts": {"stalled": 5}}), {"alice": quota, "bob": {}}, start=False)
+    crowd(daemon.home() / "big", 20_000)
+    for number in range(50 if "RMDA" in line else 0):
+        crowd(daemon.home() / f"tree{number}", 400)
+    (daemon.home("bob") / "f").touch()
+    daemon.start()
+    with withstands(daemon), plain_login(daemon, "bob") as bob:
+        sessions = [plain_login(daemon) for _ in range(20 if "LIST" in line else 50)]
+        connections = [each.connect_data() for each in sessions if "LIST" in line]
+        for number, each in enumerate(sessions):
+            each.send(*[line.format(number)] * (100 if "RMD /" in line else 1))
+        assert slowest(daemon, bob) < SOON
+        for each in (*sessions, *(each for each in connections)):
+            reset(each.socket if isinstance(each, FtpClient) else each)
+        assert slowest(daemon, bob) < SOON
+    assert "disk" not in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_a_directory_of_many_directories(make_daemon: MakeDaemon) -> None:
+    """LIST -R tells of each of more directories than are held in memory, once; so does the count of a quota, and RMDA
+    removes them all."""
+    daemon = make_daemon(PLAIN, {"alice": {"quota": {"files": 1_000_000}}}, start=False)
+    for number in range(9_000):
+        (daemon.home() / "top" / f"d{number}").mkdir(parents=True)
+    for number in (0, 4_000, 8_999):
+        (daemon.home() / "top" / f"d{number}" / "below" / "deep").mkdir(parents=True)
+    with withstands(daemon.start()), plain_login(daemon) as client:
+        client.socket.settimeout(3 * PATIENCE)
+        assert counted(client) == (0, 9_007)
+        headings = [line for line in client.download("LIST -R top").split(b"\r\n") if line.endswith(b":")]
+        assert len(headings) == len(set(headings)) == 9_006
+        assert b"/top/d8999/below/deep:" in headings
+        client.expect(250, "RMDA top")
+        assert counted(client) == (0, 0) == on_disk(daemon.home())
+
+
+def test_parts_in_a_directory_that_is_removed(make_daemon: MakeDaemon) -> None:
+    """RMD takes the part files of a directory that has nothing else, each from the count; with a file they stay."""
+    daemon = make_daemon(PLAIN, {"alice": {"quota": {"files": 1000}}}, start=False)
+    directory = daemon.home() / "d"
+    directory.mkdir()
+    for number in range(300):
+        (directory / part_name(f"{number}")).write_bytes(b"cut")
+    (directory / "file").touch()
+    with withstands(daemon.start()), plain_login(daemon) as client:
+        assert counted(client) == (900, 302)
+        client.expect(550, "RMD d")
+        assert counted(client) == (900, 302)
+        client.expect(250, "DELE d/file")
+        client.expect(250, "RMD d")
+        assert counted(client) == (0, 0) == on_disk(daemon.home())
+
+
+def test_a_walk_ends_with_its_session(make_daemon: MakeDaemon) -> None:
+    """RMDA of a client that is cut off stops: what is left is all to be seen, and the log says why."""
+    daemon = make_daemon(PLAIN, start=False)
+    crowd(daemon.home() / "big", 30_000)
+    daemon.start()
+    client = plain_login(daemon)
+    client.send("RMDA big")
+    wait_until(
+        lambda: not (daemon.home() / "big" / "first").exists() or len(os.listdir(daemon.home() / "big")) < 30_000,
+        "it goes",
+    )
+    reset(client.socket)
+    daemon.wait_for_log("disconnected")
+    left = len(os.listdir(daemon.home() / "big"))
+    time.sleep(0.2)
+    assert len(os.listdir(daemon.home() / "big")) == left > 0
