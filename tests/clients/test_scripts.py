@@ -14,7 +14,6 @@ NETCAT = shutil.which("nc.openbsd")
 pytestmark = pytest.mark.skipif(NETCAT is None, reason="netcat is not installed: netcat-openbsd")
 
 
-@pytest.mark.xfail(reason="what came before the end of input is not carried out")
 @pytest.mark.parametrize("ending", ["QUIT", "NOOP"])
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_script_that_ends_its_input(plain: Daemon, ending: str, count: int) -> None:
