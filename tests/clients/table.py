@@ -35,7 +35,6 @@ class Client(NamedTuple):
     does: str = "upload download resume"
     options: tuple[str, ...] = ()
     heavy: bool = False
-    pending: str = ""  # what the daemon lacks for it
 
     def missing(self) -> str:
         """Return why the client cannot be run here, or an empty string."""
@@ -80,14 +79,14 @@ CLIENTS = [
     Client("Python ftplib with the subclass below", "ftplib_client.py", "python3", "python3", modes=("explicit",), versions=VERSIONS),
     Client("Python ftplib", "ftplib_client.py", "python3", "python3", ALLOW, versions=VERSIONS, options=("plain",)),
     Client("PyFilesystem2", "pyfilesystem.py", "fs", "pip: fs", LENIENT),
-    Client("aioftp", "aioftp_client.py", "aioftp", "pip: aioftp", ALLOW, modes=BOTH, pending="TLS before the transfer command"),
+    Client("aioftp", "aioftp_client.py", "aioftp", "pip: aioftp", modes=BOTH),
     Client("PHP", "ftp.php", "php", "php-cli"),
     Client("Ruby Net::FTP, TLS 1.2", "net_ftp.rb", "ruby", "ruby", versions=("1.2",)),
     Client("Ruby Net::FTP, TLS 1.3", "net_ftp.rb", "ruby", "ruby", ALLOW),
     Client("Perl Net::FTP", "net_ftp.pl", "IO/Socket/SSL.pm", "libio-socket-ssl-perl", ALLOW, modes=BOTH, versions=VERSIONS),
     Client("basic-ftp (npm)", "basic_ftp.js", "basic-ftp", "npm: basic-ftp", modes=BOTH, versions=VERSIONS, heavy=True),
     Client("ftp (npm)", "old_ftp.js", "ftp", "npm: ftp", versions=VERSIONS, heavy=True),
-    Client("jlaffaye/ftp (Go)", "jlaffaye.go", "github.com/jlaffaye/ftp/ftp.go", "golang-go golang-github-jlaffaye-ftp-dev", ALLOW, pending="TLS before the transfer command", heavy=True, modes=BOTH, versions=VERSIONS),
+    Client("jlaffaye/ftp (Go)", "jlaffaye.go", "github.com/jlaffaye/ftp/ftp.go", "golang-go golang-github-jlaffaye-ftp-dev", ALLOW, heavy=True, modes=BOTH, versions=VERSIONS),
     Client("gFTP", "gftp.sh", "gftp-text", "gftp-text", does="upload download", heavy=True),
     Client("GVfs", "gvfs.sh", "gio", "gvfs-backends libglib2.0-bin dbus", modes=BOTH, does="upload download", heavy=True),
     Client("duplicity", "duplicity.sh", "duplicity", "duplicity lftp", modes=BOTH, does="download", heavy=True),

@@ -38,9 +38,8 @@ def rows(clients: list[Client]) -> list[object]:
 
 
 def marks(client: Client) -> list[pytest.MarkDecorator]:
-    """The marker `client` for those that CI runs once; what the daemon cannot do yet is not tried."""
-    heavy = [pytest.mark.client] if client.heavy else []
-    return [*heavy, *([pytest.mark.xfail(run=False, reason=client.pending)] if client.pending else [])]
+    """The marker `client` for those that CI runs once."""
+    return [pytest.mark.client] if client.heavy else []
 
 
 def must_be_here(client: Client) -> None:
