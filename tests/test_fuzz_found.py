@@ -56,7 +56,9 @@ def test_a_refused_rmd_leaves_an_append_alone(plain: Daemon, clients: Clients) -
     other.expect(250, "DELE /d/f")
     other.expect(550, "RMD /d")
     connection.close()
-    assert one.reply().startswith("226")
+    assert one.reply().startswith("450")
+    one.expect(350, "REST 7")
+    assert one.upload("STOR /d/f", b"").startswith("226")
     assert (inside(plain) / "f").read_bytes() == b"old new"
 
 

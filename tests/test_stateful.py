@@ -461,6 +461,8 @@ class Sessions(RuleBasedStateMachine):
             assert user.reply().startswith("226")
         else:
             user.client.socket.close()
+            with suppress(OSError):  # an upload that ends now would be complete
+                sending.connection.recv(1)
             self.users[self.users.index(user)] = User(self.daemon, user.encrypted)
         user.sending = None
         sending.connection.close()

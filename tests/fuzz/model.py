@@ -56,7 +56,7 @@ class Directory:
 @dataclass(eq=False)
 class Upload:
     """One that runs. `before`: the file that it is to replace. `copy`: it begins with that. `first`: no other one held
-    the name's part."""
+    the name's part. `unique`: it replaces nothing."""
 
     directory: Directory
     name: str
@@ -66,6 +66,7 @@ class Upload:
     copy: bool = False
     append: bool = False
     changes: int = 0
+    unique: bool = False
 
 
 class Tree:
@@ -226,7 +227,7 @@ class Tree:
         """STOU, under the name that its 150 told."""
         holder = self.directory(directory)
         assert name not in holder.entries
-        upload = Upload(holder, name, b"", True)
+        upload = Upload(holder, name, b"", True, unique=True)
         self.running.append(upload)
         return upload
 
@@ -236,6 +237,8 @@ class Tree:
         if self.path_of(upload.directory) is None:
             raise Refused
         old, before = upload.directory.entries.get(upload.name), upload.before
+        if upload.unique and old is not None:
+            raise Refused(553)
         if upload.copy and (old is not before or before is None or before.changes != upload.changes):
             raise self._outrun(upload, data)
         if upload.append and not upload.copy and old is not None:
