@@ -445,6 +445,36 @@ class Sessions(RuleBasedStateMachine):
         reply = user.reply()
         assert reply.startswith(str(code)), f"{sending.upload}: {reply!r}, and the model says {code}"
 
+    @precondition(lambda self: not self.uploading())
+    @rule(
+        number=SESSIONS,
+        path=EXISTING | INSIDE,
+        data=DATA,
+        verb=st.sampled_from(["STOR", "APPE"]),
+        way=st.sampled_from(["local", "dele", "rename", "upload", "append"]),
+        other=DATA,
+    )
+    def contest(self, number: int, path: Path, data: bytes, verb: str, way: str, other: bytes) -> None:
+        """One session continues a file, and meanwhile something else happens to it."""
+        if not isinstance(dict(self.tree.walk()).get(path), File):
+            self.upload(number, path, 0, b"old", "STOR", None)
+            if self.uploading():
+                self.finish(number, b"")
+        self.upload(number, path, 0, data, verb, 1 if verb == "STOR" else None)
+        if not self.uploading():
+            return
+        if way == "local":
+            self.local(path, other)
+        elif way == "dele":
+            self.dele(1 - number, path, 0)
+        elif way == "rename":
+            self.rename(1 - number, path, (*path[:-1], "moved"), 0)
+        else:
+            self.upload(1 - number, path, 0, other, "APPE" if way == "append" else "STOR", None)
+            if self.users[1 - number].sending is not None:
+                self.finish(1 - number, b"")
+        self.finish(number, b"")
+
     @precondition(uploading)
     @rule(number=SESSIONS, way=st.sampled_from(["data", "data", "abort", "control"]))
     def cut(self, number: int, way: str) -> None:
