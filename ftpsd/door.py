@@ -14,15 +14,21 @@ AT_ONCE = 4
 class Door(tcp.Port):
     """A listening port for control connections."""
 
+    _asked = False
+
     def doRead(self) -> None:
         """Somebody connects, and is let in when all events that were polled together have had their turn.
 
         Twisted's epoll reactor looks up each event's owner by the number of its descriptor. Were a connection
         accepted among them, it could have the number of one that was just closed, and would get its hang-up.
+        A turn later sessions whose clients have closed have ended: whoever connects again is not counted twice.
         """
-        self.reactor.callLater(0, self._let_in)
+        if not self._asked:
+            self._asked = True
+            self.reactor.callLater(0, self.reactor.callLater, 0, self._let_in)
 
     def _let_in(self) -> None:
+        self._asked = False
         until = self.reactor.seconds() + ACCEPTING
         while self.connected:
             self.numberAccepts = AT_ONCE

@@ -220,7 +220,7 @@ class FtpsProtocol(FTP):
         self._input_ended = True
         expected = any(line.strip().upper() == b"QUIT" for line in self._turns)
         self._session.data.input_ended(Reply(426, "The control connection was closed."), expected)
-        self._end_when_answered()
+        self._end_if_answered()
 
     def _end_when_answered(self) -> None:
         if self._input_ended:

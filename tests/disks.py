@@ -36,7 +36,7 @@ class SmallDisk:
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.prefix = apart(f"mount -t tmpfs -o size={size} none {directory}")
+        self.prefix = apart(f"mount -t tmpfs -o size={size},mode=700 none {directory}")
         must_work(self.prefix)
 
     def inside(self, pid: int) -> Path:

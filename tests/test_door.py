@@ -114,7 +114,7 @@ def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Calla
 def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
     """When accepting takes its time, only a few connections are taken before others get their turn; all are in the end."""
     looks = itertools.count()
-    reactor.seconds = lambda: next(looks) * ACCEPTING
+    reactor.seconds = lambda: next(looks) * 2 * ACCEPTING
     factory = Counting()
     door = Door(0, factory, 1024, "127.0.0.1", reactor)
     door.startListening()
@@ -149,9 +149,15 @@ def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> Non
     low, high = free_range()
     made: list[Listener] = []
 
+    def arrive() -> None:
+        connection = made[0].accept()
+        assert connection is not None
+        arrived.append(connection)
+        made[0].close()
+
     def listen() -> None:
         peer = ipaddress.ip_address("127.0.0.1")
-        made.append(Listener(reactor, PortPool(low, high), peer, peer, arrived.append, print))
+        made.append(Listener(reactor, PortPool(low, high), peer, peer.__eq__, arrive, print))
         made[-1].watch()
 
     number_is_reused(reactor, lambda: None, listen)

@@ -64,7 +64,7 @@ def test_the_state_file_is_locked(strict: Daemon) -> None:
     """A ban that could not be written is in the file when the lock is gone: shown, kept over a restart, lifted."""
     strict.start()
     with locked(strict):
-        assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+        assert guess(strict, "127.0.0.3", 4)[-1] == "530"
         strict.wait_for_log("the state cannot be kept: database is locked")
     strict.wait_for_log("the state is kept again")
     assert shown(strict, "127.0.0.3")()
@@ -80,7 +80,7 @@ def test_the_state_file_is_locked_at_start(strict: Daemon, how: str) -> None:
     """What is in the file holds at the latest when the lock is gone, and what came meanwhile is stored then."""
     with locked(strict, *(["PRAGMA locking_mode = EXCLUSIVE"] if how == "for readers too" else [])):
         strict.start()
-        assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+        assert guess(strict, "127.0.0.3", 4)[-1] == "530"
         assert how == "for readers too" or greeting(strict, "127.0.0.2").startswith("421")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
     assert shown(strict, "127.0.0.2")()
@@ -99,7 +99,7 @@ def test_the_disk_of_the_state_file_is_full(make_daemon: Callable[..., Daemon], 
         while True:
             ballast.write(bytes(1024))
     for host in range(2, 60):  # what SQLite has room for already is used up
-        assert guess(daemon, f"127.0.0.{host}", 4)[-1] == "421"
+        assert guess(daemon, f"127.0.0.{host}", 4)[-1] == "530"
         if "the state cannot be kept" in daemon.log:
             break
     daemon.wait_for_log("the state cannot be kept: database or disk is full")
@@ -124,7 +124,7 @@ def test_the_state_directory_is_read_only(strict: Daemon) -> None:
     strict.wait_for_log("will not survive a restart until")
     strict.wait_for_log("is read, but cannot be written")
     assert greeting(strict, "127.0.0.2").startswith("421")
-    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     subprocess.run([*entering(strict), "mount", "-o", "remount,bind,rw", str(place)], check=True)
     strict.wait_for_log("the state is kept again")
     assert shown(strict, "127.0.0.3")()
@@ -168,7 +168,7 @@ def test_the_state_file_is_of_another_shape(strict: Daemon, columns: str) -> Non
         other.execute("DROP TABLE bans")
         other.execute(f"CREATE TABLE bans {columns}")
     strict.start()
-    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     strict.wait_for_log("is damaged .*: set aside")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
     restarted(strict)
@@ -182,7 +182,7 @@ def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
     with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
         for statement in ("BEGIN IMMEDIATE", "DROP TABLE bans", "CREATE TABLE bans (x)", "COMMIT"):
             other.execute(statement)
-    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     strict.wait_for_log("is damaged .*: set aside")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
     assert shown(strict, "127.0.0.2")()
@@ -202,8 +202,8 @@ def test_two_daemons_have_one_state_directory(strict: Daemon, make_daemon: Calla
     second = make_daemon(merge(PLAIN, {**STRICT, **state}))
     second.wait_for_log("will not survive a restart .*: another daemon keeps its state here")
     assert greeting(second, "127.0.0.2").startswith("421")
-    assert guess(second, "127.0.0.4", 4)[-1] == "421"
-    assert guess(strict, "127.0.0.3", 4)[-1] == "421"
+    assert guess(second, "127.0.0.4", 4)[-1] == "530"
+    assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     wait_until(shown(strict, "127.0.0.3"), "the ban of the first")
     assert not shown(strict, "127.0.0.4")()
     strict.stop()

@@ -25,6 +25,10 @@ NOBODY = "0 sessions"
 LONGEST_LOOK = 60.0
 
 
+#: Objects that outlive sessions on purpose: the credit of the networks that clients came from, of 10,000 at most.
+REMEMBERED = ".Party"
+
+
 @dataclass
 class Held:
     """What the daemon holds at one moment."""
@@ -50,8 +54,9 @@ class Held:
         if self.sessions != NOBODY:
             left["status"] = self.sessions
         for name in ("timers", "objects"):
-            if more := getattr(self, name) - getattr(before, name):
-                left[name] = dict(more)
+            more = getattr(self, name) - getattr(before, name)
+            if more := {what: count for what, count in more.items() if not what.endswith(REMEMBERED)}:
+                left[name] = more
         return left
 
 
