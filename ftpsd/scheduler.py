@@ -62,7 +62,9 @@ class Kind:
         """Begins a turn: half of it is for what waits, half for what the poll brings."""
         self.spent = 0.0
         self.slice = self.budget / 16  # enough for a command now and then: hundreds of floods may begin at once
-        while self.first and self.spent < self.budget / 2:
+        for _ in range(len(self.first)):  # each once, whatever it has left to do
+            if self.spent >= self.budget / 2:
+                break
             self.first.popleft().serve()
         self.slice = self.budget / 2
         for _ in range(len(self.again)):  # those that come back meanwhile wait for the next turn
@@ -170,7 +172,7 @@ class Party:
         if self._refill(self._scheduler.now()) <= 0:
             self._scheduler.call_later(max(NAP, (1 - self.credit) / self.rate), self._queue)
             return
-        idle = self._turn != self._scheduler.turn or self._used < self._kind.budget / 16
+        idle = self._turn != self._scheduler.turn or self._used < self._kind.budget / 16 - SHORTEST
         (self._kind.first if idle else self._kind.again).append(self)
         self._scheduler.end_turn()
 

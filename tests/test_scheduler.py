@@ -209,3 +209,19 @@ def test_strangers_leave_time_for_users() -> None:
     for _ in range(10):
         assert clock.turn() < USERS + STRANGERS
     assert user.done > 100
+
+
+def test_a_slice_that_is_all_but_used_up() -> None:
+    """A party with less time left than a command takes waits for the next turn; the turn ends, whatever is left."""
+    for part in range(1, 60):
+        clock = Clock()
+        scheduler = Scheduler(clock)
+        slow = USERS / 16 - part / 2_000_000  # from half a microsecond to thirty before the end of a slice
+        for other in ("bob", "carol"):  # they use up the first turn
+            Client(clock, scheduler.user(other), USERS).send(1)
+        clients = [Client(clock, scheduler.user("alice"), slow) for _ in range(3)]
+        for client in clients:
+            client.send(1)
+        for _ in range(100):
+            clock.turn()
+        assert all(client.done == 1 for client in clients)
