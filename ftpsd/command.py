@@ -46,6 +46,8 @@ class Command:
     uses_data: bool = False
     #: Whether REST and RANG are meant for it: it uses them up.
     restartable: bool = False
+    #: Whether it may go through a directory or a tree, which ABOR ends.
+    walks: bool = False
     #: Whether the argument must never be written to a log.
     secret: bool = False
     #: Whether it tells something only: it is logged at the level "debug".

@@ -24,7 +24,7 @@ from ftpsd.handshakes import Check, Contest, cut
 from ftpsd.ports import Listener, data_socket, is_local
 from ftpsd.pump import Transfer
 from ftpsd.replies import Refusal
-from ftpsd.wire import Address, Endpoint, network
+from ftpsd.wire import Address, Endpoint
 
 if TYPE_CHECKING:
     from ftpsd.data import Surroundings
@@ -81,13 +81,21 @@ class Connector:
     """The data connection of one session, until a transfer takes it. `label` names the session in the log."""
 
     def __init__(
-        self, shared: Surroundings, client: Address, server: Address, secure: Secure, label: Callable[[], str]
+        self,
+        shared: Surroundings,
+        client: Address,
+        server: Address,
+        secure: Secure,
+        label: Callable[[], str],
+        owner: Callable[[], str],
     ) -> None:
         self._shared = shared
         self._client = client
         self._server = server
         self._secure = secure
         self._label = label
+        #: Whose jobs handshakes are, to the worker threads.
+        self._owner = owner
         self._listener: Listener | None = None
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None
@@ -199,7 +207,7 @@ class Connector:
             return
         contest = self._contest = self._make_contest(secure, urgent=False)
         shared = self._shared
-        queue = shared.workers.queue(network(self._client))
+        queue = shared.workers.queue(self._owner())
         self._handshakes = Transfer(shared.reactor, queue, contest.steps(), contest, ())
         self._handshakes.finished.addCallbacks(self._shook_hands, self._failed_to, (contest,), errbackArgs=(contest,))
         self._handshakes.start()

@@ -69,7 +69,7 @@ class DataChannel:
         label: Callable[[], str],
     ) -> None:
         self._shared = shared
-        self._connector = connector = Connector(shared, client, server, secure, label)
+        self._connector = connector = Connector(shared, client, server, secure, label, lambda: self.owner)
         self.passive, self.active, self.is_own = connector.passive, connector.active, connector.is_own
         #: Forgets what was prepared. A transfer that runs goes on.
         self.reset = connector.reset

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ftpsd import parts, trees
 from ftpsd.jail import Place, not_plain
@@ -21,7 +22,7 @@ from ftpsd.names import Match, Names, folded
 from ftpsd.paths import VirtualPath
 from ftpsd.pump import FileSource
 from ftpsd.renaming import rename_new
-from ftpsd.replies import Refusal
+from ftpsd.replies import Refusal, Reply
 from ftpsd.rights import Rights
 from ftpsd.session import Usage
 from ftpsd.uploads import Replaces, Upload, exists, free_name
@@ -301,6 +302,7 @@ class OffThread:
         self._queue = workers.queue(owner)
         self._walks = workers.queue(owner, "walk")
         self._running: Deferred[Any] | None = None
+        self._stop: Refusal | None = None
         self._root = root
         self.entries = partial(partial, root.entries)
         self.reader = partial(partial, root.reader)
@@ -313,8 +315,23 @@ class OffThread:
         return partial(self._queue.call, getattr(self._root, name))
 
     def _walk(self, steps: Callable[..., JobSteps[T]], *arguments: Any) -> Deferred[T]:
+        self._stop = None
         self._running = running = self._walks.run(steps(*arguments))
-        return running
+        return running.addErrback(self._explain)
+
+    def _explain(self, failure: Failure) -> Failure:
+        return failure if self._stop is None else Failure(self._stop)
+
+    @property
+    def walking(self) -> bool:
+        """Whether a command goes through a directory or a tree now."""
+        return self._running is not None and not self._running.called
+
+    def stop(self, reply: Reply) -> None:
+        """End the walk that runs, if there is one, with that reply."""
+        if self._running is not None and self.walking:
+            self._stop = Refusal(reply.code, *reply.lines)
+            self._running.cancel()
 
     def close(self) -> None:
         """End the walk that runs, if there is one: the session is over."""

@@ -278,7 +278,7 @@ class FtpsProtocol(FTP):
         """The final reply of a command, now or by a Deferred. Most are known at once, and need none."""
         row = self._session.find(cmd)
         value = self._session.admit(row, params[0] if params else "")
-        self._running = row if row.uses_data or row.restartable else None
+        self._running = row if row.uses_data or row.restartable or row.walks else None
         result = row.run(self._session, value)
         return result if isinstance(result, Reply) else Deferred.fromCoroutine(result)
 

@@ -203,6 +203,9 @@ def in_portions(names: list[str], limit: int, scan: Callable[[], Iterable[list[s
         last = names[-1] if names else ""
 
 
+#: Times that a removal begins anew in directories to which somebody keeps adding names.
+_MOST_ROUNDS = 1000
+
 #: Removes a name from an open directory; whether it is that of a directory.
 Delete = Callable[[int, str, bool], object]
 
@@ -219,18 +222,30 @@ def delete(directory: int, name: str, is_directory: bool) -> None:
 def remove(directory: int, name: str, delete: Delete = delete) -> Generator[None, None, None]:
     """Remove the tree `name` of a directory in short steps; links in it go, what they lead to stays.
 
-    Raises OSError where it cannot.
+    Raises OSError where it cannot: also if somebody adds names as fast as they go.
     """
     top = os.open(name, _OPEN, dir_fd=directory)
     try:
-        yield from _clear(top, top, 0, delete)
+        yield from _clear(top, top, 0, delete, iter(range(_MOST_ROUNDS)))
     finally:
         os.close(top)
     delete(directory, name, True)
 
 
-def _clear(top: int, directory: int, depth: int, delete: Delete) -> Generator[None, None, None]:
-    while entries := _first(directory, portion(depth) // 8):
+def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterator[int]) -> Generator[None, None, None]:
+    """Empty a directory. What it held at first is removed; for what comes meanwhile there are so many rounds in all.
+
+    Then names are left, and it cannot be removed.
+    """
+    size, expected, removed = portion(depth) // 8, 0, 0
+    while entries := _first(directory, size):
+        if not removed:
+            expected = len(entries)
+            if expected == size:
+                expected = yield from _count(directory)
+        elif removed >= expected and next(rounds, None) is None:
+            return
+        removed += len(entries)
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 delete(directory, entry.name, False)
@@ -239,7 +254,7 @@ def _clear(top: int, directory: int, depth: int, delete: Delete) -> Generator[No
             else:
                 below = os.open(entry.name, _OPEN, dir_fd=directory)
                 try:
-                    yield from _clear(top, below, depth + 1, delete)
+                    yield from _clear(top, below, depth + 1, delete, rounds)
                 finally:
                     os.close(below)
                 delete(directory, entry.name, True)
@@ -249,3 +264,11 @@ def _clear(top: int, directory: int, depth: int, delete: Delete) -> Generator[No
 def _first(directory: int, count: int) -> list[os.DirEntry[str]]:
     with os.scandir(directory) as found:
         return list(islice(found, count))
+
+
+def _count(directory: int) -> Generator[None, None, int]:
+    number = 0
+    for names, below in names_in(directory):
+        number += len(names) + len(below)
+        yield
+    return number

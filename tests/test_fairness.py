@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ftpsd.parts import part_name
+from ftpsd.trees import delete, remove
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient
@@ -118,3 +119,41 @@ def test_a_walk_ends_with_its_session(make_daemon: MakeDaemon) -> None:
     left = len(os.listdir(daemon.home() / "big"))
     time.sleep(0.2)
     assert len(os.listdir(daemon.home() / "big")) == left > 0
+
+
+@pytest.mark.parametrize("line", ["RMDA big", "STAT big/zz*", "LIST big/zz*"])
+def test_abor_ends_a_walk(make_daemon: MakeDaemon, line: str) -> None:
+    """ABOR ends what goes through a large directory: 426 for the command, then 226, and the session goes on."""
+    daemon = make_daemon(PLAIN, start=False)
+    crowd(daemon.home() / "big", 60_000)
+    daemon.start()
+    with plain_login(daemon) as client:
+        data = client.connect_data() if line.startswith("LIST") else None
+        client.send(line, "ABOR")
+        replies = [client.reply()[:3] for _ in range(3 if data else 2)]
+        assert replies == ["150"] * (data is not None) + ["426", "226"]
+        if data is not None:
+            data.close()
+        assert os.listdir(daemon.home() / "big")
+        client.expect(200, "NOOP")
+
+
+def test_removal_ends_while_names_are_added(tmp_path: Path) -> None:
+    """A directory to which somebody adds names as fast as they go is not removed, and the removal ends."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0").touch()
+    numbers = iter(range(1, 1_000_000))
+
+    def refill(directory: int, name: str, is_directory: bool) -> None:
+        delete(directory, name, is_directory)
+        if not is_directory:
+            (tmp_path / "full" / str(next(numbers))).touch()
+
+    top = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="not empty"):
+            for _ in remove(top, "full", refill):
+                pass
+    finally:
+        os.close(top)
+    assert next(numbers) < 100_000

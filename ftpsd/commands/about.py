@@ -150,7 +150,7 @@ async def site(session: Session, value: tuple[str, str]) -> Reply:
 
 def transfer_status(session: Session, argument: str) -> Reply | None:
     """STAT while a transfer runs: answered at once (RFC 959 section 4.1.3)."""
-    if argument.strip():
+    if argument.strip() or session.files.walking:
         return None
     return Reply(213, f"A transfer is running: {session.data.moved} bytes so far.")
 
@@ -232,6 +232,7 @@ ROWS = (
         "959 4.1.3",
         conditional=((("list",), "with a path"),),
         at_once=transfer_status,
+        walks=True,
         quiet=True,
     ),
     Command("SYST", wire.nothing, system, "SYST", "959 4.1.3", login=False, quiet=True),

@@ -154,7 +154,7 @@ ROWS = (
     *_both("CDUP", "XCUP", wire.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
     *_both("PWD", "XPWD", wire.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
     *_both("MKD", "XMKD", wire.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
-    *_both("RMD", "XRMD", wire.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir"),
+    *_both("RMD", "XRMD", wire.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir", walks=True),
     Command(
         "RMDA",
         wire.name,
@@ -164,6 +164,7 @@ ROWS = (
         permission="rmdir",
         conditional=((("delete",), "at all below"),),
         features=("RMDA <path>",),
+        walks=True,
     ),
     Command("DELE", wire.name, remove, "DELE <path>", "959 4.1.3", permission="delete"),
     Command("RNFR", wire.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),

@@ -98,6 +98,8 @@ def stop(session: Session, _: str) -> None:
     """ABOR, on arrival: what runs ends with 426 now; the answer to ABOR itself comes in its turn."""
     session.aborted = True
     session.data.abort(Reply(426, "Transfer aborted on request."))
+    if session.account is not None:
+        session.files.stop(Reply(426, "Aborted on request."))
 
 
 def abort(session: Session, _: None) -> Reply:
