@@ -117,6 +117,7 @@ class Client:
 
         Only a wrong name or password counts towards a ban, nothing that is refused for another reason.
         """
+        name = self._log.name(user)
         self._bans.admit(self.client, user)
         credentials: Any = Guess(_bytes(user), _bytes(password), self.client, partial(self._await_more, user))
         try:
@@ -127,17 +128,17 @@ class Client:
         except Denied as denied:
             self._bans.admit(self.client, user)
             reason, text = denied.denial
-            self._log.note("login_refused", f"login of {user} refused: {text}", name=user, reason=reason)
+            self._log.note("login_refused", f"login of {name} refused: {text}", name=name, reason=reason)
             raise Refusal(530, text) from None
         except LoginFailed:
-            self._log.note("login_failed", f"login failed for {user}", name=user)
+            self._log.note("login_failed", f"login failed for {name}", name=name)
             self._note_bans(self._bans.failed(self.client, user), user)
             self._bans.admit(self.client, user)
             return None
         except Refusal as refusal:  # a session too many, or a disk that does not answer
             self._await_more(user)
             reason = "limit" if isinstance(refusal, SessionEnd) else "disk"
-            self._log.note("login_refused", f"login of {user} refused: {refusal.reply.text}", name=user, reason=reason)
+            self._log.note("login_refused", f"login of {name} refused: {refusal.reply.text}", name=name, reason=reason)
             raise
         except Exception as error:
             self._log.note("checker_failed", f"the login could not be checked: {error}")

@@ -149,6 +149,8 @@ class Connector:
         self._shared.workers.answer(self._log_stranger, peer)  # a worker thread may have accepted it
 
     def _log_stranger(self, peer: Address) -> None:
+        if not self._shared.admits_line(network(peer)):
+            return
         log.warn(
             "{label} a data connection from {peer} was refused: the client is elsewhere",
             label=self._label(),

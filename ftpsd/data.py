@@ -40,6 +40,7 @@ class Surroundings:
         source_port: int | None,
         foreign: tuple[Network, ...],
         control_ports: Callable[[], set[int]],
+        admits_line: Callable[[str], bool] = lambda network: True,
     ) -> None:
         self.reactor = reactor
         self.workers = workers
@@ -50,6 +51,8 @@ class Surroundings:
         self.foreign = foreign
         #: The numbers of the control ports that are open now, whatever configuration a session has.
         self.control_ports = control_ports
+        #: Whether the log has room for a line about a stranger from that network.
+        self.admits_line = admits_line
 
     def channel(self, client: Address, server: Address, secure: Secure, label: Callable[[], str]) -> DataChannel:
         """Return the data connections of a new session."""

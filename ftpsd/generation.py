@@ -28,6 +28,8 @@ class Generation:
     now: Callable[[], float]
     #: Whether commands that only tell something are logged too.
     verbose: bool = False
+    #: Whether the log may show a user's name.
+    shows: Callable[[str], bool] = lambda name: True
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -17,31 +17,63 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger, formatEvent
 from twisted.scripts._twistd_unix import UnixAppLogger
 
 from ftpsd.command import Command
+from ftpsd.log_budget import LogBudget
 from ftpsd.replies import Reply
+from ftpsd.wire import Address, network
 
 log = Logger(namespace="ftpsd")
+
+#: Events that no budget leaves out.
+ALWAYS = frozenset({"login_failed", "login_refused", "banned", "injection"})
 
 #: What names a command that is not known.
 NOT_UNDERSTOOD = {("HELP", 502), ("SITE", 501)}
 
 
-def printable(text: str) -> str:
-    """Text of a client for a log line: no control characters, and nothing that cannot be encoded."""
-    if text.isprintable():
+#: Characters of an argument, or of another text of a client, that a line shows.
+LONGEST_TEXT = 200
+
+#: The same of a sentence that may hold such a text.
+LONGEST_SENTENCE = 400
+
+#: What stands for a text that is not shown.
+HIDDEN = "********"
+
+
+def printable(text: str, most: int = LONGEST_TEXT) -> str:
+    """Text of a client for a log line: not too long, no control characters, and nothing that cannot be encoded."""
+    if len(text) <= most and text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
+    shown: list[str] = []
+    length = 0
+    for character in text[: most + 1]:
+        if not character.isprintable():
+            character = character.encode("unicode_escape", "surrogatepass").decode()
+        length += len(character)
+        if length > most:
+            return f"{''.join(shown)}… ({len(text)} characters)"
+        shown.append(character)
+    return "".join(shown)
 
 
 class SessionLog:
     """The events of one session."""
 
-    __slots__ = ("_verbose", "address", "session", "user")
+    __slots__ = ("_budget", "_network", "_shows", "_verbose", "address", "session", "user")
 
-    def __init__(self, session: int, address: str, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        session: int,
+        client: Address,
+        budget: LogBudget,
+        verbose: bool = False,
+        shows: Callable[[str], bool] = lambda name: True,
+    ) -> None:
         self._verbose = verbose
+        self._budget = budget
+        self._network = network(client)
+        self._shows = shows  # whether a user's name may be shown
+        address = str(client)
         self.session = session
         self.address = address.partition("%")[0]  # with a zone it would be no address to fail2ban
         self.user = "-"
@@ -58,9 +90,15 @@ class SessionLog:
         if row is not None and row.quiet and reply.code < 400 and not self._verbose:
             return
         # What was not understood may be a password with a typing error around it.
+        if not self._admits(row, reply):
+            return
         hidden = row is None or row.secret or (verb, reply.code) in NOT_UNDERSTOOD
-        shown = "********" if hidden and argument else printable(argument)
-        text = printable(reply.text)
+        if verb == "USER":
+            hidden = not self._shows(argument)
+        elif self.user == "-" and reply.code in (501, 530):
+            hidden = True
+        shown = HIDDEN if hidden and argument else printable(argument)
+        text = printable(reply.text, LONGEST_SENTENCE)
         line = f"{self.label} {verb} {shown}".rstrip(" ")
         self._tell(
             f"{line}: {reply.code} {text} [{seconds:.3f} s]",
@@ -72,6 +110,18 @@ class SessionLog:
             seconds=seconds,
             bytes=moved,
         )
+
+    def _admits(self, row: Command | None, reply: Reply) -> bool:
+        """Whether the budget has a line for a command. Those that a user has changed something with are free."""
+        if self.user == "-":
+            return self._budget.admits_stranger(self._network)
+        if row is not None and row.permission is not None and reply.code < 400:
+            return True
+        return self._budget.admits_user(self.user)
+
+    def name(self, user: str) -> str:
+        """A user's name as lines show it: one that nobody has may be a password in the wrong place."""
+        return printable(user) if self._shows(user) else HIDDEN
 
     def _tell(self, line: str, **fields: Any) -> None:
         # Ready to be written: see `LineFormat`.
@@ -86,8 +136,10 @@ class SessionLog:
         )
 
     def note(self, event: str, text: str, **fields: Any) -> None:
-        """Something about the session that is no command."""
-        text = printable(text)
+        """Something about the session that is no command. What fail2ban has to see is written in any case."""
+        if self.user == "-" and event not in ALWAYS and not self._budget.admits_stranger(self._network):
+            return
+        text = printable(text, LONGEST_SENTENCE)
         self._tell(f"{self.label} {text}", event=event, text=text, **fields)
 
 

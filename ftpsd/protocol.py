@@ -24,6 +24,7 @@ from ftpsd.control import ControlConnection
 from ftpsd.generation import Generation
 from ftpsd.limits import Sessions
 from ftpsd.log import SessionLog, log
+from ftpsd.log_budget import LogBudget
 from ftpsd.rates import CommandRate
 from ftpsd.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.scheduler import CONNECTION_COST, HANDSHAKE_COST, Party, Scheduler, Seat
@@ -33,6 +34,9 @@ from ftpsd.wire import Address, network
 
 #: Seconds that a client has to read our last reply.
 LAST_WORDS = 10
+
+#: Errors in a row that end a session without a login.
+MOST_ERRORS = 20
 
 #: Why the control connection is not read for now.
 UNREAD = "the client does not read its replies"
@@ -73,6 +77,7 @@ class FtpsProtocol(FTP):
         self,
         reactor: Any,
         scheduler: Scheduler,
+        log_budget: LogBudget,
         number: int,
         client: Address,
         generation: Generation,
@@ -91,7 +96,8 @@ class FtpsProtocol(FTP):
         self._running: Command | None = None  # the one that moves bytes now, or is about to
         self._turns: Turns[bytes] = Turns(self._begin, self._may_begin)
         self._address = client
-        self._log = SessionLog(number, str(client), generation.verbose)
+        self._log = SessionLog(number, client, log_budget, generation.verbose, generation.shows)
+        self._errors = 0  # in a row, without a login
         rate = generation.settings.limits.commands_per_second
         self._rate = CommandRate(rate, reactor.seconds) if rate is not None else None
         self._credit = self._rate.burst if self._rate is not None else -1  # counts down; below zero for ever
@@ -321,6 +327,10 @@ class FtpsProtocol(FTP):
         if self._dismissal is not None:
             self._end(self._dismissal)
             return
+        self._errors = self._errors + 1 if self._session.account is None and reply.code >= 400 else 0
+        if self._errors == MOST_ERRORS:
+            self._end(Reply(421, "Too many errors. Goodbye."))
+            return
         self._turns.done()
         if not self._turns.full:
             self.release(CROWDED)
@@ -436,6 +446,7 @@ class FtpsFactory(FTPFactory):
         sessions: Sessions,
         numbers: Iterator[int],
         scheduler: Scheduler,
+        log_budget: LogBudget,
     ) -> None:
         super().__init__(generation.portal)
         self.generation = generation
@@ -444,6 +455,7 @@ class FtpsFactory(FTPFactory):
         self._sessions = sessions
         self._numbers = numbers
         self._scheduler = scheduler
+        self._log_budget = log_budget
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """A session, or what says why there is none."""
@@ -453,13 +465,17 @@ class FtpsFactory(FTPFactory):
         if ban is not None:
             if not ban.told:
                 ban.told = True
-                SessionLog(number, str(client)).note("refused", f"{BANNED} This is told once for each ban.")
+                SessionLog(number, client, self._log_budget).note(
+                    "refused", f"{BANNED} This is told once for each ban."
+                )
             return Overflow(Reply(421, BANNED))
         refusal = self._sessions.refusal(self.generation.settings.limits, client)
         if refusal is not None:
-            SessionLog(number, str(client)).note("refused", refusal)
+            SessionLog(number, client, self._log_budget).note("refused", refusal)
             return Overflow(Reply(421, refusal))
-        protocol = FtpsProtocol(self._reactor, self._scheduler, number, client, self.generation, self.implicit)
+        protocol = FtpsProtocol(
+            self._reactor, self._scheduler, self._log_budget, number, client, self.generation, self.implicit
+        )
         protocol.factory = self
         return ControlConnection(self._reactor, protocol, protocol.secured, protocol.broken)
 

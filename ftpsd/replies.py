@@ -36,6 +36,21 @@ class Reply:
         return b"%d-%s\r\n%s%d %s\r\n" % (self.code, first, body, self.code, last)
 
 
+class FixedReply(Reply):
+    """A reply that is sent often: it is encoded once."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, code: int, *lines: str) -> None:
+        super().__init__(code, *lines)
+        object.__setattr__(self, "_encoded", super().encode())
+
+    def encode(self) -> bytes:
+        """The reply as it goes over the wire."""
+        encoded: bytes = self._encoded  # type: ignore[attr-defined]
+        return encoded
+
+
 def _wire(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
     if raw.isascii() and raw.isalnum():

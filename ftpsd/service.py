@@ -28,6 +28,7 @@ from ftpsd.generation import Generation, policy_of
 from ftpsd.limits import Sessions, raise_descriptor_limit
 from ftpsd.listeners import Listeners
 from ftpsd.log import lines, log
+from ftpsd.log_budget import LogBudget
 from ftpsd.periodic import periodic
 from ftpsd.ports import Announcer, PortPool
 from ftpsd.protocol import FtpsFactory
@@ -109,6 +110,7 @@ class FtpsService(Service):
         self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
         self._sessions = Sessions()
         self._scheduler = Scheduler(self._reactor)
+        self._log_budget = LogBudget(self._reactor)
         self._quotas = Quotas(self._reactor, self._workers)
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
         self._shares = Shares(self._reactor.seconds)
@@ -139,6 +141,7 @@ class FtpsService(Service):
             settings.active.source_port,
             settings.foreign_networks,
             self._listeners.ports,
+            self._log_budget.admits_stranger,
         )
         realm: Any = Realm(
             time.time, self._workers, users, self._quotas, self._shares, settings.limits, settings.uploads.fsync
@@ -147,8 +150,9 @@ class FtpsService(Service):
         portal = Portal(realm, [checker])
         bans = Bans(settings.bans, self._book)
         policy = policy_of(settings)
+        shows = users.users.__contains__ if settings.log.unknown_names == "hide" else lambda name: True
         return Generation(
-            settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose
+            settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose, shows
         )
 
     def _resolve(self, name: str) -> Any:
@@ -156,7 +160,9 @@ class FtpsService(Service):
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
         implicit = settings.tls == "implicit"
-        return FtpsFactory(self._reactor, self._generation, implicit, self._sessions, self._numbers, self._scheduler)
+        return FtpsFactory(
+            self._reactor, self._generation, implicit, self._sessions, self._numbers, self._scheduler, self._log_budget
+        )
 
     # --- running ---------------------------------------------------------------------------------
 

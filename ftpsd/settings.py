@@ -183,6 +183,13 @@ class UploadSettings:
 
 
 @frozen
+class LogSettings:
+    """What the log shows."""
+
+    unknown_names: Literal["hide", "show"] = "hide"
+
+
+@frozen
 class Settings:
     """The whole of `ftpsd.yaml`."""
 
@@ -201,6 +208,7 @@ class Settings:
     uploads: UploadSettings = UploadSettings()
     #: Whether a file that others may write, or a private key that they may read, is a fault.
     file_permissions: Literal["check", "ignore"] = "check"
+    log: LogSettings = LogSettings()
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from ftpsd.bans import Bans, Book
 from ftpsd.generation import Generation, policy_of
 from ftpsd.limits import Sessions
+from ftpsd.log_budget import LogBudget
 from ftpsd.protocol import FtpsFactory
 from ftpsd.pump import FileSource, Steps, checksum, download, upload
 from ftpsd.quota import Quotas
@@ -253,7 +254,13 @@ class Server:
         self.data: list[Data] = []
         self.sessions = Sessions()
         self._factory = FtpsFactory(
-            self.clock, generation, False, self.sessions, itertools.count(1), Scheduler(self.clock)
+            self.clock,
+            generation,
+            False,
+            self.sessions,
+            itertools.count(1),
+            Scheduler(self.clock),
+            LogBudget(self.clock),
         )
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import ftpsd
 from ftpsd import wire
 from ftpsd.command import Command, features
 from ftpsd.listing import FACTS, LongFormat, time_value
 from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply
+from ftpsd.replies import FixedReply, Refusal, Reply
 from ftpsd.session import HASHES, Session
 
 #: STAT tells no more entries than this: the control connection is no place for long listings.
 LONGEST_STAT = 1000
 
 
+#: The replies to FEAT, by what a session has chosen of the features' options: every client asks, strangers too.
+_FEATURES: dict[tuple[str, frozenset[str]], Reply] = {}
+
+
 def feat(session: Session, _: None) -> Reply:
     """FEAT, from the rows."""
-    lines = sorted([*features(session.table, session), "UTF8", "TVFS"])
-    return Reply(211, "Features:", *(f" {line}" for line in lines), "End.")
+    chosen = session.hash, session.facts
+    if chosen not in _FEATURES:
+        lines = sorted([*features(session.table, session), "UTF8", "TVFS"])
+        _FEATURES[chosen] = FixedReply(211, "Features:", *(f" {line}" for line in lines), "End.")
+    return _FEATURES[chosen]
 
 
 # --- OPTS ------------------------------------------------------------------------------------------
@@ -64,7 +73,7 @@ def options(session: Session, value: tuple[str, str]) -> Reply:
 def help_(session: Session, argument: str) -> Reply:
     """HELP, from the rows."""
     verb = argument.strip().upper()
-    if verb.startswith("SITE"):
+    if verb.partition(" ")[0] == "SITE":
         return _site_help(session)
     if verb:
         row = session.table.get(verb)
@@ -72,9 +81,14 @@ def help_(session: Session, argument: str) -> Reply:
             raise Refusal(502, "That command is not known. HELP lists those that are.")
         source = row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}"
         return Reply(214, f"Syntax: {row.help} ({source})")
-    verbs = [f"{verb:<5}" for verb in sorted(session.table)]
-    lines = (" " + "".join(verbs[at : at + 8]).rstrip() for at in range(0, len(verbs), 8))
-    return Reply(214, "These commands are served:", *lines, "HELP <command> tells the syntax.")
+    return _overview(tuple(session.table))
+
+
+@cache
+def _overview(verbs: tuple[str, ...]) -> Reply:
+    cells = [f"{verb:<5}" for verb in sorted(verbs)]
+    lines = (" " + "".join(cells[at : at + 8]).rstrip() for at in range(0, len(cells), 8))
+    return FixedReply(214, "These commands are served:", *lines, "HELP <command> tells the syntax.")
 
 
 def _site_help(session: Session) -> Reply:

@@ -1,0 +1,122 @@
+"""Strangers do not choose the size of the log, nor what of others is in it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpsd.log import LONGEST_TEXT, printable
+from ftpsd.log_budget import ALL_STRANGERS, REPORT, STRANGER, LogBudget
+from tests.conftest import PLAIN
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient
+from tests.hostile import ends, plain_login
+from tests.test_scheduler import Clock
+
+MakeDaemon = Callable[..., Daemon]
+
+
+@given(st.text(max_size=1000))
+def test_texts_of_clients_are_cut(text: str) -> None:
+    """The form that is written counts: a control character takes up to ten."""
+    shown = printable(text)
+    assert len(shown) <= LONGEST_TEXT + len("… (1000 characters)")
+    assert shown.isprintable()
+    if len(text) <= LONGEST_TEXT / 10:
+        assert "…" not in shown or "…" in text
+
+
+def test_a_budget() -> None:
+    """An address has so many lines at once, and so many in a second; another one still has its own; all together too."""
+    clock = Clock()
+    budget = LogBudget(clock)
+    assert sum(budget.admits_stranger("192.0.2.1") for _ in range(10_000)) == STRANGER.burst
+    clock.turn(10)
+    assert sum(budget.admits_stranger("192.0.2.1") for _ in range(10_000)) == 10 * STRANGER.rate
+    assert budget.admits_stranger("192.0.2.2")
+    clock.turn(REPORT)
+    written = sum(budget.admits_stranger(str(number)) for number in range(100_000))
+    assert written == ALL_STRANGERS.burst
+    assert budget.admits_user("alice")
+
+
+def test_strangers_do_not_choose_the_size_of_the_log(make_daemon: MakeDaemon) -> None:
+    """However long and however many lines they send: the log stays short, and has each failed login."""
+    daemon = make_daemon(PLAIN)
+    long = b"USER " + b"\x01" * 8000
+    lines = [long, b"CLNT " + b"\x02" * 4000, b"XYZZY \x03", b"\xff\xfe", b"HOST [\x04", b"NOOP"]
+    for _ in range(40):
+        with FtpClient(daemon, source="127.0.0.9") as client:
+            client.send(*lines)
+            for _ in lines:
+                client.reply()
+    with FtpClient(daemon, source="127.0.0.9") as client:
+        client.command("USER alice")
+        client.expect(530, "PASS wrong")
+    daemon.wait_for_log(r"\(127\.0\.0\.9\)> login failed for alice\n")
+    assert len(daemon.log) < 40_000
+    assert max(map(len, daemon.log.splitlines())) < 600
+    with FtpClient(daemon) as client:  # another address still has its lines
+        client.expect(500, "XYZZY")
+    daemon.wait_for_log(r"\(127\.0\.0\.1\)> XYZZY: 500")
+
+
+def test_what_users_change_is_always_logged(make_daemon: MakeDaemon) -> None:
+    """However many errors a user makes, a file that was removed is in the log."""
+    daemon = make_daemon(PLAIN)
+    (daemon.home() / "f").touch()
+    with plain_login(daemon) as client:
+        for _ in range(120):
+            client.send(*["SIZE nothing"] * 100)
+            for _ in range(100):
+                assert client.reply().startswith("550")
+        client.expect(250, "DELE f")
+    daemon.wait_for_log(r"alice \(127\.0\.0\.1\)> DELE f: 250")
+    assert daemon.log.count("SIZE nothing") < 11_500
+
+
+def test_errors_in_a_row_end_a_strangers_session(plain: Daemon) -> None:
+    """Twenty errors in a row are the last; something right in between begins anew, and users may make more."""
+    with FtpClient(plain) as client:
+        for _ in range(3):
+            for _ in range(19):
+                client.expect(500, "XYZZY")
+            client.expect(200, "NOOP")
+        client.send(*["XYZZY"] * 30)
+        said = ends(client).splitlines()
+    assert [line[:3] for line in said] == ["500"] * 20 + ["421"]
+    with plain_login(plain) as client:
+        for _ in range(30):
+            client.expect(500, "XYZZY")
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["hide", "show"])
+def test_names_that_nobody_has_are_hidden(make_daemon: MakeDaemon, shown: bool) -> None:
+    """A password that was given as a name is in no line, unless the configuration wants to see such names."""
+    daemon = make_daemon({**PLAIN, **({"log": {"unknown_names": "show"}} if shown else {})})
+    with FtpClient(daemon) as client:
+        client.expect(331, "USER hunter2")
+        client.expect(530, "PASS alice")
+        client.expect(331, "USER alice")
+        client.expect(530, "PASS hunter2")
+        for line in ("USER  hunter2", "USER alice hunter2", "PASV hunter2", "REIN hunter2", "ACCT hunter2"):
+            client.command(line)
+    daemon.wait_for_log("login failed for alice\n")
+    time.sleep(0.1)
+    assert ("hunter2" in daemon.log) == shown
+    assert "USER alice: 331" in daemon.log
+    name = "hunter2" if shown else r"\*{8}"
+    assert re.search(rf"login failed for {name}\n", daemon.log)
+
+
+def test_only_site_has_the_help_of_site(plain: Daemon) -> None:
+    """A command that begins with SITE is another one."""
+    with FtpClient(plain) as client:
+        client.expect(502, "HELP SITEX")
+        for line in ("HELP SITE", "HELP site", "HELP SITE CHMOD"):
+            assert "CHMOD" in client.expect(214, line)
