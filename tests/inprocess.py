@@ -31,7 +31,7 @@ from ftpsd.pump import FileSource, Steps, checksum, download, upload
 from ftpsd.quota import Quotas
 from ftpsd.replies import Reply
 from ftpsd.scheduler import Scheduler
-from ftpsd.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
+from ftpsd.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings, UsersFile
 from ftpsd.shares import Shares
 from ftpsd.users import PasswordChecker, Realm
 from ftpsd.wire import Endpoint, plain_address
@@ -229,7 +229,7 @@ class Server:
         self.settings = attrs.evolve(Settings(listen=(ListenSettings("127.0.0.1", 21),), tls=plain), **(settings or {}))
         self.homes = homes
         users = users or {"alice": UserSettings(), "bob": UserSettings()}
-        known = {name: self._with_home(name, user) for name, user in users.items()}
+        known = UsersFile(users={name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
         self.book = Book(self.clock.seconds)
         realm: Any = Realm(
