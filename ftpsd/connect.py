@@ -24,7 +24,7 @@ from ftpsd.handshakes import Check, Contest, cut
 from ftpsd.ports import Listener, data_socket, is_local
 from ftpsd.pump import Transfer
 from ftpsd.replies import Refusal
-from ftpsd.wire import Address, Endpoint
+from ftpsd.wire import Address, Endpoint, network
 
 if TYPE_CHECKING:
     from ftpsd.data import Surroundings

@@ -186,7 +186,7 @@ def test_tls_on_the_explicit_port(shared: Daemon) -> None:
     """A client that starts with TLS where AUTH is expected is cut off, and the log says why."""
     with withstands(shared):
         before = len(shared.log)
-        raw = socket.create_connection((shared.host, shared.port))
+        raw = socket.create_connection((shared.host, shared.port), source_address=("127.0.0.77", 0))
         with pytest.raises((ssl.SSLError, OSError)):
             tls_context().wrap_socket(raw, server_hostname="localhost")
         wait_until(lambda: "explicit" in shared.log[before:], "a line in the log")
