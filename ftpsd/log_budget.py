@@ -32,8 +32,9 @@ class Rate(NamedTuple):
     rate: float
 
 
-STRANGER = Rate(100, 1)
-ALL_STRANGERS = Rate(1000, 20)
+#: Fifty clients behind one address log in at once with ten lines each, twice over.
+STRANGER = Rate(1000, 10)
+ALL_STRANGERS = Rate(5000, 50)
 USER = Rate(10_000, 100)
 
 

@@ -140,7 +140,9 @@ def read(path: Path) -> Document:
         if "maximum nesting depth" in str(error.problem):
             return _nested(document)
         mark = error.problem_mark or error.context_mark
-        document.lines = {(): mark.line + 1 if mark else 0}
+        # libyaml places an end of the file that comes too early below its last line, even if that has no line end.
+        last = document.data.count(b"\n") + document.data.count(b"\r") + 1
+        document.lines = {(): min(mark.line + 1, last) if mark else 0}
         problem = str(error.problem or error.context)
         # libyaml's words for half a character ("\\ud800").
         problem = _NO_TEXT if "invalid Unicode character escape" in problem else problem
@@ -250,6 +252,9 @@ class _Builder:
         while True:
             event = get()
             kind = type(event)
+            if kind is not yaml.AliasEvent and getattr(event, "anchor", None) in self._anchors:
+                # PyYAML's composer, which `Tree` needs to find lines, refuses such a file, too.
+                raise yaml.MarkedYAMLError(problem="found duplicate anchor", problem_mark=event.start_mark)
             if kind is yaml.ScalarEvent:
                 if name is None and type(here) is dict:
                     if event.anchor is not None:

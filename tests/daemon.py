@@ -153,10 +153,10 @@ class Daemon:
 
     def reload(self) -> None:
         """SIGHUP; waits for its result."""
-        before = len(re.findall("reload", self.log))
+        before = len(re.findall("reloaded: ", self.log))
         os.kill(self.pid, signal.SIGHUP)
         deadline = time.monotonic() + PATIENCE
-        while len(re.findall("reload", self.log)) == before:
+        while len(re.findall("reloaded: ", self.log)) == before:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
 

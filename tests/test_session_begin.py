@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ftpsd.limits import Sessions
+from ftpsd.log_budget import LogBudget
 from ftpsd.protocol import FtpsFactory
 from ftpsd.scheduler import Scheduler
 from ftpsd.settings import Limits
@@ -25,7 +26,7 @@ def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     generation.settings.timeouts.login = 60
     generation.bans.of_address.return_value = None
     clock = Clock()
-    factory = FtpsFactory(clock, generation, False, sessions, itertools.count(1), Scheduler(clock))
+    factory = FtpsFactory(clock, generation, False, sessions, itertools.count(1), Scheduler(clock), LogBudget(clock))
     connection = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
     transport = mock.Mock()
     transport.getHost.return_value = IPv4Address("TCP", "192.0.2.2", 21)

@@ -25,8 +25,9 @@ NOBODY = "0 sessions"
 LONGEST_LOOK = 60.0
 
 
-#: Objects that outlive sessions on purpose: the credit of the networks that clients came from, of 10,000 at most.
-REMEMBERED = ".Party"
+#: Objects and timers that outlive sessions on purpose: the credit and the log budget of the networks that clients came
+#: from, of 10,000 at most.
+REMEMBERED = ("scheduler.Party", "log_budget.Bucket", "LogBudget._report")
 
 
 @dataclass
