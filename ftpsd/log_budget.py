@@ -9,11 +9,13 @@ to check, and `limits.commands_per_second_before_login` bounds them).
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
-from ftpsd.rates import Clock
+#: A clock that is never set back, in seconds.
+Clock = Callable[[], float]
 
 log = Logger(namespace="ftpsd")
 
