@@ -20,32 +20,32 @@ from twisted.logger import FileLogObserver, ILogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from ftpsd import config
-from ftpsd.bans import Bans, Book
-from ftpsd.data import Surroundings
-from ftpsd.filesystem import process_umask
-from ftpsd.generation import Generation, policy_of
-from ftpsd.limits import Sessions, raise_descriptor_limit
-from ftpsd.listeners import Listeners
-from ftpsd.log import lines, log
-from ftpsd.log_budget import LogBudget
-from ftpsd.periodic import periodic
-from ftpsd.ports import Announcer, PortPool
-from ftpsd.protocol import FtpsFactory
-from ftpsd.quota import Quotas
-from ftpsd.register import Register
-from ftpsd.replies import Reply
-from ftpsd.sandbox import Sandbox
-from ftpsd.scheduler import Scheduler
-from ftpsd.settings import ListenSettings, PortRange
-from ftpsd.shares import Shares
-from ftpsd.state import Store, directory
-from ftpsd.sweep import Sweeper
-from ftpsd.systemd import Supervisor
-from ftpsd.users import PasswordChecker, Realm
-from ftpsd.waiting import in_own_thread
-from ftpsd.workers import Workers
-from ftpsd.yamlfile import Faulty
+from ftpsd.accounts.users import PasswordChecker, Realm
+from ftpsd.config import config
+from ftpsd.config.settings import ListenSettings, PortRange
+from ftpsd.config.waiting import in_own_thread
+from ftpsd.config.yamlfile import Faulty
+from ftpsd.control.listeners import Listeners
+from ftpsd.control.protocol import FtpsFactory
+from ftpsd.control.scheduler import Scheduler
+from ftpsd.data.data import Surroundings
+from ftpsd.data.ports import Announcer, PortPool
+from ftpsd.events.log import lines, log
+from ftpsd.events.log_budget import LogBudget
+from ftpsd.limits.bans.bans import Bans, Book
+from ftpsd.limits.bans.register import Register
+from ftpsd.limits.limits import Sessions, raise_descriptor_limit
+from ftpsd.limits.shares import Shares
+from ftpsd.protocol.replies import Reply
+from ftpsd.snapshot import Generation, policy_of
+from ftpsd.storage.local.filesystem import process_umask
+from ftpsd.storage.local.sweep import Sweeper
+from ftpsd.storage.quota import Quotas
+from ftpsd.system.periodic import periodic
+from ftpsd.system.sandbox import Sandbox
+from ftpsd.system.state import Store, directory
+from ftpsd.system.systemd import Supervisor
+from ftpsd.system.workers import Workers
 
 #: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
 #: made in one thread does not keep the reactor waiting.

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from ftpsd.demo import make_certificate
+from ftpsd.cli.demo import make_certificate
 from tests.daemon import Daemon, merge
 
 # A loaded machine may take any time for an example.

@@ -22,19 +22,19 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from ftpsd.bans import Bans, Book
-from ftpsd.generation import Generation, policy_of
-from ftpsd.limits import Sessions
-from ftpsd.log_budget import LogBudget
-from ftpsd.protocol import FtpsFactory
-from ftpsd.pump import FileSource, Steps, checksum, download, upload
-from ftpsd.quota import Quotas
-from ftpsd.replies import Reply
-from ftpsd.scheduler import Scheduler
-from ftpsd.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings, UsersFile
-from ftpsd.shares import Shares
-from ftpsd.users import PasswordChecker, Realm
-from ftpsd.wire import Endpoint, plain_address
+from ftpsd.accounts.users import PasswordChecker, Realm
+from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings, UsersFile
+from ftpsd.control.protocol import FtpsFactory
+from ftpsd.control.scheduler import Scheduler
+from ftpsd.data.pump import FileSource, Steps, checksum, download, upload
+from ftpsd.events.log_budget import LogBudget
+from ftpsd.limits.bans.bans import Bans, Book
+from ftpsd.limits.limits import Sessions
+from ftpsd.limits.shares import Shares
+from ftpsd.protocol.replies import Reply
+from ftpsd.protocol.wire import Endpoint, plain_address
+from ftpsd.snapshot import Generation, policy_of
+from ftpsd.storage.quota import Quotas
 from tests.daemon import SECRET
 
 Opening = Callable[[], Any]

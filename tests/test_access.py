@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ftpsd import config
-from ftpsd.access import DAYS, Access
+from ftpsd.config import config
+from ftpsd.protocol.access import DAYS, Access
 from tests.daemon import SECRET, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.test_configuration import GOOD, USERS, faults, files

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from ftpsd.ports import Announcer
-from ftpsd.settings import NetworkOverride, PassiveSettings
+from ftpsd.config.settings import NetworkOverride, PassiveSettings
+from ftpsd.data.ports import Announcer
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 

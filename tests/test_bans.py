@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 from twisted.internet.defer import execute
 
-from ftpsd import bans, hashes, known
-from ftpsd.bans import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
-from ftpsd.known import DAY, KNOWN
-from ftpsd.lanes import Lanes
-from ftpsd.register import BANS, Register, current, lift
-from ftpsd.replies import Refusal, SessionEnd
-from ftpsd.settings import BanSettings
-from ftpsd.state import FILE, State, Store
-from ftpsd.wire import plain_address as at
+from ftpsd.accounts import hashes
+from ftpsd.accounts.lanes import Lanes
+from ftpsd.config.settings import BanSettings
+from ftpsd.limits.bans import bans, known
+from ftpsd.limits.bans.bans import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
+from ftpsd.limits.bans.known import DAY, KNOWN
+from ftpsd.limits.bans.register import BANS, Register, current, lift
+from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.protocol.wire import plain_address as at
+from ftpsd.system.state import FILE, State, Store
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, ftpsd, merge
 from tests.ftpclient import FtpClient, secured

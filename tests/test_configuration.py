@@ -16,9 +16,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ftpsd import config, hashes
-from ftpsd.demo import make_certificate
-from ftpsd.yamlfile import Faulty
+from ftpsd.accounts import hashes
+from ftpsd.cli.demo import make_certificate
+from ftpsd.config import config
+from ftpsd.config.yamlfile import Faulty
 from tests.daemon import SECRET, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.parts import PRIVATE
-from ftpsd.uploads import Upload
+from ftpsd.storage.local.parts import PRIVATE
+from ftpsd.storage.local.uploads import Upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, withstands
@@ -240,7 +240,7 @@ def test_names_that_are_taken_in_the_last_moment(tmp_path: Path, monkeypatch: py
     upload.write(b"t" * size)
     while upload.must_copy(True):
         upload.copy(MIB)
-    monkeypatch.setattr("ftpsd.pinned.Pinned.is_unchanged", look)
+    monkeypatch.setattr("ftpsd.storage.local.pinned.Pinned.is_unchanged", look)
     with pytest.raises(Exception, match="450"):
         upload.publish()
     upload.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.pinned import Pinned
+from ftpsd.storage.local.pinned import Pinned
 from tests.daemon import Daemon
 from tests.disks import apart, must_work
 from tests.ftpclient import secured

@@ -11,11 +11,11 @@ from typing import Any, get_args, get_origin
 import attrs
 import pytest
 
-from ftpsd import config
-from ftpsd.command import Command
 from ftpsd.commands import TABLE
-from ftpsd.rights import PERMISSIONS, PROFILES
-from ftpsd.settings import PortRange, Settings, UserSettings
+from ftpsd.config import config
+from ftpsd.config.settings import PortRange, Settings, UserSettings
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.rights import PERMISSIONS, PROFILES
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from ftpsd.ports import Announcer
-from ftpsd.settings import PassiveSettings
+from ftpsd.config.settings import PassiveSettings
+from ftpsd.data.ports import Announcer
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured
 

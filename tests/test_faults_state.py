@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.state import FILE
+from ftpsd.system.state import FILE
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.disks import SmallDisk, apart, must_work

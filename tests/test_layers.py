@@ -1,46 +1,56 @@
-"""Who may import whom: the layers of the house, read from the source."""
+"""Which package may import which, read from the source. CONTRIBUTING's map is checked against the same table."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 from twisted.protocols.ftp import FTP
 
 import ftpsd
-from ftpsd.command import NOT_SERVED
 from ftpsd.commands import TABLE
+from ftpsd.protocol.command import NOT_SERVED
 
-HOUSE = Path(ftpsd.__file__).parent
+PACKAGE = Path(ftpsd.__file__).parent
 
-#: Pure, in the order in which they may import each other.
-WORDS = [
-    "replies",
-    "names",
-    "rights",
-    "paths",
-    "wire",
-    "access",
-    "listing",
-    "representation",
-    "turns",
-    "command",
-    "session",
-]
-DEEDS = ["commands"]
-#: Only these import the command's and the daemon's outermost files.
-OUTERMOST = {"service", "cli", "demo"}
+#: Each package, and the packages that it may import. `config.settings` is one module, apart from the rest of `config`:
+#: every component is given its own section of the settings, while a configuration load knows the components.
+MAY_IMPORT = {
+    "protocol": "",
+    "commands": "protocol",
+    "config.settings": "protocol",
+    "events": "protocol config.settings",
+    "system": "protocol config.settings events",
+    "limits": "protocol config.settings events system",
+    "data": "protocol config.settings events system limits",
+    "storage": "protocol config.settings events system limits data",
+    "accounts": "protocol config.settings events system limits storage",
+    "config": "protocol config.settings events system limits accounts",
+    "snapshot": "protocol config.settings system limits data",
+    "control": "protocol config.settings events system limits data accounts config commands snapshot",
+    "service": "protocol config.settings events system limits data storage accounts config control snapshot",
+    "cli": "protocol config.settings events system limits accounts config service",
+}
+
+#: Libraries that the pure packages must not touch, and the modules that may use OpenSSL.
+IMPURE = {"twisted", "OpenSSL", "zope", "attrs", "cattrs", "socket", "yaml"}
 
 
-def files() -> list[Path]:
-    """Every file of the package."""
-    return sorted(HOUSE.rglob("*.py"))
+def modules() -> list[Path]:
+    """Every module of the package."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__",))
 
 
-def layer(path: Path) -> str:
-    """`ftpsd/wire.py` is wire, `ftpsd/commands/login.py` is commands."""
-    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """`ftpsd/protocol/parsing.py` is protocol.parsing."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def package_of(module: str) -> str:
+    """The row of MAY_IMPORT that a module belongs to."""
+    return module if module == "config.settings" else "cli" if module == "__main__" else module.partition(".")[0]
 
 
 def imports(path: Path) -> set[str]:
@@ -53,55 +63,79 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "ftpsd":
-            found.update(f"ftpsd.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            # `from ftpsd.config import settings` names a module, `from ftpsd.config.settings import Limits` does not.
+            for alias in node.names:
+                dotted = f"{node.module}.{alias.name}"
+                is_module = (PACKAGE.parent / (dotted.replace(".", "/") + ".py")).exists()
+                found.add(dotted if is_module else node.module)
     return found
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_layers(path: Path) -> None:
-    """Words import earlier words, deeds import words, and nobody imports the outermost files."""
-    own = layer(path)
+    """No module imports a package that its own may not import, and the protocol is pure."""
+    own = package_of(name_of(path))
+    allowed = {own, *MAY_IMPORT[own].split()}
     for module in imports(path):
         top, _, rest = module.partition(".")
-        theirs = rest.partition(".")[0]
-        if own in WORDS:
-            assert top not in ("twisted", "OpenSSL", "zope", "attrs", "socket"), module
-            assert top != "ftpsd" or theirs in WORDS[: WORDS.index(own)], module
-        elif own in DEEDS:
-            assert top not in ("twisted", "OpenSSL", "zope", "socket", "os"), module
-            assert top != "ftpsd" or theirs in (*WORDS, *DEEDS, ""), module
-        elif own != "cli":
-            assert theirs not in OUTERMOST or top != "ftpsd", module
-            assert theirs not in DEEDS or own == "protocol", module
+        if top == "ftpsd" and rest:
+            assert package_of(rest) in allowed, f"{name_of(path)} imports {module}"
+        elif own in ("protocol", "commands"):
+            assert top not in IMPURE, f"{name_of(path)} imports {module}"
+
+
+def test_the_table_has_no_circle() -> None:
+    """Each package imports only packages above it in the table, so that no two know each other."""
+    order = list(MAY_IMPORT)
+    for package, allowed in MAY_IMPORT.items():
+        assert all(order.index(each) < order.index(package) for each in allowed.split()), package
+
+
+def test_packages_stay_small() -> None:
+    """Beside the packages there are a few modules, and no package has more than fourteen."""
+    beside = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert beside <= {"__init__.py", "__main__.py", "py.typed", "service.py", "snapshot.py"}
+    for package in {path.parent for path in modules()} - {PACKAGE}:
+        assert len([path for path in package.glob("*.py") if path.name != "__init__.py"]) <= 14, package
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    """A package's docstring states its purpose, what it may import and which file to read first."""
+    for init in PACKAGE.rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text())) or ""
+        assert text, init
+        if init.parent != PACKAGE:
+            assert "May import" in text, init
+            assert "Read first" in text or "Start with" in text, init
+
+
+def test_contributing_has_the_same_map() -> None:
+    """The table of packages in CONTRIBUTING.md is this one."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+?)(?:/|\.py)?` \|[^|]*\| ([^|]*) \|$", text, re.MULTILINE)
+    assert {
+        name: " ".join(re.findall(r"[a-z_.]+", allowed.replace("nothing", ""))) for name, allowed in rows
+    } == MAY_IMPORT
 
 
 def test_one_place_imports_the_reactor() -> None:
-    """The reactor comes in by the door: one function imports it."""
-    naming = [path.name for path in files() if "import reactor" in path.read_text()]
+    """One function imports the reactor."""
+    naming = [path.name for path in modules() if "import reactor" in path.read_text()]
     assert naming == ["service.py"]
 
 
-def test_openssl_stays_in_few_files() -> None:
+def test_openssl_stays_in_few_modules() -> None:
     """TLS calls are made where TLS is the subject."""
-    users = {layer(path) for path in files() if any("OpenSSL" in name for name in imports(path))}
-    assert users <= {"tls", "control", "handshakes", "streams", "connect", "data", "client", "certificates"}
+    users = {name_of(path) for path in modules() if any("OpenSSL" in name for name in imports(path))}
+    allowed = """
+        system.tls control.control control.client config.certificates
+        data.data data.connect data.handshakes data.streams
+        """
+    assert users <= set(allowed.split())
 
 
 def test_every_command_of_the_base_class_is_accounted_for() -> None:
     """No inherited `ftp_*` method is served: each is a row of ours, or a command that we do not serve."""
     inherited = {name.removeprefix("ftp_") for name in dir(FTP) if name.startswith("ftp_")}
     assert inherited <= set(TABLE) | NOT_SERVED
-
-
-def test_rows_are_complete() -> None:
-    """Every row tells its syntax and where it is specified; secrets are marked."""
-    for verb, row in TABLE.items():
-        assert row.help.split()[0] in (verb, verb.removeprefix("X"), {"XCUP": "CDUP"}.get(verb)), verb
-        assert row.rfc, verb
-    assert {verb for verb, row in TABLE.items() if row.secret} == {"PASS", "ACCT"}
-    assert {verb for verb, row in TABLE.items() if row.uses_data} == set(
-        "RETR STOR APPE STOU LIST NLST MLSD".split()  # noqa: SIM905
-    )

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from ftpsd.limits import Sessions
-from ftpsd.replies import Reply
-from ftpsd.settings import Limits
-from ftpsd.wire import plain_address
+from ftpsd.config.settings import Limits
+from ftpsd.limits.limits import Sessions
+from ftpsd.protocol.replies import Reply
+from ftpsd.protocol.wire import plain_address
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured

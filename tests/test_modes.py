@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ftpsd import config
-from ftpsd.yamlfile import Faulty
+from ftpsd.config import config
+from ftpsd.config.yamlfile import Faulty
 from tests.daemon import Daemon, ftpsd, merge
 
 Make = Callable[..., Daemon]

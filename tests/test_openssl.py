@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.demo import make_certificate
+from ftpsd.cli.demo import make_certificate
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd import cli
+from ftpsd.cli import cli
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from ftpsd.periodic import periodic
+from ftpsd.system.periodic import periodic
 
 
 def test_a_task_survives_an_exception() -> None:

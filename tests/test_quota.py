@@ -21,11 +21,11 @@ import pytest
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
-from ftpsd.parts import PRIVATE, part_name
-from ftpsd.quota import STALE, Amount, Count, Quotas, Tree
-from ftpsd.replies import Refusal
-from ftpsd.settings import QuotaSettings
-from ftpsd.trees import directories
+from ftpsd.config.settings import QuotaSettings
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.local.parts import PRIVATE, part_name
+from ftpsd.storage.local.trees import directories
+from ftpsd.storage.quota import STALE, Amount, Count, Quotas, Tree
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, plain_login, reset, wait_until, withstands

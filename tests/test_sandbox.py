@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd import landlock
+from ftpsd.system import landlock
 from tests.daemon import PATIENCE, Daemon, twistd
 from tests.ftpclient import secured
 from tests.hostile import wait_until
@@ -19,7 +19,7 @@ from tests.hostile import wait_until
 MakeDaemon = Callable[..., Daemon]
 
 #: In a process of its own: what a test does to itself would hold for all that follow.
-ASK = "from ftpsd import landlock; print(landlock.abi())"
+ASK = "from ftpsd.system import landlock; print(landlock.abi())"
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -116,7 +116,9 @@ def test_every_worker_is_inside(tmp_path: Path) -> None:
 
 def test_threads_of_others() -> None:
     """Where threads run that the rules would not hold for, nothing is promised."""
-    done = run("import threading; from ftpsd import landlock; threading.Timer(1, print).start(); landlock.enter([])")
+    done = run(
+        "import threading; from ftpsd.system import landlock; threading.Timer(1, print).start(); landlock.enter([])"
+    )
     assert "Unavailable: threads run already" in done.stderr
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ftpsd.scheduler import CREDIT_BURST, STRANGERS, USERS, Party, Scheduler, Seat
+from ftpsd.control.scheduler import CREDIT_BURST, STRANGERS, USERS, Party, Scheduler, Seat
 
 
 class Clock:

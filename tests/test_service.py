@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd.systemd import Inherited, Supervisor, choose
-from ftpsd.wire import plain_address
+from ftpsd.protocol.wire import plain_address
+from ftpsd.system.systemd import Inherited, Supervisor, choose
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until

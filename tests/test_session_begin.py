@@ -11,11 +11,11 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from ftpsd.limits import Sessions
-from ftpsd.log_budget import LogBudget
-from ftpsd.protocol import FtpsFactory
-from ftpsd.scheduler import Scheduler
-from ftpsd.settings import Limits
+from ftpsd.config.settings import Limits
+from ftpsd.control.protocol import FtpsFactory
+from ftpsd.control.scheduler import Scheduler
+from ftpsd.events.log_budget import LogBudget
+from ftpsd.limits.limits import Sessions
 
 
 @pytest.mark.parametrize("fails", ["getHandle", "setTcpNoDelay", "getHost", "registerProducer"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from ftpsd.settings import BanSettings, Limits, Timeouts, UserLimits, UserNetworks, UserSettings
+from ftpsd.config.settings import BanSettings, Limits, Timeouts, UserLimits, UserNetworks, UserSettings
 from tests.inprocess import Server
 
 pytestmark = pytest.mark.quick

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.settings import StateSettings
-from ftpsd.state import FILE, State, directory, opened
+from ftpsd.config.settings import StateSettings
+from ftpsd.system.state import FILE, State, directory, opened
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.pump import FileSource
-from ftpsd.replies import Refusal
-from ftpsd.streams import PlainStream
+from ftpsd.data.pump import FileSource
+from ftpsd.data.streams import PlainStream
+from ftpsd.protocol.replies import Refusal
 
 
 def test_a_peer_that_is_lost_while_a_file_is_sent(tmp_path: Path) -> None:

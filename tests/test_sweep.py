@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.parts import PRIVATE, part_name
-from ftpsd.paths import outermost
-from ftpsd.sweep import pause
+from ftpsd.protocol.paths import outermost
+from ftpsd.storage.local.parts import PRIVATE, part_name
+from ftpsd.storage.local.sweep import pause
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands

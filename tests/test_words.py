@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ftpsd import wire
-from ftpsd.listing import Entry, LongFormat, MachineFormat, time_value
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply, from_oserror
-from ftpsd.representation import FromNetwork, ToNetwork
-from ftpsd.rights import PERMISSIONS, PROFILES, Rights
-from ftpsd.turns import Turns
+from ftpsd.protocol import wire
+from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, time_value
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal, Reply, from_oserror
+from ftpsd.protocol.representation import FromNetwork, ToNetwork
+from ftpsd.protocol.rights import PERMISSIONS, PROFILES, Rights
+from ftpsd.protocol.turns import Turns
 
 
 def without(characters: str) -> Callable[[str], str]:

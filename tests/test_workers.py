@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd import workers
-from ftpsd.answers import Answers
-from ftpsd.fairqueue import MOST_WALKS
-from ftpsd.replies import Refusal
-from ftpsd.workers import Workers
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system import workers
+from ftpsd.system.answers import Answers
+from ftpsd.system.fairqueue import MOST_WALKS
+from ftpsd.system.workers import Workers
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
 

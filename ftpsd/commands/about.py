@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import ftpsd
-from ftpsd import wire
-from ftpsd.command import Command, features
-from ftpsd.listing import FACTS, LongFormat, time_value
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import FixedReply, Refusal, Reply
-from ftpsd.session import HASHES, Session
+from ftpsd.protocol import wire
+from ftpsd.protocol.command import Command, features
+from ftpsd.protocol.listing import FACTS, LongFormat, time_value
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import FixedReply, Refusal, Reply
+from ftpsd.protocol.session import HASHES, Session
 
 #: STAT tells no more entries than this: the control connection is no place for long listings.
 LONGEST_STAT = 1000

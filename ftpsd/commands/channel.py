@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ftpsd import wire
-from ftpsd.access import Network
-from ftpsd.command import Command
-from ftpsd.replies import Refusal, Reply
-from ftpsd.session import Session
-from ftpsd.wire import Address, Endpoint
+from ftpsd.protocol import wire
+from ftpsd.protocol.access import Network
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.session import Session
+from ftpsd.protocol.wire import Address, Endpoint
 
 MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ftpsd import wire
-from ftpsd.command import Command
 from ftpsd.commands.transfer import machine_format
-from ftpsd.listing import FACTS, time_value
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply
-from ftpsd.rights import PERMISSIONS
-from ftpsd.session import Session
+from ftpsd.protocol import wire
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.listing import FACTS, time_value
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.rights import PERMISSIONS
+from ftpsd.protocol.session import Session
 
 # --- where the client is ---------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 
-from ftpsd import wire
-from ftpsd.command import Command
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply, SessionEnd
-from ftpsd.session import Session
+from ftpsd.protocol import wire
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
+from ftpsd.protocol.session import Session
 
 
 def _require_tls(session: Session) -> None:

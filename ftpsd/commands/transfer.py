@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ftpsd import wire
-from ftpsd.command import Command
-from ftpsd.listing import Entry, LongFormat, MachineFormat, shown
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply
-from ftpsd.session import HASHES, Opening, Session
+from ftpsd.protocol import wire
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.session import HASHES, Opening, Session
 
 
 def _restart(session: Session) -> tuple[int, int | None]:

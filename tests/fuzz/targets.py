@@ -18,18 +18,19 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from ftpsd import certificates, config, wire
+from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.about import _SITE
-from ftpsd.control import ControlConnection
-from ftpsd.demo import make_certificate
-from ftpsd.listing import FACTS, Entry, LongFormat, MachineFormat
-from ftpsd.paths import VirtualPath
-from ftpsd.replies import Refusal, Reply
-from ftpsd.representation import FromNetwork, ToNetwork
-from ftpsd.session import Policy, Session
-from ftpsd.tls import NotTls
-from ftpsd.yamlfile import Document, Fault, Faulty
+from ftpsd.config import certificates, config
+from ftpsd.config.yamlfile import Document, Fault, Faulty
+from ftpsd.control.control import ControlConnection
+from ftpsd.protocol import wire
+from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.representation import FromNetwork, ToNetwork
+from ftpsd.protocol.session import Policy, Session
+from ftpsd.system.tls import NotTls
 from tests.daemon import SECRET
 
 EXAMPLES = Path(__file__).parents[2] / "etc"

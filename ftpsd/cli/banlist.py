@@ -1,0 +1,96 @@
+"""`ftpsd bans`: who is banned, and the end of it, whether the daemon runs or not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from ftpsd.config import config
+from ftpsd.config.yamlfile import Faulty
+from ftpsd.limits.bans import register
+from ftpsd.limits.bans.bans import name
+from ftpsd.system.state import FILE, LaterRelease, State, directory
+
+#: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
+SERVICE = Path("/var/lib/ftpsd-state")
+
+
+class NoState(Exception):
+    """There is no file to look at; the text tells why."""
+
+
+def show(configuration: str) -> int:
+    """Prints a line for each ban that runs; an exit status."""
+    now = time.time()
+    try:
+        with _state(configuration) as state:
+            bans = register.current(state, now)
+    except (Faulty, NoState) as error:
+        return _fail(error)
+    for kind, subject, until in bans:
+        print(f"{kind:8} {name(subject):40} {_end(until, now)}")
+    if not bans:
+        print("Nobody is banned.", file=sys.stderr)
+    return 0
+
+
+def _end(until: float, now: float) -> str:
+    try:
+        return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
+    except (ValueError, OverflowError, OSError):
+        return "for ever"  # no calendar goes as far
+
+
+def lift(configuration: str, whom: str | None) -> int:
+    """Lifts the bans of an address or a user, or all; an exit status: 1 if there are none."""
+    try:
+        with _state(configuration) as state:
+            lifted = register.lift(state, whom)
+    except (Faulty, NoState) as error:
+        return _fail(error)
+    if not lifted:
+        return _fail(f"{name(whom)} is not banned" if whom else "nobody is banned")
+    print(f"{lifted} lifted.")
+    return 0
+
+
+def _fail(why: object) -> int:
+    print(f"ftpsd bans: {why}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _state(configuration: str) -> Iterator[State]:
+    place = directory(config.load_settings(configuration).state)
+    if place is None and os.path.abspath(configuration) == config.DEFAULT:
+        place = SERVICE
+    if place is None:
+        raise NoState("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
+    path = place / FILE
+    try:
+        _become_owner(path)
+        with closing(State(path)) as state:
+            yield state
+    except FileNotFoundError:
+        raise NoState(f"there is no {path}: no daemon with this configuration has run yet") from None
+    except (OSError, sqlite3.Error, LaterRelease) as error:
+        raise NoState(f"{path} cannot be used: {error}") from None
+
+
+def _become_owner(path: Path) -> None:
+    """Root becomes the owner of the directory, or of the file where the directory is root's own: nothing that is made
+    beside the file is in the daemon's way, and a link that is laid there leads nowhere that its owner could not go."""
+    owner, file = os.stat(path.parent), os.lstat(path)
+    if not stat.S_ISREG(file.st_mode):
+        raise NoState(f"{path} is no regular file: whoever may write to {path.parent} has put something else there")
+    if os.geteuid() == 0:
+        owner = owner if owner.st_uid else file
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)

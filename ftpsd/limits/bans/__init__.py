@@ -1,0 +1,4 @@
+"""Bans of addresses and user names after failed logins, and how they survive a restart.
+
+May import what `limits` may import. Read first: `policy`.
+"""

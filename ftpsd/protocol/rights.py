@@ -1,0 +1,90 @@
+"""What a user may do, and where: permissions per path, the deeper path wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ftpsd.protocol.names import folded
+
+#: A virtual path, by its parts.
+Parts = tuple[str, ...]
+
+PERMISSIONS = (
+    "list",
+    "download",
+    "upload",
+    "overwrite",
+    "append",
+    "delete",
+    "rename",
+    "mkdir",
+    "rmdir",
+    "times",
+    "chmod",
+)
+
+PROFILES: dict[str, frozenset[str]] = {
+    "read-only": frozenset({"list", "download"}),
+    "read-write": frozenset(PERMISSIONS),
+    "upload-only": frozenset({"upload"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """The permissions of one user.
+
+    `everywhere` holds where no entry of `paths` is nearer; the keys of `paths` are the parts of
+    virtual paths.
+    """
+
+    everywhere: frozenset[str]
+    paths: Mapping[Parts, frozenset[str]] = field(default_factory=dict)
+    #: The rules by folded path; those that fold to the same path together, the stricter ones.
+    _folded: dict[Parts, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    #: By path: the names directly below it that lead to rules.
+    _branches: dict[Parts, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, permissions in self.paths.items():
+            key = _fold(path)
+            self._folded[key] = self._folded.get(key, permissions) & permissions
+            for depth, name in enumerate(path):
+                self._branches[path[:depth]] = self._branches.get(path[:depth], frozenset()) | {name}
+
+    def at(self, parts: Parts) -> frozenset[str]:
+        """The permissions that hold at a virtual path, spelled as the rules are."""
+        return _nearest(self.paths, parts, self.everywhere)
+
+    def strictly(self, parts: Parts) -> frozenset[str]:
+        """Return what is permitted at a path whether or not the disk ignores case or how accents are composed."""
+        return self.at(parts) & _nearest(self._folded, _fold(parts), self.everywhere) if self.paths else self.everywhere
+
+    def possibly(self, parts: Parts) -> frozenset[str]:
+        """Return what may be permitted at a path; which disk it is on decides."""
+        return self.at(parts) | _nearest(self._folded, _fold(parts), self.everywhere) if self.paths else self.everywhere
+
+    def branches(self, parts: Parts) -> frozenset[str]:
+        """Return the names in a directory that have rules, or rules below them."""
+        return self._branches.get(parts, frozenset())
+
+    def throughout(self, parts: Parts, permission: str, strictly: bool = False) -> bool:
+        """Whether a permission holds at a path and at every path below it."""
+        here, rules = (self.strictly(parts), self._folded) if strictly else (self.at(parts), self.paths)
+        top = _fold(parts) if strictly else parts
+        return permission in here and all(
+            permission in permissions for path, permissions in rules.items() if path[: len(top)] == top
+        )
+
+
+def _fold(parts: Parts) -> Parts:
+    return tuple(map(folded, parts))
+
+
+def _nearest(rules: Mapping[Parts, frozenset[str]], parts: Parts, otherwise: frozenset[str]) -> frozenset[str]:
+    if rules:
+        for depth in range(len(parts), -1, -1):
+            if (found := rules.get(parts[:depth])) is not None:
+                return found
+    return otherwise
