@@ -23,7 +23,7 @@ COLOURS = {"$": "#79c0ff", "<": "#7ee787", ">": "#d2a8ff", "#": "#8b949e"}
 def main() -> None:
     """Run the session and write the picture."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-c", "from ftpsd.cli.cli import main; main()", "demo", "--directory", directory]
+        command = [sys.executable, "-c", "from ftpsd.cli.main import main; main()", "demo", "--directory", directory]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
             try:
                 lines = session(demo, directory)

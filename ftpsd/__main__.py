@@ -2,6 +2,6 @@
 
 import sys
 
-from ftpsd.cli.cli import main
+from ftpsd.cli.main import main
 
 sys.exit(main())

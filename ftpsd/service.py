@@ -20,32 +20,32 @@ from twisted.logger import FileLogObserver, ILogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.users import PasswordChecker, Realm
-from ftpsd.config import config
+from ftpsd.accounts.realm import PasswordChecker, Realm
+from ftpsd.config import load
 from ftpsd.config.settings import ListenSettings, PortRange
 from ftpsd.config.waiting import in_own_thread
-from ftpsd.config.yamlfile import Faulty
+from ftpsd.config.yaml import Faulty
+from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.control.listeners import Listeners
-from ftpsd.control.protocol import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
-from ftpsd.data.data import Surroundings
-from ftpsd.data.ports import Announcer, PortPool
+from ftpsd.data.channel import Surroundings
+from ftpsd.data.passive_ports import Announcer, PortPool
 from ftpsd.events.log import lines, log
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.bans.bans import Bans, Book
-from ftpsd.limits.bans.register import Register
-from ftpsd.limits.limits import Sessions, raise_descriptor_limit
-from ftpsd.limits.shares import Shares
+from ftpsd.limits.bans.policy import Bans, Book
+from ftpsd.limits.bans.store import Register
+from ftpsd.limits.session_registry import Sessions, raise_descriptor_limit
+from ftpsd.limits.user_limits import Shares
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
-from ftpsd.storage.local.filesystem import process_umask
-from ftpsd.storage.local.sweep import Sweeper
+from ftpsd.storage.local.root import process_umask
+from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
 from ftpsd.system.periodic import periodic
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Supervisor
-from ftpsd.system.workers import Workers
+from ftpsd.system.worker_threads import Workers
 
 #: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
 #: made in one thread does not keep the reactor waiting.
@@ -60,14 +60,14 @@ class Options(usage.Options):  # type: ignore[misc]
 
     synopsis = "[options]"
     longdesc = "An FTPS daemon. See ftpsd(8) and ftpsd.yaml(5)."
-    optParameters = [["config", "c", config.DEFAULT, "The configuration file."]]
+    optParameters = [["config", "c", load.DEFAULT, "The configuration file."]]
     optFlags = [["verbose", "v", "Log the commands that only tell something, too."]]
 
 
 def makeService(options: Options) -> Service:
     """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
     try:
-        configuration = config.load(options["config"])
+        configuration = load.load(options["config"])
         sandbox = _sandbox(configuration, options["config"], options.parent)
         observer = lines(options.parent) if options.parent else None
         return FtpsService(options["config"], configuration, bool(options["verbose"]), sandbox, observer)
@@ -76,7 +76,7 @@ def makeService(options: Options) -> Service:
         raise SystemExit(1) from None
 
 
-def _sandbox(configuration: config.Configuration, path: str, twistd: Mapping[str, Any] | None) -> Sandbox:
+def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, Any] | None) -> Sandbox:
     settings, tls = configuration.settings, configuration.settings.tls
     files = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
     state = directory(settings.state)
@@ -92,12 +92,12 @@ class FtpsService(Service):
     def __init__(
         self,
         path: str,
-        configuration: config.Configuration,
+        configuration: load.Configuration,
         verbose: bool = False,
         sandbox: Sandbox | None = None,
         observer: FileLogObserver | None = None,
     ) -> None:
-        self._path = config.absolute(path)
+        self._path = load.absolute(path)
         self._configuration = configuration
         self._verbose = verbose
         self._sandbox = sandbox
@@ -126,7 +126,7 @@ class FtpsService(Service):
 
     # --- making ----------------------------------------------------------------------------------
 
-    def _generate(self, configuration: config.Configuration) -> Generation:
+    def _generate(self, configuration: load.Configuration) -> Generation:
         settings, users = configuration.settings, configuration.users
         ports = settings.passive.ports
         self._workers.patience = settings.timeouts.stalled
@@ -156,7 +156,7 @@ class FtpsService(Service):
         )
 
     def _resolve(self, name: str) -> Any:
-        return self._workers.queue("configuration", "login").call(config.look_up, name)
+        return self._workers.queue("configuration", "login").call(load.look_up, name)
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
         implicit = settings.tls == "implicit"
@@ -205,7 +205,7 @@ class FtpsService(Service):
         self._supervisor.ready()
 
     def _warn(self) -> None:
-        for warning in config.warnings(self._configuration, time.time()):
+        for warning in load.warnings(self._configuration, time.time()):
             log.warn("{warning}", warning=warning)
 
     def stopService(self) -> Deferred[None]:
@@ -278,7 +278,7 @@ class FtpsService(Service):
             return None  # the daemon ends, or it reads
         self._reading = True
         self._supervisor.reloading()
-        reading = in_own_thread(self._reactor, config.load, self._path)
+        reading = in_own_thread(self._reactor, load.load, self._path)
         return reading.addCallback(self._use).addErrback(self._stay).addCallback(self._reload_ended)
 
     def _reload_ended(self, _: None) -> None:
@@ -286,7 +286,7 @@ class FtpsService(Service):
         if self._asked_again:
             self.reload()
 
-    def _use(self, configuration: config.Configuration) -> None:
+    def _use(self, configuration: load.Configuration) -> None:
         if self._sessions.closed:
             return
         wanted = configuration.settings.listen

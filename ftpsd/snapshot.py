@@ -8,8 +8,8 @@ from attrs import frozen
 from twisted.cred.portal import Portal
 
 from ftpsd.config.settings import Settings
-from ftpsd.data.data import Surroundings
-from ftpsd.limits.bans.bans import Bans
+from ftpsd.data.channel import Surroundings
+from ftpsd.limits.bans.policy import Bans
 from ftpsd.protocol.session import Policy
 from ftpsd.system.tls import ContextMaker
 

@@ -189,4 +189,4 @@ def twistd(*arguments: str) -> list[str]:
 
 def ftpsd(*arguments: str) -> list[str]:
     """The command `ftpsd` of the interpreter that runs the tests."""
-    return [sys.executable, "-c", "import sys; from ftpsd.cli.cli import main; sys.exit(main())", *arguments]
+    return [sys.executable, "-c", "import sys; from ftpsd.cli.main import main; sys.exit(main())", *arguments]

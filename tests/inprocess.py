@@ -22,17 +22,17 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.users import PasswordChecker, Realm
+from ftpsd.accounts.realm import PasswordChecker, Realm
 from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings, UsersFile
-from ftpsd.control.protocol import FtpsFactory
+from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
-from ftpsd.data.pump import FileSource, Steps, checksum, download, upload
+from ftpsd.data.transfer import FileSource, Steps, checksum, download, upload
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.bans.bans import Bans, Book
-from ftpsd.limits.limits import Sessions
-from ftpsd.limits.shares import Shares
+from ftpsd.limits.bans.policy import Bans, Book
+from ftpsd.limits.session_registry import Sessions
+from ftpsd.limits.user_limits import Shares
+from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.wire import Endpoint, plain_address
 from ftpsd.snapshot import Generation, policy_of
 from ftpsd.storage.quota import Quotas
 from tests.daemon import SECRET

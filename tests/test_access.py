@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ftpsd.config import config
-from ftpsd.protocol.access import DAYS, Access
+from ftpsd.config import load
+from ftpsd.protocol.login_rules import DAYS, Access
 from tests.daemon import SECRET, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.test_configuration import GOOD, USERS, faults, files
@@ -29,7 +29,7 @@ def day(away: int) -> str:
 def rules(directory: Path, text: str) -> Access:
     """A user's rules as a users' file says them."""
     (directory / "users.yaml").write_text(USERS + text)
-    return config.load(directory / "ftpsd.yaml").users.users["alice"].access
+    return load.load(directory / "ftpsd.yaml").users.users["alice"].access
 
 
 def reason(access: Access, client: str = "192.0.2.1", moment: datetime | None = None) -> str | None:

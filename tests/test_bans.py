@@ -15,14 +15,14 @@ import pytest
 from twisted.internet.defer import execute
 
 from ftpsd.accounts import hashes
-from ftpsd.accounts.lanes import Lanes
+from ftpsd.accounts.fair_queue import Lanes
 from ftpsd.config.settings import BanSettings
-from ftpsd.limits.bans import bans, known
-from ftpsd.limits.bans.bans import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
-from ftpsd.limits.bans.known import DAY, KNOWN
-from ftpsd.limits.bans.register import BANS, Register, current, lift
+from ftpsd.limits.bans import known_addresses, policy
+from ftpsd.limits.bans.known_addresses import DAY, KNOWN
+from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
+from ftpsd.limits.bans.store import BANS, Register, current, lift
+from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.protocol.wire import plain_address as at
 from ftpsd.system.state import FILE, State, Store
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, ftpsd, merge
@@ -218,8 +218,8 @@ def test_mistakes_at_home_ban_no_name() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes from however many addresses and names, only so much is remembered, and the latest."""
-    monkeypatch.setattr(bans, "CAPACITY", 50)
-    monkeypatch.setattr(known, "ALL", 50)
+    monkeypatch.setattr(policy, "CAPACITY", 50)
+    monkeypatch.setattr(known_addresses, "ALL", 50)
     rules = Rules()
     for number in range(1000):
         address = str(ipaddress.IPv4Address(number + (1 << 30)))
@@ -245,7 +245,7 @@ def test_no_user_makes_another_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
         True,
         True,
     ]
-    monkeypatch.setattr(known, "ALL", 60)
+    monkeypatch.setattr(known_addresses, "ALL", 60)
     for number in range(30):
         rules.succeeded(at(f"192.0.2.{number}"), f"user{number}")
     assert rules.book.knows("alice", "203.0.113.9")
@@ -332,14 +332,14 @@ def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
 
 def test_known_addresses_are_as_many_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is crowded out of the memory is out of the file too, and what a file has too many of is not taken."""
-    monkeypatch.setattr(known, "EACH", 3)
+    monkeypatch.setattr(known_addresses, "EACH", 3)
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
     for number in range(9):
         first.rules.succeeded(at(f"198.51.100.{number}"), "alice")
         first.now, first.wall = first.now + 1, first.wall + 1
     assert store.state.execute("SELECT count(*) FROM known_addresses") == [(3,)]
-    monkeypatch.setattr(known, "EACH", 2)
+    monkeypatch.setattr(known_addresses, "EACH", 2)
     second = Kept(store, 0, first.wall)
     assert store.state.execute("SELECT count(*) FROM known_addresses") == [(2,)]
     assert second.book.knows("alice", "198.51.100.8") and not second.book.knows("alice", "198.51.100.6")
@@ -557,8 +557,8 @@ def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Da
         return processor_time(daemon) - before
 
     guess(daemon, "127.0.0.1", 1)  # the first hash loads the library
-    known, unknown = cost("alice"), cost("nobody")
-    assert known / 3 < unknown < known * 3
+    known_addresses, unknown = cost("alice"), cost("nobody")
+    assert known_addresses / 3 < unknown < known_addresses * 3
 
 
 def processor_time(daemon: Daemon) -> float:

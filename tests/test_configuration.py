@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpsd.accounts import hashes
 from ftpsd.cli.demo import make_certificate
-from ftpsd.config import config
-from ftpsd.config.yamlfile import Faulty
+from ftpsd.config import load
+from ftpsd.config.yaml import Faulty
 from tests.daemon import SECRET, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 
@@ -54,13 +54,13 @@ def faults(directory: Path, text: str = GOOD, users: str = USERS) -> list[str]:
     (directory / "ftpsd.yaml").write_text(text)
     (directory / "users.yaml").write_text(users)
     with pytest.raises(Faulty) as found:
-        config.load(directory / "ftpsd.yaml")
+        load.load(directory / "ftpsd.yaml")
     return [str(fault).replace(f"{directory}/", "") for fault in found.value.faults]
 
 
 def test_defaults(files: Path) -> None:
     """Every key but listen and the certificate has the default that the contract gives."""
-    settings = config.load(files / "ftpsd.yaml").settings
+    settings = load.load(files / "ftpsd.yaml").settings
     assert settings.tls.minimum_version == "1.2"
     assert settings.tls.require.login
     assert settings.tls.require.data
@@ -132,7 +132,7 @@ users:
     enabled: true
 """
     )
-    loaded = config.load(files / "ftpsd.yaml")
+    loaded = load.load(files / "ftpsd.yaml")
     assert loaded.settings.tls.data_session == "off"
     assert loaded.settings.sandbox.landlock == "off"
     user = loaded.users.users["home"]
@@ -145,7 +145,7 @@ def test_rates(files: Path) -> None:
     """Rates are taken as numbers, or with K, M, G, T for binary multiples."""
     text = "limits: {upload_rate: 64K, download_rate: 10M, session_upload_rate: 2G, session_download_rate: 2048}\n"
     (files / "ftpsd.yaml").write_text(GOOD + text)
-    limits = config.load(files / "ftpsd.yaml").settings.limits
+    limits = load.load(files / "ftpsd.yaml").settings.limits
     assert (limits.upload_rate, limits.download_rate) == (2**16, 10 * 2**20)
     assert (limits.session_upload_rate, limits.session_download_rate) == (2**31, 2048)
 
@@ -154,7 +154,7 @@ def test_one_limit_of_a_user_leaves_the_others(files: Path) -> None:
     """Limits of a user are worked into those of `defaults`, key by key."""
     defaults = "defaults:\n  limits: {sessions: 3, upload_rate: 1M}\n"
     (files / "users.yaml").write_text(defaults + USERS + "    limits: {sessions: 5, download_rate: 64K}\n")
-    limits = config.load(files / "ftpsd.yaml").users.users["alice"].limits
+    limits = load.load(files / "ftpsd.yaml").users.users["alice"].limits
     assert (limits.sessions, limits.upload_rate, limits.download_rate) == (5, 2**20, 2**16)
 
 
@@ -366,7 +366,7 @@ def test_resumption_that_is_off(files: Path) -> None:
 def test_quotas(files: Path, quota: str, expected: tuple[int | None, int | None]) -> None:
     """Bytes may be written with K, M, G and T, which are powers of 1024; null is no limit."""
     (files / "users.yaml").write_text(f"defaults: {{quota: {{bytes: 1}}}}\n{USERS}    quota: {quota}\n")
-    found = config.load(files / "ftpsd.yaml").users.users["alice"].quota
+    found = load.load(files / "ftpsd.yaml").users.users["alice"].quota
     assert (found.bytes, found.files) == expected
 
 

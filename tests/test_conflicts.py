@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import PRIVATE
-from ftpsd.storage.local.uploads import Upload
+from ftpsd.storage.local.part_files import PRIVATE
+from ftpsd.storage.local.upload import Upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, withstands

@@ -12,10 +12,10 @@ import attrs
 import pytest
 
 from ftpsd.commands import TABLE
-from ftpsd.config import config
+from ftpsd.config import load
 from ftpsd.config.settings import PortRange, Settings, UserSettings
 from ftpsd.protocol.command import Command
-from ftpsd.protocol.rights import PERMISSIONS, PROFILES
+from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,5 +146,5 @@ def test_the_example_is_good(tmp_path: Path, certificate: Path, commented: bool)
     pem = [(certificate / name).read_text() for name in ("certificate.pem", "key.pem")]
     (tmp_path / "certificate.pem").touch(0o600)
     (tmp_path / "certificate.pem").write_text("".join(pem))
-    plain = config.load(tmp_path / "ftpsd.yaml").settings
+    plain = load.load(tmp_path / "ftpsd.yaml").settings
     assert plain.passive.ports == PortRange(50000, 50999)

@@ -13,8 +13,8 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 
-from ftpsd.control.door import ACCEPTING, AT_ONCE, Door
-from ftpsd.data.ports import Listener, PortPool
+from ftpsd.control.accept import ACCEPTING, AT_ONCE, Door
+from ftpsd.data.passive_ports import Listener, PortPool
 from tests.daemon import free_range
 from tests.hostile import reset
 

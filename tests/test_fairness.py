@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
-from ftpsd.storage.local.trees import delete, remove
+from ftpsd.storage.local.part_files import part_name
+from ftpsd.storage.local.tree import delete, remove
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient

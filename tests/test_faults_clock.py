@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
+from ftpsd.storage.local.part_files import part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, read_all, secured
 from tests.hostile import wait_until

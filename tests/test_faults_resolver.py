@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from ftpsd.config.settings import PassiveSettings
-from ftpsd.data.ports import Announcer
+from ftpsd.data.passive_ports import Announcer
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
-from ftpsd.system.workers import default_size
+from ftpsd.storage.local.part_files import part_name
+from ftpsd.system.worker_threads import default_size
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured

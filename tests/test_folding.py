@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ftpsd.protocol.names import folded, matcher
-from ftpsd.protocol.rights import PROFILES, Rights
+from ftpsd.protocol.name_rules import folded, matcher
+from ftpsd.protocol.permissions import PROFILES, Rights
 from tests.daemon import Daemon
 from tests.disks import FoldingDisk
 from tests.ftpclient import FtpClient, secured

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
+from ftpsd.storage.local.part_files import part_name
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, tls_context
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import PRIVATE, part_name
+from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.daemon import Daemon
 from tests.disks import apart, must_work
 from tests.ftpclient import FtpClient, secured

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ftpsd.storage.local.parts import PRIVATE, part_name
+from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import secured
 from tests.hostile import open_transfer, wait_until, withstands

@@ -129,8 +129,8 @@ def test_openssl_stays_in_few_modules() -> None:
     """TLS calls are made where TLS is the subject."""
     users = {name_of(path) for path in modules() if any("OpenSSL" in name for name in imports(path))}
     allowed = """
-        system.tls control.control control.client config.certificates
-        data.data data.connect data.handshakes data.streams
+        system.tls control.tls_layer control.control_channel config.certificates
+        data.channel data.connect data.handshakes data.streams
         """
     assert users <= set(allowed.split())
 

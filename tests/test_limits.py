@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from ftpsd.config.settings import Limits
-from ftpsd.limits.limits import Sessions
+from ftpsd.limits.session_registry import Sessions
+from ftpsd.protocol.parsing import plain_address
 from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.wire import plain_address
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured

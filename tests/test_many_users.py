@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.config.usersfile import load_users
+from ftpsd.config.users_file import load_users
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, SECRET, Daemon, merge
 from tests.ftpclient import FtpClient

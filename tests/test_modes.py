@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ftpsd.config import config
-from ftpsd.config.yamlfile import Faulty
+from ftpsd.config import load
+from ftpsd.config.yaml import Faulty
 from tests.daemon import Daemon, ftpsd, merge
 
 Make = Callable[..., Daemon]
@@ -40,7 +40,7 @@ def faults(daemon: Daemon, **settings: Any) -> list[str]:
     daemon.settings = merge(daemon.settings, settings)
     daemon.config.write_text(yaml.safe_dump(daemon.settings))
     try:
-        config.load(daemon.config)
+        load.load(daemon.config)
     except Faulty as faulty:
         return [str(fault) for fault in faulty.faults]
     return []
@@ -87,9 +87,9 @@ def test_the_switch(daemon: Daemon) -> None:
 
 def test_hashes_that_others_may_read(daemon: Daemon) -> None:
     """A users' file that anybody may read is a warning."""
-    assert config.warnings(config.load(daemon.config), 0.0) == []
+    assert load.warnings(load.load(daemon.config), 0.0) == []
     daemon.users_file.chmod(0o644)
-    (told,) = config.warnings(config.load(daemon.config), 0.0)
+    (told,) = load.warnings(load.load(daemon.config), 0.0)
     assert f"chmod o-r {daemon.users_file}" in told
 
 
@@ -104,4 +104,4 @@ def test_ciphers_without_forward_secrecy(daemon: Daemon) -> None:
     """They are a warning; the default and its like are none."""
     for ciphers, count in (("AES128-GCM-SHA256:ECDHE+AESGCM", 1), ("ECDHE+AESGCM:DHE+AESGCM", 0), (None, 0)):
         assert faults(daemon, tls={"ciphers": ciphers}) == []
-        assert len(config.warnings(config.load(daemon.config), 0.0)) == count
+        assert len(load.warnings(load.load(daemon.config), 0.0)) == count

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import pytest
 
-from ftpsd.protocol.names import Names, matcher
+from ftpsd.protocol.name_rules import Names, matcher
 from tests.daemon import Daemon
 from tests.disks import deep_tree
 from tests.ftpclient import FtpClient, secured

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.cli import cli
+from ftpsd.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,7 +68,7 @@ def test_completion_knows_every_option() -> None:
     completion = ROOT / "packaging/bash-completion/ftpsd"
     assert run("bash", "-n", completion).returncode == 0
     text = completion.read_text()
-    (commands,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (commands,) = (action for action in main._parser()._actions if isinstance(action, argparse._SubParsersAction))
     offered = dict(re.findall(r"^ +(\w+|'')\) COMPREPLY=\(\$\(compgen -W '([^']*)'", text, re.MULTILINE))
     assert set(commands.choices) <= set(offered["''"].split())
     for name, parser in commands.choices.items():

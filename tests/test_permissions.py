@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.commands import TABLE
-from ftpsd.protocol.rights import PERMISSIONS
+from ftpsd.protocol.permissions import PERMISSIONS
 from tests.conftest import PLAIN
 from tests.daemon import Daemon
 from tests.hostile import plain_login

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
-from ftpsd.storage.local.uploads import Upload
+from ftpsd.storage.local.part_files import part_name
+from ftpsd.storage.local.upload import Upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer, withstands

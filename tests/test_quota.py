@@ -23,8 +23,8 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.parts import PRIVATE, part_name
-from ftpsd.storage.local.trees import directories
+from ftpsd.storage.local.part_files import PRIVATE, part_name
+from ftpsd.storage.local.tree import directories
 from ftpsd.storage.quota import STALE, Amount, Count, Quotas, Tree
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured

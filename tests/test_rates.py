@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpsd.data.pacing import paced
-from ftpsd.data.pump import Pause, Steps
-from ftpsd.limits.rates import BURST, Bucket, CommandRate
+from ftpsd.data.throttle import paced
+from ftpsd.data.transfer import Pause, Steps
+from ftpsd.limits.token_bucket import BURST, Bucket, CommandRate
 
 SECONDS = 10.0
 

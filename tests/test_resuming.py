@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.storage.local.parts import part_name
-from ftpsd.storage.local.renaming import rename_new
+from ftpsd.storage.local.part_files import part_name
+from ftpsd.storage.local.rename import rename_new
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import cut, open_transfer, wait_until, withstands

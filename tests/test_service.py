@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd.protocol.wire import plain_address
+from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.systemd import Inherited, Supervisor, choose
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured

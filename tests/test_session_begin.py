@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import Limits
-from ftpsd.control.protocol import FtpsFactory
+from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.limits import Sessions
+from ftpsd.limits.session_registry import Sessions
 
 
 @pytest.mark.parametrize("fails", ["getHandle", "setTcpNoDelay", "getHost", "registerProducer"])

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ftpsd.storage.local.parts import PRIVATE, part_name
+from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon
 from tests.fuzz import MINUTES

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ftpsd.protocol.paths import outermost
-from ftpsd.storage.local.parts import PRIVATE, part_name
-from ftpsd.storage.local.sweep import pause
+from ftpsd.storage.local.part_files import PRIVATE, part_name
+from ftpsd.storage.local.sweeper import pause
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ftpsd.protocol import wire
+from ftpsd.protocol import parsing
+from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.command_queue import Turns
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, time_value
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Rights
 from ftpsd.protocol.replies import Refusal, Reply, from_oserror
-from ftpsd.protocol.representation import FromNetwork, ToNetwork
-from ftpsd.protocol.rights import PERMISSIONS, PROFILES, Rights
-from ftpsd.protocol.turns import Turns
 
 
 def without(characters: str) -> Callable[[str], str]:
@@ -28,26 +28,26 @@ def without(characters: str) -> Callable[[str], str]:
 NAMES = st.text(max_size=20).map(without("/\0")).filter(bool)
 
 SHAPES: list[Callable[[str], Any]] = [
-    wire.nothing,
-    wire.text,
-    wire.name,
-    wire.number,
-    wire.allocation,
-    wire.byte_range,
-    wire.representation,
-    wire.only("F", "RP", "STRU"),
-    wire.word,
-    wire.port,
-    wire.eprt,
-    wire.epsv,
-    wire.listing,
-    wire.timestamp,
-    wire.time_and_name,
-    wire.maybe_time_and_name,
-    wire.facts_and_name,
-    wire.mode_and_name,
-    wire.utime,
-    wire.split,
+    parsing.nothing,
+    parsing.text,
+    parsing.name,
+    parsing.number,
+    parsing.allocation,
+    parsing.byte_range,
+    parsing.representation,
+    parsing.only("F", "RP", "STRU"),
+    parsing.word,
+    parsing.port,
+    parsing.eprt,
+    parsing.epsv,
+    parsing.listing,
+    parsing.timestamp,
+    parsing.time_and_name,
+    parsing.maybe_time_and_name,
+    parsing.facts_and_name,
+    parsing.mode_and_name,
+    parsing.utime,
+    parsing.split,
 ]
 
 
@@ -58,7 +58,7 @@ SHAPES: list[Callable[[str], Any]] = [
 def test_any_line_is_read_or_refused(raw: bytes) -> None:
     """Whatever bytes a line has, it is a verb and an argument, or a refusal with 500 or 501."""
     try:
-        verb, argument = wire.line(raw)
+        verb, argument = parsing.line(raw)
     except Refusal as refusal:
         assert refusal.reply.code in (500, 501)  # noqa: PT017
     else:
@@ -81,14 +81,14 @@ def test_any_argument_is_read_or_refused(shape: Callable[[str], Any], argument: 
 def test_arguments_come_through_unchanged(argument: str) -> None:
     """Blanks in front of, within and behind a name are part of it."""
     raw = b"RETR " + argument.encode("utf-8", "surrogateescape").replace(b"\xff", b"\xff\xff")
-    assert wire.line(raw) == ("RETR", argument)
+    assert parsing.line(raw) == ("RETR", argument)
 
 
 @given(st.binary(max_size=50))
 def test_undecodable_bytes_come_back(raw: bytes) -> None:
     """Bytes that are not UTF-8 live in the text, and are told as they were."""
     clean = raw.replace(b"\xff", b"").replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"")
-    argument = wire.line(b"MKD x" + clean)[1]
+    argument = parsing.line(b"MKD x" + clean)[1]
     assert Reply(257, argument).encode() == b"257 x" + clean + b"\r\n"
 
 
@@ -96,13 +96,13 @@ def test_undecodable_bytes_come_back(raw: bytes) -> None:
 def test_port_reads_what_clients_write(address: ipaddress.IPv4Address, port: int) -> None:
     """PORT and EPRT say the same thing in two ways."""
     commas = str(address).replace(".", ",") + f",{port >> 8},{port & 255}"
-    assert wire.port(commas) == wire.eprt(f"|1|{address}|{port}|") == wire.Endpoint(address, port)
+    assert parsing.port(commas) == parsing.eprt(f"|1|{address}|{port}|") == parsing.Endpoint(address, port)
 
 
 @given(st.ip_addresses(v=4))
 def test_mapped_addresses_are_ipv4(address: ipaddress.IPv4Address) -> None:
     """An IPv4 client of an IPv6 socket is an IPv4 client."""
-    assert wire.plain_address(f"::ffff:{address}") == address
+    assert parsing.plain_address(f"::ffff:{address}") == address
 
 
 @given(st.integers(100, 599), st.lists(st.text(max_size=40), min_size=1, max_size=5))
@@ -120,7 +120,7 @@ def test_no_text_can_write_a_reply(code: int, lines: list[str]) -> None:
 def test_no_strange_blank_is_part_of_a_number(argument: str) -> None:
     """PORT with separators and digits of other alphabets is refused (fuzzing found a 451 and a traceback)."""
     with pytest.raises(Refusal, match="501"):
-        wire.port(argument)
+        parsing.port(argument)
 
 
 def test_every_errno_has_a_reply() -> None:
@@ -134,19 +134,19 @@ def test_every_errno_has_a_reply() -> None:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("", wire.ListRequest("")),
-        (" ", wire.ListRequest("")),
-        ("-la", wire.ListRequest("", long=True, all=True)),
-        ("-l -a dir", wire.ListRequest("dir", long=True, all=True)),
-        ("-aL my dir ", wire.ListRequest("my dir ", all=True)),
-        ("-R", wire.ListRequest("", recursive=True)),
-        ("./-la", wire.ListRequest("./-la")),
-        ("-1 x", wire.ListRequest("x")),
+        ("", parsing.ListRequest("")),
+        (" ", parsing.ListRequest("")),
+        ("-la", parsing.ListRequest("", long=True, all=True)),
+        ("-l -a dir", parsing.ListRequest("dir", long=True, all=True)),
+        ("-aL my dir ", parsing.ListRequest("my dir ", all=True)),
+        ("-R", parsing.ListRequest("", recursive=True)),
+        ("./-la", parsing.ListRequest("./-la")),
+        ("-1 x", parsing.ListRequest("x")),
     ],
 )
-def test_flags_of_ls(argument: str, expected: wire.ListRequest) -> None:
+def test_flags_of_ls(argument: str, expected: parsing.ListRequest) -> None:
     """LIST takes the flags that clients send, and the rest is a path."""
-    assert wire.listing(argument) == expected
+    assert parsing.listing(argument) == expected
 
 
 # --- paths and rights --------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
 @example(-62_135_596_800)
 def test_times_go_round(seconds: int) -> None:
     """What MDTM tells, MFMT understands: 14 digits, in the first century, too."""
-    assert wire.timestamp(time_value(seconds)) == seconds
+    assert parsing.timestamp(time_value(seconds)) == seconds
 
 
 @pytest.mark.parametrize("seconds", [1e15, -1e15, 1e300, 253402300800.0])

@@ -14,10 +14,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system import workers
-from ftpsd.system.answers import Answers
-from ftpsd.system.fairqueue import MOST_WALKS
-from ftpsd.system.workers import Workers
+from ftpsd.system import worker_threads
+from ftpsd.system.fair_queue import MOST_WALKS
+from ftpsd.system.reactor_calls import Answers
+from ftpsd.system.worker_threads import Workers
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
 
@@ -119,8 +119,8 @@ MakePool = Callable[..., tuple[Workers, TimedReactor]]
 def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
     """Of calls that never return no more than MOST_STUCK give their threads to others; when they return all is done,
     by as many threads as before."""
-    monkeypatch.setattr(workers, "STUCK", 0.0)
-    monkeypatch.setattr(workers, "MOST_STUCK", 3)
+    monkeypatch.setattr(worker_threads, "STUCK", 0.0)
+    monkeypatch.setattr(worker_threads, "MOST_STUCK", 3)
     disk, begun, before = threading.Event(), list[int](), threads()
     pool, reactor = make_pool(size=4)
 
@@ -225,7 +225,7 @@ def test_few_walks_run_at_once(make_pool: MakePool) -> None:
 def test_a_job_that_gets_on_is_not_stuck(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
     """No job is told that the disk does not answer, and none loses its thread, while its steps end: however long it
     takes, and however long it waits for its turn. One whose step does not end is told."""
-    monkeypatch.setattr(workers, "STUCK", 0.2)
+    monkeypatch.setattr(worker_threads, "STUCK", 0.2)
     pool, reactor = make_pool(size=2, patience=0.3)
     disk, ended = threading.Event(), list[Any]()
 

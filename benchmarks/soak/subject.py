@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import memory
-from ftpsd.storage.local.parts import PRIVATE
+from ftpsd.storage.local.part_files import PRIVATE
 from tests.daemon import Daemon
 
 LISTENING, ESTABLISHED = "0A", "01"

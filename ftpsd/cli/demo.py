@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from ftpsd.accounts import hashes
-from ftpsd.config import config
-from ftpsd.config.yamlfile import Faulty
+from ftpsd.config import load
+from ftpsd.config.yaml import Faulty
 
 #: Where it listens unless another port is asked for.
 _PORT = 2121
@@ -56,7 +56,7 @@ def run(directory: str, port: int | None, reset: bool) -> int:
             (home / name).unlink(missing_ok=True)
     _make(home, port or _PORT)
     try:
-        configuration = config.load(home / "ftpsd.yaml")
+        configuration = load.load(home / "ftpsd.yaml")
     except Faulty as faulty:
         print(f"{faulty}\nOr start anew: ftpsd demo --reset", file=sys.stderr)
         return 1
@@ -94,7 +94,7 @@ def _password(home: Path) -> str:
         return ""
 
 
-def _tell(home: Path, configuration: config.Configuration) -> None:
+def _tell(home: Path, configuration: load.Configuration) -> None:
     """Print how to connect, as the files say it now."""
     settings, users = configuration.settings, configuration.users.users
     listener = settings.listen[0]

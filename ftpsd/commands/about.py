@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import ftpsd
-from ftpsd.protocol import wire
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command, features
 from ftpsd.protocol.listing import FACTS, LongFormat, time_value
 from ftpsd.protocol.paths import VirtualPath
@@ -110,7 +110,7 @@ async def _utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
 
 def _idle(session: Session, argument: str) -> Reply:
     if argument.strip():
-        session.control.set_idle(max(30, min(wire.number(argument), session.policy.idle)))
+        session.control.set_idle(max(30, min(parsing.number(argument), session.policy.idle)))
     return Reply(200, f"The idle limit is {session.policy.idle} seconds at most.")
 
 
@@ -139,12 +139,12 @@ def _who(session: Session, _: None) -> Reply:
 _SITE = {
     row.verb: row
     for row in (
-        Command("HELP", wire.nothing, lambda session, _: _site_help(session), "HELP", "959 4.1.3"),
-        Command("CHMOD", wire.mode_and_name, _chmod, "CHMOD <mode> <path>", "", permission="chmod"),
-        Command("UTIME", wire.utime, _utime, "UTIME <time> <path>", "", permission="times"),
-        Command("IDLE", wire.anything, _idle, "IDLE [<seconds>]", ""),
-        Command("QUOTA", wire.nothing, _quota, "QUOTA", ""),
-        Command("WHO", wire.nothing, _who, "WHO", ""),
+        Command("HELP", parsing.nothing, lambda session, _: _site_help(session), "HELP", "959 4.1.3"),
+        Command("CHMOD", parsing.mode_and_name, _chmod, "CHMOD <mode> <path>", "", permission="chmod"),
+        Command("UTIME", parsing.utime, _utime, "UTIME <time> <path>", "", permission="times"),
+        Command("IDLE", parsing.anything, _idle, "IDLE [<seconds>]", ""),
+        Command("QUOTA", parsing.nothing, _quota, "QUOTA", ""),
+        Command("WHO", parsing.nothing, _who, "WHO", ""),
     )
 }
 
@@ -172,7 +172,7 @@ def transfer_status(session: Session, argument: str) -> Reply | None:
 async def status(session: Session, argument: str) -> Reply:
     """STAT: of the session, or of a path as LIST would tell it."""
     if argument.strip():
-        return await _status_of(session, wire.listing(argument))
+        return await _status_of(session, parsing.listing(argument))
     protection = "encrypted" if session.protection == "P" else "plain"
     return Reply(
         211,
@@ -185,7 +185,7 @@ async def status(session: Session, argument: str) -> Reply:
     )
 
 
-async def _status_of(session: Session, request: wire.ListRequest) -> Reply:
+async def _status_of(session: Session, request: parsing.ListRequest) -> Reply:
     path = session.place(request.path, "list")
     entries = await session.files.first_entries(path, request, LONGEST_STAT + 1)
     line = LongFormat(session.control.now()).line
@@ -227,12 +227,12 @@ def language(_: Session, tag: str) -> Reply:
 
 
 ROWS = (
-    Command("FEAT", wire.nothing, feat, "FEAT", "2389 3", login=False, quiet=True),
-    Command("OPTS", wire.split, options, "OPTS <command> [<option>]", "2389 4", login=False, quiet=True),
-    Command("HELP", wire.anything, help_, "HELP [<command>]", "959 4.1.3", login=False, quiet=True),
+    Command("FEAT", parsing.nothing, feat, "FEAT", "2389 3", login=False, quiet=True),
+    Command("OPTS", parsing.split, options, "OPTS <command> [<option>]", "2389 4", login=False, quiet=True),
+    Command("HELP", parsing.anything, help_, "HELP [<command>]", "959 4.1.3", login=False, quiet=True),
     Command(
         "SITE",
-        wire.split,
+        parsing.split,
         site,
         "SITE <command>",
         "959 4.1.3",
@@ -240,7 +240,7 @@ ROWS = (
     ),
     Command(
         "STAT",
-        wire.anything,
+        parsing.anything,
         status,
         "STAT [<path>]",
         "959 4.1.3",
@@ -249,11 +249,11 @@ ROWS = (
         walks=True,
         quiet=True,
     ),
-    Command("SYST", wire.nothing, system, "SYST", "959 4.1.3", login=False, quiet=True),
-    Command("NOOP", wire.nothing, noop, "NOOP", "959 4.1.3", login=False, quiet=True),
+    Command("SYST", parsing.nothing, system, "SYST", "959 4.1.3", login=False, quiet=True),
+    Command("NOOP", parsing.nothing, noop, "NOOP", "959 4.1.3", login=False, quiet=True),
     Command(
         "CLNT",
-        wire.text,
+        parsing.text,
         client,
         "CLNT <name>",
         "draft-peterson-streamlined-ftp",
@@ -262,7 +262,7 @@ ROWS = (
     ),
     Command(
         "CSID",
-        wire.text,
+        parsing.text,
         identify,
         "CSID <facts>",
         "draft-peterson-streamlined-ftp",
@@ -271,7 +271,7 @@ ROWS = (
     ),
     Command(
         "LANG",
-        wire.anything,
+        parsing.anything,
         language,
         "LANG [<tag>]",
         "2640 4",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ftpsd.protocol import wire
-from ftpsd.protocol.access import Network
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Session
-from ftpsd.protocol.wire import Address, Endpoint
 
 MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
 
@@ -80,14 +80,14 @@ def extended_passive(session: Session, asked: str) -> Reply:
         return Reply(200, "EPSV it is, and nothing else.")
     family = 1 if session.control.server.version == 4 else 2
     if asked not in ("", str(family)):
-        raise wire.family_refused(family)
+        raise parsing.family_refused(family)
     port = session.data.passive(announce=False).port
     return Reply(229, f"Entering Extended Passive Mode (|||{port}|)")
 
 
 def _active(session: Session, target: Endpoint) -> Reply:
     policy = session.policy
-    target = Endpoint(wire.in_zone_of(target.address, session.control.client), target.port)
+    target = Endpoint(parsing.in_zone_of(target.address, session.control.client), target.port)
     if not policy.active:
         raise Refusal(502, "Active mode is switched off here: use EPSV or PASV.")
     _admit_target(target, session.control.client, policy.foreign_networks)
@@ -109,7 +109,7 @@ def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...
     listed = any(network.prefixlen for network in allowed)
     if address != client:
         if not allowed and address.version != client.version:
-            raise wire.family_refused(1 if client.version == 4 else 2)
+            raise parsing.family_refused(1 if client.version == 4 else 2)
         if not allowed or address.is_multicast:
             raise Refusal(501, "Data connections go to your own address only.")
         local = address.is_loopback or address.is_unspecified
@@ -145,7 +145,7 @@ def accepted(_: Session, value: str) -> Reply:
 ROWS = (
     Command(
         "AUTH",
-        wire.word,
+        parsing.word,
         auth,
         "AUTH TLS|TLS-C|TLS-P|SSL",
         "4217 4",
@@ -153,22 +153,22 @@ ROWS = (
         cost=5,  # with its handshake
         features=("AUTH TLS",),
     ),
-    Command("PBSZ", wire.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True),
-    Command("PROT", wire.word, protection, "PROT P|C", "4217 9", login=False, features=("PROT",), quiet=True),
-    Command("CCC", wire.nothing, clear_channel, "CCC", "4217 5"),
-    Command("PASV", wire.nothing, passive, "PASV", "959 4.1.2", features=("PASV",), quiet=True),
-    Command("EPSV", wire.epsv, extended_passive, "EPSV [1|2|ALL]", "2428 3", features=("EPSV",), quiet=True),
-    Command("PORT", wire.port, port, "PORT h1,h2,h3,h4,p1,p2", "959 4.1.2", quiet=True),
+    Command("PBSZ", parsing.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True),
+    Command("PROT", parsing.word, protection, "PROT P|C", "4217 9", login=False, features=("PROT",), quiet=True),
+    Command("CCC", parsing.nothing, clear_channel, "CCC", "4217 5"),
+    Command("PASV", parsing.nothing, passive, "PASV", "959 4.1.2", features=("PASV",), quiet=True),
+    Command("EPSV", parsing.epsv, extended_passive, "EPSV [1|2|ALL]", "2428 3", features=("EPSV",), quiet=True),
+    Command("PORT", parsing.port, port, "PORT h1,h2,h3,h4,p1,p2", "959 4.1.2", quiet=True),
     Command(
         "EPRT",
-        wire.eprt,
+        parsing.eprt,
         extended_port,
         "EPRT |family|address|port|",
         "2428 2",
         features=("EPRT",),
         quiet=True,
     ),
-    Command("TYPE", wire.representation, representation, "TYPE A|I|L 8", "959 4.1.2", quiet=True),
-    Command("MODE", wire.only("S", "BCZ", "MODE"), accepted, "MODE S", "959 4.1.2", quiet=True),
-    Command("STRU", wire.only("F", "RP", "STRU"), accepted, "STRU F", "959 4.1.2", quiet=True),
+    Command("TYPE", parsing.representation, representation, "TYPE A|I|L 8", "959 4.1.2", quiet=True),
+    Command("MODE", parsing.only("S", "BCZ", "MODE"), accepted, "MODE S", "959 4.1.2", quiet=True),
+    Command("STRU", parsing.only("F", "RP", "STRU"), accepted, "STRU F", "959 4.1.2", quiet=True),
 )

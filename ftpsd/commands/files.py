@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ftpsd.commands.transfer import machine_format
-from ftpsd.protocol import wire
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.listing import FACTS, time_value
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import PERMISSIONS
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.rights import PERMISSIONS
 from ftpsd.protocol.session import Session
 
 # --- where the client is ---------------------------------------------------------------------------
@@ -113,10 +113,10 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
     for fact, given in facts.items():
         if fact == "modify":
             session.place(str(path), "times")
-            moment = wire.timestamp(given)
+            moment = parsing.timestamp(given)
         elif fact == "unix.mode":
             session.place(str(path), "chmod")
-            mode = wire.mode(given)
+            mode = parsing.mode(given)
         else:
             raise Refusal(504, "Only the facts Modify and UNIX.mode can be set.")
     stored = {}
@@ -150,14 +150,14 @@ def _both(verb: str, old: str, *rest: object, **fields: object) -> tuple[Command
 
 
 ROWS = (
-    *_both("CWD", "XCWD", wire.name, change_directory, "CWD <path>", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
-    *_both("CDUP", "XCUP", wire.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
-    *_both("PWD", "XPWD", wire.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
-    *_both("MKD", "XMKD", wire.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
-    *_both("RMD", "XRMD", wire.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir", walks=True),
+    *_both("CWD", "XCWD", parsing.name, change_directory, "CWD <path>", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
+    *_both("CDUP", "XCUP", parsing.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
+    *_both("PWD", "XPWD", parsing.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
+    *_both("MKD", "XMKD", parsing.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
+    *_both("RMD", "XRMD", parsing.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir", walks=True),
     Command(
         "RMDA",
-        wire.name,
+        parsing.name,
         remove_tree,
         "RMDA <path>",
         "draft-peterson-streamlined-ftp",
@@ -166,11 +166,11 @@ ROWS = (
         features=("RMDA <path>",),
         walks=True,
     ),
-    Command("DELE", wire.name, remove, "DELE <path>", "959 4.1.3", permission="delete"),
-    Command("RNFR", wire.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),
+    Command("DELE", parsing.name, remove, "DELE <path>", "959 4.1.3", permission="delete"),
+    Command("RNFR", parsing.name, rename_from, "RNFR <path>", "959 4.1.3", permission="rename"),
     Command(
         "RNTO",
-        wire.name,
+        parsing.name,
         rename_to,
         "RNTO <path>",
         "959 4.1.3",
@@ -179,7 +179,7 @@ ROWS = (
     ),
     Command(
         "SIZE",
-        wire.name,
+        parsing.name,
         size,
         "SIZE <path>",
         "3659 4",
@@ -189,7 +189,7 @@ ROWS = (
     ),
     Command(
         "MDTM",
-        wire.maybe_time_and_name,
+        parsing.maybe_time_and_name,
         modified,
         "MDTM <path>",
         "3659 3",
@@ -199,7 +199,7 @@ ROWS = (
     ),
     Command(
         "MFMT",
-        wire.time_and_name,
+        parsing.time_and_name,
         set_modified,
         "MFMT <time> <path>",
         "draft-somers-ftp-mfxx",
@@ -208,7 +208,7 @@ ROWS = (
     ),
     Command(
         "MFF",
-        wire.facts_and_name,
+        parsing.facts_and_name,
         set_facts,
         "MFF <fact>=<value>; <path>",
         "draft-somers-ftp-mfxx",
@@ -217,7 +217,7 @@ ROWS = (
     ),
     Command(
         "AVBL",
-        wire.name_or_here,
+        parsing.name_or_here,
         available,
         "AVBL [<path>]",
         "draft-peterson-streamlined-ftp",
@@ -227,7 +227,7 @@ ROWS = (
     ),
     Command(
         "MLST",
-        wire.name_or_here,
+        parsing.name_or_here,
         machine_list,
         "MLST [<path>]",
         "3659 7",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from ftpsd.protocol import wire
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
@@ -77,7 +77,7 @@ def host(session: Session, name: str) -> Reply:
     if asked.startswith("[") and asked.endswith("]"):
         asked = asked[1:-1]
     try:
-        literal = wire.plain_address(asked)
+        literal = parsing.plain_address(asked)
     except ValueError:
         _require_host_name(asked)
         known = session.control.tls_name
@@ -100,10 +100,10 @@ def _require_host_name(name: str) -> None:
 
 
 ROWS = (
-    Command("USER", wire.text, user, "USER <name>", "959 4.1.1", login=False),
-    Command("PASS", wire.anything, password, "PASS <password>", "959 4.1.1", login=False, secret=True, cost=5),
-    Command("ACCT", wire.text, account, "ACCT <account>", "959 4.1.1", login=False, secret=True),
-    Command("REIN", wire.nothing, reinitialize, "REIN", "959 4.1.1", login=False),
-    Command("QUIT", wire.nothing, leave, "QUIT", "959 4.1.1", login=False),
-    Command("HOST", wire.text, host, "HOST <name>", "7151 3.1", login=False, features=("HOST",)),
+    Command("USER", parsing.text, user, "USER <name>", "959 4.1.1", login=False),
+    Command("PASS", parsing.anything, password, "PASS <password>", "959 4.1.1", login=False, secret=True, cost=5),
+    Command("ACCT", parsing.text, account, "ACCT <account>", "959 4.1.1", login=False, secret=True),
+    Command("REIN", parsing.nothing, reinitialize, "REIN", "959 4.1.1", login=False),
+    Command("QUIT", parsing.nothing, leave, "QUIT", "959 4.1.1", login=False),
+    Command("HOST", parsing.text, host, "HOST <name>", "7151 3.1", login=False, features=("HOST",)),
 )

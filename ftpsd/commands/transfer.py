@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ftpsd.protocol import wire
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.protocol.paths import VirtualPath
@@ -112,14 +112,14 @@ def abort(session: Session, _: None) -> Reply:
 # --- listings --------------------------------------------------------------------------------------
 
 
-async def list_long(session: Session, request: wire.ListRequest) -> Reply:
+async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
     opening = session.files.entries(session.place(request.path, "list"), request, line)
     return await _send(session, opening, "Here comes the listing.", walk=True)
 
 
-async def list_names(session: Session, request: wire.ListRequest) -> Reply:
+async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
     """NLST: names alone; with `-l`, which some clients send, as LIST."""
     if request.long:
         return await list_long(session, request)
@@ -148,7 +148,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
     entry = await session.files.entry(path, "list")
     if not entry.is_directory:
         raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
-    request = wire.ListRequest(path=".")
+    request = parsing.ListRequest(path=".")
     opening = session.files.entries(path, request, machine_format(session, path).line)
     return await _send(session, opening, "Here come the facts.", walk=True)
 
@@ -182,7 +182,7 @@ def _hash_feature(session: Session) -> tuple[str]:
 ROWS = (
     Command(
         "RETR",
-        wire.name,
+        parsing.name,
         retrieve,
         "RETR <path>",
         "959 4.1.3",
@@ -192,7 +192,7 @@ ROWS = (
     ),
     Command(
         "STOR",
-        wire.name,
+        parsing.name,
         store,
         "STOR <path>",
         "959 4.1.3",
@@ -203,7 +203,7 @@ ROWS = (
     ),
     Command(
         "APPE",
-        wire.name,
+        parsing.name,
         append,
         "APPE <path>",
         "959 4.1.3",
@@ -213,7 +213,7 @@ ROWS = (
     ),
     Command(
         "STOU",
-        wire.name_or_upload,
+        parsing.name_or_upload,
         store_unique,
         "STOU [<name>]",
         "959 4.1.3",
@@ -221,32 +221,32 @@ ROWS = (
         uses_data=True,
         restartable=True,
     ),
-    Command("REST", wire.number, restart, "REST <offset>", "3659 5", features=("REST STREAM",), quiet=True),
+    Command("REST", parsing.number, restart, "REST <offset>", "3659 5", features=("REST STREAM",), quiet=True),
     Command(
         "RANG",
-        wire.byte_range,
+        parsing.byte_range,
         set_range,
         "RANG <first> <last>",
         "draft-bryan-ftp-range",
         features=("RANG STREAM",),
         quiet=True,
     ),
-    Command("ALLO", wire.allocation, allocate, "ALLO <size>", "959 4.1.3", quiet=True),
-    Command("ABOR", wire.nothing, abort, "ABOR", "959 4.1.3", at_once=stop),
+    Command("ALLO", parsing.allocation, allocate, "ALLO <size>", "959 4.1.3", quiet=True),
+    Command("ABOR", parsing.nothing, abort, "ABOR", "959 4.1.3", at_once=stop),
     Command(
         "LIST",
-        wire.listing,
+        parsing.listing,
         list_long,
         "LIST [-alRdtr] [<path>]",
         "959 4.1.3",
         permission="list",
         uses_data=True,
     ),
-    Command("NLST", wire.listing, list_names, "NLST [<path>]", "959 4.1.3", permission="list", uses_data=True),
-    Command("MLSD", wire.name_or_here, list_facts, "MLSD [<path>]", "3659 7", permission="list", uses_data=True),
+    Command("NLST", parsing.listing, list_names, "NLST [<path>]", "959 4.1.3", permission="list", uses_data=True),
+    Command("MLSD", parsing.name_or_here, list_facts, "MLSD [<path>]", "3659 7", permission="list", uses_data=True),
     Command(
         "HASH",
-        wire.name,
+        parsing.name,
         digest,
         "HASH <path>",
         "draft-bryan-ftpext-hash",

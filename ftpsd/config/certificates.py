@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
 from ftpsd.config import suites
+from ftpsd.config.convert import told
 from ftpsd.config.settings import Settings
-from ftpsd.config.structure import told
-from ftpsd.config.yamlfile import Document, Key
+from ftpsd.config.yaml import Document, Key
 from ftpsd.system.tls import CIPHERS, ContextMaker, Identity
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftpsd.config.settings import Settings
-from ftpsd.config.yamlfile import Document, Key
+from ftpsd.config.yaml import Document, Key
 
 
 def check(document: Document, settings: Settings) -> None:

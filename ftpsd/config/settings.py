@@ -13,10 +13,10 @@ from typing import Literal, NewType
 
 from attrs import Factory, frozen
 
-from ftpsd.protocol.access import Access, Hours, Network
-from ftpsd.protocol.names import Names, matcher
-from ftpsd.protocol.rights import PROFILES, Rights
-from ftpsd.protocol.wire import is_ipv4
+from ftpsd.protocol.login_rules import Access, Hours, Network
+from ftpsd.protocol.name_rules import Names, matcher
+from ftpsd.protocol.parsing import is_ipv4
+from ftpsd.protocol.permissions import PROFILES, Rights
 
 DataSession = Literal["off", "allow", "require"]
 CloseNotify = Literal["require", "lenient"]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ftpsd.config.yamlfile import Document, Faulty, Key
+from ftpsd.config.yaml import Document, Faulty, Key
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 
 from ftpsd.config.settings import ListenSettings
-from ftpsd.config.yamlfile import Fault, Faulty
-from ftpsd.control.door import Door
-from ftpsd.control.protocol import FtpsFactory
+from ftpsd.config.yaml import Fault, Faulty
+from ftpsd.control.accept import Door
+from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.events.log import log
 from ftpsd.snapshot import Generation
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ftpsd.limits.rates import Clock
+from ftpsd.limits.token_bucket import Clock
 
 #: Seconds that all users together, and all strangers together, may work in one turn. A command takes 0.03 to 0.15 ms
 #: in this thread, and a TLS handshake 1 to 2 ms.

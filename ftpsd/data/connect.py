@@ -21,13 +21,13 @@ from zope.interface import implementer
 
 from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Check, Contest, cut
-from ftpsd.data.ports import Listener, data_socket, is_local
-from ftpsd.data.pump import Transfer
+from ftpsd.data.passive_ports import Listener, data_socket, is_local
+from ftpsd.data.transfer import Transfer
+from ftpsd.protocol.parsing import Address, Endpoint, network
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.wire import Address, Endpoint, network
 
 if TYPE_CHECKING:
-    from ftpsd.data.data import Surroundings
+    from ftpsd.data.channel import Surroundings
 
 log = Logger(namespace="ftpsd")
 

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ftpsd.protocol.parsing import Endpoint, socket_address
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.wire import Endpoint, socket_address
 
 
 @implementer(IWriteDescriptor)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from OpenSSL import SSL
 
-from ftpsd.data.pump import PIECE, READ, SMALL, WRITE, Pause, Steps
+from ftpsd.data.transfer import PIECE, READ, SMALL, WRITE, Pause, Steps
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import tls
 

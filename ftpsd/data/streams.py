@@ -20,7 +20,7 @@ from contextlib import suppress
 from OpenSSL import SSL
 
 from ftpsd.data.handshakes import Contest, Handshake, cut
-from ftpsd.data.pump import COPY, READ, WRITE, FileSource, Pause, Steps
+from ftpsd.data.transfer import COPY, READ, WRITE, FileSource, Pause, Steps
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import tls
 

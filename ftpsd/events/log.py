@@ -18,8 +18,8 @@ from twisted.scripts._twistd_unix import UnixAppLogger
 
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.protocol.command import Command
+from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.wire import Address, network
 
 log = Logger(namespace="ftpsd")
 

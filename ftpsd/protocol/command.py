@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftpsd.protocol.permissions import PERMISSIONS
 from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.rights import PERMISSIONS
 
 if TYPE_CHECKING:
     from ftpsd.protocol.session import Session

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from ftpsd.protocol.rights import PERMISSIONS
+from ftpsd.protocol.permissions import PERMISSIONS
 
 #: Every fact that we can tell, in the order in which we tell them.
 FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode", "X.incomplete")

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ftpsd.protocol import wire
-from ftpsd.protocol.access import Network
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import FOREIGN, NOT_SERVED, Command, Table
 from ftpsd.protocol.listing import FACTS, Entry
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address, Endpoint, Name
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Rights
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
-from ftpsd.protocol.rights import Rights
-from ftpsd.protocol.wire import Address, Endpoint, Name
 
 
 class Digest(Protocol):
@@ -83,12 +83,12 @@ class Files(Protocol):
 
     @property
     def walking(self) -> bool: ...
-    def entries(self, path: VirtualPath, request: wire.ListRequest, line: Callable[[Entry], str]) -> Opening: ...
+    def entries(self, path: VirtualPath, request: parsing.ListRequest, line: Callable[[Entry], str]) -> Opening: ...
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening: ...
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Opening: ...
     def entry(self, path: VirtualPath, *permissions: str) -> Awaitable[Entry]: ...
     def enter(self, path: VirtualPath) -> Awaitable[None]: ...
-    def first_entries(self, path: VirtualPath, request: wire.ListRequest, limit: int) -> Awaitable[list[Entry]]: ...
+    def first_entries(self, path: VirtualPath, request: parsing.ListRequest, limit: int) -> Awaitable[list[Entry]]: ...
     def make_directory(self, path: VirtualPath) -> Awaitable[None]: ...
     def remove_directory(self, path: VirtualPath) -> Awaitable[None]: ...
     def remove_tree(self, path: VirtualPath) -> Awaitable[None]: ...
@@ -283,7 +283,7 @@ class Session:
 
     def hears_imap(self, line: bytes) -> bool:
         """Whether a line that comes before the login is a tag, which is no verb of ours, and a verb of IMAP."""
-        tag = wire.imap_tag(line) if self.account is None else None
+        tag = parsing.imap_tag(line) if self.account is None else None
         return tag is not None and tag not in self.table and tag not in NOT_SERVED
 
     def admit(self, row: Command, argument: str) -> Any:

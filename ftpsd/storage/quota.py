@@ -26,9 +26,9 @@ from twisted.python.failure import Failure
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.parts import PRIVATE, part_name
-from ftpsd.storage.local.trees import Identity, directories, identity
-from ftpsd.system.workers import JobSteps, Workers
+from ftpsd.storage.local.part_files import PRIVATE, part_name
+from ftpsd.storage.local.tree import Identity, directories, identity
+from ftpsd.system.worker_threads import JobSteps, Workers
 
 #: Seconds after which a tree in which no session was is counted again, for what others have changed in it.
 STALE = 3600

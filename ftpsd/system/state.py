@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import StateSettings
 from ftpsd.events.log import log
-from ftpsd.system.workers import Workers
+from ftpsd.system.worker_threads import Workers
 
 FILE = "state.sqlite"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ftpsd.protocol.wire import Address, plain_address
+from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.system.periodic import periodic
 
 #: The first descriptor that is handed over.

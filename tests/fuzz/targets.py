@@ -21,14 +21,14 @@ from twisted.internet.testing import StringTransport
 from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.about import _SITE
-from ftpsd.config import certificates, config
-from ftpsd.config.yamlfile import Document, Fault, Faulty
-from ftpsd.control.control import ControlConnection
-from ftpsd.protocol import wire
+from ftpsd.config import certificates, load
+from ftpsd.config.yaml import Document, Fault, Faulty
+from ftpsd.control.tls_layer import ControlConnection
+from ftpsd.protocol import parsing
+from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.representation import FromNetwork, ToNetwork
 from ftpsd.protocol.session import Policy, Session
 from ftpsd.system.tls import NotTls
 from tests.daemon import SECRET
@@ -63,7 +63,7 @@ def line(raw: bytes) -> None:
     """A control line becomes a value and a whole reply, or a Refusal, whatever its bytes are."""
     session: Any = Session(1, None, None, Policy(), TABLE)  # type: ignore[arg-type]
     try:
-        verb, argument = wire.line(raw)
+        verb, argument = parsing.line(raw)
         row = session.find(verb)
         value = row.parse(argument)
         _resolve(value)
@@ -76,10 +76,10 @@ def line(raw: bytes) -> None:
 
 
 def _resolve(value: Any) -> None:
-    if isinstance(value, wire.ListRequest):
-        value = wire.Name(value.path)
+    if isinstance(value, parsing.ListRequest):
+        value = parsing.Name(value.path)
         re.compile(translate(VirtualPath().join(value).name))
-    if isinstance(value, wire.Name):
+    if isinstance(value, parsing.Name):
         path = VirtualPath(("a",)).join(value)
         assert not {"", ".", ".."} & set(path.parts)
         _check_reply(Reply(257, path.quoted()))
@@ -161,8 +161,8 @@ def _directory() -> Path:
 
 
 @cache
-def _loaded() -> config.Configuration:
-    return config.load(_directory() / "ftpsd.yaml")
+def _loaded() -> load.Configuration:
+    return load.load(_directory() / "ftpsd.yaml")
 
 
 def _refuse_look_up(name: str) -> str:
@@ -171,11 +171,11 @@ def _refuse_look_up(name: str) -> str:
 
 def settings(text: bytes) -> None:
     """ftpsd.yaml, whatever is in it: a configuration, or faults that tell where and what."""
-    config.look_up = _refuse_look_up
+    load.look_up = _refuse_look_up
     path = _directory() / "any.yaml"
     path.write_bytes(text)
     try:
-        config.warnings(config.load(path), 0.0)
+        load.warnings(load.load(path), 0.0)
     except Faulty as faulty:
         _check_faults(faulty.faults, text)
 
@@ -184,7 +184,7 @@ def users(text: bytes) -> None:
     """users.yaml, whatever is in it: users, or faults that tell where and what."""
     path = _directory() / "any-users.yaml"
     path.write_bytes(text)
-    found, faults = config.load_users(path, True)
+    found, faults = load.load_users(path, True)
     assert found is not None or faults
     _check_faults(faults, text)
 
@@ -209,7 +209,7 @@ def certificate(pem: bytes) -> None:
         contexts = certificates.load(document, parsed)
         assert contexts is not None or document.faults
         if contexts is not None:
-            config.warnings(config.Configuration(parsed, config.UsersFile(), contexts, {}), 0.0)
+            load.warnings(load.Configuration(parsed, load.UsersFile(), contexts, {}), 0.0)
     finally:
         path.write_bytes(whole)
     _check_faults(document.faults, b"\n" * 99)

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ftpsd.protocol.names import Names, folded
+from ftpsd.protocol.name_rules import Names, folded
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Parts, Rights
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.rights import Parts, Rights
 from ftpsd.protocol.session import VERBS
-from ftpsd.storage.local.parts import is_private
+from ftpsd.storage.local.part_files import is_private
 
 #: So many links may be followed in one path, as in Linux.
 _MOST_LINKS = 40

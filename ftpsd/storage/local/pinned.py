@@ -14,8 +14,8 @@ import stat
 import time
 from contextlib import suppress
 
-from ftpsd.storage.local import parts
-from ftpsd.storage.local.renaming import UNSUPPORTED, exchange
+from ftpsd.storage.local import part_files
+from ftpsd.storage.local.rename import UNSUPPORTED, exchange
 
 #: Pieces of a sparse file that are copied in one step.
 _PIECES = 256
@@ -149,7 +149,7 @@ class Pinned:
         displaced = _stat(self._directory, part)
         if displaced is not None and self.info is not None and _state(displaced)[:-1] == _state(self.info)[:-1]:
             with suppress(OSError):
-                parts.remove(self._directory, part)
+                part_files.remove(self._directory, part)
             return
         self._change_back(part, fd)
         raise FileExistsError(errno.EEXIST, "changed")
@@ -163,7 +163,7 @@ class Pinned:
             exchange(self._directory, part, self._name)  # somebody has replaced ours: that is the newest
         except FileNotFoundError:
             pass  # somebody has removed ours, and what it displaced is to go, too
-        parts.remove(self._directory, part)
+        part_files.remove(self._directory, part)
 
     def close(self) -> None:
         """Close what is open; any number of times."""

@@ -10,9 +10,9 @@ from typing import Any
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.protocol.session import Usage
-from ftpsd.storage.local.filesystem import Root
 from ftpsd.storage.local.jail import Place
-from ftpsd.storage.local.uploads import Upload, exists
+from ftpsd.storage.local.root import Root
+from ftpsd.storage.local.upload import Upload, exists
 from ftpsd.storage.quota import Amount, Quota
 
 

@@ -12,11 +12,11 @@ from typing import Any, get_args
 import attrs
 
 from ftpsd.accounts import hashes
+from ftpsd.config.convert import structure
 from ftpsd.config.settings import DECOYS, Limits, QuotaSettings, UserLimits, UserSettings, UsersFile
-from ftpsd.config.structure import structure
 from ftpsd.config.waiting import Waiting
-from ftpsd.config.yamlfile import Document, Fault, Key, did_you_mean, read
-from ftpsd.limits.rates import LEAST
+from ftpsd.config.yaml import Document, Fault, Key, did_you_mean, read
+from ftpsd.limits.token_bucket import LEAST
 from ftpsd.protocol.paths import outermost
 from ftpsd.system import landlock
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ftpsd.config.settings import Limits
+from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.wire import Address, network
 
 #: Descriptors that the daemon asks for, if the system's hard limit lets it have so many.
 DESCRIPTORS = 65536

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ftpsd.protocol.names import folded
+from ftpsd.protocol.name_rules import folded
 
 #: A virtual path, by its parts.
 Parts = tuple[str, ...]

@@ -10,17 +10,17 @@ from OpenSSL import SSL
 from ftpsd.config.settings import Timeouts
 from ftpsd.data.connect import Connected, Connector, Secure
 from ftpsd.data.handshakes import Contest
-from ftpsd.data.pacing import paced
-from ftpsd.data.ports import Announcer, PortPool
-from ftpsd.data.pump import Closable, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.data.passive_ports import Announcer, PortPool
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
-from ftpsd.limits.rates import Bucket
-from ftpsd.protocol.access import Network
+from ftpsd.data.throttle import paced
+from ftpsd.data.transfer import Closable, Steps, Transfer, Watch, checksum, download, upload
+from ftpsd.limits.token_bucket import Bucket
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Digest, Direction
-from ftpsd.protocol.wire import Address, network
 from ftpsd.system import tls
-from ftpsd.system.workers import JobQueue, Workers
+from ftpsd.system.worker_threads import JobQueue, Workers
 
 #: Opens a source or a sink; blocks. And who is told what was opened.
 Opening = Callable[[], Any]

@@ -16,23 +16,23 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from ftpsd.accounts import hashes
-from ftpsd.accounts.lanes import Lanes
+from ftpsd.accounts.fair_queue import Lanes
 from ftpsd.config.settings import Limits, UserSettings, UsersFile
-from ftpsd.limits.shares import Share, Shares
-from ftpsd.protocol.access import Denial
-from ftpsd.protocol.rights import Rights
-from ftpsd.protocol.wire import Address, network
-from ftpsd.storage.counted import CountedRoot
-from ftpsd.storage.local.filesystem import OffThread, Root, process_umask
+from ftpsd.limits.user_limits import Share, Shares
+from ftpsd.protocol.login_rules import Denial
+from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.permissions import Rights
+from ftpsd.storage.local.root import OffThread, Root, process_umask
 from ftpsd.storage.quota import Quota, Quotas, Tree
-from ftpsd.system.workers import Workers
+from ftpsd.storage.quota_wrapper import CountedRoot
+from ftpsd.system.worker_threads import Workers
 
 
 class IHome(Interface):
     """An avatar: one user's view of the disk, and what it may be used for."""
 
     files = Attribute("The calls of `ftpsd.session.Files`.")
-    rights = Attribute("The user's `ftpsd.rights.Rights`.")
+    rights = Attribute("The user's `ftpsd.protocol.permissions.Rights`.")
     data_session = Attribute("off, allow or require; None for what the server says.")
     close_notify = Attribute("require or lenient; None for what the server says.")
     share = Attribute("The session's `ftpsd.shares.Share`.")

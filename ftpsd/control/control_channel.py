@@ -9,14 +9,14 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 
-from ftpsd.accounts.users import Denied, Guess, IHome
-from ftpsd.control.control import ControlConnection
-from ftpsd.data.data import accept_any, require_resumption
+from ftpsd.accounts.realm import Denied, Guess, IHome
+from ftpsd.control.tls_layer import ControlConnection
+from ftpsd.data.channel import accept_any, require_resumption
 from ftpsd.events.log import SessionLog
-from ftpsd.limits.bans.bans import Ban
+from ftpsd.limits.bans.policy import Ban
+from ftpsd.protocol.parsing import Address, plain_address, site
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
 from ftpsd.protocol.session import Account
-from ftpsd.protocol.wire import Address, plain_address, site
 from ftpsd.snapshot import Generation
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from ftpsd.config.settings import Limits, UserLimits
-from ftpsd.limits.rates import Bucket, Clock
+from ftpsd.limits.token_bucket import Bucket, Clock
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.protocol.session import Direction
 

@@ -16,20 +16,20 @@ from twisted.protocols.ftp import FTP, FTPCmdError, FTPFactory
 from twisted.python.failure import Failure
 
 from ftpsd.commands import TABLE
-from ftpsd.control.client import Client
-from ftpsd.control.control import ControlConnection
+from ftpsd.control.control_channel import Client
 from ftpsd.control.scheduler import CONNECTION_COST, HANDSHAKE_COST, Party, Scheduler, Seat
+from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.events.log import SessionLog, log
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.bans.bans import BANNED
-from ftpsd.limits.limits import Sessions
-from ftpsd.limits.rates import CommandRate
-from ftpsd.protocol import wire
+from ftpsd.limits.bans.policy import BANNED
+from ftpsd.limits.session_registry import Sessions
+from ftpsd.limits.token_bucket import CommandRate
+from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
+from ftpsd.protocol.command_queue import Turns
+from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.protocol.session import Session, not_spoken
-from ftpsd.protocol.turns import Turns
-from ftpsd.protocol.wire import Address, network
 from ftpsd.snapshot import Generation
 
 #: Seconds that a client has to read our last reply.
@@ -71,7 +71,7 @@ class FtpsProtocol(FTP):
 
     # Lines end in CRLF; a bare LF is let pass, as cameras and scripts send it.
     delimiter = b"\n"
-    MAX_LENGTH = wire.LONGEST_LINE
+    MAX_LENGTH = parsing.LONGEST_LINE
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class FtpsProtocol(FTP):
     def _act_at_once(self, line: bytes) -> bool:
         """What a row does on arrival while a transfer runs; whether that was all."""
         try:
-            verb, argument = wire.line(line)
+            verb, argument = parsing.line(line)
         except Refusal:
             return False
         row = TABLE.get(verb)
@@ -261,7 +261,7 @@ class FtpsProtocol(FTP):
         try:
             if self._session.hears_imap(line):
                 raise not_spoken("IMAP")
-            verb, argument = wire.line(line)
+            verb, argument = parsing.line(line)
         except Refusal:
             # Not a word of it in the log: it may be a password with a typing error around it.
             self._seat.pay(1)
@@ -459,7 +459,7 @@ class FtpsFactory(FTPFactory):
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """A session, or what says why there is none."""
-        client = wire.plain_address(addr.host, getattr(addr, "scopeID", 0))
+        client = parsing.plain_address(addr.host, getattr(addr, "scopeID", 0))
         number = next(self._numbers)
         ban = self.generation.bans.of_address(client)
         if ban is not None:

@@ -55,24 +55,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bans(options: argparse.Namespace) -> int:
-    from ftpsd.cli import banlist
+    from ftpsd.cli import bans
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may be any that clients say
     config = getattr(options, "config", CONFIGURATION)
-    return banlist.lift(config, options.whom) if options.do == "lift" else banlist.show(config)
+    return bans.lift(config, options.whom) if options.do == "lift" else bans.show(config)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ftpsd.config import config
-    from ftpsd.config.yamlfile import Faulty
+    from ftpsd.config import load
+    from ftpsd.config.yaml import Faulty
 
     try:
-        configuration = config.load(options.config)
+        configuration = load.load(options.config)
     except Faulty as faulty:
         print(faulty, file=sys.stderr)
         return 1
-    for warning in config.warnings(configuration, time.time()):
+    for warning in load.warnings(configuration, time.time()):
         print(f"{options.config}: warning: {warning}", file=sys.stderr)
     print(f"{options.config}: good, {len(configuration.users.users)} users.")
     return 0

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.config.settings import NetworkOverride, PassiveSettings
+from ftpsd.protocol.parsing import Address, is_ipv4, plain_address, socket_address
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.wire import Address, is_ipv4, plain_address, socket_address
 
 log = Logger(namespace="ftpsd")
 

@@ -14,16 +14,16 @@ from contextlib import suppress
 from fnmatch import translate
 from itertools import islice
 
-from ftpsd.data.pump import ChunkSource
+from ftpsd.data.transfer import ChunkSource
 from ftpsd.protocol.listing import Entry, shown
+from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import DEEPEST, VirtualPath
+from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.rights import Parts
-from ftpsd.protocol.wire import ListRequest
 from ftpsd.storage.local.jail import Jail, Place
-from ftpsd.storage.local.parts import incomplete, is_private, part_name
-from ftpsd.storage.local.trees import STEP, Identity, identity, in_portions, names_in, portion
-from ftpsd.system.workers import JobSteps
+from ftpsd.storage.local.part_files import incomplete, is_private, part_name
+from ftpsd.storage.local.tree import STEP, Identity, identity, in_portions, names_in, portion
+from ftpsd.system.worker_threads import JobSteps
 
 #: A directory of at most so many entries is listed in the order of its names; a larger one as the
 #: disk has it, so that no listing is ever held in memory.

@@ -14,9 +14,9 @@ from contextlib import ExitStack, suppress
 from typing import Literal, Self
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local import parts
+from ftpsd.storage.local import part_files
 from ftpsd.storage.local.pinned import Pinned
-from ftpsd.storage.local.renaming import rename_new
+from ftpsd.storage.local.rename import rename_new
 
 #: What an upload may take the place of when it is complete.
 Replaces = Literal["anything", "the old file", "nothing"]
@@ -76,8 +76,8 @@ class Upload:
         """
         part, fd, pinned = "", -1, None
         try:
-            part, fd = parts.take(directory, name)
-            if (append or offset) and part != parts.part_name(name):
+            part, fd = part_files.take(directory, name)
+            if (append or offset) and part != part_files.part_name(name):
                 # What it is to continue belongs to the other one.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
             pinned = Pinned(directory, name)
@@ -91,7 +91,7 @@ class Upload:
                 pinned.close()
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
-                    parts.remove(directory, part)
+                    part_files.remove(directory, part)
                 os.close(fd)
             os.close(directory)
             raise
@@ -105,10 +105,10 @@ class Upload:
             # It came after the permissions were looked at.
             raise Refusal(450, "The file is busy. Try again later.")
         self._pinned.open()
-        name = parts.spare_name(self.name)
+        name = part_files.spare_name(self.name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._directory)
-        if not parts.lock(self._directory, name, fd):
+        if not part_files.lock(self._directory, name, fd):
             os.close(fd)
             raise Refusal(450, "The file is busy. Try again later.")
         self._lock = self._part, self._fd
@@ -187,9 +187,9 @@ class Upload:
         except IsADirectoryError:
             self._worthless = True
             raise
-        if self._part != parts.part_name(self.name):
+        if self._part != part_files.part_name(self.name):
             with suppress(OSError):  # it would be resumed as if it were of this file
-                parts.forget(self._directory, self.name)
+                part_files.forget(self._directory, self.name)
 
     def _append_in_place(self) -> None:
         self._pinned.append(self._in_place, os.pread(self._fd, self._position - self._start, self._start))
@@ -249,26 +249,27 @@ class Upload:
             if self._part:
                 ending.callback(self._keep, fd)
             if lock:
-                ending.callback(parts.remove, self._directory, lock)
+                ending.callback(part_files.remove, self._directory, lock)
 
     def _keep(self, fd: int) -> None:
-        usual, found = parts.part_name(self.name), os.fstat(fd)
+        usual, found = part_files.part_name(self.name), os.fstat(fd)
         outdated = not self._conflicted and (self._can_begin_again() or self._pinned.is_another())
         if self._worthless or outdated or not found.st_size or not found.st_nlink:
-            parts.remove(self._directory, self._part)
+            part_files.remove(self._directory, self._part)
             return
-        mode = parts.RESUMABLE  # it may have been about to appear
+        mode = part_files.RESUMABLE  # it may have been about to appear
         if self._conflicted:
             # A file that was continued from the part of an upload is one upload.
-            mode = parts.APPENDED if self._append and (self._old_size is not None or not self._start) else parts.OUTRUN
+            continued_part = self._start and self._old_size is None
+            mode = part_files.APPENDED if self._append and not continued_part else part_files.OUTRUN
         os.fchmod(fd, mode)
-        parts.remember(fd, self.name)
+        part_files.remember(fd, self.name)
         if self._part != usual:
             # Another upload had the usual name when this one began: the first one's part is kept.
             try:
                 rename_new(self._directory, self._part, self._directory, usual)
             except FileExistsError:
-                parts.remove(self._directory, self._part)
+                part_files.remove(self._directory, self._part)
             except FileNotFoundError:
                 pass  # see parts.remove
 
@@ -281,7 +282,7 @@ def _set_start(fd: int, pinned: Pinned, offset: int, append: bool) -> int | None
     """Cut a part file to where the upload starts; or return how many bytes of the pinned file it starts with."""
     found, old = os.fstat(fd), pinned.info
     kept = size = found.st_size
-    if parts.is_outdated(found.st_mode, append, offset == size, old is not None):
+    if part_files.is_outdated(found.st_mode, append, offset == size, old is not None):
         kept = 0
     if old is not None and kept and (append or offset > kept):
         # SIZE tells the old file's size: a client that continues there (curl -C -, lftp put -c) would

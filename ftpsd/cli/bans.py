@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from ftpsd.config import config
-from ftpsd.config.yamlfile import Faulty
-from ftpsd.limits.bans import register
-from ftpsd.limits.bans.bans import name
+from ftpsd.config import load
+from ftpsd.config.yaml import Faulty
+from ftpsd.limits.bans import store
+from ftpsd.limits.bans.policy import name
 from ftpsd.system.state import FILE, LaterRelease, State, directory
 
 #: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
@@ -31,7 +31,7 @@ def show(configuration: str) -> int:
     now = time.time()
     try:
         with _state(configuration) as state:
-            bans = register.current(state, now)
+            bans = store.current(state, now)
     except (Faulty, NoState) as error:
         return _fail(error)
     for kind, subject, until in bans:
@@ -52,7 +52,7 @@ def lift(configuration: str, whom: str | None) -> int:
     """Lifts the bans of an address or a user, or all; an exit status: 1 if there are none."""
     try:
         with _state(configuration) as state:
-            lifted = register.lift(state, whom)
+            lifted = store.lift(state, whom)
     except (Faulty, NoState) as error:
         return _fail(error)
     if not lifted:
@@ -68,8 +68,8 @@ def _fail(why: object) -> int:
 
 @contextmanager
 def _state(configuration: str) -> Iterator[State]:
-    place = directory(config.load_settings(configuration).state)
-    if place is None and os.path.abspath(configuration) == config.DEFAULT:
+    place = directory(load.load_settings(configuration).state)
+    if place is None and os.path.abspath(configuration) == load.DEFAULT:
         place = SERVICE
     if place is None:
         raise NoState("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")

@@ -12,12 +12,12 @@ from pathlib import Path
 import attrs
 
 from ftpsd.config import certificates, modes, suites
+from ftpsd.config.convert import structure, told
 from ftpsd.config.settings import ListenSettings, Settings, UsersFile
-from ftpsd.config.structure import structure, told
-from ftpsd.config.usersfile import check_limits, load_users
+from ftpsd.config.users_file import check_limits, load_users
 from ftpsd.config.waiting import Waiting, watched
-from ftpsd.config.yamlfile import Document, Fault, Faulty, Key, read
-from ftpsd.protocol.wire import timestamp
+from ftpsd.config.yaml import Document, Fault, Faulty, Key, read
+from ftpsd.protocol.parsing import timestamp
 from ftpsd.system.tls import ContextMaker
 
 #: Where the daemon and `ftpsd check` look when nothing is said.

@@ -16,13 +16,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from ftpsd.data.pump import Pause, Steps, Transfer, Watch
+from ftpsd.data.transfer import Pause, Steps, Transfer, Watch
 from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.parts import PRIVATE, discard
-from ftpsd.storage.local.trees import directories
+from ftpsd.storage.local.part_files import PRIVATE, discard
+from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
-from ftpsd.system.workers import Workers
+from ftpsd.system.worker_threads import Workers
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
 _ENTRIES, _PAUSE = 100, 0.01

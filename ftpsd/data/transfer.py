@@ -28,10 +28,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.representation import FromNetwork, ToNetwork
 from ftpsd.protocol.session import Digest
-from ftpsd.system.workers import JobQueue
+from ftpsd.system.worker_threads import JobQueue
 
 log = Logger(namespace="ftpsd")
 

@@ -20,9 +20,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ftpsd.events.log import log
-from ftpsd.limits.bans.bans import CAPACITY, FORGOTTEN, Ban, Book, Kind, counted, name
-from ftpsd.limits.bans.known import ALL, KNOWN
-from ftpsd.protocol.wire import network, site
+from ftpsd.limits.bans.known_addresses import ALL, KNOWN
+from ftpsd.limits.bans.policy import CAPACITY, FORGOTTEN, Ban, Book, Kind, counted, name
+from ftpsd.protocol.parsing import network, site
 from ftpsd.system.state import State, Store
 
 BANS = """CREATE TABLE IF NOT EXISTS bans

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from ftpsd.protocol.names import folded
+from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
 
 #: Names with this prefix are never shown, and cannot be said by a client.

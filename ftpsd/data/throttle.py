@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from ftpsd.data.pump import Connection, FileSource, Pause, Steps
-from ftpsd.limits.rates import Bucket, Clock
+from ftpsd.data.transfer import Connection, FileSource, Pause, Steps
+from ftpsd.limits.token_bucket import Bucket, Clock
 
 #: `pump.download` or `pump.upload`: steps of a connection, a source or sink, and whether it is text.
 Move = Callable[[Any, Any, bool], Steps]

@@ -31,9 +31,9 @@ from typing import Literal, Protocol
 
 from ftpsd.config.settings import BanSettings
 from ftpsd.events.log import printable
-from ftpsd.limits.bans.known import Known
+from ftpsd.limits.bans.known_addresses import Known
+from ftpsd.protocol.parsing import Address, network, plain_address, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.protocol.wire import Address, network, plain_address, site
 
 #: A "site" is banned from one name: its subject is the site, a blank, and the name.
 Kind = Literal["address", "user", "site"]

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.answers import Answers
-from ftpsd.system.fairqueue import FairQueue, Job, Kind, Line
+from ftpsd.system.fair_queue import FairQueue, Job, Kind, Line
+from ftpsd.system.reactor_calls import Answers
 
 log = Logger(namespace="ftpsd")
 

@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ftpsd.data.pump import FileSource
-from ftpsd.protocol.names import Match, Names, folded
+from ftpsd.data.transfer import FileSource
+from ftpsd.protocol.name_rules import Match, Names, folded
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Rights
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.rights import Rights
 from ftpsd.protocol.session import Usage
-from ftpsd.storage.local import parts, trees
+from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.jail import Place, not_plain
-from ftpsd.storage.local.renaming import rename_new
-from ftpsd.storage.local.uploads import Replaces, Upload, exists, free_name
-from ftpsd.storage.local.view import View
-from ftpsd.system.workers import JobSteps, Workers
+from ftpsd.storage.local.reader import View
+from ftpsd.storage.local.rename import rename_new
+from ftpsd.storage.local.upload import Replaces, Upload, exists, free_name
+from ftpsd.system.worker_threads import JobSteps, Workers
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Root(View):
                 self.require_any(place, "list", "download", "upload")
                 if "upload" not in self.permissions(place):
                     raise
-                return parts.kept(place.directory, parts.part_name(place.name))[1].st_size
+                return part_files.kept(place.directory, part_files.part_name(place.name))[1].st_size
             self.require_any(place, "list", "download")
         if not stat.S_ISREG(found.st_mode):
             raise not_plain()
@@ -166,7 +166,7 @@ class Root(View):
     def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
         """An empty directory; of a link, nothing."""
         with self._changeable(path, "rmdir") as place:
-            yield from parts.sweep_directory(place.directory, place.name, lambda *name: self._changing(name))
+            yield from part_files.sweep_directory(place.directory, place.name, lambda *name: self._changing(name))
             with self._changing((place.directory, place.name)):
                 os.rmdir(place.name, dir_fd=place.directory)
 
@@ -180,11 +180,11 @@ class Root(View):
             for permission in ("delete", "rmdir"):
                 if not self.throughout(place, permission):
                     raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
-            yield from trees.remove(place.directory, place.name, self._delete)
+            yield from tree.remove(place.directory, place.name, self._delete)
 
     def _delete(self, directory: int, name: str, is_directory: bool) -> None:
         with self._changing((directory, name)):  # one by one: other sessions need not wait until the tree is gone
-            trees.delete(directory, name, is_directory)
+            tree.delete(directory, name, is_directory)
 
     def remove(self, path: VirtualPath) -> None:
         """A file, or a link; where there is none, what an upload that was cut has left."""
@@ -194,7 +194,7 @@ class Root(View):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             if there:
                 os.unlink(place.name, dir_fd=place.directory)
-            if not parts.forget(place.directory, place.name) and not there:
+            if not part_files.forget(place.directory, place.name) and not there:
                 raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
@@ -216,7 +216,7 @@ class Root(View):
                         rename_new(source.directory, source.name, target.directory, target.name)
                     if not source.is_at(target):
                         # What was cut under that name belongs to another file now.
-                        parts.forget(target.directory, target.name)
+                        part_files.forget(target.directory, target.name)
             except FileExistsError:
                 if replace:
                     raise
@@ -269,7 +269,7 @@ def _require_below_root(parts: tuple[str, ...]) -> None:
 
 def _is_above(place: Place, match: Match) -> JobSteps[bool]:
     """Whether something below a directory has a name that fits."""
-    for piece in trees.directories(place.name, place.directory):
+    for piece in tree.directories(place.name, place.directory):
         if any(match(name) for name in (*piece.names, *piece.directories)):
             return True
         yield

@@ -15,10 +15,10 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 
 from ftpsd.config.settings import ForeignData, Pattern, PortRange, Quantity, Umask
-from ftpsd.config.yamlfile import Document, Key, did_you_mean
-from ftpsd.protocol.access import DAYS, Hours, Network
+from ftpsd.config.yaml import Document, Key, did_you_mean
+from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.rights import PERMISSIONS, PROFILES
+from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
 
 T = TypeVar("T")
 
