@@ -1,6 +1,6 @@
 """The TLS handshake of a data connection, and which of several connections to a passive port is the client's.
 
-Everything here runs in worker threads, as generators (see `pump.py`).
+Everything here runs in worker threads, as generators (see `transfer.py`).
 """
 
 from __future__ import annotations

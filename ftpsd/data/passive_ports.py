@@ -149,7 +149,7 @@ class Listener:
 
     def connectionLost(self, reason: Failure) -> None:
         """Not for us: nothing can happen to a listening socket. But it may have got the number of a descriptor
-        that was closed among the events that were polled together, and then gets that one's (see `door.py`)."""
+        that was closed among the events that were polled together, and then gets that one's (see `accept.py`)."""
         if self._watched:
             self._reactor.addReader(self)
 

@@ -1,6 +1,6 @@
 """The bytes of one data connection: plain, TLS that sends, TLS that receives.
 
-Each is used by one transfer, in worker threads, as generators (see `pump.py`). What goes wrong is
+Each is used by one transfer, in worker threads, as generators (see `transfer.py`). What goes wrong is
 raised as the `Refusal` that the client is told.
 """
 

@@ -168,7 +168,7 @@ class Closable(Protocol):
 
 
 class FileSink(Protocol):
-    """An upload that nobody sees until it is published; see `uploads.py`."""
+    """An upload that nobody sees until it is published; see `upload.py`."""
 
     name: str
 

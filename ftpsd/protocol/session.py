@@ -61,7 +61,7 @@ HASHES: dict[str, Callable[[], Digest]] = {
 #: Which way the bytes of a file go, as the client sees it.
 Direction = Literal["upload", "download"]
 
-#: Opens where a download's bytes come from or an upload's go to (see `pump.py`): a call that blocks,
+#: Opens where a download's bytes come from or an upload's go to (see `transfer.py`): a call that blocks,
 #: which a deed only hands on from `Files` to `Data`. What it opens is told to the second one.
 Opening = Callable[[], Any]
 Opened = Callable[[Any], None]
@@ -131,7 +131,7 @@ class Account:
 class Data(Protocol):
     """The data connection: how it is to be opened, and what runs on it."""
 
-    #: Whose jobs transfers are (see `fairqueue.py`).
+    #: Whose jobs transfers are (see `fair_queue.py`).
     owner: str
     #: The token buckets that limit transfers in one direction.
     buckets: Callable[[Direction], Sequence[Any]]

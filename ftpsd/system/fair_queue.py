@@ -2,7 +2,7 @@
 
 Nobody's jobs keep others waiting: an owner may run one more job only while fewer of its jobs run than threads are
 idle. So one owner alone gets half of the threads, several owners get equal parts, and a newcomer finds a thread.
-Nothing here locks: the pool does (see `workers.py`).
+Nothing here locks: the pool does (see `worker_threads.py`).
 """
 
 from __future__ import annotations

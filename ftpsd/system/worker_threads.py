@@ -77,7 +77,7 @@ class Workers:
     """A pool of threads, and a way back to the reactor thread.
 
     A job goes to the thread that fell idle last: its stack and its memory are still in the caches, and only
-    that one is woken. Whose job is next is told in `fairqueue.py`.
+    that one is woken. Whose job is next is told in `fair_queue.py`.
 
     A disk may stop answering (NFS, a failing device), and a thread in such a call cannot be woken. So a
     thread that is stuck while jobs wait is replaced, and ends when its call returns; and whoever waits for

@@ -18,7 +18,7 @@ his own would guess another's between two logins.
 
 All times here are those of a clock that no one sets. Everything is bounded: what is crowded out is what
 has not moved for longest, and an attacker who has `CAPACITY` addresses needs no gap in our memory. What is known of a
-user is crowded out by that user (`known.py`).
+user is crowded out by that user (`known_addresses.py`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _end(ban: Ban) -> float:
 
 
 class Keeper(Protocol):
-    """Where it all survives a restart (`register.py`)."""
+    """Where it all survives a restart (`store.py`)."""
 
     def save(self, ban: Ban) -> None: ...
     def drop(self, ban: Ban) -> None: ...

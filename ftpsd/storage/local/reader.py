@@ -1,6 +1,6 @@
 """What a user sees of the tree below one root: entries, and listings that are made while they are sent.
 
-Everything here blocks, and runs in worker threads (see `filesystem.py`).
+Everything here blocks, and runs in worker threads (see `root.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A sweep walks in worker threads and pauses after each handful of entries, so it waits for whoever serves
 a client. Directories are opened one below the other without following links. The lock of a part tells
-that an upload writes to it, in this process or in one that drains (see `parts.py`).
+that an upload writes to it, in this process or in one that drains (see `part_files.py`).
 """
 
 from __future__ import annotations

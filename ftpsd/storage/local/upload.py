@@ -1,7 +1,7 @@
 """An upload: all or nothing. Until it is complete the old file is there, and readable.
 
 What arrives is written to a part with a private name in the same directory, and renamed at the end.
-See `parts.py` for these names, and for what is left of an upload that was cut.
+See `part_files.py` for these names, and for what is left of an upload that was cut.
 """
 
 from __future__ import annotations
