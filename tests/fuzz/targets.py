@@ -20,7 +20,7 @@ from twisted.internet.testing import StringTransport
 
 from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
-from ftpsd.commands.about import _SITE
+from ftpsd.commands.information import _SITE
 from ftpsd.config import certificates, load
 from ftpsd.config.yaml import Document, Fault, Faulty
 from ftpsd.control.tls_layer import ControlConnection
