@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 from twisted.application.service import Service
@@ -42,6 +42,7 @@ from ftpsd.storage.local.root import process_umask
 from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
 from ftpsd.system.periodic import periodic
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Supervisor
@@ -310,7 +311,7 @@ class FtpsService(Service):
         log.error("the old configuration stays in use")
 
 
-def _reactor() -> Any:
+def _reactor() -> Reactor:
     """The reactor: imported late, since importing it installs it, and here only.
 
     Twisted's timers follow the time of day. When that is set (a machine that boots without a clock, a virtual one
@@ -321,4 +322,4 @@ def _reactor() -> Any:
     taken: Any = reactor
     if not taken.getDelayedCalls():
         taken.seconds = time.monotonic
-    return taken
+    return cast(Reactor, taken)

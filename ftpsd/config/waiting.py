@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ftpsd.config.yaml import Document, Faulty, Key
+from ftpsd.system.reactor import CallsFromThreads
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def watched(function: Callable[[Waiting], T]) -> T:
     return result[0]
 
 
-def in_own_thread(reactor: Any, function: Callable[..., T], *arguments: Any) -> Any:
+def in_own_thread(reactor: CallsFromThreads, function: Callable[..., T], *arguments: Any) -> Any:
     """Return a Deferred of a call in a new thread. It may take any time: no worker thread is missing meanwhile."""
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure

@@ -31,6 +31,7 @@ from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.protocol.session import Session, not_spoken
 from ftpsd.snapshot import Generation
+from ftpsd.system.reactor import Reactor
 
 #: Seconds that a client has to read our last reply.
 LAST_WORDS = 10
@@ -75,7 +76,7 @@ class FtpsProtocol(FTP):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         scheduler: Scheduler,
         log_budget: LogBudget,
         number: int,
@@ -440,7 +441,7 @@ class FtpsFactory(FTPFactory):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         generation: Generation,
         implicit: bool,
         sessions: Sessions,

@@ -16,6 +16,7 @@ from ftpsd.control.accept import Door
 from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.events.log import log
 from ftpsd.snapshot import Generation
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners
 
 #: Connections that the kernel holds until they are accepted.
@@ -25,7 +26,7 @@ BACKLOG = 1024
 class Listeners:
     """One Twisted port for each entry of `listen`. `path` is the configuration's, for faults."""
 
-    def __init__(self, reactor: Any, path: str, factory: Callable[[ListenSettings], FtpsFactory]) -> None:
+    def __init__(self, reactor: Reactor, path: str, factory: Callable[[ListenSettings], FtpsFactory]) -> None:
         self._reactor = reactor
         self._path = path
         self._factory = factory

@@ -16,10 +16,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 from weakref import WeakValueDictionary
 
-from ftpsd.limits.token_bucket import Clock
+from ftpsd.system.reactor import Clock, Now
 
 #: Seconds that all users together, and all strangers together, may work in one turn. A command takes 0.03 to 0.15 ms
 #: in this thread, and a TLS handshake 1 to 2 ms.
@@ -185,7 +184,7 @@ class Seat:
 
     __slots__ = ("_deadline", "_go_on", "_now", "_party", "_pause", "_taken", "_waits", "_working")
 
-    def __init__(self, now: Clock, party: Party, pause: Callable[[], None], go_on: Callable[[], None]) -> None:
+    def __init__(self, now: Now, party: Party, pause: Callable[[], None], go_on: Callable[[], None]) -> None:
         self._now = now
         self._party = party
         self._pause = pause
@@ -261,8 +260,8 @@ class Seat:
 class Scheduler:
     """The parties. Everything is for the reactor thread."""
 
-    def __init__(self, reactor: Any) -> None:
-        self.now: Clock = reactor.seconds
+    def __init__(self, reactor: Clock) -> None:
+        self.now: Now = reactor.seconds
         self.call_later = reactor.callLater
         #: The number of the turn.
         self.turn = 0

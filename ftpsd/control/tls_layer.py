@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from ftpsd.events.log import log
 from ftpsd.system import tls
+from ftpsd.system.reactor import Reactor
 
 _PIECE = 2**14
 
@@ -42,7 +43,7 @@ class ControlConnection(Protocol):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         protocol: Any,
         secured: Callable[[], None],
         failed: Callable[[str], None],

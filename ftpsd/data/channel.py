@@ -20,6 +20,7 @@ from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Digest, Direction
 from ftpsd.system import tls
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, Workers
 
 #: Opens a source or a sink; blocks. And who is told what was opened.
@@ -32,7 +33,7 @@ class Surroundings:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         workers: Workers,
         pool: PortPool,
         announcer: Announcer,

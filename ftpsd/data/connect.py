@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -25,6 +25,7 @@ from ftpsd.data.passive_ports import Listener, data_socket, is_local
 from ftpsd.data.transfer import Transfer
 from ftpsd.protocol.parsing import Address, Endpoint, network
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import DelayedCall, Reactor
 
 if TYPE_CHECKING:
     from ftpsd.data.channel import Surroundings
@@ -50,7 +51,7 @@ _GONE = Refusal(425, "The data connection is gone: send EPSV or PASV again.")
 class Ear:
     """Calls `heard` once when a connection has something to read, until `close`."""
 
-    def __init__(self, reactor: Any, connection: socket.socket, heard: Callable[[], None]) -> None:
+    def __init__(self, reactor: Reactor, connection: socket.socket, heard: Callable[[], None]) -> None:
         self._reactor = reactor
         self._connection = connection
         self._heard = heard
@@ -103,7 +104,7 @@ class Connector:
         self._ear: Ear | None = None
         self._contest: Contest | None = None
         self._handshakes: Transfer | None = None
-        self._limit: Any = None
+        self._limit: DelayedCall | None = None
         self._awaited: Deferred[Connected] | None = None
         #: Whether the client begins TLS before it sends a transfer command, as aioftp and old Go programs do.
         self._begins_tls = False

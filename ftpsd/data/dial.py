@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
@@ -14,6 +13,7 @@ from zope.interface import implementer
 
 from ftpsd.protocol.parsing import Endpoint, socket_address
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Reactor
 
 
 @implementer(IWriteDescriptor)
@@ -22,7 +22,7 @@ class Dialer:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         source: Endpoint,
         target: Endpoint,
         done: Callable[[socket.socket | Refusal], None],

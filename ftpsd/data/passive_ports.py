@@ -7,7 +7,6 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
@@ -18,6 +17,7 @@ from zope.interface import implementer
 from ftpsd.config.settings import NetworkOverride, PassiveSettings
 from ftpsd.protocol.parsing import Address, is_ipv4, plain_address, socket_address
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
 
@@ -83,7 +83,7 @@ class Listener:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         pool: PortPool,
         host: Address,
         may_connect: Callable[[Address], bool],

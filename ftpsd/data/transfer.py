@@ -31,6 +31,7 @@ from zope.interface import implementer
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.replies import Refusal
 from ftpsd.protocol.session import Digest
+from ftpsd.system.reactor import Clock, DelayedCall, Reactor
 from ftpsd.system.worker_threads import JobQueue
 
 log = Logger(namespace="ftpsd")
@@ -249,7 +250,7 @@ class Transfer:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         queue: JobQueue,
         steps: Steps,
         connection: Polled | None,
@@ -266,7 +267,7 @@ class Transfer:
         self._parked: Callable[[], None] | None = None
         self._wanted: int | Pause = READ
         self._woken = False
-        self._patience: Any = None
+        self._patience: DelayedCall | None = None
         self._steps_taken = 0
 
     @property
@@ -474,7 +475,7 @@ class Watch:
     """Aborts a transfer whose connection is not open in `opening` seconds, or whose peer has neither given
     nor taken anything for `stalled` seconds. One timer does for both."""
 
-    def __init__(self, clock: Any, transfer: Transfer, opening: float, stalled: float) -> None:
+    def __init__(self, clock: Clock, transfer: Transfer, opening: float, stalled: float) -> None:
         self._clock, self._transfer, self._stalled = clock, transfer, stalled
         self._seen, self._since = transfer.progress, clock.seconds()
         self._deadline = self._since + opening

@@ -9,13 +9,11 @@ to check, and `limits.commands_per_second_before_login` bounds them).
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
-#: A clock that is never set back, in seconds.
-Clock = Callable[[], float]
+from ftpsd.system.reactor import Clock, Now
 
 log = Logger(namespace="ftpsd")
 
@@ -64,8 +62,8 @@ class Bucket:
 class LogBudget:
     """The budgets of all sources. Everything is for the reactor thread."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._now: Clock = reactor.seconds
+    def __init__(self, reactor: Clock) -> None:
+        self._now: Now = reactor.seconds
         self._call_later = reactor.callLater
         self._sources: OrderedDict[str, Bucket] = OrderedDict()
         self._strangers = Bucket(ALL_STRANGERS, self._now())

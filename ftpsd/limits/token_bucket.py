@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Lock
 
-#: Seconds from some start; never set back.
-Clock = Callable[[], float]
+from ftpsd.system.reactor import Now
 
 #: Seconds of its rate that a bucket holds at most, while it is in use: they make up for waits that ended late on
 #: a busy machine. A rest earns nothing, and small files need no credit: a turn is paid afterwards.
@@ -32,7 +30,7 @@ class Bucket:
     paid beforehand, or many at a low rate would all have it at once.
     """
 
-    def __init__(self, rate: int, clock: Clock) -> None:
+    def __init__(self, rate: int, clock: Now) -> None:
         self.rate = rate
         self._clock = clock
         self._lock = Lock()
@@ -74,7 +72,7 @@ class Bucket:
 class CommandRate:
     """Commands per second of one session. It is asked only when a credit is used up: the count is the caller's."""
 
-    def __init__(self, rate: int, clock: Clock) -> None:
+    def __init__(self, rate: int, clock: Now) -> None:
         self.rate = rate
         #: The first credit, and the most that can be earned.
         self.burst = rate * COMMAND_BURST

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from ftpsd.config.settings import Limits, UserLimits
-from ftpsd.limits.token_bucket import Bucket, Clock
+from ftpsd.limits.token_bucket import Bucket
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.protocol.session import Direction
+from ftpsd.system.reactor import Now
 
 
 class Shares:
     """The counts and the buckets."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Now) -> None:
         self.clock = clock
         self._sessions: Counter[str] = Counter()
         #: Transfers of files that run, by user.

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock, RLock
-from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.python.failure import Failure
@@ -28,6 +27,7 @@ from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from ftpsd.storage.local.tree import Identity, directories, identity
+from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import JobSteps, Workers
 
 #: Seconds after which a tree in which no session was is counted again, for what others have changed in it.
@@ -240,7 +240,7 @@ class Tree(Count):
 class Quotas:
     """The trees in which somebody has a quota."""
 
-    def __init__(self, clock: Any, workers: Workers) -> None:
+    def __init__(self, clock: Clock, workers: Workers) -> None:
         self._clock = clock
         self._workers = workers
         self._trees: dict[str, Tree] = {}

@@ -16,6 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ftpsd.system.reactor import Reactor
+
 log = Logger(namespace="ftpsd")
 
 
@@ -24,7 +26,7 @@ class Answers:
     """A queue of calls, and an eventfd(2) that the reactor watches. Those that come while the reactor is busy are
     made in one wake-up."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         #: Never closed: a thread that is stuck in a disk call may still answer when all else has ended.

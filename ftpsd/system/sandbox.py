@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import Logger
+
 import ftpsd
 from ftpsd.config.settings import SandboxSettings
-from ftpsd.events.log import log
 from ftpsd.system import landlock
 from ftpsd.system.landlock import READ, REMOVE, WRITE, Rule, Unavailable
+
+log = Logger(namespace="ftpsd")
 
 #: Libraries, time zones, what name service reads, randomness, and what the process may know of itself.
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/random", "/dev/urandom", "/proc/self")

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import StateSettings
-from ftpsd.events.log import log
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import Workers
+
+log = Logger(namespace="ftpsd")
 
 FILE = "state.sqlite"
 
@@ -215,7 +217,7 @@ def set_aside(path: Path, why: object) -> None:
 class Store:
     """The state of the daemon, and one thread for it: the reactor waits for no fsync, and calls keep their order."""
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self._thread = Workers(reactor, size=1)
         self._queue = self._thread.queue("state")
         self._place: Path | None = None

@@ -7,10 +7,11 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.system.periodic import periodic
+from ftpsd.system.reactor import Clock
 
 #: The first descriptor that is handed over.
 _FIRST = 3
@@ -23,7 +24,7 @@ MARGIN = 30
 class Supervisor:
     """READY, RELOADING, STOPPING, a status line, and the watchdog's heartbeat."""
 
-    def __init__(self, clock: Any, sessions: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, sessions: Callable[[], int]) -> None:
         self._address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
         self._sessions = sessions
         self._trouble = ""

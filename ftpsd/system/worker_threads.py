@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.fair_queue import FairQueue, Job, Kind, Line
+from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import Answers
 
 log = Logger(namespace="ftpsd")
@@ -84,7 +85,7 @@ class Workers:
     a call is told after `patience` seconds without progress that there is no answer.
     """
 
-    def __init__(self, reactor: Any, size: int | None = None, patience: float = 120) -> None:
+    def __init__(self, reactor: Reactor, size: int | None = None, patience: float = 120) -> None:
         self.patience = patience
         self._reactor = reactor
         self._size = size or default_size()
@@ -101,7 +102,7 @@ class Workers:
         # For the reactor thread alone.
         self._threads: list[WorkerThread] = []
         self._calls: set[Call] = set()
-        self._next_look: Any = None
+        self._next_look: DelayedCall | None = None
 
     def start(self) -> None:
         """Starts the threads. Before that, jobs only gather."""

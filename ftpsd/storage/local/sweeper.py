@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -22,6 +21,7 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.part_files import PRIVATE, discard
 from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import Workers
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
@@ -56,7 +56,7 @@ class _Walk:
 class Sweeper:
     """Sweeps when the daemon starts or reloads, and every so often: one home after the other."""
 
-    def __init__(self, reactor: Any, workers: Workers, changing: Changing, now: Callable[[], float]) -> None:
+    def __init__(self, reactor: Reactor, workers: Workers, changing: Changing, now: Callable[[], float]) -> None:
         self._reactor = reactor
         self._queue = workers.queue("sweep", "walk")
         self._changing = changing
