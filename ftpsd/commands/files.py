@@ -16,7 +16,7 @@ from ftpsd.protocol.session import Session
 
 async def change_directory(session: Session, path: VirtualPath) -> Reply:
     """CWD."""
-    await session.files.enter(path)
+    await session.files.require_directory(path)
     session.directory = path
     return Reply(250, f"{path} is the directory now.")
 
@@ -130,7 +130,7 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
 
 async def available(session: Session, path: VirtualPath) -> Reply:
     """AVBL: the room for uploads, in bytes and nothing else (WinSCP reads the whole text as a number)."""
-    return Reply(213, str(await session.files.available(path)))
+    return Reply(213, str(await session.files.available_space(path)))
 
 
 async def machine_list(session: Session, path: VirtualPath) -> Reply:

@@ -121,8 +121,8 @@ async def _quota(session: Session, _: None) -> Reply:
     return Reply(
         200,
         "The quota of this account:",
-        f" Bytes: {_of(usage.bytes, usage.most_bytes)}",
-        f" Files: {_of(usage.files, usage.most_files)}, directories included",
+        f" Bytes: {_of(usage.bytes, usage.max_bytes)}",
+        f" Files: {_of(usage.files, usage.max_files)}, directories included",
         "End.",
     )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
+from ftpsd.protocol.interfaces import Opening, Source, Upload
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.session import HASHES, Opening, Session
+from ftpsd.protocol.session import HASHES, Session
 
 
 def _restart(session: Session) -> tuple[int, int | None]:
@@ -32,7 +32,9 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
         return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
 
 
-async def _send(session: Session, opening: Opening, words: str, text: bool = False, walk: bool = False) -> Reply:
+async def _send(
+    session: Session, opening: Opening[Source], words: str, text: bool = False, walk: bool = False
+) -> Reply:
     def opened(_: object) -> None:
         session.control.say(Reply(150, words))
 
@@ -59,12 +61,12 @@ async def store_unique(session: Session, path: VirtualPath) -> Reply:
     return await _receive(session, session.files.writer(path, unique=True), "FILE: {}")
 
 
-async def _receive(session: Session, opening: Opening, words: str) -> Reply:
+async def _receive(session: Session, opening: Opening[Upload], words: str) -> Reply:
     name = ""
 
-    def opened(sink: Any) -> None:
+    def opened(target: Upload) -> None:
         nonlocal name
-        name = sink.name
+        name = target.name
         session.control.say(Reply(150, words.replace("{}", name)))
 
     with session.share.transfer():
@@ -89,7 +91,7 @@ def set_range(session: Session, asked: tuple[int, int] | None) -> Reply:
 
 async def allocate(session: Session, size: int) -> Reply:
     """ALLO: nothing is set aside, but what cannot fit is refused before it is sent."""
-    if size > await session.files.free(session.directory):
+    if size > await session.files.free_space(session.directory):
         raise Refusal(552, "There is not so much room.")
     return Reply(202, "No allocation is needed.")
 
@@ -115,7 +117,7 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
-    opening = session.files.entries(session.place(request.path, "list"), request, line)
+    opening = session.files.listing(session.place(request.path, "list"), request, line)
     return await _send(session, opening, "Here comes the listing.", walk=True)
 
 
@@ -124,7 +126,7 @@ async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
     if request.long:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
-    opening = session.files.entries(session.place(request.path, "list"), request, _name)
+    opening = session.files.listing(session.place(request.path, "list"), request, _name)
     return await _send(session, opening, "Here come the names.", walk=True)
 
 
@@ -149,7 +151,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
     if not entry.is_directory:
         raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
     request = parsing.ListRequest(path=".")
-    opening = session.files.entries(path, request, machine_format(session, path).line)
+    opening = session.files.listing(path, request, machine_format(session, path).line)
     return await _send(session, opening, "Here come the facts.", walk=True)
 
 

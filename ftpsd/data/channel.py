@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from OpenSSL import SSL
 
@@ -15,6 +15,7 @@ from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import paced
 from ftpsd.data.transfer import Closable, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.limits.token_bucket import Bucket
+from ftpsd.protocol.interfaces import Opened, Opening, Reader, Source, Upload
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
@@ -23,9 +24,7 @@ from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, Workers
 
-#: Opens a source or a sink; blocks. And who is told what was opened.
-Opening = Callable[[], Any]
-Opened = Callable[[Any], None]
+End = TypeVar("End", bound=Closable)
 
 
 class Surroundings:
@@ -103,7 +102,9 @@ class DataChannel:
 
     # --- moving -----------------------------------------------------------------------------------
 
-    async def send(self, opening: Opening, opened: Opened, text: bool = False, walk: bool = False) -> int:
+    async def send(
+        self, opening: Opening[Source], opened: Opened[Source], text: bool = False, walk: bool = False
+    ) -> int:
         """Sends what `opening` opens; the bytes sent.
 
         `opening` runs in a worker thread, and what it returns is closed in the end whatever happens;
@@ -113,12 +114,12 @@ class DataChannel:
         queue = self._shared.workers.queue(self.owner, "walk" if walk else "command")
         return await self._move(queue, opening, opened, download, False, text)
 
-    async def receive(self, opening: Opening, opened: Opened, text: bool = False) -> int:
+    async def receive(self, opening: Opening[Upload], opened: Opened[Upload], text: bool = False) -> int:
         """Receives into what `opening` opens, which is published or closed; the bytes received."""
         queue = self._shared.workers.queue(self.owner)
         return await self._move(queue, opening, opened, upload, True, text)
 
-    async def digest(self, opening: Opening, digest: Digest) -> tuple[int, int]:
+    async def digest(self, opening: Opening[Reader], digest: Digest) -> tuple[int, int]:
         """Reads what `opening` opens into a digest, where ABOR can end it; where in the file that starts and ends."""
         owned: list[Closable] = []
         self._receiving = False
@@ -129,9 +130,9 @@ class DataChannel:
     async def _move(
         self,
         queue: JobQueue,
-        opening: Opening,
-        opened: Opened,
-        move: Callable[..., Steps],
+        opening: Opening[End],
+        opened: Opened[End],
+        move: Callable[[Any, End, bool], Steps],
         receiving: bool,
         text: bool,
     ) -> int:
@@ -155,14 +156,14 @@ class DataChannel:
         stream = self._stream_over(connection, receiving)
         owned: list[Closable] = [stream]
 
-        def note(end: Any) -> None:
+        def note(end: End) -> None:
             owned.insert(0, end)
             queue.answer(opened, end)
 
         steps = _opened_first(opening, note, lambda end: move(stream, end, text))
         return int(await self._run(queue, steps, stream, owned))
 
-    async def _open(self, queue: JobQueue, opening: Opening, connection: Connected | None) -> Any:
+    async def _open(self, queue: JobQueue, opening: Opening[End], connection: Connected | None) -> End:
         """What `opening` opens; a connection that has no use without it is closed."""
         try:
             return await queue.call(opening)
@@ -244,7 +245,7 @@ def _may_send(connection: Connected) -> bool:
     return not isinstance(connection, Contest) or connection.opened
 
 
-def _opened_first(opening: Opening, note: Callable[[Any], object], move: Callable[[Any], Steps]) -> Steps:
+def _opened_first(opening: Opening[End], note: Callable[[End], object], move: Callable[[End], Steps]) -> Steps:
     """Steps that begin with the opening: one hand-over to a thread for both."""
     end = opening()
     note(end)

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
 from ftpsd.protocol.session import Digest
 from ftpsd.system.reactor import Clock, DelayedCall, Reactor
@@ -159,24 +160,9 @@ class ChunkSource:
         self._chunks.close()
 
 
-Source = FileSource | ChunkSource
-
-
 class Closable(Protocol):
     """What a transfer frees in the end."""
 
-    def close(self) -> None: ...
-
-
-class FileSink(Protocol):
-    """An upload that nobody sees until it is published; see `upload.py`."""
-
-    name: str
-
-    def must_copy(self, complete: bool) -> bool: ...
-    def copy(self, at_most: int) -> int: ...
-    def write(self, data: bytes | memoryview) -> None: ...
-    def publish(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -195,7 +181,7 @@ def download(connection: Connection, source: Source, text: bool) -> Steps:
     return connection.moved
 
 
-def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
+def upload(connection: Connection, sink: Upload, text: bool) -> Steps:
     """Receives into a sink, and publishes it when the peer has ended the stream as it should."""
     yield from connection.open()
     converter = FromNetwork() if text else None
@@ -218,7 +204,7 @@ def upload(connection: Connection, sink: FileSink, text: bool) -> Steps:
     return connection.moved
 
 
-def _copy(connection: Connection, sink: FileSink, complete: bool) -> Steps:
+def _copy(connection: Connection, sink: Upload, complete: bool) -> Steps:
     """Copy what an upload starts with. That is charged like bytes that are received: it costs the disk as much."""
     while sink.must_copy(complete):
         size = yield from connection.turn()
@@ -226,7 +212,7 @@ def _copy(connection: Connection, sink: FileSink, complete: bool) -> Steps:
         yield None
 
 
-def checksum(source: FileSource, digest: Digest) -> Steps:
+def checksum(source: Reader, digest: Digest) -> Steps:
     """Reads a source into a digest; returns where in the file the bytes start and end.
 
     Where there were none, the end is that of the file.

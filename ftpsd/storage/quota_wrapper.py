@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.session import Usage
 from ftpsd.storage.local.jail import Place
 from ftpsd.storage.local.root import Root
 from ftpsd.storage.local.upload import Upload, exists
@@ -87,14 +87,14 @@ class CountedRoot(Root):
         self._quota = quota
         self._count = quota.count
 
-    def available(self, path: VirtualPath) -> int:
+    def available_space(self, path: VirtualPath) -> int:
         """Return the room for a new file, in bytes: none where the quota allows no more files."""
-        room = super().available(path)
+        room = super().available_space(path)
         return room if self._quota.allows_a_file() else 0
 
-    def free(self, path: VirtualPath, permission: str | None = None) -> int:
+    def free_space(self, path: VirtualPath, permission: str | None = None) -> int:
         """The room on the disk or in the quota, whichever is less, in bytes."""
-        left, room = self._quota.left(), super().free(path, permission)
+        left, room = self._quota.left(), super().free_space(path, permission)
         return room if left is None else min(left, room)
 
     def usage(self) -> Usage:

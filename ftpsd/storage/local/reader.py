@@ -66,7 +66,7 @@ class View(Jail):
                     raise
                 return _entry(path.name, found)
 
-    def enter(self, path: VirtualPath) -> None:
+    def require_directory(self, path: VirtualPath) -> None:
         """Whether it is a directory that the user may be in."""
         with self.place(path, None) as place:
             if not self.permissions(place):
@@ -75,7 +75,7 @@ class View(Jail):
 
     # --- listings ----------------------------------------------------------------------------------
 
-    def entries(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> ChunkSource:
+    def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> ChunkSource:
         """A listing as chunks of lines, made while they are sent. What is refused is refused now."""
         batches = self._batches(path, request)
         first = next(batches, None)  # opens the directory: its errors come before the 150

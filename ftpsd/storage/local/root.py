@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ftpsd.data.transfer import FileSource
+from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.name_rules import Match, Names, folded
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Rights
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.session import Usage
 from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.jail import Place, not_plain
 from ftpsd.storage.local.reader import View
@@ -68,16 +68,16 @@ class Root(View):
             raise not_plain()
         return found.st_size
 
-    def free(self, path: VirtualPath, permission: str | None = None) -> int:
+    def free_space(self, path: VirtualPath, permission: str | None = None) -> int:
         """The room on the disk that holds a path, in bytes."""
         with self.place(path, permission) as place:
             with _opened(place) as descriptor:
                 found = os.fstatvfs(descriptor)
         return found.f_bavail * found.f_frsize
 
-    def available(self, path: VirtualPath) -> int:
+    def available_space(self, path: VirtualPath) -> int:
         """Return the room for a new file, in bytes."""
-        return self.free(path, "list")
+        return self.free_space(path, "list")
 
     def usage(self) -> Usage | None:
         """What the tree holds and may hold; None where nobody counts."""
@@ -304,7 +304,7 @@ class OffThread:
         self._running: Deferred[Any] | None = None
         self._stop: Refusal | None = None
         self._root = root
-        self.entries = partial(partial, root.entries)
+        self.listing = partial(partial, root.listing)
         self.reader = partial(partial, root.reader)
         self.writer = partial(partial, root.writer)
         self.first_entries = partial(self._walk, root.first_entries)
