@@ -111,7 +111,9 @@ class Party:
         if self._turn != self._scheduler.turn:
             self._turn, self._used = self._scheduler.turn, 0.0
         left = min(kind.slice - self._used, kind.budget - kind.spent)
-        if left < SHORTEST or (self._waiting and not served) or self._refill(now) <= 0:
+        if left < SHORTEST or (self._waiting and not served):
+            return NEVER
+        if self.credit < math.inf and self._refill(now) <= 0:
             return NEVER
         return now + left
 
@@ -231,8 +233,9 @@ class Seat:
 
     def pay(self, cost: int) -> None:
         """Takes what something costs from the party's credit."""
-        self._taken += cost
-        self._party.take(cost)
+        if self._party.credit < math.inf:
+            self._taken += cost
+            self._party.take(cost)
 
     def wait(self) -> None:
         """The session continues in some later turn."""

@@ -135,7 +135,10 @@ class ControlConnection(Protocol):
     def _work_on_records(self) -> None:
         self._reading = True
         try:
-            while self._tls is not None and not (self._closing or self._paused) and (record := self._take_record()):
+            while self._incoming and self._tls is not None and not (self._closing or self._paused):
+                record = self._take_record()
+                if not record:
+                    break
                 self._tls.bio_write(record)
                 self._read(self._tls, len(record))
                 if self._incoming:

@@ -49,6 +49,15 @@ class FairQueue:
         #: How many jobs wait.
         self.waiting = 0
 
+    def begin(self, line: Line, idle: int) -> bool:
+        """Return whether a new job of a line may run now, in the usual case that no job waits: note that it does."""
+        kind = line.kind
+        if self.waiting or line.running >= min(idle - self._kept[kind], self._free[kind]):
+            return False
+        line.running += 1
+        self._free[kind] -= 1
+        return True
+
     def put(self, line: Line, job: Job) -> None:
         """Add a job to a line."""
         line.jobs.append(job)

@@ -32,6 +32,9 @@ STUCK = 5.0
 #: Threads that may be stuck at once and have been replaced.
 MOST_STUCK = 256
 
+#: The worker thread that runs, as its `thread`: `threading.current_thread` costs two calls for each step.
+_here = threading.local()
+
 
 def default_size() -> int:
     """Return the number of threads: enough that one owner's half may wait for a disk while every core works."""
@@ -144,8 +147,11 @@ class Workers:
     def put(self, line: Line, job: Job) -> None:
         """Run a job in some thread, in its turn. The job deals with its own errors."""
         with self._lock:
-            self._fair.put(line, job)
-            self._assign()
+            if self._idle and self._fair.begin(line, len(self._idle)):
+                self._give((line, job))
+            else:
+                self._fair.put(line, job)
+                self._assign()
 
     def crowded(self, line: Line) -> bool:
         """Return whether another job could run if a job of this line gave up its thread."""
@@ -156,15 +162,20 @@ class Workers:
 
     def _assign(self) -> None:
         """Give jobs to idle threads, as long as there are both. To be called with the lock."""
-        while self._idle:
+        while self._idle and (self._fair.waiting or self._stopping):
             job = self._fair.take(len(self._idle), self._stopping)
             if job is None and not self._stopping:
                 return
-            thread = self._idle.pop()
-            thread.job = job
-            thread.bell.release()
+            self._give(job)
+
+    def _give(self, job: tuple[Line, Job] | None) -> None:
+        """Let the thread that fell idle last do a job, or end. To be called with the lock."""
+        thread = self._idle.pop()
+        thread.job = job
+        thread.bell.release()
 
     def _work(self, thread: WorkerThread) -> None:
+        _here.thread = thread
         while True:
             thread.bell.acquire()
             if thread.job is None:
@@ -312,6 +323,6 @@ class JobQueue:
 
     def step_ended(self) -> bool:
         """Note that the job in this thread makes progress; return whether it must give up the thread to others."""
-        thread: Any = threading.current_thread()
+        thread: WorkerThread = _here.thread
         self._line.progress = thread.since = time.monotonic()
         return thread.lost or self._workers.crowded(self._line)
