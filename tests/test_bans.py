@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.defer import execute
 
 from ftpsd.accounts import hashes
-from ftpsd.accounts.fair_queue import Lanes
+from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.config.settings import BanSettings
 from ftpsd.limits.bans import known_addresses, policy
 from ftpsd.limits.bans.known_addresses import DAY, KNOWN
@@ -475,22 +475,22 @@ def test_a_right_password_behind_a_ban(make_daemon: Callable[..., Daemon], user:
     assert "This account has expired" not in behind and "of this user" not in behind
 
 
-def test_everybody_gets_a_turn() -> None:
-    """Of those who wait each lane gets a place in turn, whoever waits in it; one that is refused keeps nobody."""
-    lanes, order = Lanes(1), list[str]()
-    assert lanes.enter("first").called
+def test_waiting_logins_take_turns() -> None:
+    """Waiting keys are served round-robin, and thousands of callers that release immediately need no recursion."""
+    semaphore, order = FairSemaphore(1), list[str]()
+    assert semaphore.acquire("first").called
     for name in [*["a"] * 3000, "b", "c"]:
 
-        def served(_: None, name: str = name) -> None:
+        def proceed(_: None, name: str = name) -> None:
             order.append(name)
-            lanes.leave()
+            semaphore.release()
 
-        lanes.enter(name).addCallback(served)
+        semaphore.acquire(name).addCallback(proceed)
     assert not order
-    lanes.leave()
+    semaphore.release()
     assert order[:4] == ["a", "b", "c", "a"]
     assert len(order) == 3002
-    assert lanes.enter("last").called
+    assert semaphore.acquire("last").called
 
 
 def test_who_is_logged_in_stays(strict: Daemon) -> None:

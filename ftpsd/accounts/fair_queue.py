@@ -1,4 +1,8 @@
-"""Who waits for one of a few places: each lane gets one in turn, however many wait in it."""
+"""A semaphore that serves those who wait round-robin by key.
+
+The worker threads have a queue of their own (`system/fair_queue.py`), which knows kinds of jobs and idle threads.
+Logins wait here, in the reactor thread, because each is checked against the bans again when its turn comes.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +12,47 @@ from collections.abc import Hashable
 from twisted.internet.defer import Deferred, succeed
 
 
-class Lanes:
-    """So many places. Everything is for the reactor thread."""
+class FairSemaphore:
+    """Let `limit` callers proceed at the same time. For the reactor thread only."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        #: Waiting callers by key. The first key is served next.
         self._waiting: dict[Hashable, deque[Deferred[None]]] = {}
-        self._calling = False
+        self._releasing = False
 
-    def enter(self, lane: Hashable) -> Deferred[None]:
-        """A place, at once or when those of other lanes, and those who came to this one before, have had theirs."""
+    def acquire(self, key: Hashable) -> Deferred[None]:
+        """Return a Deferred that fires when the caller may proceed. Then the caller must call `release` once.
+
+        Waiting keys take turns, and callers with the same key are served in the order in which they came.
+        """
         if self._free and not self._waiting:
             self._free -= 1
             return succeed(None)
-        place: Deferred[None] = Deferred()
-        self._waiting.setdefault(lane, deque()).append(place)
-        return place
+        turn: Deferred[None] = Deferred()
+        self._waiting.setdefault(key, deque()).append(turn)
+        return turn
 
-    def leave(self) -> None:
-        """Gives a place back: the next one gets it. Who leaves it at once, when called, does not call in turn."""
+    def release(self) -> None:
+        """Let the next caller proceed.
+
+        The callers run in a loop, not in recursion: thousands of them may release immediately, because they are banned.
+        """
         self._free += 1
-        if self._calling:
+        if self._releasing:
             return
-        self._calling = True
+        self._releasing = True
         try:
             while self._free and self._waiting:
                 self._free -= 1
                 self._next().callback(None)
         finally:
-            self._calling = False
+            self._releasing = False
 
     def _next(self) -> Deferred[None]:
-        lane = next(iter(self._waiting))
-        queue = self._waiting.pop(lane)
+        key = next(iter(self._waiting))
+        queue = self._waiting.pop(key)
         first = queue.popleft()
         if queue:
-            self._waiting[lane] = queue  # behind all others
+            self._waiting[key] = queue  # at the end: all other keys are served first
         return first

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from ftpsd.accounts import hashes
-from ftpsd.accounts.fair_queue import Lanes
+from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.config.settings import Limits, UserSettings, UsersFile
 from ftpsd.limits.user_limits import Share, Shares
 from ftpsd.protocol.login_rules import Denial
@@ -152,7 +152,7 @@ class PasswordChecker:
     def __init__(self, workers: Workers, users: UsersFile, at_once: int | None = None) -> None:
         self._workers = workers
         self._users = users.users
-        self._lanes = Lanes(at_once or max(1, (os.cpu_count() or 1)))
+        self._turns = FairSemaphore(at_once or max(1, (os.cpu_count() or 1)))
         self._decoys = list(users.decoys)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[str]:
@@ -163,13 +163,13 @@ class PasswordChecker:
 
         async def check() -> str:
             lane = network(credentials.client) if isinstance(credentials, Guess) else ""
-            await self._lanes.enter(lane)
+            await self._turns.acquire(lane)
             try:
                 if isinstance(credentials, Guess):
                     credentials.admit()
                 right = await self._workers.queue(lane, "login").call(hashes.verify, password, hashed)
             finally:
-                self._lanes.leave()
+                self._turns.release()
             if right and user is not None:
                 return name
             raise UnauthorizedLogin()
