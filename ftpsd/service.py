@@ -20,7 +20,8 @@ from twisted.logger import FileLogObserver, ILogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.realm import PasswordChecker, Realm
+from ftpsd.accounts.password_checker import PasswordChecker
+from ftpsd.accounts.realm import Realm
 from ftpsd.config import load
 from ftpsd.config.settings import ListenSettings, PortRange
 from ftpsd.config.waiting import in_own_thread
@@ -81,7 +82,7 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     settings, tls = configuration.settings, configuration.settings.tls
     files = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
     state = directory(settings.state)
-    written = [*configuration.users.places, *([] if state is None else [os.path.realpath(state)])]
+    written = [*configuration.users.homes.parents, *([] if state is None else [os.path.realpath(state)])]
     return Sandbox(settings.sandbox, files, written, twistd)
 
 
@@ -144,14 +145,16 @@ class FtpsService(Service):
             self._listeners.ports,
             self._log_budget.admits_stranger,
         )
+        users.start(self._workers)
+        self._quotas.keep(users.homes.with_quota, users.homes.all)
         realm: Any = Realm(
-            time.time, self._workers, users, self._quotas, self._shares, settings.limits, settings.uploads.fsync
+            time.time, self._workers, self._quotas, self._shares, settings.limits, settings.uploads.fsync
         )
-        checker: Any = PasswordChecker(self._workers, users)
+        checker: Any = PasswordChecker(users)
         portal = Portal(realm, [checker])
         bans = Bans(settings.bans, self._book)
         policy = policy_of(settings)
-        shows = users.users.__contains__ if settings.log.unknown_names == "hide" else lambda name: True
+        shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
         return Generation(
             settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose, shows
         )
@@ -260,7 +263,7 @@ class FtpsService(Service):
 
     def _start_sweeper(self) -> None:
         settings = self._configuration.settings
-        homes = self._configuration.users.outermost
+        homes = self._configuration.users.homes.outermost
         self._sweeper.start(homes, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _look_up(self) -> None:

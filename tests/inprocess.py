@@ -22,8 +22,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.realm import PasswordChecker, Realm
-from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings, UsersFile
+from ftpsd.accounts.password_checker import PasswordChecker
+from ftpsd.accounts.realm import Realm
+from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
 from ftpsd.control.ftp_protocol import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.data.transfer import FileSource, Steps, checksum, download, upload
@@ -35,7 +36,7 @@ from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
 from ftpsd.storage.quota import Quotas
-from tests.daemon import SECRET
+from tests.memory_store import MemoryUserStore
 
 Opening = Callable[[], Any]
 
@@ -237,19 +238,18 @@ class Server:
         self.settings = attrs.evolve(Settings(listen=(ListenSettings("127.0.0.1", 21),), tls=plain), **(settings or {}))
         self.homes = homes
         users = users or {"alice": UserSettings(), "bob": UserSettings()}
-        known = UsersFile(users={name: self._with_home(name, user) for name, user in users.items()})
+        self.users = MemoryUserStore({name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
         self.book = Book(self.clock.seconds)
         realm: Any = Realm(
             self.now,
             workers,
-            known,
             Quotas(self.clock, workers),
             Shares(self.clock.seconds),
             self.settings.limits,
             False,
         )
-        checker: Any = PasswordChecker(workers, known)
+        checker: Any = PasswordChecker(self.users)
         generation: Any = Generation(
             self.settings,
             Portal(realm, [checker]),
@@ -274,7 +274,7 @@ class Server:
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
         home = self.homes / name
         home.mkdir(parents=True, exist_ok=True)
-        return attrs.evolve(user, password=SECRET, home=str(home))
+        return attrs.evolve(user, password="secret", home=str(home))
 
     def now(self) -> float:
         """The time of day."""

@@ -29,7 +29,9 @@ def day(away: int) -> str:
 def rules(directory: Path, text: str) -> Access:
     """A user's rules as a users' file says them."""
     (directory / "users.yaml").write_text(USERS + text)
-    return load.load(directory / "ftpsd.yaml").users.users["alice"].access
+    alice = load.load(directory / "ftpsd.yaml").users.users.get("alice")
+    assert alice is not None
+    return alice.settings.access
 
 
 def reason(access: Access, client: str = "192.0.2.1", moment: datetime | None = None) -> str | None:

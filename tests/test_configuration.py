@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ftpsd.accounts import hashes
 from ftpsd.cli.demo import make_certificate
 from ftpsd.config import load
+from ftpsd.config.settings import UserSettings
 from ftpsd.config.yaml import Faulty
 from tests.daemon import SECRET, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
@@ -56,6 +57,13 @@ def faults(directory: Path, text: str = GOOD, users: str = USERS) -> list[str]:
     with pytest.raises(Faulty) as found:
         load.load(directory / "ftpsd.yaml")
     return [str(fault).replace(f"{directory}/", "") for fault in found.value.faults]
+
+
+def settings_of(name: str, configuration: load.Configuration) -> UserSettings:
+    """Return the settings of a user in a configuration that was loaded."""
+    user = configuration.users.users.get(name)
+    assert user is not None
+    return user.settings
 
 
 def test_defaults(files: Path) -> None:
@@ -135,7 +143,7 @@ users:
     loaded = load.load(files / "ftpsd.yaml")
     assert loaded.settings.tls.data_session == "off"
     assert loaded.settings.sandbox.landlock == "off"
-    user = loaded.users.users["home"]
+    user = settings_of("home", loaded)
     assert user.home == str(files / "home")
     assert user.rights.at(("archive", "in", "x")) == {"upload"}
     assert (user.tls.data_session, user.tls.close_notify) == ("allow", "lenient")
@@ -154,7 +162,7 @@ def test_one_limit_of_a_user_leaves_the_others(files: Path) -> None:
     """Limits of a user are worked into those of `defaults`, key by key."""
     defaults = "defaults:\n  limits: {sessions: 3, upload_rate: 1M}\n"
     (files / "users.yaml").write_text(defaults + USERS + "    limits: {sessions: 5, download_rate: 64K}\n")
-    limits = load.load(files / "ftpsd.yaml").users.users["alice"].limits
+    limits = settings_of("alice", load.load(files / "ftpsd.yaml")).limits
     assert (limits.sessions, limits.upload_rate, limits.download_rate) == (5, 2**20, 2**16)
 
 
@@ -366,7 +374,7 @@ def test_resumption_that_is_off(files: Path) -> None:
 def test_quotas(files: Path, quota: str, expected: tuple[int | None, int | None]) -> None:
     """Bytes may be written with K, M, G and T, which are powers of 1024; null is no limit."""
     (files / "users.yaml").write_text(f"defaults: {{quota: {{bytes: 1}}}}\n{USERS}    quota: {quota}\n")
-    found = load.load(files / "ftpsd.yaml").users.users["alice"].quota
+    found = settings_of("alice", load.load(files / "ftpsd.yaml")).quota
     assert (found.bytes, found.files) == expected
 
 
@@ -509,25 +517,26 @@ def test_a_busy_port_is_told(shared: Daemon, make_daemon: Callable[..., Daemon])
     assert str(shared.port) in ended.stderr
 
 
-BACKEND = """
+BROKEN_SOURCE = """
 import os, sys
-from ftpsd import users
-working = users.PasswordChecker.requestAvatarId
-def requestAvatarId(self, credentials):
+from ftpsd.accounts.user_store import SourceFailed
+from ftpsd.accounts.yaml_store import YamlUserStore
+working = YamlUserStore.verify
+async def verify(self, name, password, peer):
     if os.path.exists(sys.argv[-1] + ".down"):
-        raise ConnectionError("the backend is down")
-    return working(self, credentials)
-users.PasswordChecker.requestAvatarId = requestAvatarId
+        raise SourceFailed("the directory server is down")
+    return await working(self, name, password, peer)
+YamlUserStore.verify = verify
 from twisted.scripts.twistd import run
 run()
 """
 
 
-def test_a_checker_that_fails_can_be_asked_again(make_daemon: Callable[..., Daemon]) -> None:
-    """While the checker's backend is down a login is 451, and afterwards the same session can log in."""
+def test_a_user_store_whose_source_fails(make_daemon: Callable[..., Daemon]) -> None:
+    """While the source of a user store is down, a login is answered with 451. Then the same session can log in."""
     daemon = make_daemon(start=False)
     down = Path(f"{daemon.config}.down")
-    command = [sys.executable, "-c", BACKEND, *twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))[3:]]
+    command = [sys.executable, "-c", BROKEN_SOURCE, *twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))[3:]]
     with daemon.log_file.open("wb") as log:
         daemon.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     daemon.wait_for_log("implicit TLS")
@@ -539,7 +548,7 @@ def test_a_checker_that_fails_can_be_asked_again(make_daemon: Callable[..., Daem
         client.expect(451, "PASS secret")
     down.unlink()
     client.expect(230, "PASS secret")
-    assert "the backend is down" in daemon.log
+    assert "the directory server is down" in daemon.log
     assert "Traceback" not in daemon.log
 
 

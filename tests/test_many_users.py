@@ -55,16 +55,16 @@ def test_what_many_users_have_in_common(tmp_path: Path) -> None:
     """Each of many users has the own password and home, and the settings that the file gives."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     users(tmp_path / "users.yaml", 1000, "    quota: {files: 5}\n    permissions: read-only\n")
-    found, faults = load_users(tmp_path / "users.yaml", True)
-    assert found is not None and not faults
-    assert len(found.users) == 1001 and len(set(found.users)) == 1001
-    assert {user.password for user in found.users.values()} == {found.users[name].password for name in found.users}
-    assert found.users["user7"].password.split("$")[3] == "salt7"  # type: ignore[union-attr]
-    assert found.users["user7"].quota.files is None
-    assert found.users["user999"].quota.files == 5
-    assert "upload" in found.users["user7"].permissions and "upload" not in found.users["user999"].permissions
-    assert found.homes == found.counted == {str(tmp_path / "homes" / "alice")}
-    assert "nobody" not in found.users and found.users.get("nobody") is None
+    store, faults = load_users(tmp_path / "users.yaml", True)
+    assert store is not None and not faults
+    assert len(store.users) == 1001 and len(set(store.users.names())) == 1001
+    settings = {name: user.settings for name in store.users.names() if (user := store.users.get(name)) is not None}
+    assert settings["user7"].password.split("$")[3] == "salt7"  # type: ignore[union-attr]
+    assert settings["user7"].quota.files is None
+    assert settings["user999"].quota.files == 5
+    assert "upload" in settings["user7"].permissions and "upload" not in settings["user999"].permissions
+    assert store.homes.all == store.homes.with_quota == {str(tmp_path / "homes" / "alice")}
+    assert "nobody" not in store.users and store.users.get("nobody") is None
 
 
 @pytest.mark.parametrize("at", [0, 500, 1999])

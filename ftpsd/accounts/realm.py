@@ -1,26 +1,21 @@
-"""Who may log in, with twisted.cred: the checker, and the realm whose avatars are the users' roots."""
+"""Open the session of a user who has logged in: the realm of twisted.cred, and its avatars."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword, UsernamePassword
-from twisted.cred.error import LoginDenied, UnauthorizedLogin
+from twisted.cred.error import LoginDenied
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
-from ftpsd.accounts import hashes
-from ftpsd.accounts.fair_queue import FairSemaphore
-from ftpsd.config.settings import Limits, UserSettings, UsersFile
+from ftpsd.accounts.user_store import User
+from ftpsd.config.settings import Limits, UserSettings
 from ftpsd.limits.user_limits import Share, Shares
 from ftpsd.protocol.login_rules import Denial
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Rights
 from ftpsd.storage.local.root import OffThread, Root, process_umask
 from ftpsd.storage.quota import Quota, Quotas, Tree
@@ -28,19 +23,19 @@ from ftpsd.storage.quota_wrapper import CountedRoot
 from ftpsd.system.worker_threads import Workers
 
 
-class IHome(Interface):
-    """An avatar: one user's view of the disk, and what it may be used for."""
+class IUserAvatar(Interface):
+    """What one session of a user may use."""
 
-    files = Attribute("The calls of `ftpsd.session.Files`.")
+    files = Attribute("The calls of `ftpsd.protocol.session.Files`.")
     rights = Attribute("The user's `ftpsd.protocol.permissions.Rights`.")
-    data_session = Attribute("off, allow or require; None for what the server says.")
-    close_notify = Attribute("require or lenient; None for what the server says.")
-    share = Attribute("The session's `ftpsd.shares.Share`.")
+    data_session = Attribute("off, allow or require; None for the setting of the server.")
+    close_notify = Attribute("require or lenient; None for the setting of the server.")
+    share = Attribute("The session's `ftpsd.limits.user_limits.Share`.")
 
 
-@implementer(IHome)
-class Home:
-    """The avatar of a user of `users.yaml`; `tree` is there if somebody's quota counts in the home."""
+@implementer(IUserAvatar)
+class UserAvatar:
+    """The avatar of a user with a local home; `tree` is its count, if somebody has a quota there."""
 
     def __init__(
         self, workers: Workers, name: str, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
@@ -55,8 +50,8 @@ class Home:
         self.share = share
 
 
-class Denied(LoginDenied):
-    """The password is right, and still the user may not come in."""
+class AccessDenied(LoginDenied):
+    """The password is right, but the rules of the account do not permit this login."""
 
     def __init__(self, denial: Denial) -> None:
         super().__init__(denial.text)
@@ -64,21 +59,20 @@ class Denied(LoginDenied):
 
 
 #: The interface, the avatar, and what is called when its session ends.
-Avatar = tuple[object, Home, Callable[[], None]]
+Avatar = tuple[object, UserAvatar, Callable[[], None]]
 
 
 @implementer(IRealm)
 class Realm:
-    """Gives each user the own root, if the user may come in now and from there.
+    """Open sessions of users, if their login rules and session limits permit it.
 
-    A home in which one user has a quota is counted for all whose home it is.
+    A home in which one user has a quota is counted for all users who have it.
     """
 
     def __init__(
         self,
         now: Callable[[], float],
         workers: Workers,
-        users: UsersFile,
         quotas: Quotas,
         shares: Shares,
         limits: Limits,
@@ -86,102 +80,40 @@ class Realm:
     ) -> None:
         self._now = now
         self._workers = workers
-        self._users = users.users
         self._quotas = quotas
         self._shares = shares
         self._limits = limits
         self._fsync = fsync
-        quotas.keep(users.counted, users.homes)
 
-    def requestAvatar(self, avatarId: str, mind: Any, *interfaces: object) -> Avatar | Deferred[Avatar]:
-        """The avatar of a user whose password was right; `mind` is the client's address.
+    def requestAvatar(self, avatarId: User, mind: Address, *interfaces: object) -> Avatar | Deferred[Avatar]:
+        """Return the avatar of a user whose password was right; `mind` is the client's address.
 
-        SessionEnd for one session too many.
+        Raises AccessDenied, or SessionEnd if the user has too many sessions.
         """
-        if IHome not in interfaces:
-            raise NotImplementedError("only IHome is served")
-        user = self._users[avatarId]
+        if IUserAvatar not in interfaces:
+            raise NotImplementedError("only IUserAvatar is served")
+        user = avatarId.settings
         denial = user.access.denial(mind, self._now())
         if denial is not None:
-            raise Denied(denial)
-        share = self._shares.enter(avatarId, self._limits, user.limits)
+            raise AccessDenied(denial)
+        share = self._shares.enter(avatarId.name, self._limits, user.limits)
         visit = self._quotas.visit(user.home or "")
         if visit is None:
-            return self._avatar(avatarId, user, share)
+            return self._avatar(avatarId, share)
 
         def give_up(failure: Failure) -> Failure:
             share.leave()
             return failure
 
-        return visit.addCallbacks(lambda tree: self._avatar(avatarId, user, share, tree), give_up)
+        return visit.addCallbacks(lambda tree: self._avatar(avatarId, share, tree), give_up)
 
-    def _avatar(self, name: str, user: UserSettings, share: Share, tree: Tree | None = None) -> Avatar:
-        home = Home(self._workers, name, user, share, self._fsync, tree)
+    def _avatar(self, user: User, share: Share, tree: Tree | None = None) -> Avatar:
+        avatar = UserAvatar(self._workers, user.name, user.settings, share, self._fsync, tree)
 
-        def leave() -> None:
-            home.files.close()
+        def log_out() -> None:
+            avatar.files.close()
             if tree is not None:
                 tree.leave()
             share.leave()
 
-        return IHome, home, leave
-
-
-class Guess(UsernamePassword):  # type: ignore[misc]
-    """A name and a password, and whose they are: `admit` raises a Refusal when the answer is for nobody any more."""
-
-    def __init__(self, user: bytes, password: bytes, client: Address, admit: Callable[[], None]) -> None:
-        super().__init__(user, password)
-        self.client = client
-        self.admit = admit
-
-
-@implementer(ICredentialsChecker)
-class PasswordChecker:
-    """Checks passwords against the hashes of `users.yaml`, in threads, and only so many at once.
-
-    Who has to wait waits for one of each other address, however many that one asks for, and is looked at again behind
-    that: what a banned client has asked for is not hashed.
-
-    A name that does not exist costs the time of one that does: a hash of some user is verified all
-    the same, always the same one for that name.
-    """
-
-    credentialInterfaces = (IUsernamePassword,)
-
-    def __init__(self, workers: Workers, users: UsersFile, at_once: int | None = None) -> None:
-        self._workers = workers
-        self._users = users.users
-        self._turns = FairSemaphore(at_once or max(1, (os.cpu_count() or 1)))
-        self._decoys = list(users.decoys)
-
-    def requestAvatarId(self, credentials: Any) -> Deferred[str]:
-        """The user's name, or UnauthorizedLogin."""
-        name, password = _text(credentials.username), _text(credentials.password)
-        user = self._users.get(name)
-        hashed = user.password if user is not None and user.password else self._decoy(name)
-
-        async def check() -> str:
-            lane = network(credentials.client) if isinstance(credentials, Guess) else ""
-            await self._turns.acquire(lane)
-            try:
-                if isinstance(credentials, Guess):
-                    credentials.admit()
-                right = await self._workers.queue(lane, "login").call(hashes.verify, password, hashed)
-            finally:
-                self._turns.release()
-            if right and user is not None:
-                return name
-            raise UnauthorizedLogin()
-
-        return Deferred.fromCoroutine(check())
-
-    def _decoy(self, name: str) -> str:
-        if not self._decoys:
-            self._decoys.append(hashes.make(os.urandom(16).hex()))
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-        return self._decoys[digest[0] % len(self._decoys)]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        return IUserAvatar, avatar, log_out

@@ -102,11 +102,12 @@ def _tell(home: Path, configuration: load.Configuration) -> None:
     scheme = "ftps" if listener.tls == "implicit" else "ftp"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}/"
     print(f"address   {url} with {listener.tls} TLS; passive ports {settings.passive.ports}")
-    for name in ("demo",) if "demo" in users else tuple(users)[:1]:
-        password, user = _password(home), users[name]
-        right = bool(password) and hashes.verify(password, user.password or "")
-        print(f"files     {user.home}\nuser      {name}\npassword  {password if right else '(yours)'}\n")
-        login = shlex.quote(f"{name}:{password}" if right else name)
+    user = users.get("demo") or next(filter(None, map(users.get, users.names())), None)
+    if user is not None:
+        password = _password(home)
+        right = bool(password) and hashes.verify(password, user.settings.password or "")
+        print(f"files     {user.settings.home}\nuser      {user.name}\npassword  {password if right else '(yours)'}\n")
+        login = shlex.quote(f"{user.name}:{password}" if right else user.name)
         print(
             f"curl -v --ssl-reqd --cacert {shlex.quote(str(settings.tls.certificate))} -u {login} {url}\n", flush=True
         )

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import attrs
 
+from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config import certificates, modes, suites
 from ftpsd.config.convert import structure, told
-from ftpsd.config.settings import ListenSettings, Settings, UsersFile
+from ftpsd.config.settings import ListenSettings, Settings
 from ftpsd.config.users_file import check_limits, load_users
 from ftpsd.config.waiting import Waiting, watched
 from ftpsd.config.yaml import Document, Fault, Faulty, Key, read
@@ -35,7 +36,7 @@ class Configuration:
     """A complete set: nothing in it has to be looked up or parsed again."""
 
     settings: Settings
-    users: UsersFile
+    users: YamlUserStore
     contexts: ContextMaker
     #: What the host names of `passive` were when they were looked up for this set.
     addresses: dict[str, str]
@@ -95,9 +96,11 @@ def warnings(configuration: Configuration, now: float) -> list[str]:
 
 def _open_homes(configuration: Configuration) -> list[str]:
     file = os.path.realpath(configuration.settings.users.file)
+    homes = configuration.users.homes.all
     return [
-        f"the home of {name} holds {file}, with everybody's hashes: choose another"
-        for name in configuration.users.exposed
+        f"the home {home} holds {file}, with the hashes of all passwords: choose another home"
+        for home in map(str, Path(file).parents)
+        if home in homes
     ]
 
 

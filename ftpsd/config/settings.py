@@ -6,7 +6,6 @@ The docstring of each class is what `docs/configuration.md` says of its keys; a 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NewType
@@ -25,9 +24,6 @@ CloseNotify = Literal["require", "lenient"]
 ForeignData = bool | tuple[Network, ...]
 
 EVERYWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
-
-#: So many hashes at most are verified for names that do not exist.
-DECOYS = 256
 
 #: A number that may be written with K, M, G or T behind it (binary).
 Quantity = NewType("Quantity", int)
@@ -307,20 +303,3 @@ class UserSettings:
     def name_rules(self) -> Names:
         """Which names the user may not give, and does not see."""
         return Names(matcher(self.names.deny), matcher(self.names.hide))
-
-
-@frozen
-class UsersFile:
-    """The whole of `users.yaml`: the users with the defaults worked in."""
-
-    users: Mapping[str, UserSettings] = Factory(dict)
-    #: The directories that homes are made in, those of users still to come included.
-    places: frozenset[str] = frozenset()
-    #: All homes; those that lie in no other one; those in which somebody has a quota.
-    homes: Set[str] = frozenset()
-    outermost: Sequence[str] = ()
-    counted: Set[str] = frozenset()
-    #: Hashes that are verified for names that do not exist.
-    decoys: tuple[str, ...] = ()
-    #: Users whose home holds `users.yaml`.
-    exposed: tuple[str, ...] = ()

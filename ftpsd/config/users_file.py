@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any, get_args
@@ -12,8 +11,10 @@ from typing import Any, get_args
 import attrs
 
 from ftpsd.accounts import hashes
+from ftpsd.accounts.user_store import Homes
+from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
 from ftpsd.config.convert import structure
-from ftpsd.config.settings import DECOYS, Limits, QuotaSettings, UserLimits, UserSettings, UsersFile
+from ftpsd.config.settings import Limits, QuotaSettings, UserLimits, UserSettings
 from ftpsd.config.waiting import Waiting
 from ftpsd.config.yaml import Document, Fault, Key, did_you_mean, read
 from ftpsd.limits.token_bucket import LEAST
@@ -23,55 +24,13 @@ from ftpsd.system import landlock
 #: Sections in which a user's keys are laid over those of the defaults one by one.
 _SECTIONS = ("limits", "names", "networks", "quota", "tls")
 
-
-#: Users whose memory is freed in one step.
-_FREED_AT_ONCE = 5000
-
-
-def _free(records: dict[str, str]) -> None:
-    while records:
-        records.popitem()
+#: Hashes that are verified for names that do not exist, at most.
+_DECOYS = 256
 
 
-class UserTable(Mapping[str, UserSettings]):
-    """Users by name. Each is kept as one string, and its settings are made when they are asked for.
-
-    100,000 UserSettings would make each full garbage collection stop all sessions for 0.1 s.
-    """
-
-    def __init__(self) -> None:
-        self._records: dict[str, str] = {}
-        self._kinds: list[UserSettings] = []
-
-    def add_kind(self, settings: UserSettings) -> int:
-        """Keep settings that users have in common, all but password and home; return their number."""
-        self._kinds.append(settings)
-        return len(self._kinds) - 1
-
-    def add(self, name: str, kind: int, password: str, home: str) -> None:
-        """Keep a user."""
-        self._records[name] = f"{kind}\0{password}\0{home}"
-
-    def __del__(self) -> None:
-        # To free 100,000 at once would stop the sessions for 20 ms.
-        if len(self._records) > _FREED_AT_ONCE:
-            threading.Thread(target=_free, args=(self._records,), name="free users", daemon=True).start()
-
-    def __getitem__(self, name: str) -> UserSettings:
-        kind, password, home = self._records[name].split("\0")
-        return attrs.evolve(self._kinds[int(kind)], password=password, home=home)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._records
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._records)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-
-def load_users(path: Path, resumption: bool, waiting: Waiting | None = None) -> tuple[UsersFile | None, list[Fault]]:
+def load_users(
+    path: Path, resumption: bool, waiting: Waiting | None = None
+) -> tuple[YamlUserStore | None, list[Fault]]:
     """The users with the defaults worked in, and what is wrong with them.
 
     `resumption` is whether `ftpsd.yaml` lets TLS sessions be resumed at all.
@@ -121,10 +80,7 @@ class _Loading:
         self._templates = {defaults.get("home")}
         self._all: set[str] = set()
         self._counted: set[str] = set()
-        self._exposed: list[str] = []
         self._passwords: list[str] = []
-        file = os.path.realpath(document.path)
-        self._around = {str(each).rstrip("/") for each in Path(file).parents}
 
     def add(self, name: str, values: Any) -> None:
         """Load one user; the document gets its faults."""
@@ -150,13 +106,11 @@ class _Loading:
             return
         self._users.add(name, kind, password, found)
         self._passwords.append(password)
-        if len(self._passwords) > 8 * DECOYS:
-            self._passwords = sorted(self._passwords)[:DECOYS]
+        if len(self._passwords) > 8 * _DECOYS:
+            self._passwords = sorted(self._passwords)[:_DECOYS]
         self._all.add(found)
         if kind in self._with_quota:
             self._counted.add(found)
-        if found.rstrip("/") in self._around:
-            self._exposed.append(name)
 
     # --- what users have in common -----------------------------------------------------------------
 
@@ -216,17 +170,11 @@ class _Loading:
                 return found
         return None
 
-    def result(self) -> UsersFile:
-        """Return all users, and what of them others ask for. Nobody has to walk through them again."""
-        return UsersFile(
-            self._users,
-            _places(self._base, self._templates, self._all),
-            self._all,
-            outermost(self._all),
-            self._counted,
-            tuple(sorted(self._passwords)[:DECOYS]),
-            tuple(self._exposed),
-        )
+    def result(self) -> YamlUserStore:
+        """Return the store of all users."""
+        parents = _parents(self._base, self._templates, self._all)
+        homes = Homes(self._all, self._counted, outermost(self._all), parents)
+        return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
 
 class _Homes:
@@ -286,7 +234,7 @@ def _with_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str
     return merged
 
 
-def _places(base: str, homes: Iterable[Any], found: Iterable[str]) -> frozenset[str]:
+def _parents(base: str, homes: Iterable[Any], found: Iterable[str]) -> frozenset[str]:
     """Where homes are: what stands before {user}, and the directory that each home lies in.
 
     A home is made, replaced or mounted beside others, and must be found there without a restart. Nothing

@@ -9,7 +9,8 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 
-from ftpsd.accounts.realm import Denied, Guess, IHome
+from ftpsd.accounts.password_checker import LoginCredentials
+from ftpsd.accounts.realm import AccessDenied, IUserAvatar
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.channel import accept_any, require_resumption
 from ftpsd.events.log import SessionLog
@@ -119,13 +120,14 @@ class Client:
         """
         name = self._log.name(user)
         self._bans.admit(self.client, user)
-        credentials: Any = Guess(_bytes(user), _bytes(password), self.client, partial(self._await_more, user))
+        admit = partial(self._await_more, user)
+        credentials: Any = LoginCredentials(_bytes(user), _bytes(password), self.client, admit)
         try:
             avatar: Any
-            _, avatar, logout = await self._portal.login(credentials, self.client, IHome)
+            _, avatar, logout = await self._portal.login(credentials, self.client, IUserAvatar)
         except UnhandledCredentials:
             raise
-        except Denied as denied:
+        except AccessDenied as denied:
             self._bans.admit(self.client, user)
             reason, text = denied.denial
             self._log.note("login_refused", f"login of {name} refused: {text}", name=name, reason=reason)

@@ -18,6 +18,8 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from ftpsd.accounts.user_store import Homes
+from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
 from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.information import _SITE
@@ -209,7 +211,7 @@ def certificate(pem: bytes) -> None:
         contexts = certificates.load(document, parsed)
         assert contexts is not None or document.faults
         if contexts is not None:
-            load.warnings(load.Configuration(parsed, load.UsersFile(), contexts, {}), 0.0)
+            load.warnings(load.Configuration(parsed, YamlUserStore(UserTable(), Homes()), contexts, {}), 0.0)
     finally:
         path.write_bytes(whole)
     _check_faults(document.faults, b"\n" * 99)

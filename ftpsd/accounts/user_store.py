@@ -1,0 +1,83 @@
+"""Where users come from: the interface of every user store, and what it returns and raises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence, Set
+from typing import Protocol
+
+from attrs import frozen
+
+from ftpsd.config.settings import UserSettings
+from ftpsd.protocol.parsing import Address
+from ftpsd.system.worker_threads import Workers
+
+
+@frozen
+class User:
+    """A user as a store knows it: the canonical name, and settings with the defaults worked in."""
+
+    name: str
+    settings: UserSettings
+
+
+@frozen
+class Homes:
+    """The home directories of a store's users, as absolute paths without symbolic links.
+
+    A store that learns of users only when they log in adds their homes to the sets. Threads may look into them.
+    """
+
+    #: All homes.
+    all: Set[str] = frozenset()
+    #: Homes in which at least one user has a quota.
+    with_quota: Set[str] = frozenset()
+    #: Homes that lie in no other home.
+    outermost: Sequence[str] = ()
+    #: The directories in which homes lie or may be created.
+    parents: frozenset[str] = frozenset()
+
+
+class UnknownUser(Exception):
+    """The store has no user of this name."""
+
+
+class WrongPassword(Exception):
+    """The password is not that of the user."""
+
+
+class SourceFailed(Exception):
+    """The source of the users gave no answer that can be used. The text is for the log, and holds no secret."""
+
+
+class UserStore(Protocol):
+    """A source of users. All methods are for the reactor thread, and none blocks it.
+
+    A store has a deadline for each question to its source, and raises SourceFailed when that is over: the client gets
+    451 and may try again. A store may answer from a cache instead; it decides how old an answer may be.
+    """
+
+    #: How many calls of `verify` may run at the same time. A store that hashes needs no more than there are processors.
+    concurrency: int
+
+    @property
+    def homes(self) -> Homes:
+        """The homes that are known now."""
+
+    def start(self, workers: Workers) -> None:
+        """Prepare for `find` and `verify`, which may block threads of `workers`. Called once, before they are."""
+
+    def knows(self, name: str) -> bool:
+        """Return whether a user of this name is known without asking the source: the log shows no other names."""
+
+    async def find(self, name: str) -> User:
+        """Return a user. Raises UnknownUser or SourceFailed."""
+
+    async def verify(self, name: str, password: str, peer: Address) -> User:
+        """Return the user if the password is right; `peer` is the address of the client.
+
+        Raises UnknownUser, WrongPassword or SourceFailed. An unknown name takes as long as a wrong password, so that
+        clients cannot find out which names exist.
+        """
+
+    def names(self) -> AsyncIterator[str]:
+        """Iterate over the names of all users, as far as the source can list them. Raises SourceFailed."""

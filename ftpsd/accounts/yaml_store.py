@@ -1,0 +1,123 @@
+"""The users of `users.yaml`, in memory. `config/users_file.py` reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import attrs
+
+from ftpsd.accounts import hashes
+from ftpsd.accounts.user_store import Homes, UnknownUser, User, WrongPassword
+from ftpsd.config.settings import UserSettings
+from ftpsd.protocol.parsing import Address, network
+from ftpsd.system.worker_threads import Workers
+
+#: Tables with more users are freed in a thread of their own.
+_FREED_IN_THREAD = 5000
+
+
+class UserTable:
+    """Users by name. Each is one string, and its settings are made when they are asked for.
+
+    100,000 UserSettings would make each full garbage collection stop all sessions for 0.1 s.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[str, str] = {}
+        self._kinds: list[UserSettings] = []
+
+    def add_kind(self, settings: UserSettings) -> int:
+        """Keep settings that users have in common, all but password and home; return their number."""
+        self._kinds.append(settings)
+        return len(self._kinds) - 1
+
+    def add(self, name: str, kind: int, password: str, home: str) -> None:
+        """Keep a user whose other settings are those with the number `kind`."""
+        self._records[name] = f"{kind}\0{password}\0{home}"
+
+    def get(self, name: str) -> User | None:
+        """Return a user; None if there is none of this name."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        kind, password, home = record.split("\0")
+        return User(name, attrs.evolve(self._kinds[int(kind)], password=password, home=home))
+
+    def names(self) -> Sequence[str]:
+        """Return all names, in the order in which they were added."""
+        return tuple(self._records)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __del__(self) -> None:
+        # To free 100,000 records in one step would stop the sessions for 20 ms.
+        if len(self._records) > _FREED_IN_THREAD:
+            threading.Thread(target=_free, args=(self._records,), name="free users", daemon=True).start()
+
+
+def _free(records: dict[str, str]) -> None:
+    while records:
+        records.popitem()
+
+
+class YamlUserStore:
+    """The store of the users in `users.yaml`. A reload makes a new one.
+
+    `decoys` are hashes that are verified for names that do not exist.
+    """
+
+    def __init__(self, users: UserTable, homes: Homes, decoys: Sequence[str] = ()) -> None:
+        self.concurrency = max(1, os.cpu_count() or 1)
+        self.homes = homes
+        self.users = users
+        self._decoys = list(decoys)
+        self._workers: Workers | None = None
+
+    def start(self, workers: Workers) -> None:
+        """Hash in worker threads from now on."""
+        self._workers = workers
+
+    def knows(self, name: str) -> bool:
+        """Return whether a user has this name."""
+        return name in self.users
+
+    async def find(self, name: str) -> User:
+        """Return a user, or raise UnknownUser."""
+        user = self.users.get(name)
+        if user is None:
+            raise UnknownUser
+        return user
+
+    async def verify(self, name: str, password: str, peer: Address) -> User:
+        """Return the user if the password is right, or raise UnknownUser or WrongPassword.
+
+        For a name that does not exist the hash of some user is verified, always the same one for that name.
+        """
+        assert self._workers is not None, "the store has not been started"
+        user = self.users.get(name)
+        hashed = user.settings.password if user is not None else None
+        queue = self._workers.queue(network(peer), "login")
+        matches = await queue.call(hashes.verify, password, hashed or self._decoy(name))
+        if user is None:
+            raise UnknownUser
+        if not matches or not hashed:
+            raise WrongPassword
+        return user
+
+    def _decoy(self, name: str) -> str:
+        if not self._decoys:
+            self._decoys.append(hashes.make(os.urandom(16).hex()))
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return self._decoys[digest[0] % len(self._decoys)]
+
+    async def names(self) -> AsyncIterator[str]:
+        """Iterate over all names."""
+        for name in self.users.names():
+            yield name

@@ -1,0 +1,167 @@
+"""What every user store promises (`ftpsd.accounts.user_store.UserStore`), and how a login asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from ftpsd.accounts import yaml_store
+from ftpsd.accounts.user_store import SourceFailed, UnknownUser, User, UserStore, WrongPassword
+from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.config.users_file import load_users
+from ftpsd.protocol.parsing import plain_address
+from tests.daemon import SECRET
+from tests.inprocess import DirectCalls, Server
+from tests.memory_store import MemoryUserStore
+
+T = TypeVar("T")
+
+PEER = plain_address("192.0.2.1")
+
+
+def yaml_users(directory: Path) -> UserStore:
+    """Return the store of a users.yaml with Alice, who has a quota, and Bob, whose home lies in hers."""
+    path = directory / "users.yaml"
+    path.write_text(
+        f"defaults: {{password: '{SECRET}'}}\nusers:\n"
+        f"  alice: {{home: '{directory}/alice', quota: {{bytes: 1K}}}}\n"
+        f"  bob: {{home: '{directory}/alice/bob'}}\n"
+    )
+    store, faults = load_users(path, True)
+    assert store is not None, faults
+    return store
+
+
+def memory_users(directory: Path) -> UserStore:
+    """Return a store in memory with the same users."""
+    alice = UserSettings("secret", f"{directory}/alice", quota=QuotaSettings(bytes=1024))  # type: ignore[arg-type]
+    return MemoryUserStore({"alice": alice, "bob": UserSettings("secret", f"{directory}/alice/bob")})
+
+
+@pytest.fixture(params=[yaml_users, memory_users], ids=["yaml", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> UserStore:
+    """Return one store after the other, each started, all with the same users, whose password is "secret"."""
+    (tmp_path / "alice" / "bob").mkdir(parents=True)
+    make: Callable[[Path], UserStore] = request.param
+    made = make(tmp_path)
+    workers: Any = DirectCalls()
+    made.start(workers)
+    return made
+
+
+def result(awaitable: Awaitable[T]) -> T:
+    """Return what a call returns or raises that needs no reactor."""
+
+    async def wait() -> T:
+        return await awaitable
+
+    found: list[T] = []
+    failed: list[BaseException] = []
+    Deferred.fromCoroutine(wait()).addCallbacks(found.append, lambda failure: failed.append(failure.value))
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+async def all_names(store: UserStore) -> list[str]:
+    """Return all that `names` yields."""
+    return [name async for name in store.names()]
+
+
+def test_a_user_is_found(store: UserStore, tmp_path: Path) -> None:
+    """`find` returns the settings of a user, and raises UnknownUser for a name that nobody has."""
+    alice = result(store.find("alice"))
+    assert (alice.name, alice.settings.home, alice.settings.quota.bytes) == ("alice", f"{tmp_path}/alice", 1024)
+    with pytest.raises(UnknownUser):
+        result(store.find("Alice"))
+    with pytest.raises(UnknownUser):
+        result(store.find(""))
+
+
+def test_a_password_is_verified(store: UserStore) -> None:
+    """`verify` returns the same user as `find`, and raises WrongPassword or UnknownUser."""
+    assert result(store.verify("bob", "secret", PEER)) == result(store.find("bob"))
+    for password in ("Secret", "", "secret\0", "x" * 5000, "\udcff"):
+        with pytest.raises(WrongPassword):
+            result(store.verify("bob", password, PEER))
+    for name in ("carol", "", "\udcff", "a\0b"):
+        with pytest.raises(UnknownUser):
+            result(store.verify(name, "secret", PEER))
+
+
+def test_names_are_listed(store: UserStore) -> None:
+    """`names` yields every user once, and `knows` agrees with it."""
+    assert sorted(result(all_names(store))) == ["alice", "bob"]
+    assert store.knows("alice") and store.knows("bob") and not store.knows("carol") and not store.knows("")
+
+
+def test_homes(store: UserStore, tmp_path: Path) -> None:
+    """`homes` has the home of each user, and says in which of them somebody has a quota."""
+    assert store.homes.all == {f"{tmp_path}/alice", f"{tmp_path}/alice/bob"}
+    assert store.homes.with_quota == {f"{tmp_path}/alice"}
+    assert f"{tmp_path}/alice" in store.homes.outermost
+
+
+def test_logins_may_run_side_by_side(store: UserStore) -> None:
+    """`concurrency` lets at least one login proceed."""
+    assert store.concurrency >= 1
+
+
+def test_unknown_names_cost_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The YAML store verifies a hash for a name that nobody has, always the same one for that name."""
+    (tmp_path / "alice" / "bob").mkdir(parents=True)
+    store, workers = yaml_users(tmp_path), DirectCalls()
+    store.start(workers)  # type: ignore[arg-type]
+    verified: list[str] = []
+    monkeypatch.setattr(yaml_store.hashes, "verify", lambda password, hashed: verified.append(hashed))
+    for name in ("carol", "carol", "dave"):
+        with pytest.raises(UnknownUser):
+            result(store.verify(name, "secret", PEER))
+    assert len(verified) == 3 and verified[0] == verified[1]
+
+
+def test_decoys_log_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any user, every name is unknown, whatever the decoy hash says."""
+    (tmp_path / "users.yaml").write_text("users: {}\n")
+    store, _ = load_users(tmp_path / "users.yaml", True)
+    assert store is not None
+    store.start(DirectCalls())  # type: ignore[arg-type]
+    monkeypatch.setattr(yaml_store.hashes, "verify", lambda password, hashed: True)
+    with pytest.raises(UnknownUser):
+        result(store.verify("alice", "secret", PEER))
+
+
+def test_a_source_that_fails(tmp_path: Path) -> None:
+    """While the source of a store fails, logins are answered with 451, which no ban counts; then they work."""
+    server = Server(tmp_path)
+    server.users.failure = "no answer within 5 seconds"
+    with pytest.raises(SourceFailed):
+        result(server.users.find("alice"))
+    client = server.connect()
+    client.heard()
+    for _ in range(20):
+        client.say("USER alice")
+        assert client.say("PASS secret").startswith("451 ")
+    server.users.failure = None
+    client.say("USER alice")
+    assert client.say("PASS secret").startswith("230 ")
+
+
+def test_a_login_asks_the_store_once(tmp_path: Path) -> None:
+    """The session has the settings that came with the verification: the store is not asked again."""
+    server = Server(tmp_path, users={"alice": UserSettings(permissions=frozenset({"list"}))})
+    asked: list[str] = []
+    find = server.users.find
+
+    async def count(name: str) -> User:
+        asked.append(name)
+        return await find(name)
+
+    server.users.find = count  # type: ignore[method-assign]
+    client = server.connect().log_in()
+    assert client.say("MKD x").startswith("550 ")
+    assert asked == ["alice"]
