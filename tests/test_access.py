@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ftpsd.config import load
-from ftpsd.protocol.login_rules import DAYS, Access
+from ftpsd.protocol.login_rules import DAYS, LoginRules
 from tests.daemon import SECRET, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.test_configuration import GOOD, USERS, faults, files
@@ -26,17 +26,17 @@ def day(away: int) -> str:
     return DAYS[(TODAY + timedelta(days=away)).weekday()]
 
 
-def rules(directory: Path, text: str) -> Access:
+def rules(directory: Path, text: str) -> LoginRules:
     """A user's rules as a users' file says them."""
     (directory / "users.yaml").write_text(USERS + text)
     alice = load.load(directory / "ftpsd.yaml").users.users.get("alice")
     assert alice is not None
-    return alice.settings.access
+    return alice.settings.login_rules
 
 
-def reason(access: Access, client: str = "192.0.2.1", moment: datetime | None = None) -> str | None:
+def reason(login_rules: LoginRules, client: str = "192.0.2.1", moment: datetime | None = None) -> str | None:
     """Why a login would be refused."""
-    denial = access.denial(ipaddress.ip_address(client), (moment or datetime(2027, 1, 29, 12)).timestamp())
+    denial = login_rules.denial(ipaddress.ip_address(client), (moment or datetime(2027, 1, 29, 12)).timestamp())
     return denial and denial.reason
 
 
@@ -45,14 +45,14 @@ def reason(access: Access, client: str = "192.0.2.1", moment: datetime | None = 
 
 def test_networks(files: Path) -> None:
     """Nothing allowed is everything; what is denied wins; IPv4 within IPv6 is IPv4."""
-    access = rules(files, "    networks: {allow: [192.0.2.0/24, 2001:db8::/32], deny: [192.0.2.128/25]}\n")
-    assert reason(access) is None
-    assert reason(access, "2001:db8::1") is None
+    login_rules = rules(files, "    networks: {allow: [192.0.2.0/24, 2001:db8::/32], deny: [192.0.2.128/25]}\n")
+    assert reason(login_rules) is None
+    assert reason(login_rules, "2001:db8::1") is None
     for client in ("192.0.2.200", "198.51.100.1", "2001:db9::1", "fe80::1%3"):
-        assert reason(access, client) == "network"
-    access = rules(files, '    networks: {deny: ["::ffff:192.0.2.0/120", fe80::/10]}\n')
-    assert reason(access) == reason(access, "fe80::1%3") == "network"
-    assert reason(access, "198.51.100.1") is reason(access, "::1") is None
+        assert reason(login_rules, client) == "network"
+    login_rules = rules(files, '    networks: {deny: ["::ffff:192.0.2.0/120", fe80::/10]}\n')
+    assert reason(login_rules) == reason(login_rules, "fe80::1%3") == "network"
+    assert reason(login_rules, "198.51.100.1") is reason(login_rules, "::1") is None
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_networks(files: Path) -> None:
 def test_expiry(files: Path, expires: str, last: datetime) -> None:
     """A date is valid through that day, a date with a time until then."""
     for written in (expires, f'"{expires}"'):
-        access = rules(files, f"    expires: {written}\n")
-        assert reason(access, moment=last) is None
-        assert reason(access, moment=last + timedelta(seconds=1)) == "expired"
+        login_rules = rules(files, f"    expires: {written}\n")
+        assert reason(login_rules, moment=last) is None
+        assert reason(login_rules, moment=last + timedelta(seconds=1)) == "expired"
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_expiry(files: Path, expires: str, last: datetime) -> None:
 )
 def test_hours(files: Path, hours: str, within: list[str], without: list[str]) -> None:
     """Hours hold on their days; those that end before they begin go on to the next day."""
-    access = rules(files, f'    hours: ["{hours}"]\n')
+    login_rules = rules(files, f'    hours: ["{hours}"]\n')
 
     def moment(text: str) -> datetime:
         name, time = text.split()
         monday = datetime(2027, 1, 25)
         return datetime.combine(monday + timedelta(days=DAYS.index(name)), datetime.strptime(time, "%H:%M").time())
 
-    assert [each for each in within if reason(access, moment=moment(each)) is not None] == []
-    assert [each for each in without if reason(access, moment=moment(each)) != "hours"] == []
+    assert [each for each in within if reason(login_rules, moment=moment(each)) is not None] == []
+    assert [each for each in without if reason(login_rules, moment=moment(each)) != "hours"] == []
 
 
 FAULTS = [

@@ -145,7 +145,7 @@ users:
     assert loaded.settings.sandbox.landlock == "off"
     user = settings_of("home", loaded)
     assert user.home == str(files / "home")
-    assert user.rights.at(("archive", "in", "x")) == {"upload"}
+    assert user.permission_rules.at(("archive", "in", "x")) == {"upload"}
     assert (user.tls.data_session, user.tls.close_notify) == ("allow", "lenient")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ftpsd.protocol.name_rules import folded, matcher
-from ftpsd.protocol.permissions import PROFILES, Rights
+from ftpsd.protocol.permissions import PROFILES, Permissions
 from tests.daemon import Daemon
 from tests.disks import FoldingDisk
 from tests.ftpclient import FtpClient, secured
@@ -222,7 +222,7 @@ def test_folded(one: str, other: str) -> None:
 
 def test_rules_are_combined() -> None:
     """Where two rules may be meant the stricter one holds; where one is spelled out, it does."""
-    rules = Rights(PROFILES["read-write"], {("in",): PROFILES["upload-only"], ("IN",): PROFILES["read-only"]})
+    rules = Permissions(PROFILES["read-write"], {("in",): PROFILES["upload-only"], ("IN",): PROFILES["read-only"]})
     assert rules.at(("in", "x")) == PROFILES["upload-only"]
     assert rules.at(("In",)) == PROFILES["read-write"]
     assert rules.strictly(("In",)) == frozenset()

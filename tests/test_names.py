@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import pytest
 
-from ftpsd.protocol.name_rules import Names, matcher
+from ftpsd.protocol.name_rules import NameRules, matcher
 from tests.daemon import Daemon
 from tests.disks import deep_tree
 from tests.ftpclient import FtpClient, secured
@@ -54,8 +54,8 @@ def test_patterns(name: str) -> None:
     assert match is not None
     assert match(name)
     assert not match(name + "x")
-    assert not Names(match).allowed(("folder", name))
-    assert not Names(None, match).allowed((name, "file"))
+    assert not NameRules(match).allowed(("folder", name))
+    assert not NameRules(None, match).allowed((name, "file"))
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -70,7 +70,7 @@ def test_accents(form: Literal["NFC", "NFD"]) -> None:
 def test_no_patterns() -> None:
     """No patterns are no work."""
     assert matcher([]) is None
-    assert Names().allowed(("any", "name"))
+    assert NameRules().allowed(("any", "name"))
 
 
 FAULTS = [

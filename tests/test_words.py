@@ -16,7 +16,7 @@ from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.command_queue import Turns
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, time_value
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Rights
+from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Permissions
 from ftpsd.protocol.replies import Refusal, Reply, from_oserror
 
 
@@ -149,7 +149,7 @@ def test_flags_of_ls(argument: str, expected: parsing.ListRequest) -> None:
     assert parsing.listing(argument) == expected
 
 
-# --- paths and rights --------------------------------------------------------------------------------
+# --- paths and permissions --------------------------------------------------------------------------------
 
 
 @given(st.lists(NAMES | st.sampled_from(["..", ".", "", "a"]), max_size=8), st.booleans())
@@ -164,11 +164,11 @@ def test_no_name_leads_out(parts: list[str], absolute: bool) -> None:
 @given(st.dictionaries(st.lists(st.sampled_from("ab"), max_size=3).map(tuple), st.sampled_from(sorted(PROFILES))))
 def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
     """Permissions are those of the nearest entry above a path."""
-    rights = Rights(PROFILES["read-write"], {path: PROFILES[name] for path, name in paths.items()})
+    permissions = Permissions(PROFILES["read-write"], {path: PROFILES[name] for path, name in paths.items()})
     here = ("a", "b", "a", "b")
     nearest = next((paths[here[:n]] for n in range(4, -1, -1) if here[:n] in paths), "read-write")
-    assert rights.at(here) == PROFILES[nearest]
-    assert set(PERMISSIONS) >= rights.at(here)
+    assert permissions.at(here) == PROFILES[nearest]
+    assert set(PERMISSIONS) >= permissions.at(here)
 
 
 # --- turns -------------------------------------------------------------------------------------------

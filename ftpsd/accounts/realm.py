@@ -16,7 +16,7 @@ from ftpsd.config.settings import Limits, UserSettings
 from ftpsd.limits.user_limits import Share, Shares
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
-from ftpsd.protocol.permissions import Rights
+from ftpsd.protocol.permissions import Permissions
 from ftpsd.storage.local.root import OffThread, Root, process_umask
 from ftpsd.storage.quota import Quota, Quotas, Tree
 from ftpsd.storage.quota_wrapper import CountedRoot
@@ -27,7 +27,7 @@ class IUserAvatar(Interface):
     """What one session of a user may use."""
 
     files = Attribute("The calls of `ftpsd.protocol.session.Files`.")
-    rights = Attribute("The user's `ftpsd.protocol.permissions.Rights`.")
+    permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
     close_notify = Attribute("require or lenient; None for the setting of the server.")
     share = Attribute("The session's `ftpsd.limits.user_limits.Share`.")
@@ -40,9 +40,9 @@ class UserAvatar:
     def __init__(
         self, workers: Workers, name: str, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
     ) -> None:
-        self.rights: Rights = user.rights
+        self.permissions: Permissions = user.permission_rules
         umask = process_umask() if user.umask is None else user.umask
-        where = (user.home or "", self.rights, umask, user.name_rules, fsync)
+        where = (user.home or "", self.permissions, umask, user.name_rules, fsync)
         root = Root(*where) if tree is None else CountedRoot(Quota(tree, user.quota), *where)
         self.files: Any = OffThread(workers, name, root)
         self.data_session = user.tls.data_session
@@ -93,7 +93,7 @@ class Realm:
         if IUserAvatar not in interfaces:
             raise NotImplementedError("only IUserAvatar is served")
         user = avatarId.settings
-        denial = user.access.denial(mind, self._now())
+        denial = user.login_rules.denial(mind, self._now())
         if denial is not None:
             raise AccessDenied(denial)
         share = self._shares.enter(avatarId.name, self._limits, user.limits)

@@ -136,12 +136,12 @@ def _name(entry: Entry) -> str:
 
 def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
     """The facts that this session chose, for the entries of a directory."""
-    rights = session.rights
-    if not rights.paths:
-        return MachineFormat(session.facts, lambda _: rights.everywhere)
+    permissions = session.permissions
+    if not permissions.paths:
+        return MachineFormat(session.facts, lambda _: permissions.everywhere)
     return MachineFormat(
         session.facts,
-        lambda entry: rights.at((*directory.parts, entry.name) if entry.name else directory.parts),
+        lambda entry: permissions.at((*directory.parts, entry.name) if entry.name else directory.parts),
     )
 
 

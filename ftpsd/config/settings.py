@@ -12,10 +12,10 @@ from typing import Literal, NewType
 
 from attrs import Factory, frozen
 
-from ftpsd.protocol.login_rules import Access, Hours, Network
-from ftpsd.protocol.name_rules import Names, matcher
+from ftpsd.protocol.login_rules import Hours, LoginRules, Network
+from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
-from ftpsd.protocol.permissions import PROFILES, Rights
+from ftpsd.protocol.permissions import PROFILES, Permissions
 
 DataSession = Literal["off", "allow", "require"]
 CloseNotify = Literal["require", "lenient"]
@@ -290,16 +290,16 @@ class UserSettings:
     umask: Umask | None = None
 
     @property
-    def rights(self) -> Rights:
+    def permission_rules(self) -> Permissions:
         """The permissions, as the session asks for them."""
-        return Rights(self.permissions, self.paths)
+        return Permissions(self.permissions, self.paths)
 
     @property
-    def access(self) -> Access:
+    def login_rules(self) -> LoginRules:
         """Who may come in as this user."""
-        return Access(self.networks.allow, self.networks.deny, self.expires, self.hours, self.enabled)
+        return LoginRules(self.networks.allow, self.networks.deny, self.expires, self.hours, self.enabled)
 
     @property
-    def name_rules(self) -> Names:
+    def name_rules(self) -> NameRules:
         """Which names the user may not give, and does not see."""
-        return Names(matcher(self.names.deny), matcher(self.names.hide))
+        return NameRules(matcher(self.names.deny), matcher(self.names.hide))

@@ -156,7 +156,7 @@ class Client:
             self._log.note("rates", f"limited to {avatar.share.rates}", rates=avatar.share.rates)
         data_session = avatar.data_session or self._tls.data_session
         close_notify = avatar.close_notify or self._tls.close_notify
-        return Account(user, avatar.rights, avatar.files, data_session, close_notify, avatar.share, logout)
+        return Account(user, avatar.permissions, avatar.files, data_session, close_notify, avatar.share, logout)
 
     def _await_more(self, user: str) -> None:
         """Refuses who has gone or was banned meanwhile: many may have asked at once."""

@@ -47,7 +47,7 @@ class Denial(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class LoginRules:
     """The rules of one user. Nothing in `allow` or `hours`: everywhere, always."""
 
     allow: tuple[Network, ...] = ()

@@ -60,7 +60,7 @@ def matcher(patterns: Sequence[str]) -> Match | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class NameRules:
     """The rules of one user."""
 
     denied: Match | None = None

@@ -32,7 +32,7 @@ PROFILES: dict[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class Permissions:
     """The permissions of one user.
 
     `everywhere` holds where no entry of `paths` is nearer; the keys of `paths` are the parts of

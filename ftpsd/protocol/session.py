@@ -20,7 +20,7 @@ from ftpsd.protocol.listing import FACTS
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, Endpoint, Name
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Rights
+from ftpsd.protocol.permissions import Permissions
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
 
 
@@ -78,7 +78,7 @@ class Account:
     """Who has logged in, and what that opens."""
 
     name: str
-    rights: Rights
+    permissions: Permissions
     files: Files
     #: off | allow | require: must data connections resume this session's TLS session
     data_session: str
@@ -192,9 +192,9 @@ class Session:
         return self._logged_in().share
 
     @property
-    def rights(self) -> Rights:
+    def permissions(self) -> Permissions:
         """The user's permissions."""
-        return self._logged_in().rights
+        return self._logged_in().permissions
 
     def _logged_in(self) -> Account:
         if self.account is None:
@@ -221,7 +221,7 @@ class Session:
     def place(self, name: str, *permissions: str) -> VirtualPath:
         """Return the path that `name` means, if one of the permissions may hold there: the disk decides (`Files`)."""
         path = self.directory.join(name)
-        if permissions and self.rights.possibly(path.parts).isdisjoint(permissions):
+        if permissions and self.permissions.possibly(path.parts).isdisjoint(permissions):
             raise Refusal(550, f"{path}: this account has no permission to {VERBS[permissions[0]]}.")
         return path
 

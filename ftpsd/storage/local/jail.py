@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ftpsd.protocol.name_rules import Names, folded
+from ftpsd.protocol.name_rules import NameRules, folded
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Parts, Rights
+from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal
 from ftpsd.protocol.session import VERBS
 from ftpsd.storage.local.part_files import is_private
@@ -77,10 +77,10 @@ class Place:
 class Jail:
     """The tree below one root, and what one user may do in it. Everything blocks."""
 
-    def __init__(self, home: str, rights: Rights, names: Names) -> None:
+    def __init__(self, home: str, permissions: Permissions, name_rules: NameRules) -> None:
         self._home = home
-        self._rights = rights
-        self._names = names
+        self._permissions = permissions
+        self._name_rules = name_rules
 
     @contextmanager
     def place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
@@ -106,20 +106,20 @@ class Jail:
 
     def require_name(self, parts: tuple[str, ...]) -> None:
         """553 where a part of a path is a name that this user may not give."""
-        if not self._names.allowed(parts):
+        if not self._name_rules.allowed(parts):
             raise Refusal(553, f"{VirtualPath(parts)}: that name is not allowed here.")
 
     def permissions(self, place: Place) -> frozenset[str]:
         """Return the permissions that hold at a place."""
-        found = self._rights.at(place.parts)
+        found = self._permissions.at(place.parts)
         for other in place.others:
-            found &= self._rights.strictly(other)
+            found &= self._permissions.strictly(other)
         return found
 
     def throughout(self, place: Place, permission: str) -> bool:
         """Whether a permission holds at a place and everywhere below it."""
-        return self._rights.throughout(place.parts, permission) and all(
-            self._rights.throughout(other, permission, strictly=True) for other in place.others
+        return self._permissions.throughout(place.parts, permission) and all(
+            self._permissions.throughout(other, permission, strictly=True) for other in place.others
         )
 
     def require(self, permission: str, place: Place) -> None:
@@ -146,13 +146,13 @@ class Jail:
                     continue
                 self._require_shown(directory, part)
                 ruled, doubtful = part, False
-                if self._rights.paths:
+                if self._permissions.paths:
                     ruled, doubtful = self._as_ruled(directory, tuple(done), part)
                 last = len(todo) == 1
                 target = self._link(directory, part) if not last or follow else None
                 if target is not None:
                     links += 1
-                    if links == 1 and self._rights.paths:
+                    if links == 1 and self._permissions.paths:
                         others.append((*done, ruled, *todo[1:]))  # the rules for the way hold, too
                     if links > _MOST_LINKS:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -178,7 +178,7 @@ class Jail:
 
     def _require_shown(self, directory: int, name: str) -> None:
         """Raise FileNotFoundError for a name that no listing shows."""
-        hidden = self._names.hidden
+        hidden = self._name_rules.hidden
         if is_private(name) or (hidden is not None and hidden(name)) or ("~" in name and _is_alias(directory, name)):
             raise FileNotFoundError(errno.ENOENT, "not shown")
 
@@ -187,7 +187,7 @@ class Jail:
 
         Only the disk knows which names it takes for the same, so it is asked which file each of them is.
         """
-        others = self._rights.branches(parts)
+        others = self._permissions.branches(parts)
         if name in others:
             others = frozenset(each for each in others if each != name and folded(each) == folded(name))
         if not others:
@@ -196,7 +196,7 @@ class Jail:
         if found is None:  # a new name: what the disk will take for the same cannot be asked yet
             return name, any(folded(each) == folded(name) and not _stat(directory, each) for each in others)
         same = [each for each in sorted(others) if (one := _stat(directory, each)) and os.path.samestat(found, one)]
-        if name in self._rights.branches(parts) or not same:
+        if name in self._permissions.branches(parts) or not same:
             return name, bool(same)
         return same[0], len(same) > 1
 

@@ -151,7 +151,7 @@ class View(Jail):
     def _below(self, path: VirtualPath) -> Iterator[list[str]]:
         """The names of the directories in one, in no order."""
         with suppress(OSError, Refusal):
-            if self._rights.paths:  # what they do not let be seen is told from the entries
+            if self._permissions.paths:  # what they do not let be seen is told from the entries
                 for batch in self._directory(path, ListRequest(path="")):
                     yield [each.name for each in batch if _is_below(each)]
                 return
@@ -191,7 +191,7 @@ class View(Jail):
                 info = item.stat(follow_symlinks=False)
             except OSError:
                 continue  # it went away meanwhile
-            if ruled and not self._rights.at((*parts, ruled.get(identity(info), name))):
+            if ruled and not self._permissions.at((*parts, ruled.get(identity(info), name))):
                 continue
             if stat.S_ISLNK(info.st_mode):
                 yield self._link_entry(path.child(name), directory, info)
@@ -201,7 +201,7 @@ class View(Jail):
     def _ruled_names(self, parts: Parts, directory: int) -> dict[Identity, str]:
         """Return which files of a directory the rules mean, and by what names: the disk may spell them differently."""
         found = {}
-        for name in self._rights.branches(parts):
+        for name in self._permissions.branches(parts):
             with suppress(OSError):
                 found[identity(os.stat(name, dir_fd=directory, follow_symlinks=False))] = name
         return found
@@ -218,14 +218,14 @@ class View(Jail):
         FileZilla resumes only what it has seen in a listing. Everybody else sees complete files only.
         """
         found = incomplete(directory, part)
-        if found is None or "upload" not in self._rights.at((*parts, found[0])):
+        if found is None or "upload" not in self._permissions.at((*parts, found[0])):
             return None
-        if self._names.hidden is not None and self._names.hidden(found[0]):
+        if self._name_rules.hidden is not None and self._name_rules.hidden(found[0]):
             return None
         return _entry(*found)._replace(incomplete=True)
 
     def _is_shown(self, name: str) -> bool:
-        return not is_private(name) and (self._names.hidden is None or not self._names.hidden(name))
+        return not is_private(name) and (self._name_rules.hidden is None or not self._name_rules.hidden(name))
 
     def _link_entry(self, path: VirtualPath, directory: int, info: os.stat_result) -> Entry:
         try:
@@ -241,7 +241,7 @@ class View(Jail):
     def _is_visible(self, place: Place) -> bool:
         """Whether a listing may tell size and time: that of its own directory, or the place's permissions."""
         here = self.permissions(place)
-        return bool(here & _TELLING or (here and "list" in self._rights.at(place.parts[:-1])))
+        return bool(here & _TELLING or (here and "list" in self._permissions.at(place.parts[:-1])))
 
 
 def _prefix(request: ListRequest, below: tuple[str, ...]) -> str:

@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 
 from ftpsd.data.transfer import FileSource
 from ftpsd.protocol.interfaces import Usage
-from ftpsd.protocol.name_rules import Match, Names, folded
+from ftpsd.protocol.name_rules import Match, NameRules, folded
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Rights
+from ftpsd.protocol.permissions import Permissions
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.jail import Place, not_plain
@@ -46,8 +46,8 @@ class Root(View):
     #: Permission bits that SITE CHMOD does not take from a directory.
     _directory_bits = 0
 
-    def __init__(self, home: str, rights: Rights, umask: int, names: Names, fsync: bool) -> None:
-        super().__init__(home, rights, names)
+    def __init__(self, home: str, permissions: Permissions, umask: int, name_rules: NameRules, fsync: bool) -> None:
+        super().__init__(home, permissions, name_rules)
         self._umask = umask
         self._fsync = fsync
 
@@ -175,7 +175,7 @@ class Root(View):
         with self._changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-            if self._names.hidden is not None and (yield from _is_above(place, self._names.hidden)):
+            if self._name_rules.hidden is not None and (yield from _is_above(place, self._name_rules.hidden)):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
                 if not self.throughout(place, permission):
