@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import sys
@@ -26,17 +25,18 @@ from ftpsd.config import load
 from ftpsd.config.settings import ListenSettings, PortRange
 from ftpsd.config.waiting import in_own_thread
 from ftpsd.config.yaml import Faulty
-from ftpsd.control.ftp_protocol import FtpsFactory
+from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.listeners import Listeners
 from ftpsd.control.scheduler import Scheduler
+from ftpsd.control.services import ControlServices
 from ftpsd.data.channel import Surroundings
 from ftpsd.data.passive_ports import Announcer, PortPool
 from ftpsd.events.log import lines, log
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.bans.policy import Bans, Book
 from ftpsd.limits.bans.store import Register
-from ftpsd.limits.session_registry import Sessions, raise_descriptor_limit
-from ftpsd.limits.user_limits import Shares
+from ftpsd.limits.descriptors import raise_descriptor_limit
+from ftpsd.limits.ledger import LedgerState, LocalLedger
+from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
 from ftpsd.storage.local.root import process_umask
@@ -107,17 +107,15 @@ class FtpsService(Service):
         self._reactor = _reactor()
         self._workers = Workers(self._reactor)
         self._store = Store(self._reactor)
-        self._book = Book(self._reactor.seconds)
-        self._register = Register(self._store, self._book, time.time)
+        self._counts = LedgerState(self._reactor.seconds)
+        self._register = Register(self._store, self._counts.bans, time.time)
         self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
-        self._sessions = Sessions()
-        self._scheduler = Scheduler(self._reactor)
+        self._sessions = LocalSessionRegistry()
         self._log_budget = LogBudget(self._reactor)
+        self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._log_budget, self._sessions)
         self._quotas = Quotas(self._reactor, self._workers)
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
-        self._shares = Shares(self._reactor.seconds)
         self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
-        self._numbers = itertools.count(1)
         self._pools: dict[PortRange, PortPool] = {}
         self._listeners = Listeners(self._reactor, self._path, self._factory)
         #: Of all generations that still have sessions: the address behind NAT changes for all of them.
@@ -147,26 +145,21 @@ class FtpsService(Service):
         )
         users.start(self._workers)
         self._quotas.keep(users.homes.with_quota, users.homes.all)
-        realm: Any = Realm(
-            time.time, self._workers, self._quotas, self._shares, settings.limits, settings.uploads.fsync
-        )
+        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
+        realm: Any = Realm(time.time, self._workers, self._quotas, ledger, settings.uploads.fsync)
         checker: Any = PasswordChecker(users)
         portal = Portal(realm, [checker])
-        bans = Bans(settings.bans, self._book)
         policy = policy_of(settings)
         shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
         return Generation(
-            settings, portal, configuration.contexts, surroundings, policy, bans, time.time, self._verbose, shows
+            settings, portal, configuration.contexts, surroundings, policy, ledger, time.time, self._verbose, shows
         )
 
     def _resolve(self, name: str) -> Any:
         return self._workers.queue("configuration", "login").call(load.look_up, name)
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
-        implicit = settings.tls == "implicit"
-        return FtpsFactory(
-            self._reactor, self._generation, implicit, self._sessions, self._numbers, self._scheduler, self._log_budget
-        )
+        return FtpsFactory(self._services, self._generation, settings.tls == "implicit")
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -219,12 +212,12 @@ class FtpsService(Service):
 
     async def _drain(self) -> None:
         self._supervisor.stopping(self._configuration.settings.timeouts.drain)
-        self._sessions.closed = "The server is going down. Try again later."
+        self._counts.sessions.closed = "The server is going down. Try again later."
         self._listeners.drain()
-        self._sessions.dismiss(Reply(421, "The server is going down. Goodbye."))
+        self._sessions.dismiss_all(Reply(421, "The server is going down. Goodbye."))
         await self._empty_within(self._configuration.settings.timeouts.drain)
-        self._sessions.dismiss(
-            Reply(421, "The server is going down, and the time for transfers is over."), at_once=True
+        self._sessions.dismiss_all(
+            Reply(421, "The server is going down, and the time for transfers is over."), immediately=True
         )
         await self._empty_within(1)
         self._sweeper.stop()
@@ -278,7 +271,7 @@ class FtpsService(Service):
         One at a time, so that what was read first is not used last; asked meanwhile, once more after it.
         """
         self._asked_again = self._reading
-        if self._sessions.closed or self._reading:
+        if self._counts.sessions.closed or self._reading:
             return None  # the daemon ends, or it reads
         self._reading = True
         self._supervisor.reloading()
@@ -291,7 +284,7 @@ class FtpsService(Service):
             self.reload()
 
     def _use(self, configuration: load.Configuration) -> None:
-        if self._sessions.closed:
+        if self._counts.sessions.closed:
             return
         wanted = configuration.settings.listen
         self._listeners.open(wanted)
@@ -308,7 +301,7 @@ class FtpsService(Service):
         faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
         for fault in faults:
             log.error("not reloaded: {fault}", fault=str(fault))
-        if self._sessions.closed:
+        if self._counts.sessions.closed:
             return
         self._supervisor.ready(f"not reloaded: {faults[0]}")
         log.error("the old configuration stays in use")

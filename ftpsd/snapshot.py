@@ -9,7 +9,7 @@ from twisted.cred.portal import Portal
 
 from ftpsd.config.settings import Settings
 from ftpsd.data.channel import Surroundings
-from ftpsd.limits.bans.policy import Bans
+from ftpsd.limits.ledger import Ledger
 from ftpsd.protocol.session import Policy
 from ftpsd.system.tls import ContextMaker
 
@@ -23,7 +23,7 @@ class Generation:
     contexts: ContextMaker
     surroundings: Surroundings
     policy: Policy
-    bans: Bans
+    ledger: Ledger
     #: The time of day (POSIX), which may jump; how much time has passed is for the reactor's clock to say.
     now: Callable[[], float]
     #: Whether commands that only tell something are logged too.

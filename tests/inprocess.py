@@ -7,7 +7,6 @@ bytes that the test gives and gets (`Data`).
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +24,13 @@ from twisted.python.failure import Failure
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
 from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
-from ftpsd.control.ftp_protocol import FtpsFactory
+from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
+from ftpsd.control.services import ControlServices
 from ftpsd.data.transfer import FileSource, Steps, checksum, download, upload
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.bans.policy import Bans, Book
-from ftpsd.limits.session_registry import Sessions
-from ftpsd.limits.user_limits import Shares
+from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
+from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
@@ -172,6 +171,9 @@ class Data:
             end.close()
         return connection
 
+    def progress(self) -> None:
+        """Each transfer is over when its command returns."""
+
     async def digest(self, opening: Opening, digest: Any) -> Any:
         """Read what `opening` opens into a digest; return where that starts and ends."""
         source = opening()
@@ -202,6 +204,7 @@ class Transport(StringTransport):
 
     dataBuffer = b""
     _tempDataBuffer = ()
+    protocol: Any
 
     def getHandle(self) -> Transport:
         """The socket."""
@@ -227,11 +230,20 @@ class Transport(StringTransport):
         self.loseConnection()
 
 
+def local_ledger(clock: Clock, settings: Settings) -> Ledger:
+    """Make the ledger of a daemon that is one process."""
+    return LocalLedger(LedgerState(clock.seconds), settings.limits, settings.bans)
+
+
 class Server:
     """A daemon's factory, its clock and its users, all with the password "secret"."""
 
     def __init__(
-        self, homes: Path, settings: dict[str, Any] | None = None, users: dict[str, UserSettings] | None = None
+        self,
+        homes: Path,
+        settings: dict[str, Any] | None = None,
+        users: dict[str, UserSettings] | None = None,
+        make_ledger: Callable[[Clock, Settings], Ledger] = local_ledger,
     ) -> None:
         self.clock = Clock()
         plain = TlsSettings(Path("none"), require=RequireSettings(login=False, data=False))
@@ -240,13 +252,12 @@ class Server:
         users = users or {"alice": UserSettings(), "bob": UserSettings()}
         self.users = MemoryUserStore({name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
-        self.book = Book(self.clock.seconds)
+        ledger = make_ledger(self.clock, self.settings)
         realm: Any = Realm(
             self.now,
             workers,
             Quotas(self.clock, workers),
-            Shares(self.clock.seconds),
-            self.settings.limits,
+            ledger,
             False,
         )
         checker: Any = PasswordChecker(self.users)
@@ -256,20 +267,13 @@ class Server:
             contexts=None,
             surroundings=self,
             policy=policy_of(self.settings),
-            bans=Bans(self.settings.bans, self.book),
+            ledger=ledger,
             now=self.now,
         )
         self.data: list[Data] = []
-        self.sessions = Sessions()
-        self._factory = FtpsFactory(
-            self.clock,
-            generation,
-            False,
-            self.sessions,
-            itertools.count(1),
-            Scheduler(self.clock),
-            LogBudget(self.clock),
-        )
+        self.sessions = LocalSessionRegistry()
+        services: Any = ControlServices(self.clock, Scheduler(self.clock), LogBudget(self.clock), self.sessions)
+        self._factory = FtpsFactory(services, generation, False)
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
         home = self.homes / name
@@ -300,14 +304,14 @@ class Client:
         before = len(server.data)
         protocol = server._factory.buildProtocol(peer)
         assert protocol is not None
-        self._protocol: Any = protocol
-        self._protocol.makeConnection(self.transport)
+        self.transport.protocol = protocol
+        protocol.makeConnection(self.transport)
         self.data = server.data[-1] if len(server.data) > before else Data()
 
     def send(self, data: bytes) -> None:
         """Send bytes, and let the reactor work on them."""
         if not self.transport.disconnecting:
-            self._protocol.dataReceived(data)
+            self.transport.protocol.dataReceived(data)
             self._clock.advance(0)
 
     def heard(self) -> str:
@@ -330,4 +334,4 @@ class Client:
 
     def leave(self) -> None:
         """Cut the connection."""
-        self._protocol.connectionLost(Failure(ConnectionDone()))
+        self.transport.protocol.connectionLost(Failure(ConnectionDone()))

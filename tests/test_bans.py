@@ -436,7 +436,7 @@ def test_a_ban(strict: Daemon) -> None:
         assert ends(waiting) == ""
     assert logs_in(strict, "127.0.0.3").startswith("230")
     assert strict.log.count("(127.0.0.2)> banned for 600 seconds: ") == 1
-    assert strict.log.count("told once for each ban") == 1
+    assert strict.log.count("Logged once per ban") == 1
 
 
 def ask_at_once(daemon: Daemon, source: str, user: str, passwords: list[str]) -> list[str]:

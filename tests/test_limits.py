@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from ftpsd.config.settings import Limits
-from ftpsd.limits.session_registry import Sessions
+from ftpsd.limits.session_counts import SessionCounts
 from ftpsd.protocol.parsing import plain_address
-from ftpsd.protocol.replies import Reply
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured
@@ -39,18 +38,11 @@ def provide(daemon: Daemon, size: int, user: str = "alice") -> Path:
     return path
 
 
-class FtpSession:
-    """A session, as the count of them sees it."""
-
-    def dismiss(self, reply: Reply, at_once: bool) -> None:
-        """Nothing is there to end."""
-
-
 def test_an_address_of_ipv6_is_a_network() -> None:
     """Sessions of an address are counted by /64: one host has so many addresses."""
-    sessions, limits = Sessions(), Limits(sessions_per_address=2)
+    sessions, limits = SessionCounts(), Limits(sessions_per_address=2)
     for client in ("2001:db8::1", "2001:db8::ffff:2"):
-        sessions.enter(plain_address(client), FtpSession())
+        sessions.add(plain_address(client))
     assert "your address" in (sessions.refusal(limits, plain_address("2001:db8::3")) or "")
     assert sessions.refusal(limits, plain_address("2001:db8:0:1::1")) is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from unittest import mock
 
 import pytest
@@ -11,27 +10,30 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from ftpsd.config.settings import Limits
-from ftpsd.control.ftp_protocol import FtpsFactory
+from ftpsd.config.settings import BanSettings, Limits
+from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
+from ftpsd.control.services import ControlServices
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.limits.session_registry import Sessions
+from ftpsd.limits.ledger import LedgerState, LocalLedger
+from ftpsd.limits.session_registry import LocalSessionRegistry
 
 
 @pytest.mark.parametrize("fails", ["getHandle", "setTcpNoDelay", "getHost", "registerProducer"])
 def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     """If a session fails before it has begun, its connection is closed, and the session count is as before."""
-    generation, sessions = mock.Mock(), Sessions()
+    generation, registry, clock = mock.Mock(), LocalSessionRegistry(), Clock()
+    counts = LedgerState(clock.seconds)
     generation.settings.limits = Limits()
     generation.settings.timeouts.login = 60
-    generation.bans.of_address.return_value = None
-    clock = Clock()
-    factory = FtpsFactory(clock, generation, False, sessions, itertools.count(1), Scheduler(clock), LogBudget(clock))
+    generation.ledger = LocalLedger(counts, Limits(), BanSettings())
+    generation.now.return_value = 0.0
+    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), LogBudget(clock), registry), generation, False)
     connection = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
     transport = mock.Mock()
     transport.getHost.return_value = IPv4Address("TCP", "192.0.2.2", 21)
     getattr(transport, fails).side_effect = OSError("no buffer space")
     connection.makeConnection(transport)
     transport.abortConnection.assert_called_once()
-    connection.connectionLost(Failure(ConnectionAborted()))
-    assert len(sessions) == 0
+    transport.protocol.connectionLost(Failure(ConnectionAborted()))
+    assert len(registry) == counts.sessions.total == 0

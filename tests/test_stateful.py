@@ -111,7 +111,7 @@ class Sessions(RuleBasedStateMachine):
         with self.daemon.log_file.open("rb") as log:
             log.seek(self.log_start)
             text = log.read().decode(errors="replace")
-        assert "Traceback" not in text and "mistake of ours" not in text, text[-4000:]
+        assert "Traceback" not in text and "internal error" not in text, text[-4000:]
 
     def held(self) -> list[str]:
         """What the daemon has open in the home."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
@@ -21,7 +21,7 @@ class LoginCredentials(UsernamePassword):  # type: ignore[misc]
     `admit` raises a Refusal if the client was banned or has gone since.
     """
 
-    def __init__(self, user: bytes, password: bytes, client: Address, admit: Callable[[], None]) -> None:
+    def __init__(self, user: bytes, password: bytes, client: Address, admit: Callable[[], Awaitable[None]]) -> None:
         super().__init__(user, password)
         self.client = client
         self.admit = admit
@@ -53,7 +53,7 @@ class PasswordChecker:
         name, password = _text(credentials.username), _text(credentials.password)
         await self._turns.acquire(network(credentials.client))
         try:
-            credentials.admit()
+            await credentials.admit()
             return await self._store.verify(name, password, credentials.client)
         except (UnknownUser, WrongPassword):
             raise UnauthorizedLogin from None

@@ -8,12 +8,11 @@ from typing import Any
 from twisted.cred.error import LoginDenied
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from ftpsd.accounts.user_store import User
-from ftpsd.config.settings import Limits, UserSettings
-from ftpsd.limits.user_limits import Share, Shares
+from ftpsd.config.settings import UserSettings
+from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
@@ -30,7 +29,7 @@ class IUserAvatar(Interface):
     permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
     close_notify = Attribute("require or lenient; None for the setting of the server.")
-    share = Attribute("The session's `ftpsd.limits.user_limits.Share`.")
+    lease = Attribute("The session's `ftpsd.limits.ledger.UserLease`.")
 
 
 @implementer(IUserAvatar)
@@ -38,7 +37,7 @@ class UserAvatar:
     """The avatar of a user with a local home; `tree` is its count, if somebody has a quota there."""
 
     def __init__(
-        self, workers: Workers, name: str, user: UserSettings, share: Share, fsync: bool, tree: Tree | None = None
+        self, workers: Workers, name: str, user: UserSettings, lease: UserLease, fsync: bool, tree: Tree | None = None
     ) -> None:
         self.permissions: Permissions = user.permission_rules
         umask = process_umask() if user.umask is None else user.umask
@@ -47,7 +46,7 @@ class UserAvatar:
         self.files: Any = OffThread(workers, name, root)
         self.data_session = user.tls.data_session
         self.close_notify = user.tls.close_notify
-        self.share = share
+        self.lease = lease
 
 
 class AccessDenied(LoginDenied):
@@ -74,46 +73,44 @@ class Realm:
         now: Callable[[], float],
         workers: Workers,
         quotas: Quotas,
-        shares: Shares,
-        limits: Limits,
+        ledger: Ledger,
         fsync: bool,
     ) -> None:
         self._now = now
         self._workers = workers
         self._quotas = quotas
-        self._shares = shares
-        self._limits = limits
+        self._ledger = ledger
         self._fsync = fsync
 
-    def requestAvatar(self, avatarId: User, mind: Address, *interfaces: object) -> Avatar | Deferred[Avatar]:
+    def requestAvatar(self, avatarId: User, mind: Address, *interfaces: object) -> Deferred[Avatar]:
         """Return the avatar of a user whose password was right; `mind` is the client's address.
 
         Raises AccessDenied, or SessionEnd if the user has too many sessions.
         """
         if IUserAvatar not in interfaces:
             raise NotImplementedError("only IUserAvatar is served")
-        user = avatarId.settings
-        denial = user.login_rules.denial(mind, self._now())
+        return Deferred.fromCoroutine(self._admit(avatarId, mind))
+
+    async def _admit(self, user: User, client: Address) -> Avatar:
+        denial = user.settings.login_rules.denial(client, self._now())
         if denial is not None:
             raise AccessDenied(denial)
-        share = self._shares.enter(avatarId.name, self._limits, user.limits)
-        visit = self._quotas.visit(user.home or "")
-        if visit is None:
-            return self._avatar(avatarId, share)
+        lease = await self._ledger.admit_user(user.name, user.settings.limits)
+        try:
+            visit = self._quotas.visit(user.settings.home or "")
+            tree = None if visit is None else await visit
+        except BaseException:
+            lease.release()
+            raise
+        return self._avatar(user, lease, tree)
 
-        def give_up(failure: Failure) -> Failure:
-            share.leave()
-            return failure
-
-        return visit.addCallbacks(lambda tree: self._avatar(avatarId, share, tree), give_up)
-
-    def _avatar(self, user: User, share: Share, tree: Tree | None = None) -> Avatar:
-        avatar = UserAvatar(self._workers, user.name, user.settings, share, self._fsync, tree)
+    def _avatar(self, user: User, lease: UserLease, tree: Tree | None) -> Avatar:
+        avatar = UserAvatar(self._workers, user.name, user.settings, lease, self._fsync, tree)
 
         def log_out() -> None:
             avatar.files.close()
             if tree is not None:
                 tree.leave()
-            share.leave()
+            lease.release()
 
         return IUserAvatar, avatar, log_out

@@ -44,7 +44,7 @@ async def password(session: Session, secret: str) -> Reply:
         raise Refusal(530, "The user name or the password is wrong.")
     session.account = account
     session.data.owner = account.name
-    session.data.buckets = account.share.buckets
+    session.data.buckets = account.lease.buckets
     session.data.lenient = account.close_notify == "lenient"
     session.control.set_idle(session.policy.idle)
     return Reply(230, "Logged in.")

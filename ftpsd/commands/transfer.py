@@ -28,7 +28,7 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
     """RETR: from the restart offset to the end of the file, or of the range."""
     start, end = _restart(session)
     opening = session.files.reader(path, start, end)
-    with session.share.transfer():
+    async with session.lease.transfer():
         return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
 
 
@@ -69,7 +69,7 @@ async def _receive(session: Session, opening: Opening[Upload], words: str) -> Re
         name = target.name
         session.control.say(Reply(150, words.replace("{}", name)))
 
-    with session.share.transfer():
+    async with session.lease.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")
     session.aborted = False  # an ABOR that came too late
     return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
@@ -168,7 +168,7 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     first, end = session.take_restart()
     opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()
-    with session.share.transfer():  # it reads as much
+    async with session.lease.transfer():  # it reads as much
         first, end = await session.data.digest(opening, running)
     if first and first >= end:
         raise Refusal(554, f"There are {end} bytes only.")

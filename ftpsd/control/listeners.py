@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from ftpsd.config.settings import ListenSettings
 from ftpsd.config.yaml import Fault, Faulty
 from ftpsd.control.accept import Door
-from ftpsd.control.ftp_protocol import FtpsFactory
+from ftpsd.control.factory import FtpsFactory
 from ftpsd.events.log import log
 from ftpsd.snapshot import Generation
 from ftpsd.system.reactor import Reactor

@@ -100,6 +100,18 @@ class ControlConnection(Protocol):
         return self._closing
 
     @property
+    def in_handshake(self) -> bool:
+        """Whether a handshake runs."""
+        return self._handshaking
+
+    @property
+    def tls_version(self) -> str | None:
+        """The TLS version, such as "TLSv1.3"; None for plain text, and during a handshake."""
+        if self._tls is None or self._handshaking:
+            return None
+        return self._tls.get_protocol_version_name()
+
+    @property
     def server_name(self) -> str:
         """The name that the client asked for in its handshake (SNI); empty for none."""
         name = self._tls.get_servername() if self._tls is not None else None

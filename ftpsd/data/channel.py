@@ -15,11 +15,11 @@ from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import paced
 from ftpsd.data.transfer import Closable, Steps, Transfer, Watch, checksum, download, upload
 from ftpsd.limits.token_bucket import Bucket
-from ftpsd.protocol.interfaces import Opened, Opening, Reader, Source, Upload
+from ftpsd.protocol.interfaces import Direction, Opened, Opening, Progress, Reader, Source, Upload
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.session import Digest, Direction
+from ftpsd.protocol.session import Digest
 from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, Workers
@@ -99,6 +99,12 @@ class DataChannel:
     def moved(self) -> int:
         """Bytes that the transfer has moved so far, or that the last one had in the end."""
         return self._stream.moved if self._stream is not None else self._moved
+
+    def progress(self) -> Progress | None:
+        """Return how far the transfer is that runs; None while none runs."""
+        if self._transfer is None:
+            return None
+        return Progress("upload" if self._receiving else "download", self.moved, self._transfer.expected_size)
 
     # --- moving -----------------------------------------------------------------------------------
 

@@ -123,6 +123,11 @@ class FileSource:
         """Return the next `size` bytes of this source as a source of their own, on the same descriptor."""
         return FileSource(self.fd, self.offset, self.offset + size, self.size)
 
+    @property
+    def remaining(self) -> int:
+        """How many bytes are left to read, if the file has the size that it had when it was opened."""
+        return max(0, (self.size if self.end is None else min(self.size, self.end)) - self.offset)
+
     def check_end(self) -> None:
         """Accept that the file has ended at `offset`; raises Refusal if it was longer when it was opened."""
         if self.offset < (self.size if self.end is None else min(self.size, self.end)):
@@ -312,6 +317,14 @@ class Transfer:
         if self._parked is None or (isinstance(wanted, Pause) and not wanted.wake):
             return False  # it runs, or waits for its rate
         return not self._poll(READ if isinstance(wanted, Pause) else wanted, 0)
+
+    @property
+    def expected_size(self) -> int | None:
+        """The number of bytes that a download will have moved in the end, if the size of the file is known."""
+        source = self._owned[0] if self._owned else None
+        if not isinstance(source, FileSource) or not source.size or self._connection is None:
+            return None
+        return self._connection.moved + source.remaining
 
     @property
     def opened(self) -> bool:

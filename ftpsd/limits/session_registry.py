@@ -1,94 +1,133 @@
-"""Which sessions there are, and how many may be, in all and per address."""
+"""List the running sessions, find one by its number, and end them.
+
+`SessionRegistry` is what administration knows. `LocalSessionRegistry` holds the sessions of this process. A view is
+made when somebody asks for it: a running session writes nothing into the registry.
+"""
 
 from __future__ import annotations
 
-import os
-import resource
-from collections import Counter
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from ftpsd.config.settings import Limits
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.interfaces import Direction
+from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 
-#: Descriptors that the daemon asks for, if the system's hard limit lets it have so many.
-DESCRIPTORS = 65536
+#: What a session does. `handshake`: TLS is being negotiated. `login`: nobody has logged in. `idle`: it waits for a
+#: command. `command`: a command runs. `transfer`: a command runs that uses a data connection or walks a tree.
+#: `closing`: the last reply was sent.
+SessionState = Literal["handshake", "login", "idle", "command", "transfer", "closing"]
 
 
-def raise_descriptor_limit() -> None:
-    """The usual soft limit of 1024 is for programs that call select(), and does not do for 2000 sessions."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """One session at one moment. Times are POSIX times in seconds."""
+
+    number: int
+    state: SessionState
+    #: The user who has logged in; None before the login.
+    user: str | None
+    address: Address
+    started: float
+    #: When the last reply was sent, or the session began; None while a command runs.
+    idle_since: float | None
+    #: The TLS version of the control connection ("TLSv1.3"); None for plain text.
+    tls: str | None
+    #: What the client calls itself (CLNT); empty if it has not said.
+    client_name: str
+    #: The command that runs, or the last one; empty before the first. Never with its argument.
+    command: str
+    #: The path that the running command is about, as the client sees it; None if it has none.
+    path: str | None
+    #: Which way file data moves; None while no transfer runs.
+    direction: Direction | None
+    #: Bytes that the running transfer has moved.
+    bytes: int
+    #: The total for the running transfer, if it is known.
+    expected_size: int | None
+    #: Bytes per second, on average since the transfer command began.
+    rate: float
 
 
-def _few_descriptors() -> bool:
-    """Whether the last eighth of them is being used: that is kept for the sessions that there are."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)  # the kernel gives the lowest number that is free
-    except OSError:
-        return True
-    os.close(lowest)
-    return soft != resource.RLIM_INFINITY and lowest >= soft - soft // 8
+class RunningSession(Protocol):
+    """A session, as the registry knows it."""
+
+    @property
+    def number(self) -> int:
+        """The number of the session in the log."""
+
+    def view(self) -> SessionView:
+        """Return what the session does now."""
+
+    def dismiss(self, reply: Reply, immediately: bool) -> None:
+        """End the session with a reply, after its transfer or immediately."""
 
 
-class Dismissable(Protocol):
-    """A session, as this file sees it."""
+class SessionRegistry(Protocol):
+    """The running sessions. All calls are for the reactor thread.
 
-    def dismiss(self, reply: Reply, at_once: bool) -> None: ...
+    The answers are awaitable: they may have to be collected from several processes.
+    """
+
+    def sessions(self) -> Awaitable[list[SessionView]]:
+        """Return all sessions, in the order in which they began."""
+
+    def find(self, number: int) -> Awaitable[SessionView | None]:
+        """Return the session with that number, or None if it has ended."""
+
+    def dismiss(self, number: int, reply: Reply, immediately: bool = False) -> Awaitable[bool]:
+        """End a session with a reply, after its transfer or immediately. Return False if it has ended before."""
 
 
-class Sessions:
-    """All sessions. The limits are given with each question: they change on reload."""
+class LocalSessionRegistry:
+    """The sessions of this process."""
 
     def __init__(self) -> None:
-        self._all: set[Dismissable] = set()
-        #: IPv6 by /64, as bans: a single host has that many addresses.
-        self._by_network: Counter[str] = Counter()
+        self._sessions: dict[int, RunningSession] = {}
         self._when_empty: Callable[[], object] | None = None
-        #: Why no more sessions are let in; empty while they are.
-        self.closed = ""
+
+    # --- SessionRegistry -------------------------------------------------------------------------
+
+    async def sessions(self) -> list[SessionView]:
+        """Return all sessions, in the order in which they began."""
+        return [session.view() for session in self._sessions.values()]
+
+    async def find(self, number: int) -> SessionView | None:
+        """Return the session with that number, or None if it has ended."""
+        session = self._sessions.get(number)
+        return None if session is None else session.view()
+
+    async def dismiss(self, number: int, reply: Reply, immediately: bool = False) -> bool:
+        """End a session with a reply, after its transfer or immediately. Return False if it has ended before."""
+        session = self._sessions.get(number)
+        if session is None:
+            return False
+        session.dismiss(reply, immediately)
+        return True
+
+    # --- for this process ------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._sessions)
 
-    def refusal(self, limits: Limits, client: Address) -> str | None:
-        """Why one more session of this client is too many; None if it is not."""
-        if self.closed:
-            return self.closed
-        if len(self._all) >= limits.sessions:
-            return "Too many sessions. Try again later."
-        if self._by_network.get(network(client), 0) >= limits.sessions_per_address:
-            return "Too many sessions from your address. Try again later."
-        if _few_descriptors():
-            return "Too many open files. Try again later."
-        return None
+    def add(self, session: RunningSession) -> None:
+        """Register a session that begins."""
+        self._sessions[session.number] = session
 
-    def enter(self, client: Address, session: Dismissable) -> None:
-        """A session begins."""
-        self._all.add(session)
-        self._by_network[network(client)] += 1
-
-    def leave(self, client: Address, session: Dismissable) -> None:
-        """A session ends."""
-        self._all.discard(session)
-        counted = network(client)
-        self._by_network[counted] -= 1
-        if not self._by_network[counted]:
-            del self._by_network[counted]
-        if not self._all and self._when_empty is not None:
+    def remove(self, session: RunningSession) -> None:
+        """Forget a session that has ended."""
+        self._sessions.pop(session.number, None)
+        if not self._sessions and self._when_empty is not None:
             self._when_empty()
 
-    def dismiss(self, reply: Reply, at_once: bool = False) -> None:
-        """Ends all sessions with a reply: when their transfers are done, or at once."""
-        for session in list(self._all):
-            session.dismiss(reply, at_once)
+    def dismiss_all(self, reply: Reply, immediately: bool = False) -> None:
+        """End all sessions with a reply, each after its transfer, or all immediately."""
+        for session in list(self._sessions.values()):
+            session.dismiss(reply, immediately)
 
     def when_empty(self, call: Callable[[], object]) -> None:
-        """Calls back when the last session has ended, at once if there is none."""
+        """Call back when the last session has ended; now if there is none."""
         self._when_empty = call
-        if not self._all:
+        if not self._sessions:
             call()

@@ -1,54 +1,54 @@
-"""What sessions have in common: how many of one user there are, their transfers, and the rates of all.
+"""Count the sessions and transfers of each user, and hold the token buckets that sessions share.
 
-It lives as long as the daemon; a session brings the limits of the configuration that it began with.
+`UserCounts` lives as long as the daemon; a session brings the limits of the configuration with which it began.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from weakref import WeakValueDictionary
 
 from ftpsd.config.settings import Limits, UserLimits
 from ftpsd.limits.token_bucket import Bucket
+from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.protocol.session import Direction
 from ftpsd.system.reactor import Now
 
 
-class Shares:
-    """The counts and the buckets."""
+class UserCounts:
+    """The sessions and transfers of each user, and the token buckets."""
 
     def __init__(self, clock: Now) -> None:
         self.clock = clock
         self._sessions: Counter[str] = Counter()
         #: Transfers of files that run, by user.
         self.transfers: Counter[str] = Counter()
-        #: By user (none: of all), direction and rate. Who has another rate since a reload has another bucket.
+        #: By user (None: all users), direction and rate. A rate that a reload has changed has a bucket of its own.
         self._buckets: WeakValueDictionary[tuple[str | None, Direction, int], Bucket] = WeakValueDictionary()
 
-    def enter(self, user: str, limits: Limits, own: UserLimits) -> Share:
-        """A session of a user whose password was right; SessionEnd if it is one too many.
+    def admit(self, user: str, limits: Limits, own: UserLimits) -> LocalUserLease:
+        """Count a session of a user whose password was right. Raises SessionEnd (421) for one too many.
 
-        421, as Pure-FTPd says it (ProFTPD: 530, and ends the session, too): 530 is for clients a wrong password,
-        which some forget then, and 421 is what they try again after.
+        Pure-FTPd replies 421 too; ProFTPD replies 530 and ends the session. To clients 530 means a wrong password,
+        which some forget then; after 421 they try again.
         """
         most = limits.sessions_per_user if own.sessions is None else own.sessions
         if most is not None and self._sessions[user] >= most:
             raise SessionEnd(421, f"Too many sessions of this user ({most} at once). Try again later.")
         self._sessions[user] += 1
-        return Share(self, user, limits, own)
+        return LocalUserLease(self, user, limits, own)
 
-    def leave(self, user: str) -> None:
-        """A session of the user has ended."""
-        _take(self._sessions, user)
+    def remove(self, user: str) -> None:
+        """Count a session of the user no longer."""
+        _decrement(self._sessions, user)
 
-    def begin(self, user: str, limits: Limits, own: UserLimits) -> None:
-        """A transfer begins; 450 if it is one too many.
+    def begin_transfer(self, user: str, limits: Limits, own: UserLimits) -> None:
+        """Count a transfer that begins. Raises Refusal (450) for one too many.
 
-        425 and 426 would be the data connection's fault, which clients answer with another kind of connection, and
-        421 would end the session; 450 is RFC 959's for a file that cannot be had now.
+        425 and 426 would blame the data connection, and clients would try another kind of connection; 421 would end
+        the session. 450 is RFC 959's code for a file that is not available now.
         """
         most = limits.transfers_per_user if own.transfers is None else own.transfers
         if most is not None and self.transfers[user] >= most:
@@ -57,63 +57,84 @@ class Shares:
             raise Refusal(450, f"Too many transfers on this server ({limits.transfers} at once). Try again later.")
         self.transfers[user] += 1
 
-    def end(self, user: str) -> None:
-        """A transfer has ended."""
-        _take(self.transfers, user)
+    def end_transfer(self, user: str) -> None:
+        """Count a transfer no longer."""
+        _decrement(self.transfers, user)
 
-    def bucket(self, user: str | None, direction: Direction, rate: int | None) -> list[Bucket]:
-        """The bucket that the user's sessions share, or all sessions (None), if there is a rate."""
+    def shared_bucket(self, user: str | None, direction: Direction, rate: int | None) -> list[Bucket]:
+        """Return the bucket that the sessions of a user share, or all sessions (None); empty without a rate."""
         if rate is None:
             return []
         key = (user, direction, rate)
         return [self._buckets.get(key) or self._buckets.setdefault(key, Bucket(rate, self.clock))]
 
 
-class Share:
-    """What one session has of it, from its login to its logout."""
+class LocalUserLease:
+    """What one session of a user may use, from the login to the logout: see `ledger.UserLease`."""
 
-    def __init__(self, shares: Shares, user: str, limits: Limits, own: UserLimits) -> None:
-        self._shares = shares
+    def __init__(self, counts: UserCounts, user: str, limits: Limits, own: UserLimits) -> None:
+        self._counts = counts
         self._user = user
         self._limits = limits
         self._own = own
-        self._down = self._limited("download")
-        self._up = self._limited("upload")
+        self._downloads = self._buckets_of(
+            "download",
+            own.session_download_rate or limits.session_download_rate,
+            own.download_rate,
+            limits.download_rate,
+        )
+        self._uploads = self._buckets_of(
+            "upload", own.session_upload_rate or limits.session_upload_rate, own.upload_rate, limits.upload_rate
+        )
+        self._transfer = _TransferLease(counts, user, limits, own)
 
-    def _limited(self, direction: Direction) -> list[Bucket]:
-        shares, limits, own = self._shares, self._limits, self._own
-        rate = getattr(own, f"session_{direction}_rate") or getattr(limits, f"session_{direction}_rate")
+    def _buckets_of(
+        self, direction: Direction, session: int | None, user: int | None, server: int | None
+    ) -> list[Bucket]:
+        """Return the session's own bucket, the user's and the server's, of those that have a rate."""
+        counts = self._counts
         return [
-            *([] if rate is None else [Bucket(rate, shares.clock)]),
-            *shares.bucket(self._user, direction, getattr(own, f"{direction}_rate")),
-            *shares.bucket(None, direction, getattr(limits, f"{direction}_rate")),
+            *([] if session is None else [Bucket(session, counts.clock)]),
+            *counts.shared_bucket(self._user, direction, user),
+            *counts.shared_bucket(None, direction, server),
         ]
 
     @property
     def rates(self) -> str:
-        """The slowest rates in words; empty if there are none."""
-        told = [("down", self._down), ("up", self._up)]
-        return ", ".join(f"{min(each.rate for each in buckets)} bytes/s {way}" for way, buckets in told if buckets)
+        """The lowest rates in words; empty if there are none."""
+        limited = [("down", self._downloads), ("up", self._uploads)]
+        return ", ".join(f"{min(each.rate for each in buckets)} bytes/s {way}" for way, buckets in limited if buckets)
 
     def buckets(self, direction: Direction) -> Sequence[Bucket]:
         """Return the token buckets that limit this session's transfers in one direction; empty without limits."""
-        return self._up if direction == "upload" else self._down
+        return self._uploads if direction == "upload" else self._downloads
 
-    @contextmanager
-    def transfer(self) -> Iterator[None]:
-        """A transfer of a file; 450 if it is one too many."""
-        self._shares.begin(self._user, self._limits, self._own)
-        try:
-            yield
-        finally:
-            self._shares.end(self._user)
+    def transfer(self) -> AbstractAsyncContextManager[None]:
+        """Count a transfer of a file while the context lasts. Entering raises Refusal (450) for one too many."""
+        return self._transfer
 
-    def leave(self) -> None:
-        """The session's user has logged out."""
-        self._shares.leave(self._user)
+    def release(self) -> None:
+        """The user has logged out."""
+        self._counts.remove(self._user)
 
 
-def _take(counter: Counter[str], key: str) -> None:
+class _TransferLease(AbstractAsyncContextManager[None]):
+    """Counts each transfer that enters it. It has no state of its own: a session has one for all its transfers."""
+
+    def __init__(self, counts: UserCounts, user: str, limits: Limits, own: UserLimits) -> None:
+        self._counts = counts
+        self._user = user
+        self._limits = limits
+        self._own = own
+
+    async def __aenter__(self) -> None:
+        self._counts.begin_transfer(self._user, self._limits, self._own)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._counts.end_transfer(self._user)
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
     counter[key] -= 1
     if not counter[key]:
         del counter[key]

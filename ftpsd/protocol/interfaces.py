@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
@@ -15,6 +15,9 @@ from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Reply
 
 T = TypeVar("T")
+
+#: Which way the bytes of a file go, as the client sees it.
+Direction = Literal["upload", "download"]
 
 #: Opens the source of a download or the target of an upload. It blocks: a command passes it from `Files` to `Data`,
 #: which calls it in a worker thread.
@@ -70,6 +73,15 @@ class Upload(Protocol):
 
     def close(self) -> None:
         """End the upload. One that was not published may be kept for resuming. May be called any number of times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is: the bytes that it has moved, and their total if that is known."""
+
+    direction: Direction
+    bytes: int
+    expected_size: int | None
 
 
 @dataclass(frozen=True, slots=True)

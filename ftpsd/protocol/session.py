@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command import FOREIGN, NOT_SERVED, Command, Table
-from ftpsd.protocol.interfaces import Files, Opened, Opening, Reader, Source, Upload
+from ftpsd.protocol.interfaces import Direction, Files, Opened, Opening, Progress, Reader, Source, Upload
 from ftpsd.protocol.listing import FACTS
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, Endpoint, Name
@@ -59,18 +59,14 @@ HASHES: dict[str, Callable[[], Digest]] = {
 }
 
 
-#: Which way the bytes of a file go, as the client sees it.
-Direction = Literal["upload", "download"]
-
-
-class Share(Protocol):
-    """What the account has of what all sessions share."""
+class Lease(Protocol):
+    """What the session of a user may use of what all sessions share (see `limits/ledger.py`)."""
 
     def buckets(self, direction: Direction) -> Sequence[Any]:
-        """Return the token buckets that `Data` keeps transfers in one direction to; empty without limits."""
+        """Return the token buckets that limit transfers in one direction; empty without limits."""
 
-    def transfer(self) -> AbstractContextManager[None]:
-        """A transfer of a file; Refusal if it is one too many."""
+    def transfer(self) -> AbstractAsyncContextManager[None]:
+        """Count a transfer of a file while the context lasts. Entering raises Refusal for one transfer too many."""
 
 
 @dataclass(slots=True)
@@ -84,7 +80,7 @@ class Account:
     data_session: str
     #: require | lenient: is an upload complete without TLS close_notify
     close_notify: str
-    share: Share
+    lease: Lease
     logout: Callable[[], None]
 
 
@@ -102,6 +98,7 @@ class Data(Protocol):
     def prepared(self) -> bool: ...
     @property
     def moved(self) -> int: ...
+    def progress(self) -> Progress | None: ...
     def passive(self, announce: bool) -> Endpoint: ...
     def is_own(self, target: Endpoint) -> bool: ...
     def active(self, target: Endpoint) -> None: ...
@@ -187,9 +184,9 @@ class Session:
         return self._logged_in().files
 
     @property
-    def share(self) -> Share:
-        """What the user may use at once."""
-        return self._logged_in().share
+    def lease(self) -> Lease:
+        """What the user may use of what all sessions share."""
+        return self._logged_in().lease
 
     @property
     def permissions(self) -> Permissions:

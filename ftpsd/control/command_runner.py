@@ -1,0 +1,209 @@
+"""Run the commands of one session, one after another, and send their replies in order: CommandRunner."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.protocols.ftp import FTPCmdError
+from twisted.python.failure import Failure
+
+from ftpsd.commands import TABLE
+from ftpsd.control.control_channel import ControlChannel
+from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, InputFlow
+from ftpsd.control.timeouts import SessionTimeouts
+from ftpsd.events.log import SessionLog, log
+from ftpsd.protocol import parsing
+from ftpsd.protocol.command import Command
+from ftpsd.protocol.command_queue import Turns
+from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
+from ftpsd.protocol.session import Session, not_spoken
+from ftpsd.system.reactor import Clock
+
+#: The number of error replies in a row that ends a session without a login.
+MAX_ERRORS = 20
+
+
+class CommandRunner:
+    """Takes lines from the queue, runs their commands and answers them; ends the session when it must end.
+
+    The steps of one command: `_begin` parses the line, `_run` calls the command, `_finish` makes the reply of its
+    result, `_answer` sends it and lets the next line begin.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        session: Session,
+        channel: ControlChannel,
+        flow: InputFlow,
+        timeouts: SessionTimeouts,
+        log: SessionLog,
+    ) -> None:
+        self._clock = clock
+        self.now = clock.seconds
+        self._session = session
+        self._channel = channel
+        self._flow = flow
+        self._seat = flow.seat
+        self._timeouts = timeouts
+        self._log = log
+        self.queue: Turns[bytes] = Turns(self._begin, self._may_begin)
+        #: The command that uses a data connection or walks a tree now, or is about to.
+        self.transferring: Command | None = None
+        #: The last command that has begun, and its argument.
+        self.command: Command | None = None
+        self.argument: object = None
+        #: When that command began, and when the last reply was sent.
+        self.began = self.answered = self.now()
+        self._dismissal: Reply | None = None
+        self._errors = 0  # in a row, without a login
+        self._input_ended = False
+
+    # --- from line to reply ----------------------------------------------------------------------
+
+    def act_immediately(self, line: bytes) -> bool:
+        """Let a command act on arrival while a transfer runs. Return whether nothing is left to do for it."""
+        try:
+            verb, argument = parsing.line(line)
+        except Refusal:
+            return False
+        row = TABLE.get(verb)
+        reply = row.at_once(self._session, argument) if row is not None and row.at_once else None
+        if reply is not None:
+            self._channel.say(reply)
+        return reply is not None
+
+    def _may_begin(self) -> bool:
+        self.began = self.now()
+        return REPLIES_UNREAD not in self._flow.paused and self._seat.admits(self.began)
+
+    def _begin(self, line: bytes) -> None:
+        started = self.began
+        try:
+            if self._session.hears_imap(line):
+                raise not_spoken("IMAP")
+            verb, argument = parsing.line(line)
+        except Refusal:
+            # No part of the line is logged: it may be a password with a typing error around it.
+            self._seat.pay(1)
+            self._answer("?", "", started, self._reply_to(Failure()))
+            return
+        self._seat.pay(TABLE[verb].cost if verb in TABLE else 1)
+        try:
+            result = self._run(verb, argument)
+        except Exception:
+            result = Failure()
+        if isinstance(result, Deferred):
+            result.addBoth(self._finish_later, verb, argument, started)
+        else:
+            self._finish(result, verb, argument, started)
+
+    def _run(self, verb: str, argument: str) -> Reply | Failure | Deferred[Reply]:
+        """Return the final reply of a command, now or by a Deferred. Most are known now, and need no Deferred."""
+        row = self._session.find(verb)
+        value = self._session.admit(row, argument)
+        self.command, self.argument = row, value
+        self.transferring = row if row.uses_data or row.restartable or row.walks else None
+        result = row.run(self._session, value)
+        return result if isinstance(result, Reply) else Deferred.fromCoroutine(result)
+
+    def _finish_later(self, *arguments: object) -> None:
+        self._seat.do(self._finish, *arguments, must=True)
+
+    def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
+        row = TABLE.get(verb)
+        self.transferring = None
+        self._session.data.settle()
+        if row is not None and row.restartable:
+            self._session.restart_offset, self._session.byte_range = 0, None
+        reply = result if isinstance(result, Reply) else self._reply_to(result)
+        self._answer(verb, argument, started, reply)
+
+    def _reply_to(self, failure: Failure) -> Reply:
+        """Return the reply for an exception."""
+        error = failure.value
+        if isinstance(error, SessionEnd):
+            self._channel.then(self._channel.close)
+        if isinstance(error, Refusal):
+            return error.reply
+        if isinstance(error, OSError):
+            return from_oserror(error)
+        if isinstance(error, FTPCmdError):
+            code, _, text = error.response().partition(" ")
+            return Reply(int(code), text)
+        log.failure("{label} internal error", failure, label=self._log.label)
+        return Reply(451, "Internal error: see the server's log.")
+
+    def _answer(self, verb: str, argument: str, started: float, reply: Reply) -> None:
+        """Send the final reply, then let the next command begin or end the session."""
+        row = TABLE.get(verb)
+        moved = self._session.data.moved if row is not None and row.uses_data else None
+        self.answered = self.now()
+        self._channel.say(reply)
+        if self._timeouts.idle is not None:
+            self._timeouts.resetTimeout()  # not when a command comes: a command may take longer than a client may idle
+        self._log.command(row, verb, argument, reply, self.answered - started, moved)  # while the client works on it
+        self._channel.take_steps()
+        if self._channel.gone:
+            self._close()
+            return
+        if self._dismissal is not None:
+            self.end(self._dismissal)
+            return
+        self._errors = self._errors + 1 if self._session.account is None and reply.code >= 400 else 0
+        if self._errors == MAX_ERRORS:
+            self.end(Reply(421, "Too many errors. Goodbye."))
+            return
+        self.queue.done()
+        if not self.queue.full:
+            self._flow.resume_reading(QUEUE_FULL)
+        self.end_when_answered()
+
+    # --- the end of the session ------------------------------------------------------------------
+
+    def end(self, reply: Reply) -> None:
+        """Send a last reply and close the connection."""
+        self._channel.say(reply)
+        self._channel.close()
+        self._close()
+
+    def _close(self) -> None:
+        self.queue.end()
+        self._flow.closed = True
+        self._timeouts.wait_for_close()
+
+    def dismiss(self, reply: Reply, immediately: bool) -> None:
+        """End the session with a reply, after its transfer or immediately."""
+        if self._channel.gone:
+            return
+        if self.transferring is not None and not immediately:
+            self._dismissal = reply
+        else:
+            self._log.note("dismissed", f"{reply.code} {reply.text}")
+            self.end(reply)
+
+    def input_ended(self) -> None:
+        """The client has closed its side. Run the commands that it has sent and answer them, then end the session.
+
+        RFC 959 section 4.1.1 has an unexpected close abort a transfer. Only an upload needs that: its data connection
+        cannot tell a client that was killed from one that has sent the whole file.
+        """
+        self._input_ended = True
+        expected = any(line.strip().upper() == b"QUIT" for line in self.queue)
+        self._session.data.input_ended(Reply(426, "The control connection was closed."), expected)
+        self._end_if_answered()
+
+    def end_when_answered(self) -> None:
+        """End the session if the client has closed its side and waits for no reply."""
+        if self._input_ended:
+            self._clock.callLater(0, self._end_if_answered)  # lines that were read already come first
+
+    def _end_if_answered(self) -> None:
+        if not (self._channel.gone or self._flow.paused or self.queue.busy or self.queue.waiting):
+            self._channel.close()
+            self._close()
+
+    def connection_lost(self) -> None:
+        """The connection is lost: free what the session holds."""
+        self._channel.gone = True
+        self._session.data.close(Reply(426, "The control connection was lost."))
+        self._session.leave()

@@ -1,0 +1,110 @@
+"""Make the session of each new connection, or refuse it: FtpsFactory, PendingConnection, RejectedConnection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.ftp import FTPFactory
+from twisted.python.failure import Failure
+
+from ftpsd.control.ftp_protocol import FtpsProtocol
+from ftpsd.control.services import ControlServices
+from ftpsd.control.tls_layer import ControlConnection
+from ftpsd.events.log import SessionLog, log
+from ftpsd.limits.ledger import SessionLease, SessionRefused
+from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.replies import Reply
+from ftpsd.snapshot import Generation
+
+
+class FtpsFactory(FTPFactory):
+    """Makes the sessions of one listener. A reload sets `generation` and `implicit` for new sessions."""
+
+    noisy = False
+
+    def __init__(self, services: ControlServices, generation: Generation, implicit: bool) -> None:
+        super().__init__(generation.portal)
+        self.services = services
+        self.generation = generation
+        self.implicit = implicit
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """Return the protocol of a new connection. The ledger decides later whether it becomes a session."""
+        return PendingConnection(self, plain_address(addr.host, getattr(addr, "scopeID", 0)))
+
+    def session(self, number: int, client: Address, lease: SessionLease) -> ControlConnection:
+        """Return the protocol of an admitted session, on top of TLS."""
+        protocol = FtpsProtocol(self.services, self.generation, number, client, self.implicit, lease)
+        return ControlConnection(self.services.reactor, protocol, protocol.secured, protocol.broken)
+
+
+class PendingConnection(Protocol):
+    """A new connection until the ledger has answered. Then another protocol takes its place on the transport.
+
+    The decision is taken here and not in `buildProtocol`, since the ledger may answer later. For the same reason a
+    header that names the real client may be read first. Nothing is read from the client meanwhile.
+    """
+
+    transport: Any
+
+    def __init__(self, factory: FtpsFactory, client: Address) -> None:
+        self._factory = factory
+        self._client = client
+        self._number = next(factory.services.numbers)
+        self._lost = False
+
+    def connectionMade(self) -> None:
+        """Ask the ledger."""
+        decided: Deferred[None] = Deferred.fromCoroutine(self._decide())
+        if not decided.called:
+            self.transport.pauseProducing()
+            decided.addCallback(self._resume)
+        decided.addErrback(self._failed)
+
+    async def _decide(self) -> None:
+        try:
+            lease = await self._factory.generation.ledger.admit_session(self._client)
+        except SessionRefused as refused:
+            if refused.log_text:
+                SessionLog(self._number, self._client, self._factory.services.log_budget).note(
+                    "refused", refused.log_text
+                )
+            self._hand_over(RejectedConnection(refused.reply))
+            return
+        if self._lost:
+            lease.release()
+        else:
+            self._hand_over(self._factory.session(self._number, self._client, lease))
+
+    def _hand_over(self, protocol: Protocol) -> None:
+        if not self._lost:
+            self.transport.protocol = protocol
+            protocol.makeConnection(self.transport)
+
+    def _resume(self, _: None) -> None:
+        if not (self._lost or self.transport.disconnecting):
+            self.transport.resumeProducing()
+
+    def _failed(self, failure: Failure) -> None:
+        log.failure("internal error: a connection cannot be admitted", failure)
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client has closed the connection before the ledger answered."""
+        self._lost = True
+
+
+class RejectedConnection(Protocol):
+    """A connection that does not become a session: it gets one reply, and nothing else is spent on it."""
+
+    transport: Any
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:
+        """Send the reply and close."""
+        self.transport.write(self._reply.encode())
+        self.transport.loseConnection()

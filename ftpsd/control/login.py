@@ -1,0 +1,139 @@
+"""The login of one session: Login."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.cred.error import UnauthorizedLogin
+
+from ftpsd.accounts.password_checker import LoginCredentials
+from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar
+from ftpsd.control.scheduler import Party, Scheduler, Seat
+from ftpsd.control.timeouts import SessionTimeouts
+from ftpsd.events.log import SessionLog
+from ftpsd.limits.bans.policy import Ban
+from ftpsd.protocol.parsing import Address, network, site
+from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.protocol.session import Account
+from ftpsd.snapshot import Generation
+
+
+class Connection(Protocol):
+    """What a login has to know of its control connection."""
+
+    client: Address
+    #: Whether the session has ended.
+    gone: bool
+
+
+def strangers_party(scheduler: Scheduler, generation: Generation, client: Address) -> Party:
+    """Return the party of a client that has not logged in: it shares the work for strangers with its network."""
+    rate = generation.settings.limits.commands_per_second_before_login
+    return scheduler.strangers(network(client), math.inf if rate is None else rate)
+
+
+class Login:
+    """Logs a client in and out: bans, password, account; then the scheduler, the timer and the log know the user."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        generation: Generation,
+        scheduler: Scheduler,
+        seat: Seat,
+        timeouts: SessionTimeouts,
+        log: SessionLog,
+    ) -> None:
+        self._connection = connection
+        self._client = connection.client
+        self._generation = generation
+        self._ledger = generation.ledger
+        self._scheduler = scheduler
+        self._seat = seat
+        self._timeouts = timeouts
+        self._log = log
+
+    async def attempt(self, user: str, password: str) -> Account | None:
+        """Return the account, or None for a wrong name or password.
+
+        Raises Refusal: 530 for a banned client or a user who may not log in now, 421 for one session too many, 451 when
+        the password cannot be checked. Only a wrong name or password counts towards a ban. Bans are checked before and
+        after the password: a client may have sent many passwords at the same time.
+        """
+        await self._ledger.check_bans(self._client, user)
+        try:
+            avatar, logout = await self._open_avatar(user, password)
+        except Exception as error:
+            await self._fail(user, error)
+            return None
+        try:
+            await self._check_again(user)
+        except Refusal:
+            logout()
+            raise
+        await self._ledger.record_login(self._client, user)
+        self._seat.move(self._scheduler.user(user))
+        self._log.user = user
+        if avatar.lease.rates:
+            self._log.note("rates", f"limited to {avatar.lease.rates}", rates=avatar.lease.rates)
+        tls = self._generation.settings.tls
+        data_session = avatar.data_session or tls.data_session
+        close_notify = avatar.close_notify or tls.close_notify
+        return Account(user, avatar.permissions, avatar.files, data_session, close_notify, avatar.lease, logout)
+
+    def forget(self) -> None:
+        """The user has logged out: the client is a stranger again."""
+        if not self._connection.gone:
+            self._log.user = "-"
+            self._timeouts.wait_for_login()
+            self._seat.move(strangers_party(self._scheduler, self._generation, self._client))
+
+    async def _open_avatar(self, user: str, password: str) -> tuple[UserAvatar, Callable[[], None]]:
+        """Return the user's avatar and its logout if the password is right."""
+        check = partial(self._check_again, user)
+        credentials: Any = LoginCredentials(_bytes(user), _bytes(password), self._client, check)
+        avatar: Any
+        _, avatar, logout = await self._generation.portal.login(credentials, self._client, IUserAvatar)
+        return avatar, logout
+
+    async def _fail(self, user: str, error: Exception) -> None:
+        """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
+        name = self._log.name(user)
+        reason, refusal = "", Refusal(451, "The login cannot be checked now. Try again later.")
+        if isinstance(error, UnauthorizedLogin):
+            self._log.note("login_failed", f"login failed for {name}", name=name)
+            self._log_bans(await self._ledger.record_failure(self._client, user), user)
+            await self._ledger.check_bans(self._client, user)
+            return
+        if isinstance(error, AccessDenied):
+            await self._ledger.check_bans(self._client, user)
+            reason, refusal = error.denial.reason, Refusal(530, error.denial.text)
+        elif isinstance(error, Refusal):  # one session too many, or a disk that does not answer
+            await self._check_again(user)
+            reason, refusal = "limit" if isinstance(error, SessionEnd) else "disk", error
+        else:
+            self._log.note("checker_failed", f"the login could not be checked: {error}")
+            raise refusal from None
+        text = refusal.reply.text
+        self._log.note("login_refused", f"login of {name} refused: {text}", name=name, reason=reason)
+        raise refusal from None
+
+    async def _check_again(self, user: str) -> None:
+        """Raise Refusal if the client has gone, or was banned while its password waited or was checked."""
+        if self._connection.gone:
+            raise Refusal(421, "The session has ended.")
+        await self._ledger.check_bans(self._client, user)
+
+    def _log_bans(self, bans: Sequence[Ban], user: str) -> None:
+        for ban in bans:
+            strangers = "strangers" if ban.kind == "user" else f"strangers from {site(self._client)}"
+            whom = "banned" if ban.kind == "address" else f"{strangers} may not log in as {user}"
+            text = f"{whom} for {ban.length:.0f} seconds: too many failed logins"
+            self._log.note("banned", text, kind=ban.kind, subject=ban.subject, seconds=ban.length)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,138 @@
+"""Admit sessions, logins and transfers, limit their rates, and ban clients that guess passwords.
+
+The rest of the daemon knows `Ledger` and the leases below. `LocalLedger` counts in this process. There is one for each
+configuration snapshot, since limits change with a reload; the counts in `LedgerState` outlive reloads.
+
+All calls are for the reactor thread, those of a rate limit excepted. Awaitable calls may ask another process. They
+return within seconds or raise Refusal, and no call of one session delays another session. Whoever was admitted returns
+the lease once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from ftpsd.config.settings import BanSettings, Limits, UserLimits
+from ftpsd.limits.bans.policy import BANNED, Ban, Bans, Book
+from ftpsd.limits.session_counts import SessionCounts
+from ftpsd.limits.token_bucket import Bucket
+from ftpsd.limits.user_limits import UserCounts
+from ftpsd.protocol.interfaces import Direction
+from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Now
+
+
+class SessionRefused(Refusal):
+    """The reply 421 to a new connection, and what the log says about it: nothing if it was logged before."""
+
+    def __init__(self, text: str, log_text: str) -> None:
+        super().__init__(421, text)
+        self.log_text = log_text
+
+
+class SessionLease(Protocol):
+    """One admitted session."""
+
+    def release(self) -> None:
+        """The session has ended."""
+
+
+class UserLease(Protocol):
+    """What one session of a user may use, from the login to the logout."""
+
+    @property
+    def rates(self) -> str:
+        """The lowest rate limits in words, for the log; empty if there are none."""
+
+    def buckets(self, direction: Direction) -> Sequence[Bucket]:
+        """Return the rate limits of transfers in one direction; empty without limits."""
+
+    def transfer(self) -> AbstractAsyncContextManager[None]:
+        """Count a transfer of a file while the context lasts. Entering raises Refusal for one transfer too many."""
+
+    def release(self) -> None:
+        """The user has logged out."""
+
+
+class Ledger(Protocol):
+    """Admits sessions and logins, and bans clients that guess passwords."""
+
+    def admit_session(self, client: Address) -> Awaitable[SessionLease]:
+        """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
+
+    def check_bans(self, client: Address, user: str) -> Awaitable[None]:
+        """Raise Refusal if the client may not try this user name. Callers check before and after each password."""
+
+    def record_failure(self, client: Address, user: str) -> Awaitable[Sequence[Ban]]:
+        """Count a wrong name or password. Return the bans that follow from it."""
+
+    def record_login(self, client: Address, user: str) -> Awaitable[None]:
+        """Remember that the user has logged in from this address."""
+
+    def admit_user(self, user: str, own: UserLimits) -> Awaitable[UserLease]:
+        """Count a session of a user who has logged in; `own` are the user's limits.
+
+        Raises SessionEnd for one session too many.
+        """
+
+
+class LedgerState:
+    """The counts of this process. They outlive reloads."""
+
+    def __init__(self, clock: Now) -> None:
+        self.sessions = SessionCounts()
+        self.users = UserCounts(clock)
+        self.bans = Book(clock)
+
+
+class LocalLedger:
+    """The ledger of a daemon that is one process."""
+
+    def __init__(self, state: LedgerState, limits: Limits, bans: BanSettings) -> None:
+        self._sessions = state.sessions
+        self._users = state.users
+        self._limits = limits
+        self._bans = Bans(bans, state.bans)
+
+    async def admit_session(self, client: Address) -> SessionLease:
+        """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
+        ban = self._bans.of_address(client)
+        if ban is not None:
+            log_text = "" if ban.told else f"{BANNED} Logged once per ban."
+            ban.told = True
+            raise SessionRefused(BANNED, log_text)
+        refusal = self._sessions.refusal(self._limits, client)
+        if refusal is not None:
+            raise SessionRefused(refusal, refusal)
+        return _LocalSessionLease(self._sessions, client)
+
+    async def check_bans(self, client: Address, user: str) -> None:
+        """Raise Refusal if the client may not try this user name."""
+        self._bans.admit(client, user)
+
+    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
+        """Count a wrong name or password. Return the bans that follow from it."""
+        return self._bans.failed(client, user)
+
+    async def record_login(self, client: Address, user: str) -> None:
+        """Remember that the user has logged in from this address."""
+        self._bans.succeeded(client, user)
+
+    async def admit_user(self, user: str, own: UserLimits) -> UserLease:
+        """Count a session of a user who has logged in. Raises SessionEnd for one session too many."""
+        return self._users.admit(user, self._limits, own)
+
+
+class _LocalSessionLease:
+    __slots__ = ("_client", "_counts")
+
+    def __init__(self, counts: SessionCounts, client: Address) -> None:
+        self._counts = counts
+        self._client = client
+        counts.add(client)
+
+    def release(self) -> None:
+        self._counts.remove(self._client)

@@ -1,0 +1,45 @@
+"""Count sessions, in all and per client network."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ftpsd.config.settings import Limits
+from ftpsd.limits.descriptors import descriptors_are_short
+from ftpsd.protocol.parsing import Address, network
+
+
+class SessionCounts:
+    """How many sessions there are. The limits are an argument: they change with each reload."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        #: IPv6 counts by /64, as for bans: a single host has that many addresses.
+        self._by_network: Counter[str] = Counter()
+        #: Why no new session is admitted; empty while sessions are admitted.
+        self.closed = ""
+
+    def refusal(self, limits: Limits, client: Address) -> str | None:
+        """Return why one more session of this client is not admitted, or None if it is."""
+        if self.closed:
+            return self.closed
+        if self.total >= limits.sessions:
+            return "Too many sessions. Try again later."
+        if self._by_network.get(network(client), 0) >= limits.sessions_per_address:
+            return "Too many sessions from your address. Try again later."
+        if descriptors_are_short():
+            return "Too many open files. Try again later."
+        return None
+
+    def add(self, client: Address) -> None:
+        """Count a session that begins."""
+        self.total += 1
+        self._by_network[network(client)] += 1
+
+    def remove(self, client: Address) -> None:
+        """Count a session that has ended no longer."""
+        self.total -= 1
+        counted = network(client)
+        self._by_network[counted] -= 1
+        if not self._by_network[counted]:
+            del self._by_network[counted]
