@@ -137,10 +137,10 @@ GUESTS: dict[str, dict[str, Any]] = {
 }
 
 REFUSED = {
-    "elsewhere": ("network", "This account may not log in from your address."),
-    "past": ("expired", "This account has expired."),
-    "off": ("disabled", "This account is switched off."),
-    "busy": ("hours", f"This account may not log in at this hour, but only {day(3)} 08:00-18:00."),
+    "elsewhere": ("network", "Login not allowed from your address."),
+    "past": ("expired", "Account expired."),
+    "off": ("disabled", "Account disabled."),
+    "busy": ("hours", f"Login not allowed at this time; allowed: {day(3)} 08:00-18:00."),
 }
 
 
@@ -155,7 +155,7 @@ def test_logins(make_daemon: Callable[..., Daemon]) -> None:
         with FtpClient(daemon) as client:
             client.start_tls()
             client.expect(331, f"USER {user}")
-            assert client.command("PASS wrong") == "530 The user name or the password is wrong."
+            assert client.command("PASS wrong") == "530 Login incorrect."
             client.expect(331, f"USER {user}")
             assert client.command("PASS secret") == f"530 {text}"
             client.expect(530, "PWD")

@@ -73,22 +73,22 @@ def test_the_disk_is_read_only(make_daemon: Callable[..., Daemon]) -> None:
     disk.fail(CREATE="EROFS", MKDIR="EROFS")
     with secured(daemon) as client:
         connection = client.connect_data()
-        assert client.command("STOR new") == "550 The file system is read-only."
+        assert client.command("STOR new") == "550 Read-only file system."
         connection.close()
         client.expect(550, "MKD d")
         assert client.download("RETR old") == OLD
-    daemon.wait_for_log("STOR new: 550 The file system is read-only.")
+    daemon.wait_for_log("STOR new: 550 Read-only file system.")
     assert "Traceback" not in daemon.log
 
 
 #: Faults, the reply, and how many parts are kept to be gone on with: none of which nothing was written.
 WRITING = {
-    "quota": ({"WRITE": "EDQUOT"}, "552 The disk quota is used up.", 0),
-    "too large": ({"WRITE": "EFBIG"}, "552 The file would be too large for the file system.", 0),
-    "write error": ({"WRITE": "EIO"}, "451 The disk reports an error.", 0),
-    "error at the end": ({"RENAME": "EIO"}, "451 The disk reports an error.", 1),
+    "quota": ({"WRITE": "EDQUOT"}, "552 Disk quota exceeded.", 0),
+    "too large": ({"WRITE": "EFBIG"}, "552 File too large for the file system.", 0),
+    "write error": ({"WRITE": "EIO"}, "451 Disk I/O error.", 0),
+    "error at the end": ({"RENAME": "EIO"}, "451 Disk I/O error.", 1),
     "full at the end": ({"RENAME": "ENOSPC"}, "452 No space left on the disk.", 1),
-    "stale NFS handle": ({"WRITE": "ESTALE"}, "451 The server's file system reports an error.", 0),
+    "stale NFS handle": ({"WRITE": "ESTALE"}, "451 File system error.", 0),
 }
 
 
@@ -127,11 +127,11 @@ def test_reading_fails(broken: tuple[Daemon, FaultyDisk], protection: str) -> No
                 read_all(client.secure_data(connection, ragged=False))
         else:
             assert len(read_all(connection)) < len(OLD)
-        assert client.reply() == "451 The disk reports an error."
+        assert client.reply() == "451 Disk I/O error."
         disk.work()
         client.expect(200, "PROT P")
         assert client.download("RETR old") == OLD
-    daemon.wait_for_log("RETR old: 451 The disk reports an error.")
+    daemon.wait_for_log("RETR old: 451 Disk I/O error.")
     assert "Traceback" not in daemon.log
 
 
@@ -141,11 +141,11 @@ def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
     with secured(daemon) as client:
         disk.fail(OPENDIR="EIO")
         connection = client.connect_data()
-        assert client.command("LIST") == "451 The disk reports an error."
+        assert client.command("LIST") == "451 Disk I/O error."
         connection.close()
         disk.work()
         assert b"old" in client.download("LIST")
-    daemon.wait_for_log("LIST: 451 The disk reports an error.")
+    daemon.wait_for_log("LIST: 451 Disk I/O error.")
     assert "Traceback" not in daemon.log
 
 

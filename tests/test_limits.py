@@ -365,7 +365,7 @@ def test_abort_comes_through(make_daemon: MakeDaemon) -> None:
         connection = open_transfer(client, "RETR f")
         client.send(*["STAT"] * 60, "ABOR")
         for _ in range(60):
-            assert client.reply().startswith("213 A transfer is running")
+            assert client.reply().startswith("213 Transfer in progress")
         assert client.reply().startswith("426")
         assert client.reply().startswith("226")
         connection.close()

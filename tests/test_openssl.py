@@ -251,7 +251,7 @@ def test_no_early_data(shared: Daemon, tmp_path: Path) -> None:
     allow_early_data(saved)
     said = s_client(shared, "implicit", "-tls1_3", "-sess_in", str(saved), "-early_data", str(early))
     assert "Early data was rejected" in said, said
-    assert "These commands are served" not in said
+    assert "The following commands are supported" not in said
     assert "221 " in said
 
 

@@ -373,7 +373,7 @@ def test_what_the_disk_refuses(make_daemon: MakeDaemon) -> None:
     with withstands(daemon), plain_login(daemon) as client:
         assert client.upload("STOR f", bytes(5000)).startswith("226 ")
         for line in ("STOR f", "STOR g", "APPE f"):
-            assert try_upload(client, line, bytes(3_000_000)) == "552 The file would be too large for the file system."
+            assert try_upload(client, line, bytes(3_000_000)) == "552 File too large for the file system."
             assert counted(client) == (5000, 1) == on_disk(daemon.home())
 
 
@@ -402,7 +402,7 @@ def test_one_home_of_several_users(make_daemon: MakeDaemon) -> None:
             for client in (alice, bob, carol):
                 assert counted(client) == (100, 1)
             assert "Bytes: 100, no limit" in carol.command("SITE QUOTA")
-            assert dave.command("SITE QUOTA") == "200 There is no quota."
+            assert dave.command("SITE QUOTA") == "200 No quota."
             assert "SITE QUOTA" in dave.command("SITE HELP")
 
 

@@ -118,4 +118,4 @@ def test_checksums_at_the_end_of_a_file(daemon: Daemon) -> None:
         client.expect(350, "RANG 5 9")
         assert client.expect(213, "HASH file").split()[2] == "5-6"
         client.expect(350, "REST 7")
-        assert client.command("HASH file") == "554 There are 7 bytes only."
+        assert client.command("HASH file") == "554 File has only 7 bytes."

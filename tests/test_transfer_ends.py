@@ -111,10 +111,10 @@ def test_an_abort_at_the_very_end(plain: Daemon, login: Login) -> None:
             client.send("ABOR")
             reply = client.reply()
             if reply.startswith("226 Transfer"):
-                assert client.reply().startswith(("226 There was no transfer", "225 "))
+                assert client.reply().startswith(("226 No transfer", "225 "))
             else:
                 assert reply.startswith("426 "), reply
-                assert client.reply() == "226 The transfer was aborted."
+                assert client.reply() == "226 Abort successful."
             assert path.exists() == reply.startswith("226 "), reply
 
 

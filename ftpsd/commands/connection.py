@@ -15,14 +15,14 @@ MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
 def auth(session: Session, mechanism: str) -> Reply:
     """Starts TLS behind the reply. TLS-P and SSL imply PROT P, as RFC 4217 section 17 records."""
     if mechanism not in MECHANISMS:
-        raise Refusal(504, "Expected: AUTH TLS.")
+        raise Refusal(504, "Unsupported mechanism: use AUTH TLS.")
     if session.control.encrypted:
-        raise Refusal(503, "This connection is encrypted already.")
+        raise Refusal(503, "Connection already encrypted.")
     session.reinitialize()  # RFC 4217 4.2: what was said in plain text counts no more
     if mechanism in ("TLS-P", "SSL"):
         session.protection = "P"
     session.control.then(session.control.start_tls)
-    return Reply(234, f"AUTH {mechanism} accepted.")
+    return Reply(234, f"AUTH {mechanism} successful.")
 
 
 def buffer_size(session: Session, size: int) -> Reply:
@@ -38,35 +38,35 @@ def protection(session: Session, level: str) -> Reply:
     if not session.control.encrypted:
         raise Refusal(503, "Send AUTH TLS first.")
     if level in ("S", "E"):
-        raise Refusal(536, f"Protection level {level} does not exist with TLS.")
+        raise Refusal(536, f"Protection level {level} not supported with TLS: use PROT P.")
     if level not in ("C", "P"):
-        raise Refusal(504, "Expected: PROT P or PROT C.")
+        raise Refusal(504, "Unknown protection level: use PROT P or PROT C.")
     if level == "C" and session.policy.data_needs_tls:
-        raise Refusal(534, "Data connections must be encrypted here: send PROT P.")
+        raise Refusal(534, "Data connections must be encrypted: send PROT P.")
     session.protection = level
-    return Reply(200, f"Protection level is {level}.")
+    return Reply(200, f"Protection level set to {level}.")
 
 
 def clear_channel(session: Session, _: None) -> Reply:
     """Takes TLS off the control connection, where the configuration lets plain text through."""
     if not session.control.encrypted:
-        raise Refusal(533, "This connection is not encrypted.")
+        raise Refusal(533, "Control connection is not encrypted.")
     if session.policy.login_needs_tls:
-        raise Refusal(534, "The control connection must stay encrypted.")
+        raise Refusal(534, "Control connection must stay encrypted.")
     session.control.then(session.control.stop_tls)
-    return Reply(200, "The control connection goes on in plain text.")
+    return Reply(200, "Control connection is no longer encrypted.")
 
 
-def _admit(session: Session, verb: str) -> None:
-    if session.epsv_only and verb != "EPSV":
-        raise Refusal(503, f"{verb} is not allowed after EPSV ALL.")
+def _require_no_epsv_all(session: Session, verb: str) -> None:
+    if session.epsv_only:
+        raise Refusal(503, f"{verb} not allowed after EPSV ALL: use EPSV.")
 
 
 def passive(session: Session, _: None) -> Reply:
     """A port to connect to, with an IPv4 address in the reply."""
-    _admit(session, "PASV")
+    _require_no_epsv_all(session, "PASV")
     if session.control.server.version != 4:
-        raise Refusal(425, "PASV cannot tell an IPv6 address: use EPSV.")
+        raise Refusal(425, "PASV does not support IPv6: use EPSV.")
     endpoint = session.data.passive(announce=True)
     host = str(endpoint.address).replace(".", ",")
     high, low = divmod(endpoint.port, 256)
@@ -77,7 +77,7 @@ def extended_passive(session: Session, asked: str) -> Reply:
     """A port to connect to, at the address of the control connection (RFC 2428 section 3)."""
     if asked == "ALL":
         session.epsv_only = True
-        return Reply(200, "EPSV it is, and nothing else.")
+        return Reply(200, "EPSV ALL accepted.")
     family = 1 if session.control.server.version == 4 else 2
     if asked not in ("", str(family)):
         raise parsing.family_refused(family)
@@ -85,16 +85,17 @@ def extended_passive(session: Session, asked: str) -> Reply:
     return Reply(229, f"Entering Extended Passive Mode (|||{port}|)")
 
 
-def _active(session: Session, target: Endpoint) -> Reply:
+def _active(session: Session, verb: str, target: Endpoint) -> Reply:
+    _require_no_epsv_all(session, verb)
     policy = session.policy
     target = Endpoint(parsing.in_zone_of(target.address, session.control.client), target.port)
     if not policy.active:
-        raise Refusal(502, "Active mode is switched off here: use EPSV or PASV.")
+        raise Refusal(502, "Active mode disabled: use EPSV or PASV.")
     _admit_target(target, session.control.client, policy.foreign_networks)
     if session.data.is_own(target):
-        raise Refusal(501, "Data connections do not go to the server's control port.")
+        raise Refusal(501, "Data connections to the server's control port are not allowed.")
     session.data.active(target)
-    return Reply(200, "The data connection will go there.")
+    return Reply(200, f"{verb} command successful.")
 
 
 def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...]) -> None:
@@ -111,35 +112,38 @@ def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...
         if not allowed and address.version != client.version:
             raise parsing.family_refused(1 if client.version == 4 else 2)
         if not allowed or address.is_multicast:
-            raise Refusal(501, "Data connections go to your own address only.")
+            raise Refusal(501, "Data connections are allowed to your own address only.")
         local = address.is_loopback or address.is_unspecified
         if local and not any(network.is_loopback for network in allowed):
-            raise Refusal(501, "Data connections do not go to the server's own services.")
+            raise Refusal(501, "Data connections to the server itself are not allowed.")
     if target.port < 1024 and not listed:
-        raise Refusal(501, "Data connections go to ports from 1024 only.")
+        raise Refusal(501, "Data connections to ports below 1024 are not allowed.")
 
 
 def port(session: Session, target: Endpoint) -> Reply:
     """Where the client listens, IPv4."""
-    _admit(session, "PORT")
-    return _active(session, target)
+    return _active(session, "PORT", target)
 
 
 def extended_port(session: Session, target: Endpoint) -> Reply:
     """Where the client listens, either family (RFC 2428 section 2)."""
-    _admit(session, "EPRT")
-    return _active(session, target)
+    return _active(session, "EPRT", target)
 
 
 def representation(session: Session, kind: str) -> Reply:
     """A converts line ends; I and L 8 leave every byte as it is."""
     session.representation = kind
-    return Reply(200, f"The type is {kind}.")
+    return Reply(200, f"Type set to {kind}.")
 
 
-def accepted(_: Session, value: str) -> Reply:
-    """STRU F and MODE S: what is always so."""
-    return Reply(200, f"{value} it is.")
+def transfer_mode(_: Session, mode: str) -> Reply:
+    """MODE: only S (stream) is supported."""
+    return Reply(200, f"Mode set to {mode}.")
+
+
+def structure(_: Session, kind: str) -> Reply:
+    """STRU: only F (file) is supported."""
+    return Reply(200, f"Structure set to {kind}.")
 
 
 ROWS = (
@@ -169,6 +173,6 @@ ROWS = (
         quiet=True,
     ),
     Command("TYPE", parsing.representation, representation, "TYPE A|I|L 8", "959 4.1.2", quiet=True),
-    Command("MODE", parsing.only("S", "BCZ", "MODE"), accepted, "MODE S", "959 4.1.2", quiet=True),
-    Command("STRU", parsing.only("F", "RP", "STRU"), accepted, "STRU F", "959 4.1.2", quiet=True),
+    Command("MODE", parsing.only("S", "BCZ", "MODE"), transfer_mode, "MODE S", "959 4.1.2", quiet=True),
+    Command("STRU", parsing.only("F", "RP", "STRU"), structure, "STRU F", "959 4.1.2", quiet=True),
 )

@@ -18,7 +18,7 @@ async def change_directory(session: Session, path: VirtualPath) -> Reply:
     """CWD."""
     await session.files.require_directory(path)
     session.directory = path
-    return Reply(250, f"{path} is the directory now.")
+    return Reply(250, f"Directory changed to {path}.")
 
 
 async def change_up(session: Session, _: None) -> Reply:
@@ -28,7 +28,7 @@ async def change_up(session: Session, _: None) -> Reply:
 
 def print_directory(session: Session, _: None) -> Reply:
     """PWD."""
-    return Reply(257, f"{session.directory.quoted()} is the directory.")
+    return Reply(257, f"{session.directory.quoted()} is the current directory.")
 
 
 # --- changes ---------------------------------------------------------------------------------------
@@ -43,13 +43,13 @@ async def make_directory(session: Session, path: VirtualPath) -> Reply:
 async def remove_directory(session: Session, path: VirtualPath) -> Reply:
     """RMD: an empty directory."""
     await session.files.remove_directory(path)
-    return Reply(250, f"{path} removed.")
+    return Reply(250, f"Directory {path} removed.")
 
 
 async def remove_tree(session: Session, path: VirtualPath) -> Reply:
     """RMDA: a directory and all below it, if the user may delete all of it."""
     await session.files.remove_tree(path)
-    return Reply(250, f"{path} and all below it removed.")
+    return Reply(250, f"Directory tree {path} removed.")
 
 
 async def remove(session: Session, path: VirtualPath) -> Reply:
@@ -63,9 +63,9 @@ async def rename_from(session: Session, path: VirtualPath) -> Reply:
     session.rename_from = None
     entry = await session.files.entry(path, "rename")
     if entry.incomplete:
-        raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.")
+        raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
     session.rename_from = path
-    return Reply(350, "Send the new name with RNTO.")
+    return Reply(350, "Ready for RNTO.")
 
 
 async def rename_to(session: Session, path: VirtualPath) -> Reply:
@@ -74,7 +74,7 @@ async def rename_to(session: Session, path: VirtualPath) -> Reply:
     if old is None:
         raise Refusal(503, "Send RNFR first.")
     await session.files.rename(old, path)
-    return Reply(250, f"{old} is {path} now.")
+    return Reply(250, f"{old} renamed to {path}.")
 
 
 # --- facts -----------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ async def rename_to(session: Session, path: VirtualPath) -> Reply:
 async def size(session: Session, path: VirtualPath) -> Reply:
     """SIZE: of the bytes that TYPE I sends; with TYPE A it could be told by reading the file only."""
     if session.representation == "A":
-        raise Refusal(550, "The size of a text in TYPE A is not known: send TYPE I first.")
+        raise Refusal(550, "SIZE not allowed in ASCII mode: send TYPE I first.")
     return Reply(213, str(await session.files.size(path)))
 
 
@@ -94,7 +94,7 @@ async def modified(session: Session, value: tuple[float | None, VirtualPath]) ->
         return await set_modified(session, (moment, path))
     entry = await session.files.entry(path, "list", "download")
     if not entry.is_file:
-        raise Refusal(550, "MDTM is for complete files. Use MLST for anything else.")
+        raise Refusal(550, "Not a complete file: use MLST.")
     return Reply(213, time_value(entry.modified))
 
 

@@ -34,13 +34,13 @@ def feat(session: Session, _: None) -> Reply:
 
 def _utf8(session: Session, argument: str) -> Reply:
     if argument.strip().upper() in ("", "ON", "NLST"):
-        return Reply(200, "Names are always UTF-8.")
-    raise Refusal(504, "Names are always UTF-8; that cannot be switched off.")
+        return Reply(200, "UTF8 is always enabled.")
+    raise Refusal(504, "UTF8 cannot be disabled.")
 
 
 def _mlst(session: Session, argument: str) -> Reply:
     if " " in argument.strip():
-        raise Refusal(501, "Expected: OPTS MLST fact;fact;… without blanks.")
+        raise Refusal(501, "Expected: OPTS MLST fact;fact; without spaces.")
     asked = {fact.lower() for fact in argument.strip().split(";")}
     session.facts = frozenset(fact for fact in FACTS if fact.lower() in asked)
     chosen = "".join(f"{fact};" for fact in FACTS if fact in session.facts)
@@ -63,7 +63,7 @@ def options(session: Session, value: tuple[str, str]) -> Reply:
     """OPTS (RFC 2389 section 4)."""
     what, argument = value
     if what not in _OPTIONS:
-        raise Refusal(501, "Only UTF8, MLST and HASH have options.")
+        raise Refusal(501, "OPTS supports UTF8, MLST and HASH only.")
     return _OPTIONS[what](session, argument)
 
 
@@ -78,7 +78,7 @@ def help_(session: Session, argument: str) -> Reply:
     if verb:
         row = session.table.get(verb)
         if row is None:
-            raise Refusal(502, "That command is not known. HELP lists those that are.")
+            raise Refusal(502, "Unknown command: send HELP for a list.")
         source = row.rfc if row.rfc.startswith("draft") else f"RFC {row.rfc}"
         return Reply(214, f"Syntax: {row.help} ({source})")
     return _overview(tuple(session.table))
@@ -88,39 +88,42 @@ def help_(session: Session, argument: str) -> Reply:
 def _overview(verbs: tuple[str, ...]) -> Reply:
     cells = [f"{verb:<5}" for verb in sorted(verbs)]
     lines = (" " + "".join(cells[at : at + 8]).rstrip() for at in range(0, len(cells), 8))
-    return FixedReply(214, "These commands are served:", *lines, "HELP <command> tells the syntax.")
+    return FixedReply(214, "The following commands are supported:", *lines, "Send HELP <command> for its syntax.")
 
 
 def _site_help(session: Session) -> Reply:
     lines = (f" SITE {row.help}" for row in _SITE.values())
-    return Reply(214, "These SITE commands are served:", *lines, "End.")
+    return Reply(214, "The following SITE commands are supported:", *lines, "End.")
 
 
 async def _chmod(session: Session, value: tuple[int, VirtualPath]) -> Reply:
     mode, path = value
     stored = await session.files.set_mode(path, mode)
-    return Reply(200, f"The mode of {path} is {stored:03o}.")
+    return Reply(200, f"Mode of {path} set to {stored:03o}.")
 
 
 async def _utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
     moment, path = value
     stored = await session.files.set_time(path, moment)
-    return Reply(200, f"The time of {path} is {time_value(stored)}.")
+    return Reply(200, f"Time of {path} set to {time_value(stored)}.")
 
 
 def _idle(session: Session, argument: str) -> Reply:
-    if argument.strip():
-        session.control.set_idle(max(30, min(parsing.number(argument), session.policy.idle)))
-    return Reply(200, f"The idle limit is {session.policy.idle} seconds at most.")
+    longest = session.policy.idle
+    if not argument.strip():
+        return Reply(200, f"Longest idle timeout: {longest} seconds.")
+    seconds = max(30, min(parsing.number(argument), longest))
+    session.control.set_idle(seconds)
+    return Reply(200, f"Idle timeout set to {seconds} seconds.")
 
 
 async def _quota(session: Session, _: None) -> Reply:
     usage = await session.files.usage()
     if usage is None:
-        return Reply(200, "There is no quota.")
+        return Reply(200, "No quota.")
     return Reply(
         200,
-        "The quota of this account:",
+        "Quota of this account:",
         f" Bytes: {_of(usage.bytes, usage.max_bytes)}",
         f" Files: {_of(usage.files, usage.max_files)}, directories included",
         "End.",
@@ -154,7 +157,7 @@ async def site(session: Session, value: tuple[str, str]) -> Reply:
     what, argument = value
     row = _SITE.get(what)
     if row is None:
-        raise Refusal(501, "SITE HELP lists what there is.")
+        raise Refusal(501, "Unknown SITE command: send SITE HELP for a list.")
     reply = row.run(session, session.admit(row, argument))
     return reply if isinstance(reply, Reply) else await reply
 
@@ -166,7 +169,7 @@ def transfer_status(session: Session, argument: str) -> Reply | None:
     """STAT while a transfer runs: answered at once (RFC 959 section 4.1.3)."""
     if argument.strip() or session.files.walking:
         return None
-    return Reply(213, f"A transfer is running: {session.data.moved} bytes so far.")
+    return Reply(213, f"Transfer in progress: {session.data.moved} bytes.")
 
 
 async def status(session: Session, argument: str) -> Reply:
@@ -190,7 +193,7 @@ async def _status_of(session: Session, request: parsing.ListRequest) -> Reply:
     entries = await session.files.first_entries(path, request, LONGEST_STAT + 1)
     line = LongFormat(session.control.now()).line
     lines = [line(entry) for entry in entries[:LONGEST_STAT]]
-    end = "End." if len(entries) <= LONGEST_STAT else "There is more: use LIST."
+    end = "End." if len(entries) <= LONGEST_STAT else "Listing truncated: use LIST."
     return Reply(213, f"Status of {path}:", *lines, end)
 
 
@@ -210,7 +213,7 @@ def noop(_: Session, __: str) -> Reply:
 def client(session: Session, name: str) -> Reply:
     """CLNT: who the client says it is, for the log."""
     session.client_name = name[:100]
-    return Reply(200, "Noted.")
+    return Reply(200, "Client name noted.")
 
 
 def identify(session: Session, facts: str) -> Reply:
@@ -223,7 +226,7 @@ def language(_: Session, tag: str) -> Reply:
     """LANG: English, whatever is asked (RFC 2640 section 4)."""
     if tag.strip().lower().split("-")[0] in ("", "en"):
         return Reply(200, "Messages are in English.")
-    raise Refusal(504, "Messages are in English only.")
+    raise Refusal(504, "Only English is supported.")
 
 
 ROWS = (

@@ -14,7 +14,7 @@ from ftpsd.protocol.session import Session
 def _require_tls(session: Session) -> None:
     if session.policy.login_needs_tls and not session.control.encrypted:
         # 530 is in RFC 959's list for USER and PASS; curl and lftp show its text.
-        raise Refusal(530, "Encryption is required before login: send AUTH TLS first.")
+        raise Refusal(530, "Encryption required before login: send AUTH TLS.")
 
 
 def user(session: Session, name: str) -> Reply:
@@ -24,16 +24,16 @@ def user(session: Session, name: str) -> Reply:
         session.leave()
         session.directory = VirtualPath()
     session.user = name
-    return Reply(331, "Send the password with PASS.")
+    return Reply(331, "Password required.")
 
 
 async def password(session: Session, secret: str) -> Reply:
     """Logs in. The checker's own failure leaves the session able to try again."""
     _require_tls(session)
     if session.user is None:
-        raise Refusal(503, "Send USER first.")
+        raise Refusal(503, "Login with USER first.")
     if session.account is not None:
-        raise Refusal(503, "You are logged in already.")
+        raise Refusal(503, "Already logged in.")
     account = await session.control.login(session.user, secret)
     if account is None:
         session.failures += 1
@@ -41,18 +41,18 @@ async def password(session: Session, secret: str) -> Reply:
             # Not 421, which clients take for temporary: they would send the same password until they are banned.
             # Nor "too many" or "later": lftp tries again after a 530 with these words (its ftp:retry-530).
             raise SessionEnd(530, "Login incorrect. Goodbye.")
-        raise Refusal(530, "The user name or the password is wrong.")
+        raise Refusal(530, "Login incorrect.")
     session.account = account
     session.data.owner = account.name
     session.data.buckets = account.lease.buckets
     session.data.lenient = account.close_notify == "lenient"
     session.control.set_idle(session.policy.idle)
-    return Reply(230, "Logged in.")
+    return Reply(230, "Login successful.")
 
 
 def account(session: Session, _: str) -> Reply:
     """No account is ever needed here (RFC 959: 202 is "superfluous at this site")."""
-    return Reply(202, "No account is needed.")
+    return Reply(202, "Account not required.")
 
 
 def reinitialize(session: Session, _: None) -> Reply:
@@ -60,7 +60,7 @@ def reinitialize(session: Session, _: None) -> Reply:
     session.reinitialize()
     if session.control.encrypted and not session.control.implicit:
         session.control.then(session.control.stop_tls)
-    return Reply(220, "Ready for a new user.")
+    return Reply(220, "Ready for new user.")
 
 
 def leave(session: Session, _: str) -> Reply:
@@ -72,7 +72,7 @@ def leave(session: Session, _: str) -> Reply:
 def host(session: Session, name: str) -> Reply:
     """One host is served: the name that TLS asked for, or the address that was reached (RFC 7151)."""
     if session.account is not None:
-        raise Refusal(503, "HOST comes before the login.")
+        raise Refusal(503, "Send HOST before login.")
     asked = name.strip()
     if asked.startswith("[") and asked.endswith("]"):
         asked = asked[1:-1]
@@ -82,11 +82,11 @@ def host(session: Session, name: str) -> Reply:
         _require_host_name(asked)
         known = session.control.tls_name
         if known and known.lower().rstrip(".") != asked.lower().rstrip("."):
-            raise Refusal(504, "That is not the host that TLS was asked for.") from None
+            raise Refusal(504, "Host differs from the name in the TLS handshake.") from None
     else:
         # Behind NAT the client knows an address that is not ours: any but a wrong family is let pass.
         if isinstance(literal, ipaddress.IPv6Address) != (session.control.server.version == 6):
-            raise Refusal(504, "That host is not served here.")
+            raise Refusal(504, "Host not served.")
     if session.host_said:
         session.reinitialize()
     session.host_said = True
@@ -96,7 +96,7 @@ def host(session: Session, name: str) -> Reply:
 def _require_host_name(name: str) -> None:
     labels = name.rstrip(".").split(".")
     if not all(label and label.replace("-", "").isalnum() and len(label) < 64 for label in labels):
-        raise Refusal(501, "That is no host name.") from None
+        raise Refusal(501, "Invalid host name.") from None
 
 
 ROWS = (

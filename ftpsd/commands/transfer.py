@@ -9,7 +9,7 @@ from ftpsd.protocol.command import Command
 from ftpsd.protocol.interfaces import Opening, Source, Upload
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.replies import Refusal, Reply, readable_size
 from ftpsd.protocol.session import HASHES, Session
 
 
@@ -17,7 +17,7 @@ def _restart(session: Session) -> tuple[int, int | None]:
     start, end = session.take_restart()
     if session.representation == "A" and (start or end is not None):
         # An offset into text that is converted on the way would mean another byte for each side.
-        raise Refusal(504, "REST and RANG need TYPE I.")
+        raise Refusal(504, "REST and RANG require TYPE I.")
     return start, end
 
 
@@ -29,7 +29,7 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
     start, end = _restart(session)
     opening = session.files.reader(path, start, end)
     async with session.lease.transfer():
-        return await _send(session, opening, f"Here comes {path.name}.", session.representation == "A")
+        return await _send(session, opening, f"Opening data connection for {path.name}.", session.representation == "A")
 
 
 async def _send(
@@ -47,13 +47,13 @@ async def store(session: Session, path: VirtualPath) -> Reply:
     """STOR: a new file, or one that replaces another once it is complete; from the restart offset on."""
     start, end = _restart(session)
     if end is not None:
-        raise Refusal(504, "RANG is for reading; use REST to go on with an upload.")
-    return await _receive(session, session.files.writer(path, offset=start), "Ready for {}.")
+        raise Refusal(504, "RANG is for downloads only: use REST to resume an upload.")
+    return await _receive(session, session.files.writer(path, offset=start), "Opening data connection for {}.")
 
 
 async def append(session: Session, path: VirtualPath) -> Reply:
     """APPE: to the end of the file, or of an upload that was cut."""
-    return await _receive(session, session.files.writer(path, append=True), "Ready to append to {}.")
+    return await _receive(session, session.files.writer(path, append=True), "Opening data connection for {}.")
 
 
 async def store_unique(session: Session, path: VirtualPath) -> Reply:
@@ -78,37 +78,38 @@ async def _receive(session: Session, opening: Opening[Upload], words: str) -> Re
 def restart(session: Session, offset: int) -> Reply:
     """REST: where the next transfer starts (RFC 3659 section 5)."""
     session.restart_offset, session.byte_range = offset, None
-    return Reply(350, f"The next transfer starts at byte {offset}.")
+    return Reply(350, f"Restart position set to {offset}.")
 
 
 def set_range(session: Session, asked: tuple[int, int] | None) -> Reply:
     """RANG: which bytes the next RETR or HASH is about, both ends included."""
     session.byte_range, session.restart_offset = asked, 0
     if asked is None:
-        return Reply(350, "The range is lifted.")
-    return Reply(350, f"The range is {asked[0]} to {asked[1]}.")
+        return Reply(350, "Range reset.")
+    return Reply(350, f"Range set to {asked[0]}-{asked[1]}.")
 
 
 async def allocate(session: Session, size: int) -> Reply:
     """ALLO: nothing is set aside, but what cannot fit is refused before it is sent."""
-    if size > await session.files.free_space(session.directory):
-        raise Refusal(552, "There is not so much room.")
-    return Reply(202, "No allocation is needed.")
+    free = await session.files.free_space(session.directory)
+    if size > free:
+        raise Refusal(552, f"Insufficient storage: {readable_size(free)} free.")
+    return Reply(202, "No allocation necessary.")
 
 
 def stop(session: Session, _: str) -> None:
     """ABOR, on arrival: what runs ends with 426 now; the answer to ABOR itself comes in its turn."""
     session.aborted = True
-    session.data.abort(Reply(426, "Transfer aborted on request."))
+    session.data.abort(Reply(426, "Transfer aborted."))
     if session.account is not None:
-        session.files.stop(Reply(426, "Aborted on request."))
+        session.files.stop(Reply(426, "Command aborted."))
 
 
 def abort(session: Session, _: None) -> Reply:
     """ABOR, in its turn (RFC 959 section 4.1.3)."""
     session.data.reset()
     was, session.aborted = session.aborted, False
-    return Reply(226, "The transfer was aborted." if was else "There was no transfer to abort.")
+    return Reply(226, "Abort successful." if was else "No transfer to abort.")
 
 
 # --- listings --------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
     opening = session.files.listing(session.place(request.path, "list"), request, line)
-    return await _send(session, opening, "Here comes the listing.", walk=True)
+    return await _send(session, opening, "Listing follows.", walk=True)
 
 
 async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
@@ -127,7 +128,7 @@ async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
     opening = session.files.listing(session.place(request.path, "list"), request, _name)
-    return await _send(session, opening, "Here come the names.", walk=True)
+    return await _send(session, opening, "Listing follows.", walk=True)
 
 
 def _name(entry: Entry) -> str:
@@ -149,10 +150,10 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
     """MLSD: the entries of a directory as facts (RFC 3659 section 7)."""
     entry = await session.files.entry(path, "list")
     if not entry.is_directory:
-        raise Refusal(501, "MLSD is for directories; MLST tells of a file.")
+        raise Refusal(501, "Not a directory: use MLST.")
     request = parsing.ListRequest(path=".")
     opening = session.files.listing(path, request, machine_format(session, path).line)
-    return await _send(session, opening, "Here come the facts.", walk=True)
+    return await _send(session, opening, "Listing follows.", walk=True)
 
 
 # --- checksums -------------------------------------------------------------------------------------
@@ -162,16 +163,16 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     """HASH: of the whole file, or of what RANG or REST chose (draft-bryan-ftpext-hash)."""
     entry = await session.files.entry(path, "download")
     if entry.is_directory:
-        raise Refusal(553, "HASH is for files.")
+        raise Refusal(553, "HASH requires a file.")
     if entry.incomplete:
-        raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.")
+        raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
     first, end = session.take_restart()
     opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()
     async with session.lease.transfer():  # it reads as much
         first, end = await session.data.digest(opening, running)
     if first and first >= end:
-        raise Refusal(554, f"There are {end} bytes only.")
+        raise Refusal(554, f"File has only {end} bytes.")
     # Both ends are inclusive in the draft; an empty range can only be told as its start.
     told = f"{first}-{max(end - 1, first)}"
     return Reply(213, f"{session.hash} {told} {running.hexdigest()} {path}")

@@ -59,12 +59,12 @@ class LoginRules:
     def denial(self, client: Address, now: float) -> Denial | None:
         """What stands against a login from an address at a POSIX time; None for nothing."""
         if not self.enabled:
-            return Denial("disabled", "This account is switched off.")
+            return Denial("disabled", "Account disabled.")
         if any(client in each for each in self.deny) or (self.allow and not any(client in each for each in self.allow)):
-            return Denial("network", "This account may not log in from your address.")
+            return Denial("network", "Login not allowed from your address.")
         if self.expires is not None and now >= self.expires.timestamp():
-            return Denial("expired", "This account has expired.")
+            return Denial("expired", "Account expired.")
         if self.hours and not any(each.hold(datetime.fromtimestamp(now)) for each in self.hours):
             allowed = ", ".join(each.text for each in self.hours)
-            return Denial("hours", f"This account may not log in at this hour, but only {allowed}.")
+            return Denial("hours", f"Login not allowed at this time; allowed: {allowed}.")
         return None

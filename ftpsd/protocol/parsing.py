@@ -39,13 +39,13 @@ def line(raw: bytes) -> tuple[str, str]:
         raw = _TELNET.sub(lambda found: found[1] or b"", raw)
     match = _LINE.match(raw)
     if match is None:
-        raise Refusal(500, "That is no FTP command.")
+        raise Refusal(500, "Not an FTP command.")
     argument = match[2] or b""
     if b"\0" in argument:
         # CR NUL is a CR within a name (RFC 2640 3.1).
         argument = argument.replace(b"\r\0", b"\r")
         if b"\0" in argument:
-            raise Refusal(501, "An argument must not hold NUL.")
+            raise Refusal(501, "NUL is not allowed in arguments.")
     return match[1].decode("ascii").upper(), argument.decode("utf-8", "surrogateescape")
 
 
@@ -72,7 +72,7 @@ def anything(argument: str) -> str:
 def text(argument: str) -> str:
     """Some text."""
     if not argument.strip():
-        raise Refusal(501, "This command needs an argument.")
+        raise Refusal(501, "This command requires an argument.")
     return argument
 
 
@@ -85,7 +85,7 @@ class Name(str):
 def name(argument: str) -> Name:
     """The name of a file or directory."""
     if not argument:
-        raise Refusal(501, "This command needs a path.")
+        raise Refusal(501, "This command requires a path.")
     return Name(argument)
 
 
@@ -103,7 +103,7 @@ def number(argument: str) -> int:
     """A decimal number, as REST has it."""
     digits = argument.strip()
     if not re.fullmatch(r"[0-9]{1,18}", digits):
-        raise Refusal(501, "A whole number of bytes is expected.")
+        raise Refusal(501, "Expected a whole number.")
     return int(digits)
 
 
@@ -121,7 +121,7 @@ def byte_range(argument: str) -> tuple[int, int] | None:
     if start > end:
         if (start, end) == (1, 0):
             return None
-        raise Refusal(501, "The range ends before it starts.")
+        raise Refusal(501, "Range ends before it starts.")
     return start, end
 
 
@@ -134,7 +134,7 @@ def representation(argument: str) -> str:
     if words in _TYPES:
         return _TYPES[words]
     if words[:1] in ("A", "E", "L"):
-        raise Refusal(504, "Only the types A N, I and L 8 are here.")
+        raise Refusal(504, "Unsupported type: use TYPE A, TYPE I or TYPE L 8.")
     raise Refusal(501, "Expected: TYPE A, TYPE I or TYPE L 8.")
 
 
@@ -146,7 +146,7 @@ def only(letter: str, others: str, what: str) -> Callable[[str], str]:
         if given == letter:
             return given
         if len(given) == 1 and given in others:
-            raise Refusal(504, f"Only {what} {letter} is here.")
+            raise Refusal(504, f"Only {what} {letter} is supported.")
         raise Refusal(501, f"Expected: {what} {letter}.")
 
     return parse
@@ -156,7 +156,7 @@ def word(argument: str) -> str:
     """One word, in capitals."""
     words = argument.upper().split()
     if len(words) != 1:
-        raise Refusal(501, "Expected: one word.")
+        raise Refusal(501, "Expected one word.")
     return words[0]
 
 
@@ -251,13 +251,13 @@ def eprt(argument: str) -> Endpoint:
     try:
         kind(fields[2].partition("%")[0])
     except ValueError:
-        raise Refusal(501, f"That is no IPv{4 if fields[1] == '1' else 6} address.") from None
+        raise Refusal(501, f"Invalid IPv{4 if fields[1] == '1' else 6} address.") from None
     return _endpoint(plain_address(fields[2]), int(fields[3]))
 
 
 def _endpoint(address: Address, port: int) -> Endpoint:
     if not 1 <= port <= 65535:
-        raise Refusal(501, "That is no port.")
+        raise Refusal(501, "Invalid port.")
     return Endpoint(address, port)
 
 
@@ -331,7 +331,7 @@ def timestamp(digits: str) -> float:
     except ValueError:
         whole = None
     if match is None or whole is None:
-        raise Refusal(501, "A time is expected as YYYYMMDDHHMMSS, in UTC.")
+        raise Refusal(501, "Expected a time as YYYYMMDDHHMMSS in UTC.")
     return calendar.timegm(whole) + float(match[2] or 0)
 
 
@@ -358,7 +358,7 @@ def facts_and_name(argument: str) -> tuple[dict[str, str], Name]:
     for fact in head.split(";"):
         key, equals, value = fact.partition("=")
         if not equals:
-            raise Refusal(501, "Expected: MFF fact=value;[fact=value;…] <path>.")
+            raise Refusal(501, "Expected: MFF fact=value;[fact=value;] <path>.")
         facts[key.lower()] = value
     return facts, name(path)
 
@@ -366,7 +366,7 @@ def facts_and_name(argument: str) -> tuple[dict[str, str], Name]:
 def mode(digits: str) -> int:
     """File permissions in octal, as CHMOD and the fact UNIX.mode have them."""
     if not re.fullmatch(r"[0-7]{3,4}", digits):
-        raise Refusal(501, "A mode is expected in octal, as in 644.")
+        raise Refusal(501, "Expected an octal mode such as 644.")
     return int(digits, 8) & 0o777
 
 
@@ -389,5 +389,5 @@ def split(argument: str) -> tuple[str, str]:
     """A word in capitals and the rest: `OPTS UTF8 ON`, `SITE CHMOD 644 a`."""
     first, _, rest = argument.lstrip(" ").partition(" ") if argument.strip() else ("", "", "")
     if not first:
-        raise Refusal(501, "This command needs an argument.")
+        raise Refusal(501, "This command requires an argument.")
     return first.upper(), rest

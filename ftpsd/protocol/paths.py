@@ -25,7 +25,7 @@ class VirtualPath:
     def join(self, name: str) -> VirtualPath:
         """What `name` means for a client whose directory this is. `..` never leaves the root."""
         if len(name) > LONGEST:
-            raise Refusal(553, "That path is too long.")
+            raise Refusal(553, "Path too long.")
         parts = [] if name.startswith("/") else list(self.parts)
         for part in name.split("/"):
             if part == "..":
@@ -33,7 +33,7 @@ class VirtualPath:
             elif part and part != ".":
                 parts.append(part)
         if len(parts) > DEEPEST:
-            raise Refusal(553, "That path is too deep.")
+            raise Refusal(553, "Path too deep.")
         return VirtualPath(tuple(parts))
 
     def child(self, name: str) -> VirtualPath:

@@ -60,6 +60,17 @@ def _wire(text: str) -> bytes:
     return raw.replace(b"\0", b"?").replace(b"\n", b"?").replace(b"\r", b"\r\0").replace(b"\xff", b"\xff\xff")
 
 
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def readable_size(count: int) -> str:
+    """Return a number of bytes as replies show it: `512 bytes`, `3.2 GiB`."""
+    if count < 1024:
+        return f"{count} bytes"
+    exponent = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**exponent:.1f} {_UNITS[exponent - 1]}"
+
+
 class Refusal(Exception):
     """An error that knows its reply. `raise Refusal(553, "…")` is all there is to do, at any depth."""
 
@@ -75,23 +86,23 @@ class SessionEnd(Refusal):
 _ERRNO: dict[int, tuple[int, str]] = {
     errno.ENOENT: (550, "No such file or directory."),
     errno.ENOTDIR: (550, "Not a directory."),
-    errno.EISDIR: (550, "That is a directory."),
-    errno.EEXIST: (550, "That name exists already."),
-    errno.ENOTEMPTY: (550, "The directory is not empty."),
+    errno.EISDIR: (550, "Is a directory."),
+    errno.EEXIST: (550, "Name already exists."),
+    errno.ENOTEMPTY: (550, "Directory not empty."),
     errno.EACCES: (550, "Permission denied."),
     errno.EPERM: (550, "Permission denied."),
-    errno.EROFS: (550, "The file system is read-only."),
-    errno.ELOOP: (550, "Too many symbolic links, or one that may not be followed."),
-    errno.EXDEV: (550, "That is on another file system."),
-    errno.EBUSY: (450, "The file is busy. Try again later."),
-    errno.ETXTBSY: (450, "The file is busy. Try again later."),
-    errno.ENAMETOOLONG: (553, "That name is too long."),
-    errno.EINVAL: (553, "That name is not possible here."),
-    errno.EILSEQ: (553, "The file system does not allow that name."),
+    errno.EROFS: (550, "Read-only file system."),
+    errno.ELOOP: (550, "Symbolic link loop, or a link that may not be followed."),
+    errno.EXDEV: (550, "Cannot rename across file systems."),
+    errno.EBUSY: (450, "File busy: try again later."),
+    errno.ETXTBSY: (450, "File busy: try again later."),
+    errno.ENAMETOOLONG: (553, "File name too long."),
+    errno.EINVAL: (553, "Invalid file name."),
+    errno.EILSEQ: (553, "File name not allowed by the file system."),
     errno.ENOSPC: (452, "No space left on the disk."),
-    errno.EDQUOT: (552, "The disk quota is used up."),
-    errno.EFBIG: (552, "The file would be too large for the file system."),
-    errno.EIO: (451, "The disk reports an error."),
+    errno.EDQUOT: (552, "Disk quota exceeded."),
+    errno.EFBIG: (552, "File too large for the file system."),
+    errno.EIO: (451, "Disk I/O error."),
     errno.EMFILE: (451, "Too many open files. Try again later."),
     errno.ENFILE: (451, "Too many open files. Try again later."),
     errno.ENOMEM: (451, "Out of memory. Try again later."),
@@ -100,5 +111,5 @@ _ERRNO: dict[int, tuple[int, str]] = {
 
 def from_oserror(error: OSError) -> Reply:
     """The reply for what the system said no to; 451 for what the table does not know."""
-    code, text = _ERRNO.get(error.errno or 0, (451, "The server's file system reports an error."))
+    code, text = _ERRNO.get(error.errno or 0, (451, "File system error."))
     return Reply(code, text)

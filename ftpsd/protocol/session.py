@@ -219,7 +219,7 @@ class Session:
         """Return the path that `name` means, if one of the permissions may hold there: the disk decides (`Files`)."""
         path = self.directory.join(name)
         if permissions and self.permissions.possibly(path.parts).isdisjoint(permissions):
-            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permissions[0]]}.")
+            raise Refusal(550, f"{path}: no permission to {VERBS[permissions[0]]}.")
         return path
 
     def take_restart(self) -> tuple[int, int | None]:
@@ -237,8 +237,8 @@ class Session:
         if verb in FOREIGN:
             raise not_spoken(FOREIGN[verb])
         if verb in NOT_SERVED:
-            raise Refusal(502, f"{verb} is not implemented.")
-        raise Refusal(500, "That command is not known. HELP lists those that are.")
+            raise Refusal(502, f"{verb} not implemented.")
+        raise Refusal(500, "Unknown command: send HELP for a list.")
 
     def hears_imap(self, line: bytes) -> bool:
         """Whether a line that comes before the login is a tag, which is no verb of ours, and a verb of IMAP."""
@@ -265,12 +265,12 @@ class Session:
         if self.policy.data_needs_tls and self.protection != "P":
             raise Refusal(521, "Data connections must be encrypted: send PBSZ 0 and PROT P first.")
         if not self.data.prepared:
-            raise Refusal(425, "No data connection was prepared: send EPSV, PASV, EPRT or PORT first.")
+            raise Refusal(425, "Send EPSV, PASV, EPRT or PORT first.")
 
 
 def not_spoken(protocol: str) -> SessionEnd:
     """The end of a session whose client was led here by somebody else, or by mistake."""
-    return SessionEnd(421, f"This is an FTP server; {protocol} is not spoken here.")
+    return SessionEnd(421, f"This is an FTP server: {protocol} is not supported.")
 
 
 #: How a permission reads in a refusal.
