@@ -24,7 +24,7 @@ from ftpsd.protocol.permissions import Permissions
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.jail import Place, not_plain
-from ftpsd.storage.local.reader import View
+from ftpsd.storage.local.listings import View
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.upload import Replaces, Upload, exists, free_name
 from ftpsd.system.worker_threads import JobSteps, Workers
