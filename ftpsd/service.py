@@ -39,6 +39,8 @@ from ftpsd.limits.ledger import LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
+from ftpsd.storage.local.files import LocalBackend
+from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.root import process_umask
 from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
@@ -113,7 +115,7 @@ class FtpsService(Service):
         self._sessions = LocalSessionRegistry()
         self._log_budget = LogBudget(self._reactor)
         self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._log_budget, self._sessions)
-        self._quotas = Quotas(self._reactor, self._workers)
+        self._quotas = Quotas(self._reactor, self._workers, DirectoryMeter())
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
         self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
         self._pools: dict[PortRange, PortPool] = {}
@@ -146,7 +148,7 @@ class FtpsService(Service):
         users.start(self._workers)
         self._quotas.keep(users.homes.with_quota, users.homes.all)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
-        realm: Any = Realm(time.time, self._workers, self._quotas, ledger, settings.uploads.fsync)
+        realm: Any = Realm(time.time, LocalBackend(self._workers, self._quotas, settings.uploads.fsync), ledger)
         checker: Any = PasswordChecker(users)
         portal = Portal(realm, [checker])
         policy = policy_of(settings)

@@ -34,6 +34,8 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
+from ftpsd.storage.local.files import LocalBackend
+from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
 from tests.memory_store import MemoryUserStore
 
@@ -253,13 +255,8 @@ class Server:
         self.users = MemoryUserStore({name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
         ledger = make_ledger(self.clock, self.settings)
-        realm: Any = Realm(
-            self.now,
-            workers,
-            Quotas(self.clock, workers),
-            ledger,
-            False,
-        )
+        backend = LocalBackend(workers, Quotas(self.clock, workers, DirectoryMeter()), fsync=False)
+        realm: Any = Realm(self.now, backend, ledger)
         checker: Any = PasswordChecker(self.users)
         generation: Any = Generation(
             self.settings,

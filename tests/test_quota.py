@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Amount
+from ftpsd.storage.home_usage import STALE, HomeUsage
+from ftpsd.storage.local.measure import DirectoryMeter, measure, measure_name
 from ftpsd.storage.local.part_files import PRIVATE, part_name
-from ftpsd.storage.local.tree import directories
-from ftpsd.storage.quota import STALE, Amount, Count, Quotas, Tree
+from ftpsd.storage.local.tree import directories, identity
+from ftpsd.storage.quota import Quotas
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, plain_login, reset, wait_until, withstands
@@ -303,15 +307,15 @@ def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
 
 def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
     """A part that an upload goes on with leaves no room for others, not for a moment."""
-    count, limit = Count(str(tmp_path)), QuotaSettings(bytes=1000)
+    count, limit = HomeUsage(str(tmp_path), DirectoryMeter()), QuotaSettings(bytes=1000)
     (tmp_path / part_name("f")).write_bytes(bytes(900))
     directory = os.open(tmp_path, os.O_RDONLY)
     count.add(Amount(900, 1))
-    with pytest.raises(Refusal, match="used up"), count.changing((directory, "f")) as charges:
+    with pytest.raises(Refusal, match="used up"), count.changing(partial(measure, ((directory, "f"),))) as charges:
         os.unlink(part_name("f"), dir_fd=directory)
         charges.append((Amount(1001, 1), limit))
     assert count.amount == Amount()
-    with count.changing((directory, "f")) as charges:
+    with count.changing(partial(measure, ((directory, "f"),))) as charges:
         charges.append((Amount(900, 1), limit))
     assert count.amount == Amount(900, 1)
     os.close(directory)
@@ -513,22 +517,25 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
     """A sweep that looks at parts and leaves them does not keep the first count from being made."""
     for number in range(300):
         (tmp_path / f"{PRIVATE}{number:032x}").write_bytes(b"x")
-    quotas = Quotas(Clock(), AtOnce())  # type: ignore[arg-type]
+    quotas = Quotas(Clock(), AtOnce(), DirectoryMeter())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
     ended = threading.Event()
 
     def look() -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
         while not ended.is_set():
-            with suppress(BlockingIOError), quotas.changing(str(tmp_path), directory, "something"):
+            with (
+                suppress(BlockingIOError),
+                quotas.changing(str(tmp_path), partial(measure_name, directory, "something")),
+            ):
                 pass
         os.close(directory)
 
     looker = threading.Thread(target=look)
     looker.start()
     try:
-        found: list[Tree] = []
-        visited = quotas.visit(str(tmp_path))
+        found: list[HomeUsage] = []
+        visited = quotas.enter(str(tmp_path))
         assert visited is not None
         visited.addCallback(found.append)
         assert (found[0].amount.bytes, found[0].amount.files) == (300, 300)
@@ -559,33 +566,33 @@ def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
         def run(self, steps: Any) -> Deferred[Any]:
             return fail(OSError(errno.EIO, "the disk"))
 
-    quotas = Quotas(Clock(), Failing())  # type: ignore[arg-type]
+    quotas = Quotas(Clock(), Failing(), DirectoryMeter())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
     for _ in range(2):
         failed: list[Any] = []
-        visited = quotas.visit(str(tmp_path))
+        visited = quotas.enter(str(tmp_path))
         assert visited is not None
         visited.addErrback(failed.append)
         assert failed[0].check(OSError)
-        assert quotas._trees[str(tmp_path)].sessions == 0
+        assert quotas._usages[str(tmp_path)].sessions == 0
 
 
 def test_a_tree_is_counted_again(tmp_path: Path) -> None:
     """The first session behind an hour without any counts again, even when the clock was set back; others do not."""
     clock, count = Clock(), itertools.count()
     clock.advance(1_000_000)
-    quotas = Quotas(clock, AtOnce())  # type: ignore[arg-type]
+    quotas = Quotas(clock, AtOnce(), DirectoryMeter())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
 
-    def visit() -> Tree:
+    def visit() -> HomeUsage:
         (tmp_path / str(next(count))).touch()
-        found: list[Tree] = []
-        visited = quotas.visit(str(tmp_path))
+        found: list[HomeUsage] = []
+        visited = quotas.enter(str(tmp_path))
         assert visited is not None
         visited.addCallback(found.append)
         return found[0]
 
-    assert quotas.visit("/nowhere") is None
+    assert quotas.enter("/nowhere") is None
     assert [visit().amount.files for _ in range(3)] == [1, 1, 1]
     clock.advance(STALE + 1)
     tree = visit()
@@ -599,8 +606,8 @@ def test_a_tree_is_counted_again(tmp_path: Path) -> None:
     clock.rightNow -= 10  # type: ignore[attr-defined]
     assert visit().amount.files == 7
     tree.leave()
-    with tree.changing((0, "x")):
-        tree.hold((tmp_path / "0").stat())
+    with tree.changing():
+        tree.exclude(identity((tmp_path / "0").stat()))
     clock.advance(STALE + 1)
     assert visit().amount.files == 7  # an upload of a session that has ended still closes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.cred.error import LoginDenied
 from twisted.cred.portal import IRealm
@@ -16,16 +15,13 @@ from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
-from ftpsd.storage.local.root import OffThread, Root, process_umask
-from ftpsd.storage.quota import Quota, Quotas, Tree
-from ftpsd.storage.quota_wrapper import CountedRoot
-from ftpsd.system.worker_threads import Workers
+from ftpsd.storage.backend import Backend, Files
 
 
 class IUserAvatar(Interface):
     """What one session of a user may use."""
 
-    files = Attribute("The calls of `ftpsd.protocol.session.Files`.")
+    files = Attribute("The user's `ftpsd.storage.backend.Files`.")
     permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
     close_notify = Attribute("require or lenient; None for the setting of the server.")
@@ -34,16 +30,11 @@ class IUserAvatar(Interface):
 
 @implementer(IUserAvatar)
 class UserAvatar:
-    """The avatar of a user with a local home; `tree` is its count, if somebody has a quota there."""
+    """The avatar of a user who has logged in."""
 
-    def __init__(
-        self, workers: Workers, name: str, user: UserSettings, lease: UserLease, fsync: bool, tree: Tree | None = None
-    ) -> None:
+    def __init__(self, user: UserSettings, files: Files, lease: UserLease) -> None:
+        self.files = files
         self.permissions: Permissions = user.permission_rules
-        umask = process_umask() if user.umask is None else user.umask
-        where = (user.home or "", self.permissions, umask, user.name_rules, fsync)
-        root = Root(*where) if tree is None else CountedRoot(Quota(tree, user.quota), *where)
-        self.files: Any = OffThread(workers, name, root)
         self.data_session = user.tls.data_session
         self.close_notify = user.tls.close_notify
         self.lease = lease
@@ -63,24 +54,12 @@ Avatar = tuple[object, UserAvatar, Callable[[], None]]
 
 @implementer(IRealm)
 class Realm:
-    """Open sessions of users, if their login rules and session limits permit it.
+    """Open sessions of users, if their login rules and session limits permit it."""
 
-    A home in which one user has a quota is counted for all users who have it.
-    """
-
-    def __init__(
-        self,
-        now: Callable[[], float],
-        workers: Workers,
-        quotas: Quotas,
-        ledger: Ledger,
-        fsync: bool,
-    ) -> None:
+    def __init__(self, now: Callable[[], float], backend: Backend, ledger: Ledger) -> None:
         self._now = now
-        self._workers = workers
-        self._quotas = quotas
+        self._backend = backend
         self._ledger = ledger
-        self._fsync = fsync
 
     def requestAvatar(self, avatarId: User, mind: Address, *interfaces: object) -> Deferred[Avatar]:
         """Return the avatar of a user whose password was right; `mind` is the client's address.
@@ -97,20 +76,13 @@ class Realm:
             raise AccessDenied(denial)
         lease = await self._ledger.admit_user(user.name, user.settings.limits)
         try:
-            visit = self._quotas.visit(user.settings.home or "")
-            tree = None if visit is None else await visit
+            files = await self._backend.open(user)
         except BaseException:
             lease.release()
             raise
-        return self._avatar(user, lease, tree)
-
-    def _avatar(self, user: User, lease: UserLease, tree: Tree | None) -> Avatar:
-        avatar = UserAvatar(self._workers, user.name, user.settings, lease, self._fsync, tree)
 
         def log_out() -> None:
-            avatar.files.close()
-            if tree is not None:
-                tree.leave()
+            files.close()
             lease.release()
 
-        return IUserAvatar, avatar, log_out
+        return IUserAvatar, UserAvatar(user.settings, files, lease), log_out

@@ -1,128 +1,174 @@
-"""A user's tree in which somebody has a quota (see `quota.py`): every change is charged, or gives back."""
+"""Files with a quota: a wrapper of any `Files`, and of the uploads that it begins.
+
+The rules:
+
+* An upload is charged for what it starts with, then for each write before it is made. When it ends, the storage is
+  asked what is left of it, and the charge becomes that.
+* A new name is charged as one file; a name that exists needs none, unless it is removed while the upload runs.
+* A directory is charged as one file.
+* Every other change is measured before and after, and the difference is added, also if it frees something.
+* Free space is that of the storage or of the quota, whichever is less.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+
+from twisted.internet.defer import Deferred, succeed
 
 from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.jail import Place
-from ftpsd.storage.local.root import Root
-from ftpsd.storage.local.upload import Upload, exists
-from ftpsd.storage.quota import Amount, Quota
+from ftpsd.storage.backend import Amount, CountableFiles, Measure, PartFile, Upload
+from ftpsd.storage.quota import Quota
 
 
-class Charged(Upload):
-    """An upload that charges what it writes, before it writes it; in the end the disk tells what stays."""
+class QuotaCounter:
+    """The `ChangeCounter` of a user's quota: counts each change in the home, and refuses what exceeds the limit."""
 
-    _quota: Quota
-    _paid = Amount()
-    #: A second descriptor, which tells in the end what has become of the file.
-    _witness = -1
-
-    def hold(self, quota: Quota) -> None:
-        """Takes the file over from the count. To be called within `changing`."""
+    def __init__(self, quota: Quota) -> None:
         self._quota = quota
-        self._witness = os.dup(self._fd)
-        quota.count.hold(os.fstat(self._witness))
 
-    def start(self) -> Amount:
-        """What it starts with. A name that is there already needs no new file; to append, a copy of the old one is
-        made."""
-        return Amount(self._position, 0 if exists(self._directory, self.name) else 1)
+    def changing(self, measure: Measure) -> AbstractContextManager[object]:
+        """See `ChangeCounter`."""
+        return self._quota.usage.changing(measure)
 
-    def started(self, paid: Amount) -> None:
-        """That was charged; 552 if there is no room for more. What was kept stays then."""
-        self._paid = paid
-        self._quota.require_room()
+    def require_a_file(self) -> None:
+        """See `ChangeCounter`."""
+        self._quota.require_a_file()
+
+    def upload(self, measure: Measure, begin: Callable[[], Upload]) -> ChargedUpload:
+        """See `ChangeCounter`.
+
+        From now on a part file that is resumed counts as part of the upload, so its former count goes in the same step
+        in which the upload is charged.
+        """
+        charged = None
+        try:
+            with self._quota.usage.changing(measure) as charges:
+                charged = ChargedUpload(begin(), self._quota)
+                initial = charged.take_over()
+                charges.append((initial, self._quota.limit))
+            charged.paid = initial
+            self._quota.require_room()
+        except BaseException:
+            if charged is not None:
+                charged.close()
+            raise
+        return charged
+
+
+class ChargedUpload:
+    """An upload that is charged for what it writes, before it writes it."""
+
+    def __init__(self, upload: Upload, quota: Quota) -> None:
+        self._upload = upload
+        self._quota = quota
+        #: What was charged for it so far.
+        self.paid = Amount()
+        self._part_file: PartFile | None = None
+        self.name = upload.name
+        self.must_copy = upload.must_copy
+        self.copy = upload.copy
+
+    def take_over(self) -> Amount:
+        """Leave the part file out of measurements. Return what the upload starts with. Only within `changing`."""
+        self._part_file = part_file = self._upload.open_part_file()
+        self._quota.usage.exclude(part_file.identity)
+        return self._upload.initial_amount()
 
     def _pay(self, amount: Amount) -> None:
         try:
-            self._quota.take(amount)
+            self._quota.charge(amount)
         except Refusal:
-            self._worthless = self._position > self._start  # what was kept before stays
+            self._upload.discard_written()
             raise
-        self._paid += amount
+        self.paid += amount
 
     def write(self, data: bytes | memoryview) -> None:
-        """The next bytes; 552 if they are too many, and then the part is not kept."""
+        """Write the next bytes. Raises Refusal (552) if they exceed the quota: then what was written is discarded."""
         self._pay(Amount(len(data)))
-        super().write(data)
+        self._upload.write(data)
 
-    def _appear(self) -> None:
-        with self._quota.count.changing((self._directory, self.name)):
-            if not self._paid.files and not exists(self._directory, self.name):
-                self._pay(Amount(files=1))  # it was to be replaced, and is gone
-            super()._appear()
+    def publish(self) -> None:
+        """Give the complete upload its name."""
+        upload = self._upload
+        upload.flush()
+        with self._quota.usage.changing(upload.measure):
+            if not self.paid.files and not upload.replaces():
+                self._pay(Amount(files=1))  # the old file was removed while the upload ran
+            upload.take_name()
+        upload.settle()
 
     def close(self) -> None:
-        """Ends it, and settles: what is still on the disk is counted, the rest is given back."""
-        witness, self._witness = self._witness, -1
-        if witness < 0:
-            super().close()
+        """End the upload, and correct the charge to what the storage holds of it. Any number of times."""
+        part_file, self._part_file = self._part_file, None
+        if part_file is None:
+            self._upload.close()
             return
-        count = self._quota.count
-        with count.changing():
+        usage = self._quota.usage
+        with usage.changing():
             try:
-                super().close()
+                self._upload.close()
             finally:
-                info = os.fstat(witness)
-                os.close(witness)
-                count.release(info)
-                count.add((Amount(info.st_size, 1) if info.st_nlink else Amount()) - self._paid)
+                stored = part_file.amount()
+                part_file.close()
+                usage.include(part_file.identity)
+                usage.add(stored - self.paid)
 
 
-class CountedRoot(Root):
-    """A user's tree in which somebody has a quota."""
+class QuotaFiles:
+    """The files of a user in whose home somebody has a quota."""
 
-    # A directory that the daemon may not read would not be counted, nor what is in it.
-    _directory_bits = 0o700
-
-    def __init__(self, quota: Quota, *root: Any) -> None:
-        super().__init__(*root)
+    def __init__(self, files: CountableFiles, quota: Quota) -> None:
+        """Wrap the files of one session, which has entered the home (see `Quotas.enter`)."""
+        self._files = files
         self._quota = quota
-        self._count = quota.count
+        files.count_changes(QuotaCounter(quota))
+        # These are as they were: `QuotaCounter` counts the changes that they make.
+        self.listing = files.listing
+        self.reader = files.reader
+        self.writer = files.writer
+        self.entry = files.entry
+        self.require_directory = files.require_directory
+        self.first_entries = files.first_entries
+        self.make_directory = files.make_directory
+        self.remove_directory = files.remove_directory
+        self.remove_tree = files.remove_tree
+        self.remove = files.remove
+        self.rename = files.rename
+        self.set_time = files.set_time
+        self.size = files.size
+        self.stop = files.stop
 
-    def available_space(self, path: VirtualPath) -> int:
-        """Return the room for a new file, in bytes: none where the quota allows no more files."""
-        room = super().available_space(path)
-        return room if self._quota.allows_a_file() else 0
+    @property
+    def walking(self) -> bool:
+        """Whether a command walks through a directory or a tree now."""
+        return self._files.walking
 
-    def free_space(self, path: VirtualPath, permission: str | None = None) -> int:
-        """The room on the disk or in the quota, whichever is less, in bytes."""
-        left, room = self._quota.left(), super().free_space(path, permission)
-        return room if left is None else min(left, room)
+    async def free_space(self, path: VirtualPath) -> int:
+        """Return the free bytes of the storage or the quota, whichever are fewer."""
+        free, remaining = await self._files.free_space(path), self._quota.remaining_bytes()
+        return free if remaining is None else min(free, remaining)
 
-    def usage(self) -> Usage:
-        """What the tree holds and may hold."""
-        amount, limit = self._count.amount, self._quota.limit
-        return Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files)
+    async def available_space(self, path: VirtualPath) -> int:
+        """Return the free bytes for a new file: none if the quota permits no more files."""
+        free, remaining = await self._files.available_space(path), self._quota.remaining_bytes()
+        if not self._quota.permits_a_file():
+            return 0
+        return free if remaining is None else min(free, remaining)
 
-    def _begin(self, place: Place, how: tuple[Any, ...]) -> Upload:
-        # A part that was kept is no longer counted for itself, as long as the upload has it.
-        upload = None
-        try:
-            with self._count.changing((place.directory, how[1])) as charges:
-                upload = Charged.begin(*how)
-                upload.hold(self._quota)
-                charges.append((start := upload.start(), self._quota.limit))
-            upload.started(start)
-        except BaseException:
-            if upload is not None:
-                upload.close()
-            raise
-        return upload
+    def usage(self) -> Deferred[Usage | None]:
+        """Return what the home holds, and the limits."""
+        amount, limit = self._quota.usage.amount, self._quota.limit
+        return succeed(Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files))
 
-    def _changing(self, *names: tuple[int, str]) -> AbstractContextManager[Any]:
-        return self._count.changing(*names)
+    def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[int]:
+        """Set the permission bits. The daemon can read each directory still: one that it cannot read is not counted."""
+        return self._files.set_mode(path, mode, mode | 0o700)
 
-    @contextmanager
-    def _making(self, directory: int, name: str) -> Iterator[None]:
-        with self._count.changing((directory, name)):
-            if not exists(directory, name):
-                self._quota.require_a_file()
-            yield
+    def close(self) -> None:
+        """The session has ended."""
+        self._files.close()
+        self._quota.usage.leave()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
@@ -22,6 +22,7 @@ from ftpsd.system.reactor_calls import Answers
 log = Logger(namespace="ftpsd")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: Steps of a job: between two of them its thread may go to another job, and the job may be given up.
 JobSteps = Generator[None, None, T]
@@ -271,7 +272,7 @@ class JobQueue:
         """Run a job in some thread. The job deals with its own errors. From any thread."""
         self._workers.put(self._line, job)
 
-    def call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> Deferred[T]:
+    def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Deferred[T]:
         """Call a function in some thread; the result, or the exception, comes to the reactor thread.
 
         After `patience` seconds it is 451. What the function opens after that is closed.

@@ -21,6 +21,7 @@ from typing import Any
 
 from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.local.upload_start import APPENDED
 
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"
@@ -41,21 +42,6 @@ _LONGEST = 143
 
 #: The extended attribute with the name of the file, for the part files whose own name does not tell it.
 _ATTRIBUTE = "user.ftpsd.name"
-
-#: Modes of part files. Of an upload that was cut; of one that was complete, but the file that it continued had changed,
-#: by STOR or APPE. The sticky bit means nothing for files, and no file is published with it.
-RESUMABLE, OUTRUN, APPENDED = 0o600, 0o1600, 0o1700
-
-
-def is_outdated(mode: int, append: bool, exact: bool, replaces: bool) -> bool:
-    """Return whether an upload must not continue a part file of this mode, but what is there without it.
-
-    `exact`: REST has the size of the part file. `replaces`: there is a file of the name. APPE is repeated with the
-    same bytes after a 450, so nothing of the first attempt must stay.
-    """
-    if stat.S_IMODE(mode) == APPENDED:
-        return append or not exact
-    return stat.S_IMODE(mode) == OUTRUN and replaces and not append and not exact
 
 
 def is_private(name: str) -> bool:
@@ -101,7 +87,7 @@ def remember(fd: int, name: str) -> None:
             os.setxattr(fd, _ATTRIBUTE, os.fsencode(name))
 
 
-def kept(directory: int, part: str) -> tuple[str | None, os.stat_result]:
+def resumable(directory: int, part: str) -> tuple[str | None, os.stat_result]:
     """Return the file name, if it is known, and the status of the part file of an upload that was cut.
 
     Raises FileNotFoundError if there is nothing to resume. An upload that still runs has not been cut.
@@ -120,11 +106,11 @@ def kept(directory: int, part: str) -> tuple[str | None, os.stat_result]:
         os.close(fd)
 
 
-def incomplete(directory: int, part: str) -> tuple[str, os.stat_result] | None:
+def resumable_entry(directory: int, part: str) -> tuple[str, os.stat_result] | None:
     """Return name and status of what a part file shows in a listing: an upload that was cut, until its name belongs to
     something else. None if it shows nothing."""
     try:
-        name, found = kept(directory, part)
+        name, found = resumable(directory, part)
     except OSError:
         return None
     if name is None or is_private(name):
@@ -138,7 +124,7 @@ def incomplete(directory: int, part: str) -> tuple[str, os.stat_result] | None:
     return None
 
 
-def forget(directory: int, name: str) -> bool:
+def remove_of(directory: int, name: str) -> bool:
     """Removes the part that was left of a file, if nobody writes to it; whether there was one."""
     part = part_name(name)
     try:
@@ -264,7 +250,7 @@ def _unlink_unused(directory: int, part: str) -> bool:
         os.close(fd)
 
 
-def take(directory: int, name: str) -> tuple[str, int]:
+def open_locked(directory: int, name: str) -> tuple[str, int]:
     """Open and lock the part file of a file, or one with a spare name while another upload has that."""
     usual = part_name(name)
     for attempt in range(_ATTEMPTS):

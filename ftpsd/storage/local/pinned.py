@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.rename import UNSUPPORTED, exchange
+from ftpsd.storage.local.upload_start import OldFile
 
 #: Pieces of a sparse file that are copied in one step.
 _PIECES = 256
@@ -43,9 +44,9 @@ class Pinned:
             self.info = os.fstat(self.fd)
 
     @property
-    def is_file(self) -> bool:
-        """Whether it can be continued."""
-        return self.info is not None and stat.S_ISREG(self.info.st_mode)
+    def old_file(self) -> OldFile | None:
+        """What `choose_start` must know of it."""
+        return None if self.info is None else OldFile(self.info.st_size, stat.S_ISREG(self.info.st_mode))
 
     def is_another(self) -> bool:
         """Return whether the name has come to belong to something else."""
@@ -58,7 +59,7 @@ class Pinned:
         return now is not None and self.info is not None and _state(now) == _state(self.info)
 
     def _now(self) -> os.stat_result | None:
-        return _stat(self._directory, self._name)
+        return stat_name(self._directory, self._name)
 
     def settle(self, fd: int) -> None:
         """Wait until a change of it shows in its times. `fd` is a new file, which tells the time of the disk."""
@@ -146,7 +147,7 @@ class Pinned:
             os.rename(part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             return
         # The exchange itself has changed the ctime.
-        displaced = _stat(self._directory, part)
+        displaced = stat_name(self._directory, part)
         if displaced is not None and self.info is not None and _state(displaced)[:-1] == _state(self.info)[:-1]:
             with suppress(OSError):
                 part_files.remove(self._directory, part)
@@ -157,7 +158,7 @@ class Pinned:
     def _change_back(self, part: str, fd: int) -> None:
         try:
             exchange(self._directory, part, self._name)
-            now = _stat(self._directory, part)
+            now = stat_name(self._directory, part)
             if now is None or os.path.samestat(now, os.fstat(fd)):
                 return
             exchange(self._directory, part, self._name)  # somebody has replaced ours: that is the newest
@@ -177,7 +178,7 @@ def _state(info: os.stat_result) -> tuple[int, ...]:
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
-def _stat(directory: int, name: str) -> os.stat_result | None:
+def stat_name(directory: int, name: str) -> os.stat_result | None:
     """Return the status of a name, or None; that of a link is its own."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)

@@ -1,100 +1,86 @@
-"""What a user does with files and directories, below one root (see `jail.py`).
-
-Everything here blocks, and runs in worker threads: `OffThread` is what a session is given.
-"""
+"""Files and directories below one root: open and change them (see `jail.py`). Everything here blocks."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import Any, TypeVar
-
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from ftpsd.data.transfer import FileSource
-from ftpsd.protocol.interfaces import Usage
-from ftpsd.protocol.name_rules import Match, NameRules, folded
+from ftpsd.protocol import interfaces
+from ftpsd.protocol.name_rules import Match, folded
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Permissions
-from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import ChangeCounter
 from ftpsd.storage.local import part_files, tree
-from ftpsd.storage.local.jail import Place, not_plain
-from ftpsd.storage.local.listings import View
+from ftpsd.storage.local.entries import Entries
+from ftpsd.storage.local.jail import Jail, Place, not_plain
+from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
-from ftpsd.storage.local.upload import Replaces, Upload, exists, free_name
-from ftpsd.system.worker_threads import JobSteps, Workers
+from ftpsd.storage.local.upload import Replaces, Target, Upload, exists, free_name
+from ftpsd.system.worker_threads import JobSteps
 
-T = TypeVar("T")
+#: A body that is not counted.
+_UNCOUNTED = nullcontext()
 
 
 @cache
 def process_umask() -> int:
-    """What twistd, systemd or the shell have set for new files. Asked once, before there are threads."""
-    umask = os.umask(0o077)  # the one way to ask is to set
+    """Return the umask of the process. The first call must come before there are threads: to read it is to set it."""
+    umask = os.umask(0o077)
     os.umask(umask)
     return umask
 
 
-class Root(View):
-    """One user's tree: what `session.Files` promises, as calls that block."""
+class Root:
+    """Files and directories of one user."""
 
-    #: Permission bits that SITE CHMOD does not take from a directory.
-    _directory_bits = 0
-
-    def __init__(self, home: str, permissions: Permissions, umask: int, name_rules: NameRules, fsync: bool) -> None:
-        super().__init__(home, permissions, name_rules)
+    def __init__(self, jail: Jail, entries: Entries, umask: int, fsync: bool) -> None:
+        self._jail = jail
+        self._entries = entries
         self._umask = umask
         self._fsync = fsync
+        #: Counts changes of names, if somebody has a quota in the home.
+        self.counter: ChangeCounter | None = None
 
-    # --- what is there -----------------------------------------------------------------------------
+    # --- files -------------------------------------------------------------------------------------
 
     def size(self, path: VirtualPath) -> int:
-        """The size of a file; of an upload that was cut, where there is no file yet."""
-        with self.place(path, None) as place:
+        """Return the size of a file, or that of the part file of an upload that was cut if there is no file."""
+        jail = self._jail
+        with jail.place(path, None) as place:
             try:
                 found = place.stat()
             except FileNotFoundError:
-                self.require_any(place, "list", "download", "upload")
-                if "upload" not in self.permissions(place):
+                jail.require_any(place, "list", "download", "upload")
+                if "upload" not in jail.permissions(place):
                     raise
-                return part_files.kept(place.directory, part_files.part_name(place.name))[1].st_size
-            self.require_any(place, "list", "download")
+                return part_files.resumable(place.directory, part_files.part_name(place.name))[1].st_size
+            jail.require_any(place, "list", "download")
         if not stat.S_ISREG(found.st_mode):
             raise not_plain()
         return found.st_size
 
     def free_space(self, path: VirtualPath, permission: str | None = None) -> int:
-        """The room on the disk that holds a path, in bytes."""
-        with self.place(path, permission) as place:
-            with _opened(place) as descriptor:
+        """Return the free bytes of the disk that holds a path."""
+        with self._jail.place(path, permission) as place:
+            with _pinned(place) as descriptor:
                 found = os.fstatvfs(descriptor)
         return found.f_bavail * found.f_frsize
 
-    def available_space(self, path: VirtualPath) -> int:
-        """Return the room for a new file, in bytes."""
-        return self.free_space(path, "list")
-
-    def usage(self) -> Usage | None:
-        """What the tree holds and may hold; None where nobody counts."""
-        return None
-
-    # --- files -------------------------------------------------------------------------------------
-
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> FileSource:
-        """Opens a file for reading from an offset on, as far as it goes now: bytes appended later are not part of it.
+        """Open a file for reading from `offset` to its present end: bytes that are appended later are not sent.
 
-        SIZE has announced as much, and curl closes a connection that brings more.
+        SIZE has returned the present size, and curl closes a connection that sends more.
         """
-        with self.place(path, "download") as place:
+        with self._jail.place(path, "download") as place:
             try:
                 descriptor = place.open_file()
             except FileNotFoundError:
-                if self.incomplete(place) is not None:
+                if self._entries.incomplete(place) is not None:
                     raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.") from None
                 raise
         try:
@@ -105,109 +91,103 @@ class Root(View):
             os.close(descriptor)
             raise
         size = found.st_size
-        if size:  # files of /proc have none, and end where they end
+        if size:  # files of /proc have size 0: they are read until they end
             end = size if end is None else min(end, size)
         return FileSource(descriptor, offset, end, size)
 
-    def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Upload:
-        """Opens an upload: nothing of it shows before it is published."""
+    def writer(
+        self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False
+    ) -> interfaces.Upload:
+        """Begin an upload. Nobody sees it before it is published."""
         if not path.parts:
             raise IsADirectoryError(errno.EISDIR, "root")
-        with self.new_place(path, None) as place:
-            there = not unique and self._is_file(place)
-            self.require("upload" if not there else "append" if append else "overwrite", place)
+        jail = self._jail
+        with jail.new_place(path, None) as place:
+            there = not unique and _is_file(place)
+            jail.require("upload" if not there else "append" if append else "overwrite", place)
             name = place.name
             if unique:
                 name = free_name(place.directory, name)
-                self.require_name((name,))
+                jail.require_name((name,))
             replaces: Replaces = "the old file" if there else "nothing"
-            if not unique and "overwrite" in self.permissions(place):
+            if not unique and "overwrite" in jail.permissions(place):
                 replaces = "anything"
-            # One that may be written to but not read can be opened, if it is not to be synced.
+            # A directory without read permission can be opened with O_PATH only, which fsync does not take.
             flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
             directory = os.open(".", flags, dir_fd=place.directory)
-            return self._begin(place, (directory, name, offset, append, replaces, self._umask, self._fsync))
-
-    def _begin(self, place: Place, how: tuple[Any, ...]) -> Upload:
-        return Upload.begin(*how)
-
-    @staticmethod
-    def _is_file(place: Place) -> bool:
-        try:
-            found = place.stat()
-        except FileNotFoundError:
-            return False
-        if not stat.S_ISREG(found.st_mode):
-            raise Refusal(550, "That name belongs to something that is not a plain file.")
-        return True
+            target = Target(directory, name, append, replaces, self._umask, self._fsync)
+            if self.counter is None:
+                return Upload.begin(target, offset)
+            names = ((place.directory, name),)
+            return self.counter.upload(partial(measure, names), partial(Upload.begin, target, offset))
 
     # --- changes -----------------------------------------------------------------------------------
 
-    def _changing(self, *names: tuple[int, str]) -> AbstractContextManager[Any]:
-        """Around a change of names, given with their directories. A root with a quota counts here."""
-        return nullcontext()
-
-    def _making(self, directory: int, name: str) -> AbstractContextManager[Any]:
-        """The same around the making of a directory."""
-        return nullcontext()
+    def _changing(self, *names: tuple[int, str]) -> AbstractContextManager[object]:
+        """Count what the body does to names, given with their directories, and to their part files."""
+        return _UNCOUNTED if self.counter is None else self.counter.changing(partial(measure, names))
 
     def make_directory(self, path: VirtualPath) -> None:
-        """A new, empty directory."""
+        """Make an empty directory."""
         if not path.parts:
             raise FileExistsError(errno.EEXIST, "root")
         mode = 0o777 & ~self._umask
-        with self.new_place(path, "mkdir", follow=False) as place:
-            with self._making(place.directory, place.name):
+        with self._jail.new_place(path, "mkdir", follow=False) as place:
+            with self._changing((place.directory, place.name)):
+                if self.counter is not None and not exists(place.directory, place.name):
+                    self.counter.require_a_file()
                 os.mkdir(place.name, mode, dir_fd=place.directory)
-            if mode & process_umask():  # which the kernel has taken off
-                with _opened(place) as descriptor:
+            if mode & process_umask():  # the kernel has masked these bits
+                with _pinned(place) as descriptor:
                     _set_mode(descriptor, mode | os.fstat(descriptor).st_mode & stat.S_ISGID)
 
     def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
-        """An empty directory; of a link, nothing."""
+        """Remove an empty directory, but not a link to one."""
         with self._changeable(path, "rmdir") as place:
             yield from part_files.sweep_directory(place.directory, place.name, lambda *name: self._changing(name))
             with self._changing((place.directory, place.name)):
                 os.rmdir(place.name, dir_fd=place.directory)
 
     def remove_tree(self, path: VirtualPath) -> JobSteps[None]:
-        """A directory and all below it; links in it go, what they lead to stays."""
+        """Remove a directory and all below it. Of links in it, their targets stay."""
         with self._changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-            if self._name_rules.hidden is not None and (yield from _is_above(place, self._name_rules.hidden)):
+            hidden = self._jail.name_rules.hidden
+            if hidden is not None and (yield from _contains_match(place, hidden)):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
-                if not self.throughout(place, permission):
+                if not self._jail.throughout(place, permission):
                     raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
             yield from tree.remove(place.directory, place.name, self._delete)
 
     def _delete(self, directory: int, name: str, is_directory: bool) -> None:
-        with self._changing((directory, name)):  # one by one: other sessions need not wait until the tree is gone
+        with self._changing((directory, name)):  # one by one: other sessions need not wait for the whole tree
             tree.delete(directory, name, is_directory)
 
     def remove(self, path: VirtualPath) -> None:
-        """A file, or a link; where there is none, what an upload that was cut has left."""
+        """Remove a file or a link, and the part file of an upload of that name that was cut."""
         with self._changeable(path, "delete") as place, self._changing((place.directory, place.name)):
             there = exists(place.directory, place.name)
             if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             if there:
                 os.unlink(place.name, dir_fd=place.directory)
-            if not part_files.forget(place.directory, place.name) and not there:
+            if not part_files.remove_of(place.directory, place.name) and not there:
                 raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
-        """Moves a name. What is there already is replaced if the user may overwrite."""
+        """Rename a file or directory. What has the new name is replaced if the user may overwrite."""
+        jail = self._jail
         with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
             for each in (source, target):
-                # A tree that arrives has names where the rules below its target hold.
-                if not self.throughout(each, "rename"):
+                # What a tree contains moves too, to where the rules below the target hold.
+                if not jail.throughout(each, "rename"):
                     path = VirtualPath(each.parts)
                     raise Refusal(550, f"{path}: there are parts in it that this account may not rename.")
-            # rename() puts a directory in the place of an empty directory only, and a file in that of a file.
+            # rename() replaces an empty directory by a directory only, and a file by a file.
             is_directory = stat.S_ISDIR(source.stat().st_mode)
-            replace = ("rmdir" if is_directory else "overwrite") in self.permissions(target)
+            replace = ("rmdir" if is_directory else "overwrite") in jail.permissions(target)
             try:
                 with self._changing((source.directory, source.name), (target.directory, target.name)):
                     if replace or _is_respelled(source, target):
@@ -215,8 +195,8 @@ class Root(View):
                     else:
                         rename_new(source.directory, source.name, target.directory, target.name)
                     if not source.is_at(target):
-                        # What was cut under that name belongs to another file now.
-                        part_files.forget(target.directory, target.name)
+                        # An upload of that name that was cut cannot be resumed: another file has the name now.
+                        part_files.remove_of(target.directory, target.name)
             except FileExistsError:
                 if replace:
                     raise
@@ -225,12 +205,12 @@ class Root(View):
     @contextmanager
     def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
         _require_below_root(path.parts)
-        with (self.new_place if new else self.place)(path, permission, follow=False) as place:
+        with (self._jail.new_place if new else self._jail.place)(path, permission, follow=False) as place:
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> float:
-        """Set the time of modification, not that of access. Return what the disk stored: it may round, or clamp."""
-        with self.place(path, "times") as place:
+        """Set the time of modification. Return the time that the disk stored, which may be rounded or clamped."""
+        with self._jail.place(path, "times") as place:
             _require_below_root(place.parts)  # of the place, not of the path: a link may lead to the root
             accessed = place.stat().st_atime_ns
             os.utime(
@@ -241,19 +221,30 @@ class Root(View):
             )
             return place.stat().st_mtime
 
-    def set_mode(self, path: VirtualPath, mode: int) -> int:
+    def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> int:
         """Set the permission bits, also of a file that cannot be opened. Return those that the disk stored."""
-        with self.place(path, "chmod") as place:
+        with self._jail.place(path, "chmod") as place:
             _require_below_root(place.parts)
-            with _opened(place) as descriptor:
-                if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                    mode |= self._directory_bits
+            with _pinned(place) as descriptor:
+                if directory_mode is not None and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    mode = directory_mode
                 _set_mode(descriptor, mode)
                 return os.fstat(descriptor).st_mode & 0o777
 
 
+def _is_file(place: Place) -> bool:
+    """Return whether there is a file; raise Refusal if there is something else."""
+    try:
+        found = place.stat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(found.st_mode):
+        raise Refusal(550, "That name belongs to something that is not a plain file.")
+    return True
+
+
 def _is_respelled(source: Place, target: Place) -> bool:
-    """Whether two names are one file on a disk that ignores their difference: nothing is replaced then."""
+    """Return whether two names are the same file on a disk that ignores case: then nothing is replaced."""
     if source.name == target.name or folded(source.name) != folded(target.name):
         return False
     try:
@@ -267,8 +258,8 @@ def _require_below_root(parts: tuple[str, ...]) -> None:
         raise Refusal(550, "The root directory stays as it is.")
 
 
-def _is_above(place: Place, match: Match) -> JobSteps[bool]:
-    """Whether something below a directory has a name that fits."""
+def _contains_match(place: Place, match: Match) -> JobSteps[bool]:
+    """Return whether a name below a directory matches."""
     for piece in tree.directories(place.name, place.directory):
         if any(match(name) for name in (*piece.names, *piece.directories)):
             return True
@@ -277,7 +268,7 @@ def _is_above(place: Place, match: Match) -> JobSteps[bool]:
 
 
 @contextmanager
-def _opened(place: Place) -> Iterator[int]:
+def _pinned(place: Place) -> Iterator[int]:
     descriptor = place.pin()
     try:
         yield descriptor
@@ -286,54 +277,7 @@ def _opened(place: Place) -> Iterator[int]:
 
 
 def _set_mode(descriptor: int, mode: int) -> None:
-    """The permission bits of what was opened with O_PATH, which fchmod does not take."""
+    """Set the permission bits of what was opened with O_PATH, which fchmod does not take."""
     if stat.S_ISLNK(os.fstat(descriptor).st_mode):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     os.chmod(f"/proc/self/fd/{descriptor}", mode)
-
-
-class OffThread:
-    """A root as a session has it (`session.Files`): calls are made in worker threads, and give Deferreds.
-
-    Those that open something for a data connection are not made yet: a transfer begins with them.
-    """
-
-    def __init__(self, workers: Workers, owner: str, root: Root) -> None:
-        self._queue = workers.queue(owner)
-        self._walks = workers.queue(owner, "walk")
-        self._running: Deferred[Any] | None = None
-        self._stop: Refusal | None = None
-        self._root = root
-        self.listing = partial(partial, root.listing)
-        self.reader = partial(partial, root.reader)
-        self.writer = partial(partial, root.writer)
-        self.first_entries = partial(self._walk, root.first_entries)
-        self.remove_directory = partial(self._walk, root.remove_directory)
-        self.remove_tree = partial(self._walk, root.remove_tree)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._queue.call, getattr(self._root, name))
-
-    def _walk(self, steps: Callable[..., JobSteps[T]], *arguments: Any) -> Deferred[T]:
-        self._stop = None
-        self._running = running = self._walks.run(steps(*arguments))
-        return running.addErrback(self._explain)
-
-    def _explain(self, failure: Failure) -> Failure:
-        return failure if self._stop is None else Failure(self._stop)
-
-    @property
-    def walking(self) -> bool:
-        """Whether a command goes through a directory or a tree now."""
-        return self._running is not None and not self._running.called
-
-    def stop(self, reply: Reply) -> None:
-        """End the walk that runs, if there is one, with that reply."""
-        if self._running is not None and self.walking:
-            self._stop = Refusal(reply.code, *reply.lines)
-            self._running.cancel()
-
-    def close(self) -> None:
-        """End the walk that runs, if there is one: the session is over."""
-        if self._running is not None:
-            self._running.cancel()

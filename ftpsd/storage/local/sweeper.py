@@ -18,6 +18,8 @@ from twisted.internet.task import LoopingCall
 from ftpsd.data.transfer import Pause, Steps, Transfer, Watch
 from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Measure
+from ftpsd.storage.local.measure import measure_name
 from ftpsd.storage.local.part_files import PRIVATE, discard
 from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
@@ -36,9 +38,8 @@ _REST = 50
 _TRIES, _LATER = 600, 0.1
 
 
-#: What is held while a name goes: a directory, the same one open, and the name (see `quota.Quotas.changing`).
-#: BlockingIOError for not now.
-Changing = Callable[[str, int, str], AbstractContextManager[None]]
+#: `Quotas.changing`, which counts the removal of a part file.
+Changing = Callable[[str, Measure], AbstractContextManager[None]]
 
 
 class _Walk:
@@ -152,7 +153,8 @@ def sweep(home: str, before: float, started: float, freed: list[int], changing: 
         for name in piece.names:
             if name.startswith(PRIVATE):
                 discarding = partial(discard, piece.descriptor, name, before, started)
-                yield from _change(partial(changing, path, piece.descriptor, name), discarding, freed)
+                measuring = partial(measure_name, piece.descriptor, name)
+                yield from _change(partial(changing, path, measuring), discarding, freed)
         entries += 1 + len(piece.names) + len(piece.directories)
         if entries >= _ENTRIES:
             entries = 0

@@ -1,7 +1,7 @@
-"""An upload: all or nothing. Until it is complete the old file is there, and readable.
+"""An upload: all or nothing. Until it is complete, the old file has the name and can be read.
 
-What arrives is written to a part with a private name in the same directory, and renamed at the end.
-See `part_files.py` for these names, and for what is left of an upload that was cut.
+The bytes are written to a part file in the same directory, which is renamed in the end (see `part_files.py`).
+Read `upload_start.py` first.
 """
 
 from __future__ import annotations
@@ -10,81 +10,98 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Container, Hashable
 from contextlib import ExitStack, suppress
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Amount
 from ftpsd.storage.local import part_files
-from ftpsd.storage.local.pinned import Pinned
+from ftpsd.storage.local.measure import OpenPartFile, measure
+from ftpsd.storage.local.pinned import Pinned, stat_name
 from ftpsd.storage.local.rename import rename_new
+from ftpsd.storage.local.upload_start import APPENDED, OUTRUN, RESUMABLE, choose_start
 
-#: What an upload may take the place of when it is complete.
+#: What a complete upload may replace.
 Replaces = Literal["anything", "the old file", "nothing"]
 
-#: Bytes in a name.
+#: The most bytes in a name.
 _LONGEST_NAME = 255
 
 
-class Upload:
-    """One file that is being received. The methods block."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an upload is to become."""
 
-    def __init__(
-        self,
-        directory: int,
-        name: str,
-        part: tuple[str, int],
-        pinned: Pinned,
-        append: bool,
-        replaces: Replaces,
-        umask: int,
-        fsync: bool,
-    ) -> None:
-        self.name = name
-        self._directory = directory
-        self._part, self._fd = part
+    #: A descriptor of the directory, which the upload takes over and closes.
+    directory: int
+    name: str
+    #: Whether it continues the old file (APPE).
+    append: bool
+    replaces: Replaces
+    umask: int
+    #: Whether it is on the disk, name and all, before it is published.
+    fsync: bool
+
+
+class Upload:
+    """One file that is being received. The methods block; they are called by one thread at a time.
+
+    Its states, and what holds the bytes received so far:
+
+        part file    `_part`, `_fd`: continued, or new and empty
+        copy         the same, but a file of its own that starts with bytes of the old file, `_old_size` of them;
+                     the usual part file is kept empty, as a lock (`_lock`)
+        in place     a copy that is not needed: the few bytes received are to be appended to the old file (`_in_place`)
+        published    `_part` is ""
+        closed       `_fd` is -1
+    """
+
+    def __init__(self, target: Target, part: str, fd: int, pinned: Pinned) -> None:
+        """Take over the open part file and what has the name. `begin` makes uploads."""
+        self.name = target.name
+        self._directory = target.directory
+        self._append = target.append
+        self._replaces = target.replaces
+        self._umask = target.umask
+        self._fsync = target.fsync
+        self._part, self._fd = part, fd
         self._pinned = pinned
-        self._append = append
-        self._replaces = replaces
-        self._umask = umask
-        self._fsync = fsync
-        self._position = self._start = os.lseek(self._fd, 0, os.SEEK_END)
-        #: Bytes of the pinned file that the upload starts with, or None; and how many of them have been copied.
+        self._position = self._start = os.lseek(fd, 0, os.SEEK_END)
+        #: Bytes of the old file that the upload starts with, or None; and how many of them have been copied.
         self._old_size: int | None = None
         self._copied = 0
-        #: The pinned file, open to be appended to, where that is as good as to replace it.
+        #: The old file, open for appending.
         self._in_place = -1
+        #: Whether nothing is kept for resuming; whether the upload was complete, but the old file had changed.
         self._worthless = self._conflicted = False
         self._lock: tuple[str, int] | None = None
+        #: The mode of the published file.
+        self._mode = 0
 
     # --- beginning ---------------------------------------------------------------------------------
 
     @classmethod
-    def begin(
-        cls,
-        directory: int,
-        name: str,
-        offset: int,
-        append: bool,
-        replaces: Replaces,
-        umask: int,
-        fsync: bool,
-    ) -> Self:
-        """Open the part file of a file, and take over the directory's descriptor.
+    def begin(cls, target: Target, offset: int) -> Upload:
+        """Open the part file, and cut it to where the upload starts. `offset` is the restart offset.
 
-        `offset` is the restart offset. `append` continues the file or the part file. With `fsync` an upload is
-        published only when it is on the disk, name and all.
+        Takes over the directory's descriptor, also if it raises Refusal or OSError.
         """
+        directory, name = target.directory, target.name
         part, fd, pinned = "", -1, None
         try:
-            part, fd = part_files.take(directory, name)
-            if (append or offset) and part != part_files.part_name(name):
-                # What it is to continue belongs to the other one.
+            part, fd = part_files.open_locked(directory, name)
+            if (target.append or offset) and part != part_files.part_name(name):
+                # The other upload has the part file that this one is to continue.
                 raise Refusal(450, "Another upload of that name is running. Try again later.")
             pinned = Pinned(directory, name)
-            size = _set_start(fd, pinned, offset, append)
-            upload = cls(directory, name, (part, fd), pinned, append, replaces, umask, fsync)
-            if size is not None:
-                upload._start_copy(size)
+            found = os.fstat(fd)
+            start = choose_start(found.st_size, found.st_mode, pinned.old_file, offset, target.append)
+            _shorten(fd, found.st_size, start.part_size)
+            upload = cls(target, part, fd, pinned)
+            if start.copied is not None:
+                upload._start_copy(start.copied)
             return upload
         except BaseException:
             if pinned is not None:
@@ -97,12 +114,12 @@ class Upload:
             raise
 
     def _start_copy(self, size: int) -> None:
-        """A copy of the old file gets a name of its own, and the usual part file, empty, is its lock.
+        """Give a copy of the old file a name of its own, and keep the usual part file, empty, as its lock.
 
-        If the daemon were killed, a part of a copy must not look like the beginning of a new file.
+        After a crash of the daemon, a part of a copy must not look like the start of a new file.
         """
         if self._replaces == "nothing":
-            # It came after the permissions were looked at.
+            # The old file came after the permissions were checked.
             raise Refusal(450, "The file is busy. Try again later.")
         self._pinned.open()
         name = part_files.spare_name(self.name)
@@ -121,9 +138,9 @@ class Upload:
     # --- receiving ---------------------------------------------------------------------------------
 
     def must_copy(self, complete: bool) -> bool:
-        """Return whether `copy` is to be called now: before anything is received, or when it is complete.
+        """Return whether `copy` is to be called now: before anything is received, or when all is (`complete`).
 
-        APPE copies in the end: one that is cut is repeated from the start, and a few bytes need no copy at all.
+        APPE copies in the end: clients repeat one that was cut from its start, and a few bytes need no copy at all.
         """
         if self._old_size is None or (self._append and not complete):
             return False
@@ -132,7 +149,7 @@ class Upload:
         return self._in_place < 0 and self._copied < self._old_size
 
     def copy(self, at_most: int) -> int:
-        """Copy a step of what the upload starts with. Return how many bytes were written: holes are left out."""
+        """Copy a step of the old file. Return the number of bytes written, without those of holes."""
         assert self._old_size is not None
         try:
             self._copied, written = self._pinned.copy(self._fd, self._copied, self._old_size, at_most)
@@ -142,13 +159,13 @@ class Upload:
         return written
 
     def write(self, data: bytes | memoryview) -> None:
-        """The next bytes."""
+        """Write the next bytes."""
         rest = memoryview(data)
         while rest:
             try:
                 count = os.pwrite(self._fd, rest, self._position)
             except OSError as error:
-                # What does not fit must not fill the disk for everybody else, under a name that nobody sees.
+                # A part file that nobody sees must not keep a full disk full.
                 self._worthless = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
                 raise
             self._position += count
@@ -157,21 +174,21 @@ class Upload:
     # --- ending ------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """The file is complete: it appears under its name, in place of an older one."""
-        if self._in_place >= 0:
-            self._appear()
-            return
-        mode = self._mode()
-        os.fchmod(self._fd, mode)
-        self._write_back()
-        self._appear()
-        self._part = ""
-        if stat.S_IMODE(os.fstat(self._fd).st_mode) != mode:
-            os.fchmod(self._fd, mode)  # somebody has looked whether the part was in use: see `_open_part`
-        if self._fsync:
-            os.fsync(self._directory)
+        """Give the complete file its name, in place of an older one."""
+        self.flush()
+        self.take_name()
+        self.settle()
 
-    def _appear(self) -> None:
+    def flush(self) -> None:
+        """Write all bytes to the disk, as far as `fsync` and the kernel want that, and set the mode."""
+        if self._in_place >= 0:
+            return
+        self._mode = self._published_mode()
+        os.fchmod(self._fd, self._mode)
+        self._write_back()
+
+    def take_name(self) -> None:
+        """Give the file its name. Raises Refusal if the name belongs to content that must not be replaced."""
         try:
             if self._in_place >= 0:
                 self._append_in_place()
@@ -188,24 +205,34 @@ class Upload:
             self._worthless = True
             raise
         if self._part != part_files.part_name(self.name):
-            with suppress(OSError):  # it would be resumed as if it were of this file
-                part_files.forget(self._directory, self.name)
+            with suppress(OSError):  # an older part file would be resumed as if it were of this file
+                part_files.remove_of(self._directory, self.name)
+        self._part = ""
+
+    def settle(self) -> None:
+        """Correct the mode, and write the name to the disk."""
+        if self._in_place >= 0:
+            return
+        if stat.S_IMODE(os.fstat(self._fd).st_mode) != self._mode:
+            os.fchmod(self._fd, self._mode)  # somebody checked whether the part file was in use: see `_open_part`
+        if self._fsync:
+            os.fsync(self._directory)
 
     def _append_in_place(self) -> None:
         self._pinned.append(self._in_place, os.pread(self._fd, self._position - self._start, self._start))
-        self._worthless = True  # the part file has done its work
+        self._worthless = True  # the bytes are in the old file
         if self._fsync:
             os.fsync(self._in_place)
 
     def _conflict(self) -> Refusal | OSError:
-        """The name belongs to other content than that which the upload replaces or continues."""
+        """Return the error for a name that belongs to other content than the upload replaces or continues."""
         if not self._append and self._old_size is None:
             self._worthless = True
             return Refusal(553, f"{self.name} exists already.")
         size = os.fstat(self._fd)
         if not size.st_nlink:
             self._worthless = True
-            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # RMDA has taken the directory
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # RMDA has removed the directory
         if self._in_place >= 0:
             self._worthless = True
             return Refusal(450, f"{self.name} was changed meanwhile. Try again.")
@@ -215,8 +242,9 @@ class Upload:
         )
 
     def _write_back(self) -> None:
-        """Lets errors that would come late come now: NFS, CIFS and FUSE may tell of a full disk only when
-        a descriptor is closed. The file's own stays open, since it holds the lock.
+        """Let late errors come now: NFS, CIFS and FUSE may report a full disk only when a descriptor is closed.
+
+        The file's own descriptor stays open, since it holds the lock.
         """
         twin = os.dup(self._fd)
         try:
@@ -226,22 +254,46 @@ class Upload:
             finally:
                 os.close(twin)
         except OSError:
-            self._worthless = True  # which of its bytes have arrived, nobody knows
+            self._worthless = True  # nobody knows which of its bytes are on the disk
             raise
 
-    def _mode(self) -> int:
-        old = _stat(self._directory, self.name)
+    def _published_mode(self) -> int:
+        old = stat_name(self._directory, self.name)
         if old is None or not stat.S_ISREG(old.st_mode):
             return 0o666 & ~self._umask
-        return old.st_mode & 0o777  # to run as its owner was for the old content
+        return old.st_mode & 0o777  # set-user-ID was meant for the old content
+
+    # --- for a quota (see `backend.Upload`) ----------------------------------------------------------
+
+    def initial_amount(self) -> Amount:
+        """Return the bytes that the upload starts with, and one file if its name is new."""
+        return Amount(self._position, 0 if self.replaces() else 1)
+
+    def open_part_file(self) -> OpenPartFile:
+        """Return a second descriptor of the part file."""
+        return OpenPartFile(self._fd)
+
+    def discard_written(self) -> None:
+        """Keep nothing for resuming, unless nothing was written: then what the upload started with is kept."""
+        self._worthless = self._position > self._start
+
+    def replaces(self) -> bool:
+        """Return whether something has the name now."""
+        return exists(self._directory, self.name)
+
+    def measure(self, charged: Container[Hashable]) -> Amount:
+        """Return what the name and its part file hold now."""
+        return measure(((self._directory, self.name),), charged)
+
+    # --- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Ends it; what was not published is kept for going on, if there is anything. Any number of times."""
+        """End the upload. Unless it was published, keep the part file for resuming, if it is worth that."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
         lock, held = self._lock or ("", -1)
-        with ExitStack() as ending:  # all of it, the last one first, whatever one of them says
+        with ExitStack() as ending:  # all of it, the last one first, whatever one of them raises
             ending.callback(self._pinned.close)
             for each in (self._directory, self._in_place, held, fd):
                 if each >= 0:
@@ -257,80 +309,46 @@ class Upload:
         if self._worthless or outdated or not found.st_size or not found.st_nlink:
             part_files.remove(self._directory, self._part)
             return
-        mode = part_files.RESUMABLE  # it may have been about to appear
+        mode = RESUMABLE  # it may have the mode of the published file already
         if self._conflicted:
-            # A file that was continued from the part of an upload is one upload.
+            # APPE that continued a part file is the end of one upload, not an addition to a file.
             continued_part = self._start and self._old_size is None
-            mode = part_files.APPENDED if self._append and not continued_part else part_files.OUTRUN
+            mode = APPENDED if self._append and not continued_part else OUTRUN
         os.fchmod(fd, mode)
         part_files.remember(fd, self.name)
         if self._part != usual:
-            # Another upload had the usual name when this one began: the first one's part is kept.
+            # Another upload had the usual name when this one began. The part file of the first one to end is kept.
             try:
                 rename_new(self._directory, self._part, self._directory, usual)
             except FileExistsError:
                 part_files.remove(self._directory, self._part)
             except FileNotFoundError:
-                pass  # see parts.remove
+                pass  # see `part_files.remove`
 
     def _can_begin_again(self) -> bool:
-        """Whether it began with a copy of the old file, and nothing is lost with that."""
+        """Return whether nothing is lost without the part file: it holds no more than a copy of the old file."""
         return self._old_size is not None and (self._append or self._position <= self._old_size)
 
 
-def _set_start(fd: int, pinned: Pinned, offset: int, append: bool) -> int | None:
-    """Cut a part file to where the upload starts; or return how many bytes of the pinned file it starts with."""
-    found, old = os.fstat(fd), pinned.info
-    kept = size = found.st_size
-    if part_files.is_outdated(found.st_mode, append, offset == size, old is not None):
-        kept = 0
-    if old is not None and kept and (append or offset > kept):
-        # SIZE tells the old file's size: a client that continues there (curl -C -, lftp put -c) would
-        # put the tail of the new file behind the old one.
-        raise Refusal(
-            550,
-            f"An upload of that name was cut at {kept} bytes: resume it by REST {kept} and STOR, or start anew.",
-        )
-    if append:
-        offset = kept if old is None else old.st_size
-    if offset <= kept and (old is None or not append):
-        _shorten(fd, size, offset)
-        return None
-    if old is None or offset > old.st_size:
-        raise Refusal(554, f"There are only {max(kept, old.st_size if old else 0)} bytes to continue from.")
-    if not pinned.is_file:
-        raise Refusal(450, "The file is busy. Try again later.")
-    _shorten(fd, size, 0)
-    return offset
-
-
 def _shorten(fd: int, size: int, wanted: int) -> None:
-    """Cuts a part off. One that is as it should be is left alone: ext4 takes a file that was truncated to nothing, even
-    one that was empty, for one that is being replaced, and writes all of it to the disk when it is closed."""
+    """Cut a part file. No call is made if its size is right: after a truncation to nothing, even of an empty file, ext4
+    writes the whole file to the disk when it is closed, since it takes that for a replacement."""
     if wanted < size:
         os.ftruncate(fd, wanted)
 
 
-def _stat(directory: int, name: str) -> os.stat_result | None:
-    """What has that name, if anything has it; a link is itself."""
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
 def exists(directory: int, name: str) -> bool:
-    """Whether a directory has that name; a link that leads nowhere counts."""
-    return _stat(directory, name) is not None
+    """Return whether something has a name in a directory, also a broken link."""
+    return stat_name(directory, name) is not None
 
 
 def free_name(directory: int, wanted: str) -> str:
-    """A name that nothing in a directory has, and that begins with the one that was wanted, as far as there is room."""
+    """Return a name that is free in a directory. It starts with as much of the wanted name as fits."""
     for _ in range(100):
         token = f".{secrets.token_hex(4)}"
         begin = os.fsdecode(os.fsencode(wanted)[: _LONGEST_NAME - len(token)])
         while not wanted.startswith(begin):
-            begin = begin[:-1]  # bytes of a character that was cut
+            begin = begin[:-1]  # bytes of a character that was cut in two
         if not exists(directory, begin + token):
             return begin + token
     raise FileExistsError(errno.EEXIST, "no free name")

@@ -1,0 +1,141 @@
+"""The interfaces of storage: what a home is, what it gives to a session, and how its changes are counted.
+
+A new kind of storage implements `Backend` and `Files`; `tests/test_files.py` is the test suite for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Container, Hashable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ftpsd.config.settings import UserSettings
+from ftpsd.protocol import interfaces
+from ftpsd.protocol.paths import VirtualPath
+
+
+class User(Protocol):
+    """A user who has logged in."""
+
+    @property
+    def name(self) -> str:
+        """The name of the account."""
+
+    @property
+    def settings(self) -> UserSettings:
+        """The user's settings, with the defaults worked in."""
+
+
+class Backend(Protocol):
+    """A kind of storage for homes."""
+
+    def open(self, user: User) -> Awaitable[Files]:
+        """Return the files of a user for one session. The caller closes them.
+
+        Raises OSError if the home cannot be counted for a quota.
+        """
+
+
+class Files(interfaces.Files, Protocol):
+    """The files of one user in one session."""
+
+    def close(self) -> None:
+        """End the walk that runs, if there is one: the session has ended."""
+
+
+class CountableFiles(Files, Protocol):
+    """Files whose changes can be counted, so that a quota can wrap them."""
+
+    def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> Awaitable[int]:
+        """Set the permission bits: `directory_mode` if the path is a directory. Return those that were stored."""
+
+    def count_changes(self, counter: ChangeCounter) -> None:
+        """Call the counter around each change from now on. Called once, before the first operation."""
+
+
+# --- counting ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Bytes, and the number of files and directories that hold them."""
+
+    bytes: int = 0
+    files: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.bytes + other.bytes, self.files + other.files)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.bytes - other.bytes, self.files - other.files)
+
+
+#: Returns what certain names hold now. Part files whose identities are in the container are left out: their uploads are
+#: charged for them. Blocks.
+Measure = Callable[[Container[Hashable]], Amount]
+
+
+class ChangeCounter(Protocol):
+    """Counts changes where they are made: `Files` calls it in the thread that makes them, and it may block."""
+
+    def changing(self, measure: Measure) -> AbstractContextManager[object]:
+        """Measure before and after the body, which changes names. The body must be short: other sessions wait."""
+
+    def require_a_file(self) -> None:
+        """Raise Refusal if no file or directory may be added. Called within `changing`, to make a directory."""
+
+    def upload(self, measure: Measure, begin: Callable[[], Upload]) -> interfaces.Upload:
+        """Begin an upload, and return one that is charged for each byte before it is written."""
+
+
+class PartFile(Protocol):
+    """The part file of an upload, open once more, so that it can be measured after the upload was closed."""
+
+    @property
+    def identity(self) -> Hashable:
+        """The same value as in the container that `Measure` is given."""
+
+    def amount(self) -> Amount:
+        """Return what the storage holds of it now: nothing if it was removed."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Upload(interfaces.Upload, Protocol):
+    """An upload that a `ChangeCounter` can charge. `publish` does the work of `flush`, `take_name` and `settle`."""
+
+    def initial_amount(self) -> Amount:
+        """Return the bytes that the upload starts with, and one file if its name is new."""
+
+    def open_part_file(self) -> PartFile:
+        """Return another handle of the part file."""
+
+    def discard_written(self) -> None:
+        """Keep nothing of it for resuming, unless nothing was written: then what it started with is kept."""
+
+    def flush(self) -> None:
+        """Store all bytes. May take long."""
+
+    def replaces(self) -> bool:
+        """Return whether there is something of the name now."""
+
+    def measure(self, charged: Container[Hashable]) -> Amount:
+        """Return what the name and its part file hold now (see `Measure`)."""
+
+    def take_name(self) -> None:
+        """Give the file its name. Takes no longer than a few calls."""
+
+    def settle(self) -> None:
+        """Store the name. May take long."""
+
+
+class HomeMeter(Protocol):
+    """Measures whole homes, in worker threads."""
+
+    def exists(self, home: str) -> bool:
+        """Return whether there is such a home."""
+
+    def amounts(self, home: str, charged: Container[Hashable]) -> Iterator[Amount]:
+        """Yield what the home holds, in short steps (see `Measure`). Raises OSError."""
