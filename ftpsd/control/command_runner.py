@@ -43,7 +43,7 @@ class CommandRunner:
         self._session = session
         self._channel = channel
         self._flow = flow
-        self._seat = flow.seat
+        self._task = flow.task
         self._timeouts = timeouts
         self._log = log
         self.queue: Turns[bytes] = Turns(self._begin, self._may_begin)
@@ -74,7 +74,7 @@ class CommandRunner:
 
     def _may_begin(self) -> bool:
         self.began = self.now()
-        return REPLIES_UNREAD not in self._flow.paused and self._seat.admits(self.began)
+        return REPLIES_UNREAD not in self._flow.paused and self._task.may_continue(self.began)
 
     def _begin(self, line: bytes) -> None:
         started = self.began
@@ -84,10 +84,10 @@ class CommandRunner:
             verb, argument = parsing.line(line)
         except Refusal:
             # No part of the line is logged: it may be a password with a typing error around it.
-            self._seat.pay(1)
+            self._task.take_tokens(1)
             self._answer("?", "", started, self._reply_to(Failure()))
             return
-        self._seat.pay(TABLE[verb].cost if verb in TABLE else 1)
+        self._task.take_tokens(TABLE[verb].cost if verb in TABLE else 1)
         try:
             result = self._run(verb, argument)
         except Exception:
@@ -107,7 +107,7 @@ class CommandRunner:
         return result if isinstance(result, Reply) else Deferred.fromCoroutine(result)
 
     def _finish_later(self, *arguments: object) -> None:
-        self._seat.do(self._finish, *arguments, must=True)
+        self._task.run(self._finish, *arguments, must=True)
 
     def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
         row = TABLE.get(verb)

@@ -18,7 +18,7 @@ from ftpsd.commands import TABLE
 from ftpsd.control.command_runner import CommandRunner
 from ftpsd.control.control_channel import ControlChannel
 from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, Backpressure, InputFlow
-from ftpsd.control.login import Login, strangers_party
+from ftpsd.control.login import Login, strangers_group
 from ftpsd.control.scheduler import CONNECTION_COST, HANDSHAKE_COST
 from ftpsd.control.services import ControlServices
 from ftpsd.control.session_view import session_view
@@ -65,12 +65,12 @@ class FtpsProtocol(FTP):
         self._flow = InputFlow(
             self,
             services.reactor,
-            strangers_party(services.scheduler, generation, client),
+            strangers_group(services.scheduler, generation, client),
             self._take_turn,
             generation.settings.limits.commands_per_second,
             self._log,
         )
-        self._seat = self._flow.seat
+        self._task = self._flow.task
         self.setRawMode()
 
     # --- begin and end ---------------------------------------------------------------------------
@@ -83,12 +83,12 @@ class FtpsProtocol(FTP):
         self._log.note("connected", "connected")
         self._timeouts.wait_for_login()
         self.transport.registerProducer(Backpressure(self._flow), True)
-        self._seat.pay(CONNECTION_COST + (HANDSHAKE_COST if self._implicit else 0))
+        self._task.take_tokens(CONNECTION_COST + (HANDSHAKE_COST if self._implicit else 0))
         if self._implicit:
             self._channel.start_tls()
             self._session.protection = "P"
         else:
-            self._seat.do(self.greet)
+            self._task.run(self.greet)
 
     def _make_session(self) -> None:
         services, generation, log = self._services, self._generation, self._log
@@ -98,7 +98,7 @@ class FtpsProtocol(FTP):
         timeouts = SessionTimeouts(
             services.reactor, generation.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection
         )
-        login = Login(channel, generation, services.scheduler, self._seat, timeouts, log)
+        login = Login(channel, generation, services.scheduler, self._task, timeouts, log)
         channel.login, channel.forget_login, channel.set_idle = login.attempt, login.forget, timeouts.set_idle
         self._channel, self._session, self._timeouts = channel, session, timeouts
         self._runner = CommandRunner(services.reactor, session, channel, self._flow, timeouts, log)
@@ -120,7 +120,7 @@ class FtpsProtocol(FTP):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The connection is lost: free all that the session holds."""
-        self._seat.leave()
+        self._task.leave()
         self._flow.closed = True
         try:
             if self._begun:
@@ -187,11 +187,11 @@ class FtpsProtocol(FTP):
     def input_came(self) -> None:
         """Bytes have come. While reading is paused they only wait."""
         if not self._flow.paused:
-            self._seat.do(self.transport.work)
+            self._task.run_input(self.transport.work)
 
     def yield_if_late(self) -> None:
         """Between two pieces of work: pause if the session has used its turn."""
-        self._seat.admits(self._services.reactor.seconds())
+        self._task.may_continue(self._services.reactor.seconds())
 
     def _take_turn(self) -> None:
         """The session's turn has come: continue what had to wait."""

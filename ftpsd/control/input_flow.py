@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ftpsd.control.scheduler import Party, Seat
+from ftpsd.control.scheduler import ClientGroup, Task
 from ftpsd.events.log import SessionLog
 from ftpsd.limits.token_bucket import CommandRate
 from ftpsd.system.reactor import Clock
@@ -34,16 +34,16 @@ class Reader(Protocol):
 class InputFlow:
     """Pauses and resumes the reading of one control connection, and counts its commands per second.
 
-    `seat` is the session's turn in the scheduler; `take_turn` is called when the turn has come.
+    `task` is the session in the scheduler; `take_turn` is called when its turn has come.
     """
 
-    __slots__ = ("_clock", "_log", "_rate", "_reader", "closed", "commands_left", "paused", "seat")
+    __slots__ = ("_clock", "_log", "_rate", "_reader", "closed", "commands_left", "paused", "task")
 
     def __init__(
         self,
         reader: Reader,
         clock: Clock,
-        party: Party,
+        group: ClientGroup,
         take_turn: Callable[[], None],
         commands_per_second: int | None,
         log: SessionLog,
@@ -56,7 +56,7 @@ class InputFlow:
         self.commands_left = -1 if self._rate is None else self._rate.burst
         #: The reasons for which nothing is read.
         self.paused: set[str] = set()
-        self.seat = Seat(clock.seconds, party, self._wait_for_turn, take_turn)
+        self.task = Task(group, self._wait_for_turn, take_turn)
         #: Whether the session has ended, so that nothing is to be read any more.
         self.closed = False
 
@@ -71,7 +71,7 @@ class InputFlow:
         if reason in self.paused:
             self.paused.discard(reason)
             if not self.paused and not self.closed:
-                self.seat.wait()
+                self.task.wait()
 
     def _wait_for_turn(self) -> None:
         self.pause_reading(OTHERS_TURN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ from twisted.cred.error import UnauthorizedLogin
 
 from ftpsd.accounts.password_checker import LoginCredentials
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar
-from ftpsd.control.scheduler import Party, Scheduler, Seat
+from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.log import SessionLog
 from ftpsd.limits.bans.policy import Ban
@@ -29,10 +28,10 @@ class Connection(Protocol):
     gone: bool
 
 
-def strangers_party(scheduler: Scheduler, generation: Generation, client: Address) -> Party:
-    """Return the party of a client that has not logged in: it shares the work for strangers with its network."""
+def strangers_group(scheduler: Scheduler, generation: Generation, client: Address) -> ClientGroup:
+    """Return the group of a client that has not logged in: that of its network."""
     rate = generation.settings.limits.commands_per_second_before_login
-    return scheduler.strangers(network(client), math.inf if rate is None else rate)
+    return scheduler.strangers(network(client), rate)
 
 
 class Login:
@@ -43,7 +42,7 @@ class Login:
         connection: Connection,
         generation: Generation,
         scheduler: Scheduler,
-        seat: Seat,
+        task: Task,
         timeouts: SessionTimeouts,
         log: SessionLog,
     ) -> None:
@@ -52,7 +51,7 @@ class Login:
         self._generation = generation
         self._ledger = generation.ledger
         self._scheduler = scheduler
-        self._seat = seat
+        self._task = task
         self._timeouts = timeouts
         self._log = log
 
@@ -75,7 +74,7 @@ class Login:
             logout()
             raise
         await self._ledger.record_login(self._client, user)
-        self._seat.move(self._scheduler.user(user))
+        self._task.move(self._scheduler.user(user))
         self._log.user = user
         if avatar.lease.rates:
             self._log.note("rates", f"limited to {avatar.lease.rates}", rates=avatar.lease.rates)
@@ -89,7 +88,7 @@ class Login:
         if not self._connection.gone:
             self._log.user = "-"
             self._timeouts.wait_for_login()
-            self._seat.move(strangers_party(self._scheduler, self._generation, self._client))
+            self._task.move(strangers_group(self._scheduler, self._generation, self._client))
 
     async def _open_avatar(self, user: str, password: str) -> tuple[UserAvatar, Callable[[], None]]:
         """Return the user's avatar and its logout if the password is right."""

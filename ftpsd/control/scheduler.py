@@ -1,14 +1,16 @@
-"""Which session may work in the reactor thread, and for how long: no client keeps the others waiting.
+"""Share the reactor thread among the sessions, so that no client keeps the others waiting.
 
-All sessions share one thread. A session belongs to a party: before the login that of the network which it comes
-from, after it that of its user, so that many sessions of one client get no more than one.
+All sessions run in one thread. Each belongs to a client group: before the login to that of its network, after it to
+that of its user. Sessions of one group share what the group gets.
 
-A turn is what happens between two polls of the reactor. In a turn each party may work for a slice, and all users
-together, and all strangers together, for `USERS` and `STRANGERS` seconds. A session that has more to do waits: its
-connection is not read meanwhile. Sessions that wait continue in the next turn, round-robin by party. Parties that
-had done little in their turn come first, so that a command now and then never waits for those of a flood.
+Time is given out in rounds. A round lasts until the reactor has polled at least once. In a round each group may use a
+slice, and all groups of users together, and all groups of strangers together, their budget of `USERS_BUDGET` and
+`STRANGERS_BUDGET` seconds. A session that has more to do waits for a later round, and its connection is not read
+meanwhile. Groups that wait are served round-robin. Groups that had used little of their last round are served first, so
+that an occasional command does not wait for those of a flood.
 
-Strangers also have a credit of commands, which refills slowly. A login returns what its session has taken.
+Groups of strangers also have a rate of commands (`limits.commands_per_second_before_login`). A session that logs in
+gives back the tokens that it has taken.
 """
 
 from __future__ import annotations
@@ -18,285 +20,301 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from ftpsd.system.reactor import Clock, Now
+from ftpsd.limits.token_bucket import TokenBucket
+from ftpsd.system.reactor import Clock
 
-#: Seconds that all users together, and all strangers together, may work in one turn. A command takes 0.03 to 0.15 ms
-#: in this thread, and a TLS handshake 1 to 2 ms.
-USERS = 0.004
-STRANGERS = 0.002
+#: Seconds that all users, and all strangers, may use in one round. A command takes 0.03 to 0.15 ms in this thread, a
+#: TLS handshake 1 to 2 ms.
+USERS_BUDGET = 0.004
+STRANGERS_BUDGET = 0.002
 
-#: Less time than this is none: a command takes longer.
+#: Seconds that are too short for a command: a group with less time left waits for the next round.
 SHORTEST = 0.00001
 
 #: Seconds of their rate that strangers may use at once: many clients behind one address may log in together.
-CREDIT_BURST = 10
+BURST_SECONDS = 10
 
-#: The least seconds for which a party without credit sleeps: below that, timers cost more than commands.
-NAP = 0.05
+#: The shortest sleep in seconds of a group without tokens: below that, timers cost more than commands.
+SHORTEST_SLEEP = 0.05
 
-#: What strangers pay for a connection and for a TLS handshake, in commands.
+#: What a connection and a TLS handshake cost strangers, in commands.
 CONNECTION_COST = 3
 HANDSHAKE_COST = 4
 
-#: Networks whose credit is remembered without a session. An attacker who has more needs no gap in our memory.
-CAPACITY = 10_000
+#: Networks that are remembered without a session. An attacker who has more of them gains nothing from being forgotten.
+REMEMBERED_NETWORKS = 10_000
 
-#: No time: the session has to wait.
+#: A deadline that is over: the session must wait.
 NEVER = -math.inf
 
 
-class Kind:
-    """Users, or strangers: the time that they may work in a turn, and which of their parties wait."""
+class ServiceClass:
+    """All users, or all strangers: their budget in each round, and which of their groups wait."""
 
     def __init__(self, budget: float) -> None:
         self.budget = budget
+        #: What was used of it in this round.
         self.spent = 0.0
-        #: What one party may have of the budget.
+        #: What one group may use of it.
         self.slice = budget / 2
-        #: Parties that had done little in their turn, and all others; one of these is served in each turn.
-        self.first: deque[Party] = deque()
-        self.again: deque[Party] = deque()
+        #: Groups that had used little of their last round, and all others. One of `others` is served in each round.
+        self.first: deque[ClientGroup] = deque()
+        self.others: deque[ClientGroup] = deque()
 
-    def serve(self) -> None:
-        """Begins a turn: half of it is for what waits, half for what the poll brings."""
+    def begin_round(self) -> None:
+        """Serve groups that wait, for half of the budget. The other half is for what the poll brings."""
         self.spent = 0.0
-        self.slice = self.budget / 16  # enough for a command now and then: hundreds of floods may begin at once
-        for _ in range(len(self.first)):  # each once, whatever it has left to do
+        self.slice = self.budget / 16  # enough for an occasional command: hundreds of floods may begin at once
+        for _ in range(len(self.first)):  # each once, even if it has more to do
             if self.spent >= self.budget / 2:
                 break
             self.first.popleft().serve()
         self.slice = self.budget / 2
-        for _ in range(len(self.again)):  # those that come back meanwhile wait for the next turn
-            self.again.popleft().serve()
+        for _ in range(len(self.others)):  # groups that are added meanwhile wait for the next round
+            self.others.popleft().serve()
             if self.spent >= self.budget / 2:
                 return
 
 
-class Party:
-    """Sessions that share a slice of each turn, and a credit."""
+class ClientGroup:
+    """The sessions of one user, or of one network before the login. They share a slice of each round.
 
-    __slots__ = (
-        "__weakref__",
-        "_kind",
-        "_queued",
-        "_scheduler",
-        "_since",
-        "_turn",
-        "_used",
-        "_waiting",
-        "credit",
-        "rate",
-    )
+    `bucket` limits the commands of strangers; None is no limit.
+    """
 
-    def __init__(self, scheduler: Scheduler, kind: Kind, rate: float = math.inf) -> None:
-        self._scheduler = scheduler
-        self._kind = kind
-        self._turn = -1
+    __slots__ = ("__weakref__", "_class", "_queued", "_round", "_used", "_waiting", "bucket", "scheduler")
+
+    def __init__(self, scheduler: Scheduler, service_class: ServiceClass, bucket: TokenBucket | None = None) -> None:
+        self.scheduler = scheduler
+        self._class = service_class
+        self.bucket = bucket
+        #: The last round in which a session of the group ran, and the seconds that the group used in it.
+        self._round = -1
         self._used = 0.0
-        self._waiting: dict[Seat, None] = {}
+        self._waiting: dict[Task, None] = {}
         self._queued = False
-        self._since = scheduler.now()
-        #: Commands per second, and how many may be begun now.
-        self.rate = rate
-        self.credit = rate * CREDIT_BURST
-
-    # --- work ------------------------------------------------------------------------------------
 
     def deadline(self, now: float, served: bool = False) -> float:
-        """The time until which a session may work, one that has waited (`served`) or one that something comes to.
+        """Return the time until which a session of the group may run; `NEVER` if it must wait.
 
-        `NEVER` if it has to wait.
+        A session that has waited is `served`. Any other one waits if sessions of its group do.
         """
-        kind = self._kind
-        if self._turn != self._scheduler.turn:
-            self._turn, self._used = self._scheduler.turn, 0.0
-        left = min(kind.slice - self._used, kind.budget - kind.spent)
+        service_class = self._class
+        if self._round != self.scheduler.round:
+            self._round, self._used = self.scheduler.round, 0.0
+        left = service_class.slice - self._used
+        if left > service_class.budget - service_class.spent:
+            left = service_class.budget - service_class.spent
         if left < SHORTEST or (self._waiting and not served):
             return NEVER
-        if self.credit < math.inf and self._refill(now) <= 0:
+        if self.bucket is not None and self.bucket.refill(now) <= 0:
             return NEVER
         return now + left
 
     def charge(self, seconds: float) -> None:
-        """A session has worked so long."""
-        kind = self._kind
-        if self._turn != self._scheduler.turn:
-            self._turn, self._used = self._scheduler.turn, 0.0
+        """Note that a session of the group has run for so many seconds."""
+        service_class = self._class
+        if self._round != self.scheduler.round:
+            self._round, self._used = self.scheduler.round, 0.0
         self._used += seconds
-        kind.spent += seconds
-        if self._used > kind.slice - SHORTEST or kind.spent > kind.budget - SHORTEST:
-            self._scheduler.end_turn()
+        service_class.spent += seconds
+        if self._used > service_class.slice - SHORTEST or service_class.spent > service_class.budget - SHORTEST:
+            self.scheduler.end_round()
 
-    # --- credit ----------------------------------------------------------------------------------
+    # --- sessions that wait ----------------------------------------------------------------------
 
-    def _refill(self, now: float) -> float:
-        if self.credit < math.inf:
-            earned = max(0.0, now - self._since) * self.rate
-            self.credit = min(self.rate * CREDIT_BURST, self.credit + earned)
-            self._since = now
-        return self.credit
-
-    def take(self, cost: float) -> None:
-        """A session takes credit; debts have a bound, so that a flood is not paid for long after its end."""
-        self.credit = max(-self.rate, self.credit - cost)
-
-    def give_back(self, cost: float) -> None:
-        """A session returns what it has taken."""
-        self.credit = min(self.rate * CREDIT_BURST, self.credit + cost)
-
-    # --- waiting ---------------------------------------------------------------------------------
-
-    def wait(self, seat: Seat) -> None:
-        """The session continues in some later turn."""
-        self._waiting[seat] = None
+    def wait(self, task: Task) -> None:
+        """Let a session continue in a later round."""
+        self._waiting[task] = None
         if not self._queued:
             self._queue()
 
-    def leave(self, seat: Seat) -> bool:
-        """The session waits no more: it has ended, or gets another party. Whether it had waited."""
-        waited = seat in self._waiting
-        self._waiting.pop(seat, None)
+    def leave(self, task: Task) -> bool:
+        """Remove a session that has ended or changes its group. Return whether it waited."""
+        waited = task in self._waiting
+        self._waiting.pop(task, None)
         return waited
 
     def serve(self) -> None:
-        """Lets sessions that wait continue."""
-        while self._waiting and self.deadline(self._scheduler.now(), served=True) > 0:
-            seat = next(iter(self._waiting))
-            del self._waiting[seat]
-            seat.serve()
+        """Let sessions that wait continue, as long as the group has time in this round."""
+        while self._waiting and self.deadline(self.scheduler.now(), served=True) > 0:
+            task = next(iter(self._waiting))
+            del self._waiting[task]
+            task.resume()
         self._queued = False
         if self._waiting:
             self._queue()
 
     def _queue(self) -> None:
         self._queued = True
-        if self._refill(self._scheduler.now()) <= 0:
-            self._scheduler.call_later(max(NAP, (1 - self.credit) / self.rate), self._queue)
+        if self.bucket is not None and self.bucket.refill(self.scheduler.now()) <= 0:
+            sleep = max(SHORTEST_SLEEP, self.bucket.seconds_until(1))
+            self.scheduler.call_later(sleep, self._queue)
             return
-        idle = self._turn != self._scheduler.turn or self._used < self._kind.budget / 16 - SHORTEST
-        (self._kind.first if idle else self._kind.again).append(self)
-        self._scheduler.end_turn()
+        slow = self._round != self.scheduler.round or self._used < self._class.budget / 16 - SHORTEST
+        (self._class.first if slow else self._class.others).append(self)
+        self.scheduler.end_round()
 
 
-class Seat:
-    """One session's place in its party. All work of the session that takes time is done in steps, by `do`.
+class Task:
+    """One session, as the scheduler sees it. All work of the session that takes time runs in steps, by `run`.
 
-    `pause` is called when the session has to wait, and `go_on` when its turn has come.
+    `pause` is called when the session must wait, `continue_` when it may continue.
     """
 
-    __slots__ = ("_deadline", "_go_on", "_now", "_party", "_pause", "_taken", "_waits", "_working")
+    __slots__ = (
+        "_continue",
+        "_group",
+        "_input_round",
+        "_pause",
+        "_running",
+        "_scheduler",
+        "_taken",
+        "_waits",
+        "deadline",
+    )
 
-    def __init__(self, now: Now, party: Party, pause: Callable[[], None], go_on: Callable[[], None]) -> None:
-        self._now = now
-        self._party = party
+    def __init__(self, group: ClientGroup, pause: Callable[[], None], continue_: Callable[[], None]) -> None:
+        self._scheduler = group.scheduler
+        self._group = group
         self._pause = pause
-        self._go_on = go_on
-        self._deadline = NEVER
-        self._working = False
+        self._continue = continue_
+        #: The time until which the session may run.
+        self.deadline = NEVER
+        self._running = False
         self._waits = False
+        #: The tokens that the session has taken from its group.
         self._taken = 0
+        self._input_round = -1
 
-    def do(self, step: Callable[..., object], *arguments: object, must: bool = False) -> None:
-        """Does a step, or waits; what `must` be done is never put off, but what follows it may be."""
-        if self._working:
+    # --- running ---------------------------------------------------------------------------------
+
+    def run_input(self, step: Callable[[], object]) -> None:
+        """Run the step that handles what the socket has received, or wait.
+
+        The reactor reads each socket once per poll. So if this session has had input in this round already, the reactor
+        has polled since, and a round may begin without the timer of `end_round`. That is always so if one session
+        alone is busy.
+        """
+        scheduler = self._scheduler
+        if self._input_round == scheduler.round:
+            scheduler.begin_round_if_none_wait()
+        self._input_round = scheduler.round
+        self.run(step)
+
+    def run(self, step: Callable[..., object], *arguments: object, must: bool = False) -> None:
+        """Run a step, or wait. A step that `must` run is never put off, but what follows it may be."""
+        if self._running:
             step(*arguments)
             return
-        party, started = self._party, self._now()
-        self._deadline = party.deadline(started)
-        if must or self._deadline > started:
-            self._work(party, started, step, *arguments)
+        started = self._scheduler.now()
+        self.deadline = self._group.deadline(started)
+        if must or self.deadline > started:
+            self._run(started, step, arguments)
         else:
             self.wait()
 
-    def serve(self) -> None:
-        """Continues what had to wait."""
-        party, started = self._party, self._now()
-        self._deadline = party.deadline(started, served=True)
-        self._work(party, started, self._go_on)
+    def resume(self) -> None:
+        """Continue what had to wait."""
+        started = self._scheduler.now()
+        self.deadline = self._group.deadline(started, served=True)
+        self._run(started, self._continue, ())
 
-    def _work(self, party: Party, started: float, step: Callable[..., object], *arguments: object) -> None:
-        self._working = True
+    def _run(self, started: float, step: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        group = self._group  # a login in the step changes it
+        self._running = True
         try:
             step(*arguments)
         finally:
-            self._working = False
-            party.charge(self._now() - started)
+            self._running = False
+            group.charge(self._scheduler.now() - started)
             if self._waits:
                 self.wait()
 
-    def admits(self, now: float) -> bool:
-        """Whether one more command may begin. If not, the session waits."""
-        if now < self._deadline and self._party.credit > 0:
+    def may_continue(self, now: float) -> bool:
+        """Return whether one more command may begin at the time `now`. If not, the session waits."""
+        if now < self.deadline:
             return True
         self.wait()
         return False
 
-    def pay(self, cost: int) -> None:
-        """Takes what something costs from the party's credit."""
-        if self._party.credit < math.inf:
-            self._taken += cost
-            self._party.take(cost)
-
     def wait(self) -> None:
-        """The session continues in some later turn."""
-        self._waits = self._working  # first it pays for what it has done in this one
+        """Continue in a later round."""
+        self._waits = self._running  # if it runs, its time is charged first
         self._pause()
-        if not self._working:
-            self._party.wait(self)
+        if not self._running:
+            self._group.wait(self)
 
-    def move(self, party: Party) -> None:
-        """The session has another party. One that has logged in gets back what it has taken as a stranger."""
-        if party.credit == math.inf:
-            self._party.give_back(self._taken)
+    # --- the group -------------------------------------------------------------------------------
+
+    def take_tokens(self, count: int) -> None:
+        """Take what something costs from the tokens of the group, if its commands are limited."""
+        bucket = self._group.bucket
+        if bucket is not None:
+            self._taken += count
+            bucket.take(count)
+            if bucket.tokens <= 0:
+                self.deadline = NEVER
+
+    def move(self, group: ClientGroup) -> None:
+        """Change the group. A session that gets one without a limit has logged in: it gives back its tokens."""
+        if group.bucket is None and self._group.bucket is not None:
+            self._group.bucket.put_back(self._taken)
         self._taken = 0
-        waits = self._party.leave(self)
-        self._party = party
+        waits = self._group.leave(self)
+        self._group = group
         if waits:
-            party.wait(self)
+            group.wait(self)
 
     def leave(self) -> None:
-        """The session is over."""
+        """The session has ended."""
         self._waits = False
-        self._party.leave(self)
+        self._group.leave(self)
 
 
 class Scheduler:
-    """The parties. Everything is for the reactor thread."""
+    """All client groups, and the rounds. For the reactor thread."""
 
     def __init__(self, reactor: Clock) -> None:
-        self.now: Now = reactor.seconds
+        self.now = reactor.seconds
         self.call_later = reactor.callLater
-        #: The number of the turn.
-        self.turn = 0
+        #: The number of the round.
+        self.round = 0
         self._ending = False
-        self._kinds = self._of_users, self._of_strangers = Kind(USERS), Kind(STRANGERS)
-        self._users: WeakValueDictionary[str, Party] = WeakValueDictionary()
-        self._strangers: dict[str, Party] = {}
+        self._users, self._strangers = ServiceClass(USERS_BUDGET), ServiceClass(STRANGERS_BUDGET)
+        self._user_groups: WeakValueDictionary[str, ClientGroup] = WeakValueDictionary()
+        self._network_groups: dict[str, ClientGroup] = {}
 
-    def user(self, name: str) -> Party:
-        """The party of a user's sessions."""
-        return self._users.get(name) or self._users.setdefault(name, Party(self, self._of_users))
+    def user(self, name: str) -> ClientGroup:
+        """Return the group of a user's sessions."""
+        return self._user_groups.get(name) or self._user_groups.setdefault(name, ClientGroup(self, self._users))
 
-    def strangers(self, network: str, rate: float) -> Party:
-        """The party of a network's sessions without a login, with the rate of the configuration that is in effect."""
-        party = self._strangers.pop(network, None) or Party(self, self._of_strangers, rate)
-        if party.rate != rate:
-            party.rate, party.credit = rate, rate * CREDIT_BURST
-        self._strangers[network] = party  # the last one is the latest
-        if len(self._strangers) > CAPACITY:
-            del self._strangers[next(iter(self._strangers))]
-        return party
+    def strangers(self, network: str, rate: float | None) -> ClientGroup:
+        """Return the group of a network's sessions without a login, limited to `rate` commands per second from now."""
+        group = self._network_groups.pop(network, None) or ClientGroup(self, self._strangers)
+        if rate != (group.bucket and group.bucket.rate):
+            group.bucket = None if rate is None else TokenBucket(rate, rate * BURST_SECONDS, self.now())
+        self._network_groups[network] = group  # dict order: the most recent is last
+        if len(self._network_groups) > REMEMBERED_NETWORKS:
+            del self._network_groups[next(iter(self._network_groups))]
+        return group
 
-    def end_turn(self) -> None:
-        """The next turn begins when the reactor has polled."""
+    def end_round(self) -> None:
+        """Begin the next round when the reactor has polled."""
         if not self._ending:
             self._ending = True
-            self.call_later(0, self._begin_turn)
+            self.call_later(0, self._begin_round)
 
-    def _begin_turn(self) -> None:
+    def begin_round_if_none_wait(self) -> None:
+        """Begin the next round now: the reactor has polled. If sessions may wait, the timer begins it."""
+        if not self._ending:
+            self.round += 1
+            self._users.spent = self._strangers.spent = 0.0
+
+    def _begin_round(self) -> None:
         self._ending = False
-        self.turn += 1
-        for kind in self._kinds:
-            kind.serve()
-        if any(kind.first or kind.again for kind in self._kinds):
-            self.end_turn()
+        self.round += 1
+        self._users.begin_round()
+        self._strangers.begin_round()
+        if self._users.first or self._users.others or self._strangers.first or self._strangers.others:
+            self.end_round()

@@ -69,6 +69,40 @@ class Bucket:
         return max(LEAST, int(self.rate * max(ROUND / max(1, self._sharers), min(unused, BURST))))
 
 
+class TokenBucket:
+    """Tokens that come at a rate, `burst` of them at most. For one thread.
+
+    More may be taken than there are. The debt is one second's tokens at most, so that nobody pays for it long.
+    """
+
+    __slots__ = ("_since", "burst", "rate", "tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        #: The tokens at the last `refill`, less what was taken since; below 0 is a debt.
+        self.tokens = burst
+        self._since = now
+
+    def refill(self, now: float) -> float:
+        """Add the tokens that have come since the last call, and return how many there are."""
+        self.tokens = min(self.burst, self.tokens + max(0.0, now - self._since) * self.rate)
+        self._since = now
+        return self.tokens
+
+    def take(self, count: float) -> None:
+        """Take tokens, whether they are there or not."""
+        self.tokens = max(-self.rate, self.tokens - count)
+
+    def put_back(self, count: float) -> None:
+        """Put tokens back."""
+        self.tokens = min(self.burst, self.tokens + count)
+
+    def seconds_until(self, count: float) -> float:
+        """Return the seconds until there are so many tokens."""
+        return max(0.0, (count - self.tokens) / self.rate)
+
+
 class CommandRate:
     """Commands per second of one session. It is asked only when a credit is used up: the count is the caller's."""
 
@@ -81,14 +115,11 @@ class CommandRate:
         #: Whether anybody had to wait; for who tells it.
         self.exceeded = False
         self._clock = clock
-        self._since = clock()
+        self._bucket = TokenBucket(rate, self.burst, clock())
+        self._bucket.tokens = 0.0  # the first credit is the caller's
 
     def earn(self) -> int:
         """The commands that have been earned since the last credit; 0: too early."""
-        now = self._clock()
-        earned = int(max(0.0, now - self._since) * self.rate)
-        if earned > self.burst or now < self._since:  # a long rest, or the clock was set back
-            self._since = now
-        else:
-            self._since += earned / self.rate
-        return min(earned, self.burst)
+        earned = int(self._bucket.refill(self._clock()))
+        self._bucket.take(earned)
+        return earned
