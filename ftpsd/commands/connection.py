@@ -29,7 +29,6 @@ def buffer_size(session: Session, size: int) -> Reply:
     """TLS has no protection buffer: the size is 0 whatever was asked (RFC 4217 section 8)."""
     if not session.control.encrypted:
         raise Refusal(503, "Send AUTH TLS first.")
-    session.buffer_size_said = True
     return Reply(200, "PBSZ=0")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from ftpsd.commands.transfer import machine_format
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command
@@ -10,6 +13,8 @@ from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Session
+
+V = TypeVar("V")
 
 # --- where the client is ---------------------------------------------------------------------------
 
@@ -144,17 +149,23 @@ def _facts_feature(session: Session) -> tuple[str]:
     return ("MLST " + "".join(f"{fact}*;" if fact in session.facts else f"{fact};" for fact in FACTS),)
 
 
-def _both(verb: str, old: str, *rest: object, **fields: object) -> tuple[Command, Command]:
-    """A row, and its twin under the name that RFC 775 gave it."""
-    return Command(verb, *rest, **fields), Command(old, *rest, **fields)  # type: ignore[arg-type]
+def _both(row: Command[Session, V], old: str) -> tuple[Command[Session, V], Command[Session, V]]:
+    """Return a row, and the same under the verb that RFC 775 gave to the command."""
+    return row, replace(row, verb=old)
 
 
 ROWS = (
-    *_both("CWD", "XCWD", parsing.name, change_directory, "CWD <path>", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
-    *_both("CDUP", "XCUP", parsing.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
-    *_both("PWD", "XPWD", parsing.nothing, print_directory, "PWD", "959 4.1.3", quiet=True),
-    *_both("MKD", "XMKD", parsing.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"),
-    *_both("RMD", "XRMD", parsing.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir", walks=True),
+    *_both(
+        Command("CWD", parsing.name, change_directory, "CWD <path>", "959 4.1.1", conditional=((PERMISSIONS, ""),)),
+        "XCWD",
+    ),
+    *_both(Command("CDUP", parsing.nothing, change_up, "CDUP", "959 4.1.1", conditional=((PERMISSIONS, ""),)), "XCUP"),
+    *_both(Command("PWD", parsing.nothing, print_directory, "PWD", "959 4.1.3", quiet=True), "XPWD"),
+    *_both(Command("MKD", parsing.name, make_directory, "MKD <path>", "959 4.1.3", permission="mkdir"), "XMKD"),
+    *_both(
+        Command("RMD", parsing.name, remove_directory, "RMD <path>", "959 4.1.3", permission="rmdir", walks=True),
+        "XRMD",
+    ),
     Command(
         "RMDA",
         parsing.name,

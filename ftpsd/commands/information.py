@@ -1,16 +1,17 @@
-"""What the server tells of itself and lets be chosen: FEAT OPTS HELP SYST NOOP STAT SITE CLNT CSID LANG."""
+"""What the server tells of itself and lets be chosen: FEAT OPTS HELP SYST NOOP STAT CLNT CSID LANG."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import ftpsd
+from ftpsd.commands import site
 from ftpsd.protocol import parsing
+from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import Command, features
-from ftpsd.protocol.listing import FACTS, LongFormat, time_value
-from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.listing import FACTS, LongFormat
 from ftpsd.protocol.replies import FixedReply, Refusal, Reply
-from ftpsd.protocol.session import HASHES, Session
+from ftpsd.protocol.session import Session
 
 #: STAT tells no more entries than this: the control connection is no place for long listings.
 LONGEST_STAT = 1000
@@ -67,14 +68,14 @@ def options(session: Session, value: tuple[str, str]) -> Reply:
     return _OPTIONS[what](session, argument)
 
 
-# --- HELP, SITE ------------------------------------------------------------------------------------
+# --- HELP ------------------------------------------------------------------------------------------
 
 
 def help_(session: Session, argument: str) -> Reply:
     """HELP, from the rows."""
     verb = argument.strip().upper()
     if verb.partition(" ")[0] == "SITE":
-        return _site_help(session)
+        return site.commands()
     if verb:
         row = session.table.get(verb)
         if row is None:
@@ -89,77 +90,6 @@ def _overview(verbs: tuple[str, ...]) -> Reply:
     cells = [f"{verb:<5}" for verb in sorted(verbs)]
     lines = (" " + "".join(cells[at : at + 8]).rstrip() for at in range(0, len(cells), 8))
     return FixedReply(214, "The following commands are supported:", *lines, "Send HELP <command> for its syntax.")
-
-
-def _site_help(session: Session) -> Reply:
-    lines = (f" SITE {row.help}" for row in _SITE.values())
-    return Reply(214, "The following SITE commands are supported:", *lines, "End.")
-
-
-async def _chmod(session: Session, value: tuple[int, VirtualPath]) -> Reply:
-    mode, path = value
-    stored = await session.files.set_mode(path, mode)
-    return Reply(200, f"Mode of {path} set to {stored:03o}.")
-
-
-async def _utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
-    moment, path = value
-    stored = await session.files.set_time(path, moment)
-    return Reply(200, f"Time of {path} set to {time_value(stored)}.")
-
-
-def _idle(session: Session, argument: str) -> Reply:
-    longest = session.policy.idle
-    if not argument.strip():
-        return Reply(200, f"Longest idle timeout: {longest} seconds.")
-    seconds = max(30, min(parsing.number(argument), longest))
-    session.control.set_idle(seconds)
-    return Reply(200, f"Idle timeout set to {seconds} seconds.")
-
-
-async def _quota(session: Session, _: None) -> Reply:
-    usage = await session.files.usage()
-    if usage is None:
-        return Reply(200, "No quota.")
-    return Reply(
-        200,
-        "Quota of this account:",
-        f" Bytes: {_of(usage.bytes, usage.max_bytes)}",
-        f" Files: {_of(usage.files, usage.max_files)}, directories included",
-        "End.",
-    )
-
-
-def _of(number: int, most: int | None) -> str:
-    return f"{number} of {most}" if most is not None else f"{number}, no limit"
-
-
-def _who(session: Session, _: None) -> Reply:
-    where = "encrypted" if session.control.encrypted else "plain text"
-    return Reply(200, f"{session.user} from {session.control.client}, session {session.number}, {where}.")
-
-
-_SITE = {
-    row.verb: row
-    for row in (
-        Command("HELP", parsing.nothing, lambda session, _: _site_help(session), "HELP", "959 4.1.3"),
-        Command("CHMOD", parsing.mode_and_name, _chmod, "CHMOD <mode> <path>", "", permission="chmod"),
-        Command("UTIME", parsing.utime, _utime, "UTIME <time> <path>", "", permission="times"),
-        Command("IDLE", parsing.anything, _idle, "IDLE [<seconds>]", ""),
-        Command("QUOTA", parsing.nothing, _quota, "QUOTA", ""),
-        Command("WHO", parsing.nothing, _who, "WHO", ""),
-    )
-}
-
-
-async def site(session: Session, value: tuple[str, str]) -> Reply:
-    """SITE: a table of rows of its own, behind the same gate."""
-    what, argument = value
-    row = _SITE.get(what)
-    if row is None:
-        raise Refusal(501, "Unknown SITE command: send SITE HELP for a list.")
-    reply = row.run(session, session.admit(row, argument))
-    return reply if isinstance(reply, Reply) else await reply
 
 
 # --- STAT ------------------------------------------------------------------------------------------
@@ -233,14 +163,6 @@ ROWS = (
     Command("FEAT", parsing.nothing, feat, "FEAT", "2389 3", login=False, quiet=True),
     Command("OPTS", parsing.split, options, "OPTS <command> [<option>]", "2389 4", login=False, quiet=True),
     Command("HELP", parsing.anything, help_, "HELP [<command>]", "959 4.1.3", login=False, quiet=True),
-    Command(
-        "SITE",
-        parsing.split,
-        site,
-        "SITE <command>",
-        "959 4.1.3",
-        conditional=tuple(((row.permission,), f"for {row.verb}") for row in _SITE.values() if row.permission),
-    ),
     Command(
         "STAT",
         parsing.anything,

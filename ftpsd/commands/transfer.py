@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ftpsd.protocol import parsing
+from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.interfaces import Opening, Source, Upload
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply, readable_size
-from ftpsd.protocol.session import HASHES, Session
+from ftpsd.protocol.session import Session
 
 
 def _restart(session: Session) -> tuple[int, int | None]:

@@ -12,10 +12,9 @@ from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, InputFlow
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.log import SessionLog, log
 from ftpsd.protocol import parsing
-from ftpsd.protocol.command import Command
 from ftpsd.protocol.command_queue import Turns
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
-from ftpsd.protocol.session import Session, not_spoken
+from ftpsd.protocol.session import Row, Session, not_spoken
 from ftpsd.system.reactor import Clock
 
 #: The number of error replies in a row that ends a session without a login.
@@ -48,9 +47,9 @@ class CommandRunner:
         self._log = log
         self.queue: Turns[bytes] = Turns(self._begin, self._may_begin)
         #: The command that uses a data connection or walks a tree now, or is about to.
-        self.transferring: Command | None = None
+        self.transferring: Row | None = None
         #: The last command that has begun, and its argument.
-        self.command: Command | None = None
+        self.command: Row | None = None
         self.argument: object = None
         #: When that command began, and when the last reply was sent.
         self.began = self.answered = self.now()

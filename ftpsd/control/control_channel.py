@@ -9,9 +9,9 @@ from OpenSSL import SSL
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.channel import accept_any, require_resumption
 from ftpsd.events.log import SessionLog
+from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.session import Account
 from ftpsd.snapshot import Generation
 
 

@@ -14,9 +14,9 @@ from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.log import SessionLog
 from ftpsd.limits.bans.policy import Ban
+from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.protocol.session import Account
 from ftpsd.snapshot import Generation
 
 

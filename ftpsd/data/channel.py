@@ -14,12 +14,11 @@ from ftpsd.data.passive_ports import Announcer, PortPool
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import paced
 from ftpsd.data.transfer import Closable, Steps, Transfer, Watch, checksum, download, upload
-from ftpsd.limits.token_bucket import Bucket
-from ftpsd.protocol.interfaces import Direction, Opened, Opening, Progress, Reader, Source, Upload
+from ftpsd.protocol.checksums import Digest
+from ftpsd.protocol.interfaces import Direction, Opened, Opening, Progress, Reader, Source, TokenBucket, Upload
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.protocol.session import Digest
 from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, Workers
@@ -81,7 +80,7 @@ class DataChannel:
         #: Whose jobs transfers are, to the worker threads: the user's, once one has logged in.
         self.owner = network(client)
         #: The token buckets that limit transfers in one direction: none before the login.
-        self.buckets: Callable[[Direction], Sequence[Bucket]] = lambda _: ()
+        self.buckets: Callable[[Direction], Sequence[TokenBucket]] = lambda _: ()
         #: Whether an upload is complete without TLS close_notify; the login sets it.
         self.lenient = False
         self._moved = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ftpsd.data.transfer import Connection, FileSource, Pause, Steps
-from ftpsd.limits.token_bucket import Bucket
+from ftpsd.protocol.interfaces import TokenBucket
 from ftpsd.system.reactor import Now
 
 #: `pump.download` or `pump.upload`: steps of a connection, a source or sink, and whether it is text.
@@ -23,7 +23,7 @@ SHORTEST = 0.005
 SLICE = 0.25
 
 
-def paced(move: Move, buckets: Sequence[Bucket], clock: Now) -> Move:
+def paced(move: Move, buckets: Sequence[TokenBucket], clock: Now) -> Move:
     """The move that passes these buckets."""
 
     def steps(connection: Connection, end: Any, text: bool) -> Steps:
@@ -40,7 +40,7 @@ def paced(move: Move, buckets: Sequence[Bucket], clock: Now) -> Move:
 class PacedConnection:
     """A data connection, as `pump.download` and `pump.upload` use it."""
 
-    def __init__(self, connection: Connection, buckets: Sequence[Bucket], clock: Now, first: float) -> None:
+    def __init__(self, connection: Connection, buckets: Sequence[TokenBucket], clock: Now, first: float) -> None:
         self._connection = connection
         self._buckets = buckets
         self._clock = clock

@@ -29,9 +29,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.session import Digest
 from ftpsd.system.reactor import Clock, DelayedCall, Reactor
 from ftpsd.system.worker_threads import JobQueue
 

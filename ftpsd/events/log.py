@@ -17,9 +17,9 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger, formatEvent
 from twisted.scripts._twistd_unix import UnixAppLogger
 
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.protocol.command import Command
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Reply
+from ftpsd.protocol.session import Row
 
 log = Logger(namespace="ftpsd")
 
@@ -84,7 +84,7 @@ class SessionLog:
         return f"({self.session:06d}) {self.user} ({self.address})>"
 
     def command(
-        self, row: Command | None, verb: str, argument: str, reply: Reply, seconds: float, moved: int | None
+        self, row: Row | None, verb: str, argument: str, reply: Reply, seconds: float, moved: int | None
     ) -> None:
         """A command has had its final reply."""
         if row is not None and row.quiet and reply.code < 400 and not self._verbose:
@@ -111,7 +111,7 @@ class SessionLog:
             bytes=moved,
         )
 
-    def _admits(self, row: Command | None, reply: Reply) -> bool:
+    def _admits(self, row: Row | None, reply: Reply) -> bool:
         """Whether the budget has a line for a command. Those that a user has changed something with are free."""
         if self.user == "-":
             return self._budget.admits_stranger(self._network)

@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Generic, Never, TypeVar, cast
 
 from ftpsd.protocol.permissions import PERMISSIONS
 from ftpsd.protocol.replies import Reply
 
-if TYPE_CHECKING:
-    from ftpsd.protocol.session import Session
+#: The session. `session` imports this module, so a row does not name the type.
+S = TypeVar("S")
+#: The value of the argument, which the function of a row takes.
+V = TypeVar("V", contravariant=True)
 
-Run = Callable[["Session", Any], "Reply | Coroutine[Any, Any, Reply]"]
-
+#: The final reply of a command, now or later. What such a coroutine yields is for the event loop only.
+Result = Reply | Coroutine[Never, object, Reply]
 
 #: One of these permissions is needed, in this case: ("append",), "for a file that is there".
 Condition = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Command(Generic[S, V]):
     """One command of the protocol. Every promise about a command is a field here."""
 
     verb: str
     #: Reads the argument: text to value, or a Refusal.
-    parse: Callable[[str], Any]
-    run: Run
+    parse: Callable[[str], object]
+    run: Callable[[S, V], Result]
     #: The syntax, as HELP prints it.
     help: str
     #: Where it is specified.
@@ -55,10 +57,10 @@ class Command:
     #: What it costs a client without a login, in commands as cheap as NOOP.
     cost: int = 1
     #: Lines for FEAT that this row stands for.
-    features: Callable[[Session], Iterable[str]] | tuple[str, ...] = ()
+    features: Callable[[S], Iterable[str]] | tuple[str, ...] = ()
     #: Runs on arrival while a transfer runs. A Reply is sent at once and ends the matter; with None
     #: the command still gets its turn.
-    at_once: Callable[[Session, str], Reply | None] | None = None
+    at_once: Callable[[S, str], Reply | None] | None = None
 
     @property
     def permissions(self) -> tuple[str, ...]:
@@ -78,10 +80,7 @@ def _one_of(permissions: tuple[str, ...]) -> str:
     return "any" if permissions == PERMISSIONS else " or ".join(permissions)
 
 
-Table = Mapping[str, Command]
-
-
-def features(table: Table, session: Session) -> list[str]:
+def features(table: Mapping[str, Command[S, object]], session: S) -> list[str]:
     """The lines of FEAT, in alphabetical order (RFC 2389 section 3)."""
     lines: set[str] = set()
     for row in table.values():
@@ -89,13 +88,13 @@ def features(table: Table, session: Session) -> list[str]:
     return sorted(lines)
 
 
-def table(*groups: Iterable[Command]) -> Table:
-    """The rows of all groups by verb; a verb that stands twice is a mistake of ours."""
-    rows: dict[str, Command] = {}
+def table(*groups: Iterable[Command[S, Never]]) -> Mapping[str, Command[S, object]]:
+    """Return the rows of all groups by verb. Raises ValueError for a verb with two rows."""
+    rows: dict[str, Command[S, object]] = {}
     for row in (row for group in groups for row in group):
         if row.verb in rows:
             raise ValueError(f"{row.verb} has two rows")
-        rows[row.verb] = row
+        rows[row.verb] = cast("Command[S, object]", row)  # `run` is given only what `parse` has returned
     return rows
 
 

@@ -5,13 +5,16 @@ The parts implement them without importing commands or sessions, and mypy checks
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.listing import Entry
-from ftpsd.protocol.parsing import ListRequest
+from ftpsd.protocol.parsing import Address, Endpoint, ListRequest
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Permissions
 from ftpsd.protocol.replies import Reply
 
 T = TypeVar("T")
@@ -158,3 +161,161 @@ class Files(Protocol):
 
     def stop(self, reply: Reply) -> None:
         """End the walk that runs, if there is one. Its awaitable raises Refusal with that reply."""
+
+
+class TokenBucket(Protocol):
+    """A rate limit that all transfers share that have entered it. The methods are called in worker threads."""
+
+    def enter(self) -> float:
+        """Add a transfer. Return the time of its first turn."""
+
+    def leave(self) -> None:
+        """Remove a transfer."""
+
+    def turn(self, since: float) -> int:
+        """Return the number of bytes that a transfer may move in this turn, if its last turn began at `since`."""
+
+    def pay(self, count: int) -> float:
+        """Charge `count` bytes that a transfer has moved. Return the time at which it may continue."""
+
+
+class Lease(Protocol):
+    """What the session of a user may use of what all sessions share (see `limits/ledger.py`)."""
+
+    def buckets(self, direction: Direction) -> Sequence[TokenBucket]:
+        """Return the token buckets that limit transfers in one direction; empty without limits."""
+
+    def transfer(self) -> AbstractAsyncContextManager[None]:
+        """Count a transfer of a file while the context lasts. Entering raises Refusal for one transfer too many."""
+
+
+@dataclass(slots=True)
+class Account:
+    """The user of a session, and what the login gave to the session."""
+
+    name: str
+    permissions: Permissions
+    files: Files
+    #: off, allow or require: whether data connections must resume the TLS session of the control connection.
+    data_session: str
+    #: require or lenient: whether an upload is complete without TLS close_notify.
+    close_notify: str
+    lease: Lease
+    #: Frees what the login gave. Is called once.
+    logout: Callable[[], None]
+
+
+class Data(Protocol):
+    """The data connections of one session, one at a time.
+
+    All methods are called in the reactor thread. `send`, `receive` and `digest` raise Refusal or OSError, also those
+    of the `Opening`, which they call in a worker thread; whatever happens, they close what it opened.
+    """
+
+    #: The key under which worker threads count the session's jobs: a user name, or the client's network.
+    owner: str
+    #: Returns the token buckets that limit transfers in one direction.
+    buckets: Callable[[Direction], Sequence[TokenBucket]]
+    #: Whether an upload is complete without TLS close_notify.
+    lenient: bool
+
+    @property
+    def prepared(self) -> bool:
+        """Whether PASV, EPSV, PORT or EPRT has prepared the next data connection."""
+
+    @property
+    def moved(self) -> int:
+        """The bytes that the running transfer has moved so far, or that the last one moved."""
+
+    def progress(self) -> Progress | None:
+        """Return how far the running transfer is, or None."""
+
+    def passive(self, announce: bool) -> Endpoint:
+        """Listen for the next data connection. Return the port, and with `announce` the address for a 227 reply.
+
+        Raises Refusal when all passive ports are in use.
+        """
+
+    def is_own(self, target: Endpoint) -> bool:
+        """Return whether an endpoint is a control port of this daemon."""
+
+    def active(self, target: Endpoint) -> None:
+        """Prepare a data connection to an endpoint of the client."""
+
+    def send(
+        self, opening: Opening[Source], opened: Opened[Source], text: bool = False, walk: bool = False
+    ) -> Awaitable[int]:
+        """Send what `opening` opens. Return the number of bytes sent.
+
+        `opened` is called before the first byte is sent. `text` converts line ends (TYPE A). `walk` says that the
+        source reads directories, for which other worker threads are used.
+        """
+
+    def receive(self, opening: Opening[Upload], opened: Opened[Upload], text: bool = False) -> Awaitable[int]:
+        """Receive into the upload that `opening` opens, and publish it. Return the number of bytes received."""
+
+    def digest(self, opening: Opening[Reader], digest: Digest) -> Awaitable[tuple[int, int]]:
+        """Compute the checksum of what `opening` opens. Return where that starts and ends in the file."""
+
+    def abort(self, reply: Reply) -> None:
+        """End the transfer that waits, runs or is about to, with a Refusal that has this reply."""
+
+    def reset(self) -> None:
+        """Close what PASV, EPSV, PORT or EPRT has prepared. A running transfer continues."""
+
+    def settle(self) -> None:
+        """Forget an abort: the command for which it was meant has ended."""
+
+    def input_ended(self, reply: Reply, expected: bool) -> None:
+        """Note that the client has closed its side of the control connection. `expected`: it has sent QUIT.
+
+        An upload whose end cannot be proved is ended with this reply, unless its data keeps arriving.
+        """
+
+    def close(self, reply: Reply) -> None:
+        """End everything: the session is over. An upload may continue with bytes that were sent before."""
+
+
+class Control(Protocol):
+    """The control connection of one session. All methods are called in the reactor thread."""
+
+    #: Whether the listener expects TLS from the first byte.
+    implicit: bool
+    #: The addresses of the client and of the server.
+    client: Address
+    server: Address
+    #: Returns the time of day, in seconds since 1970.
+    now: Callable[[], float]
+    #: Sets the idle timeout, in seconds.
+    set_idle: Callable[[int], None]
+    #: Is called when a user logs out: the limits of sessions without a login hold again.
+    forget_login: Callable[[], None]
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS protects the control connection."""
+
+    @property
+    def tls_name(self) -> str:
+        """The host name that the client sent in its TLS handshake (SNI); empty for none."""
+
+    def login(self, user: str, password: str) -> Awaitable[Account | None]:
+        """Check a password. Return None if the name or the password is wrong.
+
+        Raises Refusal for a user who may not log in now, and SessionEnd for one session too many.
+        """
+
+    def say(self, reply: Reply) -> None:
+        """Send a reply."""
+
+    def then(self, step: Callable[[], None]) -> None:
+        """Call `step` after the final reply of the command that runs."""
+
+    def start_tls(self) -> None:
+        """Start the TLS handshake."""
+
+    def stop_tls(self) -> None:
+        """Continue in plain text (CCC, REIN)."""
+
+    def close(self) -> None:
+        """Close the connection after all replies are sent."""

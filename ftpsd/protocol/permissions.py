@@ -10,19 +10,22 @@ from ftpsd.protocol.name_rules import folded
 #: A virtual path, by its parts.
 Parts = tuple[str, ...]
 
-PERMISSIONS = (
-    "list",
-    "download",
-    "upload",
-    "overwrite",
-    "append",
-    "delete",
-    "rename",
-    "mkdir",
-    "rmdir",
-    "times",
-    "chmod",
-)
+#: What each permission allows, as a refusal words it: "no permission to …".
+PERMITTED_ACTIONS = {
+    "list": "list",
+    "download": "download",
+    "upload": "upload",
+    "overwrite": "overwrite files",
+    "append": "append",
+    "delete": "delete files",
+    "rename": "rename",
+    "mkdir": "make directories",
+    "rmdir": "remove directories",
+    "times": "change times",
+    "chmod": "change modes",
+}
+
+PERMISSIONS = tuple(PERMITTED_ACTIONS)
 
 PROFILES: dict[str, frozenset[str]] = {
     "read-only": frozenset({"list", "download"}),

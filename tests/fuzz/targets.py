@@ -22,7 +22,7 @@ from ftpsd.accounts.user_store import Homes
 from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
 from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
-from ftpsd.commands.information import _SITE
+from ftpsd.commands.site import SUBCOMMANDS
 from ftpsd.config import certificates, load
 from ftpsd.config.yaml import Document, Fault, Faulty
 from ftpsd.control.tls_layer import ControlConnection
@@ -69,8 +69,8 @@ def line(raw: bytes) -> None:
         row = session.find(verb)
         value = row.parse(argument)
         _resolve(value)
-        if verb == "SITE" and value[0] in _SITE:
-            _resolve(_SITE[value[0]].parse(value[1]))
+        if verb == "SITE" and value[0] in SUBCOMMANDS:
+            _resolve(SUBCOMMANDS[value[0]].parse(value[1]))
         if verb in _PURE:
             _check_reply(row.run(session, value))
     except Refusal as refusal:
@@ -349,7 +349,7 @@ def _examples(name: str) -> tuple[bytes, ...]:
 
 _COMMANDS = tuple(each.encode() for part in _LINES.split("\n") for each in part.replace("||", "|\0").split("|") if each)
 _LINE_SEEDS = tuple(each.replace(b"\0", b"") for each in _COMMANDS)
-_VERBS = tuple(verb.encode() + b" " for verb in (*TABLE, *(f"SITE {verb}" for verb in _SITE)))
+_VERBS = tuple(verb.encode() + b" " for verb in (*TABLE, *(f"SITE {verb}" for verb in SUBCOMMANDS)))
 _KEYS = tuple(sorted(set(re.findall(rb"[a-z_]+:", (_SETTINGS + _USERS).encode()))))
 
 TARGETS: dict[str, Target] = {

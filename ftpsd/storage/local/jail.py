@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from ftpsd.protocol.name_rules import NameRules, folded
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Parts, Permissions
+from ftpsd.protocol.permissions import PERMITTED_ACTIONS, Parts, Permissions
 from ftpsd.protocol.replies import Refusal
-from ftpsd.protocol.session import VERBS
 from ftpsd.storage.local.part_files import is_private
 
 #: The most links that are followed in one path, as in Linux.
@@ -126,7 +125,7 @@ class Jail:
         """Raise Refusal unless the permission holds at a place."""
         if permission not in self.permissions(place):
             path = VirtualPath(place.parts)
-            raise Refusal(550, f"{path}: this account has no permission to {VERBS[permission]}.")
+            raise Refusal(550, f"{path}: this account has no permission to {PERMITTED_ACTIONS[permission]}.")
 
     def require_any(self, place: Place, *permissions: str) -> None:
         """Raise Refusal unless one of the permissions holds at a place."""
