@@ -1,4 +1,4 @@
-"""The pure middle, attacked with properties: parsers, paths, turns, conversions, listings."""
+"""The pure middle, attacked with properties: parsers, paths, queue, conversions, listings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ftpsd.protocol import parsing
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
-from ftpsd.protocol.command_queue import Turns
+from ftpsd.protocol.command_queue import CommandQueue
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, time_value
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Permissions
@@ -171,7 +171,7 @@ def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
     assert set(PERMISSIONS) >= permissions.at(here)
 
 
-# --- turns -------------------------------------------------------------------------------------------
+# --- queue -------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.sampled_from("sa"), st.integers(0, 3))), st.randoms())
@@ -184,35 +184,35 @@ def test_one_reply_per_command_in_order(script: list[tuple[str, int]], chance: A
         assert not running
         if script[number][0] == "s":
             replies.append(number)
-            turns.done()
+            queue.finish()
         else:
             running.append(number)
 
     def finish() -> None:
         replies.append(running.pop())
-        turns.done()
+        queue.finish()
 
-    turns: Turns[int] = Turns(begin)
+    queue: CommandQueue[int] = CommandQueue(begin)
     for number in range(len(script)):
-        turns.arrive(number)
+        queue.add(number)
         if running and chance.random() < 0.5:
             finish()
     for _ in script:
         if running:
             finish()
     assert replies == list(range(len(script)))
-    assert not turns.busy
-    assert not turns.waiting
+    assert not queue.busy
+    assert not queue.waiting
 
 
 def test_nothing_runs_after_the_end() -> None:
     """When the session is over, waiting commands are dropped."""
     begun: list[int] = []
-    turns: Turns[int] = Turns(begun.append)
-    turns.arrive(1)
-    turns.arrive(2)
-    turns.end()
-    turns.done()
+    queue: CommandQueue[int] = CommandQueue(begun.append)
+    queue.add(1)
+    queue.add(2)
+    queue.close()
+    queue.finish()
     assert begun == [1]
 
 
@@ -230,11 +230,11 @@ LINES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"]), max_size=12).ma
 
 @given(LINES, st.lists(st.integers(0, 50), max_size=6))
 def test_ascii_does_not_depend_on_pieces(data: bytes, places: list[int]) -> None:
-    """TYPE A converts the same, however the bytes are cut."""
-    for kind in (ToNetwork, FromNetwork):
-        whole, pieces = kind(), kind()
-        expected = whole.convert(data) + whole.end()
-        assert b"".join(map(pieces.convert, cut(data, places))) + pieces.end() == expected
+    """TYPE A converts the same, however the bytes are cut into pieces."""
+    assert b"".join(map(ToNetwork().convert, cut(data, places))) == ToNetwork().convert(data)
+    whole, pieces = FromNetwork(), FromNetwork()
+    expected = whole.convert(data) + whole.end()
+    assert b"".join(map(pieces.convert, cut(data, places))) + pieces.end() == expected
 
 
 @given(st.lists(st.sampled_from([b"x", b"\n"])).map(b"".join))

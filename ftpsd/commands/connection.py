@@ -21,7 +21,7 @@ def auth(session: Session, mechanism: str) -> Reply:
     session.reinitialize()  # RFC 4217 4.2: what was said in plain text counts no more
     if mechanism in ("TLS-P", "SSL"):
         session.protection = "P"
-    session.control.then(session.control.start_tls)
+    session.control.call_after_reply(session.control.start_tls)
     return Reply(234, f"AUTH {mechanism} successful.")
 
 
@@ -52,7 +52,7 @@ def clear_channel(session: Session, _: None) -> Reply:
         raise Refusal(533, "Control connection is not encrypted.")
     if session.policy.login_needs_tls:
         raise Refusal(534, "Control connection must stay encrypted.")
-    session.control.then(session.control.stop_tls)
+    session.control.call_after_reply(session.control.stop_tls)
     return Reply(200, "Control connection is no longer encrypted.")
 
 

@@ -106,7 +106,7 @@ async def modified(session: Session, value: tuple[float | None, VirtualPath]) ->
 async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Reply:
     """MFMT."""
     moment, path = value
-    session.place(str(path), "times")
+    session.resolve(str(path), "times")
     stored = await session.files.set_time(path, moment)
     return Reply(213, f"Modify={time_value(stored)}; {path}")
 
@@ -117,10 +117,10 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
     moment = mode = None
     for fact, given in facts.items():
         if fact == "modify":
-            session.place(str(path), "times")
+            session.resolve(str(path), "times")
             moment = parsing.timestamp(given)
         elif fact == "unix.mode":
-            session.place(str(path), "chmod")
+            session.resolve(str(path), "chmod")
             mode = parsing.mode(given)
         else:
             raise Refusal(504, "Only the facts Modify and UNIX.mode can be set.")

@@ -14,7 +14,7 @@ from ftpsd.protocol.replies import FixedReply, Refusal, Reply
 from ftpsd.protocol.session import Session
 
 #: STAT tells no more entries than this: the control connection is no place for long listings.
-LONGEST_STAT = 1000
+MAX_STAT_ENTRIES = 1000
 
 
 #: The replies to FEAT, by what a session has chosen of the features' options: every client asks, strangers too.
@@ -119,11 +119,11 @@ async def status(session: Session, argument: str) -> Reply:
 
 
 async def _status_of(session: Session, request: parsing.ListRequest) -> Reply:
-    path = session.place(request.path, "list")
-    entries = await session.files.first_entries(path, request, LONGEST_STAT + 1)
+    path = session.resolve(request.path, "list")
+    entries = await session.files.first_entries(path, request, MAX_STAT_ENTRIES + 1)
     line = LongFormat(session.control.now()).line
-    lines = [line(entry) for entry in entries[:LONGEST_STAT]]
-    end = "End." if len(entries) <= LONGEST_STAT else "Listing truncated: use LIST."
+    lines = [line(entry) for entry in entries[:MAX_STAT_ENTRIES]]
+    end = "End." if len(entries) <= MAX_STAT_ENTRIES else "Listing truncated: use LIST."
     return Reply(213, f"Status of {path}:", *lines, end)
 
 
@@ -170,7 +170,7 @@ ROWS = (
         "STAT [<path>]",
         "959 4.1.3",
         conditional=((("list",), "with a path"),),
-        at_once=transfer_status,
+        act_immediately=transfer_status,
         walks=True,
         quiet=True,
     ),

@@ -21,7 +21,7 @@ def user(session: Session, name: str) -> Reply:
     """Names the user. Whether the name exists is not told before the password is known."""
     _require_tls(session)
     if session.account is not None:
-        session.leave()
+        session.log_out()
         session.directory = VirtualPath()
     session.user = name
     return Reply(331, "Password required.")
@@ -46,7 +46,7 @@ async def password(session: Session, secret: str) -> Reply:
     session.data.owner = account.name
     session.data.buckets = account.lease.buckets
     session.data.lenient = account.close_notify == "lenient"
-    session.control.set_idle(session.policy.idle)
+    session.control.set_idle_timeout(session.policy.idle)
     return Reply(230, "Login successful.")
 
 
@@ -59,13 +59,13 @@ def reinitialize(session: Session, _: None) -> Reply:
     """Back to the state after connecting; an explicit TLS layer is taken off (RFC 4217 section 13)."""
     session.reinitialize()
     if session.control.encrypted and not session.control.implicit:
-        session.control.then(session.control.stop_tls)
+        session.control.call_after_reply(session.control.stop_tls)
     return Reply(220, "Ready for new user.")
 
 
 def leave(session: Session, _: str) -> Reply:
     """Ends the session; a transfer that runs is ended first, since QUIT waits for its turn."""
-    session.control.then(session.control.close)
+    session.control.call_after_reply(session.control.close)
     return Reply(221, "Goodbye.")
 
 
@@ -87,9 +87,9 @@ def host(session: Session, name: str) -> Reply:
         # Behind NAT the client knows an address that is not ours: any but a wrong family is let pass.
         if isinstance(literal, ipaddress.IPv6Address) != (session.control.server.version == 6):
             raise Refusal(504, "Host not served.")
-    if session.host_said:
+    if session.host_selected:
         session.reinitialize()
-    session.host_said = True
+    session.host_selected = True
     return Reply(220, "Host accepted.")
 
 

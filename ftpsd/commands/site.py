@@ -30,7 +30,7 @@ def idle(session: Session, argument: str) -> Reply:
     if not argument.strip():
         return Reply(200, f"Longest idle timeout: {longest} seconds.")
     seconds = max(30, min(parsing.number(argument), longest))
-    session.control.set_idle(seconds)
+    session.control.set_idle_timeout(seconds)
     return Reply(200, f"Idle timeout set to {seconds} seconds.")
 
 

@@ -15,7 +15,7 @@ from ftpsd.protocol.session import Session
 
 
 def _restart(session: Session) -> tuple[int, int | None]:
-    start, end = session.take_restart()
+    start, end = session.transfer_range()
     if session.representation == "A" and (start or end is not None):
         # An offset into text that is converted on the way would mean another byte for each side.
         raise Refusal(504, "REST and RANG require TYPE I.")
@@ -37,7 +37,7 @@ async def _send(
     session: Session, opening: Opening[Source], words: str, text: bool = False, walk: bool = False
 ) -> Reply:
     def opened(_: object) -> None:
-        session.control.say(Reply(150, words))
+        session.control.send_reply(Reply(150, words))
 
     moved = await session.data.send(opening, opened, text, walk)
     session.aborted = False  # an ABOR that came too late
@@ -68,7 +68,7 @@ async def _receive(session: Session, opening: Opening[Upload], words: str) -> Re
     def opened(target: Upload) -> None:
         nonlocal name
         name = target.name
-        session.control.say(Reply(150, words.replace("{}", name)))
+        session.control.send_reply(Reply(150, words.replace("{}", name)))
 
     async with session.lease.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")
@@ -119,7 +119,7 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: lines as of `ls -l`, times in UTC."""
     line = LongFormat(session.control.now()).line
-    opening = session.files.listing(session.place(request.path, "list"), request, line)
+    opening = session.files.listing(session.resolve(request.path, "list"), request, line)
     return await _send(session, opening, "Listing follows.", walk=True)
 
 
@@ -128,7 +128,7 @@ async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
     if request.long:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
-    opening = session.files.listing(session.place(request.path, "list"), request, _name)
+    opening = session.files.listing(session.resolve(request.path, "list"), request, _name)
     return await _send(session, opening, "Listing follows.", walk=True)
 
 
@@ -167,7 +167,7 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
         raise Refusal(553, "HASH requires a file.")
     if entry.incomplete:
         raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
-    first, end = session.take_restart()
+    first, end = session.transfer_range()
     opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()
     async with session.lease.transfer():  # it reads as much
@@ -236,7 +236,7 @@ ROWS = (
         quiet=True,
     ),
     Command("ALLO", parsing.allocation, allocate, "ALLO <size>", "959 4.1.3", quiet=True),
-    Command("ABOR", parsing.nothing, abort, "ABOR", "959 4.1.3", at_once=stop),
+    Command("ABOR", parsing.nothing, abort, "ABOR", "959 4.1.3", act_immediately=stop),
     Command(
         "LIST",
         parsing.listing,

@@ -12,9 +12,9 @@ from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, InputFlow
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.log import SessionLog, log
 from ftpsd.protocol import parsing
-from ftpsd.protocol.command_queue import Turns
+from ftpsd.protocol.command_queue import CommandQueue
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
-from ftpsd.protocol.session import Row, Session, not_spoken
+from ftpsd.protocol.session import Row, Session, wrong_protocol
 from ftpsd.system.reactor import Clock
 
 #: The number of error replies in a row that ends a session without a login.
@@ -45,7 +45,7 @@ class CommandRunner:
         self._task = flow.task
         self._timeouts = timeouts
         self._log = log
-        self.queue: Turns[bytes] = Turns(self._begin, self._may_begin)
+        self.queue: CommandQueue[bytes] = CommandQueue(self._begin, self._may_begin)
         #: The command that uses a data connection or walks a tree now, or is about to.
         self.transferring: Row | None = None
         #: The last command that has begun, and its argument.
@@ -66,9 +66,9 @@ class CommandRunner:
         except Refusal:
             return False
         row = TABLE.get(verb)
-        reply = row.at_once(self._session, argument) if row is not None and row.at_once else None
+        reply = row.act_immediately(self._session, argument) if row is not None and row.act_immediately else None
         if reply is not None:
-            self._channel.say(reply)
+            self._channel.send_reply(reply)
         return reply is not None
 
     def _may_begin(self) -> bool:
@@ -78,8 +78,8 @@ class CommandRunner:
     def _begin(self, line: bytes) -> None:
         started = self.began
         try:
-            if self._session.hears_imap(line):
-                raise not_spoken("IMAP")
+            if self._session.is_imap(line):
+                raise wrong_protocol("IMAP")
             verb, argument = parsing.line(line)
         except Refusal:
             # No part of the line is logged: it may be a password with a typing error around it.
@@ -121,7 +121,7 @@ class CommandRunner:
         """Return the reply for an exception."""
         error = failure.value
         if isinstance(error, SessionEnd):
-            self._channel.then(self._channel.close)
+            self._channel.call_after_reply(self._channel.close)
         if isinstance(error, Refusal):
             return error.reply
         if isinstance(error, OSError):
@@ -137,11 +137,11 @@ class CommandRunner:
         row = TABLE.get(verb)
         moved = self._session.data.moved if row is not None and row.uses_data else None
         self.answered = self.now()
-        self._channel.say(reply)
+        self._channel.send_reply(reply)
         if self._timeouts.idle is not None:
             self._timeouts.resetTimeout()  # not when a command comes: a command may take longer than a client may idle
         self._log.command(row, verb, argument, reply, self.answered - started, moved)  # while the client works on it
-        self._channel.take_steps()
+        self._channel.reply_sent()
         if self._channel.gone:
             self._close()
             return
@@ -152,7 +152,7 @@ class CommandRunner:
         if self._errors == MAX_ERRORS:
             self.end(Reply(421, "Too many errors. Goodbye."))
             return
-        self.queue.done()
+        self.queue.finish()
         if not self.queue.full:
             self._flow.resume_reading(QUEUE_FULL)
         self.end_when_answered()
@@ -161,12 +161,12 @@ class CommandRunner:
 
     def end(self, reply: Reply) -> None:
         """Send a last reply and close the connection."""
-        self._channel.say(reply)
+        self._channel.send_reply(reply)
         self._channel.close()
         self._close()
 
     def _close(self) -> None:
-        self.queue.end()
+        self.queue.close()
         self._flow.closed = True
         self._timeouts.wait_for_close()
 
@@ -205,4 +205,4 @@ class CommandRunner:
         """The connection is lost: free what the session holds."""
         self._channel.gone = True
         self._session.data.close(Reply(426, "The control connection was lost."))
-        self._session.leave()
+        self._session.log_out()

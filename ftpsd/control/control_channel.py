@@ -20,7 +20,7 @@ class ControlChannel:
 
     login: Callable[[str, str], Awaitable[Account | None]]
     forget_login: Callable[[], None]
-    set_idle: Callable[[int], None]
+    set_idle_timeout: Callable[[int], None]
 
     def __init__(
         self,
@@ -48,16 +48,16 @@ class ControlChannel:
 
     # --- replies ---------------------------------------------------------------------------------
 
-    def say(self, reply: Reply) -> None:
+    def send_reply(self, reply: Reply) -> None:
         """Send a reply."""
         if not self.gone:
             self._connection.write(reply.encode())
 
-    def then(self, step: Callable[[], None]) -> None:
+    def call_after_reply(self, step: Callable[[], None]) -> None:
         """Call a function after the final reply of the command that runs."""
         self._steps.append(step)
 
-    def take_steps(self) -> None:
+    def reply_sent(self) -> None:
         """Call the functions that were to be called after the final reply, which was sent."""
         steps, self._steps = self._steps, []
         for step in steps:

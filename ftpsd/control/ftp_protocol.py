@@ -40,7 +40,7 @@ class FtpsProtocol(FTP):
 
     # Lines end in CRLF; a bare LF is accepted, since cameras and scripts send it.
     delimiter = b"\n"
-    MAX_LENGTH = parsing.LONGEST_LINE
+    MAX_LENGTH = parsing.MAX_LINE
 
     def __init__(
         self,
@@ -99,7 +99,8 @@ class FtpsProtocol(FTP):
             services.reactor, generation.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection
         )
         login = Login(channel, generation, services.scheduler, self._task, timeouts, log)
-        channel.login, channel.forget_login, channel.set_idle = login.attempt, login.forget, timeouts.set_idle
+        channel.login, channel.forget_login = login.attempt, login.forget
+        channel.set_idle_timeout = timeouts.set_idle_timeout
         self._channel, self._session, self._timeouts = channel, session, timeouts
         self._runner = CommandRunner(services.reactor, session, channel, self._flow, timeouts, log)
         self._queue = self._runner.queue
@@ -107,7 +108,7 @@ class FtpsProtocol(FTP):
     def greet(self) -> None:
         """Send 220, which may have several lines."""
         self._greeted = True
-        self._channel.say(Reply(220, *self._generation.settings.banner.strip("\n").split("\n")))
+        self._channel.send_reply(Reply(220, *self._generation.settings.banner.strip("\n").split("\n")))
 
     def secured(self) -> None:
         """A TLS handshake of the control connection is complete."""
@@ -125,7 +126,7 @@ class FtpsProtocol(FTP):
         try:
             if self._begun:
                 self._timeouts.stop()
-                self._queue.end()
+                self._queue.close()
                 self._runner.connection_lost()
                 self._log.note("disconnected", "disconnected")
         finally:
@@ -169,7 +170,7 @@ class FtpsProtocol(FTP):
             self.yield_if_late()
             return
         queue = self._queue
-        queue.arrive(line)
+        queue.add(line)
         if queue.full:
             flow.pause_reading(QUEUE_FULL)
 
@@ -200,7 +201,7 @@ class FtpsProtocol(FTP):
         if not self._greeted and not self._implicit:
             self.greet()
         if REPLIES_UNREAD not in flow.paused:
-            self._queue.go_on()
+            self._queue.resume()
         flow.read_on()
         if not flow.paused and not self._channel.gone:
             self.transport.work()

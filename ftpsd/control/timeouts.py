@@ -45,7 +45,7 @@ class SessionTimeouts(TimeoutMixin):
         self.idle = None
         self.setTimeout(self._settings.login)
 
-    def set_idle(self, seconds: int) -> None:
+    def set_idle_timeout(self, seconds: int) -> None:
         """The client has logged in, or has chosen another time with SITE IDLE."""
         self.idle = seconds
         self.setTimeout(seconds)

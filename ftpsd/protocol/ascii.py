@@ -1,16 +1,16 @@
-"""TYPE A: lines end in CRLF on the wire and in LF on the disk (RFC 959 section 3.1.1.1)."""
+"""Conversion of line ends for TYPE A: CRLF in the network, LF on the disk (RFC 959 section 3.1.1.1)."""
 
 from __future__ import annotations
 
 
 class ToNetwork:
-    """LF becomes CRLF. A CRLF that the file has already stays as it is, chunk edges included."""
+    """Converts LF to CRLF. A CRLF in the file is sent unchanged, also if two pieces divide it."""
 
     def __init__(self) -> None:
         self._after_cr = False
 
     def convert(self, piece: bytes) -> bytes:
-        """The next piece of the file, as the network has it."""
+        """Return the next piece of the file, converted."""
         if not piece:
             return piece
         text = piece.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
@@ -19,24 +19,20 @@ class ToNetwork:
         self._after_cr = piece[-1:] == b"\r"
         return text
 
-    def end(self) -> bytes:
-        """What is left to send after the last piece: nothing, ever."""
-        return b""
-
 
 class FromNetwork:
-    """CRLF becomes LF. A CR that stands alone stays, chunk edges included."""
+    """Converts CRLF to LF. A CR without LF is kept. Two pieces may divide a CRLF."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self._pending_cr = b""
 
     def convert(self, piece: bytes) -> bytes:
-        """The next piece from the network, as the file gets it."""
-        text = self._held + piece
-        self._held = b"\r" if text[-1:] == b"\r" else b""
-        return (text[:-1] if self._held else text).replace(b"\r\n", b"\n")
+        """Return the next piece from the network, converted."""
+        text = self._pending_cr + piece
+        self._pending_cr = b"\r" if text[-1:] == b"\r" else b""
+        return (text[:-1] if self._pending_cr else text).replace(b"\r\n", b"\n")
 
     def end(self) -> bytes:
-        """A CR that was held back, since the LF behind it never came."""
-        held, self._held = self._held, b""
-        return held
+        """Return what is left at the end of the stream: a CR that no LF followed, or nothing."""
+        rest, self._pending_cr = self._pending_cr, b""
+        return rest

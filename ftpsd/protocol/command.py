@@ -1,7 +1,7 @@
-"""Command, the row: what a command needs, how its argument is read, what runs.
+"""Command: one row of the table of commands.
 
-Everything that the server says of itself is computed from the rows: FEAT, HELP, who may call it and
-when, what may be logged, and the conformance table in `docs/conformance.md`.
+FEAT, HELP, the permission checks, what may be logged, and the table in `docs/conformance.md` are computed from the
+rows.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ V = TypeVar("V", contravariant=True)
 #: The final reply of a command, now or later. What such a coroutine yields is for the event loop only.
 Result = Reply | Coroutine[Never, object, Reply]
 
-#: One of these permissions is needed, in this case: ("append",), "for a file that is there".
+#: Permissions of which one is needed, and the case: ("append",), "for an existing file".
 Condition = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[S, V]):
-    """One command of the protocol. Every promise about a command is a field here."""
+    """One command: its syntax, the conditions under which it may run, and its function."""
 
     verb: str
-    #: Reads the argument: text to value, or a Refusal.
+    #: Converts the argument to a value. Raises Refusal.
     parse: Callable[[str], object]
     run: Callable[[S, V], Result]
-    #: The syntax, as HELP prints it.
+    #: The syntax for HELP.
     help: str
-    #: Where it is specified.
+    #: The RFC and section, or the draft, that specifies the command.
     rfc: str
-    #: What the user must be allowed at every path that the argument names.
+    #: The permission that the user needs at each path in the argument.
     permission: str | None = None
-    #: What the user must be allowed in some cases: one of the permissions, and when. Where `permission` is None, a path
-    #: at which none of them may hold is refused before the command runs.
+    #: Permissions that are needed in some cases only. If `permission` is None, the command is refused for a path at
+    #: which none of them can hold.
     conditional: tuple[Condition, ...] = ()
-    #: Whether the client must have logged in.
+    #: Whether a login is required.
     login: bool = True
-    #: Whether it opens a data connection.
+    #: Whether the command needs a data connection.
     uses_data: bool = False
-    #: Whether REST and RANG are meant for it: it uses them up.
+    #: Whether REST and RANG apply to the command. They are reset after it.
     restartable: bool = False
-    #: Whether it may go through a directory or a tree, which ABOR ends.
+    #: Whether the command may read a whole directory or tree. ABOR ends it.
     walks: bool = False
-    #: Whether the argument must never be written to a log.
+    #: Whether the argument is a secret, which is never logged.
     secret: bool = False
-    #: Whether it tells something only: it is logged at the level "debug".
+    #: Whether the command changes nothing, and is logged only with `twistd ftpsd --verbose` or if it fails.
     quiet: bool = False
-    #: What it costs a client without a login, in commands as cheap as NOOP.
+    #: The cost for the command limit of clients without a login. NOOP costs 1.
     cost: int = 1
-    #: Lines for FEAT that this row stands for.
+    #: The lines for FEAT.
     features: Callable[[S], Iterable[str]] | tuple[str, ...] = ()
-    #: Runs on arrival while a transfer runs. A Reply is sent at once and ends the matter; with None
-    #: the command still gets its turn.
-    at_once: Callable[[S, str], Reply | None] | None = None
+    #: Is called when the command arrives during a transfer. A Reply is the final reply of the command; after None the
+    #: command waits in the queue.
+    act_immediately: Callable[[S, str], Reply | None] | None = None
 
     @property
     def permissions(self) -> tuple[str, ...]:
-        """One of these must hold at every path that the argument names; empty where none is needed."""
+        """The permissions of which one must hold at each path in the argument; empty if none is needed."""
         if self.permission is not None:
             return (self.permission,)
         return tuple(each for permissions, _ in self.conditional for each in permissions)
 
     def needs(self) -> str:
-        """Return the permissions and their conditions as a text for people."""
+        """Return the permissions and their conditions as text, for the documents."""
         texts = [self.permission] if self.permission is not None else []
         texts += [f"{_one_of(permissions)} {when}".rstrip() for permissions, when in self.conditional]
         return ", ".join(texts)
@@ -81,7 +81,7 @@ def _one_of(permissions: tuple[str, ...]) -> str:
 
 
 def features(table: Mapping[str, Command[S, object]], session: S) -> list[str]:
-    """The lines of FEAT, in alphabetical order (RFC 2389 section 3)."""
+    """Return the lines of FEAT in alphabetical order (RFC 2389 section 3)."""
     lines: set[str] = set()
     for row in table.values():
         lines.update(row.features(session) if callable(row.features) else row.features)
@@ -98,7 +98,7 @@ def table(*groups: Iterable[Command[S, Never]]) -> Mapping[str, Command[S, objec
     return rows
 
 
-#: Commands that the RFCs name and that we do not serve: they get 502, what nobody knows gets 500.
+#: Commands that exist and are not implemented here. They get 502; unknown ones get 500.
 NOT_SERVED = frozenset(
     """
     SMNT ADAT MIC CONF ENC SSCN CPSV LPRT LPSV MFCT THMB COMB MLFL MSND MSOM MSAM MRSQ MRCP XCRC XMD5
@@ -106,8 +106,8 @@ NOT_SERVED = frozenset(
     """.split()  # noqa: SIM905
 )
 
-#: Verbs of other protocols. A browser or a mail server that was led here (ALPACA) must not go on
-#: talking: the session ends with the first of them. IMAP's stand behind a tag: see `wire.imap_tag`.
+#: Verbs of other protocols. The first one ends the session: an attacker may have sent a browser or mail server here
+#: (ALPACA). The verbs of IMAP follow a tag: see `parsing.imap_tag`.
 _PROTOCOLS = {
     "HTTP": "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI",
     "SMTP": "HELO EHLO LHLO MAIL RCPT DATA BDAT RSET VRFY EXPN STARTTLS",

@@ -1,10 +1,11 @@
-"""Whose turn it is.
+"""The order in which the commands of a session run.
 
-The law: commands run one at a time, in the order in which they came, and each gets its final reply
-before the next one runs. So replies come in the order of the commands, whatever a client pipelines.
-Two rows act before their turn (`Command.at_once`): ABOR stops the transfer that runs, then waits
-for its turn to answer (426 first, then 226: RFC 959 section 4.1.3), and STAT without an argument
-answers at once during a transfer, as the same section asks for.
+Commands run one at a time, in the order in which they came, and each gets its final reply before the next one starts.
+So replies come in the order of the commands, even if the client sends many commands at once.
+
+Two commands act immediately when they arrive (`Command.act_immediately`): ABOR stops the running transfer, then waits
+in the queue for its own reply (first 426, then 226: RFC 959 section 4.1.3). STAT without an argument is answered
+during a transfer, as the same section requires.
 """
 
 from __future__ import annotations
@@ -15,66 +16,68 @@ from typing import Generic, TypeVar
 
 Line = TypeVar("Line")
 
-#: So many commands may wait behind one that runs; then the control connection is not read.
-LONGEST_QUEUE = 64
+#: The control connection is not read while so many commands wait.
+MAX_WAITING = 64
 
 
-class Turns(Generic[Line]):
-    """A queue of lines and the one that runs. `begin` starts a line; whoever ends it calls `done`.
+class CommandQueue(Generic[Line]):
+    """The line that runs, and the lines that wait. The caller starts a line in `start`, and calls `finish` at its end.
 
-    `may_begin` is asked before each line: with False none begins until `go_on` is called.
+    `may_start` is called before each line. If it returns False, no line starts until `resume` is called.
     """
 
-    __slots__ = ("_begin", "_may_begin", "_stepping", "_waiting", "busy", "ended")
+    __slots__ = ("_may_start", "_start", "_stepping", "_waiting", "busy", "ended")
 
-    def __init__(self, begin: Callable[[Line], None], may_begin: Callable[[], bool] = lambda: True) -> None:
-        self._begin = begin
-        self._may_begin = may_begin
+    def __init__(self, start: Callable[[Line], None], may_start: Callable[[], bool] = lambda: True) -> None:
+        self._start = start
+        self._may_start = may_start
         self._waiting: deque[Line] = deque()
         self._stepping = False
+        #: Whether a line runs.
         self.busy = False
+        #: Whether the session is over: no line starts any more.
         self.ended = False
 
-    def arrive(self, line: Line) -> None:
-        """The next line from the client: it runs now if none runs, else in its turn."""
+    def add(self, line: Line) -> None:
+        """Start a line, or let it wait if another one runs."""
         self._waiting.append(line)
         self._step()
 
-    def done(self) -> None:
-        """The line that ran has had its final reply."""
+    def finish(self) -> None:
+        """Note that the running line has its final reply, and start the next one."""
         self.busy = False
         self._step()
 
-    def end(self) -> None:
-        """No line runs any more: the session is over."""
+    def close(self) -> None:
+        """Drop the waiting lines: the session is over."""
         self.ended = True
         self._waiting.clear()
 
-    def go_on(self) -> None:
-        """The next line may begin again."""
+    def resume(self) -> None:
+        """Start the next line if `may_start` now allows it."""
         self._step()
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines that wait."""
+        """Iterate over the waiting lines."""
         return iter(self._waiting)
 
     @property
     def waiting(self) -> int:
-        """How many lines wait behind the one that runs."""
+        """The number of waiting lines."""
         return len(self._waiting)
 
     @property
     def full(self) -> bool:
-        """Whether no more should be read for now."""
-        return len(self._waiting) >= LONGEST_QUEUE
+        """Whether the caller should stop reading for now."""
+        return len(self._waiting) >= MAX_WAITING
 
     def _step(self) -> None:
-        if self._stepping:  # a line that ended at once: the loop below goes on
+        if self._stepping:  # a line has finished within `start`: the loop below continues
             return
         self._stepping = True
         try:
-            while self._waiting and not (self.busy or self.ended) and self._may_begin():
+            while self._waiting and not (self.busy or self.ended) and self._may_start():
                 self.busy = True
-                self._begin(self._waiting.popleft())
+                self._start(self._waiting.popleft())
         finally:
             self._stepping = False

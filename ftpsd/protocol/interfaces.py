@@ -287,7 +287,7 @@ class Control(Protocol):
     #: Returns the time of day, in seconds since 1970.
     now: Callable[[], float]
     #: Sets the idle timeout, in seconds.
-    set_idle: Callable[[int], None]
+    set_idle_timeout: Callable[[int], None]
     #: Is called when a user logs out: the limits of sessions without a login hold again.
     forget_login: Callable[[], None]
 
@@ -305,10 +305,10 @@ class Control(Protocol):
         Raises Refusal for a user who may not log in now, and SessionEnd for one session too many.
         """
 
-    def say(self, reply: Reply) -> None:
+    def send_reply(self, reply: Reply) -> None:
         """Send a reply."""
 
-    def then(self, step: Callable[[], None]) -> None:
+    def call_after_reply(self, step: Callable[[], None]) -> None:
         """Call `step` after the final reply of the command that runs."""
 
     def start_tls(self) -> None:

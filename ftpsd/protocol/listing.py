@@ -152,13 +152,13 @@ class MachineFormat:
         self._chosen = [fact in chosen for fact in FACTS]
         self._here = here
 
-    def line(self, entry: Entry, name: str | None = None, kind: str | None = None) -> str:
-        """`fact=value;…; name`. `kind` overrides the type: cdir and pdir are no types on the disk."""
+    def line(self, entry: Entry, name: str | None = None) -> str:
+        """Return `fact=value;…; name` for an entry, with `name` in place of its own."""
         with_type, with_size, with_time, with_permissions, with_identity, with_mode, with_state = self._chosen
         mode, format_bits = entry.mode, stat.S_IFMT(entry.mode)
         facts = ""
         if with_type:
-            facts = f"type={kind or _KINDS.get(format_bits, 'OS.unix=other')};"
+            facts = f"type={_KINDS.get(format_bits, 'OS.unix=other')};"
         if with_size and format_bits == stat.S_IFREG:
             facts += f"size={entry.size};"
         if with_time:

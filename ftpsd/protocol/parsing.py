@@ -20,7 +20,7 @@ T = TypeVar("T")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: A control line longer than this ends the session.
-LONGEST_LINE = 8192
+MAX_LINE = 8192
 
 # IAC IAC is a 255 of the name; IAC with a command of RFC 854 (240..254) is none of ours. A lone 255
 # stays: curl and ftplib send names with it as they are, lftp doubles it.

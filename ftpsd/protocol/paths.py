@@ -1,4 +1,4 @@
-"""VirtualPath: what the client means by a name. Never a path on the disk."""
+"""VirtualPath: a path as clients see it. It is never a path on the disk."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from ftpsd.protocol.replies import Refusal
 
-#: Deeper or longer paths than these are refused: PATH_MAX of Linux, and a depth that recursion stands.
-LONGEST = 4096
-DEEPEST = 200
+#: The limits of a path, in characters (PATH_MAX of Linux) and in directories (recursive functions must not overflow).
+MAX_LENGTH = 4096
+MAX_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualPath:
-    """An absolute path below the user's root, free of `.`, `..` and empty parts.
+    """An absolute path below the user's root, without `.`, `..` and empty parts.
 
-    Names are text; bytes that are not UTF-8 live in it as surrogates (PEP 383), so every name on
-    the disk can be said and comes back unchanged.
+    Names are text. Bytes that are not UTF-8 are represented by surrogates (PEP 383), so each name on the disk can be
+    used, and is sent back unchanged.
     """
 
     parts: tuple[str, ...] = ()
 
     def join(self, name: str) -> VirtualPath:
-        """What `name` means for a client whose directory this is. `..` never leaves the root."""
-        if len(name) > LONGEST:
+        """Return the path that `name` means in this directory. `..` stays in the root. Raises Refusal."""
+        if len(name) > MAX_LENGTH:
             raise Refusal(553, "Path too long.")
         parts = [] if name.startswith("/") else list(self.parts)
         for part in name.split("/"):
@@ -32,17 +32,17 @@ class VirtualPath:
                 del parts[-1:]
             elif part and part != ".":
                 parts.append(part)
-        if len(parts) > DEEPEST:
+        if len(parts) > MAX_DEPTH:
             raise Refusal(553, "Path too deep.")
         return VirtualPath(tuple(parts))
 
     def child(self, name: str) -> VirtualPath:
-        """The entry `name` of this directory: one part, taken as it is."""
+        """Return the path of the entry `name` in this directory."""
         return VirtualPath((*self.parts, name))
 
     @property
     def parent(self) -> VirtualPath:
-        """The directory that holds this; the root is its own."""
+        """The directory that contains this path; for the root, the root."""
         return VirtualPath(self.parts[:-1])
 
     @property
@@ -54,22 +54,22 @@ class VirtualPath:
         return "/" + "/".join(self.parts)
 
     def quoted(self) -> str:
-        """As 257 replies have it: in double quotes, those within doubled (RFC 959 appendix II)."""
+        """Return the path for a 257 reply: in double quotes, with each quote in it doubled (RFC 959 appendix II)."""
         return '"' + str(self).replace('"', '""') + '"'
 
 
 def outermost(homes: Iterable[str]) -> list[str]:
-    """Return directories without those that lie in others. Without one call that would take long for 100,000."""
+    """Return the directories that lie in no other one of them. Takes linear time: there may be 100,000."""
     every = dict.fromkeys(homes)
-    covered: dict[str, bool] = {}  # directories, and whether they or those above them are among the homes
+    covered: dict[str, bool] = {}  # by directory: whether it or a directory above it is one of the homes
 
     def is_covered(directory: str) -> bool:
-        way = []
+        path = []
         while directory not in covered and directory:
-            way.append(directory)
+            path.append(directory)
             directory = directory.rpartition("/")[0]
         above = covered.get(directory, "/" in every)
-        for each in reversed(way):
+        for each in reversed(path):
             above = covered[each] = above or each in every
         return above
 

@@ -1,4 +1,4 @@
-"""Replies on the control connection, and the errors that know theirs (RFC 959 section 4.2)."""
+"""Replies on the control connection, and the exceptions that carry a reply (RFC 959 section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 class Reply:
     """A three-digit code and one or more lines of text.
 
-    The text may hold anything a client sent or a disk holds; `encode` is the one place where it is
-    made safe for the wire.
+    The text may contain names from the client or the disk, with any characters. `encode` makes it safe to send.
     """
 
     code: int
@@ -23,21 +22,21 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The last line: the one that clients show."""
+        """The last line. Clients show it to their users."""
         return self.lines[-1]
 
     def encode(self) -> bytes:
-        """The reply as it goes over the wire: one line, or `code-first … code last`."""
+        """Return the bytes to send: `code text`, or lines from `code-first` to `code last`."""
         if len(self.lines) == 1:
             return b"%d %s\r\n" % (self.code, _wire(self.lines[0]))
         first, *middle, last = (_wire(line) for line in self.lines)
-        # A line within must not look like the last one (RFC 959 4.2): digits get a blank in front.
+        # A line in the middle must not look like the last one (RFC 959 section 4.2): one with digits gets a space.
         body = b"".join((b" %s\r\n" if line[:1].isdigit() else b"%s\r\n") % line for line in middle)
         return b"%d-%s\r\n%s%d %s\r\n" % (self.code, first, body, self.code, last)
 
 
 class FixedReply(Reply):
-    """A reply that is sent often: it is encoded once."""
+    """A reply that is sent often, and therefore encoded only once."""
 
     __slots__ = ("_encoded",)
 
@@ -46,7 +45,7 @@ class FixedReply(Reply):
         object.__setattr__(self, "_encoded", super().encode())
 
     def encode(self) -> bytes:
-        """The reply as it goes over the wire."""
+        """Return the bytes to send."""
         encoded: bytes = self._encoded  # type: ignore[attr-defined]
         return encoded
 
@@ -55,8 +54,8 @@ def _wire(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
     if raw.isascii() and raw.isalnum():
         return raw
-    # A line feed has no form on a Telnet line, and would let a file's name write replies of its
-    # own. CR NUL is RFC 2640 3.1; doubling of 255 is Telnet's (lftp undoes it).
+    # A line feed cannot be sent within a Telnet line, and would let a file name forge a reply. A CR is sent as CR NUL
+    # (RFC 2640 section 3.1), and byte 255 twice (RFC 854; lftp decodes that).
     return raw.replace(b"\0", b"?").replace(b"\n", b"?").replace(b"\r", b"\r\0").replace(b"\xff", b"\xff\xff")
 
 
@@ -72,7 +71,7 @@ def readable_size(count: int) -> str:
 
 
 class Refusal(Exception):
-    """An error that knows its reply. `raise Refusal(553, "…")` is all there is to do, at any depth."""
+    """An exception that carries the reply to the client. It may be raised at any depth: `raise Refusal(553, "…")`."""
 
     def __init__(self, code: int, *lines: str) -> None:
         super().__init__(code, *lines)
@@ -80,7 +79,7 @@ class Refusal(Exception):
 
 
 class SessionEnd(Refusal):
-    """A refusal after which the session ends: the reply is sent, then the connection is closed."""
+    """A Refusal that ends the session: the connection is closed after the reply."""
 
 
 _ERRNO: dict[int, tuple[int, str]] = {
@@ -110,6 +109,6 @@ _ERRNO: dict[int, tuple[int, str]] = {
 
 
 def from_oserror(error: OSError) -> Reply:
-    """The reply for what the system said no to; 451 for what the table does not know."""
+    """Return the reply for an error of the operating system; 451 for one that the table does not have."""
     code, text = _ERRNO.get(error.errno or 0, (451, "File system error."))
     return Reply(code, text)

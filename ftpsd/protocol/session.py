@@ -31,7 +31,7 @@ class Policy:
     login_needs_tls: bool = True
     data_needs_tls: bool = True
     active: bool = True
-    #: The networks of other hosts with which data connections may be.
+    #: The networks of other hosts that may have data connections (`foreign_data`).
     foreign_networks: tuple[Network, ...] = ()
     login_failures: int = 3
     idle: int = 300
@@ -39,7 +39,7 @@ class Policy:
 
 @dataclass(slots=True)
 class Session:
-    """One client. The words are RFC 959's; what REIN forgets is in `reinitialize`."""
+    """The state of one session. The names are those of RFC 959. REIN resets it by `reinitialize`."""
 
     number: int
     control: Control
@@ -56,7 +56,7 @@ class Session:
     rename_from: VirtualPath | None = None
     protection: str = "C"
     epsv_only: bool = False
-    host_said: bool = False
+    host_selected: bool = False
     aborted: bool = False
     facts: frozenset[str] = frozenset(FACTS)
     hash: str = next(iter(HASHES))
@@ -64,7 +64,7 @@ class Session:
 
     @property
     def files(self) -> Files:
-        """The user's root."""
+        """The user's files. Raises Refusal without a login, as the next two do."""
         return self._logged_in().files
 
     @property
@@ -83,66 +83,72 @@ class Session:
         return self.account
 
     def reinitialize(self) -> None:
-        """Forgets all but the connection itself (REIN, RFC 959 section 4.1.1)."""
-        self.leave()
+        """Reset all but the control connection and the number of failed logins (REIN, RFC 959 section 4.1.1)."""
+        self.log_out()
         fresh = Session(self.number, self.control, self.data, self.policy, self.table)
         for name in Session.__slots__:
             if name != "failures":
                 setattr(self, name, getattr(fresh, name))
         self.protection = "P" if self.control.implicit else "C"
 
-    def leave(self) -> None:
-        """The user goes: the avatar's logout is called, once."""
+    def log_out(self) -> None:
+        """Log the user out, if one is logged in, and close a prepared data connection."""
         account, self.account = self.account, None
         self.data.reset()
         if account is not None:
             self.control.forget_login()
             account.logout()
 
-    def place(self, name: str, *permissions: str) -> VirtualPath:
-        """Return the path that `name` means, if one of the permissions may hold there: the disk decides (`Files`)."""
+    def resolve(self, name: str, *permissions: str) -> VirtualPath:
+        """Return the path that `name` means. Raises Refusal if none of the permissions can hold there.
+
+        `Files` checks the permissions again, with the spelling that the name has on the disk.
+        """
         path = self.directory.join(name)
         if permissions and self.permissions.possibly(path.parts).isdisjoint(permissions):
             raise Refusal(550, f"{path}: no permission to {PERMITTED_ACTIONS[permissions[0]]}.")
         return path
 
-    def take_restart(self) -> tuple[int, int | None]:
-        """What REST and RANG said: the first byte, and the one behind the last (None: to the end)."""
+    def transfer_range(self) -> tuple[int, int | None]:
+        """Return what REST or RANG has set: the first byte, and the byte after the last (None: to the end)."""
         first, last = self.byte_range or (self.restart_offset, None)
         return first, None if last is None else last + 1
 
-    # --- the gate ------------------------------------------------------------------------------
+    # --- the checks before a command -------------------------------------------------------------
 
     def find(self, verb: str) -> Row:
-        """The row of a verb, or the refusal for one that has none."""
+        """Return the row of a verb. Raises Refusal for a verb without a row, SessionEnd for one of another protocol."""
         row = self.table.get(verb)
         if row is not None:
             return row
         if verb in FOREIGN:
-            raise not_spoken(FOREIGN[verb])
+            raise wrong_protocol(FOREIGN[verb])
         if verb in NOT_SERVED:
             raise Refusal(502, f"{verb} not implemented.")
         raise Refusal(500, "Unknown command: send HELP for a list.")
 
-    def hears_imap(self, line: bytes) -> bool:
-        """Whether a line that comes before the login is a tag, which is no verb of ours, and a verb of IMAP."""
+    def is_imap(self, line: bytes) -> bool:
+        """Return whether a line is a command of IMAP: a tag that is no verb of FTP, then a verb of IMAP.
+
+        A user who has logged in speaks FTP: the answer is False.
+        """
         tag = parsing.imap_tag(line) if self.account is None else None
         return tag is not None and tag not in self.table and tag not in NOT_SERVED
 
     def admit(self, row: Row, argument: str) -> object:
-        """The value of the argument, if the row may run now; else a Refusal."""
+        """Return the value of the argument. Raises Refusal if the command may not run now or with it."""
         if row.login and self.account is None:
             raise Refusal(530, "Log in with USER and PASS first.")
-        value = self._resolve(row, row.parse(argument))
+        value = self._resolve_names(row, row.parse(argument))
         if row.uses_data:
             self._admit_data()
         return value
 
-    def _resolve(self, row: Row, value: object) -> object:
+    def _resolve_names(self, row: Row, value: object) -> object:
         if isinstance(value, Name):
-            return self.place(value, *row.permissions)
+            return self.resolve(value, *row.permissions)
         if isinstance(value, tuple):
-            return tuple(self._resolve(row, each) for each in value)
+            return tuple(self._resolve_names(row, each) for each in value)
         return value
 
     def _admit_data(self) -> None:
@@ -152,6 +158,9 @@ class Session:
             raise Refusal(425, "Send EPSV, PASV, EPRT or PORT first.")
 
 
-def not_spoken(protocol: str) -> SessionEnd:
-    """The end of a session whose client was led here by somebody else, or by mistake."""
+def wrong_protocol(protocol: str) -> SessionEnd:
+    """Return the exception that ends a session with a client of another protocol.
+
+    An attacker may have sent a browser here (ALPACA), or somebody has mistaken the port.
+    """
     return SessionEnd(421, f"This is an FTP server: {protocol} is not supported.")

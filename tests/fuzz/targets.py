@@ -326,7 +326,7 @@ def representation(raw: bytes) -> None:
     edges = [0, *sorted(each % (len(data) + 1) for each in data[:count]), len(data)]
     pieces = [data[start:end] for start, end in pairwise(edges)]
     outward, inward = ToNetwork(), FromNetwork()
-    out = b"".join(map(outward.convert, pieces)) + outward.end()
+    out = b"".join(map(outward.convert, pieces))
     assert out == re.sub(rb"(?<!\r)\n", b"\r\n", data)
     assert b"".join(map(inward.convert, pieces)) + inward.end() == data.replace(b"\r\n", b"\n")
 

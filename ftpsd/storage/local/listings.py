@@ -12,7 +12,7 @@ from itertools import islice
 from ftpsd.data.transfer import ChunkSource
 from ftpsd.protocol.listing import Entry, shown
 from ftpsd.protocol.parsing import ListRequest
-from ftpsd.protocol.paths import DEEPEST, VirtualPath
+from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.entries import Entries, make_entry
 from ftpsd.storage.local.jail import Jail
@@ -98,7 +98,7 @@ class Listings:
         below, limit = list[str](), portion(depth)
         try:
             for batch in self._directory(path, request):
-                if request.recursive and len(path.parts) < DEEPEST and len(below) <= limit:
+                if request.recursive and len(path.parts) < MAX_DEPTH and len(below) <= limit:
                     below += [each.name for each in batch if _is_below(each)]
                 yield heading, _renamed(batch, prefix)
                 heading = ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from ftpsd.protocol.paths import DEEPEST
+from ftpsd.protocol.paths import MAX_DEPTH
 
 #: Entries of a directory that are read in one step.
 STEP = 100
@@ -181,7 +181,7 @@ def _descend(root: int, path: list[str]) -> int:
 
 def portion(depth: int) -> int:
     """Return how many names of directories a walk may hold in memory for one directory at that depth."""
-    return max(_MOST_NAMES >> depth, 64 if depth < DEEPEST else 4)
+    return max(_MOST_NAMES >> depth, 64 if depth < MAX_DEPTH else 4)
 
 
 def in_portions(names: list[str], limit: int, scan: Callable[[], Iterable[list[str]]]) -> Iterator[str | None]:
