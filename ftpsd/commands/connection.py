@@ -1,4 +1,4 @@
-"""How the two connections are set up: AUTH PBSZ PROT CCC, PASV EPSV PORT EPRT, TYPE MODE STRU."""
+"""Commands for TLS and data connections: AUTH PBSZ PROT CCC, PASV EPSV PORT EPRT, TYPE MODE STRU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MECHANISMS = ("TLS", "TLS-C", "TLS-P", "SSL")
 
 
 def auth(session: Session, mechanism: str) -> Reply:
-    """Starts TLS behind the reply. TLS-P and SSL imply PROT P, as RFC 4217 section 17 records."""
+    """AUTH: start TLS after the reply. TLS-P and SSL imply PROT P (RFC 4217 section 17)."""
     if mechanism not in MECHANISMS:
         raise Refusal(504, "Unsupported mechanism: use AUTH TLS.")
     if session.control.encrypted:
         raise Refusal(503, "Connection already encrypted.")
-    session.reinitialize()  # RFC 4217 4.2: what was said in plain text counts no more
+    session.reinitialize()  # RFC 4217 section 4.2: commands in plain text have no effect any more
     if mechanism in ("TLS-P", "SSL"):
         session.protection = "P"
     session.control.call_after_reply(session.control.start_tls)
@@ -26,14 +26,14 @@ def auth(session: Session, mechanism: str) -> Reply:
 
 
 def buffer_size(session: Session, size: int) -> Reply:
-    """TLS has no protection buffer: the size is 0 whatever was asked (RFC 4217 section 8)."""
+    """PBSZ: accept any size and reply 0, because TLS needs no protection buffer (RFC 4217 section 8)."""
     if not session.control.encrypted:
         raise Refusal(503, "Send AUTH TLS first.")
     return Reply(200, "PBSZ=0")
 
 
 def protection(session: Session, level: str) -> Reply:
-    """C leaves data connections plain, P encrypts them. PBSZ may be missing: some clients never send it."""
+    """PROT: choose plain (C) or encrypted (P) data connections. PBSZ is not required: some clients do not send it."""
     if not session.control.encrypted:
         raise Refusal(503, "Send AUTH TLS first.")
     if level in ("S", "E"):
@@ -47,7 +47,7 @@ def protection(session: Session, level: str) -> Reply:
 
 
 def clear_channel(session: Session, _: None) -> Reply:
-    """Takes TLS off the control connection, where the configuration lets plain text through."""
+    """CCC: end TLS on the control connection, if the configuration allows plain text."""
     if not session.control.encrypted:
         raise Refusal(533, "Control connection is not encrypted.")
     if session.policy.login_needs_tls:
@@ -62,7 +62,7 @@ def _require_no_epsv_all(session: Session, verb: str) -> None:
 
 
 def passive(session: Session, _: None) -> Reply:
-    """A port to connect to, with an IPv4 address in the reply."""
+    """PASV: listen on a port and announce it with an IPv4 address."""
     _require_no_epsv_all(session, "PASV")
     if session.control.server.version != 4:
         raise Refusal(425, "PASV does not support IPv6: use EPSV.")
@@ -73,7 +73,7 @@ def passive(session: Session, _: None) -> Reply:
 
 
 def extended_passive(session: Session, asked: str) -> Reply:
-    """A port to connect to, at the address of the control connection (RFC 2428 section 3)."""
+    """EPSV: listen on a port, at the address of the control connection (RFC 2428 section 3)."""
     if asked == "ALL":
         session.epsv_only = True
         return Reply(200, "EPSV ALL accepted.")
@@ -98,11 +98,11 @@ def _active(session: Session, verb: str, target: Endpoint) -> Reply:
 
 
 def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...]) -> None:
-    """Raises Refusal for an endpoint that a client may not name: no port of another host, and no well-known one
-    (RFC 2577 section 3), but what `foreign_data` allows.
+    """Raise Refusal for an endpoint to which the client may not direct a data connection (RFC 2577 section 3).
 
-    Local services trust their own machine, and well-known ports take files for commands. So `foreign_data: true`
-    does not open these: a network that contains the address does.
+    Allowed are ports from 1024 of the client itself, and what `foreign_data` allows. `foreign_data: true` does not
+    allow the server's own addresses, because local services trust them, nor ports below 1024, whose services could
+    take a file for commands. A network in `foreign_data` that contains the address allows both.
     """
     address = target.address
     allowed = [network for network in foreign if address in network]
@@ -120,17 +120,17 @@ def _admit_target(target: Endpoint, client: Address, foreign: tuple[Network, ...
 
 
 def port(session: Session, target: Endpoint) -> Reply:
-    """Where the client listens, IPv4."""
+    """PORT: connect to an IPv4 endpoint of the client for the next transfer."""
     return _active(session, "PORT", target)
 
 
 def extended_port(session: Session, target: Endpoint) -> Reply:
-    """Where the client listens, either family (RFC 2428 section 2)."""
+    """EPRT: connect to an IPv4 or IPv6 endpoint of the client for the next transfer (RFC 2428 section 2)."""
     return _active(session, "EPRT", target)
 
 
 def representation(session: Session, kind: str) -> Reply:
-    """A converts line ends; I and L 8 leave every byte as it is."""
+    """TYPE: choose whether line ends are converted (A) or not (I and L 8)."""
     session.representation = kind
     return Reply(200, f"Type set to {kind}.")
 
@@ -153,7 +153,7 @@ ROWS = (
         "AUTH TLS|TLS-C|TLS-P|SSL",
         "4217 4",
         login=False,
-        cost=5,  # with its handshake
+        cost=5,  # includes the TLS handshake
         features=("AUTH TLS",),
     ),
     Command("PBSZ", parsing.number, buffer_size, "PBSZ 0", "4217 8", login=False, features=("PBSZ",), quiet=True),

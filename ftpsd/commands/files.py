@@ -1,4 +1,4 @@
-"""Names and what is known of them: CWD CDUP PWD MKD RMD RMDA DELE RNFR RNTO SIZE MDTM MFMT MFF AVBL MLST."""
+"""Commands for files and directories: CWD CDUP PWD MKD RMD RMDA DELE RNFR RNTO SIZE MDTM MFMT MFF AVBL MLST."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from ftpsd.protocol.session import Session
 
 V = TypeVar("V")
 
-# --- where the client is ---------------------------------------------------------------------------
+# --- the current directory -------------------------------------------------------------------------
 
 
 async def change_directory(session: Session, path: VirtualPath) -> Reply:
-    """CWD."""
+    """CWD: change the current directory."""
     await session.files.require_directory(path)
     session.directory = path
     return Reply(250, f"Directory changed to {path}.")
 
 
 async def change_up(session: Session, _: None) -> Reply:
-    """CDUP. 250, as the reply list of RFC 959 section 5.4 has 200: the Go clients want 250 (appendix II)."""
+    """CDUP: change to the parent directory.
+
+    RFC 959 has 200 in section 5.4 and 250 in appendix II. Clients written in Go require 250.
+    """
     return await change_directory(session, session.directory.parent)
 
 
 def print_directory(session: Session, _: None) -> Reply:
-    """PWD."""
+    """PWD: report the current directory."""
     return Reply(257, f"{session.directory.quoted()} is the current directory.")
 
 
@@ -40,31 +43,31 @@ def print_directory(session: Session, _: None) -> Reply:
 
 
 async def make_directory(session: Session, path: VirtualPath) -> Reply:
-    """MKD."""
+    """MKD: make a directory."""
     await session.files.make_directory(path)
     return Reply(257, f"{path.quoted()} created.")
 
 
 async def remove_directory(session: Session, path: VirtualPath) -> Reply:
-    """RMD: an empty directory."""
+    """RMD: remove an empty directory."""
     await session.files.remove_directory(path)
     return Reply(250, f"Directory {path} removed.")
 
 
 async def remove_tree(session: Session, path: VirtualPath) -> Reply:
-    """RMDA: a directory and all below it, if the user may delete all of it."""
+    """RMDA: remove a directory and all below it, if the user may delete all of that."""
     await session.files.remove_tree(path)
     return Reply(250, f"Directory tree {path} removed.")
 
 
 async def remove(session: Session, path: VirtualPath) -> Reply:
-    """DELE: a file; of a symbolic link, the link."""
+    """DELE: delete a file, or a symbolic link itself."""
     await session.files.remove(path)
     return Reply(250, f"{path} deleted.")
 
 
 async def rename_from(session: Session, path: VirtualPath) -> Reply:
-    """RNFR: looked up now, so that what does not exist is refused here."""
+    """RNFR: choose what RNTO renames. Raises Refusal or OSError if it does not exist."""
     session.rename_from = None
     entry = await session.files.entry(path, "rename")
     if entry.incomplete:
@@ -74,7 +77,7 @@ async def rename_from(session: Session, path: VirtualPath) -> Reply:
 
 
 async def rename_to(session: Session, path: VirtualPath) -> Reply:
-    """RNTO."""
+    """RNTO: rename what RNFR has chosen."""
     old, session.rename_from = session.rename_from, None
     if old is None:
         raise Refusal(503, "Send RNFR first.")
@@ -86,14 +89,14 @@ async def rename_to(session: Session, path: VirtualPath) -> Reply:
 
 
 async def size(session: Session, path: VirtualPath) -> Reply:
-    """SIZE: of the bytes that TYPE I sends; with TYPE A it could be told by reading the file only."""
+    """SIZE: report the number of bytes in TYPE I. For TYPE A the whole file would have to be read."""
     if session.representation == "A":
         raise Refusal(550, "SIZE not allowed in ASCII mode: send TYPE I first.")
     return Reply(213, str(await session.files.size(path)))
 
 
 async def modified(session: Session, value: tuple[float | None, VirtualPath]) -> Reply:
-    """MDTM; with a time in front of the path it sets it, as MFMT does."""
+    """MDTM: report the time of modification. With a time before the path, set it as MFMT does."""
     moment, path = value
     if moment is not None:
         return await set_modified(session, (moment, path))
@@ -104,7 +107,7 @@ async def modified(session: Session, value: tuple[float | None, VirtualPath]) ->
 
 
 async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Reply:
-    """MFMT."""
+    """MFMT: set the time of modification."""
     moment, path = value
     session.resolve(str(path), "times")
     stored = await session.files.set_time(path, moment)
@@ -112,7 +115,7 @@ async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Re
 
 
 async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath]) -> Reply:
-    """MFF: all of the facts are read before the first is set."""
+    """MFF: set facts, after all of them have been checked."""
     facts, path = value
     moment = mode = None
     for fact, given in facts.items():
@@ -134,12 +137,12 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
 
 
 async def available(session: Session, path: VirtualPath) -> Reply:
-    """AVBL: the room for uploads, in bytes and nothing else (WinSCP reads the whole text as a number)."""
+    """AVBL: report the free bytes for uploads. The reply is a number only, because WinSCP parses all of it as one."""
     return Reply(213, str(await session.files.available_space(path)))
 
 
 async def machine_list(session: Session, path: VirtualPath) -> Reply:
-    """MLST: the facts of one name, on the control connection (RFC 3659 section 7.2)."""
+    """MLST: report the facts of one name on the control connection (RFC 3659 section 7.2)."""
     entry = await session.files.entry(path, "list")
     line = machine_format(session, path.parent).line(entry, str(path))
     return Reply(250, f"Facts of {path}", " " + line, "End.")

@@ -1,4 +1,4 @@
-"""What the server tells of itself and lets be chosen: FEAT OPTS HELP SYST NOOP STAT CLNT CSID LANG."""
+"""Commands that report or choose how the server works: FEAT OPTS HELP STAT SYST NOOP CLNT CSID LANG."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ftpsd.protocol.listing import FACTS, LongFormat
 from ftpsd.protocol.replies import FixedReply, Refusal, Reply
 from ftpsd.protocol.session import Session
 
-#: STAT tells no more entries than this: the control connection is no place for long listings.
+#: The most entries that STAT lists: replies on the control connection are kept in memory.
 MAX_STAT_ENTRIES = 1000
 
 
-#: The replies to FEAT, by what a session has chosen of the features' options: every client asks, strangers too.
+#: The replies to FEAT, by the options that sessions have chosen. They are kept because every client sends FEAT.
 _FEATURES: dict[tuple[str, frozenset[str]], Reply] = {}
 
 
 def feat(session: Session, _: None) -> Reply:
-    """FEAT, from the rows."""
+    """FEAT: list the features of the rows."""
     chosen = session.hash, session.facts
     if chosen not in _FEATURES:
         lines = sorted([*features(session.table, session), "UTF8", "TVFS"])
@@ -61,7 +61,7 @@ _OPTIONS = {"UTF8": _utf8, "UTF-8": _utf8, "MLST": _mlst, "HASH": _hash}
 
 
 def options(session: Session, value: tuple[str, str]) -> Reply:
-    """OPTS (RFC 2389 section 4)."""
+    """OPTS: set the options of a command (RFC 2389 section 4)."""
     what, argument = value
     if what not in _OPTIONS:
         raise Refusal(501, "OPTS supports UTF8, MLST and HASH only.")
@@ -72,7 +72,7 @@ def options(session: Session, value: tuple[str, str]) -> Reply:
 
 
 def help_(session: Session, argument: str) -> Reply:
-    """HELP, from the rows."""
+    """HELP: list the commands, or report the syntax of one."""
     verb = argument.strip().upper()
     if verb.partition(" ")[0] == "SITE":
         return site.commands()
@@ -96,14 +96,14 @@ def _overview(verbs: tuple[str, ...]) -> Reply:
 
 
 def transfer_status(session: Session, argument: str) -> Reply | None:
-    """STAT while a transfer runs: answered at once (RFC 959 section 4.1.3)."""
+    """STAT, on arrival during a transfer: report the bytes so far (RFC 959 section 4.1.3)."""
     if argument.strip() or session.files.walking:
         return None
     return Reply(213, f"Transfer in progress: {session.data.moved} bytes.")
 
 
 async def status(session: Session, argument: str) -> Reply:
-    """STAT: of the session, or of a path as LIST would tell it."""
+    """STAT: report the state of the session, or list a path as LIST does."""
     if argument.strip():
         return await _status_of(session, parsing.listing(argument))
     protection = "encrypted" if session.protection == "P" else "plain"
@@ -127,33 +127,33 @@ async def _status_of(session: Session, request: parsing.ListRequest) -> Reply:
     return Reply(213, f"Status of {path}:", *lines, end)
 
 
-# --- the rest --------------------------------------------------------------------------------------
+# --- SYST, NOOP, CLNT, CSID, LANG ------------------------------------------------------------------
 
 
 def system(_: Session, __: None) -> Reply:
-    """SYST: the words that tell a client how to read LIST."""
+    """SYST: report the system type, by which clients choose the parser for LIST."""
     return Reply(215, "UNIX Type: L8")
 
 
 def noop(_: Session, __: str) -> Reply:
-    """NOOP."""
+    """NOOP: do nothing."""
     return Reply(200, "OK.")
 
 
 def client(session: Session, name: str) -> Reply:
-    """CLNT: who the client says it is, for the log."""
+    """CLNT: keep the name of the client program."""
     session.client_name = name[:100]
     return Reply(200, "Client name noted.")
 
 
 def identify(session: Session, facts: str) -> Reply:
-    """CSID: the same, with facts; ours are the name, the version and what names are like here."""
+    """CSID: keep the facts of the client program, and report the same facts of the server."""
     session.client_name = facts[:100]
     return Reply(200, f"Name=ftpsd; Version={ftpsd.__version__}; CaseSensitive=1; DirSep=/;")
 
 
 def language(_: Session, tag: str) -> Reply:
-    """LANG: English, whatever is asked (RFC 2640 section 4)."""
+    """LANG: accept English only (RFC 2640 section 4)."""
     if tag.strip().lower().split("-")[0] in ("", "en"):
         return Reply(200, "Messages are in English.")
     raise Refusal(504, "Only English is supported.")

@@ -1,4 +1,4 @@
-"""Who the client is: USER PASS ACCT REIN QUIT HOST."""
+"""Commands for login and logout: USER PASS ACCT REIN QUIT HOST."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ftpsd.protocol.session import Session
 
 def _require_tls(session: Session) -> None:
     if session.policy.login_needs_tls and not session.control.encrypted:
-        # 530 is in RFC 959's list for USER and PASS; curl and lftp show its text.
+        # RFC 959 allows 530 for USER and PASS. curl and lftp show its text.
         raise Refusal(530, "Encryption required before login: send AUTH TLS.")
 
 
 def user(session: Session, name: str) -> Reply:
-    """Names the user. Whether the name exists is not told before the password is known."""
+    """USER: set the name for the login. The reply does not say whether such a user exists."""
     _require_tls(session)
     if session.account is not None:
         session.log_out()
@@ -28,7 +28,7 @@ def user(session: Session, name: str) -> Reply:
 
 
 async def password(session: Session, secret: str) -> Reply:
-    """Logs in. The checker's own failure leaves the session able to try again."""
+    """PASS: log in. After a failure the client may try again, `login_failures` times in all."""
     _require_tls(session)
     if session.user is None:
         raise Refusal(503, "Login with USER first.")
@@ -38,8 +38,8 @@ async def password(session: Session, secret: str) -> Reply:
     if account is None:
         session.failures += 1
         if session.failures >= session.policy.login_failures:
-            # Not 421, which clients take for temporary: they would send the same password until they are banned.
-            # Nor "too many" or "later": lftp tries again after a 530 with these words (its ftp:retry-530).
+            # Not 421: clients take it for temporary, and would send the same password until they are banned. Not "too
+            # many" or "later": after a 530 with these words lftp tries again (its setting ftp:retry-530).
             raise SessionEnd(530, "Login incorrect. Goodbye.")
         raise Refusal(530, "Login incorrect.")
     session.account = account
@@ -51,12 +51,12 @@ async def password(session: Session, secret: str) -> Reply:
 
 
 def account(session: Session, _: str) -> Reply:
-    """No account is ever needed here (RFC 959: 202 is "superfluous at this site")."""
+    """ACCT: accept and ignore an account (RFC 959: 202 means "superfluous at this site")."""
     return Reply(202, "Account not required.")
 
 
 def reinitialize(session: Session, _: None) -> Reply:
-    """Back to the state after connecting; an explicit TLS layer is taken off (RFC 4217 section 13)."""
+    """REIN: return to the state after the greeting. TLS that AUTH has started ends (RFC 4217 section 13)."""
     session.reinitialize()
     if session.control.encrypted and not session.control.implicit:
         session.control.call_after_reply(session.control.stop_tls)
@@ -64,13 +64,13 @@ def reinitialize(session: Session, _: None) -> Reply:
 
 
 def leave(session: Session, _: str) -> Reply:
-    """Ends the session; a transfer that runs is ended first, since QUIT waits for its turn."""
+    """QUIT: end the session. A running transfer ends first, because QUIT waits in the queue."""
     session.control.call_after_reply(session.control.close)
     return Reply(221, "Goodbye.")
 
 
 def host(session: Session, name: str) -> Reply:
-    """One host is served: the name that TLS asked for, or the address that was reached (RFC 7151)."""
+    """HOST: accept the host name of the TLS handshake, or any address (RFC 7151). There is one host only."""
     if session.account is not None:
         raise Refusal(503, "Send HOST before login.")
     asked = name.strip()
@@ -84,7 +84,7 @@ def host(session: Session, name: str) -> Reply:
         if known and known.lower().rstrip(".") != asked.lower().rstrip("."):
             raise Refusal(504, "Host differs from the name in the TLS handshake.") from None
     else:
-        # Behind NAT the client knows an address that is not ours: any but a wrong family is let pass.
+        # Behind NAT the client knows the server by another address, so any address of the right family is accepted.
         if isinstance(literal, ipaddress.IPv6Address) != (session.control.server.version == 6):
             raise Refusal(504, "Host not served.")
     if session.host_selected:

@@ -1,4 +1,4 @@
-"""What moves bytes, and what prepares it: RETR STOR APPE STOU REST RANG ALLO ABOR LIST NLST MLSD HASH."""
+"""Commands that transfer, and those for them: RETR STOR APPE STOU REST RANG ALLO ABOR LIST NLST MLSD HASH."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ftpsd.protocol.replies import Refusal, Reply, readable_size
 from ftpsd.protocol.session import Session
 
 
-def _restart(session: Session) -> tuple[int, int | None]:
+def _byte_range(session: Session) -> tuple[int, int | None]:
     start, end = session.transfer_range()
     if session.representation == "A" and (start or end is not None):
-        # An offset into text that is converted on the way would mean another byte for each side.
+        # Line ends are converted on the way, so client and server would count the offset differently.
         raise Refusal(504, "REST and RANG require TYPE I.")
     return start, end
 
@@ -26,8 +26,8 @@ def _restart(session: Session) -> tuple[int, int | None]:
 
 
 async def retrieve(session: Session, path: VirtualPath) -> Reply:
-    """RETR: from the restart offset to the end of the file, or of the range."""
-    start, end = _restart(session)
+    """RETR: send a file, from the restart offset to its end or to the end of the range."""
+    start, end = _byte_range(session)
     opening = session.files.reader(path, start, end)
     async with session.lease.transfer():
         return await _send(session, opening, f"Opening data connection for {path.name}.", session.representation == "A")
@@ -40,25 +40,25 @@ async def _send(
         session.control.send_reply(Reply(150, words))
 
     moved = await session.data.send(opening, opened, text, walk)
-    session.aborted = False  # an ABOR that came too late
+    session.aborted = False  # an ABOR came too late
     return Reply(226, f"Transfer complete: {moved} bytes.")
 
 
 async def store(session: Session, path: VirtualPath) -> Reply:
-    """STOR: a new file, or one that replaces another once it is complete; from the restart offset on."""
-    start, end = _restart(session)
+    """STOR: receive a file, from the restart offset on. It replaces an old one when it is complete."""
+    start, end = _byte_range(session)
     if end is not None:
         raise Refusal(504, "RANG is for downloads only: use REST to resume an upload.")
     return await _receive(session, session.files.writer(path, offset=start), "Opening data connection for {}.")
 
 
 async def append(session: Session, path: VirtualPath) -> Reply:
-    """APPE: to the end of the file, or of an upload that was cut."""
+    """APPE: append to a file, or resume an upload that was cut."""
     return await _receive(session, session.files.writer(path, append=True), "Opening data connection for {}.")
 
 
 async def store_unique(session: Session, path: VirtualPath) -> Reply:
-    """STOU: under a name that nothing has. The name is told as RFC 1123 section 4.1.2.9 says."""
+    """STOU: receive a file under a name that does not exist. The 150 reply has the name (RFC 1123 section 4.1.2.9)."""
     return await _receive(session, session.files.writer(path, unique=True), "FILE: {}")
 
 
@@ -72,18 +72,18 @@ async def _receive(session: Session, opening: Opening[Upload], words: str) -> Re
 
     async with session.lease.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")
-    session.aborted = False  # an ABOR that came too late
+    session.aborted = False  # an ABOR came too late
     return Reply(226, f"Transfer complete: {moved} bytes in {name}.")
 
 
 def restart(session: Session, offset: int) -> Reply:
-    """REST: where the next transfer starts (RFC 3659 section 5)."""
+    """REST: set the byte at which the next transfer starts (RFC 3659 section 5)."""
     session.restart_offset, session.byte_range = offset, None
     return Reply(350, f"Restart position set to {offset}.")
 
 
 def set_range(session: Session, asked: tuple[int, int] | None) -> Reply:
-    """RANG: which bytes the next RETR or HASH is about, both ends included."""
+    """RANG: set the first and the last byte for the next RETR or HASH."""
     session.byte_range, session.restart_offset = asked, 0
     if asked is None:
         return Reply(350, "Range reset.")
@@ -91,7 +91,7 @@ def set_range(session: Session, asked: tuple[int, int] | None) -> Reply:
 
 
 async def allocate(session: Session, size: int) -> Reply:
-    """ALLO: nothing is set aside, but what cannot fit is refused before it is sent."""
+    """ALLO: reserve nothing, but refuse a size for which there is no room, before it is sent."""
     free = await session.files.free_space(session.directory)
     if size > free:
         raise Refusal(552, f"Insufficient storage: {readable_size(free)} free.")
@@ -99,7 +99,7 @@ async def allocate(session: Session, size: int) -> Reply:
 
 
 def stop(session: Session, _: str) -> None:
-    """ABOR, on arrival: what runs ends with 426 now; the answer to ABOR itself comes in its turn."""
+    """ABOR, on arrival: end the running command with 426. The reply to ABOR itself follows in the queue."""
     session.aborted = True
     session.data.abort(Reply(426, "Transfer aborted."))
     if session.account is not None:
@@ -107,7 +107,7 @@ def stop(session: Session, _: str) -> None:
 
 
 def abort(session: Session, _: None) -> Reply:
-    """ABOR, in its turn (RFC 959 section 4.1.3)."""
+    """ABOR, after the command that it has ended: report success (RFC 959 section 4.1.3)."""
     session.data.reset()
     was, session.aborted = session.aborted, False
     return Reply(226, "Abort successful." if was else "No transfer to abort.")
@@ -117,14 +117,14 @@ def abort(session: Session, _: None) -> Reply:
 
 
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
-    """LIST: lines as of `ls -l`, times in UTC."""
+    """LIST: send lines as `ls -l` prints them, with times in UTC."""
     line = LongFormat(session.control.now()).line
     opening = session.files.listing(session.resolve(request.path, "list"), request, line)
     return await _send(session, opening, "Listing follows.", walk=True)
 
 
 async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
-    """NLST: names alone; with `-l`, which some clients send, as LIST."""
+    """NLST: send names only. With `-l`, which some clients send, the same as LIST."""
     if request.long:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
@@ -137,7 +137,7 @@ def _name(entry: Entry) -> str:
 
 
 def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
-    """The facts that this session chose, for the entries of a directory."""
+    """Return the format for the entries of a directory, with the facts that OPTS MLST has chosen."""
     permissions = session.permissions
     if not permissions.paths:
         return MachineFormat(session.facts, lambda _: permissions.everywhere)
@@ -148,7 +148,7 @@ def machine_format(session: Session, directory: VirtualPath) -> MachineFormat:
 
 
 async def list_facts(session: Session, path: VirtualPath) -> Reply:
-    """MLSD: the entries of a directory as facts (RFC 3659 section 7)."""
+    """MLSD: send the facts of the entries of a directory (RFC 3659 section 7)."""
     entry = await session.files.entry(path, "list")
     if not entry.is_directory:
         raise Refusal(501, "Not a directory: use MLST.")
@@ -161,7 +161,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
 
 
 async def digest(session: Session, path: VirtualPath) -> Reply:
-    """HASH: of the whole file, or of what RANG or REST chose (draft-bryan-ftpext-hash)."""
+    """HASH: report the checksum of a file, or of the part that RANG or REST has set (draft-bryan-ftpext-hash)."""
     entry = await session.files.entry(path, "download")
     if entry.is_directory:
         raise Refusal(553, "HASH requires a file.")
@@ -170,13 +170,13 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     first, end = session.transfer_range()
     opening = session.files.reader(path, first, end)
     running = HASHES[session.hash]()
-    async with session.lease.transfer():  # it reads as much
+    async with session.lease.transfer():  # it reads as much as a download
         first, end = await session.data.digest(opening, running)
     if first and first >= end:
         raise Refusal(554, f"File has only {end} bytes.")
-    # Both ends are inclusive in the draft; an empty range can only be told as its start.
-    told = f"{first}-{max(end - 1, first)}"
-    return Reply(213, f"{session.hash} {told} {running.hexdigest()} {path}")
+    # The draft includes both ends, so an empty range is reported as its start.
+    reported = f"{first}-{max(end - 1, first)}"
+    return Reply(213, f"{session.hash} {reported} {running.hexdigest()} {path}")
 
 
 def _hash_feature(session: Session) -> tuple[str]:

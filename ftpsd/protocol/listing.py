@@ -1,4 +1,4 @@
-"""One entry of a directory, as a line of `ls -l` and as MLSx facts (RFC 3659 section 7)."""
+"""The formats of directory entries: lines of `ls -l`, and facts (RFC 3659 section 7)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from ftpsd.protocol.permissions import PERMISSIONS
 
-#: Every fact that we can tell, in the order in which we tell them.
+#: All facts that are supported, in the order of the reply.
 FACTS = ("type", "size", "modify", "perm", "unique", "UNIX.mode", "X.incomplete")
 
 
 class Entry(NamedTuple):
-    """What is known of one name. `link` is where a symbolic link leads, for LIST to show.
+    """One name in a directory. `link` is the target of a symbolic link, for LIST.
 
-    A link that leads to something within the root has that one's mode, size, time and identity, and
-    `is_link` set; one that is broken or leads out has its own (`stat.S_ISLNK(mode)`).
+    A link to something within the root has the mode, size, time and identity of its target, and `is_link` is True. A
+    link that is broken or leads out of the root has its own (`stat.S_ISLNK(mode)`).
     """
 
     name: str
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     links: int = 1
     is_link: bool = False
     link: str = ""
-    #: Whether it is what has arrived of an upload that was cut, to be resumed.
+    #: Whether this is the part file of an upload that was cut and can be resumed.
     incomplete: bool = False
 
     @property
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 def time_value(seconds: float) -> str:
-    """POSIX seconds as a time-val in UTC (RFC 3659 2.3); fractions are dropped, as clients expect."""
+    """Return seconds since 1970 as `YYYYMMDDHHMMSS` in UTC (RFC 3659 section 2.3), without the fraction."""
     minute, second = divmod(int(seconds // 1), 60)
     value = _minute_value(minute)
     return f"{value}{second:02d}" if value else "19700101000000"
@@ -54,7 +54,7 @@ def time_value(seconds: float) -> str:
 
 @lru_cache(maxsize=4096)
 def _minute_value(minute: int) -> str:
-    """Empty for what has not the digits of the RFC: a damaged inode must not fail a listing."""
+    """Return `YYYYMMDDHHMM`, or "" if the year has not four digits: a damaged inode must not fail a listing."""
     try:
         moment = time.gmtime(minute * 60)
     except (ValueError, OverflowError, OSError):
@@ -63,8 +63,7 @@ def _minute_value(minute: int) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as it stands in a listing."""
-    # CR and LF end the entry in every listing format: a name with them can only be hinted at.
+    """Return a name for a listing. CR and LF, which end a line in each format, become question marks."""
     return name.replace("\r", "?").replace("\n", "?")
 
 
@@ -74,7 +73,7 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 class LongFormat:
-    """Lines as `ls -l` prints them, times in UTC. What a line and its date look like is cached."""
+    """The format of `ls -l`, with times in UTC. Modes and dates are cached, since most entries share them."""
 
     def __init__(self, now: float) -> None:
         self._now = now
@@ -82,7 +81,7 @@ class LongFormat:
         self._modes: dict[int, str] = {}
 
     def line(self, entry: Entry) -> str:
-        """The line of one entry, without its end."""
+        """Return the line of an entry, without its end."""
         name, mode, size, modified, _, _, links, is_link, link, _ = entry
         kind = _LINK if is_link else mode
         letters = self._modes.get(kind) or self._modes.setdefault(kind, stat.filemode(kind))
@@ -105,7 +104,7 @@ class LongFormat:
             moment = time.gmtime(seconds)
         except (ValueError, OverflowError, OSError):
             seconds, moment = 0, time.gmtime(0)
-        # The months by hand: strftime would ask the locale.
+        # strftime would use the locale for the month.
         month = _MONTHS[3 * moment.tm_mon - 3 : 3 * moment.tm_mon]
         if -86_400 < self._now - seconds < 180 * 86_400:
             return f"{month} {moment.tm_mday:2d} {moment.tm_hour:02d}:{moment.tm_min:02d}"
@@ -114,8 +113,10 @@ class LongFormat:
 
 @lru_cache(maxsize=256)
 def permission_fact(kind: int, here: frozenset[str]) -> str:
-    """The letters of the fact `perm` (RFC 3659 7.5.5): what the user may do with an entry of this kind
-    (`stat.S_IFMT`, or `INCOMPLETE`), where these permissions hold."""
+    """Return the letters of the fact `perm` (RFC 3659 section 7.5.5).
+
+    `kind` is the type of the entry (`stat.S_IFMT`, or `INCOMPLETE`), `here` the permissions that the user has there.
+    """
     letters = _LETTERS.get(kind, _FOR_OTHERS)
     return "".join(letter for letter, needed in letters.items() if here & needed)
 
@@ -134,7 +135,7 @@ _FOR_FILES = {"a": {"append"}, "d": {"delete"}, "f": {"rename"}, "r": {"download
 _FOR_INCOMPLETE = {"a": {"upload"}, "d": {"delete"}, "w": {"upload"}}
 _FOR_OTHERS = {"d": {"delete"}, "f": {"rename"}}
 
-#: A kind of entry that the disk does not know: an upload that was cut.
+#: The kind of an upload that was cut. No file type has this number.
 INCOMPLETE = 0
 
 _LETTERS: dict[int, Mapping[str, AbstractSet[str]]] = {
@@ -145,8 +146,7 @@ _LETTERS: dict[int, Mapping[str, AbstractSet[str]]] = {
 
 
 class MachineFormat:
-    """Facts as MLST and MLSD tell them: the chosen ones, in our order. `here` gives the permissions that hold
-    at an entry."""
+    """The format of MLST and MLSD, with the chosen facts. `here` returns the permissions that hold at an entry."""
 
     def __init__(self, chosen: frozenset[str], here: Callable[[Entry], frozenset[str]]) -> None:
         self._chosen = [fact in chosen for fact in FACTS]

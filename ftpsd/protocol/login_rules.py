@@ -1,7 +1,7 @@
-"""Who may come in: from where, until when, at which hours. Asked once, behind the right password.
+"""The rules of an account about addresses, dates and hours. They are checked once, after the password.
 
-A session that runs is left alone when its hours end or its account expires: a transfer that is cut at
-six o'clock helps nobody, and what a session may do is what held when it began, as after a reload.
+A running session continues when its hours end or its account expires: to cut a transfer helps nobody. As after a
+reload, the rules that held at the login remain in effect.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Hours on some days of the week (Monday is 0), in minutes since midnight; `text` is how they were written.
+    """Hours on some days of the week (Monday is 0), in minutes since midnight. `text` is from the configuration.
 
-    An end that is not behind the start is meant for the next day.
+    If the end is not after the start, it is on the next day.
     """
 
     days: frozenset[int]
@@ -31,7 +31,7 @@ class Hours:
     text: str
 
     def hold(self, moment: datetime) -> bool:
-        """Whether a moment is within them. The start is, the end is not."""
+        """Return whether a moment is within the hours. The start is included, the end is not."""
         today, minute = moment.weekday(), moment.hour * 60 + moment.minute
         if self.start < self.end:
             return today in self.days and self.start <= minute < self.end
@@ -40,7 +40,7 @@ class Hours:
 
 
 class Denial(NamedTuple):
-    """Why somebody with the right password may not come in: a word for the log, a sentence for the client."""
+    """Why a login with the right password is refused: a word for the log, and a sentence for the client."""
 
     reason: str
     text: str
@@ -48,7 +48,7 @@ class Denial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoginRules:
-    """The rules of one user. Nothing in `allow` or `hours`: everywhere, always."""
+    """The rules of one user. An empty `allow` or `hours` allows all addresses or all hours."""
 
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
@@ -57,7 +57,7 @@ class LoginRules:
     enabled: bool = True
 
     def denial(self, client: Address, now: float) -> Denial | None:
-        """What stands against a login from an address at a POSIX time; None for nothing."""
+        """Return why a login from an address is refused, or None. `now` is in seconds since 1970."""
         if not self.enabled:
             return Denial("disabled", "Account disabled.")
         if any(client in each for each in self.deny) or (self.allow and not any(client in each for each in self.allow)):

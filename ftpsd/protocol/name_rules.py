@@ -1,11 +1,11 @@
-"""Names that a user may not give, and names that a user does not see. Patterns are those of the shell.
+"""Names that a user may not create, and names that a user does not see. Patterns are those of the shell.
 
-Denied names are for what must not come into being (`*.exe`, `.htaccess`): nothing is uploaded, made or
-renamed under one of them, nor below a directory that has one. What is there already can be listed, read
-and deleted: the administrator has put it there, or somebody has to clean up.
+Denied names (`*.exe`, `.htaccess`) cannot be created: no upload, new directory or new name may match, nor may any
+directory above it. Existing files with such names can be listed, read and deleted, because the administrator may have
+put them there, or somebody must be able to clean up.
 
-A hidden name is not there: not listed, not found by any command, and not to be given either, since
-whoever cannot see a file must not replace it.
+Hidden names do not exist for the user: they are not listed, no command finds them, and they cannot be created, because
+a user must not replace a file without seeing it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from fnmatch import translate
 from unicodedata import category, normalize
 
-#: What Unicode ignores beside the format characters: joiners of marks, fillers, variation selectors.
+#: Characters that Unicode ignores, besides its format characters: joiners, fillers, variation selectors.
 _UNSEEN = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10))))
 
-#: Whether a name fits.
+#: Returns whether a name matches.
 Match = Callable[[str], bool]
 
 
 def folded(name: str) -> str:
-    """Return one spelling for all names that some disk takes for the same one.
+    """Return the same spelling for all names that some file system takes for the same name.
 
-    FAT, NTFS and CIFS ignore case, and dots and blanks at the end. ext4 with casefold also takes ß for ss, and
-    ignores characters that do not show. HFS+ and APFS ignore how accents are composed.
+    FAT, NTFS and CIFS ignore case, and dots and spaces at the end. ext4 with casefold also takes ß for ss, and ignores
+    invisible characters. HFS+ and APFS ignore how accents are composed.
     """
     return _alike(name).rstrip(". ") or name
 
@@ -40,9 +40,9 @@ def _alike(text: str) -> str:
 
 
 def matcher(patterns: Sequence[str]) -> Match | None:
-    """Whether a name fits one of the patterns; None for no patterns, so that they cost nothing.
+    """Return a function that matches a name with the patterns, or None if there are no patterns.
 
-    Names that a disk may take for the same one fit alike (see `folded`).
+    Names that a file system may take for the same name match alike (see `folded`).
     """
     if not patterns:
         return None
@@ -61,12 +61,12 @@ def matcher(patterns: Sequence[str]) -> Match | None:
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """The rules of one user."""
+    """The rules of one user for names."""
 
     denied: Match | None = None
     hidden: Match | None = None
 
     def allowed(self, parts: Iterable[str]) -> bool:
-        """Whether all parts of a path may be given to something new."""
+        """Return whether something new may have a path with these parts."""
         rules = [match for match in (self.denied, self.hidden) if match is not None]
         return not (rules and any(match(part) for part in parts for match in rules))

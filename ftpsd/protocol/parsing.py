@@ -1,7 +1,7 @@
-"""A line of the control connection: bytes to verb and argument, and one parser per shape of argument.
+"""Parsers for the lines of the control connection: one for the line, and one for each kind of argument.
 
-Every parser takes the text behind the verb and returns a value, or raises a `Refusal` that says
-what was expected. No other file cuts a string that a client sent.
+A parser takes the text after the verb and returns a value, or raises a Refusal that says what was expected. No other
+module splits text from a client.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ftpsd.protocol.replies import Refusal
 T = TypeVar("T")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: A control line longer than this ends the session.
+#: The longest line in bytes. A longer one ends the session.
 MAX_LINE = 8192
 
-# IAC IAC is a 255 of the name; IAC with a command of RFC 854 (240..254) is none of ours. A lone 255
-# stays: curl and ftplib send names with it as they are, lftp doubles it.
+# IAC IAC is a byte 255 of a name. IAC with a Telnet command (RFC 854: 240 to 254) is removed. A single 255 is kept:
+# curl and ftplib send names with it unchanged, lftp sends it twice.
 _TELNET = re.compile(rb"\xff(?:(\xff)|[\xfb-\xfe].|[\xf0-\xfa])", re.DOTALL)
 _LINE = re.compile(rb"\xff*([A-Za-z]{1,12})(?: (.*))?\Z", re.DOTALL)
 _IMAP = re.compile(
@@ -34,7 +34,7 @@ _IMAP = re.compile(
 
 
 def line(raw: bytes) -> tuple[str, str]:
-    """A control line without its end, as (VERB, argument); the argument keeps its blanks."""
+    """Return (VERB, argument) for a line without its end. The argument keeps its spaces."""
     if b"\xff" in raw:
         raw = _TELNET.sub(lambda found: found[1] or b"", raw)
     match = _LINE.match(raw)
@@ -42,7 +42,7 @@ def line(raw: bytes) -> tuple[str, str]:
         raise Refusal(500, "Not an FTP command.")
     argument = match[2] or b""
     if b"\0" in argument:
-        # CR NUL is a CR within a name (RFC 2640 3.1).
+        # CR NUL is a CR in a name (RFC 2640 section 3.1).
         argument = argument.replace(b"\r\0", b"\r")
         if b"\0" in argument:
             raise Refusal(501, "NUL is not allowed in arguments.")
@@ -50,57 +50,57 @@ def line(raw: bytes) -> tuple[str, str]:
 
 
 def imap_tag(raw: bytes) -> str | None:
-    """The first word of a line whose second is a verb of IMAP (RFC 9051 section 2.2.1: `tag verb …`); else None."""
+    """Return the tag of a command of IMAP (RFC 9051 section 2.2.1: `tag verb …`), or None for any other line."""
     match = _IMAP.match(raw)
     return match[1].decode("latin-1").upper() if match is not None else None
 
 
-# --- shapes: each one reads one kind of argument ---------------------------------------------------
+# --- words, names and numbers ----------------------------------------------------------------------
 
 
 def nothing(argument: str) -> None:
-    """No argument. One that consists of blanks is none (some devices send them)."""
+    """Require that there is no argument. Some devices send spaces, which are ignored."""
     if argument.strip():
         raise Refusal(501, "This command takes no argument.")
 
 
 def anything(argument: str) -> str:
-    """Any text, none included."""
+    """Return the argument, which may be empty."""
     return argument
 
 
 def text(argument: str) -> str:
-    """Some text."""
+    """Return the argument, which may not be empty."""
     if not argument.strip():
         raise Refusal(501, "This command requires an argument.")
     return argument
 
 
 class Name(str):
-    """A name as the client said it: the gate resolves it and asks whether the user may touch it."""
+    """A path as the client sent it. `Session.admit` resolves it and checks the permissions there."""
 
     __slots__ = ()
 
 
 def name(argument: str) -> Name:
-    """The name of a file or directory."""
+    """Return the path of a file or directory."""
     if not argument:
         raise Refusal(501, "This command requires a path.")
     return Name(argument)
 
 
 def name_or_here(argument: str) -> Name:
-    """The name of a file or directory; the client's directory when there is none."""
+    """Return the path of a file or directory; without one, the current directory."""
     return Name(argument or ".")
 
 
 def name_or_upload(argument: str) -> Name:
-    """The name that STOU is to begin with; `upload` when there is none."""
+    """Return the name with which that of STOU starts; without one, `upload`."""
     return Name(argument.strip() or "upload")
 
 
 def number(argument: str) -> int:
-    """A decimal number, as REST has it."""
+    """Return a decimal number of up to 18 digits."""
     digits = argument.strip()
     if not re.fullmatch(r"[0-9]{1,18}", digits):
         raise Refusal(501, "Expected a whole number.")
@@ -108,12 +108,12 @@ def number(argument: str) -> int:
 
 
 def allocation(argument: str) -> int:
-    """`ALLO size [R record-size]` (RFC 959 4.1.3)."""
+    """Return the size of `ALLO size [R record-size]` (RFC 959 section 4.1.3)."""
     return number(re.sub(r"\s+[Rr]\s+[0-9]+\s*\Z", "", argument))
 
 
 def byte_range(argument: str) -> tuple[int, int] | None:
-    """`RANG start end`, both inclusive; `RANG 1 0` (start behind end) lifts the range."""
+    """Return the first and the last byte of `RANG first last`. Return None for `RANG 1 0`, which resets the range."""
     match = re.fullmatch(r"\s*([0-9]{1,18})\s+([0-9]{1,18})\s*", argument)
     if match is None:
         raise Refusal(501, "Expected: RANG <first byte> <last byte>.")
@@ -129,7 +129,7 @@ _TYPES = {"A": "A", "A N": "A", "I": "I", "L 8": "I", "L8": "I", "AN": "A"}
 
 
 def representation(argument: str) -> str:
-    """`TYPE`: "A" or "I" (L 8 is the same bytes as I)."""
+    """Return "A" or "I" for the argument of TYPE. L 8 means the same as I."""
     words = " ".join(argument.upper().split())
     if words in _TYPES:
         return _TYPES[words]
@@ -139,7 +139,10 @@ def representation(argument: str) -> str:
 
 
 def only(letter: str, others: str, what: str) -> Callable[[str], str]:
-    """A one-letter argument of which just one value is served (STRU F, MODE S)."""
+    """Return a parser for an argument of one letter, of which one value is supported (STRU F, MODE S).
+
+    The values in `others` are valid but not supported: 504. All else is 501.
+    """
 
     def parse(argument: str) -> str:
         given = argument.strip().upper()
@@ -153,7 +156,7 @@ def only(letter: str, others: str, what: str) -> Callable[[str], str]:
 
 
 def word(argument: str) -> str:
-    """One word, in capitals."""
+    """Return one word in capitals."""
     words = argument.upper().split()
     if len(words) != 1:
         raise Refusal(501, "Expected one word.")
@@ -165,7 +168,7 @@ def word(argument: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a data connection goes to: an address and a port."""
+    """An address and a port."""
 
     address: Address
     port: int
@@ -177,10 +180,10 @@ class Endpoint:
 
 
 def plain_address(host: str, scope: int | str = 0) -> Address:
-    """An address, with an IPv4-mapped one told as the IPv4 that it is.
+    """Return an address. An IPv4-mapped IPv6 address becomes IPv4. Raises ValueError.
 
-    A zone in the text (%eth0) is left off: it names a link of the machine that wrote it. `scope` is a
-    link of ours, which only a link-local address needs (RFC 4007).
+    A zone in the text (%eth0) is dropped, because it names an interface of the machine that wrote it. `scope` is an
+    interface of this machine, which only a link-local address needs (RFC 4007).
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
@@ -191,7 +194,7 @@ def plain_address(host: str, scope: int | str = 0) -> Address:
 
 
 def is_ipv4(text: str) -> bool:
-    """Return whether a text is an IPv4 address in dotted form, and not a host name."""
+    """Return whether a text is an IPv4 address, and not a host name."""
     try:
         ipaddress.IPv4Address(text)
     except ValueError:
@@ -200,9 +203,10 @@ def is_ipv4(text: str) -> bool:
 
 
 def network(address: Address) -> str:
-    """Under what an address is counted: `203.0.113.9`, `2001:db8::/64`, since a single host has that many addresses.
+    """Return the network by which an address is counted: `203.0.113.9`, or `2001:db8::/64`, which one host may own.
 
-    On a link (RFC 4291 section 2.5.6) all hosts share one such prefix, and each is counted for itself.
+    All hosts of a link share the prefix of link-local addresses (RFC 4291 section 2.5.6), so each of these is counted
+    by itself.
     """
     if address.version == 4 or address.is_link_local:
         return str(address).partition("%")[0]
@@ -210,19 +214,19 @@ def network(address: Address) -> str:
 
 
 def site(address: Address) -> str:
-    """Return what one customer of a provider has at most: `203.0.113.9`, `2001:db8:1::/48` (RFC 6177)."""
+    """Return the largest network that one customer of a provider gets: `203.0.113.9`, `2001:db8:1::/48` (RFC 6177)."""
     if address.version == 4 or address.is_link_local:
         return network(address)
     return str(ipaddress.IPv6Network((int(address) >> 80 << 80, 48)))
 
 
 def in_zone_of(address: Address, other: Address) -> Address:
-    """An address that a client has told: if it is link-local, then on the link where the client is."""
+    """Return an address that a client has sent. A link-local one is on the interface of `other`."""
     return plain_address(str(address), getattr(other, "scope_id", None) or 0)
 
 
 def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """As `bind` and `connect` want it: they take no zone from the text."""
+    """Return the tuple for `bind` and `connect`, which accept no zone in the text."""
     if isinstance(address, ipaddress.IPv4Address):
         return str(address), port
     host, _, scope = str(address).partition("%")
@@ -230,7 +234,7 @@ def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, 
 
 
 def port(argument: str) -> Endpoint:
-    """`PORT h1,h2,h3,h4,p1,p2` (RFC 959 4.1.2)."""
+    """Return the endpoint of `PORT h1,h2,h3,h4,p1,p2` (RFC 959 section 4.1.2)."""
     given = argument.strip(" ")
     numbers = [int(n) for n in given.split(",")] if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3}){5}", given) else []
     if not numbers or max(numbers) > 255:
@@ -240,7 +244,7 @@ def port(argument: str) -> Endpoint:
 
 
 def eprt(argument: str) -> Endpoint:
-    """`EPRT <d>family<d>address<d>port<d>` (RFC 2428 section 2)."""
+    """Return the endpoint of `EPRT <d>family<d>address<d>port<d>` (RFC 2428 section 2)."""
     given = argument.strip()
     fields = given.split(given[0]) if given and 33 <= ord(given[0]) <= 126 else []
     if len(fields) != 5 or fields[0] or fields[4] or not re.fullmatch("[0-9]{1,5}", fields[3]):
@@ -262,17 +266,17 @@ def _endpoint(address: Address, port: int) -> Endpoint:
 
 
 def _no_such_family(families: str) -> Refusal:
-    """522 in the one form that RFC 2428 section 2 gives, for machines to read."""
+    """Return a 522 in the form that RFC 2428 section 2 prescribes, because programs parse it."""
     return Refusal(522, f"Network protocol not supported, use ({families})")
 
 
 def family_refused(family: int) -> Refusal:
-    """522 for a client whose connection speaks the given family only."""
+    """Return a 522 for a client that can use the given family only."""
     return _no_such_family(str(family))
 
 
 def epsv(argument: str) -> str:
-    """`EPSV`: "" (none asked), "1", "2" or "ALL" (RFC 2428 section 3)."""
+    """Return "1", "2", "ALL" or "" (no argument) for EPSV (RFC 2428 section 3)."""
     given = argument.strip().upper()
     if given in ("", "1", "2", "ALL"):
         return given
@@ -286,7 +290,7 @@ def epsv(argument: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """What LIST, NLST and STAT are asked for: the flags of `ls` that clients send, and a path."""
+    """The argument of LIST, NLST and STAT: a path, and the flags of `ls` that clients send."""
 
     path: str
     all: bool = False
@@ -295,7 +299,7 @@ class ListRequest:
     directory: bool = False
     reverse: bool = False
     by_time: bool = False
-    #: Whether the names in a directory are told as paths that RETR takes, with what the client called it in front.
+    #: Whether the names in a directory get the path of the argument in front, so that RETR accepts them.
     as_paths: bool = False
 
 
@@ -311,7 +315,7 @@ _FLAGS = {
 
 
 def listing(argument: str) -> ListRequest:
-    """`[-flags …] [path]`. FileZilla and FireFTP send `LIST -a`; flags without meaning are let pass."""
+    """Return the request of `[-flags …] [path]`. FileZilla and FireFTP send `LIST -a`. Unknown flags are ignored."""
     asked: dict[str, bool] = {}
     rest = argument.strip(" ") if not argument.strip(" ") else argument
     while match := re.match(r" *-([A-Za-z1]+)(?: +|\Z)", rest):
@@ -324,7 +328,7 @@ def listing(argument: str) -> ListRequest:
 
 
 def timestamp(digits: str) -> float:
-    """A time-val of RFC 3659 section 2.3, `YYYYMMDDHHMMSS[.fraction]` in UTC, as POSIX seconds."""
+    """Return the seconds since 1970 of `YYYYMMDDHHMMSS[.fraction]` in UTC (RFC 3659 section 2.3)."""
     match = re.fullmatch(r"([0-9]{14})(\.[0-9]{1,9})?", digits)
     try:
         whole = time.strptime(match[1], "%Y%m%d%H%M%S") if match else None
@@ -336,23 +340,23 @@ def timestamp(digits: str) -> float:
 
 
 def time_and_name(argument: str) -> tuple[float, Name]:
-    """`MFMT time path` (draft-somers-ftp-mfxx)."""
+    """Return time and path of `MFMT time path` (draft-somers-ftp-mfxx)."""
     digits, _, path = argument.partition(" ")
     return timestamp(digits), name(path)
 
 
 def maybe_time_and_name(argument: str) -> tuple[float | None, Name]:
-    """`MDTM path`, or the older form with a time in front, which sets it (vsftpd, FlashFXP)."""
+    """Return None and the path of `MDTM path`, or time and path of the older form that sets it (vsftpd, FlashFXP)."""
     if match := re.match(r"([0-9]{14}(?:\.[0-9]{1,9})?) (?=.)", argument):
         try:
             return timestamp(match[1]), Name(argument[match.end() :])
         except Refusal:
-            pass  # a name of digits and a blank that is no time is a name
+            pass  # digits that are no time are part of the name
     return None, name(argument)
 
 
 def facts_and_name(argument: str) -> tuple[dict[str, str], Name]:
-    """`MFF fact=value;…; path`: the facts by their names in small letters."""
+    """Return the facts of `MFF fact=value;…; path` by lower-case name, and the path."""
     head, _, path = argument.partition("; ")
     facts = {}
     for fact in head.split(";"):
@@ -364,20 +368,23 @@ def facts_and_name(argument: str) -> tuple[dict[str, str], Name]:
 
 
 def mode(digits: str) -> int:
-    """File permissions in octal, as CHMOD and the fact UNIX.mode have them."""
+    """Return permission bits for three or four octal digits. Other bits are dropped."""
     if not re.fullmatch(r"[0-7]{3,4}", digits):
         raise Refusal(501, "Expected an octal mode such as 644.")
     return int(digits, 8) & 0o777
 
 
 def mode_and_name(argument: str) -> tuple[int, Name]:
-    """`SITE CHMOD 644 path`."""
+    """Return mode and path of `SITE CHMOD 644 path`."""
     digits, _, path = argument.partition(" ")
     return mode(digits), name(path)
 
 
 def utime(argument: str) -> tuple[float, Name]:
-    """`SITE UTIME YYYYMMDDhhmm[ss] path` (lftp), or `SITE UTIME path atime mtime ctime UTC` (FileZilla)."""
+    """Return time and path of SITE UTIME.
+
+    lftp sends `YYYYMMDDhhmm[ss] path`, FileZilla `path atime mtime ctime UTC`.
+    """
     if match := re.fullmatch(r"(.+) [0-9]{14} ([0-9]{14}) [0-9]{14} UTC", argument, re.DOTALL):
         return timestamp(match[2]), Name(match[1])
     if match := re.fullmatch(r"([0-9]{12})([0-9]{2})? (.+)", argument, re.DOTALL):
@@ -386,7 +393,7 @@ def utime(argument: str) -> tuple[float, Name]:
 
 
 def split(argument: str) -> tuple[str, str]:
-    """A word in capitals and the rest: `OPTS UTF8 ON`, `SITE CHMOD 644 a`."""
+    """Return the first word in capitals and the rest: `OPTS UTF8 ON`, `SITE CHMOD 644 a`."""
     first, _, rest = argument.lstrip(" ").partition(" ") if argument.strip() else ("", "", "")
     if not first:
         raise Refusal(501, "This command requires an argument.")

@@ -1,4 +1,4 @@
-"""What a user may do, and where: permissions per path, the deeper path wins."""
+"""The permissions of a user: a set for each path. The set of the deepest path that contains a file applies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ftpsd.protocol.name_rules import folded
 
-#: A virtual path, by its parts.
+#: The parts of a virtual path.
 Parts = tuple[str, ...]
 
 #: What each permission allows, as a refusal words it: "no permission to …".
@@ -36,17 +36,13 @@ PROFILES: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """The permissions of one user.
-
-    `everywhere` holds where no entry of `paths` is nearer; the keys of `paths` are the parts of
-    virtual paths.
-    """
+    """The permissions of one user: those of `paths`, and `everywhere` for all other paths."""
 
     everywhere: frozenset[str]
     paths: Mapping[Parts, frozenset[str]] = field(default_factory=dict)
-    #: The rules by folded path; those that fold to the same path together, the stricter ones.
+    #: The permissions by folded path. Of several paths that fold to the same, what all of them permit.
     _folded: dict[Parts, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
-    #: By path: the names directly below it that lead to rules.
+    #: The names in a directory that are in `paths`, or lead to a path there.
     _branches: dict[Parts, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,23 +53,23 @@ class Permissions:
                 self._branches[path[:depth]] = self._branches.get(path[:depth], frozenset()) | {name}
 
     def at(self, parts: Parts) -> frozenset[str]:
-        """The permissions that hold at a virtual path, spelled as the rules are."""
+        """Return the permissions at a path whose spelling is that of the configuration."""
         return _nearest(self.paths, parts, self.everywhere)
 
     def strictly(self, parts: Parts) -> frozenset[str]:
-        """Return what is permitted at a path whether or not the disk ignores case or how accents are composed."""
+        """Return what is permitted at a path whether or not the disk ignores case and how accents are composed."""
         return self.at(parts) & _nearest(self._folded, _fold(parts), self.everywhere) if self.paths else self.everywhere
 
     def possibly(self, parts: Parts) -> frozenset[str]:
-        """Return what may be permitted at a path; which disk it is on decides."""
+        """Return what may be permitted at a path, which depends on whether the disk ignores case."""
         return self.at(parts) | _nearest(self._folded, _fold(parts), self.everywhere) if self.paths else self.everywhere
 
     def branches(self, parts: Parts) -> frozenset[str]:
-        """Return the names in a directory that have rules, or rules below them."""
+        """Return the names in a directory that have permissions of their own, or have such names below them."""
         return self._branches.get(parts, frozenset())
 
     def throughout(self, parts: Parts, permission: str, strictly: bool = False) -> bool:
-        """Whether a permission holds at a path and at every path below it."""
+        """Return whether a permission holds at a path and at all paths below it."""
         here, rules = (self.strictly(parts), self._folded) if strictly else (self.at(parts), self.paths)
         top = _fold(parts) if strictly else parts
         return permission in here and all(
