@@ -16,9 +16,12 @@ from typing import Any
 import yaml
 
 import ftpsd as package
+from tests import forkserver
 
 #: Hashes with few rounds, so that logins cost the suite nothing: the password is "secret".
 SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
+
+_TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 #: How long the suite waits for anything that must come.
 PATIENCE = 20.0
@@ -94,7 +97,7 @@ class Daemon:
         )
         self.users = users or {"alice": {}, "bob": {}}
         self.arguments = arguments
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forkserver.Forked | None = None
         self.write()
 
     def write(self) -> None:
@@ -116,15 +119,23 @@ class Daemon:
 
     def start(self, prefix: tuple[str, ...] = ()) -> Daemon:
         """Runs it until `stop`; waits until it listens."""
-        with self.log_file.open("wb") as log:  # each start has a log of its own
-            self.process = subprocess.Popen(
-                [*prefix, *self.command()],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])},
+        environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+        self.log_file.write_bytes(b"")  # each start has a log of its own
+        self.process = None
+        if not prefix and not self.arguments and self.command()[: len(_TWISTD)] == _TWISTD:
+            self.process = forkserver.start(
+                self.command()[len(_TWISTD) :], self.directory, self.log_file, environment
             )
+        if self.process is None:
+            with self.log_file.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [*prefix, *self.command()],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    cwd=self.directory,
+                    env=environment,
+                )
         self.wait_for_log(r"listening on .*\n(.*\n)*.*listening on|Traceback|: .*\. [A-Z]", started=True)
         return self
 
@@ -184,7 +195,7 @@ class Daemon:
 
 def twistd(*arguments: str) -> list[str]:
     """The command `twistd` of the interpreter that runs the tests."""
-    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *arguments]
+    return [*_TWISTD, *arguments]
 
 
 def ftpsd(*arguments: str) -> list[str]:

@@ -1,0 +1,137 @@
+"""Starts `twistd` in a process that is forked from one that has imported everything already.
+
+Half of the suite's CPU time would otherwise be the imports of its thousand daemons. What runs is `twistd` all the same: the
+same arguments, a process of its own, its standard output in a file. Run as a module, this is the process that forks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Forked:
+    """A daemon that the fork server started: the part of subprocess.Popen that tests use."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None while it runs."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit status. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("twistd", timeout or 0.0)
+            time.sleep(0.005)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+_server: subprocess.Popen[str] | None = None
+_server_environment: dict[str, str] = {}
+
+
+def start(arguments: list[str], directory: Path, log: Path, environment: dict[str, str]) -> Forked | None:
+    """Start `twistd` with `arguments`. Return None when the environment changes how Python itself starts: then the
+    caller must start a new interpreter."""
+    global _server, _server_environment
+    decisive = {name: value for name, value in environment.items() if name.startswith(("PYTHON", "LD_", "MALLOC"))}
+    if _server is None:
+        # The daemon's parent ends at once, and the daemon becomes a child of this process, which can wait for it.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _server_environment = decisive
+        _server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forkserver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=Path(__file__).parents[1],
+            text=True,
+        )
+        atexit.register(_server.kill)
+    if decisive != _server_environment:
+        return None
+    assert _server.stdin is not None
+    assert _server.stdout is not None
+    _server.stdin.write(json.dumps([arguments, str(directory), str(log), environment]) + "\n")
+    _server.stdin.flush()
+    return Forked(int(_server.stdout.readline()))
+
+
+def _serve() -> None:
+    """Fork one process for each line of standard input, and print its number."""
+    from twisted.application.service import IServiceMaker
+    from twisted.internet import reactor
+    from twisted.plugin import getPlugins
+    from twisted.scripts import twistd
+
+    list(getPlugins(IServiceMaker))
+    gc.collect()
+    gc.freeze()  # what is shared stays shared
+    for line in sys.stdin:
+        arguments, directory, log, environment = json.loads(line)
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            pid = os.fork()
+            if pid == 0:
+                os.close(reading)
+                os.close(writing)
+                _become(directory, log, environment)
+                type(reactor).__init__(reactor)  # a poller and a waker of its own
+                sys.argv = ["twistd", *arguments]
+                twistd.run()
+                sys.exit()
+            os.write(writing, b"%d" % pid)
+            os._exit(0)
+        os.close(writing)
+        os.wait()
+        pid_text = os.read(reading, 32).decode()
+        os.close(reading)
+        print(pid_text, flush=True)
+
+
+def _become(directory: str, log: str, environment: dict[str, str]) -> None:
+    """Give this process its directory, environment and standard streams."""
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(os.devnull) as nothing, open(log, "ab") as output:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+
+
+if __name__ == "__main__":
+    _serve()
