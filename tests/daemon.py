@@ -24,7 +24,7 @@ SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
 _TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 #: How long the suite waits for anything that must come.
-PATIENCE = 20.0
+PATIENCE = 45.0
 
 # Each process of the suite has ports of its own, below those that the system gives to clients.
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8

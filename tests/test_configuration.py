@@ -341,6 +341,7 @@ USER_CASES = [
     (USERS + "    quota: 10G\n", "users.yaml:5: users.alice.quota: keys are expected below this one."),
     ("\xff\xfe", "users.yaml"),
     (USERS.replace("home: home", f"home: {300 * 'h'}"), "hhh is not a directory. Create it"),
+    ("---", "users.yaml:1: the file is empty."),
     (USERS.replace("alice", '"a\\0b"'), "users.yaml:2: is not YAML: there is a NUL or half a character in it."),
 ]
 

@@ -181,7 +181,7 @@ def test_clients_that_vanish_free_everything(plain: Daemon, login: Login, line: 
     huge = plain.home() / "huge"
     huge.touch()
     with huge.open("r+b") as file:
-        file.truncate(2048 * MIB)
+        file.truncate(256 * MIB)
     with withstands(plain), frees_everything(plain):
         for number in range(12):
             client = login(plain)

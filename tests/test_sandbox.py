@@ -77,8 +77,8 @@ def test_off(make_daemon: MakeDaemon, elsewhere: Path) -> None:
 
 EVERY_WORKER = """
 import os, sys, threading
-from ftpsd import landlock
-from ftpsd.workers import Workers
+from ftpsd.system import landlock
+from ftpsd.system.worker_threads import Workers
 from twisted.internet.testing import MemoryReactorClock
 inside, outside = sys.argv[1:]
 landlock.no_new_privileges()

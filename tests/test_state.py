@@ -46,7 +46,7 @@ def test_a_killed_process_leaves_what_it_committed(tmp_path: Path) -> None:
     """SIGKILL in the middle of a transaction: what was committed is there, and no half of the rest."""
     script = f"""
 import os, pathlib, signal
-from ftpsd.state import State
+from ftpsd.system.state import State
 state = State(pathlib.Path({str(tmp_path / FILE)!r}))
 state.define({TABLE!r})
 state.execute("INSERT INTO things VALUES ('kept')")

@@ -140,9 +140,7 @@ def read(path: Path) -> Document:
         if "maximum nesting depth" in str(error.problem):
             return _nested(document)
         mark = error.problem_mark or error.context_mark
-        # libyaml places an end of the file that comes too early below its last line, even if that has no line end.
-        last = document.data.count(b"\n") + document.data.count(b"\r") + 1
-        document.lines = {(): min(mark.line + 1, last) if mark else 0}
+        document.lines = {(): min(mark.line + 1, _last_line(document.data)) if mark else 0}
         problem = str(error.problem or error.context)
         # libyaml's words for half a character ("\\ud800").
         problem = _NO_TEXT if "invalid Unicode character escape" in problem else problem
@@ -159,6 +157,11 @@ def _nested(document: Document) -> Document:
     document.lines = {(): 0}
     document.fault((), "the file is nested too deeply, or a part of it holds itself", "Correct the file.")
     return document
+
+
+def _last_line(data: bytes) -> int:
+    """Return the number of the last line. libyaml places the end of the file below it, even if it has no line end."""
+    return data.count(b"\n") + data.count(b"\r") + 1
 
 
 def _not_utf_8(data: bytes) -> int | None:
@@ -182,6 +185,7 @@ class Tree:
 
     def __init__(self, data: bytes) -> None:
         self._below: dict[yaml.Node, dict[str | int, tuple[int, yaml.Node]]] = {}
+        self._last_line = _last_line(data)
         try:
             self._root = yaml.compose(data, Loader=_Loader)
         except (yaml.YAMLError, RecursionError):
@@ -195,7 +199,7 @@ class Tree:
             if node is None or part not in self._entries(node):
                 break
             line, node = self._entries(node)[part]
-        return line
+        return min(line, self._last_line)
 
     def _entries(self, node: yaml.Node) -> dict[str | int, tuple[int, yaml.Node]]:
         found = self._below.get(node)
