@@ -123,9 +123,7 @@ class Daemon:
         self.log_file.write_bytes(b"")  # each start has a log of its own
         self.process = None
         if not prefix and not self.arguments and self.command()[: len(_TWISTD)] == _TWISTD:
-            self.process = forkserver.start(
-                self.command()[len(_TWISTD) :], self.directory, self.log_file, environment
-            )
+            self.process = forkserver.start(self.command()[len(_TWISTD) :], self.directory, self.log_file, environment)
         if self.process is None:
             with self.log_file.open("ab") as log:
                 self.process = subprocess.Popen(
