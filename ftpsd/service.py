@@ -29,8 +29,10 @@ from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.listeners import Listeners
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
-from ftpsd.data.channel import Surroundings
-from ftpsd.data.passive_ports import Announcer, PortPool
+from ftpsd.data.channel import DataPlane
+from ftpsd.data.nat import Announcer
+from ftpsd.data.passive_ports import PortPool
+from ftpsd.data.shared import Shared
 from ftpsd.events.log import lines, log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.limits.bans.store import Register
@@ -134,16 +136,16 @@ class FtpsService(Service):
         self._workers.patience = settings.timeouts.stalled
         self._announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
         self._announcers.add(self._announcer)
-        surroundings = Surroundings(
-            self._reactor,
-            self._workers,
-            self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
-            self._announcer,
-            settings.timeouts,
-            settings.active.source_port,
-            settings.foreign_networks,
-            self._listeners.ports,
-            self._log_budget.admits_stranger,
+        shared = Shared(
+            reactor=self._reactor,
+            workers=self._workers,
+            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
+            announcer=self._announcer,
+            timeouts=settings.timeouts,
+            source_port=settings.active.source_port or 0,
+            foreign_networks=settings.foreign_networks,
+            control_ports=self._listeners.ports,
+            admits_log_line=self._log_budget.admits_stranger,
         )
         users.start(self._workers)
         self._quotas.keep(users.homes.with_quota, users.homes.all)
@@ -154,7 +156,7 @@ class FtpsService(Service):
         policy = policy_of(settings)
         shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
         return Generation(
-            settings, portal, configuration.contexts, surroundings, policy, ledger, time.time, self._verbose, shows
+            settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, self._verbose, shows
         )
 
     def _resolve(self, name: str) -> Any:

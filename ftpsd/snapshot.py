@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.cred.portal import Portal
 
 from ftpsd.config.settings import Settings
-from ftpsd.data.channel import Surroundings
+from ftpsd.data.channel import DataPlane
 from ftpsd.limits.ledger import Ledger
 from ftpsd.protocol.session import Policy
 from ftpsd.system.tls import ContextMaker
@@ -21,7 +21,7 @@ class Generation:
     settings: Settings
     portal: Portal
     contexts: ContextMaker
-    surroundings: Surroundings
+    data: DataPlane
     policy: Policy
     ledger: Ledger
     #: The time of day (POSIX), which may jump; how much time has passed is for the reactor's clock to say.

@@ -27,7 +27,8 @@ from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, Tls
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
-from ftpsd.data.transfer import FileSource, Steps, checksum, download, upload
+from ftpsd.data.endpoints import FileSource, Steps
+from ftpsd.data.steps import checksum, download, upload
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
@@ -103,12 +104,12 @@ class Bytes:
         for piece in source:
             yield from self.send(piece)
 
-    def turn(self) -> Steps:
+    def allowance(self) -> Steps:
         """Return how many bytes may be copied in a step."""
         yield None
         return 1024
 
-    def pay(self, count: int) -> None:
+    def charge(self, count: int) -> None:
         """No rate limits it."""
 
     def receive(self, buffer: memoryview) -> Steps:
@@ -262,7 +263,7 @@ class Server:
             self.settings,
             Portal(realm, [checker]),
             contexts=None,
-            surroundings=self,
+            data=self,
             policy=policy_of(self.settings),
             ledger=ledger,
             now=self.now,

@@ -16,7 +16,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from ftpsd.config.settings import NetworkOverride, PassiveSettings
-from ftpsd.data.passive_ports import Announcer
+from ftpsd.data.nat import Announcer
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from ftpsd.control.accept import ACCEPTING, AT_ONCE, Door
 from ftpsd.data.passive_ports import Listener, PortPool
+from ftpsd.protocol.parsing import Address
 from tests.daemon import free_range
 from tests.hostile import reset
 
@@ -149,6 +150,13 @@ def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> Non
     low, high = free_range()
     made: list[Listener] = []
 
+    class Everybody:
+        def admits(self, peer: Address) -> bool:
+            return True
+
+        def refused(self, peer: Address) -> None:
+            raise AssertionError
+
     def arrive() -> None:
         connection = made[0].accept()
         assert connection is not None
@@ -157,7 +165,7 @@ def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> Non
 
     def listen() -> None:
         peer = ipaddress.ip_address("127.0.0.1")
-        made.append(Listener(reactor, PortPool(low, high), peer, peer.__eq__, arrive, print))
+        made.append(Listener(reactor, PortPool(low, high), peer, Everybody(), arrive))
         made[-1].watch()
 
     number_is_reused(reactor, lambda: None, listen)

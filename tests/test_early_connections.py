@@ -219,7 +219,8 @@ def test_a_full_handshake_before_the_command(make_daemon: Callable[..., Daemon])
 
 @VERSIONS
 def test_an_early_handshake_that_is_refused(shared: Daemon, version: ssl.TLSVersion) -> None:
-    """An early handshake that does not resume is told at the transfer command, soon; so is one of another protocol."""
+    """An early handshake that does not resume, or is for another protocol, is refused soon after the transfer command."""
+    (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared), _client(shared, version) as client:
         for alpn in ([], ["http/1.1"]):
             context = tls_context(version)

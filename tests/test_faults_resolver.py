@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from ftpsd.config.settings import PassiveSettings
-from ftpsd.data.passive_ports import Announcer
+from ftpsd.data.nat import Announcer
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured
 
@@ -69,7 +69,7 @@ def test_no_resolver_later(make_daemon: Callable[..., Daemon], hosts: Hosts) -> 
     with secured(daemon) as client:
         assert announced(client) == "192.0.2.1"
         hosts.tell(None)
-        daemon.wait_for_log(rf"{NAME} cannot be looked up \(.*\); 192\.0\.2\.1 stays in use")
+        daemon.wait_for_log(rf"{NAME} cannot be looked up \(.*\); 192\.0\.2\.1 remains in use")
         assert announced(client) == "192.0.2.1"
         hosts.tell("192.0.2.2")
         daemon.wait_for_log(rf"{NAME} is 192\.0\.2\.2")

@@ -130,7 +130,7 @@ def test_openssl_stays_in_few_modules() -> None:
     users = {name_of(path) for path in modules() if any("OpenSSL" in name for name in imports(path))}
     allowed = """
         system.tls control.tls_layer control.control_channel config.certificates
-        data.channel data.connect data.handshakes data.streams
+        data.channel data.handshakes data.shared data.streams
         """
     assert users <= set(allowed.split())
 

@@ -162,7 +162,7 @@ def test_a_peer_that_stalls_is_found(make_daemon: MakeDaemon) -> None:
     daemon = with_limits(make_daemon, {"timeouts": {"stalled": 1}}, session_download_rate="900M")
     provide(daemon, 64 * MIB)
     with plain_login(daemon) as client, open_transfer(client, "RETR f"):
-        assert client.reply() == "426 Nothing moved for 1 seconds."
+        assert client.reply() == "426 Transfer aborted: no data for 1 seconds."
 
 
 def test_waiting_holds_no_thread(make_daemon: MakeDaemon) -> None:

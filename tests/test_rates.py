@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpsd.data.throttle import paced
-from ftpsd.data.transfer import Pause, Steps
+from ftpsd.data.endpoints import Pause, Steps
+from ftpsd.data.throttle import throttled
 from ftpsd.limits.token_bucket import BURST, Bucket, CommandRate
 
 SECONDS = 10.0
@@ -79,7 +79,8 @@ def moved_by(clock: Clock, *sharing: Sequence[Bucket], pipes: Sequence[Pipe] = (
     """What transfers move in those seconds, each through its buckets."""
     pipes = pipes or [Pipe(clock) for _ in sharing]
     run(
-        clock, [paced(endless, buckets, clock)(pipe, None, False) for pipe, buckets in zip(pipes, sharing, strict=True)]
+        clock,
+        [throttled(endless, buckets, clock)(pipe, None, False) for pipe, buckets in zip(pipes, sharing, strict=True)],
     )
     return [pipe.moved for pipe in pipes]
 
@@ -102,7 +103,7 @@ def test_waits_that_end_late_are_made_up_for(late: list[float], rested: float) -
     clock.now += rested
     pipe = Pipe(clock)
     delays = iter(late * 10_000)
-    run(clock, [paced(endless, [bucket], clock)(pipe, None, False)], lambda: next(delays))
+    run(clock, [throttled(endless, [bucket], clock)(pipe, None, False)], lambda: next(delays))
     assert pipe.moved == pytest.approx(1_000_000 * SECONDS, rel=0.05)
 
 
@@ -160,7 +161,7 @@ def test_small_transfers_are_paid_for() -> None:
         yield from connection.receive(memoryview(bytearray(1000)))
 
     for _ in range(1000):
-        for step in paced(small, [bucket], clock)(pipe, None, False):
+        for step in throttled(small, [bucket], clock)(pipe, None, False):
             clock.now += step.seconds if isinstance(step, Pause) else 0
     assert clock.now - began == pytest.approx(SECONDS, rel=0.05)
 

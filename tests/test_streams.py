@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.data.endpoints import FileSource
 from ftpsd.data.streams import PlainStream
-from ftpsd.data.transfer import FileSource
 from ftpsd.protocol.replies import Refusal
 
 

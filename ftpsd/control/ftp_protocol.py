@@ -93,7 +93,7 @@ class FtpsProtocol(FTP):
     def _make_session(self) -> None:
         services, generation, log = self._services, self._generation, self._log
         channel = ControlChannel(self.transport, self._client, self._implicit, generation, log, self._drop_unread)
-        data = generation.surroundings.channel(self._client, channel.server, self._data_security, lambda: log.label)
+        data = generation.data.channel(self._client, channel.server, self._data_security, lambda: log.label)
         session = Session(self.number, channel, data, generation.policy, TABLE)
         timeouts = SessionTimeouts(
             services.reactor, generation.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection

@@ -1,4 +1,4 @@
-"""Connections that we open, for active mode."""
+"""Connections that the daemon opens, for active mode (PORT, EPRT)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from ftpsd.system.reactor import Reactor
 
 @implementer(IWriteDescriptor)
 class Dialer:
-    """A connection that we open (PORT, EPRT): `done` gets the socket, or the Refusal."""
+    """Opens a connection, from the next turn of the reactor on, and calls `done` with the socket or the Refusal.
+
+    waiting      for that turn: a connection can fail immediately, before the caller has stored the dialer
+    connecting   the reactor watches the socket
+    ended        `done` was called, or `close`
+    """
 
     def __init__(
         self,
@@ -27,52 +32,65 @@ class Dialer:
         target: Endpoint,
         done: Callable[[socket.socket | Refusal], None],
     ) -> None:
-        family = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
         self._reactor = reactor
+        self._source, self._target = source, target
         self._done: Callable[[socket.socket | Refusal], None] | None = done
-        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket: socket.socket | None = None
+        self._start = reactor.callLater(0, self._connect)
+
+    def _connect(self) -> None:
+        source, target = self._source, self._target
+        family = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
         try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind(socket_address(source.address, source.port))
             problem = self._socket.connect_ex(socket_address(target.address, target.port))
-        except OSError as error:
+        except OSError as error:  # no descriptor is free, or the source cannot be bound
             problem = error.errno or errno.EIO
         if problem == errno.EINPROGRESS:
-            reactor.addWriter(self)
+            self._reactor.addWriter(self)
         else:
             self._end(problem)
 
     def doWrite(self) -> None:
-        """The connection stands, or has failed."""
+        """The connection is open, or has failed."""
         self._reactor.removeWriter(self)
-        self._end(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        self._end(self._problem())
+
+    def _problem(self) -> int:
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._socket is not None else 0
 
     def _end(self, problem: int) -> None:
         done, self._done = self._done, None
+        connection, self._socket = self._socket, None
         if done is None:
             return
-        if problem:
-            self._socket.close()
-            done(Refusal(425, f"The data connection cannot be opened: {os.strerror(problem)}."))
-        else:
-            done(self._socket)
+        if connection is not None and not problem:
+            done(connection)
+            return
+        if connection is not None:
+            connection.close()
+        done(Refusal(425, f"The data connection cannot be opened: {os.strerror(problem)}."))
 
     def close(self) -> None:
-        """Gives up."""
-        if self._done is not None:
-            self._done = None
+        """Give up. May be called any number of times."""
+        self._done = None
+        if self._start.active():
+            self._start.cancel()
+        connection, self._socket = self._socket, None
+        if connection is not None:
             self._reactor.removeWriter(self)
-            self._socket.close()
+            connection.close()
 
     def fileno(self) -> int:
-        """The socket, for the reactor's poll."""
-        return self._socket.fileno()
+        """Return the socket's descriptor, for the reactor's poll."""
+        return self._socket.fileno() if self._socket is not None else -1
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives up on the socket."""
-        problem = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._end(problem or errno.ECONNABORTED)
+        """The reactor cannot poll the socket."""
+        self._end(self._problem() or errno.ECONNABORTED)
 
     def logPrefix(self) -> str:
-        """For the reactor's log."""
+        """Return a name for the reactor's log."""
         return "active connection"

@@ -1,6 +1,6 @@
-"""The TLS handshake of a data connection, and which of several connections to a passive port is the client's.
+"""The TLS handshake of a data connection, and the choice between several connections to a passive port.
 
-Everything here runs in worker threads, as generators (see `transfer.py`).
+Everything here runs in worker threads, as generators (see `endpoints.py`).
 """
 
 from __future__ import annotations
@@ -13,46 +13,50 @@ from typing import Protocol
 
 from OpenSSL import SSL
 
-from ftpsd.data.transfer import PIECE, READ, SMALL, WRITE, Pause, Steps
+from ftpsd.data.endpoints import PIECE, READ, SMALL, WRITE, Pause, Steps
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import tls
 
-#: Called with a finished handshake; raises the Refusal of one that is not good enough.
+#: Called with the connection when its handshake has ended. Raises the Refusal of one that is not acceptable.
 Check = Callable[[SSL.Connection], None]
 
-#: Bytes of a handshake that are asked for at once: pyOpenSSL makes and clears as much memory.
+#: Bytes of a handshake that one call requests. pyOpenSSL allocates and clears as much memory.
 _FLIGHT = 8 * 1024
 
-#: Seconds after which other connections are looked at, if the first one is silent.
+#: Seconds without a byte of the first connection after which others are accepted, too.
 SILENT = 0.25
 
-#: Seconds after a refusal in which the client may still turn out to be another one: if nobody else is connected,
-#: and if somebody is.
-ALONE, OTHERS = 0.5, 5.0
+#: Seconds to wait for another connection after one was refused: if none is open, and if some are.
+WAIT_ALONE, WAIT_WITH_OTHERS = 0.5, 5.0
 
-#: Connections to a passive port whose handshakes run at once, and in all.
-AT_ONCE, MOST = 16, 64
+#: Connections to one passive port: handshakes at the same time, and in all.
+MAX_AT_ONCE, MAX_IN_ALL = 16, 64
 
 
-def cut(error: OSError | SSL.Error) -> Refusal:
+def broken(error: OSError | SSL.Error) -> Refusal:
     """Return the reply to a data connection that broke."""
     why = tls.describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
     return Refusal(426, f"The data connection broke: {why}.")
 
 
 class Acceptor(Protocol):
-    """A passive port: see `ports.Listener`."""
+    """A passive port: see `passive_ports.Listener`. The methods may be called in a worker thread."""
 
-    def accept(self) -> socket.socket | None: ...
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
+    def accept(self) -> socket.socket | None:
+        """Return the next connection, or None if there is none now."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+
+    def close(self) -> None:
+        """Stop listening. May be called any number of times."""
 
 
 class Handshake:
-    """The handshake of one connection. It is done in memory, so that nothing leaves before it was found good.
+    """The handshake of one connection. It is done in memory, so that nothing is sent before it was checked.
 
-    A full handshake ends with a ticket (TLS 1.3: behind it; TLS 1.2: in its last flight). A client that is
-    refused because it did not resume must not get one: it would resume the next time.
+    A full handshake ends with a session ticket (TLS 1.3: after it; TLS 1.2: in its last flight). A client that is
+    refused because it did not resume must not get a ticket, or it would resume the next time.
     """
 
     def __init__(self, connection: socket.socket, context: SSL.Context, check: Check) -> None:
@@ -62,12 +66,12 @@ class Handshake:
         self.incoming = memoryview(bytearray(SMALL))
         #: The tickets of TLS 1.3, not sent yet.
         self.tickets = b""
-        #: How often something has arrived.
-        self.heard = 0
+        #: How many times bytes have arrived.
+        self.arrivals = 0
         self._check = check
 
-    def steps(self) -> Steps:
-        """The handshake; the client begins it. Raises Refusal if it fails, or is not good enough."""
+    def steps(self) -> Steps[None]:
+        """Do the handshake, which the client begins. Raises Refusal if it fails or is not acceptable."""
         while True:
             yield from self._receive()
             try:
@@ -85,19 +89,19 @@ class Handshake:
         else:
             yield from self._send(last_flight)
 
-    def _receive(self) -> Steps:
+    def _receive(self) -> Steps[None]:
         while True:
             try:
                 count = self.socket.recv_into(self.incoming)
             except BlockingIOError:
                 yield READ
             except OSError as error:
-                raise cut(error) from None
+                raise broken(error) from None
             else:
-                self.heard += 1
+                self.arrivals += 1
                 return self.feed(count)
 
-    def _send(self, data: bytes) -> Steps:
+    def _send(self, data: bytes) -> Steps[None]:
         rest = memoryview(data)
         while rest:
             try:
@@ -105,10 +109,10 @@ class Handshake:
             except BlockingIOError:
                 yield WRITE
             except OSError as error:
-                raise cut(error) from None
+                raise broken(error) from None
 
     def feed(self, count: int) -> None:
-        """Give TLS the first bytes of `incoming`; 0 is the end of the stream."""
+        """Give OpenSSL the first `count` bytes of `incoming`; 0 is the end of the stream."""
         if count:
             self.tls.bio_write(self.incoming[:count])  # type: ignore[arg-type]
             if count == len(self.incoming) < PIECE:
@@ -117,7 +121,7 @@ class Handshake:
             self.tls.bio_shutdown()
 
     def outgoing(self) -> bytes:
-        """Return what TLS has for the client."""
+        """Return the bytes that OpenSSL has for the client."""
         pieces = []
         try:
             while True:
@@ -125,12 +129,12 @@ class Handshake:
                 if len(pieces[-1]) < _FLIGHT:
                     break
         except SSL.Error:
-            pass  # there is nothing
+            pass  # there are none
         return b"".join(pieces)
 
 
 class _Candidate:
-    """A connection whose handshake runs."""
+    """A connection whose handshake has not ended."""
 
     def __init__(self, handshake: Handshake) -> None:
         self.handshake = handshake
@@ -138,14 +142,19 @@ class _Candidate:
         self.wanted = READ
 
 
-class Contest:
-    """The connections to one passive port: the first whose handshake is accepted is the client's.
+class Handshakes:
+    """The handshakes of the connections to one passive port. The first one that is accepted is the client's.
 
     Others on the client's host, or behind its NAT, may connect first. Usually nobody does: then this is one
-    handshake, and nothing else is looked at. Without a port there is one connection only (active mode).
+    handshake, and no other connection is accepted. Without a port there is one connection only (active mode).
+
+        first only   the first connection; ends when it is accepted, refused, or silent for SILENT seconds
+        all          the first and all others, polled together (epoll)
+        accepted     one handshake was accepted; all other connections and the port are closed
+        failed       the port is exhausted or time is over: the first refusal is the result
     """
 
-    #: No byte of a file goes through (`pump.Polled`).
+    #: See `endpoints.Waitable`: no byte of a file passes.
     moved = 0
 
     def __init__(
@@ -155,13 +164,14 @@ class Contest:
         self._context, self._check = context, check
         self._first = _Candidate(Handshake(first, context, check))
         self._candidates = {first.fileno(): self._first}
-        self._accepted = 1
+        self._connections = 1
         self._epoll: select.epoll | None = None
         self._refusal: Refusal | None = None
         self._refused_at = 0.0
-        #: Whether a transfer command waits for the result. Before it, the client may come at any time.
+        #: Whether a transfer command waits for the result. Until it comes, the client has unlimited time.
         self.urgent = urgent
-        self.winner: Handshake | None = None
+        #: The handshake that was accepted.
+        self.accepted: Handshake | None = None
 
     @property
     def socket(self) -> socket.socket:
@@ -169,39 +179,39 @@ class Contest:
         return self._first.handshake.socket
 
     @property
-    def opened(self) -> bool:
-        """Whether there is a winner."""
-        return self.winner is not None
+    def is_open(self) -> bool:
+        """Whether a handshake was accepted."""
+        return self.accepted is not None
 
     def fileno(self) -> int:
-        """What tells that something may go on: a connection, or all of them and the port."""
+        """Return the descriptor to poll: the first connection, or all of them and the port."""
         return self._epoll.fileno() if self._epoll is not None else self.socket.fileno()
 
     def interrupt(self) -> None:
-        """Nothing blocks in a handshake: an abort is seen at the next step."""
+        """Nothing to do: no step of a handshake blocks."""
 
     def round_trip(self) -> float:
-        """Of no connection in particular."""
+        """Not known: there may be several connections."""
         return 0.0
 
-    def steps(self) -> Steps:
-        """Finds the winner; raises Refusal if there is none in the end."""
+    def steps(self) -> Steps[None]:
+        """Do handshakes until one is accepted. Raises Refusal if none is."""
         try:
-            yield from self._shake_hands_with_the_first()
-            if self.winner is None:
-                yield from self._shake_hands_with_all()
+            yield from self._try_first()
+            if self.accepted is None:
+                yield from self._try_all()
         except BaseException:
             self.close()
             raise
-        self._end()
+        self._close_others()
 
     def close(self) -> None:
-        """Closes everything, also what has won; any number of times."""
-        self._end()
-        if self.winner is not None:
-            self.winner.socket.close()
+        """Close all connections, also the accepted one, and the port. May be called any number of times."""
+        self._close_others()
+        if self.accepted is not None:
+            self.accepted.socket.close()
 
-    def _end(self) -> None:
+    def _close_others(self) -> None:
         for candidate in self._candidates.values():
             candidate.handshake.socket.close()
         self._candidates.clear()
@@ -211,11 +221,11 @@ class Contest:
         self._port = self._epoll = None
 
     def _advance(self, descriptor: int, candidate: _Candidate) -> bool:
-        """Takes one step of a handshake; whether it goes on."""
+        """Take one step of a handshake. Return whether more follow."""
         try:
             wanted = next(candidate.steps)
         except StopIteration:
-            self.winner = self._candidates.pop(descriptor).handshake
+            self.accepted = self._candidates.pop(descriptor).handshake
         except Refusal as refusal:
             refusal.__traceback__ = None
             self._drop(descriptor)
@@ -229,20 +239,20 @@ class Contest:
     def _drop(self, descriptor: int) -> None:
         self._candidates.pop(descriptor).handshake.socket.close()
 
-    def _shake_hands_with_the_first(self) -> Steps:
-        """Until its handshake has ended in some way, or it is silent while others may be there."""
-        first, heard = self._first, -1
+    def _try_first(self) -> Steps[None]:
+        """Return when the first handshake has ended, or is silent while others may have connected."""
+        first, arrivals = self._first, -1
         descriptor = self.socket.fileno()
         while self._advance(descriptor, first):
             if first.wanted != READ or self._port is None:
                 yield first.wanted
-            elif first.handshake.heard == heard:
+            elif first.handshake.arrivals == arrivals:
                 return
             else:
-                heard = first.handshake.heard
+                arrivals = first.handshake.arrivals
                 yield Pause(SILENT, wake=True)
 
-    def _shake_hands_with_all(self) -> Steps:
+    def _try_all(self) -> Steps[None]:
         epoll = self._epoll = select.epoll()
         for descriptor in self._candidates:
             epoll.register(descriptor, READ)
@@ -251,15 +261,15 @@ class Contest:
         began = time.monotonic() if self.urgent else None
         while True:
             for descriptor, _ in epoll.poll(0):
-                self._go_on(epoll, descriptor)
-                if self.winner is not None:
+                self._continue(epoll, descriptor)
+                if self.accepted is not None:
                     return
             if self.urgent and began is None:
                 began = time.monotonic()
-            left = self._patience(began)
+            left = self._time_left(began)
             yield READ if left is None else Pause(left, wake=True)
 
-    def _go_on(self, epoll: select.epoll, descriptor: int) -> None:
+    def _continue(self, epoll: select.epoll, descriptor: int) -> None:
         candidate = self._candidates.get(descriptor)
         if candidate is None:
             self._accept(epoll)
@@ -269,33 +279,33 @@ class Contest:
             epoll.modify(descriptor, candidate.wanted)
 
     def _accept(self, epoll: select.epoll) -> None:
-        """One more connection. When there are too many, the newest of the silent ones goes, or else of all.
+        """Accept one more connection. If there are too many, the newest silent one is closed, or else the newest.
 
-        So a client is kept that came before a crowd, or that comes behind it and speaks.
+        So a client remains that connected before many others, or that connected after them and sends something.
         """
         connection = self._port.accept() if self._port is not None else None
         if connection is None:
             return
-        if len(self._candidates) >= AT_ONCE:
-            silent = [each for each, candidate in self._candidates.items() if not candidate.handshake.heard]
+        if len(self._candidates) >= MAX_AT_ONCE:
+            silent = [each for each, candidate in self._candidates.items() if not candidate.handshake.arrivals]
             self._drop((silent or list(self._candidates))[-1])
         self._candidates[connection.fileno()] = _Candidate(Handshake(connection, self._context, self._check))
         epoll.register(connection, READ)
-        self._accepted += 1
-        if self._accepted >= MOST and self._port is not None:
+        self._connections += 1
+        if self._connections >= MAX_IN_ALL and self._port is not None:
             self._port.close()
             self._port = None
 
-    def _patience(self, began: float | None) -> float | None:
-        """Seconds to wait at most; None for as long as it takes. Raises Refusal when the wait is over."""
-        refusal = self._refusal or Refusal(425, "The data connection is gone: send EPSV or PASV again.")
+    def _time_left(self, began: float | None) -> float | None:
+        """Return the seconds to wait at most, or None for no limit. Raises Refusal when the wait is over."""
+        refusal = self._refusal or Refusal(425, "The data connection is gone. Send EPSV or PASV again.")
         if not self._candidates and self._port is None:
             raise refusal
         if began is None or self._refusal is None:
             return None
-        # It may have been the client that was refused: it is told soon.
+        # The refused connection may have been the client's: it must get its reply soon.
         since = max(began, self._refused_at)
-        left = since + (OTHERS if self._candidates else ALONE) - time.monotonic()
+        left = since + (WAIT_WITH_OTHERS if self._candidates else WAIT_ALONE) - time.monotonic()
         if left <= 0:
             raise refusal
         return left

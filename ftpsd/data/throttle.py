@@ -1,35 +1,43 @@
-"""A transfer that keeps to rates. One without them never comes here.
+"""Keeps a transfer within its rate limits. A transfer without limits does not use this module.
 
-Its moves are cut to what may move in a turn; then it waits until all its buckets are paid. The wait is a Pause
-like any other: no thread is held, and an abort ends it.
+The rules:
+
+1. A step moves at most the allowance: the smallest that any of the transfer's token buckets gives.
+2. Bytes are charged to all buckets after they have moved, also if the transfer is aborted.
+3. When the allowance is used up, the transfer waits until the latest time that a bucket has returned.
+
+The wait is a Pause like any other: it holds no thread, and an abort ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from ftpsd.data.transfer import Connection, FileSource, Pause, Steps
+from ftpsd.data.endpoints import FileSource, Pause, Steps, Stream
 from ftpsd.protocol.interfaces import TokenBucket
 from ftpsd.system.reactor import Now
 
-#: `pump.download` or `pump.upload`: steps of a connection, a source or sink, and whether it is text.
-Move = Callable[[Any, Any, bool], Steps]
+E = TypeVar("E")
+T = TypeVar("T")
 
-#: Seconds of the shortest wait: longer than `pump.MOMENT`, for which a thread waits. A bucket makes up for it.
+#: `steps.download` or `steps.upload`: the steps between a stream and a source or target; whether it is text.
+Move = Callable[[Stream, E, bool], Steps[int]]
+
+#: Seconds of the shortest wait: longer than `transfer.MOMENT`, for which a thread waits. Buckets make up for it.
 SHORTEST = 0.005
 
-#: After so many seconds a wait is told as progress: it is ours, and no stall of the peer.
+#: Seconds after which a wait counts as progress: the rate limit causes it, and the peer has not stalled.
 SLICE = 0.25
 
 
-def paced(move: Move, buckets: Sequence[TokenBucket], clock: Now) -> Move:
-    """The move that passes these buckets."""
+def throttled(move: Move[E], buckets: Sequence[TokenBucket], now: Now) -> Move[E]:
+    """Return a move that keeps within the rates of some token buckets."""
 
-    def steps(connection: Connection, end: Any, text: bool) -> Steps:
+    def steps(stream: Stream, end: E, text: bool) -> Steps[int]:
         first = max([bucket.enter() for bucket in buckets])
         try:
-            return (yield from move(PacedConnection(connection, buckets, clock, first), end, text))
+            return (yield from move(ThrottledStream(stream, buckets, now, first), end, text))
         finally:
             for bucket in buckets:
                 bucket.leave()
@@ -37,68 +45,73 @@ def paced(move: Move, buckets: Sequence[TokenBucket], clock: Now) -> Move:
     return steps
 
 
-class PacedConnection:
-    """A data connection, as `pump.download` and `pump.upload` use it."""
+class ThrottledStream:
+    """A stream within rate limits (see `endpoints.Stream`). `first` is the time of its first step.
 
-    def __init__(self, connection: Connection, buckets: Sequence[TokenBucket], clock: Now, first: float) -> None:
-        self._connection = connection
+    The first step waits, too, for what earlier transfers have moved. So many small transfers get the same rate as one
+    large transfer.
+    """
+
+    def __init__(self, stream: Stream, buckets: Sequence[TokenBucket], now: Now, first: float) -> None:
+        self._stream = stream
         self._buckets = buckets
-        self._clock = clock
-        # Many small transfers are as fast as one large one: the first turn waits for what moved before.
+        self._now = now
+        #: The time at which the transfer may continue when its allowance is used up.
         self._due = first
-        self._left = 0
-        self._since = clock()
-        self.open = connection.open
-        self.finish_sending = connection.finish_sending
-        self.finish_receiving = connection.finish_receiving
+        #: The bytes that may move now.
+        self._allowance = 0
+        #: The time at which the allowance was given.
+        self._since = now()
+        self.open = stream.open
+        self.finish_sending = stream.finish_sending
+        self.finish_receiving = stream.finish_receiving
 
     @property
     def moved(self) -> int:
-        """Bytes of the file or listing that have gone through."""
-        return self._connection.moved
+        """The bytes of the file or listing that have passed so far."""
+        return self._stream.moved
 
-    def send(self, data: bytes | memoryview) -> Steps:
-        """Sends all of it."""
+    def send(self, data: bytes | memoryview) -> Steps[None]:
+        """Send all of the data, piece by piece."""
         rest = memoryview(data)
         while rest:
-            size = yield from self.turn()
-            yield from self._pay(self._connection.send(rest[:size]))
+            size = yield from self.allowance()
+            yield from self._charged(self._stream.send(rest[:size]))
             rest = rest[size:]
 
-    def send_file(self, source: FileSource) -> Steps:
-        """Sends a file, window by window."""
-        while wanted := source.left((yield from self.turn())):
+    def send_file(self, source: FileSource) -> Steps[None]:
+        """Send a file from its offset to its end, window by window."""
+        while wanted := source.left((yield from self.allowance())):
             window = source.window(wanted)
-            yield from self._pay(self._connection.send_file(window))
+            yield from self._charged(self._stream.send_file(window))
             if window.offset == source.offset:
                 return  # the file ends here
             source.offset = window.offset
 
-    def receive(self, buffer: memoryview) -> Generator[int | Pause | None, None, int]:
-        """What has arrived, at least a byte and at most what may move; 0 at the end of the stream."""
-        size = yield from self.turn()
-        count: int = yield from self._pay(self._connection.receive(buffer[:size]))
-        return count
+    def receive(self, buffer: memoryview) -> Steps[int]:
+        """Receive at least one byte, and no more than the allowance. Return the number, or 0 at the end."""
+        size = yield from self.allowance()
+        return (yield from self._charged(self._stream.receive(buffer[:size])))
 
-    def turn(self) -> Generator[int | Pause | None, None, int]:
-        """How many bytes may move, after the wait for them."""
-        if self._left <= 0:
-            while (wait := self._due - self._clock()) > 0:
+    def allowance(self) -> Steps[int]:
+        """Wait until bytes may move, and return how many may move in one step."""
+        if self._allowance <= 0:
+            while (wait := self._due - self._now()) > 0:
                 yield Pause(min(max(wait, SHORTEST), SLICE))
                 yield None
-            self._left = min(bucket.turn(self._since) for bucket in self._buckets)
-            self._since = self._clock()
-        return self._left
+            self._allowance = min(bucket.turn(self._since) for bucket in self._buckets)
+            self._since = self._now()
+        return self._allowance
 
-    def _pay(self, steps: Steps) -> Steps:
+    def _charged(self, steps: Steps[T]) -> Steps[T]:
         before = self.moved
         try:
             return (yield from steps)
-        finally:  # what was moved before an abort is paid, too
+        finally:  # bytes that moved before an abort are charged, too
             if count := self.moved - before:
-                self.pay(count)
+                self.charge(count)
 
-    def pay(self, count: int) -> None:
-        """Charge for bytes that were moved."""
-        self._left -= count
+    def charge(self, count: int) -> None:
+        """Charge bytes that have moved to all token buckets."""
+        self._allowance -= count
         self._due = max(bucket.pay(count) for bucket in self._buckets)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from fnmatch import translate
 from itertools import islice
 
-from ftpsd.data.transfer import ChunkSource
+from ftpsd.data.endpoints import ChunkSource
 from ftpsd.protocol.listing import Entry, shown
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 
-from ftpsd.data.transfer import FileSource
+from ftpsd.data.endpoints import FileSource
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.name_rules import Match, folded
 from ftpsd.protocol.paths import VirtualPath

@@ -15,7 +15,9 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from ftpsd.data.transfer import Pause, Steps, Transfer, Watch
+from ftpsd.data.deadlines import Deadlines
+from ftpsd.data.endpoints import Pause, Steps
+from ftpsd.data.transfer import Transfer
 from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
@@ -45,7 +47,7 @@ Changing = Callable[[str, Measure], AbstractContextManager[None]]
 class _Walk:
     """One through a home. It is over when no thread is in it any more, which may be long after anybody waits for it."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps[None]) -> None:
         self.steps = steps
         self.over = False
 
@@ -67,7 +69,7 @@ class Sweeper:
         self._loop: LoopingCall | None = None
         #: A sweep that comes before this time is left out.
         self._not_before = 0.0
-        self._running: Transfer | None = None
+        self._running: Transfer[None] | None = None
         #: Homes whose disk has not answered.
         self._hanging: dict[str, _Walk] = {}
 
@@ -124,12 +126,12 @@ class Sweeper:
 
     async def _sweep_one(self, walk: _Walk, patience: float) -> None:
         self._running = transfer = Transfer(self._reactor, self._queue, walk.steps, None, (walk,))
-        watch = Watch(self._reactor, transfer, patience, patience)
+        deadlines = Deadlines(self._reactor, transfer, patience, patience)
         transfer.start()
         try:
             await transfer.finished
         finally:
-            watch.stop()
+            deadlines.stop()
             if self._running is transfer:
                 self._running = None
 
@@ -145,7 +147,7 @@ def pause(took: float) -> float:
     return min(_MOST_INTERVAL, took * _REST)
 
 
-def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps:
+def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps[None]:
     """Discards the parts below a home (see `parts.discard`); their sizes go to `freed`."""
     entries = 0
     for piece in directories(home, skip=(OSError,)):  # what cannot be read is left alone
@@ -164,7 +166,7 @@ def sweep(home: str, before: float, started: float, freed: list[int], changing: 
 
 def _change(
     changing: Callable[[], AbstractContextManager[None]], discarding: Callable[[], list[int]], freed: list[int]
-) -> Steps:
+) -> Steps[None]:
     for _ in range(_TRIES):
         try:
             with changing():

@@ -1,0 +1,90 @@
+"""Aborts transfers that take too long, and those of clients that have gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpsd.data.transfer import AnyTransfer
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Clock
+
+#: Seconds without a byte after which nothing more is on its way from a client that has gone, on a fast network.
+QUIET = 0.02
+
+#: Bytes that the kernels on both sides may hold of what a client has sent.
+IN_FLIGHT = 32 * 1024 * 1024
+
+
+class Deadlines:
+    """Aborts a transfer whose connection is not open after `opening` seconds, or that made no progress for `stalled`.
+
+    One timer serves both.
+    """
+
+    def __init__(self, clock: Clock, transfer: AnyTransfer, opening: float, stalled: float) -> None:
+        self._clock, self._transfer, self._stalled = clock, transfer, stalled
+        self._progress, self._since = transfer.progress, clock.seconds()
+        #: The time at which the transfer began.
+        self.began = self._since
+        self._deadline = self._since + opening
+        self._call = clock.callLater(min(opening, stalled), self._check)
+
+    def _check(self) -> None:
+        transfer, now = self._transfer, self._clock.seconds()
+        if transfer.progress != self._progress:
+            self._progress, self._since = transfer.progress, now
+        silent = now - self._since
+        if not transfer.is_open and now >= self._deadline:
+            transfer.abort(Refusal(522, "The TLS handshake of the data connection took too long."))
+        elif silent >= self._stalled:
+            transfer.abort(Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds."))
+        else:
+            left = self._stalled - silent
+            wait = left if transfer.is_open else min(left, self._deadline - now)
+            self._call = self._clock.callLater(wait, self._check)
+
+    def stop(self) -> None:
+        """Stop watching: the transfer has ended."""
+        if self._call.active():
+            self._call.cancel()
+
+
+class QuietCheck:
+    """Aborts the upload of a client that has gone, or may have gone, when all that it sent before has arrived.
+
+    Its data stream may have ended properly, and may be read later than the end of its control connection. So the
+    upload continues until no byte arrives for a few round trips. A client that sends more than can have been in flight
+    is still there: then `on_excess` is called with the refusal instead.
+    """
+
+    def __init__(
+        self, clock: Clock, transfer: AnyTransfer, refusal: Refusal, on_excess: Callable[[Refusal], object]
+    ) -> None:
+        self._clock, self._transfer, self._refusal, self._on_excess = clock, transfer, refusal, on_excess
+        self._steps_seen = -1
+        if transfer.connection is not None:
+            self._interval = min(max(QUIET, 4 * transfer.connection.round_trip()), 1.0)
+            self._most = transfer.connection.moved + IN_FLIGHT
+            self._check()
+
+    def _check(self) -> None:
+        transfer = self._transfer
+        if transfer.connection is None:
+            return  # it has ended
+        if transfer.steps_taken == self._steps_seen and transfer.waits_for_peer():
+            transfer.abort(self._refusal)
+        elif transfer.connection.moved > self._most:
+            self._on_excess(self._refusal)
+        else:
+            self._steps_seen = transfer.steps_taken
+            self._clock.callLater(self._interval, self._check)
+
+
+def abort_when_quiet(clock: Clock, transfer: AnyTransfer, refusal: Refusal) -> None:
+    """Abort the upload of a client that has gone, when it has received what the client sent before."""
+    QuietCheck(clock, transfer, refusal, transfer.abort)
+
+
+def abort_if_quiet(clock: Clock, transfer: AnyTransfer, refusal: Refusal) -> None:
+    """Abort the upload of a client that may have gone, unless it sends more than can have been in flight."""
+    QuietCheck(clock, transfer, refusal, lambda _: None)

@@ -1,0 +1,47 @@
+"""What all data connections of one configuration snapshot share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from OpenSSL import SSL
+
+from ftpsd.config.settings import Timeouts
+from ftpsd.data.handshakes import Check
+from ftpsd.data.nat import Announcer
+from ftpsd.data.passive_ports import PortPool
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import Workers
+
+#: Returns how the next data connection is protected (PROT): a TLS context and the check of the handshake, or None for
+#: plain text.
+Protection = Callable[[], tuple[SSL.Context, Check] | None]
+
+#: The reply if a connection was prepared, and was lost before the transfer began.
+GONE = Refusal(425, "The data connection is gone. Send EPSV or PASV again.")
+
+
+def _always(network: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The parts of the daemon and the settings that data connections use."""
+
+    reactor: Reactor
+    workers: Workers
+    ports: PortPool
+    announcer: Announcer
+    timeouts: Timeouts
+    #: The local port for active mode; 0 lets the kernel choose.
+    source_port: int
+    #: The networks of other hosts than the client that may connect to a passive port.
+    foreign_networks: tuple[Network, ...]
+    #: Returns the control ports that are open now, also those of other configuration snapshots.
+    control_ports: Callable[[], set[int]]
+    #: Returns whether the log has room for a line about a stranger from a network (see `events/log_budget.py`).
+    admits_log_line: Callable[[str], bool] = _always
