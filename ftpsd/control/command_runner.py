@@ -72,13 +72,16 @@ class CommandRunner:
         return reply is not None
 
     def _may_begin(self) -> bool:
-        self.began = self.now()
-        return REPLIES_UNREAD not in self._flow.paused and self._task.may_continue(self.began)
+        now = self.began = self.now()
+        if REPLIES_UNREAD in self._flow.paused:
+            return False
+        return now < self._task.deadline or self._task.may_continue(now)
 
     def _begin(self, line: bytes) -> None:
         started = self.began
+        stranger = self._session.account is None
         try:
-            if self._session.is_imap(line):
+            if stranger and self._session.is_imap(line):
                 raise wrong_protocol("IMAP")
             verb, argument = parsing.line(line)
         except Refusal:
@@ -86,7 +89,8 @@ class CommandRunner:
             self._task.take_tokens(1)
             self._answer("?", "", started, self._reply_to(Failure()))
             return
-        self._task.take_tokens(TABLE[verb].cost if verb in TABLE else 1)
+        if stranger:
+            self._task.take_tokens(TABLE[verb].cost if verb in TABLE else 1)
         try:
             result = self._run(verb, argument)
         except Exception:
@@ -138,8 +142,7 @@ class CommandRunner:
         moved = self._session.data.moved if row is not None and row.uses_data else None
         self.answered = self.now()
         self._channel.send_reply(reply)
-        if self._timeouts.idle is not None:
-            self._timeouts.resetTimeout()  # not when a command comes: a command may take longer than a client may idle
+        self._timeouts.last_reply = self.answered
         self._log.command(row, verb, argument, reply, self.answered - started, moved)  # while the client works on it
         self._channel.reply_sent()
         if self._channel.gone:
@@ -153,9 +156,10 @@ class CommandRunner:
             self.end(Reply(421, "Too many errors. Goodbye."))
             return
         self.queue.finish()
-        if not self.queue.full:
+        if self._flow.paused and not self.queue.full:
             self._flow.resume_reading(QUEUE_FULL)
-        self.end_when_answered()
+        if self._input_ended:
+            self.end_when_answered()
 
     # --- the end of the session ------------------------------------------------------------------
 

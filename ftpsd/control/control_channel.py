@@ -59,6 +59,8 @@ class ControlChannel:
 
     def reply_sent(self) -> None:
         """Call the functions that were to be called after the final reply, which was sent."""
+        if not self._steps:
+            return
         steps, self._steps = self._steps, []
         for step in steps:
             if not self.gone:

@@ -171,7 +171,7 @@ class FtpsProtocol(FTP):
             return
         queue = self._queue
         queue.add(line)
-        if queue.full:
+        if queue.busy and queue.full:
             flow.pause_reading(QUEUE_FULL)
 
     def lineLengthExceeded(self, line: bytes) -> None:

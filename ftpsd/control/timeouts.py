@@ -32,6 +32,7 @@ class SessionTimeouts(TimeoutMixin):
         abort: Callable[[], None],
     ) -> None:
         self.callLater = clock.callLater  # type: ignore[method-assign]
+        self._now = clock.seconds
         self._settings = settings
         self._busy = busy
         self._expire = expire
@@ -39,6 +40,8 @@ class SessionTimeouts(TimeoutMixin):
         self._closing = False
         #: Seconds that a logged-in client may be idle; None before the login.
         self.idle: int | None = None
+        #: When the last reply was sent. A command does not restart the timer: it may take longer than that.
+        self.last_reply = clock.seconds()
 
     def wait_for_login(self) -> None:
         """The client has to log in from now on."""
@@ -65,5 +68,7 @@ class SessionTimeouts(TimeoutMixin):
             self._abort()
         elif self.idle is not None and self._busy():
             self.setTimeout(self.idle)  # a command that runs has limits of its own, and its reply restarts the timer
+        elif self.idle is not None and (left := self.last_reply + self.idle - self._now()) > 0:
+            self.setTimeout(left)  # a timer that is moved with each reply costs more
         else:
             self._expire()

@@ -139,27 +139,24 @@ class ControlConnection(Protocol):
     def work(self) -> None:
         """Works on what has come, until the protocol pauses."""
         if self._tls is not None:
-            self._work_on_records()
+            self._reading = True
+            try:
+                while self._incoming and self._tls is not None and not (self._closing or self._paused):
+                    record = self._take_record()
+                    if not record:
+                        break
+                    self._tls.bio_write(record)
+                    self._read(self._tls, len(record))
+                    if self._incoming:
+                        self._protocol.yield_if_late()
+            except SSL.Error as error:
+                self._break(error)
+            finally:
+                self._reading = False
+                self._flush()
         if self._tls is None and self._incoming and not self._closing:
             data, self._incoming = self._incoming, b""
             self._protocol.dataReceived(data)
-
-    def _work_on_records(self) -> None:
-        self._reading = True
-        try:
-            while self._incoming and self._tls is not None and not (self._closing or self._paused):
-                record = self._take_record()
-                if not record:
-                    break
-                self._tls.bio_write(record)
-                self._read(self._tls, len(record))
-                if self._incoming:
-                    self._protocol.yield_if_late()
-        except SSL.Error as error:
-            self._break(error)
-        finally:
-            self._reading = False
-            self._flush()
 
     def take_unread(self) -> bytes:
         """Drops what has come and was not worked on."""
@@ -173,7 +170,7 @@ class ControlConnection(Protocol):
         REIN), and no call has to be made just to learn that there is no more.
         """
         incoming = self._incoming
-        if not tls.may_be_record(incoming):
+        if incoming[:2] not in tls.RECORD_STARTS:
             if not self._stopping:
                 raise tls.NotTls
             self._end_tls()  # the client goes on in plain text without a close_notify
@@ -303,7 +300,7 @@ class ControlConnection(Protocol):
         Twisted's `write` leaves that to the reactor's next turn: three system calls and an event for each
         reply. Only what the socket does not take goes that way.
         """
-        raw = self._raw
+        raw: Any = self.transport
         if raw.connected and not (raw.dataBuffer or raw._tempDataBuffer):
             sent = raw.writeSomeData(data)
             if isinstance(sent, int) and sent > 0:

@@ -7,7 +7,7 @@ rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Never, TypeVar, cast
 
 from ftpsd.protocol.permissions import PERMISSIONS
@@ -62,12 +62,15 @@ class Command(Generic[S, V]):
     #: command waits in the queue.
     act_immediately: Callable[[S, str], Reply | None] | None = None
 
-    @property
-    def permissions(self) -> tuple[str, ...]:
-        """The permissions of which one must hold at each path in the argument; empty if none is needed."""
+    #: The permissions of which one must hold at each path in the argument; empty if none is needed.
+    permissions: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
         if self.permission is not None:
-            return (self.permission,)
-        return tuple(each for permissions, _ in self.conditional for each in permissions)
+            permissions: tuple[str, ...] = (self.permission,)
+        else:
+            permissions = tuple(each for needed, _ in self.conditional for each in needed)
+        object.__setattr__(self, "permissions", permissions)
 
     def needs(self) -> str:
         """Return the permissions and their conditions as text, for the documents."""

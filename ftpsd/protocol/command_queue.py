@@ -46,7 +46,8 @@ class CommandQueue(Generic[Line]):
     def finish(self) -> None:
         """Note that the running line has its final reply, and start the next one."""
         self.busy = False
-        self._step()
+        if not self._stepping:
+            self._step()
 
     def close(self) -> None:
         """Drop the waiting lines: the session is over."""

@@ -139,7 +139,9 @@ class Session:
         """Return the value of the argument. Raises Refusal if the command may not run now or with it."""
         if row.login and self.account is None:
             raise Refusal(530, "Log in with USER and PASS first.")
-        value = self._resolve_names(row, row.parse(argument))
+        value = row.parse(argument)
+        if value is not None:
+            value = self._resolve_names(row, value)
         if row.uses_data:
             self._admit_data()
         return value

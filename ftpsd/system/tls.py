@@ -134,9 +134,8 @@ _UNEXPECTED_MESSAGE = b"\x15\x03\x01\0\x02\x02\x0a"
 _WRONG_HEADER = b"\x17\0\0\0\0"
 
 
-def may_be_record(data: bytes) -> bool:
-    """Tell whether bytes can be the beginning of a record: a known type, then version 3.x."""
-    return (not data or 20 <= data[0] <= 23) and data[1:2] in (b"", b"\x03")
+#: The first two bytes of a record, as far as they have come: a known type, then version 3.x (RFC 8446 section 5.1).
+RECORD_STARTS = frozenset(bytes([kind, 3])[:length] for kind in range(20, 24) for length in range(3))
 
 
 def refuse_garbage(connection: SSL.Connection) -> bytes:
