@@ -21,7 +21,7 @@ from typing import Any
 
 from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.upload_start import APPENDED
+from ftpsd.storage.upload_start import APPENDED
 
 #: Names with this prefix are never shown, and cannot be said by a client.
 PRIVATE = ".ftpsd-part-"

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.rename import UNSUPPORTED, exchange
-from ftpsd.storage.local.upload_start import OldFile
+from ftpsd.storage.upload_start import OldFile
 
 #: Pieces of a sparse file that are copied in one step.
 _PIECES = 256

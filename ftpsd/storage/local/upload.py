@@ -1,7 +1,7 @@
 """An upload: all or nothing. Until it is complete, the old file has the name and can be read.
 
 The bytes are written to a part file in the same directory, which is renamed in the end (see `part_files.py`).
-Read `upload_start.py` first.
+Read `../upload_start.py` first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ftpsd.storage.local import part_files
 from ftpsd.storage.local.measure import OpenPartFile, measure
 from ftpsd.storage.local.pinned import Pinned, stat_name
 from ftpsd.storage.local.rename import rename_new
-from ftpsd.storage.local.upload_start import APPENDED, OUTRUN, RESUMABLE, choose_start
+from ftpsd.storage.upload_start import APPENDED, OUTRUN, RESUMABLE, choose_start
 
 #: What a complete upload may replace.
 Replaces = Literal["anything", "the old file", "nothing"]
