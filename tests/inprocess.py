@@ -1,8 +1,8 @@
 """Sessions without sockets, threads or time: the real protocol stack on a StringTransport and a Clock.
 
-What is real: lines, commands, replies, login, limits, timeouts and the files, in a directory of the test. What is
-replaced: the reactor by a clock that the test advances, worker threads by direct calls, and the data connection by
-bytes that the test gives and gets (`Data`).
+Lines, commands, replies, login, limits and timeouts are those of the daemon. Replaced are the reactor by a clock that
+the test advances, worker threads by direct calls, the data connection by bytes that the test gives and gets (`Data`),
+and, unless a test needs a directory, the files by those of `tests/memory_files.py`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
+from ftpsd.storage.backend import Backend
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
+from tests.memory_files import MemoryBackend
 from tests.memory_store import MemoryUserStore
 
 Opening = Callable[[], Any]
@@ -239,11 +241,14 @@ def local_ledger(clock: Clock, settings: Settings) -> Ledger:
 
 
 class Server:
-    """A daemon's factory, its clock and its users, all with the password "secret"."""
+    """A daemon's factory, its clock and its users, all with the password "secret".
+
+    Their homes are directories in `homes`, or in memory without it.
+    """
 
     def __init__(
         self,
-        homes: Path,
+        homes: Path | None = None,
         settings: dict[str, Any] | None = None,
         users: dict[str, UserSettings] | None = None,
         make_ledger: Callable[[Clock, Settings], Ledger] = local_ledger,
@@ -256,7 +261,9 @@ class Server:
         self.users = MemoryUserStore({name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
         ledger = make_ledger(self.clock, self.settings)
-        backend = LocalBackend(workers, Quotas(self.clock, workers, DirectoryMeter()), fsync=False)
+        backend: Backend = MemoryBackend()
+        if homes is not None:
+            backend = LocalBackend(workers, Quotas(self.clock, workers, DirectoryMeter()), fsync=False)
         realm: Any = Realm(self.now, backend, ledger)
         checker: Any = PasswordChecker(self.users)
         generation: Any = Generation(
@@ -274,9 +281,10 @@ class Server:
         self._factory = FtpsFactory(services, generation, False)
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
-        home = self.homes / name
-        home.mkdir(parents=True, exist_ok=True)
-        return attrs.evolve(user, password="secret", home=str(home))
+        if self.homes is not None:
+            (self.homes / name).mkdir(parents=True, exist_ok=True)
+            user = attrs.evolve(user, home=str(self.homes / name))
+        return attrs.evolve(user, password="secret")
 
     def now(self) -> float:
         """The time of day."""

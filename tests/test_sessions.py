@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 import pytest
 
@@ -13,9 +11,9 @@ from tests.inprocess import Server
 pytestmark = pytest.mark.quick
 
 
-def test_a_login_that_takes_too_long(tmp_path: Path) -> None:
+def test_a_login_that_takes_too_long() -> None:
     """A client that has not logged in within `timeouts.login` hears 421, however often it says something."""
-    server = Server(tmp_path, {"timeouts": Timeouts(login=60)})
+    server = Server(settings={"timeouts": Timeouts(login=60)})
     client = server.connect()
     client.heard()
     for _ in range(5):
@@ -27,9 +25,9 @@ def test_a_login_that_takes_too_long(tmp_path: Path) -> None:
     assert client.transport.disconnecting
 
 
-def test_an_idle_session_ends(tmp_path: Path) -> None:
+def test_an_idle_session_ends() -> None:
     """A session that says nothing for `timeouts.idle` hears 421; each command begins the time anew."""
-    server = Server(tmp_path, {"timeouts": Timeouts(idle=300)})
+    server = Server(settings={"timeouts": Timeouts(idle=300)})
     client = server.connect().log_in()
     server.clock.advance(299)
     assert client.say("NOOP").startswith("200 ")
@@ -39,9 +37,9 @@ def test_an_idle_session_ends(tmp_path: Path) -> None:
     assert client.heard().startswith("421 ")
 
 
-def test_site_idle(tmp_path: Path) -> None:
+def test_site_idle() -> None:
     """SITE IDLE shortens the time, and cannot make it longer than the configuration says."""
-    server = Server(tmp_path, {"timeouts": Timeouts(idle=300)})
+    server = Server(settings={"timeouts": Timeouts(idle=300)})
     client = server.connect().log_in()
     assert client.say("SITE IDLE 60").startswith("200 ")
     server.clock.advance(61)
@@ -52,9 +50,9 @@ def test_site_idle(tmp_path: Path) -> None:
     assert other.heard().startswith("421 ")
 
 
-def test_a_client_that_does_not_read_its_last_reply(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_its_last_reply() -> None:
     """Ten seconds after the last reply the connection is cut, whether the client has read it or not."""
-    server = Server(tmp_path)
+    server = Server()
     client = server.connect().log_in()
     assert client.say("QUIT").startswith("221 ")
     aborted: list[bool] = []
@@ -63,9 +61,9 @@ def test_a_client_that_does_not_read_its_last_reply(tmp_path: Path) -> None:
     assert aborted
 
 
-def test_wrong_passwords_end_the_session(tmp_path: Path) -> None:
+def test_wrong_passwords_end_the_session() -> None:
     """After `limits.login_failures` wrong passwords the session ends; an unknown user is answered like a known one."""
-    server = Server(tmp_path, {"limits": Limits(login_failures=3)})
+    server = Server(settings={"limits": Limits(login_failures=3)})
     client = server.connect()
     client.heard()
     answers = []
@@ -79,9 +77,9 @@ def test_wrong_passwords_end_the_session(tmp_path: Path) -> None:
     assert client.transport.disconnecting
 
 
-def test_a_banned_address(tmp_path: Path) -> None:
+def test_a_banned_address() -> None:
     """An address with `bans.attempts` failures gets 421 instead of a greeting; others are served; the ban ends."""
-    server = Server(tmp_path, {"bans": BanSettings(attempts=3, duration=600, allow=())})
+    server = Server(settings={"bans": BanSettings(attempts=3, duration=600, allow=())})
     guesser = server.connect("203.0.113.1")
     for _ in range(3):
         guesser.say("USER alice")
@@ -92,9 +90,9 @@ def test_a_banned_address(tmp_path: Path) -> None:
     assert server.connect("203.0.113.1").log_in()
 
 
-def test_sessions_of_an_address(tmp_path: Path) -> None:
+def test_sessions_of_an_address() -> None:
     """`limits.sessions_per_address` and `limits.sessions` count the sessions that there are, not those that were."""
-    server = Server(tmp_path, {"limits": Limits(sessions=3, sessions_per_address=2)})
+    server = Server(settings={"limits": Limits(sessions=3, sessions_per_address=2)})
     first, second = server.connect("203.0.113.1"), server.connect("203.0.113.1")
     assert server.connect("203.0.113.1").heard().startswith("421 ")
     assert server.connect("203.0.113.2").heard().startswith("220 ")
@@ -104,10 +102,10 @@ def test_sessions_of_an_address(tmp_path: Path) -> None:
     assert second.say("NOOP")
 
 
-def test_sessions_of_a_user(tmp_path: Path) -> None:
+def test_sessions_of_a_user() -> None:
     """One session more than a user may have is refused with 421 behind the right password."""
     users = {"alice": UserSettings(limits=UserLimits(sessions=1)), "bob": UserSettings()}
-    server = Server(tmp_path, users=users)
+    server = Server(users=users)
     first = server.connect().log_in()
     second = server.connect()
     second.say("USER alice")
@@ -120,25 +118,25 @@ def test_sessions_of_a_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"enabled": False}, {"networks": UserNetworks(deny=())}, {"networks": UserNetworks(allow=())}]
 )
-def test_users_who_may_not_log_in(tmp_path: Path, change: dict[str, object]) -> None:
+def test_users_who_may_not_log_in(change: dict[str, object]) -> None:
     """The right password of a disabled user is answered with 530; empty lists of networks keep nobody out."""
-    server = Server(tmp_path, users={"alice": attrs.evolve(UserSettings(), **change)})
+    server = Server(users={"alice": attrs.evolve(UserSettings(), **change)})
     client = server.connect()
     client.say("USER alice")
     expected = "530 " if "enabled" in change else "230 "
     assert client.say("PASS secret").startswith(expected)
 
 
-def test_replies_come_in_the_order_of_the_commands(tmp_path: Path) -> None:
+def test_replies_come_in_the_order_of_the_commands() -> None:
     """Whatever a client pipelines, it gets one final reply for each command, in order."""
-    client = Server(tmp_path).connect().log_in()
+    client = Server().connect().log_in()
     client.send(b"PWD\r\nNOOP\r\nXYZZY\r\nTYPE I\r\nCWD nowhere\r\nSYST\r\n")
     assert [line[:3] for line in client.heard().splitlines()] == ["257", "200", "500", "200", "550", "215"]
 
 
-def test_uploads_and_downloads(tmp_path: Path) -> None:
+def test_uploads_and_downloads() -> None:
     """What was stored is fetched, listed and measured; without a data connection each is 425."""
-    client = Server(tmp_path).connect().log_in()
+    client = Server().connect().log_in()
     assert client.say("STOR a").startswith("425 ")
     client.data.incoming.append(b"one\r\ntwo\r\n")
     client.say("PASV")
@@ -151,19 +149,19 @@ def test_uploads_and_downloads(tmp_path: Path) -> None:
     assert client.data.outgoing == [b"one\ntwo\n"]
 
 
-def test_a_logout_frees_the_session(tmp_path: Path) -> None:
+def test_a_logout_frees_the_session() -> None:
     """REIN forgets the login: the user's count is free again, and every command needs a login."""
     users = {"alice": UserSettings(limits=UserLimits(sessions=1))}
-    server = Server(tmp_path, users=users)
+    server = Server(users=users)
     client = server.connect().log_in()
     assert client.say("REIN").startswith("220 ")
     assert client.say("PWD").startswith("530 ")
     server.connect().log_in()
 
 
-def test_a_flood_of_commands_waits(tmp_path: Path) -> None:
+def test_a_flood_of_commands_waits() -> None:
     """A session that sends more than its rate allows is not read for a while; nothing is lost."""
-    server = Server(tmp_path, {"limits": Limits(commands_per_second=10)})
+    server = Server(settings={"limits": Limits(commands_per_second=10)})
     client = server.connect().log_in()
     sent = 0
     while client.transport.producerState == "producing" and sent < 100:

@@ -1,0 +1,538 @@
+"""What every storage promises (`ftpsd.storage.backend`): local directories and memory, each with and without a quota."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
+from ftpsd.protocol.interfaces import Opening, Upload, Usage
+from ftpsd.protocol.listing import Entry
+from ftpsd.protocol.parsing import ListRequest
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import PROFILES
+from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.storage.backend import Amount, Backend, Files, HomeMeter
+from ftpsd.storage.local.files import LocalBackend
+from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.quota import Quotas
+from tests.inprocess import DirectCalls
+from tests.memory_files import MemoryBackend, MemoryHome
+
+T = TypeVar("T")
+
+#: A quota that no test of this suite reaches, unless it gives its own.
+LARGE = QuotaSettings(bytes=Quantity(1_000_000), files=1000)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user who has logged in."""
+
+    name: str
+    settings: UserSettings
+
+
+@dataclass
+class Storage:
+    """One implementation, and the quota that its users have unless a test says something else."""
+
+    backend: Backend
+    home: str
+    meter: HomeMeter
+    quota: QuotaSettings
+
+    def open(self, quota: QuotaSettings | None = None, **settings: Any) -> Files:
+        """Return the files of a user for one session."""
+        user = UserSettings(home=self.home, quota=quota or self.quota, **settings)
+        return result(self.backend.open(Person(self.home, user)))
+
+    def held(self) -> Amount:
+        """Return what the home holds, part files included."""
+        return sum(self.meter.amounts(self.home, ()), Amount())
+
+
+def local(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A directory, with worker threads that are direct calls."""
+    (tmp_path / "home").mkdir()
+    workers: Any = DirectCalls()
+    quotas = Quotas(Clock(), workers, DirectoryMeter())
+    home = str(tmp_path / "home")
+    quotas.keep({home} if quota != QuotaSettings() else set(), {home})
+    return Storage(LocalBackend(workers, quotas, fsync=False), home, DirectoryMeter(), quota)
+
+
+def memory(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """Memory."""
+    backend = MemoryBackend()
+    home = backend.homes["alice"] = MemoryHome()
+    return Storage(backend, "alice", home, quota)
+
+
+KINDS = {
+    "local": (local, QuotaSettings()),
+    "quota over local": (local, LARGE),
+    "memory": (memory, QuotaSettings()),
+    "quota over memory": (memory, LARGE),
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """Each implementation. In the end a quota must have counted exactly what the home holds."""
+    make, quota = KINDS[request.param]
+    made = make(tmp_path, quota)
+    yield made
+    files = made.open()
+    usage = result(files.usage())
+    held = made.held()
+    assert usage == (None if quota == QuotaSettings() else Usage(held.bytes, held.files, LARGE.bytes, LARGE.files))
+    files.close()
+
+
+@pytest.fixture(params=["quota over local", "quota over memory"])
+def limited(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Each implementation with a quota."""
+    make, quota = KINDS[request.param]
+    return make(tmp_path, quota)
+
+
+# --- helpers -------------------------------------------------------------------------------------------
+
+
+def result(awaitable: Awaitable[T]) -> T:
+    """Return the result of what needs no reactor, or raise its exception."""
+
+    async def wait() -> T:
+        return await awaitable
+
+    found: list[T] = []
+    failed: list[Any] = []
+    Deferred.fromCoroutine(wait()).addCallbacks(found.append, failed.append)
+    if failed:
+        failed[0].raiseException()
+    return found[0]
+
+
+def path(text: str) -> VirtualPath:
+    """`d/f` is the file f in the directory d of the root."""
+    return VirtualPath().join(text)
+
+
+def send(upload: Upload, data: bytes) -> None:
+    """Write the bytes of an upload as a transfer does, all but the end."""
+    while upload.must_copy(False):
+        upload.copy(1 << 20)
+    if data:
+        upload.write(data)
+
+
+def store(opening: Opening[Upload], data: bytes) -> str:
+    """Upload data; return the name that the file got."""
+    upload = opening()
+    try:
+        send(upload, data)
+        while upload.must_copy(True):
+            upload.copy(1 << 20)
+        upload.publish()
+    finally:
+        upload.close()
+    return upload.name
+
+
+def cut(opening: Opening[Upload], data: bytes) -> None:
+    """Upload data, and cut the upload before it is complete."""
+    upload = opening()
+    send(upload, data)
+    upload.close()
+
+
+def read(files: Files, name: str, offset: int = 0, end: int | None = None) -> bytes:
+    """Return the bytes of a file."""
+    source = files.reader(path(name), offset, end)()
+    try:
+        return b"".join(bytes(piece) for piece in source)
+    finally:
+        source.close()
+
+
+def names(files: Files, directory: str = "/") -> list[str]:
+    """Return the names in a directory, in their order."""
+    source = files.listing(path(directory), ListRequest(path=""), lambda entry: entry.name)()
+    try:
+        return b"".join(bytes(piece) for piece in source).decode().split("\r\n")[:-1]
+    finally:
+        source.close()
+
+
+def entry(files: Files, name: str) -> Entry:
+    """Return the facts of a name."""
+    return result(files.entry(path(name), "list"))
+
+
+def refused(code: int, call: Callable[[], object]) -> None:
+    """A call raises Refusal with a code."""
+    with pytest.raises(Refusal) as caught:
+        call()
+    assert caught.value.reply.code == code
+
+
+def fails(number: int, awaitable: Awaitable[object]) -> None:
+    """An operation raises OSError with an error number."""
+    with pytest.raises(OSError) as caught:
+        result(awaitable)
+    assert caught.value.errno == number
+
+
+# --- uploads and downloads -----------------------------------------------------------------------------
+
+
+def test_an_upload_and_its_download(storage: Storage) -> None:
+    """What was stored is read, all of it or a range; a file that is replaced has the new content only."""
+    files = storage.open()
+    assert store(files.writer(path("f")), b"0123456789") == "f"
+    assert read(files, "f") == b"0123456789"
+    assert read(files, "f", 3) == b"3456789"
+    assert read(files, "f", 3, 5) == b"34"
+    assert read(files, "f", 10) == b""
+    assert result(files.size(path("f"))) == 10
+    refused(554, files.reader(path("f"), 11, None))
+    store(files.writer(path("f")), b"new")
+    assert read(files, "f") == b"new"
+    store(files.writer(path("empty")), b"")
+    assert read(files, "empty") == b""
+    assert names(files) == ["empty", "f"]
+
+
+def test_nobody_sees_an_upload_before_it_is_published(storage: Storage) -> None:
+    """While a file is received its old content is read, and its name is listed only if it had it before."""
+    files = storage.open()
+    store(files.writer(path("old")), b"old")
+    for name in ("old", "new"):
+        upload = files.writer(path(name))()
+        send(upload, b"received")
+        assert names(files) == ["old"]
+        assert read(files, "old") == b"old"
+        upload.close()
+
+
+def test_appending(storage: Storage) -> None:
+    """APPE continues a file, makes one that is not there, and leaves the old one alone until it is complete."""
+    files = storage.open()
+    store(files.writer(path("f"), append=True), b"one,")
+    store(files.writer(path("f"), append=True), b"two")
+    assert read(files, "f") == b"one,two"
+    store(files.writer(path("f"), append=True), bytes(10_000))
+    assert read(files, "f") == b"one,two" + bytes(10_000)
+    cut(files.writer(path("f"), append=True), bytes(100))
+    assert result(files.size(path("f"))) == 10_007
+
+
+def test_unique_names(storage: Storage) -> None:
+    """STOU gets a name that nothing has, and that starts with the one that was asked for."""
+    files = storage.open()
+    store(files.writer(path("f")), b"old")
+    got = {store(files.writer(path("f"), unique=True), b"new") for _ in range(3)}
+    assert len(got) == 3
+    assert all(name.startswith("f.") for name in got)
+    assert set(names(files)) == {"f"} | got
+
+
+def test_resuming(storage: Storage) -> None:
+    """An upload that was cut is listed as incomplete, is not read, and continues at its size or at less."""
+    files = storage.open()
+    cut(files.writer(path("f")), b"01234")
+    assert entry(files, "f").incomplete
+    assert result(files.size(path("f"))) == 5
+    refused(550, files.reader(path("f"), 0, None))
+    refused(554, files.writer(path("f"), offset=6))
+    store(files.writer(path("f"), offset=3), b"XYZ")
+    assert read(files, "f") == b"012XYZ"
+    assert not entry(files, "f").incomplete
+    store(files.writer(path("f"), offset=2), b"!")
+    assert read(files, "f") == b"01!"
+    refused(554, files.writer(path("f"), offset=4))
+    cut(files.writer(path("g")), b"01234")
+    store(files.writer(path("g"), append=True), b"56")
+    assert read(files, "g") == b"0123456"
+
+
+def test_a_part_file_beside_a_file(storage: Storage) -> None:
+    """If an upload that replaces a file is cut, the file stays, and neither APPE nor its size resumes the upload."""
+    files = storage.open()
+    store(files.writer(path("f")), b"0123456789")
+    cut(files.writer(path("f")), b"new")
+    assert read(files, "f") == b"0123456789"
+    refused(550, files.writer(path("f"), append=True))
+    refused(550, files.writer(path("f"), offset=10))
+    store(files.writer(path("f"), offset=3), b"er")
+    assert read(files, "f") == b"newer"
+
+
+def test_two_uploads_of_one_name(storage: Storage) -> None:
+    """The last one to be complete has the name; one that resumes must wait for the other one."""
+    files, others = storage.open(), storage.open()
+    first = files.writer(path("f"))()
+    send(first, b"first")
+    refused(450, others.writer(path("f"), offset=1))
+    refused(450, others.writer(path("f"), append=True))
+    store(others.writer(path("f")), b"second")
+    first.publish()
+    first.close()
+    assert read(files, "f") == b"first"
+
+
+def test_an_upload_that_is_closed_twice(storage: Storage) -> None:
+    """`close` may be called any number of times, also after `publish`."""
+    files = storage.open()
+    upload = files.writer(path("f"))()
+    send(upload, b"data")
+    upload.publish()
+    upload.close()
+    upload.close()
+    assert read(files, "f") == b"data"
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def test_directories(storage: Storage) -> None:
+    """They are made, listed, entered and removed when they are empty."""
+    files = storage.open()
+    result(files.make_directory(path("d")))
+    fails(errno.EEXIST, files.make_directory(path("d")))
+    fails(errno.ENOENT, files.make_directory(path("nothing/d")))
+    result(files.require_directory(path("d")))
+    fails(errno.ENOENT, files.require_directory(path("nothing")))
+    store(files.writer(path("d/f")), b"data")
+    fails(errno.ENOTDIR, files.require_directory(path("d/f")))
+    assert entry(files, "d").is_directory
+    assert names(files, "d") == ["f"]
+    fails(errno.ENOTEMPTY, files.remove_directory(path("d")))
+    fails(errno.EISDIR, files.remove(path("d")))
+    result(files.remove(path("d/f")))
+    result(files.remove_directory(path("d")))
+    assert names(files) == []
+    fails(errno.ENOENT, files.remove_directory(path("d")))
+
+
+def test_a_tree_is_removed(storage: Storage) -> None:
+    """RMDA removes all below, part files included."""
+    files = storage.open()
+    result(files.make_directory(path("d")))
+    result(files.make_directory(path("d/e")))
+    store(files.writer(path("d/e/f")), bytes(100))
+    cut(files.writer(path("d/e/g")), bytes(100))
+    fails(errno.ENOTDIR, files.remove_tree(path("d/e/f")))
+    result(files.remove_tree(path("d")))
+    assert storage.held() == Amount()
+
+
+def test_a_directory_with_part_files_only_is_empty(storage: Storage) -> None:
+    """RMD removes it with them."""
+    files = storage.open()
+    result(files.make_directory(path("d")))
+    cut(files.writer(path("d/f")), bytes(100))
+    result(files.remove_directory(path("d")))
+    assert storage.held() == Amount()
+
+
+def test_removing(storage: Storage) -> None:
+    """DELE removes a file with its part file, or a part file alone."""
+    files = storage.open()
+    store(files.writer(path("f")), b"old")
+    cut(files.writer(path("f")), b"new")
+    result(files.remove(path("f")))
+    fails(errno.ENOENT, files.remove(path("f")))
+    cut(files.writer(path("g")), b"new")
+    result(files.remove(path("g")))
+    assert storage.held() == Amount()
+
+
+def test_renaming(storage: Storage) -> None:
+    """A name moves with all below it; what has the new name is replaced, and what was cut under it is forgotten."""
+    files = storage.open()
+    store(files.writer(path("a")), b"a")
+    store(files.writer(path("b")), b"bb")
+    cut(files.writer(path("b")), b"cut")
+    result(files.rename(path("a"), path("b")))
+    assert names(files) == ["b"]
+    assert read(files, "b") == b"a"
+    result(files.make_directory(path("d")))
+    result(files.rename(path("b"), path("d/b")))
+    result(files.rename(path("d"), path("e")))
+    assert read(files, "e/b") == b"a"
+    fails(errno.ENOENT, files.rename(path("nothing"), path("x")))
+    result(files.make_directory(path("full")))
+    store(files.writer(path("full/f")), b"f")
+    fails(errno.ENOTEMPTY, files.rename(path("e"), path("full")))
+    assert storage.held() == Amount(2, 4)
+
+
+def test_the_root_stays(storage: Storage) -> None:
+    """No operation removes, renames or changes the root."""
+    files = storage.open()
+    root = VirtualPath()
+    refused(550, lambda: result(files.remove(root)))
+    refused(550, lambda: result(files.remove_directory(root)))
+    refused(550, lambda: result(files.remove_tree(root)))
+    refused(550, lambda: result(files.rename(root, path("x"))))
+    refused(550, lambda: result(files.set_time(root, 0.0)))
+    refused(550, lambda: result(files.set_mode(root, 0o700)))
+    fails(errno.EEXIST, files.make_directory(root))
+    with pytest.raises(IsADirectoryError):
+        files.writer(root)()
+
+
+def test_facts(storage: Storage) -> None:
+    """Time and mode are set, and returned as they were stored."""
+    files = storage.open()
+    store(files.writer(path("f")), b"data")
+    assert result(files.set_time(path("f"), 1_000_000_000.0)) == 1_000_000_000.0
+    assert entry(files, "f").modified == 1_000_000_000.0
+    assert result(files.set_mode(path("f"), 0o640)) == 0o640
+    assert entry(files, "f").mode & 0o777 == 0o640
+    assert entry(files, "f").is_file
+    fails(errno.ENOENT, files.entry(path("nothing"), "list"))
+    fails(errno.ENOENT, files.size(path("nothing")))
+    fails(errno.ENOENT, files.set_time(path("nothing"), 0.0))
+
+
+def test_listings(storage: Storage) -> None:
+    """Entries are in the order of their names, or the reverse; STAT gets the first ones; a file is listed alone."""
+    files = storage.open()
+    for name in "cab":
+        store(files.writer(path(name)), b"")
+    assert names(files) == ["a", "b", "c"]
+    assert names(files, "a") == ["a"]
+    request = ListRequest(path="", reverse=True)
+    assert [each.name for each in result(files.first_entries(path("/"), request, 2))] == ["c", "b"]
+    with pytest.raises(FileNotFoundError):
+        files.listing(path("nothing"), request, lambda entry: entry.name)()
+
+
+def test_free_space(storage: Storage) -> None:
+    """The free bytes are a number that an upload makes smaller only if a quota counts it."""
+    files = storage.open()
+    before = result(files.free_space(path("/")))
+    assert result(files.available_space(path("/"))) > 0 < before
+    if storage.quota == LARGE:
+        store(files.writer(path("f")), bytes(1000))
+        assert result(files.free_space(path("/"))) == before - 1000 == 999_000
+
+
+def test_a_walk_can_be_stopped_when_none_runs(storage: Storage) -> None:
+    """ABOR without a walk does nothing."""
+    files = storage.open()
+    assert not files.walking
+    files.stop(Reply(426, "Aborted."))
+    assert names(files) == []
+    files.close()
+
+
+# --- permissions ---------------------------------------------------------------------------------------
+
+
+def test_permissions(storage: Storage) -> None:
+    """Every operation is refused with 550 without its permission."""
+    owner = storage.open()
+    store(owner.writer(path("f")), b"data")
+    result(owner.make_directory(path("d")))
+    files = storage.open(permissions=PROFILES["upload-only"])
+    some, other = path("f"), path("new")
+    request = ListRequest(path="")
+    refused(550, files.listing(path("/"), request, lambda entry: entry.name))
+    refused(550, files.reader(some, 0, None))
+    refused(550, files.writer(some))
+    refused(550, files.writer(some, append=True))
+    for awaitable in (
+        files.entry(some, "list", "download"),
+        files.first_entries(path("/"), request, 1),
+        files.make_directory(other),
+        files.remove(some),
+        files.remove_directory(path("d")),
+        files.remove_tree(path("d")),
+        files.rename(some, other),
+        files.set_time(some, 0.0),
+        files.set_mode(some, 0o600),
+        files.available_space(path("/")),
+    ):
+        refused(550, lambda awaitable=awaitable: result(awaitable))  # type: ignore[misc]
+    store(files.writer(other), b"new")
+    assert read(owner, "new") == b"new"
+    assert result(files.free_space(path("/"))) > 0
+    result(files.require_directory(path("/")))
+
+
+def test_a_file_that_comes_while_another_is_received(storage: Storage) -> None:
+    """Who may not overwrite gets 553 for a name that is taken when the upload is complete."""
+    owner, files = storage.open(), storage.open(permissions=PROFILES["upload-only"])
+    upload = files.writer(path("f"))()
+    send(upload, b"late")
+    store(owner.writer(path("f")), b"first")
+    refused(553, upload.publish)
+    upload.close()
+    assert read(owner, "f") == b"first"
+
+
+# --- quotas --------------------------------------------------------------------------------------------
+
+
+def test_bytes_of_a_quota(limited: Storage) -> None:
+    """A write that exceeds it is 552, and nothing of the upload stays; a full home refuses uploads at once."""
+    files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
+    store(files.writer(path("old")), bytes(60))
+    upload = files.writer(path("new"))()
+    send(upload, bytes(40))
+    refused(552, lambda: upload.write(b"x"))
+    upload.close()
+    assert limited.held() == Amount(60, 1)
+    assert result(files.usage()) == Usage(60, 1, 100, None)
+    store(files.writer(path("new")), bytes(40))
+    assert result(files.available_space(path("/"))) == 0
+    refused(552, files.writer(path("another")))
+    result(files.remove(path("old")))
+    assert result(files.available_space(path("/"))) == 60
+
+
+def test_files_of_a_quota(limited: Storage) -> None:
+    """Files and directories count; a replacement needs no room; with none left, AVBL is 0."""
+    files = limited.open(quota=QuotaSettings(files=2))
+    result(files.make_directory(path("d")))
+    store(files.writer(path("f")), b"old")
+    refused(552, files.writer(path("g")))
+    refused(552, lambda: result(files.make_directory(path("e"))))
+    fails(errno.EEXIST, files.make_directory(path("d")))
+    assert result(files.available_space(path("/"))) == 0
+    store(files.writer(path("f")), b"new")
+    assert limited.held() == Amount(3, 2)
+
+
+def test_what_an_upload_resumes_is_charged_once(limited: Storage) -> None:
+    """A part file counts while it is kept, and as part of the upload that continues it."""
+    files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
+    cut(files.writer(path("f")), bytes(60))
+    assert result(files.usage()) == Usage(60, 1, 100, None)
+    upload = files.writer(path("f"), offset=60)()
+    assert result(files.usage()) == Usage(60, 1, 100, None)
+    send(upload, bytes(40))
+    refused(552, lambda: upload.write(b"x"))
+    upload.close()
+    store(files.writer(path("f")), bytes(100))
+    assert limited.held() == Amount(100, 1)
+
+
+def test_the_daemon_can_read_each_directory_of_a_home_with_a_quota(limited: Storage) -> None:
+    """SITE CHMOD leaves its owner all permissions for a directory, and does as it is told for a file."""
+    files = limited.open()
+    result(files.make_directory(path("d")))
+    store(files.writer(path("f")), b"")
+    assert result(files.set_mode(path("d"), 0o005)) == 0o705
+    assert result(files.set_mode(path("f"), 0o004)) == 0o004
