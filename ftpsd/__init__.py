@@ -12,7 +12,7 @@ if not TYPE_CHECKING:  # mypy would take every misspelled name for an attribute
         Imported here and not above, since it imports Twisted, which a reader of `__version__` does not need.
         """
         if name == "log":
-            from ftpsd.events import log
+            from ftpsd.events import log_format
 
-            return log
+            return log_format
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

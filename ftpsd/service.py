@@ -15,7 +15,7 @@ from twisted.application.service import Service
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import FileLogObserver, ILogObserver
+from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -33,8 +33,11 @@ from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import Announcer
 from ftpsd.data.passive_ports import PortPool
 from ftpsd.data.shared import Shared
-from ftpsd.events.log import lines, log
+from ftpsd.events.hub import Hub
+from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
+from ftpsd.events.log_format import lines
+from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused, DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import Register
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
@@ -52,6 +55,8 @@ from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Supervisor
 from ftpsd.system.worker_threads import Workers
+
+log = Logger(namespace="ftpsd")
 
 #: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
 #: made in one thread does not keep the reactor waiting.
@@ -105,18 +110,18 @@ class FtpsService(Service):
     ) -> None:
         self._path = load.absolute(path)
         self._configuration = configuration
-        self._verbose = verbose
         self._sandbox = sandbox
         self._observer = observer
         self._reactor = _reactor()
+        self._hub = Hub(self._reactor)
+        Log(self._hub, LogBudget(self._reactor), verbose)
         self._workers = Workers(self._reactor)
         self._store = Store(self._reactor)
         self._counts = LedgerState(self._reactor.seconds)
-        self._register = Register(self._store, self._counts.bans, time.time)
+        self._register = Register(self._store, self._counts.bans, time.time, self._hub)
         self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
         self._sessions = LocalSessionRegistry()
-        self._log_budget = LogBudget(self._reactor)
-        self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._log_budget, self._sessions)
+        self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._hub, self._sessions)
         self._quotas = Quotas(self._reactor, self._workers, DirectoryMeter())
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
         self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
@@ -145,7 +150,6 @@ class FtpsService(Service):
             source_port=settings.active.source_port or 0,
             foreign_networks=settings.foreign_networks,
             control_ports=self._listeners.ports,
-            admits_log_line=self._log_budget.admits_stranger,
         )
         users.start(self._workers)
         self._quotas.keep(users.homes.with_quota, users.homes.all)
@@ -155,9 +159,7 @@ class FtpsService(Service):
         portal = Portal(realm, [checker])
         policy = policy_of(settings)
         shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
-        return Generation(
-            settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, self._verbose, shows
-        )
+        return Generation(settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, shows)
 
     def _resolve(self, name: str) -> Any:
         return self._workers.queue("configuration", "login").call(load.look_up, name)
@@ -204,6 +206,7 @@ class FtpsService(Service):
         self._announcer.warn_if_private()
         self._warn()
         self._supervisor.ready()
+        self._hub.publish(DaemonStarted())
 
     def _warn(self) -> None:
         for warning in load.warnings(self._configuration, time.time()):
@@ -215,6 +218,7 @@ class FtpsService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
+        self._hub.publish(DaemonStopping(self._configuration.settings.timeouts.drain))
         self._supervisor.stopping(self._configuration.settings.timeouts.drain)
         self._counts.sessions.closed = "The server is going down. Try again later."
         self._listeners.drain()
@@ -298,17 +302,15 @@ class FtpsService(Service):
         self._start_refresh()
         self._start_sweeper()
         self._supervisor.ready()
-        log.info("reloaded: new sessions get the new configuration")
+        self._hub.publish(ConfigurationLoaded())
         self._warn()
 
     def _stay(self, failure: Failure) -> None:
         faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
-        for fault in faults:
-            log.error("not reloaded: {fault}", fault=str(fault))
+        self._hub.publish(ConfigurationRefused(tuple(map(str, faults))))
         if self._counts.sessions.closed:
             return
         self._supervisor.ready(f"not reloaded: {faults[0]}")
-        log.error("the old configuration stays in use")
 
 
 def _reactor() -> Reactor:

@@ -26,8 +26,6 @@ class Generation:
     ledger: Ledger
     #: The time of day (POSIX), which may jump; how much time has passed is for the reactor's clock to say.
     now: Callable[[], float]
-    #: Whether commands that only tell something are logged too.
-    verbose: bool = False
     #: Whether the log may show a user's name.
     shows: Callable[[str], bool] = lambda name: True
 

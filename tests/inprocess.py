@@ -29,7 +29,7 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.data.endpoints import FileSource, Steps
 from ftpsd.data.steps import checksum, download, upload
-from ftpsd.events.log_budget import LogBudget
+from ftpsd.events.hub import Hub
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
@@ -276,8 +276,9 @@ class Server:
             now=self.now,
         )
         self.data: list[Data] = []
+        self.hub = Hub(self.clock)
         self.sessions = LocalSessionRegistry()
-        services: Any = ControlServices(self.clock, Scheduler(self.clock), LogBudget(self.clock), self.sessions)
+        services: Any = ControlServices(self.clock, Scheduler(self.clock), self.hub, self.sessions)
         self._factory = FtpsFactory(services, generation, False)
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import execute
+from twisted.internet.task import Clock
 
 from ftpsd.accounts import hashes
 from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.config.settings import BanSettings
+from ftpsd.events.hub import Hub
 from ftpsd.limits.bans import known_addresses, policy
 from ftpsd.limits.bans.known_addresses import DAY, KNOWN
 from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
@@ -271,7 +273,7 @@ class Kept:
     def __init__(self, store: Store, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
         self.book = Book(lambda: self.now)
-        self.register = Register(store, self.book, lambda: self.wall)
+        self.register = Register(store, self.book, lambda: self.wall, Hub(Clock()))
         self.register.restore()
         self.register.look()
         self.rules = Bans(BanSettings(attempts=1, duration=600), self.book)

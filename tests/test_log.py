@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import formatEventAsClassicLogText
 
-from ftpsd.events.log import LineFormat
+from ftpsd.events.log_format import LineFormat
 from tests import ftpclient
 from tests.daemon import Daemon
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpsd.events.log import LONGEST_TEXT, printable
 from ftpsd.events.log_budget import ALL_STRANGERS, REPORT, STRANGER, LogBudget
+from ftpsd.events.log_format import LONGEST_TEXT, printable
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient

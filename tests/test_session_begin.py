@@ -14,7 +14,7 @@ from ftpsd.config.settings import BanSettings, Limits
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
-from ftpsd.events.log_budget import LogBudget
+from ftpsd.events.hub import Hub
 from ftpsd.limits.ledger import LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
 
@@ -28,7 +28,7 @@ def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     generation.settings.timeouts.login = 60
     generation.ledger = LocalLedger(counts, Limits(), BanSettings())
     generation.now.return_value = 0.0
-    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), LogBudget(clock), registry), generation, False)
+    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), Hub(clock), registry), generation, False)
     connection = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
     transport = mock.Mock()
     transport.getHost.return_value = IPv4Address("TCP", "192.0.2.2", 21)

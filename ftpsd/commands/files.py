@@ -45,24 +45,28 @@ def print_directory(session: Session, _: None) -> Reply:
 async def make_directory(session: Session, path: VirtualPath) -> Reply:
     """MKD: make a directory."""
     await session.files.make_directory(path)
+    session.events.file_changed("directory_made", path)
     return Reply(257, f"{path.quoted()} created.")
 
 
 async def remove_directory(session: Session, path: VirtualPath) -> Reply:
     """RMD: remove an empty directory."""
     await session.files.remove_directory(path)
+    session.events.file_changed("directory_removed", path)
     return Reply(250, f"Directory {path} removed.")
 
 
 async def remove_tree(session: Session, path: VirtualPath) -> Reply:
     """RMDA: remove a directory and all below it, if the user may delete all of that."""
     await session.files.remove_tree(path)
+    session.events.file_changed("tree_removed", path)
     return Reply(250, f"Directory tree {path} removed.")
 
 
 async def remove(session: Session, path: VirtualPath) -> Reply:
     """DELE: delete a file, or a symbolic link itself."""
     await session.files.remove(path)
+    session.events.file_changed("deleted", path)
     return Reply(250, f"{path} deleted.")
 
 
@@ -82,6 +86,7 @@ async def rename_to(session: Session, path: VirtualPath) -> Reply:
     if old is None:
         raise Refusal(503, "Send RNFR first.")
     await session.files.rename(old, path)
+    session.events.file_changed("renamed", old, path)
     return Reply(250, f"{old} renamed to {path}.")
 
 
@@ -111,6 +116,7 @@ async def set_modified(session: Session, value: tuple[float, VirtualPath]) -> Re
     moment, path = value
     session.resolve(str(path), "times")
     stored = await session.files.set_time(path, moment)
+    session.events.file_changed("time_changed", path)
     return Reply(213, f"Modify={time_value(stored)}; {path}")
 
 
@@ -130,8 +136,10 @@ async def set_facts(session: Session, value: tuple[dict[str, str], VirtualPath])
     stored = {}
     if mode is not None:
         stored["unix.mode"] = f"{await session.files.set_mode(path, mode):03o}"
+        session.events.file_changed("mode_changed", path)
     if moment is not None:
         stored["modify"] = time_value(await session.files.set_time(path, moment))
+        session.events.file_changed("time_changed", path)
     done = "".join(f"{fact}={stored[fact]};" for fact in facts)
     return Reply(213, f"{done} {path}")
 

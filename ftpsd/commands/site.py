@@ -14,6 +14,7 @@ async def chmod(session: Session, value: tuple[int, VirtualPath]) -> Reply:
     """SITE CHMOD: set the permission bits of a file or directory."""
     mode, path = value
     stored = await session.files.set_mode(path, mode)
+    session.events.file_changed("mode_changed", path)
     return Reply(200, f"Mode of {path} set to {stored:03o}.")
 
 
@@ -21,6 +22,7 @@ async def utime(session: Session, value: tuple[float, VirtualPath]) -> Reply:
     """SITE UTIME: set the time of modification."""
     moment, path = value
     stored = await session.files.set_time(path, moment)
+    session.events.file_changed("time_changed", path)
     return Reply(200, f"Time of {path} set to {time_value(stored)}.")
 
 

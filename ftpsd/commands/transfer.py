@@ -7,7 +7,7 @@ from dataclasses import replace
 from ftpsd.protocol import parsing
 from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import Command
-from ftpsd.protocol.interfaces import Opening, Source, Upload
+from ftpsd.protocol.interfaces import Opening, Source, TransferKind, Upload
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply, readable_size
@@ -29,17 +29,24 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
     """RETR: send a file, from the restart offset to its end or to the end of the range."""
     start, end = _byte_range(session)
     opening = session.files.reader(path, start, end)
-    async with session.lease.transfer():
-        return await _send(session, opening, f"Opening data connection for {path.name}.", session.representation == "A")
 
-
-async def _send(
-    session: Session, opening: Opening[Source], words: str, text: bool = False, walk: bool = False
-) -> Reply:
     def opened(_: object) -> None:
-        session.control.send_reply(Reply(150, words))
+        session.control.send_reply(Reply(150, f"Opening data connection for {path.name}."))
+        session.events.transfer_started("download", path, start)
 
-    moved = await session.data.send(opening, opened, text, walk)
+    async with session.lease.transfer():
+        return _sent(session, await session.data.send(opening, opened, session.representation == "A"))
+
+
+async def _send_listing(session: Session, path: VirtualPath, opening: Opening[Source]) -> Reply:
+    def opened(_: object) -> None:
+        session.control.send_reply(Reply(150, "Listing follows."))
+        session.events.transfer_started("listing", path)
+
+    return _sent(session, await session.data.send(opening, opened, walk=True))
+
+
+def _sent(session: Session, moved: int) -> Reply:
     session.aborted = False  # an ABOR came too late
     return Reply(226, f"Transfer complete: {moved} bytes.")
 
@@ -49,26 +56,35 @@ async def store(session: Session, path: VirtualPath) -> Reply:
     start, end = _byte_range(session)
     if end is not None:
         raise Refusal(504, "RANG is for downloads only: use REST to resume an upload.")
-    return await _receive(session, session.files.writer(path, offset=start), "Opening data connection for {}.")
+    return await _receive(session, path, "upload", session.files.writer(path, offset=start), offset=start)
 
 
 async def append(session: Session, path: VirtualPath) -> Reply:
     """APPE: append to a file, or resume an upload that was cut."""
-    return await _receive(session, session.files.writer(path, append=True), "Opening data connection for {}.")
+    return await _receive(session, path, "append", session.files.writer(path, append=True))
 
 
 async def store_unique(session: Session, path: VirtualPath) -> Reply:
     """STOU: receive a file under a name that does not exist. The 150 reply has the name (RFC 1123 section 4.1.2.9)."""
-    return await _receive(session, session.files.writer(path, unique=True), "FILE: {}")
+    return await _receive(session, path, "upload", session.files.writer(path, unique=True), "FILE: {}")
 
 
-async def _receive(session: Session, opening: Opening[Upload], words: str) -> Reply:
+async def _receive(
+    session: Session,
+    path: VirtualPath,
+    kind: TransferKind,
+    opening: Opening[Upload],
+    words: str = "Opening data connection for {}.",
+    offset: int = 0,
+) -> Reply:
     name = ""
 
     def opened(target: Upload) -> None:
         nonlocal name
         name = target.name
         session.control.send_reply(Reply(150, words.replace("{}", name)))
+        place = path if name == path.name else path.parent.child(name)  # STOU chooses the name
+        session.events.transfer_started(kind, place, offset)
 
     async with session.lease.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")
@@ -119,8 +135,8 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: send lines as `ls -l` prints them, with times in UTC."""
     line = LongFormat(session.control.now()).line
-    opening = session.files.listing(session.resolve(request.path, "list"), request, line)
-    return await _send(session, opening, "Listing follows.", walk=True)
+    path = session.resolve(request.path, "list")
+    return await _send_listing(session, path, session.files.listing(path, request, line))
 
 
 async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
@@ -128,8 +144,8 @@ async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
     if request.long:
         return await list_long(session, request)
     request = replace(request, as_paths=True)
-    opening = session.files.listing(session.resolve(request.path, "list"), request, _name)
-    return await _send(session, opening, "Listing follows.", walk=True)
+    path = session.resolve(request.path, "list")
+    return await _send_listing(session, path, session.files.listing(path, request, _name))
 
 
 def _name(entry: Entry) -> str:
@@ -154,7 +170,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
         raise Refusal(501, "Not a directory: use MLST.")
     request = parsing.ListRequest(path=".")
     opening = session.files.listing(path, request, machine_format(session, path).line)
-    return await _send(session, opening, "Listing follows.", walk=True)
+    return await _send_listing(session, path, opening)
 
 
 # --- checksums -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.protocols.ftp import FTPCmdError
 from twisted.python.failure import Failure
 
@@ -10,12 +11,15 @@ from ftpsd.commands import TABLE
 from ftpsd.control.control_channel import ControlChannel
 from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, InputFlow
 from ftpsd.control.timeouts import SessionTimeouts
-from ftpsd.events.log import SessionLog, log
+from ftpsd.events.session_events import SessionEvents
+from ftpsd.events.types import SessionDismissed
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command_queue import CommandQueue
 from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.protocol.session import Row, Session, wrong_protocol
 from ftpsd.system.reactor import Clock
+
+log = Logger(namespace="ftpsd")
 
 #: The number of error replies in a row that ends a session without a login.
 MAX_ERRORS = 20
@@ -35,7 +39,7 @@ class CommandRunner:
         channel: ControlChannel,
         flow: InputFlow,
         timeouts: SessionTimeouts,
-        log: SessionLog,
+        events: SessionEvents,
     ) -> None:
         self._clock = clock
         self.now = clock.seconds
@@ -44,7 +48,7 @@ class CommandRunner:
         self._flow = flow
         self._task = flow.task
         self._timeouts = timeouts
-        self._log = log
+        self._events = events
         self.queue: CommandQueue[bytes] = CommandQueue(self._begin, self._may_begin)
         #: The command that uses a data connection or walks a tree now, or is about to.
         self.transferring: Row | None = None
@@ -133,7 +137,7 @@ class CommandRunner:
         if isinstance(error, FTPCmdError):
             code, _, text = error.response().partition(" ")
             return Reply(int(code), text)
-        log.failure("{label} internal error", failure, label=self._log.label)
+        log.failure("{label} internal error", failure, label=self._events.session.label)
         return Reply(451, "Internal error: see the server's log.")
 
     def _answer(self, verb: str, argument: str, started: float, reply: Reply) -> None:
@@ -143,7 +147,8 @@ class CommandRunner:
         self.answered = self.now()
         self._channel.send_reply(reply)
         self._timeouts.last_reply = self.answered
-        self._log.command(row, verb, argument, reply, self.answered - started, moved)  # while the client works on it
+        # The client works on the reply meanwhile.
+        self._events.command_answered(row, verb, argument, reply, self.answered - started, moved)
         self._channel.reply_sent()
         if self._channel.gone:
             self._close()
@@ -181,7 +186,7 @@ class CommandRunner:
         if self.transferring is not None and not immediately:
             self._dismissal = reply
         else:
-            self._log.note("dismissed", f"{reply.code} {reply.text}")
+            self._events.publish(SessionDismissed(self._events.session, reply.code, reply.text))
             self.end(reply)
 
     def input_ended(self) -> None:

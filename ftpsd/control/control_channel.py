@@ -8,7 +8,8 @@ from OpenSSL import SSL
 
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.channel import accept_any, require_resumption
-from ftpsd.events.log import SessionLog
+from ftpsd.events.session_events import SessionEvents
+from ftpsd.events.types import PlainTextAfterAuth
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
@@ -28,7 +29,7 @@ class ControlChannel:
         client: Address,
         implicit: bool,
         generation: Generation,
-        log: SessionLog,
+        events: SessionEvents,
         drop_unread: Callable[[], bool],
     ) -> None:
         self.client = client
@@ -43,7 +44,7 @@ class ControlChannel:
         self._contexts = generation.contexts
         self._context: SSL.Context | None = None
         self._tls = generation.settings.tls
-        self._log = log
+        self._events = events
         self._steps: list[Callable[[], None]] = []
 
     # --- replies ---------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class ControlChannel:
         """Start TLS, with a context that belongs to this session only."""
         if self._drop_unread():
             # Whatever a man in the middle put behind AUTH would be obeyed inside TLS (CVE-2011-0411).
-            self._log.note("injection", "plain text behind AUTH: the connection is cut")
+            self._events.publish(PlainTextAfterAuth(self._events.session))
             self.gone = True
             self._connection.abortConnection()
             return

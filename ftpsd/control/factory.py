@@ -6,17 +6,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.ftp import FTPFactory
 from twisted.python.failure import Failure
 
 from ftpsd.control.ftp_protocol import FtpsProtocol
 from ftpsd.control.services import ControlServices
 from ftpsd.control.tls_layer import ControlConnection
-from ftpsd.events.log import SessionLog, log
+from ftpsd.events.session_events import info
+from ftpsd.events.types import SessionRejected
 from ftpsd.limits.ledger import SessionLease, SessionRefused
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation
+
+log = Logger(namespace="ftpsd")
 
 
 class FtpsFactory(FTPFactory):
@@ -68,9 +72,8 @@ class PendingConnection(Protocol):
             lease = await self._factory.generation.ledger.admit_session(self._client)
         except SessionRefused as refused:
             if refused.log_text:
-                SessionLog(self._number, self._client, self._factory.services.log_budget).note(
-                    "refused", refused.log_text
-                )
+                event = SessionRejected(info(self._number, self._client), refused.log_text)
+                self._factory.services.hub.publish(event)
             self._hand_over(RejectedConnection(refused.reply))
             return
         if self._lost:

@@ -23,7 +23,8 @@ from ftpsd.control.scheduler import CONNECTION_COST, HANDSHAKE_COST
 from ftpsd.control.services import ControlServices
 from ftpsd.control.session_view import session_view
 from ftpsd.control.timeouts import SessionTimeouts
-from ftpsd.events.log import SessionLog
+from ftpsd.events.session_events import SessionEvents, info
+from ftpsd.events.types import TlsFailed, WrongProtocol
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.limits.session_registry import SessionView
 from ftpsd.protocol import parsing
@@ -61,14 +62,14 @@ class FtpsProtocol(FTP):
         self._greeted = False
         #: Whether `connectionMade` has made all that the session consists of.
         self._begun = False
-        self._log = SessionLog(number, client, services.log_budget, generation.verbose, generation.shows)
+        self._events = SessionEvents(services.hub, info(number, client), generation.shows)
         self._flow = InputFlow(
             self,
             services.reactor,
             strangers_group(services.scheduler, generation, client),
             self._take_turn,
             generation.settings.limits.commands_per_second,
-            self._log,
+            self._events,
         )
         self._task = self._flow.task
         self.setRawMode()
@@ -80,7 +81,7 @@ class FtpsProtocol(FTP):
         self._services.registry.add(self)
         self._make_session()
         self._begun = True
-        self._log.note("connected", "connected")
+        self._events.opened(self._implicit)
         self._timeouts.wait_for_login()
         self.transport.registerProducer(Backpressure(self._flow), True)
         self._task.take_tokens(CONNECTION_COST + (HANDSHAKE_COST if self._implicit else 0))
@@ -91,18 +92,18 @@ class FtpsProtocol(FTP):
             self._task.run(self.greet)
 
     def _make_session(self) -> None:
-        services, generation, log = self._services, self._generation, self._log
-        channel = ControlChannel(self.transport, self._client, self._implicit, generation, log, self._drop_unread)
-        data = generation.data.channel(self._client, channel.server, self._data_security, lambda: log.label)
-        session = Session(self.number, channel, data, generation.policy, TABLE)
+        services, generation, events = self._services, self._generation, self._events
+        channel = ControlChannel(self.transport, self._client, self._implicit, generation, events, self._drop_unread)
+        data = generation.data.channel(self._client, channel.server, self._data_security, events)
+        session = Session(self.number, channel, data, events, generation.policy, TABLE)
         timeouts = SessionTimeouts(
             services.reactor, generation.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection
         )
-        login = Login(channel, generation, services.scheduler, self._task, timeouts, log)
+        login = Login(channel, generation, services.scheduler, self._task, timeouts, events)
         channel.login, channel.forget_login = login.attempt, login.forget
         channel.set_idle_timeout = timeouts.set_idle_timeout
         self._channel, self._session, self._timeouts = channel, session, timeouts
-        self._runner = CommandRunner(services.reactor, session, channel, self._flow, timeouts, log)
+        self._runner = CommandRunner(services.reactor, session, channel, self._flow, timeouts, events)
         self._queue = self._runner.queue
 
     def greet(self) -> None:
@@ -117,7 +118,7 @@ class FtpsProtocol(FTP):
 
     def broken(self, why: str) -> None:
         """TLS on the control connection has failed."""
-        self._log.note("tls_failed", f"TLS failed: {why}")
+        self._events.publish(TlsFailed(self._events.session, why))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The connection is lost: free all that the session holds."""
@@ -128,7 +129,7 @@ class FtpsProtocol(FTP):
                 self._timeouts.stop()
                 self._queue.close()
                 self._runner.connection_lost()
-                self._log.note("disconnected", "disconnected")
+                self._events.closed()
         finally:
             self._lease.release()
             self._services.registry.remove(self)
@@ -152,7 +153,7 @@ class FtpsProtocol(FTP):
     def rawDataReceived(self, data: bytes) -> None:
         """The first bytes have come. A TLS ClientHello means that the client expects implicit TLS."""
         if data[:1] == b"\x16" and not self.transport.encrypted:
-            self._log.note("wrong_protocol", "TLS on a port for explicit TLS: use one with tls: implicit")
+            self._events.publish(WrongProtocol(self._events.session))
             self.transport.abortConnection()
         else:
             self.setLineMode(data)

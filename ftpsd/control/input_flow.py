@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ftpsd.control.scheduler import ClientGroup, Task
-from ftpsd.events.log import SessionLog
+from ftpsd.events.session_events import SessionEvents
+from ftpsd.events.types import CommandsSlowed
 from ftpsd.limits.token_bucket import CommandRate
 from ftpsd.system.reactor import Clock
 
@@ -37,7 +38,7 @@ class InputFlow:
     `task` is the session in the scheduler; `take_turn` is called when its turn has come.
     """
 
-    __slots__ = ("_clock", "_log", "_rate", "_reader", "closed", "commands_left", "paused", "task")
+    __slots__ = ("_clock", "_events", "_rate", "_reader", "closed", "commands_left", "paused", "task")
 
     def __init__(
         self,
@@ -46,11 +47,11 @@ class InputFlow:
         group: ClientGroup,
         take_turn: Callable[[], None],
         commands_per_second: int | None,
-        log: SessionLog,
+        events: SessionEvents,
     ) -> None:
         self._reader = reader
         self._clock = clock
-        self._log = log
+        self._events = events
         self._rate = None if commands_per_second is None else CommandRate(commands_per_second, clock.seconds)
         #: Counts down with each command; at 0 the rate decides (`refill`). Without a rate it is below 0 from the start.
         self.commands_left = -1 if self._rate is None else self._rate.burst
@@ -96,7 +97,7 @@ class InputFlow:
         elif not self.closed:
             if not rate.exceeded:  # logged once per session
                 rate.exceeded = True
-                self._log.note("slowed", f"more than {rate.rate} commands in a second: they wait")
+                self._events.publish(CommandsSlowed(self._events.session, rate.rate))
             self.pause_reading(TOO_FAST)
             self._clock.callLater(rate.pause, self.refill)
 

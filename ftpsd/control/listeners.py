@@ -9,15 +9,17 @@ from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 
 from ftpsd.config.settings import ListenSettings
 from ftpsd.config.yaml import Fault, Faulty
 from ftpsd.control.accept import Door
 from ftpsd.control.factory import FtpsFactory
-from ftpsd.events.log import log
 from ftpsd.snapshot import Generation
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners
+
+log = Logger(namespace="ftpsd")
 
 #: Connections that the kernel holds until they are accepted.
 BACKLOG = 1024

@@ -12,7 +12,8 @@ from ftpsd.accounts.password_checker import LoginCredentials
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar
 from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
-from ftpsd.events.log import SessionLog
+from ftpsd.events.session_events import SessionEvents
+from ftpsd.events.types import Banned, LoginCheckFailed, LoginFailed, LoginRefused
 from ftpsd.limits.bans.policy import Ban
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
@@ -44,7 +45,7 @@ class Login:
         scheduler: Scheduler,
         task: Task,
         timeouts: SessionTimeouts,
-        log: SessionLog,
+        events: SessionEvents,
     ) -> None:
         self._connection = connection
         self._client = connection.client
@@ -53,7 +54,7 @@ class Login:
         self._scheduler = scheduler
         self._task = task
         self._timeouts = timeouts
-        self._log = log
+        self._events = events
 
     async def attempt(self, user: str, password: str) -> Account | None:
         """Return the account, or None for a wrong name or password.
@@ -75,9 +76,7 @@ class Login:
             raise
         await self._ledger.record_login(self._client, user)
         self._task.move(self._scheduler.user(user))
-        self._log.user = user
-        if avatar.lease.rates:
-            self._log.note("rates", f"limited to {avatar.lease.rates}", rates=avatar.lease.rates)
+        self._events.logged_in(user, avatar.lease.rates)
         tls = self._generation.settings.tls
         data_session = avatar.data_session or tls.data_session
         close_notify = avatar.close_notify or tls.close_notify
@@ -86,7 +85,7 @@ class Login:
     def forget(self) -> None:
         """The user has logged out: the client is a stranger again."""
         if not self._connection.gone:
-            self._log.user = "-"
+            self._events.logged_out()
             self._timeouts.wait_for_login()
             self._task.move(strangers_group(self._scheduler, self._generation, self._client))
 
@@ -100,10 +99,10 @@ class Login:
 
     async def _fail(self, user: str, error: Exception) -> None:
         """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
-        name = self._log.name(user)
+        session, name = self._events.session, self._events.visible_name(user)
         reason, refusal = "", Refusal(451, "The login cannot be checked now. Try again later.")
         if isinstance(error, UnauthorizedLogin):
-            self._log.note("login_failed", f"login failed for {name}", name=name)
+            self._events.publish(LoginFailed(session, name))
             self._log_bans(await self._ledger.record_failure(self._client, user), user)
             await self._ledger.check_bans(self._client, user)
             return
@@ -114,10 +113,9 @@ class Login:
             await self._check_again(user)
             reason, refusal = "limit" if isinstance(error, SessionEnd) else "disk", error
         else:
-            self._log.note("checker_failed", f"the login could not be checked: {error}")
+            self._events.publish(LoginCheckFailed(session, str(error)))
             raise refusal from None
-        text = refusal.reply.text
-        self._log.note("login_refused", f"login of {name} refused: {text}", name=name, reason=reason)
+        self._events.publish(LoginRefused(session, name, reason, refusal.reply.text))
         raise refusal from None
 
     async def _check_again(self, user: str) -> None:
@@ -131,7 +129,7 @@ class Login:
             strangers = "strangers" if ban.kind == "user" else f"strangers from {site(self._client)}"
             whom = "banned" if ban.kind == "address" else f"{strangers} may not log in as {user}"
             text = f"{whom} for {ban.length:.0f} seconds: too many failed logins"
-            self._log.note("banned", text, kind=ban.kind, subject=ban.subject, seconds=ban.length)
+            self._events.publish(Banned(self._events.session, ban.kind, ban.subject, ban.length, text))
 
 
 def _bytes(text: str) -> bytes:

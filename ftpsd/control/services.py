@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from attrs import Factory, frozen
 
 from ftpsd.control.scheduler import Scheduler
-from ftpsd.events.log_budget import LogBudget
+from ftpsd.events.hub import Hub
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.system.reactor import Reactor
 
@@ -19,7 +19,7 @@ class ControlServices:
 
     reactor: Reactor
     scheduler: Scheduler
-    log_budget: LogBudget
+    hub: Hub
     registry: LocalSessionRegistry
     #: The numbers of connections, as the log shows them.
     numbers: Iterator[int] = Factory(lambda: itertools.count(1))

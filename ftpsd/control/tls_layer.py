@@ -14,12 +14,14 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.events.log import log
 from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
 
 _PIECE = 2**14
 

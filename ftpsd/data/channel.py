@@ -17,7 +17,7 @@ from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
-from ftpsd.protocol.interfaces import Direction, Opened, Opening, Progress, Reader, Source, TokenBucket, Upload
+from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, Reader, Source, TokenBucket, Upload
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system import tls
@@ -33,11 +33,9 @@ class DataPlane:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
-    def channel(
-        self, client: Address, server: Address, protection: Protection, label: Callable[[], str]
-    ) -> DataChannel:
+    def channel(self, client: Address, server: Address, protection: Protection, events: Events) -> DataChannel:
         """Return the data channel of a new session."""
-        return DataChannel(self._shared, client, server, protection, label)
+        return DataChannel(self._shared, client, server, protection, events)
 
 
 class DataChannel:
@@ -49,7 +47,7 @@ class DataChannel:
         moving     `_transfer` runs
 
     Each state but idle ends with the result of the transfer, or with the Refusal of an abort. `client` and `server` are
-    the addresses of the control connection, `label` returns the name of the session for the log.
+    the addresses of the control connection, `events` is told of refused connections.
     """
 
     def __init__(
@@ -58,10 +56,10 @@ class DataChannel:
         client: Address,
         server: Address,
         protection: Protection,
-        label: Callable[[], str],
+        events: Events,
     ) -> None:
         self._shared = shared
-        self._connector = connector = Connector(shared, client, server, protection, label, lambda: self.owner)
+        self._connector = connector = Connector(shared, client, server, protection, events, lambda: self.owner)
         self.passive, self.active, self.is_own = connector.passive, connector.active, connector.is_own
         #: Discards what was prepared. A transfer that runs continues.
         self.reset = connector.reset

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from ftpsd.data.dial import Dialer
 from ftpsd.data.early_tls import EarlyHandshakes, InputWatch
@@ -16,11 +15,10 @@ from ftpsd.data.handshakes import Handshakes, broken
 from ftpsd.data.nat import is_local
 from ftpsd.data.passive_ports import Listener, data_socket
 from ftpsd.data.shared import GONE, Protection, Shared
-from ftpsd.protocol.parsing import Address, Endpoint, network
+from ftpsd.protocol.interfaces import Events
+from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import DelayedCall
-
-log = Logger(namespace="ftpsd")
 
 #: Seconds for which the reactor does not watch a passive port: most transfer commands come earlier, and accept then.
 UNWATCHED = 0.05
@@ -38,27 +36,18 @@ _ANY: dict[int, Address] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Addres
 class ClientPeers:
     """Admits the session's client and `foreign_data` to its passive ports (see `passive_ports.Peers`)."""
 
-    def __init__(self, shared: Shared, client: Address, label: Callable[[], str]) -> None:
+    def __init__(self, shared: Shared, client: Address, events: Events) -> None:
         self._shared = shared
         self._client = client
-        self._label = label
+        self._events = events
 
     def admits(self, peer: Address) -> bool:
         """Return whether a host may connect."""
         return peer == self._client or any(peer in each for each in self._shared.foreign_networks)
 
     def refused(self, peer: Address) -> None:
-        """Log that a connection was closed. May be called in a worker thread."""
-        self._shared.workers.answer(self._log, peer)
-
-    def _log(self, peer: Address) -> None:
-        if not self._shared.admits_log_line(network(peer)):
-            return
-        log.warn(
-            "{label} a data connection from {peer} was refused: the client is elsewhere",
-            label=self._label(),
-            peer=str(peer),
-        )
+        """Report a connection that was closed. May be called in a worker thread."""
+        self._shared.workers.answer(self._events.data_connection_refused, peer)
 
 
 class Connector:
@@ -85,8 +74,8 @@ class Connector:
 
     The bytes that a client sends before the transfer command stay in the kernel, those of a TLS handshake excepted.
 
-    `client` and `server` are the addresses of the control connection. `label` returns the name of the session for
-    the log, `owner` the owner of its jobs in worker threads.
+    `client` and `server` are the addresses of the control connection. `events` is told of refused
+    connections, `owner` returns the owner of the jobs in worker threads.
     """
 
     def __init__(
@@ -95,7 +84,7 @@ class Connector:
         client: Address,
         server: Address,
         protection: Protection,
-        label: Callable[[], str],
+        events: Events,
         owner: Callable[[], str],
     ) -> None:
         self._shared = shared
@@ -103,7 +92,7 @@ class Connector:
         self._server = server
         self._protection = protection
         self._owner = owner
-        self._peers = ClientPeers(shared, client, label)
+        self._peers = ClientPeers(shared, client, events)
         self._listener: Listener | None = None
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None

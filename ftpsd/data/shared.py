@@ -24,10 +24,6 @@ Protection = Callable[[], tuple[SSL.Context, Check] | None]
 GONE = Refusal(425, "The data connection is gone. Send EPSV or PASV again.")
 
 
-def _always(network: str) -> bool:
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Shared:
     """The parts of the daemon and the settings that data connections use."""
@@ -43,5 +39,3 @@ class Shared:
     foreign_networks: tuple[Network, ...]
     #: Returns the control ports that are open now, also those of other configuration snapshots.
     control_ports: Callable[[], set[int]]
-    #: Returns whether the log has room for a line about a stranger from a network (see `events/log_budget.py`).
-    admits_log_line: Callable[[str], bool] = _always

@@ -1,197 +1,208 @@
-"""What is told of sessions: events with names and fields, at one seam, and never a secret.
-
-By default they are lines, `2026-11-22T19:27:32+0000 [ftpsd] (000022) alice (203.0.113.9)> RETR f …`, as all that
-twistd logs. `twistd --logger=ftpsd.log.json ftpsd …` prints each as a line of JSON.
-"""
+"""The log: a listener that writes a line for each event that an administrator wants to read."""
 
 from __future__ import annotations
 
-import json as json_
-import sys
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
-from twisted.logger import FileLogObserver, ILogObserver, Logger, formatEvent
-from twisted.scripts._twistd_unix import UnixAppLogger
+from twisted.logger import Logger
 
+from ftpsd.events.hub import Hub
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.protocol.parsing import Address, network
-from ftpsd.protocol.replies import Reply
-from ftpsd.protocol.session import Row
+from ftpsd.events.log_format import LONGEST_SENTENCE, printable
+from ftpsd.events.types import (
+    BanLifted,
+    Banned,
+    CommandAnswered,
+    CommandsSlowed,
+    ConfigurationLoaded,
+    ConfigurationRefused,
+    DataConnectionRefused,
+    LoggedIn,
+    LoginCheckFailed,
+    LoginFailed,
+    LoginRefused,
+    PlainTextAfterAuth,
+    QuietCommandAnswered,
+    SessionClosed,
+    SessionDismissed,
+    SessionEvent,
+    SessionInfo,
+    SessionOpened,
+    SessionRejected,
+    TlsFailed,
+    WrongProtocol,
+)
+from ftpsd.protocol.parsing import network, plain_address
 
 log = Logger(namespace="ftpsd")
 
-#: Events that no budget leaves out.
-ALWAYS = frozenset({"login_failed", "login_refused", "banned", "injection"})
+E = TypeVar("E", bound=SessionEvent)
 
-#: What names a command that is not known.
-NOT_UNDERSTOOD = {("HELP", 502), ("SITE", 501)}
-
-
-#: Characters of an argument, or of another text of a client, that a line shows.
-LONGEST_TEXT = 200
-
-#: The same of a sentence that may hold such a text.
-LONGEST_SENTENCE = 400
-
-#: What stands for a text that is not shown.
-HIDDEN = "********"
+#: The name of an event in JSON, its text, and further fields.
+Line = tuple[str, str, dict[str, object]]
 
 
-def printable(text: str, most: int = LONGEST_TEXT) -> str:
-    """Text of a client for a log line: not too long, no control characters, and nothing that cannot be encoded."""
-    if len(text) <= most and text.isprintable():
-        return text
-    shown: list[str] = []
-    length = 0
-    for character in text[: most + 1]:
-        if not character.isprintable():
-            character = character.encode("unicode_escape", "surrogatepass").decode()
-        length += len(character)
-        if length > most:
-            return f"{''.join(shown)}… ({len(text)} characters)"
-        shown.append(character)
-    return "".join(shown)
+class Log:
+    """Writes events to Twisted's log. `verbose`: commands that only ask something are written, too."""
 
-
-class SessionLog:
-    """The events of one session."""
-
-    __slots__ = ("_budget", "_network", "_shows", "_verbose", "address", "session", "user")
-
-    def __init__(
-        self,
-        session: int,
-        client: Address,
-        budget: LogBudget,
-        verbose: bool = False,
-        shows: Callable[[str], bool] = lambda name: True,
-    ) -> None:
-        self._verbose = verbose
+    def __init__(self, hub: Hub, budget: LogBudget, verbose: bool = False) -> None:
         self._budget = budget
-        self._network = network(client)
-        self._shows = shows  # whether a user's name may be shown
-        address = str(client)
-        self.session = session
-        self.address = address.partition("%")[0]  # with a zone it would be no address to fail2ban
-        self.user = "-"
+        hub.subscribe("log", CommandAnswered, self._command)
+        if verbose:
+            hub.subscribe("log", QuietCommandAnswered, self._command)
+        self._subscribe(hub, SessionOpened, _opened)
+        self._subscribe(hub, SessionRejected, _rejected)
+        self._subscribe(hub, SessionDismissed, _dismissed)
+        self._subscribe(hub, SessionClosed, _closed)
+        self._subscribe(hub, TlsFailed, _tls_failed)
+        self._subscribe(hub, WrongProtocol, _wrong_protocol)
+        self._subscribe(hub, PlainTextAfterAuth, _plain_text_after_auth, always=True)
+        self._subscribe(hub, CommandsSlowed, _slowed)
+        self._subscribe(hub, LoginFailed, _login_failed, always=True)
+        self._subscribe(hub, LoginRefused, _login_refused, always=True)
+        self._subscribe(hub, LoginCheckFailed, _login_check_failed)
+        self._subscribe(hub, Banned, _banned, always=True)
+        hub.subscribe("log", LoggedIn, _logged_in)
+        hub.subscribe("log", DataConnectionRefused, self._data_connection_refused)
+        hub.subscribe("log", BanLifted, _ban_lifted)
+        hub.subscribe("log", ConfigurationLoaded, _configuration_loaded)
+        hub.subscribe("log", ConfigurationRefused, _configuration_refused)
 
-    @property
-    def label(self) -> str:
-        """How lines about this session begin."""
-        return f"({self.session:06d}) {self.user} ({self.address})>"
-
-    def command(
-        self, row: Row | None, verb: str, argument: str, reply: Reply, seconds: float, moved: int | None
-    ) -> None:
-        """A command has had its final reply."""
-        if row is not None and row.quiet and reply.code < 400 and not self._verbose:
+    def _command(self, event: CommandAnswered) -> None:
+        session = event.session
+        if not self._admits(event):
             return
-        # What was not understood may be a password with a typing error around it.
-        if not self._admits(row, reply):
-            return
-        hidden = row is None or row.secret or (verb, reply.code) in NOT_UNDERSTOOD
-        if verb == "USER":
-            hidden = not self._shows(argument)
-        elif self.user == "-" and reply.code in (501, 530):
-            hidden = True
-        shown = HIDDEN if hidden and argument else printable(argument)
-        text = printable(reply.text, LONGEST_SENTENCE)
-        line = f"{self.label} {verb} {shown}".rstrip(" ")
-        self._tell(
-            f"{line}: {reply.code} {text} [{seconds:.3f} s]",
-            event="command",
-            command=verb,
-            argument=shown,
-            code=reply.code,
-            text=text,
-            seconds=seconds,
-            bytes=moved,
-        )
-
-    def _admits(self, row: Row | None, reply: Reply) -> bool:
-        """Whether the budget has a line for a command. Those that a user has changed something with are free."""
-        if self.user == "-":
-            return self._budget.admits_stranger(self._network)
-        if row is not None and row.permission is not None and reply.code < 400:
-            return True
-        return self._budget.admits_user(self.user)
-
-    def name(self, user: str) -> str:
-        """A user's name as lines show it: one that nobody has may be a password in the wrong place."""
-        return printable(user) if self._shows(user) else HIDDEN
-
-    def _tell(self, line: str, **fields: Any) -> None:
-        # Ready to be written: see `LineFormat`.
+        argument = printable(event.argument)
+        text = printable(event.text, LONGEST_SENTENCE)
+        line = f"{session.label} {event.command} {argument}".rstrip(" ")
         log.info(
             "{line}",
-            line=line,
+            line=f"{line}: {event.code} {text} [{event.seconds:.3f} s]",
             log_system="ftpsd",
-            session=self.session,
-            user=self.user,
-            address=self.address,
-            **fields,
+            session=session.number,
+            user=session.user or "-",
+            address=session.address,
+            event="command",
+            command=event.command,
+            argument=argument,
+            code=event.code,
+            text=text,
+            seconds=event.seconds,
+            bytes=event.bytes,
         )
 
-    def note(self, event: str, text: str, **fields: Any) -> None:
-        """Something about the session that is no command. What fail2ban has to see is written in any case."""
-        if self.user == "-" and event not in ALWAYS and not self._budget.admits_stranger(self._network):
-            return
-        text = printable(text, LONGEST_SENTENCE)
-        self._tell(f"{self.label} {text}", event=event, text=text, **fields)
+    def _admits(self, event: CommandAnswered) -> bool:
+        """Return whether the budget has a line for a command. Those that changed something for a user are free."""
+        session = event.session
+        if not session.user:
+            return self._budget.admits_stranger(session.network)
+        if event.permission is not None and event.code < 400:
+            return True
+        return self._budget.admits_user(session.user)
+
+    def _subscribe(self, hub: Hub, kind: type[E], line: Callable[[E], Line], always: bool = False) -> None:
+        """Write a line for each event of a kind. `always`: fail2ban has to see each, so no budget leaves it out."""
+
+        def write(event: E) -> None:
+            session = event.session
+            if session.user or always or self._budget.admits_stranger(session.network):
+                _write(session, *line(event))
+
+        hub.subscribe("log", kind, write)
+
+    def _data_connection_refused(self, event: DataConnectionRefused) -> None:
+        if self._budget.admits_stranger(network(plain_address(event.peer))):
+            log.warn(
+                "{label} a data connection from {peer} was refused: the client is elsewhere",
+                label=event.session.label,
+                peer=event.peer,
+            )
 
 
-def lines(twistd: Mapping[str, Any]) -> FileLogObserver | None:
-    """Makes the observer that twistd would log to by itself, a file or standard output, but with lines of sessions
-    written as they are: Twisted's formatter takes a twentieth of the time of a small download for each.
-
-    None where the options say something else. That there is an observer to be had has no public name in Twisted.
-    """
-    if twistd.get("logger") or twistd.get("syslog"):
-        return None
-    observer: FileLogObserver = UnixAppLogger(twistd)._getLogObserver()
-    observer.formatEvent = LineFormat(observer.formatEvent)  # type: ignore[method-assign]
-    return observer
-
-
-class LineFormat:
-    """Text for an event, as Twisted's `formatEvent` makes it; `others` is that, for all that is not of a session."""
-
-    def __init__(self, others: Callable[[dict[str, Any]], str | None]) -> None:
-        self._others = others
-        self._second, self._told = -1, ""
-
-    def __call__(self, event: dict[str, Any]) -> str | None:
-        """The line, with its end."""
-        if event.get("log_system") != "ftpsd" or event["log_format"] != "{line}":
-            return self._others(event)
-        second = int(event["log_time"])
-        if second != self._second:
-            self._second, self._told = second, time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
-        return f"{self._told} [ftpsd] {event['line']}\n"
+def _write(session: SessionInfo, event: str, text: str, fields: dict[str, object]) -> None:
+    text = printable(text, LONGEST_SENTENCE)
+    # The line is complete, so that `LineFormat` need not format it.
+    log.info(
+        "{line}",
+        line=f"{session.label} {text}",
+        log_system="ftpsd",
+        session=session.number,
+        user=session.user or "-",
+        address=session.address,
+        event=event,
+        text=text,
+        **fields,
+    )
 
 
-def json() -> ILogObserver:
-    """Makes an observer for `twistd --logger`: a JSON object in a line, with the event's own fields."""
-    return _write_json  # type: ignore[return-value]
+def _ban_lifted(event: BanLifted) -> None:
+    log.info("the ban of {subject} was lifted", subject=event.subject)
 
 
-def _write_json(event: dict[str, Any]) -> None:
-    sys.__stdout__.write(json_line(event) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
+def _logged_in(event: LoggedIn) -> None:
+    if event.rates:
+        _write(event.session, "rates", f"limited to {event.rates}", {"rates": event.rates})
 
 
-def json_line(event: dict[str, Any]) -> str:
-    """One event as JSON."""
-    moment = datetime.fromtimestamp(event["log_time"], UTC)
-    told: dict[str, Any] = {
-        "time": moment.isoformat(timespec="milliseconds"),
-        "level": getattr(event.get("log_level"), "name", "info"),
-        "message": formatEvent(event),
-    }
-    for key, value in event.items():
-        if not key.startswith(("log_", "line")) and isinstance(value, str | int | float):
-            told[key] = value
-    return json_.dumps(told)
+def _configuration_loaded(_: ConfigurationLoaded) -> None:
+    log.info("reloaded: new sessions get the new configuration")
+
+
+def _configuration_refused(event: ConfigurationRefused) -> None:
+    for fault in event.faults:
+        log.error("not reloaded: {fault}", fault=fault)
+    log.error("the old configuration stays in use")
+
+
+# --- one line for each kind of event ----------------------------------------------------------------
+
+
+def _opened(_: SessionOpened) -> Line:
+    return "connected", "connected", {}
+
+
+def _rejected(event: SessionRejected) -> Line:
+    return "refused", event.text, {}
+
+
+def _dismissed(event: SessionDismissed) -> Line:
+    return "dismissed", f"{event.code} {event.text}", {}
+
+
+def _closed(_: SessionClosed) -> Line:
+    return "disconnected", "disconnected", {}
+
+
+def _tls_failed(event: TlsFailed) -> Line:
+    return "tls_failed", f"TLS failed: {event.error}", {}
+
+
+def _wrong_protocol(_: WrongProtocol) -> Line:
+    return "wrong_protocol", "TLS on a port for explicit TLS: use one with tls: implicit", {}
+
+
+def _plain_text_after_auth(_: PlainTextAfterAuth) -> Line:
+    return "injection", "plain text behind AUTH: the connection is cut", {}
+
+
+def _slowed(event: CommandsSlowed) -> Line:
+    return "slowed", f"more than {event.rate} commands in a second: they wait", {}
+
+
+def _login_failed(event: LoginFailed) -> Line:
+    name = printable(event.name)
+    return "login_failed", f"login failed for {name}", {"name": name}
+
+
+def _login_refused(event: LoginRefused) -> Line:
+    name = printable(event.name)
+    return "login_refused", f"login of {name} refused: {event.text}", {"name": name, "reason": event.reason}
+
+
+def _login_check_failed(event: LoginCheckFailed) -> Line:
+    return "checker_failed", f"the login could not be checked: {event.error}", {}
+
+
+def _banned(event: Banned) -> Line:
+    return "banned", event.text, {"kind": event.kind, "subject": event.subject, "seconds": event.seconds}

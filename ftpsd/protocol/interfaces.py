@@ -22,6 +22,14 @@ T = TypeVar("T")
 #: Which way the bytes of a file go, as the client sees it.
 Direction = Literal["upload", "download"]
 
+#: What a transfer moves, and which way.
+TransferKind = Literal["download", "upload", "append", "listing"]
+
+#: What a command has done to a file or directory.
+Change = Literal[
+    "deleted", "renamed", "directory_made", "directory_removed", "tree_removed", "time_changed", "mode_changed"
+]
+
 #: Opens the source of a download or the target of an upload. It blocks: a command passes it from `Files` to `Data`,
 #: which calls it in a worker thread.
 Opening = Callable[[], T]
@@ -319,3 +327,19 @@ class Control(Protocol):
 
     def close(self) -> None:
         """Close the connection after all replies are sent."""
+
+
+class Events(Protocol):
+    """Where a session reports what its commands and data connections do. For the reactor thread; never raises.
+
+    The end of a transfer is no call: it is known from the final reply of its command.
+    """
+
+    def transfer_started(self, kind: TransferKind, path: VirtualPath, offset: int = 0) -> None:
+        """What is to be transferred was opened. `offset` is the first byte of the file that is transferred."""
+
+    def file_changed(self, change: Change, path: VirtualPath, new_path: VirtualPath | None = None) -> None:
+        """A command has changed a file or directory. `new_path` is the target of a rename."""
+
+    def data_connection_refused(self, peer: Address) -> None:
+        """A host that is not the client has connected to the passive port."""

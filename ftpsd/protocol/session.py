@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ftpsd.protocol import parsing
 from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import FOREIGN, NOT_SERVED, Command
-from ftpsd.protocol.interfaces import Account, Control, Data, Files, Lease
+from ftpsd.protocol.interfaces import Account, Control, Data, Events, Files, Lease
 from ftpsd.protocol.listing import FACTS
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Name
@@ -44,6 +44,7 @@ class Session:
     number: int
     control: Control
     data: Data
+    events: Events
     policy: Policy
     table: Table
     user: str | None = None
@@ -85,7 +86,7 @@ class Session:
     def reinitialize(self) -> None:
         """Reset all but the control connection and the number of failed logins (REIN, RFC 959 section 4.1.1)."""
         self.log_out()
-        fresh = Session(self.number, self.control, self.data, self.policy, self.table)
+        fresh = Session(self.number, self.control, self.data, self.events, self.policy, self.table)
         for name in Session.__slots__:
             if name != "failures":
                 setattr(self, name, getattr(fresh, name))

@@ -9,14 +9,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.events.log import log
 from ftpsd.storage.backend import Amount, HomeMeter, Measure
 from ftpsd.storage.home_usage import HomeUsage, quota_exceeded
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import Workers
+
+log = Logger(namespace="ftpsd")
 
 
 @dataclass(frozen=True, slots=True)

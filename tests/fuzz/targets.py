@@ -63,7 +63,7 @@ SITE HELP|LIST -la ./-x|NLST *|ALLO 5 R 5|HOST [::1]|STOU|LANG en-GB|HELP SITE|A
 
 def line(raw: bytes) -> None:
     """A control line becomes a value and a whole reply, or a Refusal, whatever its bytes are."""
-    session: Any = Session(1, None, None, Policy(), TABLE)  # type: ignore[arg-type]
+    session: Any = Session(1, None, None, None, Policy(), TABLE)  # type: ignore[arg-type]
     try:
         verb, argument = parsing.line(raw)
         row = session.find(verb)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ftpsd.config.settings import BanSettings
-from ftpsd.events.log import printable
+from ftpsd.events.log_format import printable
 from ftpsd.limits.bans.known_addresses import Known
 from ftpsd.protocol.parsing import Address, network, plain_address, site
 from ftpsd.protocol.replies import Refusal, SessionEnd

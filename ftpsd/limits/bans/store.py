@@ -18,12 +18,16 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
-from ftpsd.events.log import log
+from ftpsd.events.hub import Publisher
+from ftpsd.events.types import BanLifted
 from ftpsd.limits.bans.known_addresses import ALL, KNOWN
 from ftpsd.limits.bans.policy import CAPACITY, FORGOTTEN, Ban, Book, Kind, counted, name
 from ftpsd.protocol.parsing import network, site
 from ftpsd.system.state import State, Store
+
+log = Logger(namespace="ftpsd")
 
 BANS = """CREATE TABLE IF NOT EXISTS bans
     (kind TEXT, subject TEXT, until REAL, length REAL, PRIMARY KEY (kind, subject)) WITHOUT ROWID"""
@@ -51,10 +55,11 @@ Rows = tuple[list[Ban], list[tuple[str, str, float]]]
 class Register:
     """The keeper of a book of bans. `wall` is POSIX time."""
 
-    def __init__(self, store: Store, book: Book, wall: Callable[[], float]) -> None:
+    def __init__(self, store: Store, book: Book, wall: Callable[[], float], hub: Publisher) -> None:
         self._store = store
         self._book = book
         self._wall = wall
+        self._hub = hub
         self._version = -1
         #: Whether the file has something that the book has not, and the book something that the file has not.
         self._unread = self._stale = True
@@ -224,7 +229,7 @@ class Register:
     def _lift(self, lifted: list[tuple[Kind, str]] | None) -> None:
         for kind, subject in lifted or ():
             self._book.lift(kind, subject)
-            log.info("the ban of {subject} was lifted", subject=subject)
+            self._hub.publish(BanLifted(kind, subject))
 
 
 # --- for `ftpsd bans` ----------------------------------------------------------------------------------

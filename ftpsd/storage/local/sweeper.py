@@ -14,11 +14,11 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from ftpsd.data.deadlines import Deadlines
 from ftpsd.data.endpoints import Pause, Steps
 from ftpsd.data.transfer import Transfer
-from ftpsd.events.log import log
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
 from ftpsd.storage.local.measure import measure_name
@@ -27,6 +27,8 @@ from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import Workers
+
+log = Logger(namespace="ftpsd")
 
 #: Entries of directories that are looked at in one step, and the seconds between two steps.
 _ENTRIES, _PAUSE = 100, 0.01
