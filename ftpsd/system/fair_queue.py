@@ -52,7 +52,7 @@ class FairQueue:
     def begin(self, line: Line, idle: int) -> bool:
         """Return whether a new job of a line may run now, in the usual case that no job waits: note that it does."""
         kind = line.kind
-        if self.waiting or line.running >= min(idle - self._kept[kind], self._free[kind]):
+        if self.waiting or line.running >= idle - self._kept[kind] or line.running >= self._free[kind]:
             return False
         line.running += 1
         self._free[kind] -= 1

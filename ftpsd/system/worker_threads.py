@@ -60,13 +60,14 @@ class WorkerThread(threading.Thread):
 
 
 class Call:
-    """A call whose answer somebody waits for."""
+    """A call in a worker thread. Somebody waits for its result as long as it is in `Workers.waited_for`."""
 
-    __slots__ = ("answer", "line", "running", "since")
+    __slots__ = ("_workers", "answer", "line", "running", "since")
 
-    def __init__(self, line: Line, canceller: Callable[[Deferred[Any]], None]) -> None:
+    def __init__(self, workers: Workers, line: Line) -> None:
+        self._workers = workers
         self.line = line
-        self.answer: Deferred[Any] = Deferred(canceller)
+        self.answer: Deferred[Any] = Deferred(self._cancel)
         #: Whether a thread has it now.
         self.running = False
         #: When it was asked for; when its step began, once it runs.
@@ -76,6 +77,31 @@ class Call:
         """Return when the disk has answered last. A call that waits for its turn has no disk call of its own: the
         owner's others are what it waits for."""
         return self.since if self.running else max(self.since, self.line.progress)
+
+    def make(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Call the function, in a worker thread, and hand over what it returns or raises."""
+        workers = self._workers
+        if self not in workers.waited_for:
+            return
+        self.since, self.running = time.monotonic(), True
+        try:
+            result: Any = function(*arguments, **named)
+        except BaseException:
+            result = Failure()
+        workers.answer(self.hand_over, result)
+
+    def hand_over(self, result: Any) -> None:
+        """Give the result, or a Failure, to who waits, in the reactor thread. What was opened for nobody is closed."""
+        waited_for = self._workers.waited_for
+        if self in waited_for:
+            waited_for.discard(self)
+            self.answer.callback(result)
+        elif hasattr(result, "close"):
+            self._workers.put(self.line, result.close)
+
+    def _cancel(self, answer: Deferred[Any]) -> None:
+        self._workers.waited_for.discard(self)
+        answer.errback(Refusal(421, "The session has ended."))
 
 
 class Workers:
@@ -103,9 +129,10 @@ class Workers:
         #: The last one fell idle last.
         self._idle: list[WorkerThread] = []
         self._stopping = False
-        # For the reactor thread alone.
+        # Changed by the reactor thread only.
         self._threads: list[WorkerThread] = []
-        self._calls: set[Call] = set()
+        #: The calls whose results somebody waits for.
+        self.waited_for: set[Call] = set()
         self._next_look: DelayedCall | None = None
 
     def start(self) -> None:
@@ -196,42 +223,18 @@ class Workers:
                     return
                 self._fair.done(line)
                 self._idle.append(thread)
-                self._assign()
+                if self._fair.waiting or self._stopping:
+                    self._assign()
             del line
-
-    # --- answers -----------------------------------------------------------------------------------
-
-    def expect(self, line: Line) -> Call:
-        """Wait for a call that is about to be put into a line."""
-
-        def cancel(answer: Deferred[Any]) -> None:
-            self._calls.discard(call)
-            answer.errback(Refusal(421, "The session has ended."))
-
-        call = Call(line, cancel)
-        self._calls.add(call)
-        return call
-
-    def awaited(self, call: Call) -> bool:
-        """Return whether somebody still waits for a call: if not, nothing of it must be done any more."""
-        return call in self._calls
-
-    def answered(self, call: Call, result: Any) -> None:
-        """Hand over a result, or a Failure. What was opened for nobody is closed."""
-        if call in self._calls:
-            self._calls.discard(call)
-            call.answer.callback(result)
-        elif hasattr(result, "close"):
-            self.put(call.line, result.close)
 
     # --- when the disk does not answer -----------------------------------------------------------
 
     def _look(self) -> None:
         self._next_look = self._reactor.callLater(1, self._look)
         now = time.monotonic()
-        for call in [each for each in self._calls if now - each.progress() >= self.patience]:
-            if call in self._calls:
-                self._calls.discard(call)
+        for call in [each for each in self.waited_for if now - each.progress() >= self.patience]:
+            if call in self.waited_for:
+                self.waited_for.discard(call)
                 refusal = Refusal(451, "The disk does not answer. What was asked for may still be done.")
                 call.answer.errback(refusal)
         if self._fair.waiting:
@@ -277,32 +280,23 @@ class JobQueue:
 
         After `patience` seconds it is 451. What the function opens after that is closed.
         """
-        workers, call = self._workers, self._workers.expect(self._line)
-
-        def job() -> None:
-            if not workers.awaited(call):
-                return
-            call.since, call.running = time.monotonic(), True
-            try:
-                result: Any = function(*arguments, **named)
-            except BaseException:
-                result = Failure()
-            workers.answer(workers.answered, call, result)
-
-        workers.put(self._line, job)
+        call = Call(self._workers, self._line)
+        self._workers.waited_for.add(call)
+        self._workers.put(self._line, partial(call.make, function, *arguments, **named))
         return call.answer
 
     def run(self, steps: JobSteps[T]) -> Deferred[T]:
         """The same for a job in steps. `patience` is for each of them; a cancelled job ends after its step."""
-        call = self._workers.expect(self._line)
+        call = Call(self._workers, self._line)
+        self._workers.waited_for.add(call)
         self.submit(partial(self._take_steps, call, steps))
         return call.answer
 
     def _take_steps(self, call: Call, steps: JobSteps[Any]) -> None:
-        workers = self._workers
+        waited_for = self._workers.waited_for
         call.since, call.running = time.monotonic(), True
         try:
-            while workers.awaited(call):
+            while call in waited_for:
                 next(steps)
                 call.since = time.monotonic()
                 if self.step_ended():
@@ -315,7 +309,7 @@ class JobQueue:
             result = end.value
         except BaseException:
             result = Failure()
-        workers.answer(workers.answered, call, result)
+        self.answer(call.hand_over, result)
 
     @property
     def progress(self) -> float:
