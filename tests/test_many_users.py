@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,3 +80,12 @@ def test_a_fault_among_many_users(tmp_path: Path, at: int) -> None:
     assert min(faults).key == f"users.user{at}.umask"
     assert min(fault.line for fault in faults) == 5 + 2 * at
     assert len(faults) == (1 if at == 1999 else 2)
+
+
+@pytest.mark.process
+def test_a_process_with_many_users_ends(tmp_path: Path) -> None:
+    """A process that still has many users when the interpreter ends does end."""
+    (tmp_path / "homes" / "alice").mkdir(parents=True)
+    users(tmp_path / "users.yaml", MANY)
+    load = f"from ftpsd.config.users_file import load_users; kept = load_users(Path({str(tmp_path / 'users.yaml')!r}), True)"
+    subprocess.run([sys.executable, "-c", f"from pathlib import Path; {load}"], check=True, timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -57,8 +58,9 @@ class UserTable:
         return len(self._records)
 
     def __del__(self) -> None:
-        # To free 100,000 records in one step would stop the sessions for 20 ms.
-        if len(self._records) > _FREED_IN_THREAD:
+        # To free 100,000 records in one step would stop the sessions for 20 ms. While the interpreter ends, a new
+        # thread never runs, and `start` would wait for it for ever.
+        if len(self._records) > _FREED_IN_THREAD and not sys.is_finalizing():
             threading.Thread(target=_free, args=(self._records,), name="free users", daemon=True).start()
 
 
