@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
@@ -22,9 +23,9 @@ from twisted.python.failure import Failure
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
 from ftpsd.config import load
+from ftpsd.config.disk_watch import in_own_thread
+from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import ListenSettings, PortRange
-from ftpsd.config.waiting import in_own_thread
-from ftpsd.config.yaml import Faulty
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.listeners import Listeners
 from ftpsd.control.scheduler import Scheduler
@@ -82,8 +83,8 @@ def makeService(options: Options) -> Service:
         sandbox = _sandbox(configuration, options["config"], options.parent)
         observer = lines(options.parent) if options.parent else None
         return FtpsService(options["config"], configuration, bool(options["verbose"]), sandbox, observer)
-    except Faulty as faulty:
-        print(faulty, file=sys.stderr)
+    except InvalidConfiguration as error:
+        print(error, file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -108,7 +109,7 @@ class FtpsService(Service):
         sandbox: Sandbox | None = None,
         observer: FileLogObserver | None = None,
     ) -> None:
-        self._path = load.absolute(path)
+        self._path = os.path.abspath(path)  # twistd changes the directory when it goes to the background
         self._configuration = configuration
         self._sandbox = sandbox
         self._observer = observer
@@ -162,7 +163,7 @@ class FtpsService(Service):
         return Generation(settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, shows)
 
     def _resolve(self, name: str) -> Any:
-        return self._workers.queue("configuration", "login").call(load.look_up, name)
+        return self._workers.queue("configuration", "login").call(load.resolve, name)
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
         return FtpsFactory(self._services, self._generation, settings.tls == "implicit")
@@ -180,9 +181,9 @@ class FtpsService(Service):
         super().privilegedStartService()
         try:
             self._listeners.open(self._configuration.settings.listen)
-        except Faulty as faulty:
-            log.error("{fault}", fault=str(faulty))
-            print(faulty, file=sys.__stderr__)  # twistd has made sys.stderr a log already
+        except InvalidConfiguration as error:
+            log.error("{fault}", fault=str(error))
+            print(error, file=sys.__stderr__)  # twistd has made sys.stderr a log already
             raise SystemExit(1) from None
 
     def startService(self) -> None:
@@ -283,7 +284,7 @@ class FtpsService(Service):
             return None  # the daemon ends, or it reads
         self._reading = True
         self._supervisor.reloading()
-        reading = in_own_thread(self._reactor, load.load, self._path)
+        reading = in_own_thread(self._reactor, partial(load.load, self._path))
         return reading.addCallback(self._use).addErrback(self._stay).addCallback(self._reload_ended)
 
     def _reload_ended(self, _: None) -> None:
@@ -306,7 +307,8 @@ class FtpsService(Service):
         self._warn()
 
     def _stay(self, failure: Failure) -> None:
-        faults = failure.value.faults if isinstance(failure.value, Faulty) else [failure.getErrorMessage()]
+        error = failure.value
+        faults = error.faults if isinstance(error, InvalidConfiguration) else [failure.getErrorMessage()]
         self._hub.publish(ConfigurationRefused(tuple(map(str, faults))))
         if self._counts.sessions.closed:
             return

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ftpsd.config import load
-from ftpsd.config.yaml import Faulty
+from ftpsd.config.faults import InvalidConfiguration
 from tests.daemon import Daemon, ftpsd, merge
 
 Make = Callable[..., Daemon]
@@ -41,8 +41,8 @@ def faults(daemon: Daemon, **settings: Any) -> list[str]:
     daemon.config.write_text(yaml.safe_dump(daemon.settings))
     try:
         load.load(daemon.config)
-    except Faulty as faulty:
-        return [str(fault) for fault in faulty.faults]
+    except InvalidConfiguration as error:
+        return [str(fault) for fault in error.faults]
     return []
 
 
@@ -69,9 +69,9 @@ def test_a_key_that_others_may_read(daemon: Daemon, mode: int) -> None:
     for path in (key, both):
         path.chmod(mode)
     (daemon.directory / "link").symlink_to("both.pem")
-    assert "tls.private_key: anybody on this machine may read the private key" in faults(daemon)[0]
+    assert "tls.private_key: everyone on this machine may read the private key" in faults(daemon)[0]
     (told,) = faults(daemon, tls={"certificate": "link", "private_key": None})
-    assert "tls.certificate: anybody on this machine may read the private key" in told
+    assert "tls.certificate: everyone on this machine may read the private key" in told
     assert f"chmod o-r {daemon.directory}/link" in told
     both.chmod(0o640)
     assert faults(daemon) == []

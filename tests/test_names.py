@@ -74,15 +74,15 @@ def test_no_patterns() -> None:
 
 
 FAULTS = [
-    ("names: {deny: *.exe}", "is not YAML"),
-    ('names: {deny: "*.exe"}', "names.deny: a list is expected here."),
-    ("names: {deny: [3]}", "names.deny[0]: 3 is not a text."),
-    ("names: {deny: [in/x]}", "names.deny[0]: “in/x” is no pattern for a name."),
-    ('names: {hide: [""]}', "names.hide[0]: “” is no pattern for a name."),
-    ("names: {hid: []}", "names.hid: is not a key that is known here. Did you mean hide?"),
-    ("umask: 022", 'umask: 18 is what YAML makes of it, and no umask. Write octal digits in quotes, as "022".'),
-    ('umask: "22"', 'umask: “22” is no umask. Write three octal digits in quotes, as "022".'),
-    ('umask: "088"', "umask: “088” is no umask."),
+    ("names: {deny: *.exe}", "not valid YAML"),
+    ('names: {deny: "*.exe"}', "names.deny: must be a list."),
+    ("names: {deny: [3]}", "names.deny[0]: 3 is not a string."),
+    ("names: {deny: [in/x]}", "names.deny[0]: “in/x” is not a pattern for a name."),
+    ('names: {hide: [""]}', "names.hide[0]: “” is not a pattern for a name."),
+    ("names: {hid: []}", "names.hid: unknown key. Did you mean hide?"),
+    ("umask: 022", 'umask: 18 is a number, not a umask. Write octal digits in quotes, as "022".'),
+    ('umask: "22"', 'umask: “22” is not a umask. Write three octal digits in quotes, as "022".'),
+    ('umask: "088"', "umask: “088” is not a umask."),
 ]
 
 

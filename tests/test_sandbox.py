@@ -167,7 +167,7 @@ def test_reload_with_new_users(make_daemon: MakeDaemon, elsewhere: Path) -> None
     daemon.write()
     daemon.reload()
     line = 1 + next(n for n, text in enumerate(daemon.users_file.read_text().splitlines()) if str(elsewhere) in text)
-    fault = f"{daemon.users_file}:{line}: users.eve.home: {elsewhere} lies outside of the sandbox. {landlock.RESTART}"
+    fault = f"{daemon.users_file}:{line}: users.eve.home: {elsewhere} is outside of the sandbox. {landlock.RESTART}"
     daemon.wait_for_log(fault)
     daemon.wait_for_log("the old configuration stays in use")
     with secured(daemon, "bob") as client:

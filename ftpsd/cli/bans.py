@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ftpsd.config import load
-from ftpsd.config.yaml import Faulty
+from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.limits.bans import store
 from ftpsd.limits.bans.policy import name
 from ftpsd.system.state import FILE, LaterRelease, State, directory
@@ -32,7 +32,7 @@ def show(configuration: str) -> int:
     try:
         with _state(configuration) as state:
             bans = store.current(state, now)
-    except (Faulty, NoState) as error:
+    except (InvalidConfiguration, NoState) as error:
         return _fail(error)
     for kind, subject, until in bans:
         print(f"{kind:8} {name(subject):40} {_end(until, now)}")
@@ -53,7 +53,7 @@ def lift(configuration: str, whom: str | None) -> int:
     try:
         with _state(configuration) as state:
             lifted = store.lift(state, whom)
-    except (Faulty, NoState) as error:
+    except (InvalidConfiguration, NoState) as error:
         return _fail(error)
     if not lifted:
         return _fail(f"{name(whom)} is not banned" if whom else "nobody is banned")

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from ftpsd.accounts import hashes
 from ftpsd.config import load
-from ftpsd.config.yaml import Faulty
+from ftpsd.config.faults import InvalidConfiguration
 
 #: Where it listens unless another port is asked for.
 _PORT = 2121
@@ -57,8 +57,8 @@ def run(directory: str, port: int | None, reset: bool) -> int:
     _make(home, port or _PORT)
     try:
         configuration = load.load(home / "ftpsd.yaml")
-    except Faulty as faulty:
-        print(f"{faulty}\nOr start anew: ftpsd demo --reset", file=sys.stderr)
+    except InvalidConfiguration as error:
+        print(f"{error}\nOr start anew: ftpsd demo --reset", file=sys.stderr)
         return 1
     listener = configuration.settings.listen[0]
     if port is not None and port != listener.port:

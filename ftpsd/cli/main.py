@@ -65,12 +65,12 @@ def _bans(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from ftpsd.config import load
-    from ftpsd.config.yaml import Faulty
+    from ftpsd.config.faults import InvalidConfiguration
 
     try:
         configuration = load.load(options.config)
-    except Faulty as faulty:
-        print(faulty, file=sys.stderr)
+    except InvalidConfiguration as error:
+        print(error, file=sys.stderr)
         return 1
     for warning in load.warnings(configuration, time.time()):
         print(f"{options.config}: warning: {warning}", file=sys.stderr)

@@ -1,80 +1,125 @@
-"""The certificate and the key that `ftpsd.yaml` names: read, parsed, matched; or the faults of them."""
+"""Load the certificate and the private key that `ftpsd.yaml` names, and judge the cipher suites."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
-from ftpsd.config import suites
-from ftpsd.config.convert import told
+from ftpsd.config.faults import Key, quoted
 from ftpsd.config.settings import Settings
-from ftpsd.config.yaml import Document, Key
+from ftpsd.config.yaml import Document
 from ftpsd.system.tls import CIPHERS, ContextMaker, Identity
+
+_CERTIFICATE: Key = ("tls", "certificate")
+
+# Cipher suites by their names in OpenSSL.
+_ANONYMOUS = re.compile("A(?:EC)?DH-")
+_UNENCRYPTED = re.compile(".*NULL")
+_BROKEN = re.compile(".*(?:RC4|RC2|DES|IDEA|EXP)")
+#: TLS 1.3 has no other suites.
+_FORWARD_SECRET = re.compile("TLS_|ECDHE-|DHE-|EDH-")
+
+_KINDS = (
+    (_UNENCRYPTED, "without encryption", "!eNULL"),
+    (_ANONYMOUS, "without authentication of the server", "!aNULL"),
+    (_BROKEN, "with broken encryption", "!RC4:!DES:!3DES:!IDEA:!EXP"),
+)
 
 
 def load(document: Document, settings: Settings) -> ContextMaker | None:
+    """Return a maker of TLS contexts; None if certificate, key or ciphers have a fault."""
     tls = settings.tls
     key_path, key_key = (tls.private_key, "private_key") if tls.private_key else (tls.certificate, "certificate")
-    chain_pem = _read_pem(document, tls.certificate, ("tls", "certificate"))
-    key_pem = _read_pem(document, key_path, ("tls", key_key)) if key_path != tls.certificate else chain_pem
+    where: Key = ("tls", key_key)
+    chain_pem = _read(document, tls.certificate, _CERTIFICATE)
+    key_pem = _read(document, key_path, where) if key_path != tls.certificate else chain_pem
     if chain_pem is None or key_pem is None:
         return None
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", chain_pem, re.DOTALL)
-    if not blocks:
-        document.fault(
-            ("tls", "certificate"),
-            f"{tls.certificate} holds no certificate",
-            "Name a PEM file, the server's certificate first.",
-        )
+    chain = _parse_chain(document, tls.certificate, chain_pem)
+    if chain is None:
         return None
-    try:
-        chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
-        chain[0].to_cryptography().public_key()  # what is wrong with the key shows now, not before
-    except Exception:  # whatever two libraries raise for bytes of others: their errors share no other base
-        document.fault(("tls", "certificate"), f"{tls.certificate} is damaged", "Write the file anew.")
-        return None
-    try:
-        key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem, b"")
-    except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):
-        document.fault(
-            ("tls", key_key),
-            f"{key_path} holds no private key that can be used",
-            "Name a PEM file with an unencrypted key.",
-        )
+    key = _parse_key(document, key_path, where, key_pem)
+    if key is None:
         return None
     maker = ContextMaker(Identity(chain, key), tls.minimum_version, tls.ciphers, tls.data_session != "off")
-    if not _matches(chain[0], key):
-        document.fault(
-            ("tls", key_key),
-            f"the key in {key_path} does not belong to the certificate",
-            "Name the key that the certificate was made with.",
-        )
+    if not _match(chain[0], key):
+        problem = f"the key in {key_path} does not belong to the certificate"
+        document.fault(where, problem, "Name the key that the certificate was made with.")
         return None
-    try:
-        offered = maker.suites()
-    except (SSL.Error, ValueError):
-        known = f"Write null for {CIPHERS}."
-        document.fault(("tls", "ciphers"), f"{told(tls.ciphers)} is no cipher string that OpenSSL takes", known)
-        return None
-    for problem, remedy in suites.problems(offered):
-        document.fault(("tls", "ciphers"), f"{told(tls.ciphers)} {problem}", remedy)
-    return maker
+    return maker if _check_ciphers(document, tls.ciphers, maker) else None
 
 
-def _matches(certificate: Any, key: Any) -> bool:
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    own = certificate.to_cryptography().public_key().public_bytes(*form)
-    return bool(own == key.to_cryptography_key().public_key().public_bytes(*form))
-
-
-def _read_pem(document: Document, path: Path, key: Key) -> bytes | None:
+def _read(document: Document, path: Path, key: Key) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError as error:
         document.unreadable(key, path, error)
         return None
+
+
+def _parse_chain(document: Document, path: Path, pem: bytes) -> tuple[crypto.X509, ...] | None:
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+    if not blocks:
+        document.fault(
+            _CERTIFICATE, f"{path} contains no certificate", "Name a PEM file, the server's certificate first."
+        )
+        return None
+    try:
+        chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
+        chain[0].to_cryptography().public_key()  # parsed only when it is asked for: a damaged key must show now
+    except Exception:  # two libraries raise many types for damaged files, without a common base
+        document.fault(_CERTIFICATE, f"{path} is damaged", "Create the file again.")
+        return None
+    return chain
+
+
+def _parse_key(document: Document, path: Path, where: Key, pem: bytes) -> crypto.PKey | None:
+    try:
+        return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b"")
+    except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):
+        document.fault(where, f"{path} contains no usable private key", "Name a PEM file with an unencrypted key.")
+        return None
+
+
+def _match(certificate: crypto.X509, key: crypto.PKey) -> bool:
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    own = certificate.to_cryptography().public_key().public_bytes(*form)
+    return bool(own == key.to_cryptography_key().public_key().public_bytes(*form))  # type: ignore[union-attr]
+
+
+def _check_ciphers(document: Document, ciphers: str | None, maker: ContextMaker) -> bool:
+    """Check that OpenSSL accepts the cipher string. Suites that must not be offered are faults, too."""
+    where: Key = ("tls", "ciphers")
+    try:
+        offered = maker.suites()
+    except (SSL.Error, ValueError):
+        problem = f"{quoted(ciphers)} is not a cipher string that OpenSSL accepts"
+        document.fault(where, problem, f"Write null for {CIPHERS}.")
+        return False
+    for problem, remedy in _suite_problems(offered):
+        document.fault(where, f"{quoted(ciphers)} {problem}", remedy)
+    return True
+
+
+def _suite_problems(offered: Iterable[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with suites that must not be offered, and what to write instead."""
+    names = list(offered)
+    found = []
+    for kind, text, without in _KINDS:
+        named = [name for name in names if kind.match(name)]
+        if named:
+            problem = f"allows connections {text} ({named[0]})"
+            found.append((problem, f"Add :{without} at the end, or write null for the default."))
+    return found
+
+
+def cipher_warnings(offered: Iterable[str]) -> list[str]:
+    """Return warnings about suites that should not be offered."""
+    named = [name for name in offered if not _FORWARD_SECRET.match(name)]
+    text = "tls.ciphers allows connections without forward secrecy ({}): add :!kRSA:!PSK:!SRP, or write null"
+    return [text.format(named[0])] if named else []

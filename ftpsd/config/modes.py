@@ -1,4 +1,4 @@
-"""Who else may write to the files of the configuration, or read the private key."""
+"""Check who else may write to the files of the configuration, or read the private key."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from ftpsd.config.faults import Key
 from ftpsd.config.settings import Settings
-from ftpsd.config.yaml import Document, Key
+from ftpsd.config.yaml import Document
 
 
 def check(document: Document, settings: Settings) -> None:
-    """Note what anybody on the machine may change, and a private key that anybody may read."""
+    """Add a fault for each file that everyone may change, and for a private key that everyone may read."""
     tls = settings.tls
     key = ("tls", "private_key" if tls.private_key else "certificate")
     private = tls.private_key or tls.certificate
@@ -25,22 +26,22 @@ def check(document: Document, settings: Settings) -> None:
     if settings.state.directory is not None:
         named.append((("state", "directory"), settings.state.directory))
     for where, path in dict.fromkeys(named):
-        for open_to_all in _writable(path):
-            _fault(document, where, f"anybody on this machine may write to {open_to_all}", f"chmod o-w {open_to_all}")
+        for writable in _writable(path):
+            _fault(document, where, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
     if _mode(private) & stat.S_IROTH:
-        _fault(document, key, f"anybody on this machine may read the private key {private}", f"chmod o-r {private}")
+        _fault(document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}")
 
 
 def warnings(settings: Settings) -> list[str]:
-    """What others may read or change that is no fault."""
+    """Return what others may read or change without being a fault."""
     users = settings.users.file
     found = []
     if _mode(users) & stat.S_IROTH:
-        found.append(f"anybody on this machine may read the hashes in {users}: chmod o-r {users}")
+        found.append(f"everyone on this machine may read the password hashes in {users}: chmod o-r {users}")
     own = {0, os.getegid(), *os.getgroups()}
     for path in (users, settings.tls.private_key or settings.tls.certificate):
         if _mode(path) & stat.S_IWGRP and _group(path) not in own:
-            found.append(f"a group that is neither root's nor the daemon's may write to {path}: chmod g-w {path}")
+            found.append(f"a group other than root's and the daemon's may write to {path}: chmod g-w {path}")
     return found
 
 
@@ -49,7 +50,7 @@ def _fault(document: Document, key: Key, problem: str, command: str) -> None:
 
 
 def _writable(path: Path) -> Iterator[str]:
-    """The file, and the directories above it in which anybody may put another one in its place."""
+    """Yield the file if everyone may write to it, and each directory above in which everyone may replace it."""
     real = os.path.realpath(path)
     if _mode(real) & stat.S_IWOTH:
         yield str(path)
@@ -60,7 +61,7 @@ def _writable(path: Path) -> Iterator[str]:
 
 
 def _mode(path: str | os.PathLike[str]) -> int:
-    """Return a file's mode; 0 if it is not there, which others tell."""
+    """Return a file's mode; 0 if it does not exist, which is a fault of its own."""
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError):

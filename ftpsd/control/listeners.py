@@ -11,8 +11,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import ListenSettings
-from ftpsd.config.yaml import Fault, Faulty
 from ftpsd.control.accept import Door
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.snapshot import Generation
@@ -45,7 +45,7 @@ class Listeners:
         return {number for _, number in self._ports}
 
     def open(self, wanted: Sequence[ListenSettings]) -> None:
-        """Opens those that are not there yet, all or none: Faulty tells the first that cannot be had."""
+        """Opens those that are not there yet, all or none: InvalidConfiguration tells the first that cannot be had."""
         opened: dict[tuple[str, int], Any] = {}
         try:
             for settings in wanted:
@@ -57,7 +57,7 @@ class Listeners:
                 self._adopted.pop(place, None)
             text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
             fault = Fault(self._path, 0, "listen", text, "Choose another port, or end who has it.")
-            raise Faulty([fault]) from None
+            raise InvalidConfiguration([fault]) from None
         self._ports.update(opened)
         self._new += opened.values()
 

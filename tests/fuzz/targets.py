@@ -24,7 +24,8 @@ from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.site import SUBCOMMANDS
 from ftpsd.config import certificates, load
-from ftpsd.config.yaml import Document, Fault, Faulty
+from ftpsd.config.faults import Fault, InvalidConfiguration
+from ftpsd.config.yaml import Document
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.protocol import parsing
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
@@ -167,19 +168,19 @@ def _loaded() -> load.Configuration:
     return load.load(_directory() / "ftpsd.yaml")
 
 
-def _refuse_look_up(name: str) -> str:
+def _refuse_to_resolve(name: str) -> str:
     raise OSError(f"{name}: a fuzzer asks no name server")
 
 
 def settings(text: bytes) -> None:
     """ftpsd.yaml, whatever is in it: a configuration, or faults that tell where and what."""
-    load.look_up = _refuse_look_up
+    load.resolve = _refuse_to_resolve
     path = _directory() / "any.yaml"
     path.write_bytes(text)
     try:
         load.warnings(load.load(path), 0.0)
-    except Faulty as faulty:
-        _check_faults(faulty.faults, text)
+    except InvalidConfiguration as error:
+        _check_faults(error.faults, text)
 
 
 def users(text: bytes) -> None:

@@ -1,0 +1,123 @@
+"""Check settings of `ftpsd.yaml` that have the right type, but cannot be used. Each problem becomes a fault."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import get_args
+
+import attrs
+
+from ftpsd.config.faults import Key, quoted
+from ftpsd.config.settings import (
+    ActiveSettings,
+    Limits,
+    ListenSettings,
+    PassiveSettings,
+    Settings,
+    Timeouts,
+    UserLimits,
+)
+from ftpsd.config.yaml import Document
+from ftpsd.limits.token_bucket import LEAST
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
+
+_POSITIVE = "Write 1 or a larger number."
+
+
+def check(document: Document, settings: Settings) -> None:
+    """Check all settings that need neither the users nor the certificate."""
+    _check_listeners(document, settings)
+    _check_passive(document, settings.passive)
+    _check_active(document, settings.active)
+    _check_timeouts(document, settings.timeouts)
+    check_limits(document, settings.limits, ("limits",))
+    _check_bans(document, settings)
+    _check_state(document, settings)
+
+
+def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
+    """Refuse limits of 0: in other servers they mean no limit, and here they would stop everything."""
+    for each in attrs.fields(attrs.resolve_types(type(limits))):
+        value, least = getattr(limits, each.name), LEAST if each.name.endswith("_rate") else 1
+        if value is not None and value < least:
+            or_null = ", or null for no limit" if type(None) in get_args(each.type) else ""
+            document.fault((*key, each.name), f"{value} is too small", f"Write {least} or a larger number{or_null}.")
+
+
+def _check_listeners(document: Document, settings: Settings) -> None:
+    if not settings.listen:
+        document.fault(("listen",), "is empty", 'Add an entry, as {address: "::", port: 21}.')
+    seen: dict[tuple[str, int], int] = {}
+    for index, listener in enumerate(settings.listen):
+        key: Key = ("listen", index)
+        _check_listener(document, settings, listener, key)
+        first = seen.setdefault((listener.address, listener.port), index)
+        if first != index and listener.port:
+            document.fault(key, f"has the address and port of listen[{first}]", "Choose another port.")
+
+
+def _check_listener(document: Document, settings: Settings, listener: ListenSettings, key: Key) -> None:
+    try:
+        ipaddress.ip_address(listener.address)
+    except ValueError:
+        problem = f"{quoted(listener.address)} is not an IP address"
+        document.fault((*key, "address"), problem, 'Write "::" for all addresses, or an address of this machine.')
+    if listener.port > 65535:
+        document.fault((*key, "port"), f"{listener.port} is not a port", "Write a number up to 65535.")
+    if listener.port in settings.passive.ports:
+        problem = f"the port range {settings.passive.ports} contains the listener's port {listener.port}"
+        document.fault(("passive", "ports"), problem, "Choose a range without it.")
+
+
+def _check_passive(document: Document, passive: PassiveSettings) -> None:
+    _check_announced(document, ("passive", "address"), passive.address)
+    for index, each in enumerate(passive.networks):
+        _check_announced(document, ("passive", "networks", index, "address"), each.address)
+    if passive.refresh < 1:
+        document.fault(("passive", "refresh"), "must be at least one second", _POSITIVE)
+
+
+def _check_announced(document: Document, key: Key, address: str | None) -> None:
+    """Check an address that PASV announces."""
+    if address is None:
+        return
+    try:
+        if ipaddress.ip_address(address).version != 4:
+            remedy = "PASV can announce IPv4 addresses only; EPSV announces none."
+            document.fault(key, f"{address} is not an IPv4 address", remedy)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(address) or re.fullmatch(r"[0-9.]+", address):
+            problem = f"{quoted(address)} is neither an IPv4 address nor a host name"
+            document.fault(key, problem, "Write one of the two, or null.")
+
+
+def _check_active(document: Document, active: ActiveSettings) -> None:
+    port = active.source_port
+    if port is not None and not 1 <= port <= 65535:
+        document.fault(("active", "source_port"), f"{port} is not a port", "Write a number up to 65535, or null.")
+
+
+def _check_timeouts(document: Document, timeouts: Timeouts) -> None:
+    for each in attrs.fields(Timeouts):
+        if getattr(timeouts, each.name) < 1:
+            document.fault(("timeouts", each.name), "must be at least one second", _POSITIVE)
+
+
+def _check_bans(document: Document, settings: Settings) -> None:
+    bans = settings.bans
+    for name, value in (("window", bans.window), ("duration", bans.duration)):
+        if value < 1:
+            document.fault(("bans", name), "must be at least one second", _POSITIVE)
+    if bans.longest < bans.duration:
+        problem = f"is less than bans.duration ({bans.duration})"
+        document.fault(("bans", "longest"), problem, "Write the same number or a larger one.")
+
+
+def _check_state(document: Document, settings: Settings) -> None:
+    directory = settings.state.directory
+    if directory is not None and not os.path.isdir(directory):
+        remedy = f"Create it: install -d -m 0700 {directory}"
+        document.fault(("state", "directory"), f"{directory} is not a directory", remedy)

@@ -1,0 +1,73 @@
+"""Find the homes of users on the disk. What many homes have in common is looked at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from stat import S_ISDIR
+
+from ftpsd.config.disk_watch import DiskWatch
+from ftpsd.config.faults import Key
+from ftpsd.config.yaml import Document
+from ftpsd.system import landlock
+
+
+class HomeFinder:
+    """Checks homes. A disk call that does not return is reported by `watch`."""
+
+    def __init__(self, watch: DiskWatch) -> None:
+        self._watch = watch
+        #: The directories above homes: their paths without symbolic links, and whether they can be opened.
+        self._real: dict[str, str] = {}
+        self._opened: dict[str, bool] = {}
+
+    def find(self, document: Document, key: Key, home: str) -> str | None:
+        """Return the path of a home without symbolic links; None if it is not a directory."""
+        self._watch.begin(document, key, home)
+        try:
+            above, _, base = home.rpartition("/")
+            if base in ("", ".", ".."):
+                return _resolve(home)
+            real = self._real.get(above)
+            if real is None:
+                real = self._real[above] = os.path.realpath(above or "/").rstrip("/")
+            try:
+                mode = os.lstat(f"{real}/{base}").st_mode
+            except (OSError, ValueError):
+                return None
+            return f"{real}/{base}" if S_ISDIR(mode) else _resolve(home)
+        finally:
+            self._watch.end()
+
+    def shut_out(self, home: str) -> bool:
+        """Return whether Landlock denies access to a home. It does not if the directory above can be opened."""
+        above = home.rpartition("/")[0] or "/"
+        opened = self._opened.get(above)
+        if opened is None:
+            opened = self._opened[above] = _can_open(above)
+        return not opened and landlock.shut_out(home)
+
+
+def _resolve(home: str) -> str | None:
+    return os.path.realpath(home) if os.path.isdir(home) else None
+
+
+def _can_open(directory: str) -> bool:
+    try:
+        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def parents(base: Path, templates: Iterable[str], found: Iterable[str]) -> frozenset[str]:
+    """Return the directories in which homes lie, those of users still to come included.
+
+    These are what comes before {user} in the templates, relative to `base`, and the parent of each home that was
+    found. A home is created, replaced or mounted beside others, and must be found there without a restart. Only a home
+    directly below / has no such parent: it stands for itself.
+    """
+    planned = [os.path.join(base, template).partition("{user}")[0] + "{user}" for template in templates]
+    homes = [*found, *map(os.path.realpath, planned)]
+    return frozenset(os.path.dirname(home).rstrip("/") or home for home in homes)
