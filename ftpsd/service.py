@@ -223,11 +223,9 @@ class FtpsService(Service):
         self._supervisor.stopping(self._configuration.settings.timeouts.drain)
         self._counts.sessions.closed = "The server is going down. Try again later."
         self._listeners.drain()
-        self._sessions.dismiss_all(Reply(421, "The server is going down. Goodbye."))
+        self._sessions.dismiss_all(Reply(421, "Server is shutting down. Goodbye."))
         await self._empty_within(self._configuration.settings.timeouts.drain)
-        self._sessions.dismiss_all(
-            Reply(421, "The server is going down, and the time for transfers is over."), immediately=True
-        )
+        self._sessions.dismiss_all(Reply(421, "Server is shutting down. Transfer interrupted."), immediately=True)
         await self._empty_within(1)
         self._sweeper.stop()
         if self._refresh is not None and self._refresh.running:

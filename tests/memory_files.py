@@ -138,7 +138,7 @@ class MemoryUpload:
         content = home.parts.setdefault(parts, Content())
         if content.uploading:
             if append or offset:
-                raise Refusal(450, "Another upload of that name is running. Try again later.")
+                raise Refusal(450, "Another upload to this name is running: try again later.")
             content = Content()
         old = home.nodes.get(parts)
         known = None if old is None else OldFile(old.size, old.content is not None)
@@ -177,7 +177,7 @@ class MemoryUpload:
         old = self._home.nodes.get(self._parts)
         if old is not None and not self._may_replace:
             self._discard = True
-            raise Refusal(553, f"{self.name} exists already.")
+            raise Refusal(553, f"{self.name} already exists.")
         self._published = True
         self._home.nodes[self._parts] = Node(self._content, old.mode if old else stat.S_IFREG | 0o644)
         self._home.parts.pop(self._parts, None)
@@ -303,10 +303,10 @@ class MemoryFiles:
             parts = self._require(path, "download")
             entry = self._entry(parts, path.name)
             if entry.incomplete:
-                raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.")
+                raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
             content = self._home.find(parts).content
             if content is None:
-                raise Refusal(550, "That is not a plain file.")
+                raise Refusal(550, "Not a plain file.")
             if offset > len(content.data) and end is None:
                 raise Refusal(554, f"The file has {len(content.data)} bytes only.")
             return MemoryReader(bytes(content.data), offset, end)
@@ -328,7 +328,7 @@ class MemoryFiles:
         self._home.find(parts[:-1])
         old = self._home.nodes.get(parts)
         if old is not None and old.content is None:
-            raise Refusal(550, "That name belongs to something that is not a plain file.")
+            raise Refusal(550, "Not a plain file.")
         self._require(path, "upload" if old is None else "append" if append else "overwrite")
         may_replace = old is not None or "overwrite" in self._permissions.at(parts)
         begin: Callable[[], Upload] = partial(MemoryUpload, self._home, parts, may_replace, offset, append)
@@ -347,7 +347,7 @@ class MemoryFiles:
         if self._home.find(path.parts).content is not None:
             raise _error(errno.ENOTDIR)
         if not self._permissions.at(path.parts):
-            raise Refusal(550, f"{path}: this account has no permission there.")
+            raise Refusal(550, f"{path}: no permission.")
 
     async def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
         """Return the first entries of a listing."""
@@ -357,7 +357,7 @@ class MemoryFiles:
         """Return the size of a file, or of the part file of an upload that was cut."""
         entry = self._entry(self._require(path, "list", "download", "upload"), path.name)
         if entry.is_directory:
-            raise Refusal(550, "That is not a plain file.")
+            raise Refusal(550, "Not a plain file.")
         return entry.size
 
     async def free_space(self, path: VirtualPath) -> int:
@@ -399,7 +399,7 @@ class MemoryFiles:
         parts = self._require_removable(path)
         for permission in ("delete", "rmdir"):
             if not self._permissions.throughout(parts, permission):
-                raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
+                raise Refusal(550, f"{path}: no permission to delete some of its contents.")
         self._remove(parts)
 
     def _require_removable(self, path: VirtualPath) -> Parts:
@@ -432,7 +432,7 @@ class MemoryFiles:
         self._home.find(target[:-1])
         needed = "rmdir" if moved.content is None else "overwrite"
         if replaced is not None and needed not in self._permissions.at(target):
-            raise Refusal(553, f"{new} exists already.")
+            raise Refusal(553, f"{new} already exists.")
         if target[: len(source)] == source != target:
             raise _error(errno.EINVAL)
         if replaced is not None and self._home.below(target):
@@ -463,7 +463,7 @@ class MemoryFiles:
 
 def _require_below_root(parts: Parts) -> None:
     if not parts:
-        raise Refusal(550, "The root directory stays as it is.")
+        raise Refusal(550, "The root directory cannot be changed.")
 
 
 class MemoryBackend:

@@ -34,11 +34,11 @@ def test_calls_that_do_not_return(stalling: tuple[Daemon, FaultyDisk]) -> None:
     daemon, disk = stalling
     with secured(daemon) as client:
         disk.fail(LOOKUP="STALL", GETATTR="STALL")
-        assert "The disk does not answer" in client.expect(451, "SIZE old")
+        assert "Disk not responding" in client.expect(451, "SIZE old")
         client.expect(257, "PWD")
         disk.work()
         assert client.expect(213, "SIZE old") == f"213 {len(CONTENT)}"
-    daemon.wait_for_log("SIZE old: 451 The disk does not answer")
+    daemon.wait_for_log("SIZE old: 451 Disk not responding")
     assert "Traceback" not in daemon.log
 
 
@@ -49,12 +49,12 @@ def test_a_download_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
         disk.fail(READ="STALL")
         data = client._open("RETR old")
         said = client.reply()
-        assert (said[:4], "The disk does not answer" in said) == ("426 ", True)
+        assert (said[:4], "Disk not responding" in said) == ("426 ", True)
         data.close()
         client.expect(257, "PWD")
         disk.work()
         assert client.download("RETR old") == CONTENT
-    daemon.wait_for_log("RETR old: 426 .*The disk does not answer")
+    daemon.wait_for_log("RETR old: 426 .*Disk not responding")
     assert "Traceback" not in daemon.log
 
 
@@ -108,7 +108,7 @@ def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None
         for part in parts:
             part.write_bytes(b"part")
             os.utime(part, (0, 0))
-        daemon.wait_for_log(f"{daemon.home()} is not swept: .*The disk does not answer")
+        daemon.wait_for_log(f"{daemon.home()} is not swept: .*Disk not responding")
         wait_until(lambda: not parts[1].exists(), "bob's home is swept")
         assert parts[0].exists()
     finally:

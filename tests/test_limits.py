@@ -228,7 +228,7 @@ def test_transfers_of_a_user(make_daemon: MakeDaemon) -> None:
         one, other = open_transfer(first, "RETR f"), open_transfer(second, "STOR g")
         for line in ("RETR f", "STOR h", "APPE h", "STOU"):
             third.passive_port()
-            assert third.command(line) == "450 Too many transfers of this user (2 at once). Try again later."
+            assert third.command(line) == "450 Too many transfers of this user (limit: 2): try again later."
         assert b"f" in third.download("NLST")
         with plain_login(daemon, "bob") as bob:
             assert bob.upload("STOR h", b"bob's").startswith("226")
@@ -236,7 +236,7 @@ def test_transfers_of_a_user(make_daemon: MakeDaemon) -> None:
         assert second.reply().startswith("226")
         assert third.upload("STOR h", b"alice's").startswith("226")
         one.close()
-    assert "450 Too many transfers of this user (2 at once)" in daemon.log
+    assert "450 Too many transfers of this user (limit: 2)" in daemon.log
 
 
 def test_transfers_in_all(make_daemon: MakeDaemon) -> None:
@@ -247,7 +247,7 @@ def test_transfers_in_all(make_daemon: MakeDaemon) -> None:
         for _ in range(2):
             connection = open_transfer(alice, "RETR f")
             bob.passive_port()
-            assert bob.command("STOR g") == "450 Too many transfers on this server (1 at once). Try again later."
+            assert bob.command("STOR g") == "450 Too many transfers on this server (limit: 1): try again later."
             connection.close()
             assert alice.reply().startswith("426")
             assert bob.upload("STOR g", b"x").startswith("226")
@@ -282,7 +282,7 @@ def test_sessions_of_a_user(make_daemon: MakeDaemon) -> None:
             for _ in range(4):
                 with FtpClient(daemon) as client:
                     client.expect(331, f"USER {user}")
-                    reply = f"421 Too many sessions of this user ({most} at once). Try again later.\r\n"
+                    reply = f"421 Too many sessions of this user (limit: {most}): try again later.\r\n"
                     client.send("PASS secret")
                     assert ends(client) == reply
         with FtpClient(daemon) as client:

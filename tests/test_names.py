@@ -110,7 +110,7 @@ def test_denied_names(ruled: Daemon) -> None:
     with withstands(ruled), secured(ruled) as client:
         for name in ("new.exe", "new.EXE", "folder/new.Exe", ".htaccess", "bad", ".git/config", "old.EXE", "x.exe. "):
             for line in (f"STOR {name}", f"APPE {name}"):
-                assert refused(client, line) == f"553 /{name}: that name is not allowed here.", name
+                assert refused(client, line) == f"553 /{name}: name not allowed.", name
             client.expect(553, f"MKD {name}")
             client.expect(350, "RNFR harmless")
             client.expect(553, f"RNTO {name}")

@@ -107,14 +107,14 @@ def test_an_upload_that_crosses_the_quota(make_daemon: MakeDaemon) -> None:
         assert available(client) == MIB - 3000
         for name in ("old", "new"):
             reply = try_upload(client, f"STOR {name}", bytes(3 * MIB))
-            assert reply == "552 The quota of 1048576 bytes is used up."
+            assert re.fullmatch(r"552 Quota exceeded: \S+ [KM]iB of 1\.0 MiB used\.", reply)
             assert counted(client) == (3000, 1) == on_disk(home)
         assert (home / "old").read_bytes() == b"old" * 1000
         client.expect(552, f"ALLO {MIB}")
         client.expect(202, f"ALLO {MIB - 3000}")
         assert try_upload(client, "STOR new", bytes(MIB - 3000)).startswith("226 ")
         assert available(client) == 0
-    daemon.wait_for_log(r"STOR new: 552 The quota of 1048576 bytes is used up\.")
+    daemon.wait_for_log(r"STOR new: 552 Quota exceeded: .* of 1\.0 MiB used\.")
 
 
 def test_a_full_quota_is_told_before_the_transfer(make_daemon: MakeDaemon) -> None:
@@ -185,7 +185,7 @@ def test_the_number_of_files(make_daemon: MakeDaemon) -> None:
         assert client.upload("STOR a", b"a").startswith("226 ")
         running = open_transfer(client, "STOR b")  # counts from its beginning
         other.passive_port()
-        assert other.expect(552, "STOR c").endswith("The quota of 2 files is used up.")
+        assert other.expect(552, "STOR c").endswith("Quota exceeded: 2 of 2 files and directories used.")
         assert finish(client, running).startswith("226 ")
         other.passive_port()
         other.expect(552, "STOU")
@@ -211,7 +211,7 @@ def test_directories_count_as_files(make_daemon: MakeDaemon) -> None:
         assert available(client) == 0
         client.expect(202, "ALLO 1000")  # there is room to replace a file
         for line in ("MKD c", "XMKD a/c"):
-            assert client.expect(552, line).endswith("The quota of 5 files is used up.")
+            assert client.expect(552, line).endswith("Quota exceeded: 5 of 5 files and directories used.")
         client.expect(550, "MKD a")
         client.passive_port()
         client.expect(552, "STOR new")
@@ -236,7 +236,7 @@ def test_a_file_that_goes_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
         running = open_transfer(client, "STOR a")
         other.expect(250, "DELE a")
         assert other.upload("STOR b", b"b").startswith("226 ")
-        assert finish(client, running) == "552 The quota of 1 files is used up."
+        assert finish(client, running) == "552 Quota exceeded: 1 of 1 files and directories used."
         assert counted(client) == (1, 1) == on_disk(daemon.home())
 
 
@@ -311,7 +311,10 @@ def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
     (tmp_path / part_name("f")).write_bytes(bytes(900))
     directory = os.open(tmp_path, os.O_RDONLY)
     count.add(Amount(900, 1))
-    with pytest.raises(Refusal, match="used up"), count.changing(partial(measure, ((directory, "f"),))) as charges:
+    with (
+        pytest.raises(Refusal, match="Quota exceeded"),
+        count.changing(partial(measure, ((directory, "f"),))) as charges,
+    ):
         os.unlink(part_name("f"), dir_fd=directory)
         charges.append((Amount(1001, 1), limit))
     assert count.amount == Amount()

@@ -18,7 +18,7 @@ from tests.hostile import BOTH, MIB, Login, plain_login, withstands
 #: More than sockets hold, so that the daemon has not read to the end when the file is cut.
 SIZE = 64 * MIB
 
-SHORTER = "451 The file became shorter while it was read."
+SHORTER = "451 File became shorter while it was read."
 
 
 @pytest.fixture(scope="module")

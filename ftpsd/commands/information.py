@@ -99,7 +99,7 @@ def transfer_status(session: Session, argument: str) -> Reply | None:
     """STAT, on arrival during a transfer: report the bytes so far (RFC 959 section 4.1.3)."""
     if argument.strip() or session.files.walking:
         return None
-    return Reply(213, f"Transfer in progress: {session.data.moved} bytes.")
+    return Reply(213, f"Transfer in progress: {session.data.moved} bytes so far.")
 
 
 async def status(session: Session, argument: str) -> Reply:

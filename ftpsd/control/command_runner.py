@@ -197,7 +197,7 @@ class CommandRunner:
         """
         self._input_ended = True
         expected = any(line.strip().upper() == b"QUIT" for line in self.queue)
-        self._session.data.input_ended(Reply(426, "The control connection was closed."), expected)
+        self._session.data.input_ended(Reply(426, "Control connection closed."), expected)
         self._end_if_answered()
 
     def end_when_answered(self) -> None:
@@ -213,5 +213,5 @@ class CommandRunner:
     def connection_lost(self) -> None:
         """The connection is lost: free what the session holds."""
         self._channel.gone = True
-        self._session.data.close(Reply(426, "The control connection was lost."))
+        self._session.data.close(Reply(426, "Control connection lost."))
         self._session.log_out()

@@ -177,7 +177,7 @@ class FtpsProtocol(FTP):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """End the session: no FTP client sends such a line."""
-        self._runner.end(Reply(500, "That line is too long. Goodbye."))
+        self._runner.end(Reply(500, "Line too long. Goodbye."))
 
     def _drop_unread(self) -> bool:
         """Drop what the client has sent after the command that runs. Return whether there was anything."""
@@ -218,4 +218,4 @@ class FtpsProtocol(FTP):
         return self._queue.busy
 
     def _expire(self) -> None:
-        self._runner.end(Reply(421, "Nothing was heard for too long. Goodbye."))
+        self._runner.end(Reply(421, "Timeout: no command received. Goodbye."))

@@ -100,7 +100,7 @@ class Login:
     async def _fail(self, user: str, error: Exception) -> None:
         """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
         session, name = self._events.session, self._events.visible_name(user)
-        reason, refusal = "", Refusal(451, "The login cannot be checked now. Try again later.")
+        reason, refusal = "", Refusal(451, "Login cannot be checked now: try again later.")
         if isinstance(error, UnauthorizedLogin):
             self._events.publish(LoginFailed(session, name))
             self._log_bans(await self._ledger.record_failure(self._client, user), user)
@@ -121,7 +121,7 @@ class Login:
     async def _check_again(self, user: str) -> None:
         """Raise Refusal if the client has gone, or was banned while its password waited or was checked."""
         if self._connection.gone:
-            raise Refusal(421, "The session has ended.")
+            raise Refusal(421, "Session has ended.")
         await self._ledger.check_bans(self._client, user)
 
     def _log_bans(self, bans: Sequence[Ban], user: str) -> None:

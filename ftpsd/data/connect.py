@@ -153,9 +153,9 @@ class Connector:
                 self._listener.close()
                 self._listener = None
         elif self._early is not None:
-            self.fail(Refusal(522, "The TLS handshake of the data connection took too long."))
+            self.fail(Refusal(522, "TLS handshake on the data connection took too long."))
         else:
-            self.fail(Refusal(425, "No data connection was opened in time."))
+            self.fail(Refusal(425, "No connection arrived at the passive port in time."))
 
     # --- a connection arrives ---------------------------------------------------------------------
 

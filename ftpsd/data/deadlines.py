@@ -35,7 +35,7 @@ class Deadlines:
             self._progress, self._since = transfer.progress, now
         silent = now - self._since
         if not transfer.is_open and now >= self._deadline:
-            transfer.abort(Refusal(522, "The TLS handshake of the data connection took too long."))
+            transfer.abort(Refusal(522, "TLS handshake on the data connection took too long."))
         elif silent >= self._stalled:
             transfer.abort(Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds."))
         else:

@@ -71,7 +71,7 @@ class Dialer:
             return
         if connection is not None:
             connection.close()
-        done(Refusal(425, f"The data connection cannot be opened: {os.strerror(problem)}."))
+        done(Refusal(425, f"Cannot open data connection: {os.strerror(problem)}."))
 
     def close(self) -> None:
         """Give up. May be called any number of times."""

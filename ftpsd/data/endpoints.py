@@ -137,7 +137,7 @@ class FileSource:
     def check_end(self) -> None:
         """Accept that the file ends at `offset`. Raises Refusal if it was longer when it was opened."""
         if self.offset < (self.size if self.end is None else min(self.size, self.end)):
-            raise Refusal(451, "The file became shorter while it was read.")
+            raise Refusal(451, "File became shorter while it was read.")
 
     def __iter__(self) -> Iterator[memoryview]:
         """Yield the bytes in pieces, all in the same buffer."""

@@ -36,7 +36,7 @@ MAX_AT_ONCE, MAX_IN_ALL = 16, 64
 def broken(error: OSError | SSL.Error) -> Refusal:
     """Return the reply to a data connection that broke."""
     why = tls.describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
-    return Refusal(426, f"The data connection broke: {why}.")
+    return Refusal(426, f"Data connection failed: {why}.")
 
 
 class Acceptor(Protocol):
@@ -298,7 +298,7 @@ class Handshakes:
 
     def _time_left(self, began: float | None) -> float | None:
         """Return the seconds to wait at most, or None for no limit. Raises Refusal when the wait is over."""
-        refusal = self._refusal or Refusal(425, "The data connection is gone. Send EPSV or PASV again.")
+        refusal = self._refusal or Refusal(425, "Data connection lost: send EPSV or PASV again.")
         if not self._candidates and self._port is None:
             raise refusal
         if began is None or self._refusal is None:

@@ -44,7 +44,7 @@ class PortPool:
             if port not in self._taken and (listener := _try_to_listen(host, port)):
                 self._taken.add(port)
                 return listener, port
-        raise Refusal(425, "All passive ports are in use. Try again later.")
+        raise Refusal(425, "All passive ports are in use: try again later.")
 
     def release(self, port: int) -> None:
         """Return a port to the pool: its listener is closed."""

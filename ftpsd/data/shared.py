@@ -21,7 +21,7 @@ from ftpsd.system.worker_threads import Workers
 Protection = Callable[[], tuple[SSL.Context, Check] | None]
 
 #: The reply if a connection was prepared, and was lost before the transfer began.
-GONE = Refusal(425, "The data connection is gone. Send EPSV or PASV again.")
+GONE = Refusal(425, "Data connection lost: send EPSV or PASV again.")
 
 
 @dataclass(frozen=True, slots=True)

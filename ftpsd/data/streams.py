@@ -112,7 +112,7 @@ class PlainStream:
                 raise broken(error) from None
             else:
                 if not count and self._interrupted:  # our own shutdown is not the peer's end of the stream
-                    raise Refusal(426, "The transfer was interrupted.")
+                    raise Refusal(426, "Transfer interrupted.")
                 return count
 
     def finish_receiving(self) -> Steps[None]:

@@ -270,7 +270,7 @@ class Transfer(Parking, Generic[T]):
         """Reply to an abort although the thread is in a disk call that does not return."""
         if self._abort_reason is not None:
             reply = self._abort_reason.reply
-            self._finish(Failure(Refusal(reply.code, f"{reply.text} The disk does not answer.")))
+            self._finish(Failure(Refusal(reply.code, f"{reply.text} Disk not responding.")))
 
     def _finish(self, result: T | Failure) -> None:
         if self._abandoning is not None and self._abandoning.active():

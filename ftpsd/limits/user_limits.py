@@ -36,7 +36,7 @@ class UserCounts:
         """
         most = limits.sessions_per_user if own.sessions is None else own.sessions
         if most is not None and self._sessions[user] >= most:
-            raise SessionEnd(421, f"Too many sessions of this user ({most} at once). Try again later.")
+            raise SessionEnd(421, f"Too many sessions of this user (limit: {most}): try again later.")
         self._sessions[user] += 1
         return LocalUserLease(self, user, limits, own)
 
@@ -52,9 +52,9 @@ class UserCounts:
         """
         most = limits.transfers_per_user if own.transfers is None else own.transfers
         if most is not None and self.transfers[user] >= most:
-            raise Refusal(450, f"Too many transfers of this user ({most} at once). Try again later.")
+            raise Refusal(450, f"Too many transfers of this user (limit: {most}): try again later.")
         if limits.transfers is not None and self.transfers.total() >= limits.transfers:
-            raise Refusal(450, f"Too many transfers on this server ({limits.transfers} at once). Try again later.")
+            raise Refusal(450, f"Too many transfers on this server (limit: {limits.transfers}): try again later.")
         self.transfers[user] += 1
 
     def end_transfer(self, user: str) -> None:

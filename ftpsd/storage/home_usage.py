@@ -17,7 +17,7 @@ from threading import Lock, RLock
 from twisted.internet.defer import DeferredLock
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import Refusal, readable_size
 from ftpsd.storage.backend import Amount, HomeMeter, Measure
 from ftpsd.system.worker_threads import JobSteps
 
@@ -75,9 +75,9 @@ class HomeUsage:
     def _add(self, amount: Amount, limit: QuotaSettings) -> None:
         total = self._amount + amount
         if limit.bytes is not None and amount.bytes > 0 and total.bytes > limit.bytes:
-            raise quota_exceeded(limit.bytes, "bytes")
+            raise bytes_exceeded(self._amount.bytes, limit.bytes)
         if limit.files is not None and amount.files > 0 and total.files > limit.files:
-            raise quota_exceeded(limit.files, "files")
+            raise files_exceeded(self._amount.files, limit.files)
         self._amount = total
 
     @contextmanager
@@ -163,6 +163,11 @@ class HomeUsage:
         self.sessions -= 1
 
 
-def quota_exceeded(limit: int, unit: str) -> Refusal:
-    """Return the refusal of what would exceed a limit of bytes or files."""
-    return Refusal(552, f"The quota of {limit} {unit} is used up.")
+def bytes_exceeded(used: int, limit: int) -> Refusal:
+    """Return the refusal of a change that would exceed a limit of bytes."""
+    return Refusal(552, f"Quota exceeded: {readable_size(max(0, used))} of {readable_size(limit)} used.")
+
+
+def files_exceeded(used: int, limit: int) -> Refusal:
+    """Return the refusal of a change that would exceed a limit of files."""
+    return Refusal(552, f"Quota exceeded: {max(0, used)} of {limit} files and directories used.")

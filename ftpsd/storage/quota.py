@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.storage.backend import Amount, HomeMeter, Measure
-from ftpsd.storage.home_usage import HomeUsage, quota_exceeded
+from ftpsd.storage.home_usage import HomeUsage, bytes_exceeded, files_exceeded
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import Workers
 
@@ -43,12 +43,12 @@ class Quota:
     def require_a_file(self) -> None:
         """Raise Refusal (552) if no file or directory may be added."""
         if self.limit.files is not None and not self.permits_a_file():
-            raise quota_exceeded(self.limit.files, "files")
+            raise files_exceeded(self.usage.amount.files, self.limit.files)
 
     def require_room(self) -> None:
         """Raise Refusal (552) if no byte may be added."""
         if self.limit.bytes is not None and self.remaining_bytes() == 0:
-            raise quota_exceeded(self.limit.bytes, "bytes")
+            raise bytes_exceeded(self.usage.amount.bytes, self.limit.bytes)
 
 
 class Quotas:

@@ -64,8 +64,8 @@ def choose_start(part_size: int, part_mode: int, old: OldFile | None, offset: in
     if old is not None and part_size and (append or offset > part_size):
         raise Refusal(
             550,
-            f"An upload of that name was cut at {part_size} bytes: "
-            f"resume it by REST {part_size} and STOR, or start anew.",
+            f"An incomplete upload of {part_size} bytes exists: "
+            f"send REST {part_size} and STOR to resume it, or STOR to start over.",
         )
     if append and old is None:
         return Start(part_size)
@@ -73,9 +73,9 @@ def choose_start(part_size: int, part_mode: int, old: OldFile | None, offset: in
         return Start(offset)
     copied = old.size if append and old is not None else offset
     if old is None or copied > old.size:
-        raise Refusal(554, f"There are only {max(part_size, old.size if old else 0)} bytes to continue from.")
+        raise Refusal(554, f"Cannot resume: only {max(part_size, old.size if old else 0)} bytes are stored.")
     if not old.is_file:
-        raise Refusal(450, "The file is busy. Try again later.")
+        raise Refusal(450, "File busy: try again later.")
     return Start(0, copied)
 
 

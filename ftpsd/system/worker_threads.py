@@ -101,7 +101,7 @@ class Call:
 
     def _cancel(self, answer: Deferred[Any]) -> None:
         self._workers.waited_for.discard(self)
-        answer.errback(Refusal(421, "The session has ended."))
+        answer.errback(Refusal(421, "Session has ended."))
 
 
 class Workers:
@@ -235,7 +235,7 @@ class Workers:
         for call in [each for each in self.waited_for if now - each.progress() >= self.patience]:
             if call in self.waited_for:
                 self.waited_for.discard(call)
-                refusal = Refusal(451, "The disk does not answer. What was asked for may still be done.")
+                refusal = Refusal(451, "Disk not responding. The command may still complete.")
                 call.answer.errback(refusal)
         if self._fair.waiting:
             self._replace_stuck(now)

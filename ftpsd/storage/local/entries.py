@@ -55,7 +55,7 @@ class Entries:
         """Return if the path is a directory in which the user has any permission."""
         with self._jail.place(path, None) as place:
             if not self._jail.permissions(place):
-                raise Refusal(550, f"{VirtualPath(place.parts)}: this account has no permission there.")
+                raise Refusal(550, f"{VirtualPath(place.parts)}: no permission.")
             os.close(place.open_directory())
 
     def scan(

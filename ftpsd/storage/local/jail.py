@@ -106,7 +106,7 @@ class Jail:
     def require_name(self, parts: tuple[str, ...]) -> None:
         """Raise Refusal (553) if the user may not give one of the names in a path."""
         if not self.name_rules.allowed(parts):
-            raise Refusal(553, f"{VirtualPath(parts)}: that name is not allowed here.")
+            raise Refusal(553, f"{VirtualPath(parts)}: name not allowed.")
 
     def permissions(self, place: Place) -> frozenset[str]:
         """Return the permissions that hold at a place."""
@@ -125,7 +125,7 @@ class Jail:
         """Raise Refusal unless the permission holds at a place."""
         if permission not in self.permissions(place):
             path = VirtualPath(place.parts)
-            raise Refusal(550, f"{path}: this account has no permission to {PERMITTED_ACTIONS[permission]}.")
+            raise Refusal(550, f"{path}: no permission to {PERMITTED_ACTIONS[permission]}.")
 
     def require_any(self, place: Place, *permissions: str) -> None:
         """Raise Refusal unless one of the permissions holds at a place."""
@@ -273,8 +273,8 @@ def _is_alias(directory: int, name: str) -> bool:
 
 def not_plain() -> Refusal:
     """Return the refusal of a directory, link, FIFO, socket or device where a file is needed."""
-    return Refusal(550, "That is not a plain file.")
+    return Refusal(550, "Not a plain file.")
 
 
 def _outside() -> Refusal:
-    return Refusal(550, "That leads out of your directory.")
+    return Refusal(550, "Path leads out of your home directory.")

@@ -265,7 +265,7 @@ def open_locked(directory: int, name: str) -> tuple[str, int]:
     spare = spare_name(name)
     fd, _ = _take(directory, spare)
     if fd < 0:
-        raise Refusal(450, "The file is busy. Try again later.")
+        raise Refusal(450, "File busy: try again later.")
     return spare, fd
 
 

@@ -81,12 +81,12 @@ class Root:
                 descriptor = place.open_file()
             except FileNotFoundError:
                 if self._entries.incomplete(place) is not None:
-                    raise Refusal(550, f"The upload of {path} is not complete: resume or delete it.") from None
+                    raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.") from None
                 raise
         try:
             found = os.fstat(descriptor)
             if offset > found.st_size and end is None:
-                raise Refusal(554, f"The file has {found.st_size} bytes only.")
+                raise Refusal(554, f"File has only {found.st_size} bytes.")
         except BaseException:
             os.close(descriptor)
             raise
@@ -158,7 +158,7 @@ class Root:
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
                 if not self._jail.throughout(place, permission):
-                    raise Refusal(550, f"{path}: there are parts in it that this account may not delete.")
+                    raise Refusal(550, f"{path}: no permission to delete some of its contents.")
             yield from tree.remove(place.directory, place.name, self._delete)
 
     def _delete(self, directory: int, name: str, is_directory: bool) -> None:
@@ -184,7 +184,7 @@ class Root:
                 # What a tree contains moves too, to where the rules below the target hold.
                 if not jail.throughout(each, "rename"):
                     path = VirtualPath(each.parts)
-                    raise Refusal(550, f"{path}: there are parts in it that this account may not rename.")
+                    raise Refusal(550, f"{path}: no permission to rename some of its contents.")
             # rename() replaces an empty directory by a directory only, and a file by a file.
             is_directory = stat.S_ISDIR(source.stat().st_mode)
             replace = ("rmdir" if is_directory else "overwrite") in jail.permissions(target)
@@ -200,7 +200,7 @@ class Root:
             except FileExistsError:
                 if replace:
                     raise
-                raise Refusal(553, f"{new} exists already.") from None
+                raise Refusal(553, f"{new} already exists.") from None
 
     @contextmanager
     def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
@@ -239,7 +239,7 @@ def _is_file(place: Place) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(found.st_mode):
-        raise Refusal(550, "That name belongs to something that is not a plain file.")
+        raise Refusal(550, "Not a plain file.")
     return True
 
 
@@ -255,7 +255,7 @@ def _is_respelled(source: Place, target: Place) -> bool:
 
 def _require_below_root(parts: tuple[str, ...]) -> None:
     if not parts:
-        raise Refusal(550, "The root directory stays as it is.")
+        raise Refusal(550, "The root directory cannot be changed.")
 
 
 def _contains_match(place: Place, match: Match) -> JobSteps[bool]:

@@ -94,7 +94,7 @@ class Upload:
             part, fd = part_files.open_locked(directory, name)
             if (target.append or offset) and part != part_files.part_name(name):
                 # The other upload has the part file that this one is to continue.
-                raise Refusal(450, "Another upload of that name is running. Try again later.")
+                raise Refusal(450, "Another upload to this name is running: try again later.")
             pinned = Pinned(directory, name)
             found = os.fstat(fd)
             start = choose_start(found.st_size, found.st_mode, pinned.old_file, offset, target.append)
@@ -120,14 +120,14 @@ class Upload:
         """
         if self._replaces == "nothing":
             # The old file came after the permissions were checked.
-            raise Refusal(450, "The file is busy. Try again later.")
+            raise Refusal(450, "File busy: try again later.")
         self._pinned.open()
         name = part_files.spare_name(self.name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._directory)
         if not part_files.lock(self._directory, name, fd):
             os.close(fd)
-            raise Refusal(450, "The file is busy. Try again later.")
+            raise Refusal(450, "File busy: try again later.")
         self._lock = self._part, self._fd
         self._part, self._fd, self._replaces = name, fd, "the old file"
         self._position = self._start = self._old_size = size
@@ -155,7 +155,7 @@ class Upload:
             self._copied, written = self._pinned.copy(self._fd, self._copied, self._old_size, at_most)
         except FileExistsError:
             self._worthless = True
-            raise Refusal(450, f"{self.name} was changed meanwhile. Try again.") from None
+            raise Refusal(450, f"{self.name} was changed during the upload: try again.") from None
         return written
 
     def write(self, data: bytes | memoryview) -> None:
@@ -228,17 +228,18 @@ class Upload:
         """Return the error for a name that belongs to other content than the upload replaces or continues."""
         if not self._append and self._old_size is None:
             self._worthless = True
-            return Refusal(553, f"{self.name} exists already.")
+            return Refusal(553, f"{self.name} already exists.")
         size = os.fstat(self._fd)
         if not size.st_nlink:
             self._worthless = True
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # RMDA has removed the directory
         if self._in_place >= 0:
             self._worthless = True
-            return Refusal(450, f"{self.name} was changed meanwhile. Try again.")
+            return Refusal(450, f"{self.name} was changed during the upload: try again.")
         self._conflicted = True
         return Refusal(
-            450, f"{self.name} was changed meanwhile. Try again, or replace it by REST {self._position} and STOR."
+            450,
+            f"{self.name} was changed during the upload: try again, or replace it with REST {self._position} and STOR.",
         )
 
     def _write_back(self) -> None:
