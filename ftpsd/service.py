@@ -221,7 +221,7 @@ class FtpsService(Service):
     async def _drain(self) -> None:
         self._hub.publish(DaemonStopping(self._configuration.settings.timeouts.drain))
         self._supervisor.stopping(self._configuration.settings.timeouts.drain)
-        self._counts.sessions.closed = "The server is going down. Try again later."
+        self._counts.sessions.closed = "Server is shutting down: try again later."
         self._listeners.drain()
         self._sessions.dismiss_all(Reply(421, "Server is shutting down. Goodbye."))
         await self._empty_within(self._configuration.settings.timeouts.drain)

@@ -433,7 +433,7 @@ def test_a_ban(strict: Daemon) -> None:
         assert guess(strict, "127.0.0.2", 4) == ["530"] * 4
         for _ in range(3):
             with FtpClient(strict, greeting=False, source="127.0.0.2") as refused:
-                assert ends(refused) == "421 Too many failed logins from your address. Try again later.\r\n"
+                assert ends(refused) == "421 Too many failed logins from your address: try again later.\r\n"
         assert waiting.command("PASS secret") == f"530 {ADDRESS_BLOCKED}"  # right, and not told so
         assert ends(waiting) == ""
     assert logs_in(strict, "127.0.0.3").startswith("230")

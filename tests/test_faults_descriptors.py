@@ -36,7 +36,7 @@ def test_too_many_sessions_for_the_descriptors(make_daemon: Callable[..., Daemon
             break
         client.start_tls()
         inside.append(client.login())
-    assert greeting == "421 Too many open files. Try again later."
+    assert greeting == "421 Too many open files: try again later."
     assert len(inside) > 20
     for client in (inside[0], inside[-1]):
         assert client.upload("STOR f", b"moved").startswith("226")

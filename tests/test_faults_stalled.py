@@ -65,7 +65,7 @@ def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
         disk.fail(WRITE="STALL")
         data = client._open("STOR old")
         data.sendall(b"new")
-        assert client.reply().startswith("426 Nothing moved")
+        assert client.reply().startswith("426 Transfer aborted")
         data.close()
         disk.work()
         assert (disk.backing / "old").read_bytes() == CONTENT

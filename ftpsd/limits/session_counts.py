@@ -24,11 +24,11 @@ class SessionCounts:
         if self.closed:
             return self.closed
         if self.total >= limits.sessions:
-            return "Too many sessions. Try again later."
+            return "Too many sessions: try again later."
         if self._by_network.get(network(client), 0) >= limits.sessions_per_address:
-            return "Too many sessions from your address. Try again later."
+            return "Too many sessions from your address: try again later."
         if descriptors_are_short():
-            return "Too many open files. Try again later."
+            return "Too many open files: try again later."
         return None
 
     def add(self, client: Address) -> None:

@@ -102,9 +102,9 @@ _ERRNO: dict[int, tuple[int, str]] = {
     errno.EDQUOT: (552, "Disk quota exceeded."),
     errno.EFBIG: (552, "File too large for the file system."),
     errno.EIO: (451, "Disk I/O error."),
-    errno.EMFILE: (451, "Too many open files. Try again later."),
-    errno.ENFILE: (451, "Too many open files. Try again later."),
-    errno.ENOMEM: (451, "Out of memory. Try again later."),
+    errno.EMFILE: (451, "Too many open files: try again later."),
+    errno.ENFILE: (451, "Too many open files: try again later."),
+    errno.ENOMEM: (451, "Out of memory: try again later."),
 }
 
 

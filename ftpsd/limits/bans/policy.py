@@ -49,7 +49,7 @@ LONGEST_NAME = 128
 
 
 #: What a banned address is told when it connects.
-BANNED = "Too many failed logins from your address. Try again later."
+BANNED = "Too many failed logins from your address: try again later."
 
 #: What a banned address or name is told at PASS. lftp sends the same password again after a 530 that says "too many"
 #: or "later" (its ftp:retry-530), and the next ban would be twice as long.
