@@ -1,4 +1,4 @@
-"""The command `ftpsd`: bans, check, demo, passwd. The daemon itself is `twistd ftpsd`."""
+"""The command `ftpsd`: bans, check, demo, doctor, passwd. The daemon itself is `twistd ftpsd`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--reset", action="store_true", help="make configuration, user and certificate anew")
     demo.set_defaults(run=_demo)
 
+    _add_doctor(commands)
+
     passwd = commands.add_parser("passwd", help="print the hash of a password, for users.yaml")
     passwd.set_defaults(run=_passwd)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ftpsd.cli.doctor import command
+
+    doctor = commands.add_parser("doctor", help="find out why clients cannot connect, log in or transfer")
+    command.add_arguments(doctor)
+    doctor.set_defaults(run=command.run)
 
 
 def _bans(options: argparse.Namespace) -> int:

@@ -1,0 +1,174 @@
+"""Certificates: findings about what a client is shown, and about the file that the server loads. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
+
+from ftpsd.cli.doctor.findings import Finding, printable
+
+#: Issuers of products that decrypt and inspect TLS. Such an issuer makes interception certain.
+_INSPECTORS = re.compile(
+    r"forti(gate|net)|zscaler|palo ?alto|sophos|netskope|blue ?coat|check ?point|watchguard|kaspersky|\beset\b|avast"
+    r"|bitdefender|mitmproxy|squid|cisco umbrella|untangle|barracuda|sonicwall|ssl.?inspection|intercept",
+    re.IGNORECASE,
+)
+
+#: What `SSLCertVerificationError.verify_code` says (openssl-verification-options(1)).
+EXPIRED, NOT_YET = 10, 9
+_WRONG_NAME = (62, 64)
+_SELF_SIGNED = 18
+
+#: Days before its end at which a certificate is a warning, as in `ftpsd check`.
+SOON = 14
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 fingerprint as `openssl x509 -fingerprint -sha256` prints it."""
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def same_fingerprint(one: str, other: str) -> bool:
+    """Compare two fingerprints, however they are written."""
+    plain = [re.sub(r"^(sha256|sha-256|sha256 fingerprint)[:=]|[^0-9a-f]", "", each.lower()) for each in (one, other)]
+    return plain[0] == plain[1]
+
+
+def issuer(certificate: x509.Certificate) -> str:
+    """Return the issuer's name as text."""
+    return printable(certificate.issuer.rfc4514_string()) or "nobody"
+
+
+def names(certificate: x509.Certificate) -> list[str]:
+    """Return the DNS names and addresses that a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return [str(each.value) for each in common]
+    return [str(each.value) for each in found if isinstance(each, x509.DNSName | x509.IPAddress)]
+
+
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Return whether a certificate is for a host name or an address. `*` stands for one label (RFC 6125)."""
+    try:
+        wanted = str(ipaddress.ip_address(host))
+    except ValueError:
+        wanted = host.rstrip(".").lower()
+    for name in (each.lower() for each in names(certificate)):
+        if name == wanted or (name.startswith("*.") and wanted.partition(".")[2] == name[2:]):
+            return True
+    return False
+
+
+def refused(chain: Sequence[x509.Certificate], code: int, reason: str, host: str) -> Finding:
+    """The finding for a certificate that a client's verification refuses. `chain` is what the server sent."""
+    leaf = chain[0]
+    print_ = f"The fingerprint (SHA-256) is {fingerprint(leaf)}."
+    if _INSPECTORS.search(issuer(leaf)):
+        return intercepted(f"The certificate was issued by an inspecting device ({issuer(leaf)}).")
+    if code in (EXPIRED, NOT_YET):
+        return _dates(leaf, code == EXPIRED)
+    if code in _WRONG_NAME:
+        return wrong_name(leaf, host)
+    if code == _SELF_SIGNED:
+        return Finding(
+            "tls.self_signed",
+            "warning",
+            f"The certificate is signed by itself, so that clients cannot verify it. {print_}",
+            "Use a certificate of a known authority (docs/certificates.md), or compare the fingerprint on the server:"
+            " if it differs, a device on the way intercepts TLS.",
+            "openssl x509 -noout -fingerprint -sha256 -in /etc/ftpsd/certificate.pem",
+        )
+    if len(chain) == 1 and leaf.issuer != leaf.subject:
+        return Finding(
+            "tls.chain",
+            "fault",
+            f"Clients cannot verify the certificate: its issuer ({issuer(leaf)}) is unknown here, and the server sent"
+            f" no intermediate certificate. {print_}",
+            "Append the intermediate certificates to the file of `tls.certificate`; if the file has them and the"
+            " fingerprint differs there, a device on the way intercepts TLS.",
+            "cat certificate.pem intermediate.pem > /etc/ftpsd/fullchain.pem",
+        )
+    return Finding(
+        "tls.untrusted",
+        "fault",
+        f"The certificate is not trusted here: issuer {issuer(leaf)} ({printable(reason)}). {print_}",
+        "Compare the fingerprint on the server: if it differs, a device on the way intercepts TLS; if not, use a"
+        " certificate of a known authority or give its CA with --cafile.",
+        "openssl x509 -noout -fingerprint -sha256 -in /etc/ftpsd/certificate.pem",
+    )
+
+
+def intercepted(evidence: str) -> Finding:
+    """The finding for TLS that does not end at the server."""
+    return Finding(
+        "tls.intercepted",
+        "fault",
+        f"TLS is intercepted: {evidence[0].lower()}{evidence[1:]}",
+        "Exempt the server's address and its passive ports from TLS inspection on the firewall or virus scanner.",
+    )
+
+
+def wrong_name(leaf: x509.Certificate, host: str) -> Finding:
+    """The finding for a certificate of another name."""
+    listed = printable(", ".join(names(leaf))) or "no name at all"
+    return Finding(
+        "tls.wrong_name",
+        "fault",
+        f"The certificate is not for {host}: it is for {listed}.",
+        "Connect with a name of the certificate, or order one with this name.",
+        f"certbot certonly --standalone -d {host}",
+    )
+
+
+def _dates(leaf: x509.Certificate, expired: bool) -> Finding:
+    start, stop = validity(leaf)
+    if expired:
+        return Finding(
+            "tls.expired",
+            "fault",
+            f"The certificate expired on {stop:%Y-%m-%d}.",
+            "Renew it and reload the daemon; the deploy hook does so after each renewal (docs/certificates.md).",
+            "certbot renew && systemctl reload ftpsd",
+        )
+    return Finding(
+        "tls.not_yet_valid",
+        "fault",
+        f"The certificate is valid from {start:%Y-%m-%d %H:%M} UTC on, which is in the future.",
+        "Set the clock of this machine and of the one that made the certificate.",
+        "timedatectl set-ntp true",
+    )
+
+
+def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return both ends of a certificate's life, in UTC."""
+    if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42; Debian 12 has 38
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    ends = certificate.not_valid_before, certificate.not_valid_after
+    return ends[0].replace(tzinfo=datetime.UTC), ends[1].replace(tzinfo=datetime.UTC)
+
+
+def dates(leaf: x509.Certificate, now: datetime.datetime) -> list[Finding]:
+    """Findings about the dates of a certificate: expired, not yet valid, or soon to expire."""
+    start, stop = validity(leaf)
+    if now >= stop or now < start:
+        return [_dates(leaf, now >= stop)]
+    days = (stop - now).days
+    if days >= SOON:
+        return []
+    return [
+        Finding(
+            "tls.expires_soon",
+            "warning",
+            f"The certificate expires in {days} days, on {stop:%Y-%m-%d}.",
+            "Renew it and reload the daemon.",
+            "certbot renew && systemctl reload ftpsd",
+        )
+    ]

@@ -1,0 +1,137 @@
+"""The subcommand `ftpsd doctor`: its options, credentials and exit status."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import ipaddress
+import re
+import sys
+
+IMPLICIT_PORT = 990
+
+EXAMPLE = """\
+example, from any machine:
+  ftpsd doctor --from ftp.example.com --user alice
+
+exit status: 0 nothing found, 1 findings, 2 usage error, 3 the server cannot be reached
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd doctor`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument("--from", dest="target", metavar="HOST[:PORT]", help="check as a client of this server")
+    parser.add_argument("--user", help="log in as this user (default: ask)")
+    parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    parser.add_argument("--implicit", action="store_true", help="the port has implicit TLS (990 always has)")
+    parser.add_argument(
+        "--cafile", metavar="FILE", help="trust the authorities in this PEM file instead of the system's"
+    )
+    parser.add_argument("--fingerprint", metavar="SHA256", help="trust the certificate with this fingerprint")
+    parser.add_argument(
+        "--insecure", action="store_true", help="send the password even if the certificate is not trusted"
+    )
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds for each wait (default: 5)")
+    parser.add_argument("--tries", type=_tries, default=6, metavar="N", help="passive ports to try (default: 6)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the checks, print the report, return the exit status."""
+    from ftpsd.cli.doctor import printing, remote
+    from ftpsd.cli.doctor.control import Target
+    from ftpsd.cli.doctor.findings import Report
+
+    if options.target is None:
+        return _usage("name a server: --from HOST[:PORT]")
+    try:
+        host, port = parse_target(options.target, IMPLICIT_PORT if options.implicit else 21)
+        implicit = options.implicit or port == IMPLICIT_PORT
+        if options.cafile is not None:
+            _check_authorities(options.cafile)
+        target = Target(
+            host,
+            port,
+            implicit,
+            lambda: credentials(options.user, options.password_stdin),
+            options.timeout,
+            options.cafile,
+            options.fingerprint,
+            options.insecure,
+        )
+        report = Report(f"{host}, port {port}, {'implicit' if implicit else 'explicit'} TLS")
+        remote.check(target, options.tries, report)
+    except Usage as fault:
+        return _usage(str(fault))
+    print(printing.as_json(report) if options.json else printing.as_text(report))
+    return report.status
+
+
+def _check_authorities(file: str) -> None:
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:  # ssl.SSLError is one
+        raise Usage(f"{file} holds no certificates that can be read: {error.strerror or error}") from None
+
+
+class Usage(Exception):
+    """A fault in the command line; the text says which."""
+
+
+def parse_target(text: str, port: int) -> tuple[str, int]:
+    """Return host and port of HOST, HOST:PORT, ADDRESS, [IPv6] or [IPv6]:PORT. Raises Usage."""
+    if _is_ipv6(text):
+        return text, port
+    found = re.fullmatch(r"\[([^]\s]+)\](?::(\d+))?|([^:\s/\[\]]+)(?::(\d+))?", text)
+    if found is None or (found[1] and not _is_ipv6(found[1])):
+        raise Usage(f"{text!r} is neither HOST nor HOST:PORT")
+    number = found[2] or found[4]
+    if number is not None and not 0 < int(number) < 65536:
+        raise Usage(f"{number} is not a port")
+    return found[1] or found[3], int(number) if number else port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def credentials(user: str | None, from_stdin: bool) -> tuple[str, str]:
+    """Return name and password, from the options, standard input or the terminal. Raises Usage."""
+    interactive = sys.stdin.isatty()
+    if user is None:
+        if from_stdin or not interactive:
+            raise Usage("name the user: --user NAME")
+        print("User: ", end="", file=sys.stderr, flush=True)
+        user = sys.stdin.readline().rstrip("\n")
+    if not from_stdin and not interactive:
+        raise Usage("there is no terminal to ask for the password: use --password-stdin")
+    password = sys.stdin.readline().rstrip("\r\n") if from_stdin else getpass.getpass(f"Password of {user}: ")
+    if not user or any(character in user + password for character in "\r\n\0"):
+        raise Usage("the user's name is empty, or name or password hold a line break")
+    return user, password
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 600:
+        raise argparse.ArgumentTypeError("0.1 to 600, please")
+    return seconds
+
+
+def _tries(text: str) -> int:
+    tries = int(text)
+    if not 1 <= tries <= 100:
+        raise argparse.ArgumentTypeError("1 to 100, please")
+    return tries
+
+
+def _usage(fault: str) -> int:
+    print(f"ftpsd doctor: {fault}\nSee: ftpsd doctor --help", file=sys.stderr)
+    return 2
