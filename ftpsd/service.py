@@ -55,7 +55,7 @@ from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Supervisor
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -116,7 +116,7 @@ class FtpsService(Service):
         self._reactor = _reactor()
         self._hub = Hub(self._reactor)
         Log(self._hub, LogBudget(self._reactor), verbose)
-        self._workers = Workers(self._reactor)
+        self._workers = WorkerThreads(self._reactor)
         self._store = Store(self._reactor)
         self._counts = LedgerState(self._reactor.seconds)
         self._register = Register(self._store, self._counts.bans, time.time, self._hub)

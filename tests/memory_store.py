@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from ftpsd.accounts.user_store import Homes, SourceFailed, UnknownUser, User, WrongPassword
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 
 class MemoryUserStore:
@@ -26,7 +26,7 @@ class MemoryUserStore:
         counted = frozenset(user.home for user in self._users.values() if user.home and user.quota.bytes is not None)
         return Homes(homes, counted, sorted(homes))
 
-    def start(self, workers: Workers) -> None:
+    def start(self, workers: WorkerThreads) -> None:
         """Nothing blocks."""
 
     def knows(self, name: str) -> bool:

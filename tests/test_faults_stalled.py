@@ -87,7 +87,7 @@ def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
     with secured(daemon, "bob") as bob:
         assert bob.download("RETR old") == CONTENT
         assert bob.upload("STOR new", CONTENT).startswith("226")
-    daemon.wait_for_log("a disk does not answer: .* have given their threads to others")
+    daemon.wait_for_log("a disk does not answer: .* stuck threads were replaced")
     for client in waiting:
         assert client.reply().startswith("451 ")
     disk.work()

@@ -217,7 +217,7 @@ def test_commands_behind_a_slow_one_keep_their_turn(shared: Daemon) -> None:
 
 
 def test_random_bytes(shared: Daemon) -> None:
-    """Noise, and lines that are almost commands, never bring a mistake of ours to light."""
+    """Noise, and lines that are almost commands, never cause an internal error."""
     source = random.Random(2025)
     verbs = re.findall(r"[A-Z]{3,4}\b", _help(shared))
     words = [b"", b"-", b"/", b"..", b"~", b"*[", b"\xff\xfe", b"%s{0}{x}", b"1" * 19, b"-1", b"\r\0", b"\0"]

@@ -498,7 +498,7 @@ def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
 
 
 class AtOnce:
-    """Workers that do what they are given in the caller's thread."""
+    """Worker threads that do what they are given in the caller's thread."""
 
     def queue(self, *_: str) -> AtOnce:
         return self

@@ -78,12 +78,12 @@ def test_off(make_daemon: MakeDaemon, elsewhere: Path) -> None:
 EVERY_WORKER = """
 import os, sys, threading
 from ftpsd.system import landlock
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 from twisted.internet.testing import MemoryReactorClock
 inside, outside = sys.argv[1:]
 landlock.no_new_privileges()
 landlock.enter([(inside, landlock.WRITE)])
-workers = Workers(MemoryReactorClock(), 8)
+workers = WorkerThreads(MemoryReactorClock(), 8)
 said = []
 together = threading.Barrier(9)
 def attempt():

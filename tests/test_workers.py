@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import worker_threads
 from ftpsd.system.fair_queue import MOST_WALKS
-from ftpsd.system.reactor_calls import Answers
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.reactor_calls import ReactorCalls
+from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
 
@@ -42,9 +42,9 @@ class Reactor:
 
 
 def test_one_bad_answer_does_not_lose_the_others() -> None:
-    """Answers that are delivered together, in one wake-up, do not depend on each other."""
+    """ReactorCalls that are delivered together, in one wake-up, do not depend on each other."""
     reactor, heard = Reactor(), list[int]()
-    answers = Answers(reactor)
+    answers = ReactorCalls(reactor)
     answers.start()
     answers.put(heard.append, 1)
     answers.put(lambda: 1 // 0)
@@ -57,7 +57,7 @@ def test_one_bad_answer_does_not_lose_the_others() -> None:
 def test_no_answer_is_lost_while_others_are_given() -> None:
     """From several threads at once, each answer arrives, and each thread's in its order."""
     reactor, heard = Reactor(), list[tuple[int, int]]()
-    answers = Answers(reactor)
+    answers = ReactorCalls(reactor)
     answers.start()
 
     def tell(thread: int) -> None:
@@ -77,7 +77,7 @@ def test_no_answer_is_lost_while_others_are_given() -> None:
 def test_what_was_answered_before_the_end_is_heard() -> None:
     """Stopping makes the calls that are there already."""
     reactor, heard = Reactor(), list[int]()
-    answers = Answers(reactor)
+    answers = ReactorCalls(reactor)
     answers.start()
     answers.put(heard.append, 1)
     answers.stop()
@@ -98,13 +98,13 @@ def threads() -> int:
 
 
 @pytest.fixture
-def make_pool() -> Iterator[Callable[..., tuple[Workers, TimedReactor]]]:
+def make_pool() -> Iterator[Callable[..., tuple[WorkerThreads, TimedReactor]]]:
     """Makes pools of worker threads that end with the test."""
-    pools: list[Workers] = []
+    pools: list[WorkerThreads] = []
 
-    def make(**arguments: Any) -> tuple[Workers, TimedReactor]:
+    def make(**arguments: Any) -> tuple[WorkerThreads, TimedReactor]:
         reactor = TimedReactor()
-        pools.append(pool := Workers(reactor, **arguments))
+        pools.append(pool := WorkerThreads(reactor, **arguments))
         pool.start()
         return pool, reactor
 
@@ -113,7 +113,7 @@ def make_pool() -> Iterator[Callable[..., tuple[Workers, TimedReactor]]]:
         pool.stop()
 
 
-MakePool = Callable[..., tuple[Workers, TimedReactor]]
+MakePool = Callable[..., tuple[WorkerThreads, TimedReactor]]
 
 
 def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 
 @frozen
@@ -63,7 +63,7 @@ class UserStore(Protocol):
     def homes(self) -> Homes:
         """The homes that are known now."""
 
-    def start(self, workers: Workers) -> None:
+    def start(self, workers: WorkerThreads) -> None:
         """Prepare for `find` and `verify`, which may block threads of `workers`. Called once, before they are."""
 
     def knows(self, name: str) -> bool:

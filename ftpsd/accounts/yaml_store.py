@@ -14,7 +14,7 @@ from ftpsd.accounts import hashes
 from ftpsd.accounts.user_store import Homes, UnknownUser, User, WrongPassword
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address, network
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 #: Tables with more users are freed in a thread of their own.
 _FREED_IN_THREAD = 5000
@@ -80,9 +80,9 @@ class YamlUserStore:
         self.homes = homes
         self.users = users
         self._decoys = list(decoys)
-        self._workers: Workers | None = None
+        self._workers: WorkerThreads | None = None
 
-    def start(self, workers: Workers) -> None:
+    def start(self, workers: WorkerThreads) -> None:
         """Hash in worker threads from now on."""
         self._workers = workers
 

@@ -144,7 +144,7 @@ class DataChannel:
 
             def note(end: E) -> None:
                 owned.insert(0, end)
-                queue.answer(opened, end)
+                queue.call_in_reactor(opened, end)
 
             steps = _open_first(opening, note, lambda end: move(stream, end, text))
             return await self._run(queue, steps, stream, owned)

@@ -47,7 +47,7 @@ class ClientPeers:
 
     def refused(self, peer: Address) -> None:
         """Report a connection that was closed. May be called in a worker thread."""
-        self._shared.workers.answer(self._events.data_connection_refused, peer)
+        self._shared.workers.call_in_reactor(self._events.data_connection_refused, peer)
 
 
 class Connector:

@@ -14,7 +14,7 @@ from ftpsd.data.passive_ports import PortPool
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 #: Returns how the next data connection is protected (PROT): a TLS context and the check of the handshake, or None for
 #: plain text.
@@ -29,7 +29,7 @@ class Shared:
     """The parts of the daemon and the settings that data connections use."""
 
     reactor: Reactor
-    workers: Workers
+    workers: WorkerThreads
     ports: PortPool
     announcer: Announcer
     timeouts: Timeouts

@@ -216,8 +216,8 @@ class Transfer(Parking, Generic[T]):
             try:
                 each.close()
             except BaseException as error:
-                self._queue.answer(_log_close_error, error)  # the result stands: an upload may be published
-        self._queue.answer(self._finish, result)
+                self._queue.call_in_reactor(_log_close_error, error)  # the result stands: an upload may be published
+        self._queue.call_in_reactor(self._finish, result)
 
     def _step(self) -> int | Pause | None:
         if self._abort_reason is not None:
@@ -243,7 +243,7 @@ class Transfer(Parking, Generic[T]):
             return crowded
         if not crowded and self._wait_in_thread(wanted):
             return False
-        self._queue.answer(self._park, wanted)
+        self._queue.call_in_reactor(self._park, wanted)
         return True
 
     def _wait_in_thread(self, wanted: int | Pause) -> bool:

@@ -16,7 +16,7 @@ from ftpsd.config.settings import QuotaSettings
 from ftpsd.storage.backend import Amount, HomeMeter, Measure
 from ftpsd.storage.home_usage import HomeUsage, bytes_exceeded, files_exceeded
 from ftpsd.system.reactor import Clock
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -54,7 +54,7 @@ class Quota:
 class Quotas:
     """The homes in which at least one user has a quota. For the reactor thread, except for `changing`."""
 
-    def __init__(self, clock: Clock, workers: Workers, meter: HomeMeter) -> None:
+    def __init__(self, clock: Clock, workers: WorkerThreads, meter: HomeMeter) -> None:
         self._clock = clock
         self._workers = workers
         self._meter = meter

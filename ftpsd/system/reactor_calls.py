@@ -1,7 +1,7 @@
 """Calls from any thread into the reactor thread.
 
-`callFromThread` would do it, too: but it wakes the reactor through a pipe, and by way of its timers, which costs a
-small file twice what this does.
+The reactor has `callFromThread` for this. But it wakes the reactor through a pipe, and makes the calls by way of its
+timers. For a small file, that costs twice as much as this module does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVarTuple
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -20,59 +20,66 @@ from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
 
+Arguments = TypeVarTuple("Arguments")
+
 
 @implementer(IReadDescriptor)
-class Answers:
-    """A queue of calls, and an eventfd(2) that the reactor watches. Those that come while the reactor is busy are
-    made in one wake-up."""
+class ReactorCalls:
+    """A queue of calls, and an eventfd(2) that the reactor watches.
+
+        empty      no call waits
+        signalled  `put` has written to the eventfd: the reactor will make all calls in one turn
+
+    Calls that are put while the reactor is busy cost one wake-up together.
+    """
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        #: Never closed: a thread that is stuck in a disk call may still answer when all else has ended.
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._rung = False
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        #: Never closed: a thread that is stuck in a disk call may still call `put` when all else has ended.
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._signalled = False
 
     def start(self) -> None:
-        """From now on calls are made."""
+        """Let the reactor make the calls from now on."""
         self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Makes those that are there, and no more."""
+        """Make the calls that wait now, and none that follow."""
         self._reactor.removeReader(self)
         self._make_calls()
 
-    def put(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Calls a function in the reactor thread. From any thread."""
+    def put(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
+        """Call a function in the reactor thread. May be called from any thread."""
         self._calls.append((function, arguments))
-        if not self._rung:
-            self._rung = True
-            os.eventfd_write(self._bell, 1)
+        if not self._signalled:
+            self._signalled = True
+            os.eventfd_write(self._eventfd, 1)
 
     def doRead(self) -> None:
-        """Somebody has rung."""
-        os.eventfd_read(self._bell)
-        self._rung = False
+        """Calls wait."""
+        os.eventfd_read(self._eventfd)
+        self._signalled = False
         self._make_calls()
 
     def _make_calls(self) -> None:
         calls = self._calls
-        # What is added while this runs has rung for itself.
+        # Calls that are put during this loop have signalled again.
         for _ in range(len(calls)):
             function, arguments = calls.popleft()
             try:
                 function(*arguments)
-            except Exception:  # the others are still made
-                log.failure("a mistake of ours")
+            except Exception:  # the other calls are still made
+                log.failure("internal error")
 
     def fileno(self) -> int:
-        """The bell, for the reactor's poll."""
-        return self._bell
+        """Return the eventfd, for the reactor's poll."""
+        return self._eventfd
 
     def connectionLost(self, reason: Failure) -> None:
-        """Not for us: see `ports.Listener.connectionLost`."""
+        """Continue to watch: the event was that of another descriptor (see `passive_ports.Listener.connectionLost`)."""
         self._reactor.addReader(self)
 
     def logPrefix(self) -> str:
-        """For the reactor's log."""
-        return "answers"
+        """Return a name for the reactor's log."""
+        return "reactor calls"

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import StateSettings
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -218,7 +218,7 @@ class Store:
     """The state of the daemon, and one thread for it: the reactor waits for no fsync, and calls keep their order."""
 
     def __init__(self, reactor: Reactor) -> None:
-        self._thread = Workers(reactor, size=1)
+        self._thread = WorkerThreads(reactor, size=1)
         self._queue = self._thread.queue("state")
         self._place: Path | None = None
         self._lock: int | None = None

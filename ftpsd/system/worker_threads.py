@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
@@ -17,20 +17,20 @@ from twisted.python.failure import Failure
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.fair_queue import FairQueue, Job, Kind, Line
 from ftpsd.system.reactor import DelayedCall, Reactor
-from ftpsd.system.reactor_calls import Answers
+from ftpsd.system.reactor_calls import ReactorCalls
 
 log = Logger(namespace="ftpsd")
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-#: Steps of a job: between two of them its thread may go to another job, and the job may be given up.
+#: Steps of a job. After each step its thread may be given to another job, and the job may be cancelled.
 JobSteps = Generator[None, None, T]
 
-#: Seconds after which a thread that others wait for is taken to be stuck in a disk that does not answer.
+#: Seconds that a step may take before its thread counts as stuck: it is in a call of a disk that does not answer.
 STUCK = 5.0
 
-#: Threads that may be stuck at once and have been replaced.
+#: The most stuck threads that are replaced at the same time.
 MOST_STUCK = 256
 
 #: The worker thread that runs, as its `thread`: `threading.current_thread` costs two calls for each step.
@@ -38,111 +38,131 @@ _here = threading.local()
 
 
 def default_size() -> int:
-    """Return the number of threads: enough that one owner's half may wait for a disk while every core works."""
+    """Return the number of threads: while one owner's jobs, in half of them, wait for a disk, every core has work."""
     return min(48, 12 + 6 * (os.cpu_count() or 1))
 
 
 class WorkerThread(threading.Thread):
-    """One thread, and what is known of it. The pool's lock guards all of it but `since`."""
+    """One thread of the pool. The pool's lock guards all attributes but `step_began`.
+
+    idle       in `WorkerThreads._idle`, blocked at `wake_up`
+    running    `line` is set; `step_began` is updated after each step
+    replaced   stuck, and `replaced` is set: another thread runs instead of it, and it ends with its job
+    """
 
     def __init__(self, work: Callable[[WorkerThread], None]) -> None:
         super().__init__(target=work, args=(self,), name="worker", daemon=True)
-        #: Held while the thread has nothing to do.
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        #: A lock that is held while the thread is idle. Releasing it wakes the thread.
+        self.wake_up = threading.Lock()
+        self.wake_up.acquire()
+        #: The job to run after `wake_up`, and its line; None ends the thread.
         self.job: tuple[Line, Job] | None = None
-        #: Whose job it has.
+        #: The line of the job that runs.
         self.line: Line | None = None
-        #: When its job, or the step of it that runs, began (0: it has none).
-        self.since = 0.0
-        #: Whether it was replaced: it ends with its job.
-        self.lost = False
+        #: The time at which the job or its current step began; 0 while there is none.
+        self.step_began = 0.0
+        self.replaced = False
 
 
-class Call:
-    """A call in a worker thread. Somebody waits for its result as long as it is in `Workers.waited_for`."""
+class Call(Generic[T]):
+    """A call in a worker thread, whose result is awaited in the reactor thread.
 
-    __slots__ = ("_workers", "answer", "line", "running", "since")
+    waiting    for a thread, at first and between two steps
+    running    in a thread
+    ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
+    """
 
-    def __init__(self, workers: Workers, line: Line) -> None:
-        self._workers = workers
+    __slots__ = ("_threads", "line", "result", "running", "since")
+
+    def __init__(self, threads: WorkerThreads, line: Line) -> None:
+        self._threads = threads
         self.line = line
-        self.answer: Deferred[Any] = Deferred(self._cancel)
-        #: Whether a thread has it now.
+        self.result: Deferred[T] = Deferred(self._cancel)
         self.running = False
-        #: When it was asked for; when its step began, once it runs.
+        #: The time at which the call was made, or the current step began.
         self.since = time.monotonic()
 
-    def progress(self) -> float:
-        """Return when the disk has answered last. A call that waits for its turn has no disk call of its own: the
-        owner's others are what it waits for."""
+    def last_progress(self) -> float:
+        """Return the time of the last sign that the disk answers.
+
+        A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner.
+        """
         return self.since if self.running else max(self.since, self.line.progress)
 
-    def make(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """Call the function, in a worker thread, and hand over what it returns or raises."""
-        workers = self._workers
-        if self not in workers.waited_for:
+    def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
+        """Call the function in this worker thread, and deliver what it returns or raises."""
+        threads = self._threads
+        if self not in threads.awaited:
             return
         self.since, self.running = time.monotonic(), True
+        result: T | Failure
         try:
-            result: Any = function(*arguments, **named)
+            result = function(*arguments, **named)
         except BaseException:
             result = Failure()
-        workers.answer(self.hand_over, result)
+        threads.call_in_reactor(self.deliver, result)
 
-    def hand_over(self, result: Any) -> None:
-        """Give the result, or a Failure, to who waits, in the reactor thread. What was opened for nobody is closed."""
-        waited_for = self._workers.waited_for
-        if self in waited_for:
-            waited_for.discard(self)
-            self.answer.callback(result)
+    def deliver(self, result: T | Failure) -> None:
+        """Deliver the result, in the reactor thread. If it is not awaited any more, what the call opened is closed."""
+        awaited = self._threads.awaited
+        if self in awaited:
+            awaited.discard(self)
+            self.result.callback(result)
         elif hasattr(result, "close"):
-            self._workers.put(self.line, result.close)
+            self._threads.put(self.line, result.close)
 
-    def _cancel(self, answer: Deferred[Any]) -> None:
-        self._workers.waited_for.discard(self)
-        answer.errback(Refusal(421, "Session has ended."))
+    def fail(self, refusal: Refusal) -> None:
+        """Let the result be a Refusal, in the reactor thread."""
+        self._threads.awaited.discard(self)
+        self.result.errback(refusal)
+
+    def _cancel(self, _: object) -> None:
+        self.fail(Refusal(421, "Session has ended."))
 
 
-class Workers:
-    """A pool of threads, and a way back to the reactor thread.
+#: A call, whatever its result is.
+AnyCall = Call[Any]
 
-    A job goes to the thread that fell idle last: its stack and its memory are still in the caches, and only
-    that one is woken. Whose job is next is told in `fair_queue.py`.
 
-    A disk may stop answering (NFS, a failing device), and a thread in such a call cannot be woken. So a
-    thread that is stuck while jobs wait is replaced, and ends when its call returns; and whoever waits for
-    a call is told after `patience` seconds without progress that there is no answer.
+class WorkerThreads:
+    """A pool of threads, and the way back to the reactor thread.
+
+    A job is given to the thread that became idle last, since its stack and memory are still in the caches. Only that
+    thread is woken. `FairQueue` decides which job is next.
+
+    A disk may stop answering (NFS, a failing device), and a thread in such a call cannot be interrupted. A thread that
+    is stuck while jobs wait is replaced, and ends when its call returns. A call without progress for `patience` seconds
+    fails with 451.
     """
 
     def __init__(self, reactor: Reactor, size: int | None = None, patience: float = 120) -> None:
         self.patience = patience
         self._reactor = reactor
         self._size = size or default_size()
-        self._answers = Answers(reactor)
-        #: From any thread: calls a function in the reactor thread.
-        self.answer = self._answers.put
-        #: Guards what follows.
+        self._reactor_calls = ReactorCalls(reactor)
+        #: Calls a function in the reactor thread. May be called from any thread.
+        self.call_in_reactor = self._reactor_calls.put
+        #: Guards the next four, and what WorkerThread says.
         self._lock = threading.Lock()
-        self._fair = FairQueue(self._size)
+        self._queue = FairQueue(self._size)
         self._lines: WeakValueDictionary[tuple[Hashable, Kind], Line] = WeakValueDictionary()
-        #: The last one fell idle last.
+        #: The thread that became idle last is the last one.
         self._idle: list[WorkerThread] = []
         self._stopping = False
-        # Changed by the reactor thread only.
+        #: The calls whose results are awaited. Only the reactor thread changes it.
+        self.awaited: set[AnyCall] = set()
+        # For the reactor thread only.
         self._threads: list[WorkerThread] = []
-        #: The calls whose results somebody waits for.
-        self.waited_for: set[Call] = set()
-        self._next_look: DelayedCall | None = None
+        self._next_check: DelayedCall | None = None
 
     def start(self) -> None:
-        """Starts the threads. Before that, jobs only gather."""
-        self._answers.start()
+        """Start the threads. Jobs that came before wait until now."""
+        self._reactor_calls.start()
         for _ in range(self._size):
-            self._add()
-        self._next_look = self._reactor.callLater(1, self._look)
+            self._add_thread()
+        self._next_check = self._reactor.callLater(1, self._check_calls)
 
-    def _add(self) -> None:
+    def _add_thread(self) -> None:
         thread = WorkerThread(self._work)
         self._threads.append(thread)
         with self._lock:
@@ -151,9 +171,9 @@ class Workers:
         thread.start()
 
     def stop(self) -> None:
-        """Lets the threads finish what there is; they are daemons, so a stuck disk keeps nobody."""
-        if self._next_look is not None and self._next_look.active():
-            self._next_look.cancel()
+        """Let the threads run all jobs that wait, for two seconds at most. A stuck thread does not delay the exit."""
+        if self._next_check is not None and self._next_check.active():
+            self._next_check.cancel()
         with self._lock:
             self._stopping = True
             self._assign()
@@ -161,10 +181,10 @@ class Workers:
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         self._threads.clear()
-        self._answers.stop()
+        self._reactor_calls.stop()
 
     def queue(self, owner: Hashable, kind: Kind = "command") -> JobQueue:
-        """Return the queue for jobs of one owner: a user, or a network before the login. Queues take turns."""
+        """Return the queue for the jobs of one owner: a user, or a network before the login. Queues take turns."""
         line = self._lines.get((owner, kind))
         if line is None:
             line = self._lines[owner, kind] = Line(kind)
@@ -173,130 +193,134 @@ class Workers:
     # --- jobs and threads --------------------------------------------------------------------------
 
     def put(self, line: Line, job: Job) -> None:
-        """Run a job in some thread, in its turn. The job deals with its own errors."""
+        """Run a job in a thread, in its turn. The job handles its own errors. May be called from any thread."""
         with self._lock:
-            if self._idle and self._fair.begin(line, len(self._idle)):
+            if self._idle and self._queue.begin(line, len(self._idle)):
                 self._give((line, job))
             else:
-                self._fair.put(line, job)
+                self._queue.put(line, job)
                 self._assign()
 
     def crowded(self, line: Line) -> bool:
         """Return whether another job could run if a job of this line gave up its thread."""
-        if not self._fair.waiting:
+        if not self._queue.waiting:
             return False
         with self._lock:
-            return self._fair.wants(line, len(self._idle))
+            return self._queue.wants(line, len(self._idle))
 
     def _assign(self) -> None:
-        """Give jobs to idle threads, as long as there are both. To be called with the lock."""
-        while self._idle and (self._fair.waiting or self._stopping):
-            job = self._fair.take(len(self._idle), self._stopping)
+        """Give jobs to idle threads, as long as there are both. The caller holds the lock."""
+        while self._idle and (self._queue.waiting or self._stopping):
+            job = self._queue.take(len(self._idle), self._stopping)
             if job is None and not self._stopping:
                 return
             self._give(job)
 
     def _give(self, job: tuple[Line, Job] | None) -> None:
-        """Let the thread that fell idle last do a job, or end. To be called with the lock."""
+        """Let the thread that became idle last run a job, or end (None). The caller holds the lock."""
         thread = self._idle.pop()
         thread.job = job
-        thread.bell.release()
+        thread.wake_up.release()
 
     def _work(self, thread: WorkerThread) -> None:
         _here.thread = thread
         while True:
-            thread.bell.acquire()
+            thread.wake_up.acquire()
             if thread.job is None:
-                return  # the pool ends
+                return  # the pool stops
             thread.line, job = thread.job
             thread.job = None
-            thread.since = time.monotonic()
+            thread.step_began = time.monotonic()
             try:
                 job()
             except BaseException:
-                self.answer(log.failure, "a mistake of ours", Failure())
-            del job  # the thread keeps nothing alive while it waits
+                self.call_in_reactor(log.failure, "internal error in a worker thread", Failure())
+            del job  # an idle thread keeps no objects alive
             with self._lock:
                 line, thread.line = thread.line, None
-                thread.since, line.progress = 0.0, time.monotonic()
-                if thread.lost:
+                thread.step_began, line.progress = 0.0, time.monotonic()
+                if thread.replaced:
                     return
-                self._fair.done(line)
+                self._queue.done(line)
                 self._idle.append(thread)
-                if self._fair.waiting or self._stopping:
+                if self._queue.waiting or self._stopping:
                     self._assign()
             del line
 
     # --- when the disk does not answer -----------------------------------------------------------
 
-    def _look(self) -> None:
-        self._next_look = self._reactor.callLater(1, self._look)
+    def _check_calls(self) -> None:
+        self._next_check = self._reactor.callLater(1, self._check_calls)
         now = time.monotonic()
-        for call in [each for each in self.waited_for if now - each.progress() >= self.patience]:
-            if call in self.waited_for:
-                self.waited_for.discard(call)
-                refusal = Refusal(451, "Disk not responding. The command may still complete.")
-                call.answer.errback(refusal)
-        if self._fair.waiting:
+        for call in [each for each in self.awaited if now - each.last_progress() >= self.patience]:
+            if call in self.awaited:
+                call.fail(Refusal(451, "Disk not responding. The command may still complete."))
+        if self._queue.waiting:
             self._replace_stuck(now)
 
     def _replace_stuck(self, now: float) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        lost = sum(thread.lost for thread in self._threads)
+        before = sum(thread.replaced for thread in self._threads)
         with self._lock:
-            stuck = [each for each in self._threads if each.line and not each.lost and 0 < each.since < now - STUCK]
-            replaced = stuck[: MOST_STUCK - lost]
-            for thread in replaced:
-                thread.lost = True
+            stuck = [
+                each for each in self._threads if each.line and not each.replaced and 0 < each.step_began < now - STUCK
+            ]
+            stuck = stuck[: MOST_STUCK - before]
+            for thread in stuck:
+                thread.replaced = True
                 if thread.line is not None:
-                    self._fair.done(thread.line)
-        for _ in replaced:
-            self._add()
-        if replaced:
+                    self._queue.done(thread.line)
+        for _ in stuck:
+            self._add_thread()
+        if stuck:
             log.warn(
-                "a disk does not answer: {stuck} calls, of {most} at most, have given their threads to others",
-                stuck=lost + len(replaced),
+                "a disk does not answer: {stuck} stuck threads were replaced, of {most} at most",
+                stuck=before + len(stuck),
                 most=MOST_STUCK,
             )
 
 
 class JobQueue:
-    """Where one owner asks for what blocks."""
+    """The queue for the jobs of one owner. For the reactor thread, where nothing else is said."""
 
-    __slots__ = ("_line", "_workers", "answer")
+    __slots__ = ("_line", "_threads", "call_in_reactor")
 
-    def __init__(self, workers: Workers, line: Line) -> None:
-        self._workers = workers
+    def __init__(self, threads: WorkerThreads, line: Line) -> None:
+        self._threads = threads
         self._line = line
-        #: See `Workers.answer`.
-        self.answer = workers.answer
+        #: See `WorkerThreads.call_in_reactor`.
+        self.call_in_reactor = threads.call_in_reactor
 
     def submit(self, job: Job) -> None:
-        """Run a job in some thread. The job deals with its own errors. From any thread."""
-        self._workers.put(self._line, job)
+        """Run a job in a thread. The job handles its own errors. May be called from any thread."""
+        self._threads.put(self._line, job)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Deferred[T]:
-        """Call a function in some thread; the result, or the exception, comes to the reactor thread.
+        """Call a function in a thread. Return its result, or raise its exception, in the reactor thread.
 
-        After `patience` seconds it is 451. What the function opens after that is closed.
+        Raises Refusal (451) after `patience` seconds. What the function opens after that is closed.
         """
-        call = Call(self._workers, self._line)
-        self._workers.waited_for.add(call)
-        self._workers.put(self._line, partial(call.make, function, *arguments, **named))
-        return call.answer
+        call: Call[T] = Call(self._threads, self._line)
+        self._threads.awaited.add(call)
+        self._threads.put(self._line, partial(call.make, function, *arguments, **named))
+        return call.result
 
     def run(self, steps: JobSteps[T]) -> Deferred[T]:
-        """The same for a job in steps. `patience` is for each of them; a cancelled job ends after its step."""
-        call = Call(self._workers, self._line)
-        self._workers.waited_for.add(call)
-        self.submit(partial(self._take_steps, call, steps))
-        return call.answer
+        """Run a job in steps. Return or raise what it does, in the reactor thread.
 
-    def _take_steps(self, call: Call, steps: JobSteps[Any]) -> None:
-        waited_for = self._workers.waited_for
+        Raises Refusal (451) when a step takes longer than `patience` seconds. A cancelled job ends after its step.
+        """
+        call: Call[T] = Call(self._threads, self._line)
+        self._threads.awaited.add(call)
+        self.submit(partial(self._take_steps, call, steps))
+        return call.result
+
+    def _take_steps(self, call: Call[T], steps: JobSteps[T]) -> None:
+        awaited = self._threads.awaited
         call.since, call.running = time.monotonic(), True
+        result: T | Failure
         try:
-            while call in waited_for:
+            while call in awaited:
                 next(steps)
                 call.since = time.monotonic()
                 if self.step_ended():
@@ -309,15 +333,15 @@ class JobQueue:
             result = end.value
         except BaseException:
             result = Failure()
-        self.answer(call.hand_over, result)
+        self.call_in_reactor(call.deliver, result)
 
     @property
     def progress(self) -> float:
-        """When a job of this owner, or a step of one, ended last."""
+        """The time at which a job of this owner, or a step of one, ended last."""
         return self._line.progress
 
     def step_ended(self) -> bool:
-        """Note that the job in this thread makes progress; return whether it must give up the thread to others."""
+        """Record progress of the job in this thread. Return whether it must give up the thread to another job."""
         thread: WorkerThread = _here.thread
-        self._line.progress = thread.since = time.monotonic()
-        return thread.lost or self._workers.crowded(self._line)
+        self._line.progress = thread.step_began = time.monotonic()
+        return thread.replaced or self._threads.crowded(self._line)

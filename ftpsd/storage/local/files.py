@@ -23,7 +23,7 @@ from ftpsd.storage.local.listings import Listings
 from ftpsd.storage.local.root import Root, process_umask
 from ftpsd.storage.quota import Quota, Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
-from ftpsd.system.worker_threads import JobSteps, Workers
+from ftpsd.system.worker_threads import JobSteps, WorkerThreads
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class LocalBackend:
     """Homes that are directories of this machine. With `fsync`, an upload is on the disk before it is published."""
 
-    def __init__(self, workers: Workers, quotas: Quotas, fsync: bool) -> None:
+    def __init__(self, workers: WorkerThreads, quotas: Quotas, fsync: bool) -> None:
         self._workers = workers
         self._quotas = quotas
         self._fsync = fsync
@@ -53,7 +53,7 @@ class LocalFiles:
     `listing`, `reader` and `writer` return their blocking part, and a transfer begins with it in its own thread.
     """
 
-    def __init__(self, workers: Workers, owner: str, user: UserSettings, fsync: bool) -> None:
+    def __init__(self, workers: WorkerThreads, owner: str, user: UserSettings, fsync: bool) -> None:
         self._call = workers.queue(owner).call
         self._walks = workers.queue(owner, "walk")
         self._running: Deferred[Any] | None = None

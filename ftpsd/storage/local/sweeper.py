@@ -26,7 +26,7 @@ from ftpsd.storage.local.part_files import PRIVATE, discard
 from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import Workers
+from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -61,7 +61,7 @@ class _Walk:
 class Sweeper:
     """Sweeps when the daemon starts or reloads, and every so often: one home after the other."""
 
-    def __init__(self, reactor: Reactor, workers: Workers, changing: Changing, now: Callable[[], float]) -> None:
+    def __init__(self, reactor: Reactor, workers: WorkerThreads, changing: Changing, now: Callable[[], float]) -> None:
         self._reactor = reactor
         self._queue = workers.queue("sweep", "walk")
         self._changing = changing
