@@ -1,4 +1,4 @@
-"""The worker threads: answers reach the reactor thread, whatever happens to others."""
+"""Worker threads, and calls from them into the reactor thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.hostile import wait_until
 
 
 class Reactor:
-    """The part of a reactor that answers use: it watches one descriptor."""
+    """The part of a reactor that ReactorCalls uses: it watches one descriptor."""
 
     def __init__(self) -> None:
         self._readers: list[Any] = []
@@ -31,61 +31,61 @@ class Reactor:
         self.removeReader: Callable[[Any], None] = self._readers.remove
 
     def run_once(self) -> None:
-        """Waits until the descriptor is readable."""
+        """Wait until the descriptor is readable, and let it be read."""
         readable, _, _ = select.select(self._readers, [], [], PATIENCE)
         readable[0].doRead()
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is there to be read."""
+        """Whether the descriptor is not readable."""
         return not select.select(self._readers, [], [], 0)[0]
 
 
-def test_one_bad_answer_does_not_lose_the_others() -> None:
-    """ReactorCalls that are delivered together, in one wake-up, do not depend on each other."""
-    reactor, heard = Reactor(), list[int]()
-    answers = ReactorCalls(reactor)
-    answers.start()
-    answers.put(heard.append, 1)
-    answers.put(lambda: 1 // 0)
-    answers.put(heard.append, 2)
+def test_a_call_that_raises_does_not_stop_the_others() -> None:
+    """Of calls that the reactor makes in one turn, each is made, even if another one raises."""
+    reactor, made = Reactor(), list[int]()
+    calls = ReactorCalls(reactor)
+    calls.start()
+    calls.put(made.append, 1)
+    calls.put(lambda: 1 // 0)
+    calls.put(made.append, 2)
     reactor.run_once()
-    assert heard == [1, 2]
+    assert made == [1, 2]
     assert reactor.quiet
 
 
-def test_no_answer_is_lost_while_others_are_given() -> None:
-    """From several threads at once, each answer arrives, and each thread's in its order."""
-    reactor, heard = Reactor(), list[tuple[int, int]]()
-    answers = ReactorCalls(reactor)
-    answers.start()
+def test_calls_of_several_threads_keep_their_order() -> None:
+    """All calls that several threads put at the same time are made, those of each thread in their order."""
+    reactor, made = Reactor(), list[tuple[int, int]]()
+    calls = ReactorCalls(reactor)
+    calls.start()
 
-    def tell(thread: int) -> None:
+    def put(thread: int) -> None:
         for number in range(2_000):
-            answers.put(heard.append, (thread, number))
+            calls.put(made.append, (thread, number))
 
-    threads = [threading.Thread(target=tell, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(4)]
     for each in threads:
         each.start()
-    while len(heard) < 8_000:
+    while len(made) < 8_000:
         reactor.run_once()
     for each in threads:
         each.join()
-        assert [n for t, n in heard if t == threads.index(each)] == list(range(2_000))
+        assert [n for t, n in made if t == threads.index(each)] == list(range(2_000))
 
 
-def test_what_was_answered_before_the_end_is_heard() -> None:
-    """Stopping makes the calls that are there already."""
-    reactor, heard = Reactor(), list[int]()
-    answers = ReactorCalls(reactor)
-    answers.start()
-    answers.put(heard.append, 1)
-    answers.stop()
-    assert heard == [1]
+def test_stop_makes_the_calls_that_wait() -> None:
+    """Stopping makes the calls that were put before."""
+    reactor, made = Reactor(), list[int]()
+    calls = ReactorCalls(reactor)
+    calls.start()
+    calls.put(made.append, 1)
+    calls.stop()
+    assert made == [1]
 
 
 class TimedReactor(Reactor, Clock):
-    """One whose seconds pass when the test says so."""
+    """A reactor whose time passes when the test advances it."""
 
     def __init__(self) -> None:
         Reactor.__init__(self)
@@ -93,13 +93,13 @@ class TimedReactor(Reactor, Clock):
 
 
 def threads() -> int:
-    """How many workers there are."""
+    """Return the number of worker threads."""
     return sum(thread.name == "worker" for thread in threading.enumerate())
 
 
 @pytest.fixture
 def make_pool() -> Iterator[Callable[..., tuple[WorkerThreads, TimedReactor]]]:
-    """Makes pools of worker threads that end with the test."""
+    """Return a function that makes pools of worker threads. They are stopped at the end of the test."""
     pools: list[WorkerThreads] = []
 
     def make(**arguments: Any) -> tuple[WorkerThreads, TimedReactor]:
@@ -116,9 +116,11 @@ def make_pool() -> Iterator[Callable[..., tuple[WorkerThreads, TimedReactor]]]:
 MakePool = Callable[..., tuple[WorkerThreads, TimedReactor]]
 
 
-def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
-    """Of calls that never return no more than MOST_STUCK give their threads to others; when they return all is done,
-    by as many threads as before."""
+def test_a_limited_number_of_stuck_threads_is_replaced(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """Of the threads whose calls do not return, MOST_STUCK at most are replaced.
+
+    When the calls return, all jobs are done, and there are as many threads as before.
+    """
     monkeypatch.setattr(worker_threads, "STUCK", 0.0)
     monkeypatch.setattr(worker_threads, "MOST_STUCK", 3)
     disk, begun, before = threading.Event(), list[int](), threads()
@@ -137,13 +139,13 @@ def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatc
         assert threads() - before == 4 + 3
         disk.set()
         wait_until(lambda: sorted(begun) == list(range(20)), "all calls have begun")
-        wait_until(lambda: threads() - before == 4, "the others have ended")
+        wait_until(lambda: threads() - before == 4, "the replaced threads have ended")
     finally:
         disk.set()
 
 
-def test_one_owner_leaves_threads_to_others(make_pool: MakePool) -> None:
-    """However many jobs one user has, another user's begins at once; when all users are stuck, a login still does."""
+def test_one_owner_does_not_occupy_all_threads(make_pool: MakePool) -> None:
+    """With many jobs of one user, another user's job begins immediately. If all users are stuck, a login still begins."""
     pool, _ = make_pool(size=16)
     disk, begun = threading.Event(), list[str]()
 
@@ -154,7 +156,7 @@ def test_one_owner_leaves_threads_to_others(make_pool: MakePool) -> None:
     try:
         for _ in range(100):
             pool.queue("alice").submit(partial(call, "alice"))
-        wait_until(lambda: len(begun) == 7, "alice has her part")
+        wait_until(lambda: len(begun) == 7, "half of the threads run alice's jobs")
         for number in range(20):
             pool.queue(f"user{number}").submit(partial(call, "other"))
         wait_until(lambda: len(begun) == 14, "all threads but those for logins are busy")
@@ -167,7 +169,7 @@ def test_one_owner_leaves_threads_to_others(make_pool: MakePool) -> None:
 
 
 def test_owners_take_turns(make_pool: MakePool) -> None:
-    """Of jobs that wait, each owner's first one comes before anybody's second."""
+    """Of the jobs that wait, the first of each owner runs before the second of any owner."""
     pool, _ = make_pool(size=1)
     gate, done = threading.Event(), list[str]()
     pool.queue("nobody").submit(lambda: gate.wait(PATIENCE))
@@ -178,8 +180,8 @@ def test_owners_take_turns(make_pool: MakePool) -> None:
     assert "".join(done) == "abcaba"
 
 
-def test_a_walk_gives_way_after_each_step(make_pool: MakePool) -> None:
-    """A job in steps that takes for ever keeps nobody waiting, not even on the last thread; cancelled, it ends."""
+def test_a_job_in_steps_yields_its_thread(make_pool: MakePool) -> None:
+    """A job in steps that does not end delays no other job, even on the only thread. It ends when it is cancelled."""
     pool, _ = make_pool(size=1)
     closed, called, steps = threading.Event(), threading.Event(), itertools.count()
 
@@ -192,7 +194,7 @@ def test_a_walk_gives_way_after_each_step(make_pool: MakePool) -> None:
 
     refused: list[Any] = []
     walking = pool.queue("alice", "walk").run(walk()).addErrback(refused.append)  # type: ignore[arg-type]
-    wait_until(lambda: next(steps) > 10, "it walks")
+    wait_until(lambda: next(steps) > 10, "the walk makes steps")
     pool.queue("bob").submit(called.set)
     assert called.wait(PATIENCE)
     walking.cancel()
@@ -200,8 +202,8 @@ def test_a_walk_gives_way_after_each_step(make_pool: MakePool) -> None:
     assert refused[0].check(Refusal)
 
 
-def test_few_walks_run_at_once(make_pool: MakePool) -> None:
-    """However many users walk through directories, only so many threads want Python's lock for it; each gets on."""
+def test_few_walks_run_at_the_same_time(make_pool: MakePool) -> None:
+    """Of the walks of many users, MOST_WALKS run at the same time, and all make progress."""
     pool, _ = make_pool(size=16)
     running, most, ends = set[int](), list[int](), threading.Event()
 
@@ -217,14 +219,16 @@ def test_few_walks_run_at_once(make_pool: MakePool) -> None:
     seen = set[int]()
     for number in range(20):
         pool.queue(f"user{number}", "walk").run(walk(number))  # type: ignore[arg-type]
-    wait_until(lambda: len(seen) == 20, "each has made a step")
+    wait_until(lambda: len(seen) == 20, "each walk has made a step")
     ends.set()
     assert max(most) <= MOST_WALKS
 
 
-def test_a_job_that_gets_on_is_not_stuck(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
-    """No job is told that the disk does not answer, and none loses its thread, while its steps end: however long it
-    takes, and however long it waits for its turn. One whose step does not end is told."""
+def test_a_job_with_progress_is_not_stuck(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """A job whose steps end is never refused with 451, and its thread is not replaced.
+
+    It may take long, and may wait long for a thread. A job whose step does not end gets 451.
+    """
     monkeypatch.setattr(worker_threads, "STUCK", 0.2)
     pool, reactor = make_pool(size=2, patience=0.3)
     disk, ended = threading.Event(), list[Any]()
