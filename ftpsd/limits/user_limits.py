@@ -22,7 +22,8 @@ class UserCounts:
 
     def __init__(self, clock: Now) -> None:
         self.clock = clock
-        self._sessions: Counter[str] = Counter()
+        #: Sessions that have logged in, by user.
+        self.sessions: Counter[str] = Counter()
         #: Transfers of files that run, by user.
         self.transfers: Counter[str] = Counter()
         #: By user (None: all users), direction and rate. A rate that a reload has changed has a bucket of its own.
@@ -35,14 +36,14 @@ class UserCounts:
         which some forget then; after 421 they try again.
         """
         most = limits.sessions_per_user if own.sessions is None else own.sessions
-        if most is not None and self._sessions[user] >= most:
+        if most is not None and self.sessions[user] >= most:
             raise SessionEnd(421, f"Too many sessions of this user (limit: {most}): try again later.")
-        self._sessions[user] += 1
+        self.sessions[user] += 1
         return LocalUserLease(self, user, limits, own)
 
     def remove(self, user: str) -> None:
         """Count a session of the user no longer."""
-        _decrement(self._sessions, user)
+        _decrement(self.sessions, user)
 
     def begin_transfer(self, user: str, limits: Limits, own: UserLimits) -> None:
         """Count a transfer that begins. Raises Refusal (450) for one too many.

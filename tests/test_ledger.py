@@ -1,0 +1,250 @@
+"""What every ledger promises, and sessions whose ledger answers late."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from ftpsd.config.settings import BanSettings, Limits, UserLimits
+from ftpsd.limits import session_counts
+from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionRefused
+from ftpsd.protocol.parsing import plain_address as at
+from ftpsd.protocol.replies import Refusal, SessionEnd
+from tests.inprocess import Server
+from tests.late_ledger import DELAY, LateLedger
+
+pytestmark = pytest.mark.quick
+
+T = TypeVar("T")
+
+HOME = at("203.0.113.9")
+
+
+class Asked:
+    """A ledger, and the clock that its answers may need."""
+
+    def __init__(self, make: Callable[[LedgerState, Limits, BanSettings, Clock], Ledger]) -> None:
+        self.clock = Clock()
+        self._state = LedgerState(self.clock.seconds)
+        self._make = make
+
+    def ledger(self, limits: Limits | None = None, bans: BanSettings | None = None) -> Ledger:
+        """The ledger of one configuration snapshot; all of them have the same counts."""
+        return self._make(self._state, limits or Limits(), bans or BanSettings(attempts=3, allow=()), self.clock)
+
+    def __call__(self, answer: Awaitable[T]) -> T:
+        """Return or raise what is awaited."""
+
+        async def wait() -> T:
+            return await answer
+
+        results: list[T] = []
+        failures: list[Any] = []
+        Deferred.fromCoroutine(wait()).addCallbacks(results.append, failures.append)
+        self.clock.advance(DELAY)
+        if failures:
+            failures[0].raiseException()
+        return results[0]
+
+
+def local(state: LedgerState, limits: Limits, bans: BanSettings, clock: Clock) -> Ledger:
+    """The ledger of a daemon that is one process."""
+    return LocalLedger(state, limits, bans)
+
+
+def late(state: LedgerState, limits: Limits, bans: BanSettings, clock: Clock) -> Ledger:
+    """One that answers late."""
+    return LateLedger(LocalLedger(state, limits, bans), clock)
+
+
+@pytest.fixture(params=[local, late])
+def ask(request: pytest.FixtureRequest) -> Asked:
+    """Asks each implementation."""
+    return Asked(request.param)
+
+
+def test_sessions_are_counted_until_they_are_released(ask: Asked) -> None:
+    """The ledger admits as many sessions as the limit, in all and per address, and one more for each that is released."""
+    ledger = ask.ledger(Limits(sessions=3, sessions_per_address=2))
+    first, second = ask(ledger.admit_session(HOME)), ask(ledger.admit_session(HOME))
+    with pytest.raises(SessionRefused, match="your address"):
+        ask(ledger.admit_session(HOME))
+    other = ask(ledger.admit_session(at("203.0.113.10")))
+    with pytest.raises(SessionRefused, match=r"Too many sessions\. "):
+        ask(ledger.admit_session(at("203.0.113.11")))
+    for lease in (first, second, other):
+        lease.release()
+    ask(ledger.admit_session(HOME))
+
+
+def test_a_refused_session_is_421_and_logged(ask: Asked) -> None:
+    """A refusal is a reply 421, and a text for the log."""
+    ledger = ask.ledger(Limits(sessions=0))
+    with pytest.raises(SessionRefused) as refused:
+        ask(ledger.admit_session(HOME))
+    assert refused.value.reply.code == 421
+    assert refused.value.log_text == refused.value.reply.text
+
+
+def test_counts_outlive_a_reload(ask: Asked) -> None:
+    """A ledger with other limits counts the sessions that another one has admitted."""
+    ask(ask.ledger(Limits(sessions=2)).admit_session(HOME))
+    with pytest.raises(SessionRefused):
+        ask(ask.ledger(Limits(sessions=1)).admit_session(HOME))
+
+
+def test_a_banned_address_gets_no_session(ask: Asked) -> None:
+    """After as many failures as the setting says the address is banned: no session, no password. The log says it once."""
+    ledger = ask.ledger()
+    made = [ask(ledger.record_failure(HOME, "alice")) for _ in range(3)]
+    assert [[ban.kind for ban in bans] for bans in made] == [[], [], ["address"]]
+    with pytest.raises(SessionEnd, match="530"):
+        ask(ledger.check_bans(HOME, "bob"))
+    texts = []
+    for _ in range(2):
+        with pytest.raises(SessionRefused) as refused:
+            ask(ledger.admit_session(HOME))
+        texts.append(refused.value.log_text)
+    assert "once per ban" in texts[0]
+    assert texts[1] == ""
+    ask(ledger.admit_session(at("203.0.113.10")))
+
+
+def test_a_known_address_may_use_a_banned_name(ask: Asked) -> None:
+    """A name that several addresses guess is banned for strangers, not where its user has logged in."""
+    ledger = ask.ledger()
+    ask(ledger.record_login(HOME, "alice"))
+    for number in range(3):
+        ask(ledger.record_failure(at(f"198.51.100.{number}"), "alice"))
+    ask(ledger.check_bans(HOME, "alice"))
+    with pytest.raises(Refusal, match="530"):
+        ask(ledger.check_bans(at("192.0.2.1"), "alice"))
+
+
+def test_sessions_of_a_user(ask: Asked) -> None:
+    """A user's own limit counts instead of the general one; a released session is free again."""
+    ledger = ask.ledger(Limits(sessions_per_user=1))
+    lease = ask(ledger.admit_user("alice", UserLimits()))
+    with pytest.raises(SessionEnd, match="421"):
+        ask(ledger.admit_user("alice", UserLimits()))
+    ask(ledger.admit_user("alice", UserLimits(sessions=2)))
+    ask(ledger.admit_user("bob", UserLimits()))
+    lease.release()
+    ask(ledger.admit_user("alice", UserLimits(sessions=2)))
+
+
+def test_transfers_of_a_user(ask: Asked) -> None:
+    """A transfer counts while its context lasts, also when it fails; one too many is 450."""
+    ledger = ask.ledger(Limits(transfers_per_user=1))
+    leases = [ask(ledger.admit_user("alice", UserLimits())) for _ in range(2)]
+
+    async def both() -> None:
+        async with leases[0].transfer():
+            async with leases[1].transfer():
+                pytest.fail("two transfers at the same time")
+
+    for _ in range(2):
+        with pytest.raises(Refusal, match="450"):
+            ask(both())
+
+
+def test_rates_are_shared_as_the_settings_say(ask: Asked) -> None:
+    """A session has a rate of its own, shares the user's with the user's sessions, and the server's with all."""
+    ledger = ask.ledger(Limits(session_download_rate=10_000, download_rate=50_000))  # type: ignore[arg-type]
+    own = UserLimits(download_rate=20_000)  # type: ignore[arg-type]
+    first, second = (ask(ledger.admit_user("alice", own)).buckets("download") for _ in range(2))
+    other = ask(ledger.admit_user("bob", UserLimits())).buckets("download")
+    assert [bucket.rate for bucket in first] == [10_000, 20_000, 50_000]
+    assert [bucket.rate for bucket in other] == [10_000, 50_000]
+    assert first[0] is not second[0]
+    assert first[1] is second[1]
+    assert first[2] is second[2] is other[1]
+    lease = ask(ledger.admit_user("bob", UserLimits()))
+    assert not lease.buckets("upload")
+    assert lease.rates == "10000 bytes/s down"
+
+
+def test_few_descriptors(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last descriptors are for the sessions that exist."""
+    monkeypatch.setattr(session_counts, "descriptors_are_short", lambda: True)
+    with pytest.raises(SessionRefused, match="open files"):
+        ask(ask.ledger().admit_session(HOME))
+
+
+# --- sessions whose ledger answers late ----------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    """A server whose ledger answers late, with room for one session of an address."""
+    state: list[LedgerState] = []
+
+    def make(clock: Clock, settings: Any) -> Ledger:
+        state.append(LedgerState(clock.seconds))
+        return LateLedger(LocalLedger(state[0], settings.limits, settings.bans), clock)
+
+    server = Server(tmp_path, {"limits": Limits(sessions_per_address=1)}, make_ledger=make)
+    server.counts = state[0]
+    return server
+
+
+def test_a_connection_waits_for_the_ledger(server: Server) -> None:
+    """The greeting comes when the ledger has admitted the session; nothing is read before."""
+    client = server.connect()
+    assert client.heard() == ""
+    assert client.transport.producerState == "paused"
+    server.clock.advance(DELAY)
+    assert client.heard().startswith("220 ")
+    assert client.transport.producerState == "producing"
+    assert client.say("NOOP").startswith("200 ")
+
+
+def test_a_refusal_comes_late(server: Server) -> None:
+    """A connection that the ledger refuses gets 421 when the ledger has answered."""
+    server.connect()
+    server.clock.advance(DELAY)
+    refused = server.connect()
+    assert refused.heard() == ""
+    server.clock.advance(DELAY)
+    assert refused.heard().startswith("421 ")
+    assert refused.transport.disconnecting
+
+
+def test_a_client_that_leaves_before_the_answer(server: Server) -> None:
+    """A connection that is lost while the ledger decides is not counted."""
+    client = server.connect()
+    client.leave()
+    server.clock.advance(DELAY)
+    assert server.counts.sessions.total == 0
+    assert len(server.sessions) == 0
+
+
+def test_a_login_waits_for_the_ledger(server: Server) -> None:
+    """A login takes as long as the ledger does, and commands behind it wait for it."""
+    client = server.connect()
+    server.clock.advance(DELAY)
+    client.heard()
+    client.say("USER alice")
+    client.send(b"PASS secret\r\nPWD\r\n")
+    assert client.heard() == ""
+    for _ in range(5):
+        server.clock.advance(DELAY)
+    assert [line[:3] for line in client.heard().splitlines()] == ["230", "257"]
+
+
+def test_a_client_that_leaves_during_its_login(server: Server) -> None:
+    """A client that has gone before the ledger has admitted its user holds no session of the user."""
+    client = server.connect()
+    server.clock.advance(DELAY)
+    client.say("USER alice")
+    client.send(b"PASS secret\r\n")
+    server.clock.advance(DELAY)
+    client.leave()
+    for _ in range(5):
+        server.clock.advance(DELAY)
+    assert server.counts.users.sessions.total() == 0
