@@ -39,7 +39,7 @@ from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import lines
 from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused, DaemonStarted, DaemonStopping
-from ftpsd.limits.bans.store import Register
+from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
@@ -119,8 +119,8 @@ class FtpsService(Service):
         self._workers = WorkerThreads(self._reactor)
         self._store = Store(self._reactor)
         self._counts = LedgerState(self._reactor.seconds)
-        self._register = Register(self._store, self._counts.bans, time.time, self._hub)
-        self._looks = periodic(self._reactor, "looking for lifted bans", self._register.look)
+        self._ban_store = BanStore(self._store, self._counts.bans, time.time, self._hub)
+        self._looks = periodic(self._reactor, "looking for lifted bans", self._ban_store.check)
         self._sessions = LocalSessionRegistry()
         self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._hub, self._sessions)
         self._quotas = Quotas(self._reactor, self._workers, DirectoryMeter())
@@ -198,7 +198,7 @@ class FtpsService(Service):
             self._sandbox.enter()  # before there are threads: it holds for those that begin within
         self._workers.start()
         self._store.start(directory(self._configuration.settings.state))
-        self._register.restore()
+        self._ban_store.restore()
         self._looks.start(LOOK_INTERVAL)
         self._start_refresh()
         self._start_sweeper()
@@ -234,7 +234,7 @@ class FtpsService(Service):
         self._workers.stop()
         if self._looks.running:
             self._looks.stop()
-        self._register.stop()
+        self._ban_store.stop()
         self._store.stop()
         self._supervisor.stop()
 

@@ -19,10 +19,12 @@ from ftpsd.accounts import hashes
 from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.config.settings import BanSettings
 from ftpsd.events.hub import Hub
-from ftpsd.limits.bans import known_addresses, policy
+from ftpsd.limits.bans import ban_list, known_addresses
+from ftpsd.limits.bans.ban_list import Ban, BanList
 from ftpsd.limits.bans.known_addresses import DAY, KNOWN
-from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, Ban, Bans, Book
-from ftpsd.limits.bans.store import BANS, Register, current, lift
+from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, BanPolicy
+from ftpsd.limits.bans.store import BanStore
+from ftpsd.limits.bans.tables import BANS, current, lift
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.state import FILE, State, Store
@@ -37,34 +39,34 @@ from tests.test_access import GUESTS, REFUSED
 HOME = at("203.0.113.9")
 
 
-class Rules(Bans):
+class Rules(BanPolicy):
     """Bans with a clock that the test sets."""
 
     def __init__(self, **settings: Any) -> None:
         self.time = 1_000_000.0
-        self.book = Book(lambda: self.time)
+        self.bans = BanList(lambda: self.time)
         super().__init__(
-            BanSettings(**{"attempts": 3, "window": 100, "duration": 60, "longest": 1000, **settings}), self.book
+            BanSettings(**{"attempts": 3, "window": 100, "duration": 60, "longest": 1000, **settings}), self.bans
         )
 
     def fail(self, address: str, user: str = "alice", times: int = 3) -> list[Ban]:
         """Fails so often; all bans that come of it."""
-        return [ban for _ in range(times) for ban in self.failed(at(address), user)]
+        return [ban for _ in range(times) for ban in self.record_failure(at(address), user)]
 
 
 def test_attempts_within_the_window() -> None:
     """The address is banned with the last of the attempts, not before, and until the ban's end."""
     rules = Rules()
     assert rules.fail("203.0.113.9", times=2) == []
-    rules.admit(HOME, "alice")
+    rules.check(HOME, "alice")
     (ban,) = rules.fail("203.0.113.9", times=1)
     assert (ban.kind, ban.subject, ban.length) == ("address", "203.0.113.9", 60)
     with pytest.raises(SessionEnd, match="530"):
-        rules.admit(HOME, "bob")
-    rules.admit(at("203.0.113.10"), "alice")
+        rules.check(HOME, "bob")
+    rules.check(at("203.0.113.10"), "alice")
     rules.time += 60
-    rules.admit(HOME, "alice")
-    assert rules.of_address(HOME) is None
+    rules.check(HOME, "alice")
+    assert rules.address_ban(HOME) is None
 
 
 def test_the_window_slides() -> None:
@@ -73,9 +75,9 @@ def test_the_window_slides() -> None:
     for _ in range(10):
         assert rules.fail("203.0.113.9", times=1) == []
         rules.time += 50
-    rules.succeeded(HOME, "bob")
+    rules.record_login(HOME, "bob")
     assert rules.fail("203.0.113.9", times=1) == []
-    rules.succeeded(HOME, "bob")
+    rules.record_login(HOME, "bob")
     assert rules.fail("203.0.113.9", times=1) != []
 
 
@@ -110,7 +112,7 @@ def test_what_counts_as_one_address(one: str, other: str, together: bool) -> Non
     """IPv6 counts by /64; IPv4 within IPv6 is the IPv4 that it is."""
     rules = Rules()
     rules.fail(one)
-    assert (rules.of_address(at(other)) is not None) == together
+    assert (rules.address_ban(at(other)) is not None) == together
 
 
 def test_the_allow_list() -> None:
@@ -129,23 +131,23 @@ def test_one_address_locks_no_user_out() -> None:
     for _ in range(20):
         assert {ban.kind for ban in rules.fail("203.0.113.9")} <= {"address"}
         rules.time += 30
-    rules.admit(at("198.51.100.1"), "alice")
+    rules.check(at("198.51.100.1"), "alice")
 
 
 def test_a_name_that_many_guess() -> None:
     """It is banned for strangers; where the user has logged in of late he is still let in, for a month."""
     rules = Rules()
-    rules.succeeded(HOME, "alice")
+    rules.record_login(HOME, "alice")
     made = [ban for host in range(3) for ban in rules.fail(f"198.51.100.{host}", times=1)]
     assert [(ban.kind, ban.subject) for ban in made] == [("user", "alice")]
     with pytest.raises(Refusal, match="530"):
-        rules.admit(at("192.0.2.1"), "alice")
-    rules.admit(at("192.0.2.1"), "bob")
-    rules.admit(HOME, "alice")
+        rules.check(at("192.0.2.1"), "alice")
+    rules.check(at("192.0.2.1"), "bob")
+    rules.check(HOME, "alice")
     rules.time += KNOWN
     [rules.fail(f"198.51.100.{host}", times=1) for host in range(3)]
     with pytest.raises(Refusal, match="530"):
-        rules.admit(HOME, "alice")
+        rules.check(HOME, "alice")
 
 
 def sites(*addresses: str) -> Rules:
@@ -161,18 +163,18 @@ def test_networks_of_one_site_ban_no_name_for_others(prefix: str) -> None:
     """A name that networks of one /48 guess is banned for strangers from that /48 only, for longer each time."""
     rules = Rules()
     known = at(prefix.format(0xFE))
-    rules.succeeded(known, "alice")
+    rules.record_login(known, "alice")
     made = [ban for net in range(90) for ban in rules.fail(prefix.format(net), times=1)]
     inside = f"{ipaddress.ip_network(prefix.format(0) + '/48', strict=False)} alice"
     assert {(ban.kind, ban.subject) for ban in made} == {("site", inside)}
     with pytest.raises(Refusal, match="530"):
-        rules.admit(at(prefix.format(0xFF)), "alice")
-    rules.admit(known, "alice")
-    rules.admit(at(prefix.format(0xFF)), "bob")
+        rules.check(at(prefix.format(0xFF)), "alice")
+    rules.check(known, "alice")
+    rules.check(at(prefix.format(0xFF)), "bob")
     for stranger in (HOME, at("2001:db8:2::1")):
-        rules.admit(stranger, "alice")
+        rules.check(stranger, "alice")
     rules.time = made[-1].until
-    rules.admit(at(prefix.format(0xFF)), "alice")
+    rules.check(at(prefix.format(0xFF)), "alice")
     (ban,) = [ban for net in range(3) for ban in rules.fail(prefix.format(net), times=1)]
     assert ban.length == 2 * made[0].length
 
@@ -184,11 +186,11 @@ def test_a_site_has_as_many_guesses_as_an_address() -> None:
     for net in range(1000):
         address = at(f"2001:db8:1:{net:x}::1")
         try:
-            rules.admit(address, "alice")
+            rules.check(address, "alice")
         except Refusal:
             continue
         guesses += 1
-        rules.failed(address, "alice")
+        rules.record_failure(address, "alice")
     assert guesses == 10
 
 
@@ -198,15 +200,15 @@ def test_one_network_locks_no_site_out() -> None:
     for _ in range(20):
         assert {ban.kind for ban in rules.fail("2001:db8:1:1::1")} <= {"address"}
         rules.time += 150
-    rules.admit(at("2001:db8:1:2::1"), "alice")
+    rules.check(at("2001:db8:1:2::1"), "alice")
 
 
 def test_many_sites_get_a_name_banned() -> None:
     """A name that as many /48s, or IPv4 addresses, fail for as `attempts` says is banned for all strangers."""
     rules = sites("2001:db8:1::1", "2001:db8:2::1", "203.0.113.1")
     with pytest.raises(Refusal, match="530"):
-        rules.admit(at("198.51.100.1"), "alice")
-    sites("2001:db8:1::1", "2001:db8:1:ffff::1", "203.0.113.1").admit(at("198.51.100.1"), "alice")
+        rules.check(at("198.51.100.1"), "alice")
+    sites("2001:db8:1::1", "2001:db8:1:ffff::1", "203.0.113.1").check(at("198.51.100.1"), "alice")
 
 
 def test_mistakes_at_home_ban_no_name() -> None:
@@ -214,54 +216,54 @@ def test_mistakes_at_home_ban_no_name() -> None:
     rules = Rules()
     homes = [f"198.51.100.{host}" for host in range(5)]
     for home in homes:
-        rules.succeeded(at(home), "alice")
+        rules.record_login(at(home), "alice")
     assert [ban for home in homes for ban in rules.fail(home, times=1)] == []
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes from however many addresses and names, only so much is remembered, and the latest."""
-    monkeypatch.setattr(policy, "CAPACITY", 50)
-    monkeypatch.setattr(known_addresses, "ALL", 50)
+    monkeypatch.setattr(ban_list, "CAPACITY", 50)
+    monkeypatch.setattr(known_addresses, "MAX_TOTAL", 50)
     rules = Rules()
     for number in range(1000):
         address = str(ipaddress.IPv4Address(number + (1 << 30)))
         rules.fail(address, "x" * 5000 + str(number))
-        rules.succeeded(at(address), f"user{number}")
+        rules.record_login(at(address), f"user{number}")
         rules.fail(str(ipaddress.IPv6Address(number << 64)), f"user{number}", times=1)
-    assert len(rules.book) == len(rules.book.failures["address"]) == len(rules.book.failures["user"]) == 50
-    assert rules.of_address(at(address)) is not None
-    assert rules.book.knows("user999", address)
-    assert not rules.book.knows("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
+    assert len(rules.bans) == len(rules.bans.failures["address"]) == len(rules.bans.failures["user"]) == 50
+    assert rules.address_ban(at(address)) is not None
+    assert rules.bans.is_known("user999", address)
+    assert not rules.bans.is_known("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
 
 
 def test_no_user_makes_another_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """One user who logs in from however many addresses loses his own oldest; nobody else loses any, or the last one."""
     rules = Rules()
-    rules.succeeded(HOME, "alice")
+    rules.record_login(HOME, "alice")
     for number in range(200):
-        rules.succeeded(at(f"198.51.100.{number}"), "mallory")
-    assert rules.book.knows("alice", "203.0.113.9")
-    assert [rules.book.knows("mallory", f"198.51.100.{number}") for number in (0, 149, 150, 199)] == [
+        rules.record_login(at(f"198.51.100.{number}"), "mallory")
+    assert rules.bans.is_known("alice", "203.0.113.9")
+    assert [rules.bans.is_known("mallory", f"198.51.100.{number}") for number in (0, 149, 150, 199)] == [
         False,
         False,
         True,
         True,
     ]
-    monkeypatch.setattr(known_addresses, "ALL", 60)
+    monkeypatch.setattr(known_addresses, "MAX_TOTAL", 60)
     for number in range(30):
-        rules.succeeded(at(f"192.0.2.{number}"), f"user{number}")
-    assert rules.book.knows("alice", "203.0.113.9")
-    assert all(rules.book.knows(f"user{number}", f"192.0.2.{number}") for number in range(30))
-    assert len(list(rules.book.known())) == 60
+        rules.record_login(at(f"192.0.2.{number}"), f"user{number}")
+    assert rules.bans.is_known("alice", "203.0.113.9")
+    assert all(rules.bans.is_known(f"user{number}", f"192.0.2.{number}") for number in range(30))
+    assert len(list(rules.bans.known_addresses())) == 60
 
 
 def test_a_reload_keeps_the_book() -> None:
     """New settings hold at once, for bans that run as well: an address that is allowed now is let in."""
     rules = Rules()
     rules.fail("203.0.113.9")
-    after = Bans(BanSettings(allow=(ipaddress.ip_network("203.0.113.0/24"),)), rules.book)
-    after.admit(HOME, "alice")
-    assert Bans(BanSettings(), rules.book).of_address(HOME) is not None
+    after = BanPolicy(BanSettings(allow=(ipaddress.ip_network("203.0.113.0/24"),)), rules.bans)
+    after.check(HOME, "alice")
+    assert BanPolicy(BanSettings(), rules.bans).address_ban(HOME) is not None
 
 
 # --- kept over a restart -----------------------------------------------------------------------------
@@ -272,11 +274,11 @@ class Kept:
 
     def __init__(self, store: Store, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
-        self.book = Book(lambda: self.now)
-        self.register = Register(store, self.book, lambda: self.wall, Hub(Clock()))
-        self.register.restore()
-        self.register.look()
-        self.rules = Bans(BanSettings(attempts=1, duration=600), self.book)
+        self.bans = BanList(lambda: self.now)
+        self.ban_store = BanStore(store, self.bans, lambda: self.wall, Hub(Clock()))
+        self.ban_store.restore()
+        self.ban_store.check()
+        self.rules = BanPolicy(BanSettings(attempts=1, duration=600), self.bans)
 
 
 class AtOnce(Store):
@@ -292,27 +294,27 @@ def test_clocks_that_jump(jump: float, left: float | None) -> None:
     """A clock that is set while it runs changes no ban; over a restart none gets longer than it was made."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 50, 1_700_000_000)
-    first.rules.failed(HOME, "alice")
-    first.rules.succeeded(HOME, "bob")
+    first.rules.record_failure(HOME, "alice")
+    first.rules.record_login(HOME, "bob")
     first.now += 100
     first.wall += 100 + jump
-    ban = first.rules.of_address(HOME)
+    ban = first.rules.address_ban(HOME)
     assert ban is not None and ban.until - first.now == 500
     second = Kept(store, 7, first.wall)
-    ban = second.rules.of_address(HOME)
+    ban = second.rules.address_ban(HOME)
     assert (ban and ban.until - second.now) == left
-    assert second.book.knows("bob", "203.0.113.9") == (jump < KNOWN)
+    assert second.bans.is_known("bob", "203.0.113.9") == (jump < KNOWN)
 
 
 def test_growth_survives_a_restart() -> None:
     """A ban that is over still makes the next one longer after a restart, until it is forgotten."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
-    first.rules.failed(HOME, "alice")
+    first.rules.record_failure(HOME, "alice")
     second = Kept(store, 0, 1_700_000_000 + 700)
-    assert [ban.length for ban in second.rules.failed(HOME, "alice") if ban.kind == "address"] == [1200]
+    assert [ban.length for ban in second.rules.record_failure(HOME, "alice") if ban.kind == "address"] == [1200]
     third = Kept(store, 0, 1_700_000_000 + 60 * DAY)
-    assert len(third.book) == 0
+    assert len(third.bans) == 0
 
 
 @pytest.mark.parametrize("wrong", [-(10**9), -3600, 3600, 10 * DAY])
@@ -321,45 +323,45 @@ def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
     no longer than it was made. What is known is known again."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
-    first.rules.failed(HOME, "alice")
-    first.rules.succeeded(HOME, "bob")
+    first.rules.record_failure(HOME, "alice")
+    first.rules.record_login(HOME, "bob")
     second = Kept(store, 7, 1_700_000_100 + wrong)
     second.wall -= wrong
-    second.register.look()
+    second.ban_store.check()
     for kept in (second, Kept(store, 50, second.wall)):
-        ban = kept.rules.of_address(HOME)
+        ban = kept.rules.address_ban(HOME)
         assert ban is not None and ban.until - kept.now == (500 if wrong > 0 else 600)
-        assert kept.book.knows("bob", "203.0.113.9")
+        assert kept.bans.is_known("bob", "203.0.113.9")
 
 
 def test_known_addresses_are_as_many_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is crowded out of the memory is out of the file too, and what a file has too many of is not taken."""
-    monkeypatch.setattr(known_addresses, "EACH", 3)
+    monkeypatch.setattr(known_addresses, "MAX_PER_USER", 3)
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
     for number in range(9):
-        first.rules.succeeded(at(f"198.51.100.{number}"), "alice")
+        first.rules.record_login(at(f"198.51.100.{number}"), "alice")
         first.now, first.wall = first.now + 1, first.wall + 1
     assert store.state.execute("SELECT count(*) FROM known_addresses") == [(3,)]
-    monkeypatch.setattr(known_addresses, "EACH", 2)
+    monkeypatch.setattr(known_addresses, "MAX_PER_USER", 2)
     second = Kept(store, 0, first.wall)
     assert store.state.execute("SELECT count(*) FROM known_addresses") == [(2,)]
-    assert second.book.knows("alice", "198.51.100.8") and not second.book.knows("alice", "198.51.100.6")
+    assert second.bans.is_known("alice", "198.51.100.8") and not second.bans.is_known("alice", "198.51.100.6")
 
 
 def test_what_could_not_be_stored() -> None:
     """It is stored, with all else, at the next look; what was lifted meanwhile stays lifted."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
-    first.rules.failed(HOME, "alice")
+    first.rules.record_failure(HOME, "alice")
     store.state.execute("ALTER TABLE bans RENAME TO away")
-    first.rules.failed(at("203.0.113.10"), "alice")
+    first.rules.record_failure(at("203.0.113.10"), "alice")
     store.state.execute("ALTER TABLE away RENAME TO bans")
     store.state.execute("UPDATE bans SET length = 0 WHERE subject = '203.0.113.9'")
-    first.register.look()
+    first.ban_store.check()
     for kept in (first, Kept(store, 0, 1_700_000_000)):
-        assert kept.rules.of_address(HOME) is None
-        assert kept.rules.of_address(at("203.0.113.10")) is not None
+        assert kept.rules.address_ban(HOME) is None
+        assert kept.rules.address_ban(at("203.0.113.10")) is not None
 
 
 #: What makes lftp send the same password again after a 530: the default of its `ftp:retry-530`.

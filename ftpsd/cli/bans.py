@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.limits.bans import store
-from ftpsd.limits.bans.policy import name
+from ftpsd.limits.bans import tables
+from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.system.state import FILE, LaterRelease, State, directory
 
 #: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
@@ -31,11 +31,11 @@ def show(configuration: str) -> int:
     now = time.time()
     try:
         with _state(configuration) as state:
-            bans = store.current(state, now)
+            bans = tables.current(state, now)
     except (InvalidConfiguration, NoState) as error:
         return _fail(error)
     for kind, subject, until in bans:
-        print(f"{kind:8} {name(subject):40} {_end(until, now)}")
+        print(f"{kind:8} {stored_name(subject):40} {_end(until, now)}")
     if not bans:
         print("Nobody is banned.", file=sys.stderr)
     return 0
@@ -52,11 +52,11 @@ def lift(configuration: str, whom: str | None) -> int:
     """Lifts the bans of an address or a user, or all; an exit status: 1 if there are none."""
     try:
         with _state(configuration) as state:
-            lifted = store.lift(state, whom)
+            lifted = tables.lift(state, whom)
     except (InvalidConfiguration, NoState) as error:
         return _fail(error)
     if not lifted:
-        return _fail(f"{name(whom)} is not banned" if whom else "nobody is banned")
+        return _fail(f"{stored_name(whom)} is not banned" if whom else "nobody is banned")
     print(f"{lifted} lifted.")
     return 0
 

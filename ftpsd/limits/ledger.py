@@ -15,7 +15,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.policy import BANNED, Ban, Bans, Book
+from ftpsd.limits.bans.ban_list import Ban, BanList
+from ftpsd.limits.bans.policy import BANNED, BanPolicy
 from ftpsd.limits.session_counts import SessionCounts
 from ftpsd.limits.token_bucket import Bucket
 from ftpsd.limits.user_limits import UserCounts
@@ -85,7 +86,7 @@ class LedgerState:
     def __init__(self, clock: Now) -> None:
         self.sessions = SessionCounts()
         self.users = UserCounts(clock)
-        self.bans = Book(clock)
+        self.bans = BanList(clock)
 
 
 class LocalLedger:
@@ -95,14 +96,14 @@ class LocalLedger:
         self._sessions = state.sessions
         self._users = state.users
         self._limits = limits
-        self._bans = Bans(bans, state.bans)
+        self._bans = BanPolicy(bans, state.bans)
 
     async def admit_session(self, client: Address) -> SessionLease:
         """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
-        ban = self._bans.of_address(client)
+        ban = self._bans.address_ban(client)
         if ban is not None:
-            log_text = "" if ban.told else f"{BANNED} Logged once per ban."
-            ban.told = True
+            log_text = "" if ban.logged else f"{BANNED} Logged once per ban."
+            ban.logged = True
             raise SessionRefused(BANNED, log_text)
         refusal = self._sessions.refusal(self._limits, client)
         if refusal is not None:
@@ -111,15 +112,15 @@ class LocalLedger:
 
     async def check_bans(self, client: Address, user: str) -> None:
         """Raise Refusal if the client may not try this user name."""
-        self._bans.admit(client, user)
+        self._bans.check(client, user)
 
     async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
         """Count a wrong name or password. Return the bans that follow from it."""
-        return self._bans.failed(client, user)
+        return self._bans.record_failure(client, user)
 
     async def record_login(self, client: Address, user: str) -> None:
         """Remember that the user has logged in from this address."""
-        self._bans.succeeded(client, user)
+        self._bans.record_login(client, user)
 
     async def admit_user(self, user: str, own: UserLimits) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd for one session too many."""

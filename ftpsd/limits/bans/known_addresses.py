@@ -1,7 +1,8 @@
-"""From where users have logged in of late. All times are those of a clock that no one sets.
+"""The addresses from which users have recently logged in: KnownAddresses.
 
-It is bounded, for each user and in all, and no user costs another what is known of him: who has too many addresses
-loses his own oldest, and when all is full it is one of the user who has the most.
+All times are those of a clock that no one sets. The table is bounded, for each user and in all, and no user can push
+out the addresses of another: a user with too many addresses loses the oldest ones, and when the whole table is full the
+user with the most addresses loses one.
 """
 
 from __future__ import annotations
@@ -11,29 +12,29 @@ from collections.abc import Iterator
 
 DAY = 86_400
 
-#: Seconds for which a login makes an address known as the user's: longer than a holiday.
+#: Seconds for which an address stays known after a login: longer than a holiday.
 KNOWN = 30 * DAY
 
-#: How many addresses are remembered of a user, and of all together.
-EACH, ALL = 50, 10_000
+#: The number of addresses that are remembered, of each user and of all users.
+MAX_PER_USER, MAX_TOTAL = 50, 10_000
 
 
-class Known:
-    """Users and their addresses, each with the time of a login; who has logged in last stands last."""
+class KnownAddresses:
+    """Users and their addresses, each with the time of a login. The user who logged in last stands last."""
 
     def __init__(self) -> None:
         self._users: dict[str, dict[str, float]] = {}
         self._count = 0
 
-    def saw(self, user: str, address: str, now: float) -> bool:
-        """Somebody has logged in; whether that has changed what is known. Kept to the day: busy users cost nothing."""
+    def record(self, user: str, address: str, now: float) -> bool:
+        """Record a login. Return whether the table has changed: once a day, so that frequent logins cost nothing."""
         before = self._pop(user, address)
         changed = now - before >= DAY
         self._push(user, address, now if changed else before)
         return changed
 
-    def add(self, user: str, address: str, when: float) -> None:
-        """What is known from elsewhere: the later time counts."""
+    def merge(self, user: str, address: str, when: float) -> None:
+        """Add an address that was stored. If it is here already, the later time counts."""
         self._push(user, address, max(when, self._pop(user, address)))
 
     def _pop(self, user: str, address: str) -> float:
@@ -47,15 +48,15 @@ class Known:
         self._users[user] = addresses
         self._count += 1
 
-    def crowded_out(self) -> Iterator[tuple[str, str]]:
-        """Forgets what is too much since the last login; whose address it was."""
+    def make_room(self) -> Iterator[tuple[str, str]]:
+        """Drop addresses until the table is within its bounds. Yield the user and address of each."""
         last = next(reversed(self._users))
-        while len(self._users[last]) > EACH:
-            yield self._forget_of(last)
-        while self._count > ALL:
-            yield self._forget_of(max(self._users, key=lambda user: len(self._users[user])))
+        while len(self._users[last]) > MAX_PER_USER:
+            yield self._drop_oldest(last)
+        while self._count > MAX_TOTAL:
+            yield self._drop_oldest(max(self._users, key=lambda user: len(self._users[user])))
 
-    def _forget_of(self, user: str) -> tuple[str, str]:
+    def _drop_oldest(self, user: str) -> tuple[str, str]:
         addresses = self._users[user]
         address = next(iter(addresses))
         self._pop(user, address)
@@ -64,11 +65,11 @@ class Known:
         return user, address
 
     def has(self, user: str, address: str, now: float) -> bool:
-        """Whether this user has logged in from there of late."""
+        """Return whether this user has recently logged in from there."""
         return now - self._users.get(user, {}).get(address, -math.inf) < KNOWN
 
-    def later(self, seconds: float, now: float) -> None:
-        """All logins were so much later than was thought, but not later than now."""
+    def shift(self, seconds: float, now: float) -> None:
+        """Correct the times: all logins were so many seconds later than was believed, but not later than now."""
         for addresses in self._users.values():
             for address, when in addresses.items():
                 addresses[address] = max(when, min(when + seconds, now))
