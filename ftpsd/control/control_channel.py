@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from OpenSSL import SSL
 
+from ftpsd.control.tls.engine import TlsState
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.channel import accept_any, require_resumption
 from ftpsd.events.session_events import SessionEvents
@@ -77,22 +78,25 @@ class ControlChannel:
     @property
     def encrypted(self) -> bool:
         """Whether the control connection is encrypted."""
-        return self._connection.encrypted
+        return self._connection.tls is not None
 
     @property
     def tls_name(self) -> str:
         """The host name that the client sent in its TLS handshake (SNI)."""
-        return self._connection.server_name
+        tls = self._connection.tls
+        return "" if tls is None else tls.server_name
 
     @property
     def tls_version(self) -> str | None:
         """The TLS version of the control connection, such as "TLSv1.3"; None for plain text."""
-        return self._connection.tls_version
+        tls = self._connection.tls
+        return None if tls is None else tls.version
 
     @property
     def in_handshake(self) -> bool:
         """Whether a TLS handshake runs."""
-        return self._connection.in_handshake
+        tls = self._connection.tls
+        return tls is not None and tls.state is TlsState.HANDSHAKE
 
     def start_tls(self) -> None:
         """Start TLS, with a context that belongs to this session only."""

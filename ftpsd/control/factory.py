@@ -41,7 +41,7 @@ class FtpsFactory(FTPFactory):
     def session(self, number: int, client: Address, lease: SessionLease) -> ControlConnection:
         """Return the protocol of an admitted session, on top of TLS."""
         protocol = FtpsProtocol(self.services, self.generation, number, client, self.implicit, lease)
-        return ControlConnection(self.services.reactor, protocol, protocol.secured, protocol.broken)
+        return ControlConnection(self.services.reactor, protocol)
 
 
 class PendingConnection(Protocol):

@@ -152,7 +152,7 @@ class FtpsProtocol(FTP):
 
     def rawDataReceived(self, data: bytes) -> None:
         """The first bytes have come. A TLS ClientHello means that the client expects implicit TLS."""
-        if data[:1] == b"\x16" and not self.transport.encrypted:
+        if data[:1] == b"\x16" and self.transport.tls is None:
             self._events.publish(WrongProtocol(self._events.session))
             self.transport.abortConnection()
         else:

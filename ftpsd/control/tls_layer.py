@@ -1,15 +1,21 @@
-"""The control connection's layer of TLS, which can be put on and taken off while it runs.
+"""The TLS layer of a control connection, which can be turned on and off while the connection lasts: ControlConnection.
 
-A Twisted protocol that wraps another one and is its transport. Before `start_tls` bytes pass
-through. Twisted's own `startTLS` has no way back, which CCC and REIN need (RFC 4217 sections 5 and
-13), and costs more for each line than the line itself.
+It is a Twisted protocol that wraps another one and is its transport. Before `start_tls` bytes pass through. Twisted's
+own `startTLS` has no way back, which CCC and REIN need (RFC 4217 sections 5 and 13), and costs more for each line than
+the line itself.
+
+Input takes this way: `dataReceived` keeps what has arrived and tells the protocol. When it is the session's turn, the
+protocol calls `work`, which passes on plain text, or TLS records one by one until the protocol pauses. Parts:
+`tls/records` finds the records, `tls/engine` has the states of TLS, `tls/output` sends, `tls/reset_watch` looks for
+resets.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
+from typing import Protocol as Interface
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
@@ -18,373 +24,244 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ftpsd.control.tls.engine import Event, TlsEngine, TlsState
+from ftpsd.control.tls.output import Output
+from ftpsd.control.tls.records import next_record
+from ftpsd.control.tls.reset_watch import ResetWatch
 from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
 
-_PIECE = 2**14
-
-#: RFC 5246 section 6.2.3; a longer one is for OpenSSL to refuse.
-_LONGEST_RECORD = 2**14 + 2048
-
-#: Seconds for which the client may say close_notify first when TLS is taken off. lftp does, and takes a
-#: close_notify that crosses its own for the end of the connection.
+#: Seconds for which the client may send close_notify first when TLS is turned off. lftp does, and takes a close_notify
+#: that crosses its own for the end of the connection.
 _CLIENT_FIRST = 0.25
 
-#: Seconds between two looks for a reset while the socket is not read. The reactor does not see one then.
-_LOOK = 0.25
+
+class SessionProtocol(Interface):
+    """The protocol above TLS."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin the session on a connection."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Process plain text."""
+
+    def input_came(self) -> None:
+        """Bytes have arrived: call `work` when it is the session's turn."""
+
+    def yield_if_late(self) -> None:
+        """Between two records: pause if the session has used its turn."""
+
+    def input_ended(self) -> None:
+        """The client has closed its side of the connection."""
+
+    def secured(self) -> None:
+        """A handshake is complete."""
+
+    def broken(self, why: str) -> None:
+        """TLS has failed; the connection is closed."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is lost."""
 
 
 @implementer(ITransport, IHalfCloseableProtocol)
 class ControlConnection(Protocol):
-    """Between the socket and the FTP protocol.
+    """Between the socket and the FTP protocol."""
 
-    `secured` is called after each handshake, `failed` with a sentence when TLS breaks.
-    """
+    transport: Any
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        protocol: Any,
-        secured: Callable[[], None],
-        failed: Callable[[str], None],
-    ) -> None:
+    def __init__(self, reactor: Reactor, protocol: SessionProtocol) -> None:
         self._reactor = reactor
         self._protocol = protocol
-        self._secured = secured
-        self._failed = failed
-        self._tls: SSL.Connection | None = None
-        self._handshaking = False
-        self._stopping = False
-        self._write_plain = False
-        self._closing = False
-        self._reading = False
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        #: TLS, from the start of the handshake on; None for plain text.
+        self.tls: TlsEngine | None = None
+        #: Whether the connection is being closed. LineReceiver reads it.
+        self.disconnecting = False
         self._incoming = b""
-        self._input_over = False
+        self._input_ended = False
         self._paused = False
-        self._looking = False
+        self._output = Output(self._fail)
+        self._reset_watch = ResetWatch(reactor, lambda: self._paused or self._input_ended)
+        self.write = self._output.write
 
     # --- TLS on and off --------------------------------------------------------------------------
 
     def start_tls(self, context: SSL.Context) -> None:
-        """From now on the peer must speak TLS."""
-        self._tls = SSL.Connection(context, None)
-        self._tls.set_accept_state()
-        self._handshaking = True
+        """Expect a TLS handshake from now on."""
+        self.tls = self._output.engine = TlsEngine(context)
 
     def stop_tls(self) -> None:
-        """Exchanges close_notify; after the peer's, bytes pass through again."""
-        if self._tls is not None:
-            self._reading = False
-            self._flush()
-            self._stopping = True
-            self._reactor.callLater(_CLIENT_FIRST, self._say_close_notify, self._tls)
+        """Exchange close_notify. After that of the client the connection is plain text again."""
+        if self.tls is not None:
+            self._output.holding = False
+            self._output.flush()
+            self.tls.state = TlsState.STOPPING
+            self._reactor.callLater(_CLIENT_FIRST, self._send_close_notify, self.tls)
 
-    def _say_close_notify(self, connection: SSL.Connection) -> None:
-        if self._tls is connection and not self._closing:
-            self._shut_down(connection)
-            self._write_plain = True
+    def _send_close_notify(self, engine: TlsEngine) -> None:
+        if self.tls is engine and not self.disconnecting:
+            self._output.send_close_notify()
+            engine.state = TlsState.STOP_SENT
 
     def _end_tls(self) -> None:
-        self._tls, self._stopping, self._write_plain = None, False, False
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether TLS is on, its handshake included."""
-        return self._tls is not None
-
-    @property
-    def disconnecting(self) -> bool:
-        """Whether the end has begun; LineReceiver asks."""
-        return self._closing
-
-    @property
-    def in_handshake(self) -> bool:
-        """Whether a handshake runs."""
-        return self._handshaking
-
-    @property
-    def tls_version(self) -> str | None:
-        """The TLS version, such as "TLSv1.3"; None for plain text, and during a handshake."""
-        if self._tls is None or self._handshaking:
-            return None
-        return self._tls.get_protocol_version_name()
-
-    @property
-    def server_name(self) -> str:
-        """The name that the client asked for in its handshake (SNI); empty for none."""
-        name = self._tls.get_servername() if self._tls is not None else None
-        return name.decode("ascii", "replace") if name else ""
+        self.tls = self._output.engine = None
 
     # --- from the socket -------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        """The socket is open. The Synch signal of Telnet is urgent data: it stays in line (RFC 854)."""
+        """The connection is open. The Synch signal of Telnet is urgent data: it stays in line (RFC 854)."""
+        self._output.transport = self._reset_watch.transport = self.transport
         try:
-            self._raw.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-            self._raw.setTcpNoDelay(True)
+            self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            self.transport.setTcpNoDelay(True)
             self._protocol.makeConnection(self)
         except Exception:  # Twisted would log it, and leave the connection open and the session counted
             log.failure("internal error: a session cannot begin")
             self.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the peer. The protocol decides when it works on them, and calls `work`."""
-        if self._input_over:
+        """Keep bytes from the client. The protocol decides when they are processed, and calls `work`."""
+        if self._input_ended:
             return
         self._incoming = self._incoming + data if self._incoming else data
         self._protocol.input_came()
 
     def work(self) -> None:
-        """Works on what has come, until the protocol pauses."""
-        if self._tls is not None:
-            self._reading = True
+        """Process what has arrived, until the protocol pauses."""
+        if self.tls is not None:
+            self._output.holding = True
             try:
-                while self._incoming and self._tls is not None and not (self._closing or self._paused):
-                    record = self._take_record()
+                while self._incoming and (engine := self.tls) is not None and not (self.disconnecting or self._paused):
+                    record = next_record(self._incoming)
                     if not record:
                         break
-                    self._tls.bio_write(record)
-                    self._read(self._tls, len(record))
+                    self._incoming = self._incoming[len(record) :]
+                    received = engine.read(record)
+                    if isinstance(received, bytes):
+                        self._protocol.dataReceived(received)
+                    else:
+                        self._handle(received)
                     if self._incoming:
                         self._protocol.yield_if_late()
             except SSL.Error as error:
-                self._break(error)
+                self._fail(error)
             finally:
-                self._reading = False
-                self._flush()
-        if self._tls is None and self._incoming and not self._closing:
+                self._output.holding = False
+                self._output.flush()
+        if self.tls is None and self._incoming and not self.disconnecting:
             data, self._incoming = self._incoming, b""
             self._protocol.dataReceived(data)
 
+    def _handle(self, event: Event) -> None:
+        """A record without application data has come."""
+        if event is Event.SECURED:
+            self._protocol.secured()
+        elif event is Event.CLOSED and self.tls is not None:
+            if self.tls.stopping:
+                self._output.flush()
+                self._output.send_close_notify()
+                self._end_tls()
+            else:
+                self._incoming = b""
+                self._end_input()
+
     def take_unread(self) -> bytes:
-        """Drops what has come and was not worked on."""
+        """Drop what has arrived and was not processed, and return it."""
         unread, self._incoming = self._incoming, b""
         return unread
-
-    def _take_record(self) -> bytes:
-        """The next TLS record (RFC 8446 section 5.1); empty until the whole of it is there.
-
-        OpenSSL gets one at a time, so that what follows the last one is still plain text here (CCC,
-        REIN), and no call has to be made just to learn that there is no more.
-        """
-        incoming = self._incoming
-        if incoming[:2] not in tls.RECORD_STARTS:
-            if not self._stopping:
-                raise tls.NotTls
-            self._end_tls()  # the client goes on in plain text without a close_notify
-            return b""
-        if len(incoming) < tls.HEADER:
-            return b""
-        end = tls.HEADER + int.from_bytes(incoming[3:5], "big")
-        if len(incoming) < end <= tls.HEADER + _LONGEST_RECORD:
-            return b""
-        record, self._incoming = incoming[:end], incoming[end:]
-        return record
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The socket is gone."""
-        self._tls = None
-        self._protocol.connectionLost(reason)
-
-    def _read(self, connection: SSL.Connection, size: int) -> None:
-        """Works on one record of so many bytes; what is in it is shorter."""
-        try:
-            if self._handshaking:
-                connection.do_handshake()
-                self._handshaking = False
-                self._secured()
-            else:
-                self._protocol.dataReceived(connection.recv(size))
-        except SSL.WantReadError:
-            pass  # a record of TLS's own
-        except SSL.Error as error:
-            if not tls.is_close_notify(connection, error):
-                raise
-            self._peer_closed()
-
-    def _peer_closed(self) -> None:
-        if self._stopping and self._tls is not None:
-            self._flush()
-            self._shut_down(self._tls)
-            self._end_tls()
-        elif self._tls is not None:
-            self._incoming = b""
-            self._end_input()
 
     # --- the end of the input, and of the connection ---------------------------------------------
 
     def readConnectionLost(self) -> None:
-        """FIN; or a reset, which Twisted's epoll reactor may announce in the same way, and recv() after a FIN hides."""
-        if not self._abort_if_reset():
+        """FIN; or a reset, which Twisted's epoll reactor may report in the same way, and recv() after a FIN hides."""
+        if not self._reset_watch.abort_if_reset():
             self._end_input()
 
     def writeConnectionLost(self) -> None:
         """Is not called: this side closes both directions at once."""
 
     def _end_input(self) -> None:
-        """The client has said all: FIN or close_notify. What it has said before is answered yet."""
-        if not (self._input_over or self._closing):
-            self._input_over = True
-            self._raw.pauseProducing()
-            self._look_for_reset_later()
+        """The client sends nothing more (FIN or close_notify). What it has sent before is still answered."""
+        if not (self._input_ended or self.disconnecting):
+            self._input_ended = True
+            self.transport.pauseProducing()
+            self._reset_watch.start()
             self._protocol.input_ended()
 
-    def _look_for_reset_later(self) -> None:
-        if not self._looking:
-            self._looking = True
-            self._reactor.callLater(_LOOK, self._look_for_reset)
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        self._end_tls()
+        self._protocol.connectionLost(reason)
 
-    def _look_for_reset(self) -> None:
-        self._looking = False
-        if self._raw.connected and (self._paused or self._input_over) and not self._abort_if_reset():
-            self._look_for_reset_later()
-
-    def _abort_if_reset(self) -> bool:
-        reset = bool(self._raw.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-        if reset:
-            self._raw.abortConnection()
-        return reset
-
-    def _break(self, error: SSL.Error) -> None:
-        """An alert that OpenSSL has made for the peer goes out before the end. Once: what was held breaks again."""
-        if self._closing:
+    def _fail(self, error: SSL.Error) -> None:
+        """Send the alert that OpenSSL has made for the client, then close. Only once: what was held fails again."""
+        if self.disconnecting:
             return
-        if isinstance(error, tls.NotTls) and self._tls is not None:
-            self._flush()
-            self._send(tls.refuse_garbage(self._tls))
-        self._flush_tls()
-        self._closing = True
-        self._failed(tls.describe(error))
-        self._raw.unregisterProducer()
-        self._raw.loseConnection()
+        if isinstance(error, tls.NotTls) and self.tls is not None:
+            if self.tls.stopping:  # the client continues in plain text without close_notify
+                self._end_tls()
+                return
+            self._output.flush()
+            self._output.send_plain(tls.refuse_garbage(self.tls.connection))
+        self._output.send_records()
+        self._begin_close()
+        self._protocol.broken(tls.describe(error))
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
-    # --- to the socket ---------------------------------------------------------------------------
+    def _begin_close(self) -> None:
+        self.disconnecting = self._output.closed = True
 
-    @property
-    def _raw(self) -> Any:
-        return self.transport
+    # --- ITransport ------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Bytes to the peer. Those written while input is worked on go out together after it."""
-        if self._closing:
-            return
-        if self._reading:
-            self._held.append(data)
-            self._held_bytes += len(data)
-            if self._held_bytes > _PIECE:  # so that the transport can say that it is too much
-                self._send_held()
-        else:
-            self._pass_on(data)
-
-    def writeSequence(self, data: Any) -> None:
-        """The same for several."""
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several pieces."""
         self.write(b"".join(data))
 
-    def _send_held(self) -> None:
-        data = b"".join(self._held)
-        self._held.clear()
-        self._held_bytes = 0
-        self._pass_on(data)
-
-    def _pass_on(self, data: bytes) -> None:
-        if self._tls is None or self._write_plain:
-            self._send(data)
-        else:
-            self._encrypt(self._tls, data)
-
-    def _send(self, data: bytes) -> None:
-        """Puts bytes on the wire at once, as far as they go.
-
-        Twisted's `write` leaves that to the reactor's next turn: three system calls and an event for each
-        reply. Only what the socket does not take goes that way.
-        """
-        raw: Any = self.transport
-        if raw.connected and not (raw.dataBuffer or raw._tempDataBuffer):
-            sent = raw.writeSomeData(data)
-            if isinstance(sent, int) and sent > 0:
-                if sent == len(data):
-                    return
-                data = data[sent:]
-        raw.write(data)
-
-    def _flush(self) -> None:
-        if self._held:
-            self._send_held()
-        elif self._tls is not None:
-            self._flush_tls()
-
-    def _encrypt(self, connection: SSL.Connection, data: bytes) -> None:
-        try:
-            connection.send(data)
-        except SSL.Error as error:
-            self._break(error)
-        else:
-            self._flush_tls()
-
-    def _flush_tls(self) -> None:
-        if self._tls is None:
+    def loseConnection(self, *_: object) -> None:
+        """Close the connection when all is sent, with close_notify under TLS."""
+        if self.disconnecting:
             return
-        try:
-            while True:
-                data = self._tls.bio_read(_PIECE)
-                self._send(data)
-                if len(data) < _PIECE:
-                    return  # all of it is out
-        except SSL.Error:
-            pass  # there is nothing
-
-    def _shut_down(self, connection: SSL.Connection) -> None:
-        tls.close(connection)
-        self._flush_tls()
-
-    def loseConnection(self, *_: Any) -> None:
-        """Ends the connection when all is sent, with close_notify under TLS."""
-        if self._closing:
-            return
-        self._reading = False
-        self._flush()
-        self._raw.unregisterProducer()  # a paused one would keep the connection open for ever
-        if self._tls is not None and not self._handshaking:
-            self._shut_down(self._tls)
-        self._closing = True
-        self._raw.loseConnection()
+        self._output.holding = False
+        self._output.flush()
+        self.transport.unregisterProducer()  # a paused one would keep the connection open for ever
+        if self.tls is not None and self.tls.state is not TlsState.HANDSHAKE:
+            self._output.send_close_notify()
+        self._begin_close()
+        self.transport.loseConnection()
 
     def abortConnection(self) -> None:
-        """Ends the connection now."""
-        self._closing = True
-        self._raw.abortConnection()
-
-    # --- what passes through ---------------------------------------------------------------------
+        """Close the connection now."""
+        self._begin_close()
+        self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
-        """No more from the peer for now."""
+        """Read nothing more for now."""
         self._paused = True
-        if not self._closing:
-            self._raw.pauseProducing()
-            self._look_for_reset_later()
+        if not self.disconnecting:
+            self.transport.pauseProducing()
+            self._reset_watch.start()
 
     def resumeProducing(self) -> None:
-        """Goes on reading."""
+        """Read again."""
         self._paused = False
-        if not (self._closing or self._input_over):
-            self._raw.resumeProducing()
+        if not (self.disconnecting or self._input_ended):
+            self.transport.resumeProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Who writes is told when the peer does not read."""
-        self._raw.registerProducer(producer, streaming)
+        """Pause a producer while the client does not read."""
+        self.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """Nobody is told any more."""
-        self._raw.unregisterProducer()
+        """Pause no producer any more."""
+        self.transport.unregisterProducer()
 
     def getPeer(self) -> Any:
-        """The client's address."""
-        return self._raw.getPeer()
+        """Return the client's address."""
+        return self.transport.getPeer()
 
     def getHost(self) -> Any:
-        """The address that the client reached."""
-        return self._raw.getHost()
+        """Return the address that the client has reached."""
+        return self.transport.getHost()

@@ -16,7 +16,6 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 
 from ftpsd.accounts.user_store import Homes
 from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
@@ -26,6 +25,7 @@ from ftpsd.commands.site import SUBCOMMANDS
 from ftpsd.config import certificates, load
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.yaml import Document
+from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.protocol import parsing
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
@@ -35,6 +35,7 @@ from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Policy, Session
 from ftpsd.system.tls import NotTls
 from tests.daemon import SECRET
+from tests.inprocess import Transport
 
 EXAMPLES = Path(__file__).parents[2] / "etc"
 
@@ -235,6 +236,15 @@ class _Lines:
     def input_ended(self) -> None:
         self.connection.loseConnection()
 
+    def makeConnection(self, transport: object) -> None:
+        """Nothing has to be made."""
+
+    def secured(self) -> None:
+        """Nothing waits for the handshake."""
+
+    def broken(self, why: str) -> None:
+        """The connection is closed."""
+
     def dataReceived(self, data: bytes) -> None:
         assert data
 
@@ -257,33 +267,23 @@ def _is_record(record: bytes) -> bool:
 
 
 def _records(stream: bytes, size: int) -> Iterable[bytes]:
-    connection = ControlConnection(Clock(), _Lines(), lambda: None, lambda _: None)
+    incoming = b""
     for at in range(0, len(stream), size):
-        connection._incoming += stream[at : at + size]
+        incoming += stream[at : at + size]
         try:
-            while record := connection._take_record():
+            while incoming and (record := next_record(incoming)):
+                incoming = incoming[len(record) :]
                 yield record
         except NotTls:
             return
 
 
-class _Transport(StringTransport):
-    """One that takes all at once, as a socket does."""
-
-    dataBuffer, _tempDataBuffer = b"", ()
-
-    def writeSomeData(self, data: bytes) -> int:
-        """As `twisted.internet.tcp.Connection` does."""
-        self.write(data)
-        return len(data)
-
-
 def _handshake(stream: bytes, size: int) -> None:
     lines = _Lines()
-    connection = lines.connection = ControlConnection(Clock(), lines, lambda: None, lambda _: None)
-    transport = _Transport()
+    connection = lines.connection = ControlConnection(Clock(), lines)
+    transport = Transport()
     transport.registerProducer(transport, True)  # as the protocol does
-    connection.transport = transport  # type: ignore[assignment]
+    connection.makeConnection(transport)
     connection.start_tls(_loaded().contexts())
     for at in range(0, len(stream), size):
         if not connection.disconnecting:
