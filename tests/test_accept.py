@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 
-from ftpsd.control.accept import ACCEPTING, AT_ONCE, Door
+from ftpsd.control.accept import BATCH, MAX_SECONDS, ControlPort
 from ftpsd.data.passive_ports import Listener, PortPool
 from ftpsd.protocol.parsing import Address
 from tests.daemon import free_range
@@ -115,17 +115,17 @@ def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Calla
 def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
     """When accepting takes its time, only a few connections are taken before others get their turn; all are in the end."""
     looks = itertools.count()
-    reactor.seconds = lambda: next(looks) * 2 * ACCEPTING
+    reactor.seconds = lambda: next(looks) * 2 * MAX_SECONDS
     factory = Counting()
-    door = Door(0, factory, 1024, "127.0.0.1", reactor)
-    door.startListening()
-    clients = [socket.create_connection(("127.0.0.1", door.getHost().port)) for _ in range(AT_ONCE * 6)]
+    port = ControlPort(0, factory, 1024, "127.0.0.1", reactor)
+    port.startListening()
+    clients = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(BATCH * 6)]
     taken = []
     for _ in range(30):
         before = factory.made
         turn(reactor)
         taken.append(factory.made - before)
-    assert max(taken) <= AT_ONCE
+    assert max(taken) <= BATCH
     assert factory.made == len(clients)
     for client in clients:
         client.close()
@@ -134,10 +134,10 @@ def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
 def test_a_connection_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
     """Who comes in while another's descriptor is closed may get its number, but not what happened to it."""
     factory = Counting()
-    door = Door(0, factory, 1024, "127.0.0.1", reactor)
-    door.startListening()
+    port = ControlPort(0, factory, 1024, "127.0.0.1", reactor)
+    port.startListening()
     clients = []
-    number_is_reused(reactor, lambda: clients.append(socket.create_connection(door.socket.getsockname())), lambda: None)
+    number_is_reused(reactor, lambda: clients.append(socket.create_connection(port.socket.getsockname())), lambda: None)
     for _ in range(3):
         turn(reactor)
     assert (factory.made, factory.lost) == (1, 0)

@@ -1,37 +1,39 @@
-"""Where control connections come in: behind whatever else is ready, and a few at a time."""
+"""Accept control connections: after the events of other connections, and a few at a time."""
 
 from __future__ import annotations
 
 from twisted.internet import tcp
 
-#: Seconds of a turn of the reactor in which connections are taken, and how many between two looks at the clock. Twisted
-#: takes the more the more are waiting, without a bound: a session then waits for hundreds of new ones to be greeted or
-#: refused, which takes 0.1 to 0.5 ms each.
-ACCEPTING = 0.002
-AT_ONCE = 4
+#: Seconds of a turn of the reactor in which connections are accepted, and how many are accepted between two looks at
+#: the clock. Twisted accepts more connections the more are waiting, without a bound. Each takes 0.1 to 0.5 ms to be
+#: greeted or refused, and other sessions would wait for hundreds of them.
+MAX_SECONDS = 0.002
+BATCH = 4
 
 
-class Door(tcp.Port):
+class ControlPort(tcp.Port):
     """A listening port for control connections."""
 
-    _asked = False
+    _scheduled = False
 
     def doRead(self) -> None:
-        """Somebody connects, and is let in when all events that were polled together have had their turn.
+        """A client connects: accept it after all events that were polled together.
 
-        Twisted's epoll reactor looks up each event's owner by the number of its descriptor. Were a connection
-        accepted among them, it could have the number of one that was just closed, and would get its hang-up.
-        A turn later sessions whose clients have closed have ended: whoever connects again is not counted twice.
+        Twisted's epoll reactor finds the owner of an event by the number of its descriptor. A connection that is
+        accepted between these events can get the number of one that was just closed, and would receive its hang-up
+        event. One turn later, sessions whose clients have closed them have ended, so that a client that connects again
+        is not counted twice.
         """
-        if not self._asked:
-            self._asked = True
-            self.reactor.callLater(0, self.reactor.callLater, 0, self._let_in)
+        if not self._scheduled:
+            self._scheduled = True
+            self.reactor.callLater(0, self.reactor.callLater, 0, self._accept)
 
-    def _let_in(self) -> None:
-        self._asked = False
-        until = self.reactor.seconds() + ACCEPTING
+    def _accept(self) -> None:
+        self._scheduled = False
+        until = self.reactor.seconds() + MAX_SECONDS
         while self.connected:
-            self.numberAccepts = AT_ONCE
+            self.numberAccepts = BATCH
             super().doRead()
-            if self.numberAccepts <= AT_ONCE or self.reactor.seconds() >= until:
-                return  # no more wait (Twisted makes it the number of those that did), or it is the turn of others
+            # After a full batch Twisted raises numberAccepts; otherwise no more connections wait.
+            if self.numberAccepts <= BATCH or self.reactor.seconds() >= until:
+                return

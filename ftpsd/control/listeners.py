@@ -1,4 +1,4 @@
-"""The control listeners: opened all or none, moved by a reload, or taken over from systemd."""
+"""Open the control listeners, change them with a reload, or take them over from systemd: Listeners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import ListenSettings
-from ftpsd.control.accept import Door
+from ftpsd.control.accept import ControlPort
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.snapshot import Generation
 from ftpsd.system.reactor import Reactor
@@ -21,12 +21,12 @@ from ftpsd.system.systemd import Inherited, choose, inherited_listeners
 
 log = Logger(namespace="ftpsd")
 
-#: Connections that the kernel holds until they are accepted.
+#: The number of connections that the kernel holds until they are accepted.
 BACKLOG = 1024
 
 
 class Listeners:
-    """One Twisted port for each entry of `listen`. `path` is the configuration's, for faults."""
+    """One Twisted port for each entry of `listen`. `path` is that of the configuration file, for faults."""
 
     def __init__(self, reactor: Reactor, path: str, factory: Callable[[ListenSettings], FtpsFactory]) -> None:
         self._reactor = reactor
@@ -34,102 +34,104 @@ class Listeners:
         self._factory = factory
         self._ports: dict[tuple[str, int], Any] = {}
         self._new: list[Any] = []
-        #: Which entry of `listen` has taken what systemd has handed over.
-        self._adopted: dict[tuple[str, int], Inherited] = {}
+        #: The sockets of systemd that entries of `listen` use.
+        self._inherited_by_key: dict[tuple[str, int], Inherited] = {}
 
     def __bool__(self) -> bool:
         return bool(self._ports)
 
     def ports(self) -> set[int]:
-        """Return the numbers of all control ports that are open now."""
+        """Return the port numbers of all control listeners that are open now."""
         return {number for _, number in self._ports}
 
     def open(self, wanted: Sequence[ListenSettings]) -> None:
-        """Opens those that are not there yet, all or none: InvalidConfiguration tells the first that cannot be had."""
+        """Open the listeners that are not open yet: all of them, or none. Raises InvalidConfiguration with the first that fails."""
         opened: dict[tuple[str, int], Any] = {}
         try:
             for settings in wanted:
-                if _place(settings) not in self._ports:
-                    opened[_place(settings)] = self._listen(settings)
+                if _key(settings) not in self._ports:
+                    opened[_key(settings)] = self._listen(settings)
         except CannotListenError as error:
-            for place, port in opened.items():
+            for key, port in opened.items():
                 port.stopListening()
-                self._adopted.pop(place, None)
+                self._inherited_by_key.pop(key, None)
             text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
-            fault = Fault(self._path, 0, "listen", text, "Choose another port, or end who has it.")
+            fault = Fault(self._path, 0, "listen", text, "Choose another port, or stop the program that uses it.")
             raise InvalidConfiguration([fault]) from None
         self._ports.update(opened)
         self._new += opened.values()
 
     def serve(self, wanted: Sequence[ListenSettings], generation: Generation) -> None:
-        """Closes all others; sessions that begin from now on are of that generation. The log tells the new ones."""
-        kinds = {_place(settings): settings.tls for settings in wanted}
-        for place in self._ports.keys() - kinds.keys():
-            log.info("no longer listening on {host} port {port}", host=place[0], port=place[1])
-            self._ports.pop(place).stopListening()
-            self._adopted.pop(place, None)
-        for place, port in self._ports.items():
+        """Close all other listeners, log the new ones, and give new sessions this snapshot."""
+        kinds = {_key(settings): settings.tls for settings in wanted}
+        for key in self._ports.keys() - kinds.keys():
+            log.info("no longer listening on {host} port {port}", host=key[0], port=key[1])
+            self._ports.pop(key).stopListening()
+            self._inherited_by_key.pop(key, None)
+        for key, port in self._ports.items():
             port.factory.generation = generation
-            port.factory.implicit = kinds[place] == "implicit"
+            port.factory.implicit = kinds[key] == "implicit"
         while self._new:
             port = self._new.pop(0)
             host, kind = port.getHost(), "implicit" if port.factory.implicit else "explicit"
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
-        for each in self._left():
+        for each in self._unused():
             log.warn(
-                "nobody is served on {host} port {port}: systemd holds it, and `listen` does not name it",
+                "not serving {host} port {port}: systemd has opened it, but `listen` does not name it",
                 host=str(each.address),
                 port=each.port,
             )
 
     def drain(self) -> None:
-        """Sockets of systemd hold the attempts for whoever comes next; ours go on, and say 421."""
-        for place in self._adopted.keys() & self._ports.keys():
-            self._ports[place].stopReading()
+        """Leave new connections on sockets of systemd to the next daemon. On our own sockets they still get 421."""
+        for key in self._inherited_by_key.keys() & self._ports.keys():
+            self._ports[key].stopReading()
 
     async def close(self) -> None:
-        """Closes all of them."""
+        """Close all listeners."""
         for port in self._ports.values():
             await maybeDeferred(port.stopListening)
         self._ports.clear()
 
     def _listen(self, settings: ListenSettings) -> Any:
         factory: Any = self._factory(settings)
-        inherited = choose(self._left(), settings.address, settings.port)
+        inherited = choose(self._unused(), settings.address, settings.port)
         if inherited is not None:
-            self._adopted[_place(settings)] = inherited
+            self._inherited_by_key[_key(settings)] = inherited
             return self._adopt(inherited.descriptor, inherited.family, factory)
         address = settings.address
         if address == "::" and not _has_ipv6():
             address = "0.0.0.0"
-        before = [port for (_, number), port in self._ports.items() if number == settings.port]
-        if before:
-            return self._take_over(before[0], address, settings.port, factory)
-        door = Door(settings.port, factory, BACKLOG, address, self._reactor)
-        door.startListening()
-        return door
+        same_port = [port for (_, number), port in self._ports.items() if number == settings.port]
+        if same_port:
+            return self._take_over(same_port[0], address, settings.port, factory)
+        port = ControlPort(settings.port, factory, BACKLOG, address, self._reactor)
+        port.startListening()
+        return port
 
     @cached_property
     def _inherited(self) -> list[Inherited]:
+        """The listening sockets that systemd has passed to the daemon."""
         return inherited_listeners()
 
-    def _left(self) -> list[Inherited]:
-        taken = self._adopted.values()
+    def _unused(self) -> list[Inherited]:
+        taken = self._inherited_by_key.values()
         return [each for each in self._inherited if each not in taken]
 
-    def _adopt(self, descriptor: int, family: int, factory: Any) -> Door:
-        door: Door = Door._fromListeningDescriptor(self._reactor, descriptor, family, factory)
-        door.startListening()
-        return door
+    def _adopt(self, descriptor: int, family: int, factory: Any) -> ControlPort:
+        port: ControlPort = ControlPort._fromListeningDescriptor(self._reactor, descriptor, family, factory)
+        port.startListening()
+        return port
 
-    def _take_over(self, before: Any, address: str, port: int, factory: FtpsFactory) -> Any:
-        """Listens on another address of a port that we have, while the old listener still serves.
+    def _take_over(self, old: Any, address: str, port: int, factory: FtpsFactory) -> Any:
+        """Listen on another address of a port that is open, while the old listener still serves.
 
-        Both must allow it (SO_REUSEPORT), which no listener does else: a second daemon is to find the port taken.
+        Both sockets must set SO_REUSEPORT for that. No listener has it otherwise: a second daemon must find the port in
+        use.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         shared = socket.SOL_SOCKET, socket.SO_REUSEPORT
-        before.socket.setsockopt(*shared, 1)
+        old.socket.setsockopt(*shared, 1)
         try:
             with socket.create_server(
                 (address, port), family=family, backlog=BACKLOG, reuse_port=True, dualstack_ipv6=address == "::"
@@ -140,10 +142,10 @@ class Listeners:
         except OSError as error:
             raise CannotListenError(address, port, error) from None
         finally:
-            before.socket.setsockopt(*shared, 0)
+            old.socket.setsockopt(*shared, 0)
 
 
-def _place(settings: ListenSettings) -> tuple[str, int]:
+def _key(settings: ListenSettings) -> tuple[str, int]:
     return settings.address, settings.port
 
 
