@@ -129,7 +129,7 @@ class Data:
     def __init__(self) -> None:
         self.incoming: deque[bytes] = deque()
         self.outgoing: list[bytearray] = []
-        self.buckets: Callable[[Any], Any] = lambda _: ()
+        self.rate_limits: Callable[[Any], Any] = lambda _: ()
         self.prepared = False
         self.moved = 0
 

@@ -157,15 +157,15 @@ def test_rates_are_shared_as_the_settings_say(ask: Asked) -> None:
     """A session has a rate of its own, shares the user's with the user's sessions, and the server's with all."""
     ledger = ask.ledger(Limits(session_download_rate=10_000, download_rate=50_000))  # type: ignore[arg-type]
     own = UserLimits(download_rate=20_000)  # type: ignore[arg-type]
-    first, second = (ask(ledger.admit_user("alice", own)).buckets("download") for _ in range(2))
-    other = ask(ledger.admit_user("bob", UserLimits())).buckets("download")
-    assert [bucket.rate for bucket in first] == [10_000, 20_000, 50_000]
-    assert [bucket.rate for bucket in other] == [10_000, 50_000]
+    first, second = (ask(ledger.admit_user("alice", own)).rate_limits("download") for _ in range(2))
+    other = ask(ledger.admit_user("bob", UserLimits())).rate_limits("download")
+    assert [limit.rate for limit in first] == [10_000, 20_000, 50_000]
+    assert [limit.rate for limit in other] == [10_000, 50_000]
     assert first[0] is not second[0]
     assert first[1] is second[1]
     assert first[2] is second[2] is other[1]
     lease = ask(ledger.admit_user("bob", UserLimits()))
-    assert not lease.buckets("upload")
+    assert not lease.rate_limits("upload")
     assert lease.rates == "10000 bytes/s down"
 
 

@@ -1,4 +1,4 @@
-"""Token buckets on a clock of the test's own: how much, how fair; and a count for commands."""
+"""Rate limits on a clock of the test's own: how much, how fair; and a count for commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ftpsd.data.endpoints import Pause, Steps
 from ftpsd.data.throttle import throttled
-from ftpsd.limits.token_bucket import BURST, Bucket, CommandRate
+from ftpsd.limits.token_bucket import BURST, CommandRate, RateLimit
 
 SECONDS = 10.0
 
@@ -75,12 +75,12 @@ def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[], float] = la
         transfer.close()
 
 
-def moved_by(clock: Clock, *sharing: Sequence[Bucket], pipes: Sequence[Pipe] = ()) -> list[int]:
-    """What transfers move in those seconds, each through its buckets."""
+def moved_by(clock: Clock, *sharing: Sequence[RateLimit], pipes: Sequence[Pipe] = ()) -> list[int]:
+    """What transfers move in those seconds, each through its rate limits."""
     pipes = pipes or [Pipe(clock) for _ in sharing]
     run(
         clock,
-        [throttled(endless, buckets, clock)(pipe, None, False) for pipe, buckets in zip(pipes, sharing, strict=True)],
+        [throttled(endless, limits, clock)(pipe, None, False) for pipe, limits in zip(pipes, sharing, strict=True)],
     )
     return [pipe.moved for pipe in pipes]
 
@@ -90,7 +90,7 @@ def moved_by(clock: Clock, *sharing: Sequence[Bucket], pipes: Sequence[Pipe] = (
 def test_a_rate_is_kept(rate: int) -> None:
     """Within 5 % over ten seconds, from 10 KiB to a gigabyte in a second."""
     clock = Clock()
-    (moved,) = moved_by(clock, [Bucket(rate, clock)])
+    (moved,) = moved_by(clock, [RateLimit(rate, clock)])
     assert moved == pytest.approx(rate * SECONDS, rel=0.05)
 
 
@@ -99,11 +99,11 @@ def test_a_rate_is_kept(rate: int) -> None:
 def test_waits_that_end_late_are_made_up_for(late: list[float], rested: float) -> None:
     """A busy machine, or a long rest before the transfer, changes nothing of it."""
     clock = Clock()
-    bucket = Bucket(1_000_000, clock)
+    limit = RateLimit(1_000_000, clock)
     clock.now += rested
     pipe = Pipe(clock)
     delays = iter(late * 10_000)
-    run(clock, [throttled(endless, [bucket], clock)(pipe, None, False)], lambda: next(delays))
+    run(clock, [throttled(endless, [limit], clock)(pipe, None, False)], lambda: next(delays))
     assert pipe.moved == pytest.approx(1_000_000 * SECONDS, rel=0.05)
 
 
@@ -111,8 +111,8 @@ def test_waits_that_end_late_are_made_up_for(late: list[float], rested: float) -
 def test_a_shared_bucket_is_fair(sessions: int) -> None:
     """Two to ten sessions that share a rate get the same, and together the rate."""
     clock = Clock()
-    bucket = Bucket(1_000_000, clock)
-    moved = moved_by(clock, *[[bucket]] * sessions)
+    limit = RateLimit(1_000_000, clock)
+    moved = moved_by(clock, *[[limit]] * sessions)
     assert sum(moved) == pytest.approx(1_000_000 * SECONDS, rel=0.05)
     for each in moved:
         assert each == pytest.approx(1_000_000 * SECONDS / sessions, rel=0.05)
@@ -122,15 +122,15 @@ def test_a_shared_bucket_is_fair(sessions: int) -> None:
 def test_many_sessions_share_a_low_rate(rate: int, sessions: int) -> None:
     """Sessions that begin together have not each a first turn for nothing."""
     clock = Clock()
-    moved = moved_by(clock, *[[Bucket(rate, clock)]] * sessions)
+    moved = moved_by(clock, *[[RateLimit(rate, clock)]] * sessions)
     assert sum(moved) == pytest.approx(rate * SECONDS, rel=0.05)
 
 
 def test_what_one_may_not_use_the_others_share() -> None:
     """A session with a low rate of its own gets that, one with a slow client what it takes, and the rest is divided."""
     clock = Clock()
-    server = Bucket(1_000_000, clock)
-    low = [Bucket(50_000, clock), server]
+    server = RateLimit(1_000_000, clock)
+    low = [RateLimit(50_000, clock), server]
     pipes = [Pipe(clock), Pipe(clock, 30_000), *(Pipe(clock) for _ in range(8))]
     first, slow, *rest = moved_by(clock, low, *[[server]] * 9, pipes=pipes)
     assert first == pytest.approx(50_000 * SECONDS, rel=0.05)
@@ -139,11 +139,11 @@ def test_what_one_may_not_use_the_others_share() -> None:
         assert each == pytest.approx(920_000 * SECONDS / 8, rel=0.05)
 
 
-def test_three_buckets_at_once() -> None:
+def test_three_rate_limits_at_once() -> None:
     """The session's, the user's and the server's hold together: two users with two sessions each, and one with one."""
     clock = Clock()
-    server, alice = Bucket(1_000_000, clock), Bucket(200_000, clock)
-    sharing = [[alice, server], [Bucket(20_000, clock), alice, server], [server], [server]]
+    server, alice = RateLimit(1_000_000, clock), RateLimit(200_000, clock)
+    sharing = [[alice, server], [RateLimit(20_000, clock), alice, server], [server], [server]]
     quick, slow, *bob = moved_by(clock, *sharing)
     assert slow == pytest.approx(20_000 * SECONDS, rel=0.05)
     assert quick == pytest.approx(180_000 * SECONDS, rel=0.05)
@@ -154,14 +154,14 @@ def test_three_buckets_at_once() -> None:
 def test_small_transfers_are_paid_for() -> None:
     """A thousand small transfers, one after another, are no faster than a large one."""
     clock = Clock()
-    bucket = Bucket(100_000, clock)
+    limit = RateLimit(100_000, clock)
     began, pipe = clock.now, Pipe(clock)
 
     def small(connection: Pipe, _: object, __: bool) -> Steps:
         yield from connection.receive(memoryview(bytearray(1000)))
 
     for _ in range(1000):
-        for step in throttled(small, [bucket], clock)(pipe, None, False):
+        for step in throttled(small, [limit], clock)(pipe, None, False):
             clock.now += step.seconds if isinstance(step, Pause) else 0
     assert clock.now - began == pytest.approx(SECONDS, rel=0.05)
 
@@ -169,12 +169,12 @@ def test_small_transfers_are_paid_for() -> None:
 def test_a_rest_earns_nothing() -> None:
     """Who comes back after an hour has no credit; who was kept from moving while it could makes up for a little."""
     clock = Clock()
-    bucket = Bucket(1000, clock)
+    limit = RateLimit(1000, clock)
     clock.now += 3600
-    assert bucket.enter() == clock.now
-    assert bucket.pay(1000) == pytest.approx(clock.now + 1)
+    assert limit.join() == clock.now
+    assert limit.charge(1000) == pytest.approx(clock.now + 1)
     clock.now += 3600
-    assert bucket.pay(1000) == pytest.approx(clock.now + 1 - BURST)
+    assert limit.charge(1000) == pytest.approx(clock.now + 1 - BURST)
 
 
 @given(steps=st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 3000)), max_size=50))
@@ -186,9 +186,9 @@ def test_commands_are_counted(steps: list[tuple[float, int]]) -> None:
     for seconds, _ in steps:
         clock.now += seconds
         passed += max(0.0, seconds)
-        allowed += rate.earn()
+        allowed += rate.refill()
         assert allowed <= rate.burst + passed * 1000 + 1
     clock.now += 1e-3
-    rate.earn()
+    rate.refill()
     clock.now += rate.pause
-    assert rate.earn() >= 1
+    assert rate.refill() >= 1

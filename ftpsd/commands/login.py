@@ -44,7 +44,7 @@ async def password(session: Session, secret: str) -> Reply:
         raise Refusal(530, "Login incorrect.")
     session.account = account
     session.data.owner = account.name
-    session.data.buckets = account.lease.buckets
+    session.data.rate_limits = account.lease.rate_limits
     session.data.lenient = account.close_notify == "lenient"
     session.control.set_idle_timeout(session.policy.idle)
     return Reply(230, "Login successful.")

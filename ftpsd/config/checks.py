@@ -20,7 +20,7 @@ from ftpsd.config.settings import (
     UserLimits,
 )
 from ftpsd.config.yaml import Document
-from ftpsd.limits.token_bucket import LEAST
+from ftpsd.limits.token_bucket import MIN_BYTES
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
 
@@ -41,7 +41,7 @@ def check(document: Document, settings: Settings) -> None:
 def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
     """Refuse limits of 0: in other servers they mean no limit, and here they would stop everything."""
     for each in attrs.fields(attrs.resolve_types(type(limits))):
-        value, least = getattr(limits, each.name), LEAST if each.name.endswith("_rate") else 1
+        value, least = getattr(limits, each.name), MIN_BYTES if each.name.endswith("_rate") else 1
         if value is not None and value < least:
             or_null = ", or null for no limit" if type(None) in get_args(each.type) else ""
             document.fault((*key, each.name), f"{value} is too small", f"Write {least} or a larger number{or_null}.")

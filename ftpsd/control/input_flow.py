@@ -91,7 +91,7 @@ class InputFlow:
         rate = self._rate
         if rate is None:
             return
-        self.commands_left = rate.earn()
+        self.commands_left = rate.refill()
         if self.commands_left:
             self.resume_reading(TOO_FAST)
         elif not self.closed:

@@ -45,7 +45,10 @@ class Listeners:
         return {number for _, number in self._ports}
 
     def open(self, wanted: Sequence[ListenSettings]) -> None:
-        """Open the listeners that are not open yet: all of them, or none. Raises InvalidConfiguration with the first that fails."""
+        """Open the listeners that are not open yet: all of them, or none.
+
+        Raises InvalidConfiguration with the first that fails.
+        """
         opened: dict[tuple[str, int], Any] = {}
         try:
             for settings in wanted:

@@ -17,7 +17,7 @@ from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
-from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, Reader, Source, TokenBucket, Upload
+from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system import tls
@@ -67,8 +67,8 @@ class DataChannel:
         self._stream: PlainStream | None = None
         #: The owner of the transfers' jobs in worker threads: the user, or the network before the login.
         self.owner = network(client)
-        #: Returns the token buckets that limit transfers in one direction: none before the login.
-        self.buckets: Callable[[Direction], Sequence[TokenBucket]] = lambda _: ()
+        #: Returns the token limits that limit transfers in one direction: none before the login.
+        self.rate_limits: Callable[[Direction], Sequence[RateLimit]] = lambda _: ()
         #: Whether an upload is complete without TLS close_notify. The login sets it.
         self.lenient = False
         self._moved = 0
@@ -133,9 +133,9 @@ class DataChannel:
         text: bool,
     ) -> int:
         """Open a file, get the connection, and move the bytes, in the order that `_in_one_job` decides."""
-        buckets = self.buckets(direction)
-        if buckets:
-            move = throttled(move, buckets, self._shared.reactor.seconds)
+        limits = self.rate_limits(direction)
+        if limits:
+            move = throttled(move, limits, self._shared.reactor.seconds)
         self._moved, self._direction = 0, direction
         connection = self._connector.take() if self._abort_reason is None else None
         if connection is not None and _in_one_job(connection, direction):

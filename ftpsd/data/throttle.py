@@ -2,9 +2,9 @@
 
 The rules:
 
-1. A step moves at most the allowance: the smallest that any of the transfer's token buckets gives.
-2. Bytes are charged to all buckets after they have moved, also if the transfer is aborted.
-3. When the allowance is used up, the transfer waits until the latest time that a bucket has returned.
+1. A step moves at most the allowance: the smallest that any of the transfer's rate limits gives.
+2. Bytes are charged to all limits after they have moved, also if the transfer is aborted.
+3. When the allowance is used up, the transfer waits until the latest time that a rate limit has returned.
 
 The wait is a Pause like any other: it holds no thread, and an abort ends it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ftpsd.data.endpoints import FileSource, Pause, Steps, Stream
-from ftpsd.protocol.interfaces import TokenBucket
+from ftpsd.protocol.interfaces import RateLimit
 from ftpsd.system.reactor import Now
 
 E = TypeVar("E")
@@ -24,23 +24,23 @@ T = TypeVar("T")
 #: `steps.download` or `steps.upload`: the steps between a stream and a source or target; whether it is text.
 Move = Callable[[Stream, E, bool], Steps[int]]
 
-#: Seconds of the shortest wait: longer than `transfer.MOMENT`, for which a thread waits. Buckets make up for it.
+#: Seconds of the shortest wait: longer than `transfer.MOMENT`, for which a thread waits. Rate limits make up for it.
 SHORTEST = 0.005
 
 #: Seconds after which a wait counts as progress: the rate limit causes it, and the peer has not stalled.
 SLICE = 0.25
 
 
-def throttled(move: Move[E], buckets: Sequence[TokenBucket], now: Now) -> Move[E]:
-    """Return a move that keeps within the rates of some token buckets."""
+def throttled(move: Move[E], limits: Sequence[RateLimit], now: Now) -> Move[E]:
+    """Return a move that keeps within some rate limits."""
 
     def steps(stream: Stream, end: E, text: bool) -> Steps[int]:
-        first = max([bucket.enter() for bucket in buckets])
+        first = max([limit.join() for limit in limits])
         try:
-            return (yield from move(ThrottledStream(stream, buckets, now, first), end, text))
+            return (yield from move(ThrottledStream(stream, limits, now, first), end, text))
         finally:
-            for bucket in buckets:
-                bucket.leave()
+            for limit in limits:
+                limit.leave()
 
     return steps
 
@@ -52,9 +52,9 @@ class ThrottledStream:
     large transfer.
     """
 
-    def __init__(self, stream: Stream, buckets: Sequence[TokenBucket], now: Now, first: float) -> None:
+    def __init__(self, stream: Stream, limits: Sequence[RateLimit], now: Now, first: float) -> None:
         self._stream = stream
-        self._buckets = buckets
+        self._limits = limits
         self._now = now
         #: The time at which the transfer may continue when its allowance is used up.
         self._due = first
@@ -99,7 +99,7 @@ class ThrottledStream:
             while (wait := self._due - self._now()) > 0:
                 yield Pause(min(max(wait, SHORTEST), SLICE))
                 yield None
-            self._allowance = min(bucket.turn(self._since) for bucket in self._buckets)
+            self._allowance = min(limit.allowance(self._since) for limit in self._limits)
             self._since = self._now()
         return self._allowance
 
@@ -112,6 +112,6 @@ class ThrottledStream:
                 self.charge(count)
 
     def charge(self, count: int) -> None:
-        """Charge bytes that have moved to all token buckets."""
+        """Charge bytes that have moved to all rate limits."""
         self._allowance -= count
-        self._due = max(bucket.pay(count) for bucket in self._buckets)
+        self._due = max(limit.charge(count) for limit in self._limits)

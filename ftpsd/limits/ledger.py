@@ -18,7 +18,7 @@ from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import Ban, BanList
 from ftpsd.limits.bans.policy import BANNED, BanPolicy
 from ftpsd.limits.session_counts import SessionCounts
-from ftpsd.limits.token_bucket import Bucket
+from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import UserCounts
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.parsing import Address
@@ -48,7 +48,7 @@ class UserLease(Protocol):
     def rates(self) -> str:
         """The lowest rate limits in words, for the log; empty if there are none."""
 
-    def buckets(self, direction: Direction) -> Sequence[Bucket]:
+    def rate_limits(self, direction: Direction) -> Sequence[RateLimit]:
         """Return the rate limits of transfers in one direction; empty without limits."""
 
     def transfer(self) -> AbstractAsyncContextManager[None]:

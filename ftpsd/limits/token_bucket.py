@@ -1,4 +1,4 @@
-"""So much in a second: token buckets for bytes, and a count for commands, on a clock that is given."""
+"""Rate limits: RateLimit for the bytes of transfers, TokenBucket, and CommandRate for commands. The clock is given."""
 
 from __future__ import annotations
 
@@ -6,67 +6,68 @@ from threading import Lock
 
 from ftpsd.system.reactor import Now
 
-#: Seconds of its rate that a bucket holds at most, while it is in use: they make up for waits that ended late on
-#: a busy machine. A rest earns nothing, and small files need no credit: a turn is paid afterwards.
+#: Seconds of its rate that an unused rate limit saves at most, while transfers share it. They make up for waits that
+#: ended late on a busy machine. An idle rate limit saves nothing. Small files need no savings, since bytes are charged
+#: after they have moved.
 BURST = 0.25
 
-#: Seconds of its rate that all who share a bucket move in one round of turns.
+#: Seconds of its rate that all transfers that share a rate limit move in one round of turns.
 ROUND = 0.02
 
-#: Bytes that always may move at once: less would be all headers.
-LEAST = 1024
+#: Bytes that a transfer may move in each turn, however low the rate is: less would be mostly headers.
+MIN_BYTES = 1024
 
 #: Seconds of their rate that commands may come at once. Clients send them in bursts, one for each file of a tree.
 COMMAND_BURST = 2
 
 
-class Bucket:
-    """Bytes per second for all who share it, in any threads.
+class RateLimit:
+    """Bytes per second for all transfers that share it, as a token bucket with a queue. For any thread.
 
-    Who has moved bytes pays for them, and has its next turn at the moment that `pay` returns: when these bytes,
-    and those that others had paid for before, have had their time. So the sharers take turns in the order in
-    which they paid, and since each may move the same in a turn, each gets the same; what one cannot use, because
-    it waits for its client or for another bucket, the rest share. The `LEAST` bytes of each one's next turn are
-    paid beforehand, or many at a low rate would all have it at once.
+    A transfer is charged after it has moved bytes. Its next turn is when these bytes, and all that were charged before,
+    have had their time at this rate. So the transfers take turns in the order in which they were charged, and since all
+    may move the same number of bytes in a turn, all get the same rate. What one transfer cannot use, because it waits
+    for its client or for another rate limit, the others share. `MIN_BYTES` for the next turn of each transfer are
+    charged in advance: otherwise many transfers at a low rate would have their first turn together.
     """
 
     def __init__(self, rate: int, clock: Now) -> None:
         self.rate = rate
         self._clock = clock
         self._lock = Lock()
-        self._sharers = 0
-        #: When all that was moved has had its time.
+        self._transfers = 0
+        #: The time at which all bytes that were charged have had their time.
         self.due = clock()
 
-    def pay(self, count: int) -> float:
-        """Takes the tokens of bytes that were moved; when who moved them may go on."""
+    def charge(self, count: int) -> float:
+        """Charge bytes that a transfer has moved. Return the time of its next turn."""
         with self._lock:
-            before = LEAST / self.rate
-            next_turn = max(self.due - before, self._clock() - BURST) + count / self.rate
-            self.due = next_turn + before
+            advance = MIN_BYTES / self.rate
+            next_turn = max(self.due - advance, self._clock() - BURST) + count / self.rate
+            self.due = next_turn + advance
             return next_turn
 
-    def enter(self) -> float:
-        """One transfer more uses it; when it has its first turn."""
+    def join(self) -> float:
+        """Add a transfer. Return the time of its first turn."""
         with self._lock:
-            first = max(self.due, self._clock() - (BURST if self._sharers else 0))
-            self._sharers += 1
-            self.due = first + LEAST / self.rate
+            first = max(self.due, self._clock() - (BURST if self._transfers else 0))
+            self._transfers += 1
+            self.due = first + MIN_BYTES / self.rate
             return first
 
     def leave(self) -> None:
-        """One transfer less: it has no next turn."""
+        """Remove a transfer, which has no next turn."""
         with self._lock:
-            self._sharers -= 1
-            self.due -= LEAST / self.rate
+            self._transfers -= 1
+            self.due -= MIN_BYTES / self.rate
 
-    def turn(self, since: float) -> int:
-        """How many bytes one of the sharers may move in its turn, whose last one began then.
+    def allowance(self, since: float) -> int:
+        """Return the number of bytes that a transfer may move in its turn, if its last turn began at `since`.
 
-        Its part of a round; or all that nobody has used meanwhile, if it had to wait for another bucket.
+        That is its part of a round; or all bytes that nobody has used since, if it had to wait for another rate limit.
         """
         unused = self._clock() - max(self.due, since)
-        return max(LEAST, int(self.rate * max(ROUND / max(1, self._sharers), min(unused, BURST))))
+        return max(MIN_BYTES, int(self.rate * max(ROUND / max(1, self._transfers), min(unused, BURST))))
 
 
 class TokenBucket:
@@ -104,22 +105,22 @@ class TokenBucket:
 
 
 class CommandRate:
-    """Commands per second of one session. It is asked only when a credit is used up: the count is the caller's."""
+    """Commands per second of one session. The caller counts down an allowance, and asks when it is used up."""
 
     def __init__(self, rate: int, clock: Now) -> None:
         self.rate = rate
-        #: The first credit, and the most that can be earned.
+        #: The first allowance, and the largest one.
         self.burst = rate * COMMAND_BURST
-        #: Seconds to wait when nothing was earned.
+        #: Seconds until it is worth asking again.
         self.pause = max(0.05, 1 / rate)
-        #: Whether anybody had to wait; for who tells it.
+        #: Whether commands had to wait, which the caller logs once.
         self.exceeded = False
         self._clock = clock
         self._bucket = TokenBucket(rate, self.burst, clock())
-        self._bucket.tokens = 0.0  # the first credit is the caller's
+        self._bucket.tokens = 0.0  # the caller has them
 
-    def earn(self) -> int:
-        """The commands that have been earned since the last credit; 0: too early."""
-        earned = int(self._bucket.refill(self._clock()))
-        self._bucket.take(earned)
-        return earned
+    def refill(self) -> int:
+        """Return how many commands may follow; 0 if it is too early for the next one."""
+        allowed = int(self._bucket.refill(self._clock()))
+        self._bucket.take(allowed)
+        return allowed

@@ -1,4 +1,4 @@
-"""Count the sessions and transfers of each user, and hold the token buckets that sessions share.
+"""Count the sessions and transfers of each user, and hold the rate limits that sessions share.
 
 `UserCounts` lives as long as the daemon; a session brings the limits of the configuration with which it began.
 """
@@ -11,14 +11,14 @@ from contextlib import AbstractAsyncContextManager
 from weakref import WeakValueDictionary
 
 from ftpsd.config.settings import Limits, UserLimits
-from ftpsd.limits.token_bucket import Bucket
+from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.reactor import Now
 
 
 class UserCounts:
-    """The sessions and transfers of each user, and the token buckets."""
+    """The sessions and transfers of each user, and the rate limits."""
 
     def __init__(self, clock: Now) -> None:
         self.clock = clock
@@ -26,8 +26,8 @@ class UserCounts:
         self.sessions: Counter[str] = Counter()
         #: Transfers of files that run, by user.
         self.transfers: Counter[str] = Counter()
-        #: By user (None: all users), direction and rate. A rate that a reload has changed has a bucket of its own.
-        self._buckets: WeakValueDictionary[tuple[str | None, Direction, int], Bucket] = WeakValueDictionary()
+        #: By user (None: all users), direction and rate. A rate that a reload has changed has a rate limit of its own.
+        self._rate_limits: WeakValueDictionary[tuple[str | None, Direction, int], RateLimit] = WeakValueDictionary()
 
     def admit(self, user: str, limits: Limits, own: UserLimits) -> LocalUserLease:
         """Count a session of a user whose password was right. Raises SessionEnd (421) for one too many.
@@ -62,12 +62,12 @@ class UserCounts:
         """Count a transfer no longer."""
         _decrement(self.transfers, user)
 
-    def shared_bucket(self, user: str | None, direction: Direction, rate: int | None) -> list[Bucket]:
-        """Return the bucket that the sessions of a user share, or all sessions (None); empty without a rate."""
+    def shared_limit(self, user: str | None, direction: Direction, rate: int | None) -> list[RateLimit]:
+        """Return the rate limit that the sessions of a user share, or all sessions (None); empty without a rate."""
         if rate is None:
             return []
         key = (user, direction, rate)
-        return [self._buckets.get(key) or self._buckets.setdefault(key, Bucket(rate, self.clock))]
+        return [self._rate_limits.get(key) or self._rate_limits.setdefault(key, RateLimit(rate, self.clock))]
 
 
 class LocalUserLease:
@@ -78,36 +78,36 @@ class LocalUserLease:
         self._user = user
         self._limits = limits
         self._own = own
-        self._downloads = self._buckets_of(
+        self._downloads = self._limits_of(
             "download",
             own.session_download_rate or limits.session_download_rate,
             own.download_rate,
             limits.download_rate,
         )
-        self._uploads = self._buckets_of(
+        self._uploads = self._limits_of(
             "upload", own.session_upload_rate or limits.session_upload_rate, own.upload_rate, limits.upload_rate
         )
         self._transfer = _TransferLease(counts, user, limits, own)
 
-    def _buckets_of(
+    def _limits_of(
         self, direction: Direction, session: int | None, user: int | None, server: int | None
-    ) -> list[Bucket]:
-        """Return the session's own bucket, the user's and the server's, of those that have a rate."""
+    ) -> list[RateLimit]:
+        """Return the session's own rate limit, the user's and the server's, of those that have a rate."""
         counts = self._counts
         return [
-            *([] if session is None else [Bucket(session, counts.clock)]),
-            *counts.shared_bucket(self._user, direction, user),
-            *counts.shared_bucket(None, direction, server),
+            *([] if session is None else [RateLimit(session, counts.clock)]),
+            *counts.shared_limit(self._user, direction, user),
+            *counts.shared_limit(None, direction, server),
         ]
 
     @property
     def rates(self) -> str:
         """The lowest rates in words; empty if there are none."""
         limited = [("down", self._downloads), ("up", self._uploads)]
-        return ", ".join(f"{min(each.rate for each in buckets)} bytes/s {way}" for way, buckets in limited if buckets)
+        return ", ".join(f"{min(each.rate for each in limits)} bytes/s {way}" for way, limits in limited if limits)
 
-    def buckets(self, direction: Direction) -> Sequence[Bucket]:
-        """Return the token buckets that limit this session's transfers in one direction; empty without limits."""
+    def rate_limits(self, direction: Direction) -> Sequence[RateLimit]:
+        """Return the rate limits that limit this session's transfers in one direction; empty without limits."""
         return self._uploads if direction == "upload" else self._downloads
 
     def transfer(self) -> AbstractAsyncContextManager[None]:

@@ -171,27 +171,27 @@ class Files(Protocol):
         """End the walk that runs, if there is one. Its awaitable raises Refusal with that reply."""
 
 
-class TokenBucket(Protocol):
-    """A rate limit that all transfers share that have entered it. The methods are called in worker threads."""
+class RateLimit(Protocol):
+    """A rate limit that several transfers share. The methods are called in worker threads."""
 
-    def enter(self) -> float:
+    def join(self) -> float:
         """Add a transfer. Return the time of its first turn."""
 
     def leave(self) -> None:
         """Remove a transfer."""
 
-    def turn(self, since: float) -> int:
+    def allowance(self, since: float) -> int:
         """Return the number of bytes that a transfer may move in this turn, if its last turn began at `since`."""
 
-    def pay(self, count: int) -> float:
+    def charge(self, count: int) -> float:
         """Charge `count` bytes that a transfer has moved. Return the time at which it may continue."""
 
 
 class Lease(Protocol):
     """What the session of a user may use of what all sessions share (see `limits/ledger.py`)."""
 
-    def buckets(self, direction: Direction) -> Sequence[TokenBucket]:
-        """Return the token buckets that limit transfers in one direction; empty without limits."""
+    def rate_limits(self, direction: Direction) -> Sequence[RateLimit]:
+        """Return the rate limits that limit transfers in one direction; empty without limits."""
 
     def transfer(self) -> AbstractAsyncContextManager[None]:
         """Count a transfer of a file while the context lasts. Entering raises Refusal for one transfer too many."""
@@ -222,8 +222,8 @@ class Data(Protocol):
 
     #: The key under which worker threads count the session's jobs: a user name, or the client's network.
     owner: str
-    #: Returns the token buckets that limit transfers in one direction.
-    buckets: Callable[[Direction], Sequence[TokenBucket]]
+    #: Returns the rate limits that limit transfers in one direction.
+    rate_limits: Callable[[Direction], Sequence[RateLimit]]
     #: Whether an upload is complete without TLS close_notify.
     lenient: bool
 
