@@ -150,7 +150,7 @@ class CommandRunner:
         # The client works on the reply meanwhile.
         self._events.command_answered(row, verb, argument, reply, self.answered - started, moved)
         self._channel.reply_sent()
-        if self._channel.gone:
+        if self._channel.ended:
             self._close()
             return
         if self._dismissal is not None:
@@ -181,7 +181,7 @@ class CommandRunner:
 
     def dismiss(self, reply: Reply, immediately: bool) -> None:
         """End the session with a reply, after its transfer or immediately."""
-        if self._channel.gone:
+        if self._channel.ended:
             return
         if self.transferring is not None and not immediately:
             self._dismissal = reply
@@ -206,12 +206,12 @@ class CommandRunner:
             self._clock.callLater(0, self._end_if_answered)  # lines that were read already come first
 
     def _end_if_answered(self) -> None:
-        if not (self._channel.gone or self._flow.paused or self.queue.busy or self.queue.waiting):
+        if not (self._channel.ended or self._flow.paused or self.queue.busy or self.queue.waiting):
             self._channel.close()
             self._close()
 
     def connection_lost(self) -> None:
         """The connection is lost: free what the session holds."""
-        self._channel.gone = True
+        self._channel.ended = True
         self._session.data.close(Reply(426, "Control connection lost."))
         self._session.log_out()

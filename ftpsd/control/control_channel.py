@@ -38,7 +38,7 @@ class ControlChannel:
         self.server = plain_address(here.host, getattr(here, "scopeID", 0))
         self.implicit = implicit
         #: Whether the session has ended: nothing is sent any more.
-        self.gone = False
+        self.ended = False
         self.now = generation.now
         self._drop_unread = drop_unread
         self._connection = connection
@@ -52,7 +52,7 @@ class ControlChannel:
 
     def send_reply(self, reply: Reply) -> None:
         """Send a reply."""
-        if not self.gone:
+        if not self.ended:
             self._connection.write(reply.encode())
 
     def call_after_reply(self, step: Callable[[], None]) -> None:
@@ -65,12 +65,12 @@ class ControlChannel:
             return
         steps, self._steps = self._steps, []
         for step in steps:
-            if not self.gone:
+            if not self.ended:
                 step()
 
     def close(self) -> None:
         """Close the connection when all replies are sent."""
-        self.gone = True
+        self.ended = True
         self._connection.loseConnection()
 
     # --- TLS -------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class ControlChannel:
         if self._drop_unread():
             # Whatever a man in the middle put behind AUTH would be obeyed inside TLS (CVE-2011-0411).
             self._events.publish(PlainTextAfterAuth(self._events.session))
-            self.gone = True
+            self.ended = True
             self._connection.abortConnection()
             return
         self._context = self._contexts()

@@ -111,12 +111,12 @@ class FtpsProtocol(FTP):
         self._greeted = True
         self._channel.send_reply(Reply(220, *self._generation.settings.banner.strip("\n").split("\n")))
 
-    def secured(self) -> None:
+    def tls_established(self) -> None:
         """A TLS handshake of the control connection is complete."""
         if self._implicit and not self._greeted:
             self.greet()
 
-    def broken(self, why: str) -> None:
+    def tls_failed(self, why: str) -> None:
         """TLS on the control connection has failed."""
         self._events.publish(TlsFailed(self._events.session, why))
 
@@ -160,7 +160,7 @@ class FtpsProtocol(FTP):
 
     def lineReceived(self, line: bytes) -> None:
         """A line has come, without its LF."""
-        if self._channel.gone:
+        if self._channel.ended:
             return
         flow = self._flow
         flow.commands_left -= 1
@@ -186,7 +186,7 @@ class FtpsProtocol(FTP):
 
     # --- turns -----------------------------------------------------------------------------------
 
-    def input_came(self) -> None:
+    def input_arrived(self) -> None:
         """Bytes have come. While reading is paused they only wait."""
         if not self._flow.paused:
             self._task.run_input(self.transport.work)
@@ -204,7 +204,7 @@ class FtpsProtocol(FTP):
         if REPLIES_UNREAD not in flow.paused:
             self._queue.resume()
         flow.read_on()
-        if not flow.paused and not self._channel.gone:
+        if not flow.paused and not self._channel.ended:
             self.transport.work()
         self._runner.end_when_answered()
 

@@ -26,7 +26,7 @@ class Connection(Protocol):
 
     client: Address
     #: Whether the session has ended.
-    gone: bool
+    ended: bool
 
 
 def strangers_group(scheduler: Scheduler, generation: Generation, client: Address) -> ClientGroup:
@@ -84,7 +84,7 @@ class Login:
 
     def forget(self) -> None:
         """The user has logged out: the client is a stranger again."""
-        if not self._connection.gone:
+        if not self._connection.ended:
             self._events.logged_out()
             self._timeouts.wait_for_login()
             self._task.move(strangers_group(self._scheduler, self._generation, self._client))
@@ -120,7 +120,7 @@ class Login:
 
     async def _check_again(self, user: str) -> None:
         """Raise Refusal if the client has gone, or was banned while its password waited or was checked."""
-        if self._connection.gone:
+        if self._connection.ended:
             raise Refusal(421, "Session has ended.")
         await self._ledger.check_bans(self._client, user)
 

@@ -36,7 +36,7 @@ def session_view(started: float, session: Session, channel: ControlChannel, runn
 
 
 def _state(session: Session, channel: ControlChannel, runner: CommandRunner) -> SessionState:
-    if channel.gone:
+    if channel.ended:
         return "closing"
     if channel.in_handshake:
         return "handshake"

@@ -47,7 +47,7 @@ class SessionProtocol(Interface):
     def dataReceived(self, data: bytes) -> None:
         """Process plain text."""
 
-    def input_came(self) -> None:
+    def input_arrived(self) -> None:
         """Bytes have arrived: call `work` when it is the session's turn."""
 
     def yield_if_late(self) -> None:
@@ -56,10 +56,10 @@ class SessionProtocol(Interface):
     def input_ended(self) -> None:
         """The client has closed its side of the connection."""
 
-    def secured(self) -> None:
+    def tls_established(self) -> None:
         """A handshake is complete."""
 
-    def broken(self, why: str) -> None:
+    def tls_failed(self, why: str) -> None:
         """TLS has failed; the connection is closed."""
 
     def connectionLost(self, reason: Failure) -> None:
@@ -126,7 +126,7 @@ class ControlConnection(Protocol):
         if self._input_ended:
             return
         self._incoming = self._incoming + data if self._incoming else data
-        self._protocol.input_came()
+        self._protocol.input_arrived()
 
     def work(self) -> None:
         """Process what has arrived, until the protocol pauses."""
@@ -157,7 +157,7 @@ class ControlConnection(Protocol):
     def _handle(self, event: Event) -> None:
         """A record without application data has come."""
         if event is Event.SECURED:
-            self._protocol.secured()
+            self._protocol.tls_established()
         elif event is Event.CLOSED and self.tls is not None:
             if self.tls.stopping:
                 self._output.flush()
@@ -207,7 +207,7 @@ class ControlConnection(Protocol):
             self._output.send_plain(tls.refuse_garbage(self.tls.connection))
         self._output.send_records()
         self._begin_close()
-        self._protocol.broken(tls.describe(error))
+        self._protocol.tls_failed(tls.describe(error))
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

@@ -227,7 +227,7 @@ class _Lines:
 
     connection: ControlConnection
 
-    def input_came(self) -> None:
+    def input_arrived(self) -> None:
         self.connection.work()
 
     def yield_if_late(self) -> None:
@@ -239,10 +239,10 @@ class _Lines:
     def makeConnection(self, transport: object) -> None:
         """Nothing has to be made."""
 
-    def secured(self) -> None:
+    def tls_established(self) -> None:
         """Nothing waits for the handshake."""
 
-    def broken(self, why: str) -> None:
+    def tls_failed(self, why: str) -> None:
         """The connection is closed."""
 
     def dataReceived(self, data: bytes) -> None:
