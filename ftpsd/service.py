@@ -263,8 +263,8 @@ class FtpsService(Service):
 
     def _start_sweeper(self) -> None:
         settings = self._configuration.settings
-        homes = self._configuration.users.homes.outermost
-        self._sweeper.start(homes, settings.uploads.keep_parts, settings.timeouts.stalled)
+        users = self._configuration.users
+        self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _look_up(self) -> None:
         for announcer in list(self._announcers):

@@ -260,7 +260,7 @@ class MemoryFiles:
     def _require(self, path: VirtualPath, *permissions: str) -> Parts:
         """Return the parts of a path at which one of the permissions holds."""
         if self._permissions.at(path.parts).isdisjoint(permissions):
-            raise Refusal(550, f"{path}: this account has no permission to {permissions[0]}.")
+            raise Refusal(550, f"{path}: no permission to {permissions[0]}.")
         return path.parts
 
     def _changing(self, *paths: Parts) -> AbstractContextManager[object]:
@@ -308,7 +308,7 @@ class MemoryFiles:
             if content is None:
                 raise Refusal(550, "Not a plain file.")
             if offset > len(content.data) and end is None:
-                raise Refusal(554, f"The file has {len(content.data)} bytes only.")
+                raise Refusal(554, f"Restart offset too large: the file has {len(content.data)} bytes.")
             return MemoryReader(bytes(content.data), offset, end)
 
         return open

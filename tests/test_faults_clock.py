@@ -90,7 +90,7 @@ def test_parts_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -
             wait_until(lambda: not canary.exists(), "the sweep")
         wait_until(lambda: not part.exists(), "it is gone")
         client.expect(257, "PWD")
-    daemon.wait_for_log("removed parts of uploads that nobody goes on with: 2, ")
+    daemon.wait_for_log("removed old part files: 2, ")
     assert "Traceback" not in daemon.log
 
 

@@ -71,7 +71,7 @@ def test_parts_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
     os.link(published, home / part_name("published"))
     with locked(busy), locked(copy):
         daemon.start()
-        daemon.wait_for_log("removed parts of uploads that nobody goes on with: ")
+        daemon.wait_for_log("removed old part files: ")
         with withstands(daemon):
             wait_until(lambda: not any(path.exists() for path in gone), "the parts are gone")
             wait_until(lambda: published.stat().st_nlink == 1, "the second name is gone")
@@ -99,7 +99,7 @@ def test_null_keeps_parts(make_daemon: Make) -> None:
     kept = leave(daemon.home() / part_name("kept"), 4000 * DAY)
     leave(daemon.home() / (part_name("killed") + "-0123456789abcdef"), 1)
     daemon.start()
-    daemon.wait_for_log("nobody goes on with: 1, 4 bytes")
+    daemon.wait_for_log("removed old part files: 1, 4 bytes")
     assert kept.exists()
 
 
@@ -144,7 +144,7 @@ def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
     with withstands(daemon), secured(daemon) as client:
         for number in range(20):
             assert client.upload(f"STOR {number}/new", b"new").startswith("226 ")
-        daemon.wait_for_log("nobody goes on with: 60, 240 bytes")
+        daemon.wait_for_log("removed old part files: 60, 240 bytes")
 
 
 @pytest.mark.parametrize(("took", "seconds"), [(0.0, 0.0), (0.1, 5.0), (2.0, 100.0), (300.0, 3600)])

@@ -1,4 +1,4 @@
-"""A home that is a directory of this machine. Every system call on users' files is made here or by a transfer.
+"""Homes that are directories of this machine. All system calls on users' files are here and in `data.transfer`.
 
-May import what `storage` may import. Read first: `jail`, then `root`.
+May import what `storage` may import. Read first: `files`, then `jail` and `root`.
 """

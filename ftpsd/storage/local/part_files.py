@@ -17,46 +17,45 @@ import stat
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, suppress
-from typing import Any
 
 from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.upload_start import APPENDED
 
-#: Names with this prefix are never shown, and cannot be said by a client.
+#: The prefix of their names. Listings never show these, and clients cannot use them.
 PRIVATE = ".ftpsd-part-"
 
-#: What is held while a name of an open directory changes.
-Changing = Callable[[int, str], AbstractContextManager[Any]]
+#: Counts the change of a name in an open directory, which the body of the context makes.
+Changing = Callable[[int, str], AbstractContextManager[object]]
 
-#: Seconds between two attempts to lock a part file, and how many there are: listings, SIZE, RMD and a sweep hold its
-#: lock for a system call or two, but a busy machine may take their thread away meanwhile.
-_MOMENT, _ATTEMPTS = 0.005, 100
+#: Seconds between two attempts to lock a part file, and the number of attempts. Listings, SIZE, RMD and the sweeper
+#: hold the lock for a system call or two, but a busy machine may suspend their thread meanwhile.
+_LOCK_INTERVAL, _LOCK_ATTEMPTS = 0.005, 100
 
-#: The form of a part file's name that has the name of the file, and the form that has its digest.
+#: The two forms of the name of a part file: with the name of the file, and with its digest.
 _READABLE = re.compile(rf"{re.escape(PRIVATE)}n-([^.]+)%")
 _DIGEST = re.compile(rf"{re.escape(PRIVATE)}[0-9a-f]{{32}}")
 
-#: Bytes in the readable form; a longer name is told by its digest. eCryptfs has the shortest names, of 143 bytes.
-_LONGEST = 143
+#: The most bytes in the first form. eCryptfs, which has the shortest names of all file systems, permits 143.
+_MAX_NAME = 143
 
-#: The extended attribute with the name of the file, for the part files whose own name does not tell it.
+#: The extended attribute with the name of the file, for part files with a digest in their names.
 _ATTRIBUTE = "user.ftpsd.name"
 
 
 def is_private(name: str) -> bool:
-    """Whether a name is one of ours, or one that some disk takes for one of ours."""
+    """Return whether a name is that of a part file, also on a disk that ignores case."""
     return (name[:1] == "." or not name.isascii()) and folded(name).startswith(PRIVATE)
 
 
 def part_name(name: str) -> str:
     """Return the name of the part file that belongs to a file.
 
-    It tells the name of the file, so that listings can show what was cut. Dots are escaped, and the end is marked:
-    `find -name '*.csv'` and web servers that run `*.php` must not take a part file for what it is to become.
+    It contains the name of the file, so that listings can show uploads that were cut. Dots are escaped and the end is
+    marked: `find -name '*.csv'` and web servers that run `*.php` must not take a part file for a complete one.
     """
     readable = f"{PRIVATE}n-{name.replace('%', '%25').replace('.', '%2E')}%"
-    return readable if len(os.fsencode(readable)) <= _LONGEST else _digest_name(name)
+    return readable if len(os.fsencode(readable)) <= _MAX_NAME else _digest_name(name)
 
 
 def _digest_name(name: str) -> str:
@@ -64,7 +63,7 @@ def _digest_name(name: str) -> str:
 
 
 def spare_name(name: str) -> str:
-    """Return a name for a part file of a file that nothing has, and under which nobody resumes it."""
+    """Return a new name for a part file, from which no upload resumes."""
     return f"{_digest_name(name)}-{secrets.token_hex(8)}"
 
 
@@ -76,21 +75,21 @@ def _file_name(fd: int, part: str) -> str | None:
     elif _DIGEST.fullmatch(part):
         with suppress(OSError):
             name = os.fsdecode(os.getxattr(fd, _ATTRIBUTE))
-    # Other programs can make such files, too.
+    # Other programs may have made the file or its attribute.
     return name if name and "/" not in name and name not in (".", "..") and part_name(name) == part else None
 
 
-def remember(fd: int, name: str) -> None:
-    """Store the name of a file in its part file, if the part file's own name does not tell it and the disk can."""
+def store_name(fd: int, name: str) -> None:
+    """Store the name of a file in its part file, if that has a digest in its name and the disk has attributes."""
     if not _READABLE.fullmatch(part_name(name)):
         with suppress(OSError):
             os.setxattr(fd, _ATTRIBUTE, os.fsencode(name))
 
 
 def resumable(directory: int, part: str) -> tuple[str | None, os.stat_result]:
-    """Return the file name, if it is known, and the status of the part file of an upload that was cut.
+    """Return the name of the file, if it is known, and the status of a part file that can be resumed.
 
-    Raises FileNotFoundError if there is nothing to resume. An upload that still runs has not been cut.
+    Raises FileNotFoundError if there is nothing to resume, or if an upload is still writing to it.
     """
     fd = _open_part(directory, part, os.O_RDONLY)
     try:
@@ -107,8 +106,7 @@ def resumable(directory: int, part: str) -> tuple[str | None, os.stat_result]:
 
 
 def resumable_entry(directory: int, part: str) -> tuple[str, os.stat_result] | None:
-    """Return name and status of what a part file shows in a listing: an upload that was cut, until its name belongs to
-    something else. None if it shows nothing."""
+    """Return name and status for a listing: of an upload that was cut, if nothing else has its name. Else None."""
     try:
         name, found = resumable(directory, part)
     except OSError:
@@ -124,8 +122,8 @@ def resumable_entry(directory: int, part: str) -> tuple[str, os.stat_result] | N
     return None
 
 
-def remove_of(directory: int, name: str) -> bool:
-    """Removes the part that was left of a file, if nobody writes to it; whether there was one."""
+def remove_unused(directory: int, name: str) -> bool:
+    """Remove the part file of a file, unless an upload writes to it. Return whether it was removed."""
     part = part_name(name)
     try:
         return _unlink_unused(directory, part)
@@ -133,23 +131,23 @@ def remove_of(directory: int, name: str) -> bool:
         return False
 
 
-def sweep_directory(directory: int, name: str, changing: Changing) -> Generator[None, None, None]:
-    """Remove the part files from a directory that is to be removed and holds nothing else, in short steps.
+def clear_directory(directory: int, name: str, changing: Changing) -> Generator[None, None, None]:
+    """Remove the part files from a directory, in short steps, if it holds nothing else and no upload writes to one.
 
-    With one that is still written to, all of them stay. `changing` is held around each removal.
+    Each removal is the body of `changing`.
     """
     try:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
-        return  # the removal itself will tell
+        return  # the removal of the directory fails, too
     try:
-        for obstacle in (_is_no_part, _in_use):
+        for obstacle in (_is_no_part_file, _is_in_use):
             for each in _names(fd):
                 if obstacle(fd, each):
                     return
                 yield
         removed = True
-        while removed:  # what is removed may keep others from being found by the same scan
+        while removed:  # a removal may hide other names from the same scan
             removed = False
             for each in _names(fd):
                 with changing(fd, each), suppress(FileNotFoundError):
@@ -165,30 +163,30 @@ def _names(directory: int) -> Iterator[str]:
             yield entry.name
 
 
-def _is_no_part(_: int, name: str) -> bool:
+def _is_no_part_file(_: int, name: str) -> bool:
     return not name.startswith(PRIVATE)
 
 
-def remove(directory: int, part: str) -> None:
-    """Removes a part, if it is still there: RMDA may have taken the whole directory."""
+def unlink(directory: int, part: str) -> None:
+    """Remove a part file, if it is still there: RMDA may have removed the whole directory."""
     try:
         os.unlink(part, dir_fd=directory)
     except FileNotFoundError:
         pass
 
 
-def discard(directory: int, part: str, before: float, started: float) -> list[int]:
-    """Removes a part that nobody writes to and that was last written to before a POSIX time; its size.
+def remove_expired(directory: int, part: str, before: float, started: float) -> list[int]:
+    """Remove a part file that was last written to before a POSIX time, unless an upload writes to it.
 
-    Nobody can go on with one that has a token behind its name, that is empty, or that is the published
-    file itself: what is left of such from before the daemon `started` goes at once.
+    Return a list with its size, or an empty one. A part file that cannot be resumed (it has a spare name, is empty, or
+    has become the published file) is removed if it is older than the daemon, which `started` at a POSIX time.
     """
     fd = _open_part(directory, part)
     try:
         found = os.fstat(fd)
         resumable = _READABLE.fullmatch(part) or _DIGEST.fullmatch(part)
         useless = not resumable or found.st_size == 0 or found.st_nlink > 1
-        # Nothing is locked that is to stay: whoever goes on with it now must get it.
+        # Do not lock one that is to stay: an upload that resumes it now must get the lock.
         if found.st_mtime >= (max(before, started) if useless else before) or not lock(directory, part, fd):
             return []
         os.unlink(part, dir_fd=directory)
@@ -198,7 +196,7 @@ def discard(directory: int, part: str, before: float, started: float) -> list[in
 
 
 def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
-    """Opens a part, whatever its mode: it has that of the file from just before it appears."""
+    """Open a part file, whatever its mode: shortly before it is published it gets that of the file."""
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(part, flags, 0o600, dir_fd=directory)
@@ -206,7 +204,7 @@ def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
         try:
             found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         except FileNotFoundError:
-            raise refused from None  # it may not be made
+            raise refused from None  # the directory is not writable
         try:
             info = os.fstat(found)
             if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:  # that may be the published file
@@ -217,8 +215,8 @@ def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
         return os.open(part, flags, 0o600, dir_fd=directory)
 
 
-def _in_use(directory: int, part: str) -> bool:
-    """Whether somebody writes to a part."""
+def _is_in_use(directory: int, part: str) -> bool:
+    """Return whether an upload writes to a part file."""
     try:
         fd = _open_part(directory, part)
     except FileNotFoundError:
@@ -230,7 +228,7 @@ def _in_use(directory: int, part: str) -> bool:
 
 
 def _is_locked(fd: int) -> bool:
-    """Return whether an upload holds the lock of an open part file. Whoever only looks takes a shared lock."""
+    """Return whether an upload holds the lock of an open part file. Others take a shared lock, for a moment."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -239,7 +237,7 @@ def _is_locked(fd: int) -> bool:
 
 
 def _unlink_unused(directory: int, part: str) -> bool:
-    """Removes a part, if nobody writes to it; whether it did."""
+    """Remove a part file unless an upload writes to it. Return whether it was removed."""
     fd = _open_part(directory, part)
     try:
         ours = lock(directory, part, fd)
@@ -251,26 +249,29 @@ def _unlink_unused(directory: int, part: str) -> bool:
 
 
 def open_locked(directory: int, name: str) -> tuple[str, int]:
-    """Open and lock the part file of a file, or one with a spare name while another upload has that."""
+    """Open and lock the part file of a file, or one with a spare name if another upload has that.
+
+    Return its name and its descriptor. Raises Refusal if neither can be had.
+    """
     usual = part_name(name)
-    for attempt in range(_ATTEMPTS):
-        # It may be published or removed between the opening and the lock.
+    for attempt in range(_LOCK_ATTEMPTS):
+        # Another upload may publish or remove it between the opening and the lock.
         if attempt > 1:
-            time.sleep(_MOMENT)
-        fd, busy = _take(directory, usual)
+            time.sleep(_LOCK_INTERVAL)
+        fd, busy = _try_open_locked(directory, usual)
         if fd >= 0:
             return usual, fd
         if busy and attempt > 1:
             break
     spare = spare_name(name)
-    fd, _ = _take(directory, spare)
+    fd, _ = _try_open_locked(directory, spare)
     if fd < 0:
         raise Refusal(450, "File busy: try again later.")
     return spare, fd
 
 
-def _take(directory: int, part: str) -> tuple[int, bool]:
-    """Try to open and lock a part file: its descriptor or -1, and whether an upload holds the lock."""
+def _try_open_locked(directory: int, part: str) -> tuple[int, bool]:
+    """Try to open and lock a part file. Return its descriptor or -1, and whether another upload has the lock."""
     fd = _open_part(directory, part, os.O_RDWR | os.O_CREAT)
     try:
         if not lock(directory, part, fd):
@@ -292,7 +293,7 @@ def _take(directory: int, part: str) -> tuple[int, bool]:
 
 
 def lock(directory: int, part: str, fd: int) -> bool:
-    """Locks a part that was opened; whether it is ours now, and still has its name."""
+    """Lock an open part file. Return whether that was possible, and it still has its name."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(fd), os.stat(part, dir_fd=directory, follow_symlinks=False))

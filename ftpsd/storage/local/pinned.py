@@ -1,8 +1,8 @@
-"""What has a name when an upload begins: copied from, and replaced only while it is exactly that.
+"""The old file of an upload: it is copied, and replaced only if it is exactly what it was when the upload began.
 
-Every other session, and every program on the machine, may change a file while an upload that continues it runs. What
-identifies the content is the inode, its size and its times. Linux stamps changes with the time of its last tick, so a
-change shows in the times only if a tick has passed since the last one: see `settle`.
+Other sessions, and other programs of the machine, may change a file while an upload runs that continues it. The content
+is identified by inode, size and times. Linux stamps changes with the time of its last tick, so a change shows in the
+times only if there was a tick since the change before: see `settle`.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from ftpsd.storage.local import part_files
 from ftpsd.storage.local.rename import UNSUPPORTED, exchange
 from ftpsd.storage.upload_start import OldFile
 
-#: Pieces of a sparse file that are copied in one step.
+#: The most pieces of a sparse file that are copied in one step.
 _PIECES = 256
 
-#: The request of ioctl() that gives a file the blocks of another one (linux/fs.h).
+#: The request of ioctl() that lets a file share the blocks of another one (linux/fs.h).
 _FICLONE = 0x40049409
 
-#: Seconds to wait for the next tick; FAT counts 2 seconds, ext3 one, every other file system the kernel's 1 to 10 ms.
+#: Seconds to wait for the next tick: the kernel's takes 1 to 10 ms, ext3 counts seconds, FAT two of them. The last one
+#: is the time between two looks.
 _TICK, _COARSE, _WAIT = 0.02, 2.1, 0.002
 
-#: Bytes that the kernel adds to a file at once: nobody sees a part of them, not even after SIGKILL.
+#: Bytes that the kernel appends in one step: no reader sees a part of them, not even after SIGKILL.
 _PAGE = 4096
 
 
 class Pinned:
-    """What had the name when the upload began. While it is open no other file gets its inode number."""
+    """What had the name when the upload began. While it is open, no other file gets its inode number."""
 
     def __init__(self, directory: int, name: str) -> None:
         self._directory, self._name = directory, name
         self.fd = self._source = -1
-        #: How it was then, or None if nothing had the name.
+        #: Its status then, or None if nothing had the name.
         self.info: os.stat_result | None = None
         with suppress(FileNotFoundError):
             self.fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -49,12 +50,12 @@ class Pinned:
         return None if self.info is None else OldFile(self.info.st_size, stat.S_ISREG(self.info.st_mode))
 
     def is_another(self) -> bool:
-        """Return whether the name has come to belong to something else."""
+        """Return whether the name belongs to something else now."""
         now = self._now()
         return now is not None and (self.info is None or not os.path.samestat(now, self.info))
 
     def is_unchanged(self) -> bool:
-        """Return whether the name still belongs to it, and it is as it was."""
+        """Return whether the name still belongs to it, and its content is the same."""
         now = self._now()
         return now is not None and self.info is not None and _state(now) == _state(self.info)
 
@@ -62,7 +63,7 @@ class Pinned:
         return stat_name(self._directory, self._name)
 
     def settle(self, fd: int) -> None:
-        """Wait until a change of it shows in its times. `fd` is a new file, which tells the time of the disk."""
+        """Wait until a change of it would show in its times. `fd` is a new file, whose times are those of the disk."""
         if self.info is None:
             return
         times = self.info.st_mtime_ns, self.info.st_ctime_ns
@@ -74,11 +75,11 @@ class Pinned:
     # --- copying -----------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open it for copying: the pinned file, not the name, since a FIFO that has taken that would block here."""
+        """Open it for copying: the pinned file, not the name, since a FIFO that has the name now would block."""
         self._source = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def clone(self, target: int, size: int) -> bool:
-        """Let a file have the first bytes of this one without copying them. Return whether the file system can."""
+        """Let a file share the first bytes of this one. Return whether the file system supports that."""
         try:
             fcntl.ioctl(target, _FICLONE, self._source)
             os.ftruncate(target, size)
@@ -87,7 +88,7 @@ class Pinned:
         return True
 
     def copy(self, target: int, position: int, end: int, at_most: int) -> tuple[int, int]:
-        """Copy one step and leave holes out. Return the position it got to, and how many bytes were written."""
+        """Copy one step, without holes. Return the new position and the number of bytes written."""
         written = 0
         for _ in range(_PIECES):
             position, hole = self._next_data(position, end)
@@ -102,7 +103,7 @@ class Pinned:
         return position, written
 
     def _next_data(self, position: int, end: int) -> tuple[int, int]:
-        """Return where the next data begin, and where they end."""
+        """Return the start and the end of the next data."""
         try:
             begin = os.lseek(self._source, position, os.SEEK_DATA)
             return min(begin, end), min(os.lseek(self._source, begin, os.SEEK_HOLE), end)
@@ -112,9 +113,10 @@ class Pinned:
     # --- publishing --------------------------------------------------------------------------------
 
     def open_to_append(self, size: int) -> int:
-        """Open it for `append`, if so many bytes can be added to it in one step that nobody sees half done; else -1.
+        """Return a descriptor for `append`, or -1 if `size` bytes cannot be appended in one step that no reader sees
+        half done.
 
-        A file with a second name may be a snapshot, and one that runs as its owner must not get new content.
+        A file with a second name may be a snapshot, and one with set-user-ID must not get new content.
         """
         info = self.info
         if info is None or info.st_nlink != 1 or info.st_mode & 0o7000 or size > _PAGE - info.st_size % _PAGE:
@@ -125,7 +127,7 @@ class Pinned:
             return -1
 
     def append(self, fd: int, data: bytes) -> None:
-        """Add bytes to it. Raises FileExistsError if it is not exactly what it was."""
+        """Append bytes to it. Raises FileExistsError if it is not exactly what it was."""
         if not self.is_unchanged():
             raise FileExistsError(errno.EEXIST, "changed")
         if os.write(fd, data) != len(data):
@@ -134,8 +136,8 @@ class Pinned:
     def replace(self, part: str, fd: int) -> None:
         """Give its name to a part file, which is open. Raises FileExistsError if it is not exactly what it was.
 
-        The two exchange their names in one step, and if what is behind the name of the part file then is something
-        else, they change back: whoever took the name between the look and the exchange keeps it.
+        The two exchange their names in one step. If the name then turns out to have belonged to something else, which
+        got it between the check and the exchange, they are exchanged back.
         """
         if not self.is_unchanged():
             raise FileExistsError(errno.EEXIST, "changed")
@@ -146,11 +148,11 @@ class Pinned:
                 raise
             os.rename(part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             return
-        # The exchange itself has changed the ctime.
+        # The ctime is left out: the exchange itself has changed it.
         displaced = stat_name(self._directory, part)
         if displaced is not None and self.info is not None and _state(displaced)[:-1] == _state(self.info)[:-1]:
             with suppress(OSError):
-                part_files.remove(self._directory, part)
+                part_files.unlink(self._directory, part)
             return
         self._change_back(part, fd)
         raise FileExistsError(errno.EEXIST, "changed")
@@ -161,13 +163,15 @@ class Pinned:
             now = stat_name(self._directory, part)
             if now is None or os.path.samestat(now, os.fstat(fd)):
                 return
-            exchange(self._directory, part, self._name)  # somebody has replaced ours: that is the newest
+            exchange(
+                self._directory, part, self._name
+            )  # another program has replaced the new file: its file is the newest
         except FileNotFoundError:
-            pass  # somebody has removed ours, and what it displaced is to go, too
-        part_files.remove(self._directory, part)
+            pass  # another program has removed the new file: the old one goes, too
+        part_files.unlink(self._directory, part)
 
     def close(self) -> None:
-        """Close what is open; any number of times."""
+        """Close what is open. May be called any number of times."""
         fds, self.fd, self._source = (self.fd, self._source), -1, -1
         for each in fds:
             if each >= 0:

@@ -1,4 +1,4 @@
-"""A name for a file only if nothing has that name yet, in one step of the file system where it can."""
+"""Rename without replacing, in one step if the file system can; and exchange two names."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: What tells that a file system (or the kernel, or a filter of system calls) has not got one of the ways.
+#: Errors for which the next method is tried: the file system, the kernel or a filter of system calls has not this one.
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def rename_new(source: int, old: str, target: int, new: str) -> None:
-    """Renames, from one open directory to another; FileExistsError when the new name is taken, since whenever that is.
+    """Rename from one open directory to another.
 
-    NFS has link() only, FAT and CIFS have renameat2() only, and some of FUSE have neither. A directory has no second
-    name, and nothing of anybody's is lost where it takes the place of an empty one.
+    Raises FileExistsError if the target exists, even if it appeared after this call began. NFS has link() only, FAT and
+    CIFS have renameat2() only, and some FUSE file systems have neither: then an empty placeholder is replaced.
     """
-    for way in (_renameat2, _link):
+    for method in (_renameat2, _link):
         try:
-            way(source, old, target, new)
+            method(source, old, target, new)
         except OSError as error:
             if error.errno not in UNSUPPORTED or _must_stay(source, old):
                 raise
@@ -33,12 +33,12 @@ def rename_new(source: int, old: str, target: int, new: str) -> None:
 
 
 def exchange(directory: int, one: str, other: str) -> None:
-    """Exchange two names of a directory in one step. NFS, FAT and CIFS cannot: OSError, see `UNSUPPORTED`."""
+    """Exchange two names of a directory in one step. Raises OSError (`UNSUPPORTED`) on NFS, FAT and CIFS."""
     _call_renameat2(directory, one, directory, other, _RENAME_EXCHANGE)
 
 
 def _must_stay(directory: int, name: str) -> bool:
-    """Whether a name is not ours to take away, as in /tmp: it could get a second one, and would keep both."""
+    """Return whether the name cannot be removed, as in /tmp: link() would work there, and leave the file both names."""
     place, found = os.fstat(directory), os.stat(name, dir_fd=directory, follow_symlinks=False)
     return bool(place.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, place.st_uid, found.st_uid)
 
@@ -62,11 +62,11 @@ def _link(source: int, old: str, target: int, new: str) -> None:
         os.unlink(old, dir_fd=source)
     except OSError as error:
         os.unlink(new, dir_fd=target)
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from error  # no reason to try the next way
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from error  # the next method must not be tried
 
 
 def _replace_placeholder(source: int, old: str, target: int, new: str) -> None:
-    """An empty file or directory takes the name first: it is seen for a moment, but nothing of anybody is replaced."""
+    """Take the new name with an empty file or directory, and replace that. It is seen for a moment."""
     directory = stat.S_ISDIR(os.stat(old, dir_fd=source, follow_symlinks=False).st_mode)
     if directory:
         os.mkdir(new, 0o700, dir_fd=target)

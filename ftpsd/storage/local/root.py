@@ -144,7 +144,7 @@ class Root:
     def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
         """Remove an empty directory, but not a link to one."""
         with self._changeable(path, "rmdir") as place:
-            yield from part_files.sweep_directory(place.directory, place.name, lambda *name: self._changing(name))
+            yield from part_files.clear_directory(place.directory, place.name, lambda *name: self._changing(name))
             with self._changing((place.directory, place.name)):
                 os.rmdir(place.name, dir_fd=place.directory)
 
@@ -173,7 +173,7 @@ class Root:
                 raise IsADirectoryError(errno.EISDIR, "directory")
             if there:
                 os.unlink(place.name, dir_fd=place.directory)
-            if not part_files.remove_of(place.directory, place.name) and not there:
+            if not part_files.remove_unused(place.directory, place.name) and not there:
                 raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
@@ -196,7 +196,7 @@ class Root:
                         rename_new(source.directory, source.name, target.directory, target.name)
                     if not source.is_at(target):
                         # An upload of that name that was cut cannot be resumed: another file has the name now.
-                        part_files.remove_of(target.directory, target.name)
+                        part_files.remove_unused(target.directory, target.name)
             except FileExistsError:
                 if replace:
                     raise

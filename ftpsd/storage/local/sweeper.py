@@ -1,14 +1,14 @@
-"""Parts of uploads that nobody goes on with are removed from all homes, little by little.
+"""Remove old part files from all homes.
 
-A sweep walks in worker threads and pauses after each handful of entries, so it waits for whoever serves
-a client. Directories are opened one below the other without following links. The lock of a part tells
-that an upload writes to it, in this process or in one that drains (see `part_files.py`).
+A sweep walks in worker threads and pauses after a few entries, so that clients are served first. Directories are opened
+one below the other, and links are not followed. The lock of a part file shows that an upload writes to it, in this
+process or in one that is stopping gracefully (see `part_files.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -22,7 +22,7 @@ from ftpsd.data.transfer import Transfer
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
 from ftpsd.storage.local.measure import measure_name
-from ftpsd.storage.local.part_files import PRIVATE, discard
+from ftpsd.storage.local.part_files import PRIVATE, remove_expired
 from ftpsd.storage.local.tree import directories
 from ftpsd.system.periodic import periodic
 from ftpsd.system.reactor import Reactor
@@ -30,16 +30,17 @@ from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
-#: Entries of directories that are looked at in one step, and the seconds between two steps.
+#: Entries of directories in one step, and the seconds between two steps.
 _ENTRIES, _PAUSE = 100, 0.01
 
-#: Seconds between two sweeps: as many as part files are kept for, within these bounds.
-_LEAST_INTERVAL, _MOST_INTERVAL = 5, 3600
+#: Seconds between two sweeps: the time for which part files are kept, within these bounds.
+_MIN_INTERVAL, _MAX_INTERVAL = 5, 3600
 
-#: A sweep is followed by a pause that is so many times as long: a large tree is not walked all the time.
+#: How many times as long as a sweep the pause after it is, so that a large tree is not walked all the time.
 _REST = 50
-#: How often, and after how many seconds, a part file is tried again whose home is being counted.
-_TRIES, _LATER = 600, 0.1
+
+#: The number of attempts, and the seconds between them, to remove a part file from a home that is being counted.
+_ATTEMPTS, _RETRY_DELAY = 600, 0.1
 
 
 #: `Quotas.changing`, which counts the removal of a part file.
@@ -47,19 +48,19 @@ Changing = Callable[[str, Measure], AbstractContextManager[None]]
 
 
 class _Walk:
-    """One through a home. It is over when no thread is in it any more, which may be long after anybody waits for it."""
+    """A walk through a home. It is over when its thread has left it, which may be long after the sweeper gave up."""
 
     def __init__(self, steps: Steps[None]) -> None:
         self.steps = steps
         self.over = False
 
     def close(self) -> None:
-        """See `Transfer`."""
+        """The walk is over (see `Transfer`)."""
         self.over = True
 
 
 class Sweeper:
-    """Sweeps when the daemon starts or reloads, and every so often: one home after the other."""
+    """Sweeps all homes, one after the other: at the start, after each reload, and periodically."""
 
     def __init__(self, reactor: Reactor, workers: WorkerThreads, changing: Changing, now: Callable[[], float]) -> None:
         self._reactor = reactor
@@ -67,49 +68,49 @@ class Sweeper:
         self._changing = changing
         self._now = now
         self._started = now()
-        self._turn = 0
+        self._run = 0
         self._loop: LoopingCall | None = None
-        #: A sweep that comes before this time is left out.
+        #: No sweep begins before this time of the reactor's clock.
         self._not_before = 0.0
         self._running: Transfer[None] | None = None
-        #: Homes whose disk has not answered.
+        #: Homes whose disk did not answer, with the walk that waits for it.
         self._hanging: dict[str, _Walk] = {}
 
-    def start(self, homes: Sequence[str], keep: int | None, patience: float) -> None:
-        """Sweeps those homes from now on, none of which lies in another.
+    def start(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> None:
+        """Sweep the homes from now on, none of which may lie in another. `homes` is called for each sweep.
 
-        Parts are kept for so many seconds; None: for ever.
-        A home whose disk does not answer for `patience` seconds is left alone until it does.
+        Part files are kept for `keep` seconds (None: forever). A home whose disk does not answer for `patience` seconds
+        is left out until it does.
         """
         self.stop()
         run = partial(self._sweep, homes, keep, patience)
         self._loop = periodic(self._reactor, "removing old part files", run)
         self._not_before = 0.0
-        self._loop.start(_MOST_INTERVAL if keep is None else max(_LEAST_INTERVAL, min(_MOST_INTERVAL, keep)))
+        self._loop.start(_MAX_INTERVAL if keep is None else max(_MIN_INTERVAL, min(_MAX_INTERVAL, keep)))
 
     def stop(self) -> None:
-        """Any number of times."""
-        self._turn += 1
+        """End the sweep that runs, and all later ones. May be called any number of times."""
+        self._run += 1
         if self._loop is not None and self._loop.running:
             self._loop.stop()
         if self._running is not None:
-            self._running.abort(Refusal(421, "The sweep is over."))
+            self._running.abort(Refusal(421, "The sweep was stopped."))
 
-    def _sweep(self, homes: Sequence[str], keep: int | None, patience: float) -> Deferred[None] | None:
+    def _sweep(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> Deferred[None] | None:
         if self._reactor.seconds() < self._not_before:
             return None
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []
 
         def ended(seconds: float) -> None:
-            _tell(freed)
+            _log_removed(freed)
             self._not_before = self._reactor.seconds() + pause(seconds)
 
-        return Deferred.fromCoroutine(self._sweep_all(homes, before, patience, freed)).addCallback(ended)
+        return Deferred.fromCoroutine(self._sweep_all(homes(), before, patience, freed)).addCallback(ended)
 
-    async def _sweep_all(self, homes: Sequence[str], before: float, patience: float, freed: list[int]) -> float:
-        """Sweep all homes; return the seconds that it took, without those for disks that do not answer."""
-        turn, spent = self._turn, 0.0
+    async def _sweep_all(self, homes: Iterable[str], before: float, patience: float, freed: list[int]) -> float:
+        """Sweep all homes. Return the seconds that it took, without those for disks that did not answer."""
+        run, spent = self._run, 0.0
         for home in homes:
             if home in self._hanging and not self._hanging[home].over:
                 continue
@@ -120,9 +121,9 @@ class Sweeper:
                 spent += self._reactor.seconds() - began
             except Refusal as refusal:
                 self._hanging[home] = walk
-                if turn == self._turn:
+                if run == self._run:
                     log.warn("{home} is not swept: {why}", home=home, why=refusal.reply.text)
-            if turn != self._turn:
+            if run != self._run:
                 break
         return spent
 
@@ -138,45 +139,44 @@ class Sweeper:
                 self._running = None
 
 
-def _tell(freed: list[int]) -> None:
+def _log_removed(freed: list[int]) -> None:
     if freed:
-        text = "removed parts of uploads that nobody goes on with: {count}, {bytes} bytes"
-        log.info(text, count=len(freed), bytes=sum(freed))
+        log.info("removed old part files: {count}, {bytes} bytes", count=len(freed), bytes=sum(freed))
 
 
 def pause(took: float) -> float:
-    """Return the seconds for which no home is walked after a sweep that took `took` seconds."""
-    return min(_MOST_INTERVAL, took * _REST)
+    """Return the seconds of the pause after a sweep that took `took` seconds."""
+    return min(_MAX_INTERVAL, took * _REST)
 
 
 def sweep(home: str, before: float, started: float, freed: list[int], changing: Changing) -> Steps[None]:
-    """Discards the parts below a home (see `parts.discard`); their sizes go to `freed`."""
+    """Remove old part files below a home (see `remove_expired`), and append their sizes to `freed`."""
     entries = 0
-    for piece in directories(home, skip=(OSError,)):  # what cannot be read is left alone
+    for piece in directories(home, skip=(OSError,)):  # directories that cannot be read are left out
         path = os.path.join(home, *piece.parts)
         for name in piece.names:
             if name.startswith(PRIVATE):
-                discarding = partial(discard, piece.descriptor, name, before, started)
+                removing = partial(remove_expired, piece.descriptor, name, before, started)
                 measuring = partial(measure_name, piece.descriptor, name)
-                yield from _change(partial(changing, path, measuring), discarding, freed)
+                yield from _change(partial(changing, path, measuring), removing, freed)
         entries += 1 + len(piece.names) + len(piece.directories)
         if entries >= _ENTRIES:
             entries = 0
-            yield None  # progress: the disk answers
+            yield None  # progress: the disk has answered
             yield Pause(_PAUSE)
 
 
 def _change(
-    changing: Callable[[], AbstractContextManager[None]], discarding: Callable[[], list[int]], freed: list[int]
+    changing: Callable[[], AbstractContextManager[None]], removing: Callable[[], list[int]], freed: list[int]
 ) -> Steps[None]:
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         try:
             with changing():
-                freed += discarding()
+                freed += removing()
         except BlockingIOError:  # the home is being counted
             yield None
-            yield Pause(_LATER)
+            yield Pause(_RETRY_DELAY)
         except OSError:
-            return  # it is gone, or not ours
+            return  # it was removed already, or the daemon may not remove it
         else:
             return

@@ -1,6 +1,7 @@
-"""A directory and all below it: walked, removed. Renames make trees deeper than any path that a client may say,
-deeper than the stack and than the number of descriptors that a process may have. What goes away meanwhile is
-passed over.
+"""Walk and remove a directory with all below it.
+
+By renames, clients make trees that are deeper than any path in a command, than the stack, and than the number of
+descriptors of a process. Names that go away meanwhile are left out.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ from ftpsd.protocol.paths import MAX_DEPTH
 #: Entries of a directory that are read in one step.
 STEP = 100
 
-#: Names of directories that a walk holds in memory: so many for its top, half as many for what is below, and so on.
-_MOST_NAMES = 8192
+#: The most names of directories that a walk holds in memory for its top; half as many for each level below.
+_MAX_NAMES = 8192
 
-#: Levels that are removed in one go; what is deeper is moved up first.
+#: Levels that are removed by recursion; directories below them are moved to the top first.
 _LEVELS = 64
 
-#: Names for that, which a client may see and say: were the daemon killed meanwhile, he can remove what is left.
-_MOVED = "being-removed-"
+#: The prefix of their names there. Clients see them and can remove them, if the daemon was killed meanwhile.
+_MOVED_PREFIX = "being-removed-"
 
-#: Opening such a directory says that it went away, became something else, or is not for the daemon.
+#: Errors of opening a directory that went away, became something else, or is not readable for the daemon.
 _NOT_TO_BE_READ: tuple[type[OSError], ...] = (FileNotFoundError, NotADirectoryError, PermissionError)
 
-#: Directories on the way to where a walk is that stay open, the innermost ones.
-_OPENED = 16
+#: How many of the directories on the current path of a walk stay open, the innermost ones.
+_KEPT_OPEN = 16
 
-#: Names of 255 bytes that make no path too long for one call.
-_IN_A_PATH = 15
+#: How many names of 255 bytes fit into the path of one call.
+_NAMES_PER_PATH = 15
 
 #: Classes of errors.
 Errors = tuple[type[OSError], ...]
 
-#: A file or directory, whatever its name: device and inode.
+#: Identifies a file or directory: device and inode.
 Identity = tuple[int, int]
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def identity(info: os.stat_result) -> Identity:
-    """Which one it is."""
+    """Return the identity of a file or directory."""
     return info.st_dev, info.st_ino
 
 
 class Piece(NamedTuple):
-    """Some of the names in one directory of a tree: the way from the top to it, the same, open, and the names."""
+    """Some of the names in one directory of a tree: its path from the top, its descriptor, and the names."""
 
     parts: tuple[str, ...]
     descriptor: int
@@ -63,8 +64,7 @@ class Piece(NamedTuple):
 def directories(top: str, at: int | None = None, skip: Errors = _NOT_TO_BE_READ) -> Iterator[Piece]:
     """Walk a tree in short steps: yield its names, those of directories apart. Links are not followed.
 
-    A tree may be deeper than a recursion or a path can be, since a rename puts one below another, and wider than
-    the memory. `skip`: errors for which a directory is left out.
+    `at` is a descriptor for a relative `top`; `skip` are errors for which a directory is left out.
     """
     try:
         root = os.open(top, _OPEN, dir_fd=at)
@@ -86,7 +86,7 @@ def directories(top: str, at: int | None = None, skip: Errors = _NOT_TO_BE_READ)
             elif (here := level.open(root, path, name, skip)) >= 0:
                 path.append(name)
                 levels.append((yield from _visit(root, here, path, skip)))
-                for each in levels[-_OPENED - 1 : -_OPENED]:
+                for each in levels[-_KEPT_OPEN - 1 : -_KEPT_OPEN]:
                     each.close()
     finally:
         for each in levels:
@@ -96,14 +96,14 @@ def directories(top: str, at: int | None = None, skip: Errors = _NOT_TO_BE_READ)
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way to where a walk is, and the names of the directories in it."""
+    """A directory on the current path of a walk, and the names of the directories in it that are still to be walked."""
 
     identity: Identity
     names: Iterator[str | None]
     descriptor: int
 
     def open(self, root: int, path: list[str], name: str, skip: Errors) -> int:
-        """Open one of its directories; -1 if that cannot be done."""
+        """Open one of its directories. Return -1 if that is not possible."""
         try:
             if self.descriptor < 0:
                 self.descriptor = _reopen(root, path, self.identity)
@@ -119,7 +119,7 @@ class _Level:
 
 
 def _visit(root: int, here: int, path: list[str], skip: Errors) -> Generator[Piece, None, _Level]:
-    """Yield what is in a directory. Takes over the descriptor."""
+    """Yield the names in a directory. Takes over its descriptor."""
     parts, limit, below = tuple(path), portion(len(path)), list[str]()
     try:
         known = identity(os.fstat(here))
@@ -159,20 +159,20 @@ def _scan_again(root: int, path: list[str], known: Identity, skip: Errors) -> It
 
 
 def _reopen(root: int, path: list[str], known: Identity) -> int:
-    """Open a directory that was visited; FileNotFoundError if it is not there any more."""
+    """Open a directory of the current path again. Raises FileNotFoundError if it is not there any more."""
     here = _descend(root, path)
-    # On the way a rename may have put a link in a directory's place: it leads to another one.
+    # A rename may have put a link in the place of a directory on the path: it leads to another directory.
     if identity(os.fstat(here)) != known:
         os.close(here)
-        raise FileNotFoundError(errno.ENOENT, "it was moved")
+        raise FileNotFoundError(errno.ENOENT, "directory was moved")
     return here
 
 
 def _descend(root: int, path: list[str]) -> int:
     here = os.open(".", _OPEN, dir_fd=root)
-    for first in range(0, len(path), _IN_A_PATH):
+    for first in range(0, len(path), _NAMES_PER_PATH):
         try:
-            deeper = os.open("/".join(path[first : first + _IN_A_PATH]), _OPEN, dir_fd=here)
+            deeper = os.open("/".join(path[first : first + _NAMES_PER_PATH]), _OPEN, dir_fd=here)
         finally:
             os.close(here)
         here = deeper
@@ -180,15 +180,15 @@ def _descend(root: int, path: list[str]) -> int:
 
 
 def portion(depth: int) -> int:
-    """Return how many names of directories a walk may hold in memory for one directory at that depth."""
-    return max(_MOST_NAMES >> depth, 64 if depth < MAX_DEPTH else 4)
+    """Return how many names of directories a walk may hold in memory for one directory at this depth."""
+    return max(_MAX_NAMES >> depth, 64 if depth < MAX_DEPTH else 4)
 
 
 def in_portions(names: list[str], limit: int, scan: Callable[[], Iterable[list[str]]]) -> Iterator[str | None]:
-    """Yield the names; if they are more than the limit, all those that scans find, in the order of the names and so
-    many at a time. None in between: no step is long.
+    """Yield the names, and None between them so that no step takes long.
 
-    A directory of 200,000 others is scanned 25 times then, which takes less than opening each of them.
+    If they are more than the limit, scan the directory for each portion, in the order of the names. A directory with
+    200,000 others is scanned 25 times, which takes less time than to open each of these.
     """
     if len(names) <= limit:
         yield from names
@@ -203,15 +203,15 @@ def in_portions(names: list[str], limit: int, scan: Callable[[], Iterable[list[s
         last = names[-1] if names else ""
 
 
-#: Times that a removal begins anew in directories to which somebody keeps adding names.
-_MOST_ROUNDS = 1000
+#: How often a removal starts again in directories to which other programs keep adding names.
+_MAX_ROUNDS = 1000
 
-#: Removes a name from an open directory; whether it is that of a directory.
+#: Removes a name from an open directory; the third argument says whether it is that of a directory.
 Delete = Callable[[int, str, bool], object]
 
 
 def delete(directory: int, name: str, is_directory: bool) -> None:
-    """Remove a name: that of an empty directory, or of something else, if it is still there."""
+    """Remove an empty directory, or something else if it is still there."""
     if is_directory:
         os.rmdir(name, dir_fd=directory)
     else:
@@ -220,22 +220,22 @@ def delete(directory: int, name: str, is_directory: bool) -> None:
 
 
 def remove(directory: int, name: str, delete: Delete = delete) -> Generator[None, None, None]:
-    """Remove the tree `name` of a directory in short steps; links in it go, what they lead to stays.
+    """Remove the tree `name` of a directory in short steps. Of links in it, their targets stay.
 
-    Raises OSError where it cannot: also if somebody adds names as fast as they go.
+    Raises OSError if that is not possible, also if other programs add names as fast as they are removed.
     """
     top = os.open(name, _OPEN, dir_fd=directory)
     try:
-        yield from _clear(top, top, 0, delete, iter(range(_MOST_ROUNDS)))
+        yield from _clear(top, top, 0, delete, iter(range(_MAX_ROUNDS)))
     finally:
         os.close(top)
     delete(directory, name, True)
 
 
 def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterator[int]) -> Generator[None, None, None]:
-    """Empty a directory. What it held at first is removed; for what comes meanwhile there are so many rounds in all.
+    """Empty a directory. Names that are added meanwhile are removed in further rounds, as far as `rounds` has any.
 
-    Then names are left, and it cannot be removed.
+    If names are left then, the directory cannot be removed.
     """
     size, expected, removed = portion(depth) // 8, 0, 0
     while entries := _first(directory, size):
@@ -249,8 +249,8 @@ def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterato
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 delete(directory, entry.name, False)
-            elif depth == _LEVELS:  # to `top`, for another round
-                os.rename(entry.name, _MOVED + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
+            elif depth == _LEVELS:  # it is removed in another round of `top`
+                os.rename(entry.name, _MOVED_PREFIX + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
             else:
                 below = os.open(entry.name, _OPEN, dir_fd=directory)
                 try:

@@ -108,7 +108,7 @@ class Upload:
                 pinned.close()
             if fd >= 0:
                 if os.fstat(fd).st_size == 0:
-                    part_files.remove(directory, part)
+                    part_files.unlink(directory, part)
                 os.close(fd)
             os.close(directory)
             raise
@@ -206,7 +206,7 @@ class Upload:
             raise
         if self._part != part_files.part_name(self.name):
             with suppress(OSError):  # an older part file would be resumed as if it were of this file
-                part_files.remove_of(self._directory, self.name)
+                part_files.remove_unused(self._directory, self.name)
         self._part = ""
 
     def settle(self) -> None:
@@ -302,13 +302,13 @@ class Upload:
             if self._part:
                 ending.callback(self._keep, fd)
             if lock:
-                ending.callback(part_files.remove, self._directory, lock)
+                ending.callback(part_files.unlink, self._directory, lock)
 
     def _keep(self, fd: int) -> None:
         usual, found = part_files.part_name(self.name), os.fstat(fd)
         outdated = not self._conflicted and (self._can_begin_again() or self._pinned.is_another())
         if self._worthless or outdated or not found.st_size or not found.st_nlink:
-            part_files.remove(self._directory, self._part)
+            part_files.unlink(self._directory, self._part)
             return
         mode = RESUMABLE  # it may have the mode of the published file already
         if self._conflicted:
@@ -316,15 +316,15 @@ class Upload:
             continued_part = self._start and self._old_size is None
             mode = APPENDED if self._append and not continued_part else OUTRUN
         os.fchmod(fd, mode)
-        part_files.remember(fd, self.name)
+        part_files.store_name(fd, self.name)
         if self._part != usual:
             # Another upload had the usual name when this one began. The part file of the first one to end is kept.
             try:
                 rename_new(self._directory, self._part, self._directory, usual)
             except FileExistsError:
-                part_files.remove(self._directory, self._part)
+                part_files.unlink(self._directory, self._part)
             except FileNotFoundError:
-                pass  # see `part_files.remove`
+                pass  # see `part_files.unlink`
 
     def _can_begin_again(self) -> bool:
         """Return whether nothing is lost without the part file: it holds no more than a copy of the old file."""
