@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -606,6 +608,9 @@ def test_restart_and_lift(strict: Daemon) -> None:
     strict.process.kill()  # type: ignore[union-attr]
     strict.process.wait()  # type: ignore[union-attr]
     assert "127.0.0.2" in command(strict).stdout
+    (ban,) = json.loads(command(strict, "list", "--json").stdout)
+    assert (ban["kind"], ban["subject"]) == ("address", "127.0.0.2") and ban["until"] > time.time()
+    assert json.loads(command(strict, "--json").stdout) == [ban]
     strict.start()
     assert greeting(strict, "127.0.0.2").startswith("421 ")
     assert "is not banned" in command(strict, "lift", "127.0.0.99").stderr
@@ -671,7 +676,8 @@ def test_without_a_file(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(merge(PLAIN, {"bans": STRICT["bans"]}))
     guess(daemon, "127.0.0.2", 4)
     assert greeting(daemon, "127.0.0.2").startswith("421 ")
-    assert "set state.directory" in command(daemon).stderr
+    unreachable = command(daemon)
+    assert "set state.directory" in unreachable.stderr and unreachable.returncode == 3
     daemon.config.write_text("nonsense: [\n")
     assert command(daemon, "lift", "--all").returncode == 1
 
@@ -692,7 +698,7 @@ def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
 
 @pytest.mark.parametrize("what", ["a link to a file", "a link to nothing", "a FIFO", "a directory"])
 def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -> None:
-    """What the daemon's user may put in the place of the file leads root nowhere: a sentence, and exit status 1."""
+    """What the daemon's user may put in the place of the file leads root nowhere: a sentence, and exit status 3."""
     strict.stop()
     place, target = tmp_path / "place", tmp_path / "target"
     place.mkdir()
@@ -711,7 +717,7 @@ def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -
     strict.write()
     for arguments in ((), ("lift", "--all")):
         result = command(strict, *arguments)
-        assert result.returncode == 1
+        assert result.returncode == 3
         assert re.fullmatch("ftpsd bans: .* is no regular file: .*\n", result.stderr)
     assert target.exists() == (what == "a link to a file")
     assert not target.exists() or target.read_bytes() == b""

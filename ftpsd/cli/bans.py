@@ -1,7 +1,8 @@
-"""`ftpsd bans`: who is banned, and the end of it, whether the daemon runs or not."""
+"""`ftpsd bans`: list and lift bans in the state file, whether or not the daemon runs."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -23,17 +24,21 @@ SERVICE = Path("/var/lib/ftpsd-state")
 
 
 class NoState(Exception):
-    """There is no file to look at; the text tells why."""
+    """The state of the daemon cannot be reached; the text says why."""
 
 
-def show(configuration: str) -> int:
-    """Prints a line for each ban that runs; an exit status."""
+def show(configuration: str, as_json: bool = False) -> int:
+    """Print the bans in effect, one in each line or as a JSON array; return the exit status."""
     now = time.time()
     try:
         with _state(configuration) as state:
             bans = tables.current(state, now)
     except (InvalidConfiguration, NoState) as error:
         return _fail(error)
+    if as_json:
+        found = [{"kind": kind, "subject": stored_name(subject), "until": until} for kind, subject, until in bans]
+        print(json.dumps(found, indent=2))
+        return 0
     for kind, subject, until in bans:
         print(f"{kind:8} {stored_name(subject):40} {_end(until, now)}")
     if not bans:
@@ -49,7 +54,7 @@ def _end(until: float, now: float) -> str:
 
 
 def lift(configuration: str, whom: str | None) -> int:
-    """Lifts the bans of an address or a user, or all; an exit status: 1 if there are none."""
+    """Lift the bans of an address or a user, or all with None; return the exit status."""
     try:
         with _state(configuration) as state:
             lifted = tables.lift(state, whom)
@@ -62,8 +67,9 @@ def lift(configuration: str, whom: str | None) -> int:
 
 
 def _fail(why: object) -> int:
+    """Print why; return 3 if the state cannot be reached, and 1 for any other failure."""
     print(f"ftpsd bans: {why}", file=sys.stderr)
-    return 1
+    return 3 if isinstance(why, NoState) else 1
 
 
 @contextmanager

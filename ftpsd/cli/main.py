@@ -15,7 +15,7 @@ CONFIGURATION = "/etc/ftpsd/ftpsd.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a subcommand; its exit status."""
+    """Run a subcommand; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -33,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     bans = commands.add_parser("bans", parents=[config], help="list or lift the bans that failed logins have made")
     bans.set_defaults(run=_bans, do="list")
     what = bans.add_subparsers(dest="do", metavar="list | lift")
-    what.add_parser("list", parents=[config], help="list them (the default)")
+    bans.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the list as JSON")
+    shown = what.add_parser("list", parents=[config], help="list them (the default)")
+    shown.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the list as JSON")
     lift = what.add_parser("lift", parents=[config], help="lift those of an address or a user, or all")
     whom = lift.add_mutually_exclusive_group(required=True)
     whom.add_argument("whom", nargs="?", metavar="ADDRESS-or-USER")
@@ -70,7 +72,9 @@ def _bans(options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may be any that clients say
     config = getattr(options, "config", CONFIGURATION)
-    return bans.lift(config, options.whom) if options.do == "lift" else bans.show(config)
+    return (
+        bans.lift(config, options.whom) if options.do == "lift" else bans.show(config, getattr(options, "json", False))
+    )
 
 
 def _check(options: argparse.Namespace) -> int:
