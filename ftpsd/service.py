@@ -55,6 +55,7 @@ from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Supervisor
+from ftpsd.system.twisted_private import use_monotonic_clock
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
@@ -113,7 +114,7 @@ class FtpsService(Service):
         self._configuration = configuration
         self._sandbox = sandbox
         self._observer = observer
-        self._reactor = _reactor()
+        self._reactor = _installed_reactor()
         self._hub = Hub(self._reactor)
         Log(self._hub, LogBudget(self._reactor), verbose)
         self._workers = WorkerThreads(self._reactor)
@@ -313,15 +314,10 @@ class FtpsService(Service):
         self._supervisor.ready(f"not reloaded: {faults[0]}")
 
 
-def _reactor() -> Reactor:
-    """The reactor: imported late, since importing it installs it, and here only.
-
-    Twisted's timers follow the time of day. When that is set (a machine that boots without a clock, a virtual one
-    that was asleep) they would all fire at once, or none for hours; so they are given the monotonic clock.
-    """
+def _installed_reactor() -> Reactor:
+    """Return the reactor, with a clock that no one sets. It is imported late, since importing it installs it."""
     from twisted.internet import reactor
 
-    taken: Any = reactor
-    if not taken.getDelayedCalls():
-        taken.seconds = time.monotonic
-    return cast(Reactor, taken)
+    installed = cast(Reactor, reactor)
+    use_monotonic_clock(installed)
+    return installed

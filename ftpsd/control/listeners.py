@@ -16,8 +16,9 @@ from ftpsd.config.settings import ListenSettings
 from ftpsd.control.accept import ControlPort
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.snapshot import Generation
-from ftpsd.system.reactor import Reactor
+from ftpsd.system.reactor import ListeningPort, Reactor
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners
+from ftpsd.system.twisted_private import listen_on
 
 log = Logger(namespace="ftpsd")
 
@@ -121,10 +122,8 @@ class Listeners:
         taken = self._inherited_by_key.values()
         return [each for each in self._inherited if each not in taken]
 
-    def _adopt(self, descriptor: int, family: int, factory: Any) -> ControlPort:
-        port: ControlPort = ControlPort._fromListeningDescriptor(self._reactor, descriptor, family, factory)
-        port.startListening()
-        return port
+    def _adopt(self, descriptor: int, family: int, factory: FtpsFactory) -> ListeningPort:
+        return listen_on(ControlPort, self._reactor, descriptor, family, factory)
 
     def _take_over(self, old: Any, address: str, port: int, factory: FtpsFactory) -> Any:
         """Listen on another address of a port that is open, while the old listener still serves.

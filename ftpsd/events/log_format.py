@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.logger import FileLogObserver, ILogObserver, formatEvent
-from twisted.scripts._twistd_unix import UnixAppLogger
+
+from ftpsd.system.twisted_private import log_observer
 
 #: Characters of an argument, or of another text of a client, that a line shows.
 LONGEST_TEXT = 200
@@ -43,12 +44,13 @@ def lines(twistd: Mapping[str, Any]) -> FileLogObserver | None:
     """Makes the observer that twistd would log to by itself, a file or standard output, but with lines of sessions
     written as they are: Twisted's formatter takes a twentieth of the time of a small download for each.
 
-    None where the options say something else. That there is an observer to be had has no public name in Twisted.
+    None if the options say something else, or if Twisted makes the observer in another way than it did.
     """
     if twistd.get("logger") or twistd.get("syslog"):
         return None
-    observer: FileLogObserver = UnixAppLogger(twistd)._getLogObserver()
-    observer.formatEvent = LineFormat(observer.formatEvent)  # type: ignore[method-assign]
+    observer = log_observer(twistd)
+    if observer is not None:
+        observer.formatEvent = LineFormat(observer.formatEvent)  # type: ignore[method-assign]
     return observer
 
 

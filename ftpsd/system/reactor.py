@@ -5,9 +5,11 @@ They cost nothing at run time. `twisted.internet.interfaces` has them as zope in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 #: Returns the seconds since some moment in the past. No one sets this clock, unlike the time of day.
@@ -68,8 +70,30 @@ class WriteDescriptor(Descriptor, Protocol):
         """The descriptor is writable. An exception that is returned removes it."""
 
 
+class ListeningPort(Protocol):
+    """A socket that listens (IListeningPort), as Twisted's `tcp.Port` implements it."""
+
+    def startListening(self) -> None:
+        """Begin to accept connections."""
+
+    def stopListening(self) -> object:
+        """Close the socket; the Deferred fires when that is done."""
+
+    def stopReading(self) -> None:
+        """Accept no connections for now; the kernel keeps those that arrive."""
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Return the address and the port."""
+
+
 class Reactor(Clock, CallsFromThreads, Protocol):
     """All of the reactor that the daemon uses. Everything but `callFromThread` is for the reactor thread."""
+
+    def getDelayedCalls(self) -> Sequence[object]:
+        """Return the calls that are still to be made."""
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> ListeningPort:
+        """Listen on a copy of a socket that was bound before."""
 
     def addReader(self, reader: ReadDescriptor) -> None:
         """Watch a descriptor for input, until `removeReader`."""

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 
 from ftpsd.control.tls.engine import TlsEngine, TlsState
 from ftpsd.system import tls
+from ftpsd.system.twisted_private import NOTHING_UNSENT, unsent
 
 #: Bytes that are read from OpenSSL at a time, and that are held before they are sent.
 _PIECE = 2**14
@@ -76,7 +77,7 @@ class Output:
         what the socket does not accept is left to it.
         """
         transport = self.transport
-        if transport.connected and not (transport.dataBuffer or transport._tempDataBuffer):
+        if transport.connected and unsent(transport) == NOTHING_UNSENT:
             sent = transport.writeSomeData(data)
             if isinstance(sent, int) and sent > 0:
                 if sent == len(data):

@@ -1,0 +1,81 @@
+"""All that the daemon uses of Twisted without a public name, each with what happens when a release no longer has it.
+
+`tests/test_twisted_private.py` tells at both ends of the version range whether the names are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+
+from twisted.internet import abstract, tcp
+from twisted.internet.protocol import Factory
+from twisted.logger import FileLogObserver, Logger
+from twisted.scripts import _twistd_unix
+
+from ftpsd.system.reactor import ListeningPort, Reactor
+
+log = Logger(namespace="ftpsd")
+
+
+def log_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:
+    """Return the observer that twistd would make for its options: to a file or to standard output.
+
+    None if this release makes it in another way: twistd then makes its own, and writing a line takes longer.
+    """
+    make = getattr(_twistd_unix.UnixAppLogger(twistd), "_getLogObserver", None)
+    observer = make() if make is not None else None
+    return observer if isinstance(observer, FileLogObserver) else None
+
+
+def listen_on(port: type[tcp.Port], reactor: Reactor, descriptor: int, family: int, factory: Factory) -> ListeningPort:
+    """Listen with a port of the given class on a socket that was bound before; it is copied.
+
+    If this release cannot do that, the public way is taken: a port of Twisted's class, which accepts all connections
+    that wait in one turn of the reactor.
+    """
+    make = getattr(port, "_fromListeningDescriptor", None)
+    if make is not None:
+        listener: ListeningPort = make(reactor, descriptor, family, factory)
+        listener.startListening()
+        return listener
+    log.warn("this release of Twisted makes no ports of other classes: many connections at once delay sessions")
+    return reactor.adoptStreamPort(descriptor, family, factory)
+
+
+def use_monotonic_clock(reactor: Reactor) -> None:
+    """Let the timers of the reactor follow a clock that no one sets.
+
+    Twisted's timers follow the time of day. When that is set (a machine that boots without a clock, a virtual one
+    that was suspended) they would all fire at once, or none for hours. The reactor has no setting for this: an
+    attribute hides its method `seconds`. A reactor that does not allow it keeps its clock, and the log says so.
+    """
+    if reactor.getDelayedCalls():
+        return  # it would compare times of two clocks
+    try:
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    except AttributeError:
+        log.warn("the reactor keeps its own clock: timeouts are wrong after the time of day was set")
+
+
+#: What `unsent` returns for a transport that has sent all bytes.
+NOTHING_UNSENT: tuple[bytes, list[bytes]] = (b"", [])
+
+
+def _never(transport: object) -> None:
+    """The answer of a release without the buffers: never NOTHING_UNSENT."""
+
+
+def _unsent() -> Callable[[object], object]:
+    buffers = attrgetter("dataBuffer", "_tempDataBuffer")
+    try:
+        known = buffers(abstract.FileDescriptor(reactor=object())) == NOTHING_UNSENT  # type: ignore[arg-type]
+    except AttributeError:
+        known = False
+    return buffers if known else _never
+
+
+#: Returns the bytes that a transport has not sent. If this release keeps them elsewhere, it is never NOTHING_UNSENT,
+#: and all bytes go through `transport.write`, which takes three more system calls for a reply.
+unsent = _unsent()
