@@ -42,7 +42,7 @@ from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused, Daemon
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
-from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Generation, policy_of
 from ftpsd.storage.local.files import LocalBackend
@@ -123,6 +123,8 @@ class FtpsService(Service):
         self._ban_store = BanStore(self._store, self._counts.bans, time.time, self._hub)
         self._looks = periodic(self._reactor, "looking for lifted bans", self._ban_store.check)
         self._sessions = LocalSessionRegistry()
+        #: The running sessions, for administration.
+        self.registry: SessionRegistry = self._sessions
         self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._hub, self._sessions)
         self._quotas = Quotas(self._reactor, self._workers, DirectoryMeter())
         self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)

@@ -33,6 +33,15 @@ RENAMED = [
     ("storage/quota_wrapper.py", "require_a_file", "require_one_file"),
     ("storage/local/measure.py", "amount", "size"),
     ("storage/local/measure.py", "amounts", "sizes"),
+    # limits.ledger.Ledger, SessionLease and UserLease; bans.ban_list.Listener
+    ("limits/ledger.py", "check_bans", "require_no_ban"),
+    ("limits/ledger.py", "release", "give_back"),
+    ("limits/user_limits.py", "rate_limits", "limits"),
+    ("limits/bans/store.py", "ban_added", "ban_made"),
+    # limits.session_registry.SessionRegistry and RunningSession
+    ("control/ftp_protocol.py", "view", "look"),
+    # protocol.interfaces.Control
+    ("control/control_channel.py", "send_reply", "reply"),
     # Behind LocalFiles: methods that are called in worker threads.
     ("storage/local/root.py", "set_mode", "change_mode"),
     ("storage/local/listings.py", "first_entries", "some_entries"),

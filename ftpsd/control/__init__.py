@@ -1,4 +1,4 @@
-"""The control connection: from the listening socket to the reply, TLS and login included.
+"""The control connection: listeners, TLS, lines, login, commands and replies.
 
 May import every package except `storage`, `service` and `cli`. Read first: `ftp_protocol`.
 """

@@ -1,4 +1,4 @@
-"""Counts and rates that sessions share, and the bans after failed logins.
+"""The ledger, which admits sessions, logins and transfers, the rate limits, the bans, and the registry of sessions.
 
-May import `protocol`, `config.settings`, `events` and `system`. Read first: `session_registry`, then `user_limits`.
+May import `protocol`, `config.settings`, `events` and `system`. Read first: `ledger`, then `session_registry`.
 """

@@ -1,4 +1,4 @@
-"""Bans of addresses and user names after failed logins, and how they survive a restart.
+"""Bans of addresses and user names after failed logins, in memory and in the state file.
 
 May import what `limits` may import. Read first: `policy`.
 """
