@@ -28,7 +28,7 @@ RENAMED = [
     ("storage/local/upload.py", "initial_amount", "first_amount"),
     ("storage/quota_wrapper.py", "publish", "finish"),
     # protocol.interfaces.Reader
-    ("data/transfer.py", "__iter__", "pieces"),
+    ("data/endpoints.py", "__iter__", "pieces"),
     # storage.backend.ChangeCounter, PartFile and HomeMeter
     ("storage/quota_wrapper.py", "require_a_file", "require_one_file"),
     ("storage/local/measure.py", "amount", "size"),
