@@ -44,7 +44,7 @@ from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
 from ftpsd.protocol.replies import Reply
-from ftpsd.snapshot import Generation, policy_of
+from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.root import process_umask
@@ -98,7 +98,7 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
 
 
 class FtpsService(Service):
-    """The daemon: listeners, workers, and the generation that new sessions get."""
+    """The daemon: listeners, workers, and the snapshot that new sessions get."""
 
     name = "ftpsd"
 
@@ -131,15 +131,15 @@ class FtpsService(Service):
         self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
         self._pools: dict[PortRange, PortPool] = {}
         self._listeners = Listeners(self._reactor, self._path, self._factory)
-        #: Of all generations that still have sessions: the address behind NAT changes for all of them.
+        #: Of all snapshots that still have sessions: the address behind NAT changes for all of them.
         self._announcers: WeakSet[Announcer] = WeakSet()
-        self._generation = self._generate(configuration)
+        self._snapshot = self._make_snapshot(configuration)
         self._refresh: LoopingCall | None = None
         self._reading = self._asked_again = False
 
     # --- making ----------------------------------------------------------------------------------
 
-    def _generate(self, configuration: load.Configuration) -> Generation:
+    def _make_snapshot(self, configuration: load.Configuration) -> Snapshot:
         settings, users = configuration.settings, configuration.users
         ports = settings.passive.ports
         self._workers.patience = settings.timeouts.stalled
@@ -163,13 +163,13 @@ class FtpsService(Service):
         portal = Portal(realm, [checker])
         policy = policy_of(settings)
         shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
-        return Generation(settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, shows)
+        return Snapshot(settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, shows)
 
     def _resolve(self, name: str) -> Any:
         return self._workers.queue("configuration", "login").call(load.resolve, name)
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
-        return FtpsFactory(self._services, self._generation, settings.tls == "implicit")
+        return FtpsFactory(self._services, self._snapshot, settings.tls == "implicit")
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class FtpsService(Service):
         self._start_refresh()
         self._start_sweeper()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        self._listeners.serve(self._configuration.settings.listen, self._generation)
+        self._listeners.serve(self._configuration.settings.listen, self._snapshot)
         self._announcer.warn_if_private()
         self._warn()
         self._supervisor.ready()
@@ -276,7 +276,7 @@ class FtpsService(Service):
     # --- reloading -------------------------------------------------------------------------------
 
     def reload(self) -> Any:
-        """Reads everything again, off the reactor thread: a new generation, or the old one and a log.
+        """Reads everything again, off the reactor thread: a new snapshot, or the old one and a log.
 
         One at a time, so that what was read first is not used last; asked meanwhile, once more after it.
         """
@@ -299,8 +299,8 @@ class FtpsService(Service):
         wanted = configuration.settings.listen
         self._listeners.open(wanted)
         self._configuration = configuration
-        self._generation = self._generate(configuration)
-        self._listeners.serve(wanted, self._generation)
+        self._snapshot = self._make_snapshot(configuration)
+        self._listeners.serve(wanted, self._snapshot)
         self._start_refresh()
         self._start_sweeper()
         self._supervisor.ready()

@@ -1,4 +1,4 @@
-"""What one reading of the configuration has made. Sessions keep the one that they began with."""
+"""The configuration snapshot: the result of one configuration load. A session keeps the one it began with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ftpsd.system.tls import ContextMaker
 
 
 @frozen
-class Generation:
-    """A complete set: a reload makes a new one or leaves the old one in use."""
+class Snapshot:
+    """The settings of one load, and the objects made of them. A reload makes a new snapshot, or keeps the old one."""
 
     settings: Settings
     portal: Portal
@@ -24,14 +24,14 @@ class Generation:
     data: DataPlane
     policy: Policy
     ledger: Ledger
-    #: The time of day (POSIX), which may jump; how much time has passed is for the reactor's clock to say.
+    #: Returns the POSIX time, which may jump. Durations are measured with the reactor's clock instead.
     now: Callable[[], float]
-    #: Whether the log may show a user's name.
+    #: Returns whether the log may show a user name.
     shows: Callable[[str], bool] = lambda name: True
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return what the settings say to every session."""
+    """Return the part of the settings that every session follows."""
     return Policy(
         login_needs_tls=settings.tls.require.login,
         data_needs_tls=settings.tls.require.data,

@@ -34,7 +34,7 @@ from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
-from ftpsd.snapshot import Generation, policy_of
+from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.backend import Backend
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -266,7 +266,7 @@ class Server:
             backend = LocalBackend(workers, Quotas(self.clock, workers, DirectoryMeter()), fsync=False)
         realm: Any = Realm(self.now, backend, ledger)
         checker: Any = PasswordChecker(self.users)
-        generation: Any = Generation(
+        snapshot: Any = Snapshot(
             self.settings,
             Portal(realm, [checker]),
             contexts=None,
@@ -279,7 +279,7 @@ class Server:
         self.hub = Hub(self.clock)
         self.sessions = LocalSessionRegistry()
         services: Any = ControlServices(self.clock, Scheduler(self.clock), self.hub, self.sessions)
-        self._factory = FtpsFactory(services, generation, False)
+        self._factory = FtpsFactory(services, snapshot, False)
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
         if self.homes is not None:

@@ -22,13 +22,13 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 @pytest.mark.parametrize("fails", ["getHandle", "setTcpNoDelay", "getHost", "registerProducer"])
 def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     """If a session fails before it has begun, its connection is closed, and the session count is as before."""
-    generation, registry, clock = mock.Mock(), LocalSessionRegistry(), Clock()
+    snapshot, registry, clock = mock.Mock(), LocalSessionRegistry(), Clock()
     counts = LedgerState(clock.seconds)
-    generation.settings.limits = Limits()
-    generation.settings.timeouts.login = 60
-    generation.ledger = LocalLedger(counts, Limits(), BanSettings())
-    generation.now.return_value = 0.0
-    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), Hub(clock), registry), generation, False)
+    snapshot.settings.limits = Limits()
+    snapshot.settings.timeouts.login = 60
+    snapshot.ledger = LocalLedger(counts, Limits(), BanSettings())
+    snapshot.now.return_value = 0.0
+    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), Hub(clock), registry), snapshot, False)
     connection = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
     transport = mock.Mock()
     transport.getHost.return_value = IPv4Address("TCP", "192.0.2.2", 21)

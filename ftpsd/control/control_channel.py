@@ -14,7 +14,7 @@ from ftpsd.events.types import PlainTextAfterAuth
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.snapshot import Generation
+from ftpsd.snapshot import Snapshot
 
 
 class ControlChannel:
@@ -29,7 +29,7 @@ class ControlChannel:
         connection: ControlConnection,
         client: Address,
         implicit: bool,
-        generation: Generation,
+        snapshot: Snapshot,
         events: SessionEvents,
         drop_unread: Callable[[], bool],
     ) -> None:
@@ -39,12 +39,12 @@ class ControlChannel:
         self.implicit = implicit
         #: Whether the session has ended: nothing is sent any more.
         self.ended = False
-        self.now = generation.now
+        self.now = snapshot.now
         self._drop_unread = drop_unread
         self._connection = connection
-        self._contexts = generation.contexts
+        self._contexts = snapshot.contexts
         self._context: SSL.Context | None = None
-        self._tls = generation.settings.tls
+        self._tls = snapshot.settings.tls
         self._events = events
         self._steps: list[Callable[[], None]] = []
 

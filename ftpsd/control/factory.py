@@ -18,20 +18,20 @@ from ftpsd.events.types import SessionRejected
 from ftpsd.limits.ledger import SessionLease, SessionRefused
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
-from ftpsd.snapshot import Generation
+from ftpsd.snapshot import Snapshot
 
 log = Logger(namespace="ftpsd")
 
 
 class FtpsFactory(FTPFactory):
-    """Makes the sessions of one listener. A reload sets `generation` and `implicit` for new sessions."""
+    """Makes the sessions of one listener. A reload sets `snapshot` and `implicit` for new sessions."""
 
     noisy = False
 
-    def __init__(self, services: ControlServices, generation: Generation, implicit: bool) -> None:
-        super().__init__(generation.portal)
+    def __init__(self, services: ControlServices, snapshot: Snapshot, implicit: bool) -> None:
+        super().__init__(snapshot.portal)
         self.services = services
-        self.generation = generation
+        self.snapshot = snapshot
         self.implicit = implicit
 
     def buildProtocol(self, addr: Any) -> Protocol:
@@ -40,7 +40,7 @@ class FtpsFactory(FTPFactory):
 
     def session(self, number: int, client: Address, lease: SessionLease) -> ControlConnection:
         """Return the protocol of an admitted session, on top of TLS."""
-        protocol = FtpsProtocol(self.services, self.generation, number, client, self.implicit, lease)
+        protocol = FtpsProtocol(self.services, self.snapshot, number, client, self.implicit, lease)
         return ControlConnection(self.services.reactor, protocol)
 
 
@@ -69,7 +69,7 @@ class PendingConnection(Protocol):
 
     async def _decide(self) -> None:
         try:
-            lease = await self._factory.generation.ledger.admit_session(self._client)
+            lease = await self._factory.snapshot.ledger.admit_session(self._client)
         except SessionRefused as refused:
             if refused.log_text:
                 event = SessionRejected(info(self._number, self._client), refused.log_text)

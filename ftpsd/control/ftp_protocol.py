@@ -31,7 +31,7 @@ from ftpsd.protocol import parsing
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Session
-from ftpsd.snapshot import Generation
+from ftpsd.snapshot import Snapshot
 
 
 class FtpsProtocol(FTP):
@@ -46,7 +46,7 @@ class FtpsProtocol(FTP):
     def __init__(
         self,
         services: ControlServices,
-        generation: Generation,
+        snapshot: Snapshot,
         number: int,
         client: Address,
         implicit: bool,
@@ -54,21 +54,21 @@ class FtpsProtocol(FTP):
     ) -> None:
         self.number = number
         self._services = services
-        self._generation = generation
+        self._snapshot = snapshot
         self._client = client
         self._implicit = implicit
         self._lease = lease
-        self._started = generation.now()
+        self._started = snapshot.now()
         self._greeted = False
         #: Whether `connectionMade` has made all that the session consists of.
         self._begun = False
-        self._events = SessionEvents(services.hub, info(number, client), generation.shows)
+        self._events = SessionEvents(services.hub, info(number, client), snapshot.shows)
         self._flow = InputFlow(
             self,
             services.reactor,
-            strangers_group(services.scheduler, generation, client),
+            strangers_group(services.scheduler, snapshot, client),
             self._take_turn,
-            generation.settings.limits.commands_per_second,
+            snapshot.settings.limits.commands_per_second,
             self._events,
         )
         self._task = self._flow.task
@@ -92,14 +92,14 @@ class FtpsProtocol(FTP):
             self._task.run(self.greet)
 
     def _make_session(self) -> None:
-        services, generation, events = self._services, self._generation, self._events
-        channel = ControlChannel(self.transport, self._client, self._implicit, generation, events, self._drop_unread)
-        data = generation.data.channel(self._client, channel.server, self._data_security, events)
-        session = Session(self.number, channel, data, events, generation.policy, TABLE)
+        services, snapshot, events = self._services, self._snapshot, self._events
+        channel = ControlChannel(self.transport, self._client, self._implicit, snapshot, events, self._drop_unread)
+        data = snapshot.data.channel(self._client, channel.server, self._data_security, events)
+        session = Session(self.number, channel, data, events, snapshot.policy, TABLE)
         timeouts = SessionTimeouts(
-            services.reactor, generation.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection
+            services.reactor, snapshot.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection
         )
-        login = Login(channel, generation, services.scheduler, self._task, timeouts, events)
+        login = Login(channel, snapshot, services.scheduler, self._task, timeouts, events)
         channel.login, channel.forget_login = login.attempt, login.forget
         channel.set_idle_timeout = timeouts.set_idle_timeout
         self._channel, self._session, self._timeouts = channel, session, timeouts
@@ -109,7 +109,7 @@ class FtpsProtocol(FTP):
     def greet(self) -> None:
         """Send 220, which may have several lines."""
         self._greeted = True
-        self._channel.send_reply(Reply(220, *self._generation.settings.banner.strip("\n").split("\n")))
+        self._channel.send_reply(Reply(220, *self._snapshot.settings.banner.strip("\n").split("\n")))
 
     def tls_established(self) -> None:
         """A TLS handshake of the control connection is complete."""

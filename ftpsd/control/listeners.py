@@ -15,7 +15,7 @@ from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.accept import ControlPort
 from ftpsd.control.factory import FtpsFactory
-from ftpsd.snapshot import Generation
+from ftpsd.snapshot import Snapshot
 from ftpsd.system.reactor import ListeningPort, Reactor
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners
 from ftpsd.system.twisted_private import listen_on
@@ -65,7 +65,7 @@ class Listeners:
         self._ports.update(opened)
         self._new += opened.values()
 
-    def serve(self, wanted: Sequence[ListenSettings], generation: Generation) -> None:
+    def serve(self, wanted: Sequence[ListenSettings], snapshot: Snapshot) -> None:
         """Close all other listeners, log the new ones, and give new sessions this snapshot."""
         kinds = {_key(settings): settings.tls for settings in wanted}
         for key in self._ports.keys() - kinds.keys():
@@ -73,7 +73,7 @@ class Listeners:
             self._ports.pop(key).stopListening()
             self._inherited_by_key.pop(key, None)
         for key, port in self._ports.items():
-            port.factory.generation = generation
+            port.factory.snapshot = snapshot
             port.factory.implicit = kinds[key] == "implicit"
         while self._new:
             port = self._new.pop(0)

@@ -18,7 +18,7 @@ from ftpsd.limits.bans.ban_list import Ban
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.snapshot import Generation
+from ftpsd.snapshot import Snapshot
 
 
 class Connection(Protocol):
@@ -29,9 +29,9 @@ class Connection(Protocol):
     ended: bool
 
 
-def strangers_group(scheduler: Scheduler, generation: Generation, client: Address) -> ClientGroup:
+def strangers_group(scheduler: Scheduler, snapshot: Snapshot, client: Address) -> ClientGroup:
     """Return the group of a client that has not logged in: that of its network."""
-    rate = generation.settings.limits.commands_per_second_before_login
+    rate = snapshot.settings.limits.commands_per_second_before_login
     return scheduler.strangers(network(client), rate)
 
 
@@ -41,7 +41,7 @@ class Login:
     def __init__(
         self,
         connection: Connection,
-        generation: Generation,
+        snapshot: Snapshot,
         scheduler: Scheduler,
         task: Task,
         timeouts: SessionTimeouts,
@@ -49,8 +49,8 @@ class Login:
     ) -> None:
         self._connection = connection
         self._client = connection.client
-        self._generation = generation
-        self._ledger = generation.ledger
+        self._snapshot = snapshot
+        self._ledger = snapshot.ledger
         self._scheduler = scheduler
         self._task = task
         self._timeouts = timeouts
@@ -77,7 +77,7 @@ class Login:
         await self._ledger.record_login(self._client, user)
         self._task.move(self._scheduler.user(user))
         self._events.logged_in(user, avatar.lease.rates)
-        tls = self._generation.settings.tls
+        tls = self._snapshot.settings.tls
         data_session = avatar.data_session or tls.data_session
         close_notify = avatar.close_notify or tls.close_notify
         return Account(user, avatar.permissions, avatar.files, data_session, close_notify, avatar.lease, logout)
@@ -87,14 +87,14 @@ class Login:
         if not self._connection.ended:
             self._events.logged_out()
             self._timeouts.wait_for_login()
-            self._task.move(strangers_group(self._scheduler, self._generation, self._client))
+            self._task.move(strangers_group(self._scheduler, self._snapshot, self._client))
 
     async def _open_avatar(self, user: str, password: str) -> tuple[UserAvatar, Callable[[], None]]:
         """Return the user's avatar and its logout if the password is right."""
         check = partial(self._check_again, user)
         credentials: Any = LoginCredentials(_bytes(user), _bytes(password), self._client, check)
         avatar: Any
-        _, avatar, logout = await self._generation.portal.login(credentials, self._client, IUserAvatar)
+        _, avatar, logout = await self._snapshot.portal.login(credentials, self._client, IUserAvatar)
         return avatar, logout
 
     async def _fail(self, user: str, error: Exception) -> None:
