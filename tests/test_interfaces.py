@@ -39,7 +39,13 @@ RENAMED = [
     ("limits/user_limits.py", "rate_limits", "limits"),
     ("limits/bans/store.py", "ban_added", "ban_made"),
     # limits.session_registry.SessionRegistry and RunningSession
+    ("limits/session_registry.py", "sessions", "list_sessions"),
     ("control/ftp_protocol.py", "view", "look"),
+    # accounts.user_store.UserStore
+    ("accounts/yaml_store.py", "find", "look_up"),
+    ("accounts/yaml_store.py", "knows", "has"),
+    # events.hub.Publisher
+    ("events/hub.py", "publish", "emit"),
     # protocol.interfaces.Control
     ("control/control_channel.py", "send_reply", "reply"),
     # Behind LocalFiles: methods that are called in worker threads.
@@ -64,12 +70,12 @@ class Tree:
 
     @contextmanager
     def renamed(self, name: str, old: str, new: str) -> Iterator[None]:
-        """Rename the definition of a method, and rename it back."""
+        """Rename the last definition of a method in a file, and rename it back. An interface stands above it."""
         path = self._directory / "ftpsd" / name
         text = path.read_text()
-        changed, count = re.subn(rf"\bdef {old}\b", f"def {new}", text)
-        assert count, f"{name} defines no {old}"
-        path.write_text(changed)
+        before, found, after = text.rpartition(f"def {old}(")
+        assert found, f"{name} defines no {old}"
+        path.write_text(f"{before}def {new}({after}")
         try:
             yield
         finally:
