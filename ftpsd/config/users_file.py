@@ -162,7 +162,7 @@ class _Loader:
         if not isinstance(password, str):
             self._document.fault((*key, "password"), "is missing", "Add the hash that `ftpsd passwd` prints.")
             return None
-        if not hashes.known(password):
+        if not hashes.is_valid(password):
             remedy = "Write what `ftpsd passwd` prints, in quotes."
             self._document.fault((*key, "password"), "is not a supported password hash", remedy)
         return password
