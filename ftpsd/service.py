@@ -214,7 +214,7 @@ class FtpsService(Service):
 
     def _warn(self) -> None:
         for warning in load.warnings(self._configuration, time.time()):
-            log.warn("{warning}", warning=warning)
+            log.warn("{warning}", warning=str(warning))
 
     def stopService(self) -> Deferred[None]:
         """Drains: no new sessions, time for the transfers that run, then the end. A second signal ends at once."""

@@ -718,7 +718,7 @@ def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -
     for arguments in ((), ("lift", "--all")):
         result = command(strict, *arguments)
         assert result.returncode == 3
-        assert re.fullmatch("ftpsd bans: .* is no regular file: .*\n", result.stderr)
+        assert re.fullmatch("ftpsd bans: .* is not a regular file: .*\n", result.stderr)
     assert target.exists() == (what == "a link to a file")
     assert not target.exists() or target.read_bytes() == b""
 
@@ -745,6 +745,6 @@ def test_a_ban_for_ever(make_daemon: Callable[..., Daemon]) -> None:
     daemon.reload()
     guess(daemon, "127.0.0.3", 4)
     wait_until(lambda: "127.0.0.3" in command(daemon).stdout, "the ban in the file")
-    assert re.search(r"127\.0\.0\.2 +until .*\n.*127\.0\.0\.3 +for ever\n", command(daemon).stdout)
+    assert re.search(r"127\.0\.0\.2 +until .*\n.*127\.0\.0\.3 +permanently\n", command(daemon).stdout)
     assert command(daemon, "lift", "127.0.0.3").returncode == 0
     wait_until(lambda: greeting(daemon, "127.0.0.3").startswith("220"), "the lift")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpsd.accounts import hashes
 from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.main import main
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import UserSettings
@@ -423,14 +425,70 @@ def test_check_and_start_say_the_same(files: Path) -> None:
 
 
 @pytest.mark.process
-def test_passwd_makes_what_the_checker_takes() -> None:
+def test_check_prints_json(files: Path) -> None:
+    """`ftpsd check --json` prints an array of faults, or of warnings, each with file, line, key, problem and remedy."""
+    path = files / "ftpsd.yaml"
+    (files / "users.yaml").chmod(0o600)
+    assert json.loads(run(ftpsd("check", "--json", "-c", str(path))).stdout) == []
+    (files / "users.yaml").chmod(0o644)
+    path.write_text(GOOD + "users: {file: users.yaml}\n")
+    checked = run(ftpsd("check", "--json", "-c", str(path)))
+    (warning,) = json.loads(checked.stdout)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert (warning["level"], warning["file"], warning["line"]) == ("warning", str(path), 6)
+    assert (warning["key"], warning["remedy"]) == ("users.file", f"chmod o-r {files / 'users.yaml'}")
+    path.write_text(GOOD + "banner: 3\nlimts: {}\n")
+    checked = run(ftpsd("check", "--json", "-c", str(path)))
+    first, second = json.loads(checked.stdout)
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert first == {
+        "level": "fault",
+        "file": str(path),
+        "line": 6,
+        "key": "banner",
+        "problem": "3 is not a string",
+        "remedy": "Put it in quotes.",
+    }
+    assert (second["line"], second["key"]) == (7, "limts")
+    path.unlink()
+    (fault,) = json.loads(run(ftpsd("check", "--json", "-c", str(path))).stdout)
+    assert fault["line"] is None
+
+
+@pytest.mark.process
+def test_passwd_refuses_passwords_that_no_client_can_send() -> None:
+    """An empty or too long password and one with a NUL byte are refused with status 1 and one line."""
+    for password in ("\n", "", "a\0b\n", "x" * 1025 + "\n"):
+        refused = run(ftpsd("passwd"), password)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("ftpsd passwd: the password ") and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.process
+def test_passwd_hashes_bytes_that_are_not_utf_8() -> None:
+    """A password in Latin-1 is hashed as the bytes that a client sends."""
+    printed = subprocess.run(ftpsd("passwd"), input=b"p\xe4ss\n", capture_output=True, timeout=60, check=True).stdout
+    assert hashes.verify(b"p\xe4ss".decode("utf-8", "surrogateescape"), printed.decode().strip())
+
+
+@pytest.mark.parametrize("command", ["bans", "bans list", "bans lift", "check", "demo", "doctor", "passwd"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of each command ends with a line to copy; an unknown option is a usage error, status 2."""
+    for argument, status in (("--help", 0), ("--unknown", 2)):
+        with pytest.raises(SystemExit) as ended:
+            main([*command.split(), argument])
+        assert ended.value.code == status
+    assert re.search(rf"^  ftpsd {command}\b", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.process
+def test_passwd_prints_a_hash_that_verifies() -> None:
     """`ftpsd passwd` prints an argon2id hash."""
     hashed = run(ftpsd("passwd"), "let me in\n").stdout.strip()
     assert hashed.startswith("$argon2id$")
-    assert hashes.known(hashed)
+    assert hashes.is_valid(hashed)
     assert hashes.verify("let me in", hashed)
     assert not hashes.verify("let me out", hashed)
-    assert run(ftpsd("passwd"), "\n").returncode == 1
 
 
 @pytest.mark.parametrize("scheme", ["argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"])

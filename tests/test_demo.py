@@ -96,6 +96,11 @@ def test_the_demo_prints_what_the_files_say(tmp_path: Path) -> None:
     )
     assert refused.returncode == 2
     assert f"listens on port {other}" in refused.stderr
+    for port_number in ("0", "65536", "ftp"):
+        refused = subprocess.run(
+            ftpsd("demo", "--directory", str(directory), "--port", port_number), capture_output=True, text=True
+        )
+        assert (refused.returncode, "from 1 to 65535" in refused.stderr) == (2, True)
     (directory / "ftpsd.yaml").write_text("listen: nowhere\n")
     refused = subprocess.run(ftpsd("demo", "--directory", str(directory)), capture_output=True, text=True, check=False)
     assert refused.returncode == 1

@@ -89,8 +89,8 @@ def test_hashes_that_others_may_read(daemon: Daemon) -> None:
     """A users' file that anybody may read is a warning."""
     assert load.warnings(load.load(daemon.config), 0.0) == []
     daemon.users_file.chmod(0o644)
-    (told,) = load.warnings(load.load(daemon.config), 0.0)
-    assert f"chmod o-r {daemon.users_file}" in told
+    (warning,) = load.warnings(load.load(daemon.config), 0.0)
+    assert (warning.key, warning.remedy) == (("users", "file"), f"chmod o-r {daemon.users_file}")
 
 
 @pytest.mark.parametrize("ciphers", ["NULL", "aNULL", "eNULL:aNULL", "ALL:COMPLEMENTOFALL", "ECDHE+AESGCM:aNULL"])

@@ -19,16 +19,16 @@ from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.system.state import FILE, LaterRelease, State, directory
 
-#: Where ftpsd.service has its state: a shell does not know systemd's $STATE_DIRECTORY.
+#: The state directory of ftpsd.service. systemd tells it to the daemon in $STATE_DIRECTORY, which no shell has.
 SERVICE = Path("/var/lib/ftpsd-state")
 
 
 class NoState(Exception):
-    """The state of the daemon cannot be reached; the text says why."""
+    """The daemon's state is out of reach; the text says why."""
 
 
 def show(configuration: str, as_json: bool = False) -> int:
-    """Print the bans in effect, one in each line or as a JSON array; return the exit status."""
+    """Print the bans in effect, one per line or as a JSON array; return the exit status."""
     now = time.time()
     try:
         with _state(configuration) as state:
@@ -50,11 +50,11 @@ def _end(until: float, now: float) -> str:
     try:
         return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
     except (ValueError, OverflowError, OSError):
-        return "for ever"  # no calendar goes as far
+        return "permanently"  # the time is beyond the year 9999
 
 
 def lift(configuration: str, whom: str | None) -> int:
-    """Lift the bans of an address or a user, or all with None; return the exit status."""
+    """Lift the bans of an address or a user, or all bans with None; return the exit status."""
     try:
         with _state(configuration) as state:
             lifted = tables.lift(state, whom)
@@ -66,10 +66,10 @@ def lift(configuration: str, whom: str | None) -> int:
     return 0
 
 
-def _fail(why: object) -> int:
-    """Print why; return 3 if the state cannot be reached, and 1 for any other failure."""
-    print(f"ftpsd bans: {why}", file=sys.stderr)
-    return 3 if isinstance(why, NoState) else 1
+def _fail(reason: object) -> int:
+    """Print the reason of a failure; return 3 if the state is out of reach, and 1 for any other failure."""
+    print(f"ftpsd bans: {reason}", file=sys.stderr)
+    return 3 if isinstance(reason, NoState) else 1
 
 
 @contextmanager
@@ -85,17 +85,20 @@ def _state(configuration: str) -> Iterator[State]:
         with closing(State(path)) as state:
             yield state
     except FileNotFoundError:
-        raise NoState(f"there is no {path}: no daemon with this configuration has run yet") from None
+        raise NoState(f"{path} does not exist: no daemon has run with this configuration yet") from None
     except (OSError, sqlite3.Error, LaterRelease) as error:
         raise NoState(f"{path} cannot be used: {error}") from None
 
 
 def _become_owner(path: Path) -> None:
-    """Root becomes the owner of the directory, or of the file where the directory is root's own: nothing that is made
-    beside the file is in the daemon's way, and a link that is laid there leads nowhere that its owner could not go."""
+    """Change from root to the owner of the state directory, or of the state file if root owns the directory.
+
+    SQLite creates files beside the state file, which the daemon must be able to write. And if the owner has put a link
+    in place of the file, root's permissions do not help them.
+    """
     owner, file = os.stat(path.parent), os.lstat(path)
     if not stat.S_ISREG(file.st_mode):
-        raise NoState(f"{path} is no regular file: whoever may write to {path.parent} has put something else there")
+        raise NoState(f"{path} is not a regular file: check who can write to {path.parent}")
     if os.geteuid() == 0:
         owner = owner if owner.st_uid else file
         os.setegid(owner.st_gid)

@@ -1,4 +1,7 @@
-"""`ftpsd demo`: a daemon that works, below one directory, made in a second. What exists there is kept."""
+"""`ftpsd demo`: create a configuration, a user and a certificate in one directory, and run the daemon with them.
+
+Existing files are kept.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ from ftpsd.accounts import hashes
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 
-#: Where it listens unless another port is asked for.
+#: The port of a new demonstration, unless an option says otherwise.
 _PORT = 2121
 
 _CONFIGURATION = """\
-# Made by `ftpsd demo`. For clients on other machines, change the address to "::".
+# Created by `ftpsd demo`. To serve other machines, change the address to "::".
 listen:
   - {{address: "127.0.0.1", port: {port}, tls: explicit}}
 banner: ftpsd demo ready.
@@ -44,33 +47,36 @@ users:
 """
 
 
-#: What `--reset` makes anew. Users' files stay.
-_MADE = ("ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "password")
+#: The files that `--reset` creates again. The files of the user stay.
+_CREATED = ("ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "password")
 
 
 def run(directory: str, port: int | None, reset: bool) -> int:
-    """Make what is missing, say how to connect, and serve until interrupted."""
+    """Create what is missing, print how to connect, and serve until interrupted. Return the exit status."""
     home = Path(directory).absolute()
-    if reset:
-        for name in _MADE:
-            (home / name).unlink(missing_ok=True)
-    _make(home, port or _PORT)
     try:
+        if reset:
+            for name in _CREATED:
+                (home / name).unlink(missing_ok=True)
+        _create(home, port or _PORT)
         configuration = load.load(home / "ftpsd.yaml")
     except InvalidConfiguration as error:
-        print(f"{error}\nOr start anew: ftpsd demo --reset", file=sys.stderr)
+        print(f"{error}\nTo create the files again: ftpsd demo --reset", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"ftpsd demo: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     listener = configuration.settings.listen[0]
     if port is not None and port != listener.port:
-        there = f"{home / 'ftpsd.yaml'} listens on port {listener.port}"
-        print(f"ftpsd demo: {there}: change it there, or start anew with --reset.", file=sys.stderr)
+        problem = f"{home / 'ftpsd.yaml'} listens on port {listener.port}"
+        print(f"ftpsd demo: {problem}. Change it there, or create the files again with --reset.", file=sys.stderr)
         return 2
-    _tell(home, configuration)
+    _print_instructions(home, configuration)
     return serve(home / "ftpsd.yaml")
 
 
-def _make(home: Path, port: int) -> None:
-    """Write the files that are not there. What is there may have been edited, and stays as it is."""
+def _create(home: Path, port: int) -> None:
+    """Write the files that are missing. Existing files may have been edited, and stay as they are."""
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not (home / "files").exists():
         (home / "files").mkdir(mode=0o755)
@@ -82,7 +88,7 @@ def _make(home: Path, port: int) -> None:
             _write(home / "password", secrets.token_urlsafe(12) + "\n")
         _write(home / "users.yaml", _USERS.format(hashed=hashes.make(_password(home))))
     if not (home / "ftpsd.yaml").exists():
-        # The range keeps clear of the listener, wherever that is.
+        # The passive ports must not contain the port of the listener.
         low = 50000 if not 50000 <= port <= 50099 else 51000
         _write(home / "ftpsd.yaml", _CONFIGURATION.format(port=port, low=low, high=low + 99))
 
@@ -94,8 +100,8 @@ def _password(home: Path) -> str:
         return ""
 
 
-def _tell(home: Path, configuration: load.Configuration) -> None:
-    """Print how to connect, as the files say it now."""
+def _print_instructions(home: Path, configuration: load.Configuration) -> None:
+    """Print how to connect. The files may have been edited: addresses and users are those of the configuration."""
     settings, users = configuration.settings, configuration.users.users
     listener = settings.listen[0]
     host = "127.0.0.1" if listener.address in ("::", "0.0.0.0") else listener.address
@@ -105,16 +111,17 @@ def _tell(home: Path, configuration: load.Configuration) -> None:
     user = users.get("demo") or next(filter(None, map(users.get, users.names())), None)
     if user is not None:
         password = _password(home)
-        right = bool(password) and hashes.verify(password, user.settings.password or "")
-        print(f"files     {user.settings.home}\nuser      {user.name}\npassword  {password if right else '(yours)'}\n")
-        login = shlex.quote(f"{user.name}:{password}" if right else user.name)
+        valid = bool(password) and hashes.verify(password, user.settings.password or "")
+        shown = password if valid else "(as you have set it)"
+        print(f"files     {user.settings.home}\nuser      {user.name}\npassword  {shown}\n")
+        login = shlex.quote(f"{user.name}:{password}" if valid else user.name)
         print(
             f"curl -v --ssl-reqd --cacert {shlex.quote(str(settings.tls.certificate))} -u {login} {url}\n", flush=True
         )
 
 
 def serve(configuration: Path) -> int:
-    """Runs the daemon in the foreground, in this process."""
+    """Run the daemon in the foreground, in this process."""
     from twisted.scripts.twistd import run as twistd
 
     sys.argv = ["twistd", "-n", "--pidfile=", "ftpsd", "-c", str(configuration)]
@@ -123,7 +130,7 @@ def serve(configuration: Path) -> int:
 
 
 def make_certificate(certificate_file: Path, key_file: Path) -> None:
-    """A self-signed certificate for this machine's loopback names, good for a year."""
+    """Write a self-signed certificate for the loopback names and addresses, valid for one year, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ftpsd demo")])
     now = datetime.datetime.now(datetime.UTC)
@@ -151,7 +158,7 @@ def make_certificate(certificate_file: Path, key_file: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that holds a secret: for its owner only."""
+    """Write a file that only its owner can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w") as file:
         file.write(text)

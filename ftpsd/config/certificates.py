@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
-from ftpsd.config.faults import Key, quoted
+from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 from ftpsd.system.tls import CIPHERS, ContextMaker, Identity
@@ -118,8 +118,10 @@ def _suite_problems(offered: Iterable[str]) -> list[tuple[str, str]]:
     return found
 
 
-def cipher_warnings(offered: Iterable[str]) -> list[str]:
+def cipher_warnings(offered: Iterable[str]) -> list[ConfigurationWarning]:
     """Return warnings about suites that should not be offered."""
     named = [name for name in offered if not _FORWARD_SECRET.match(name)]
-    text = "tls.ciphers allows connections without forward secrecy ({}): add :!kRSA:!PSK:!SRP, or write null"
-    return [text.format(named[0])] if named else []
+    if not named:
+        return []
+    problem = f"tls.ciphers allows connections without forward secrecy ({named[0]})"
+    return [ConfigurationWarning(("tls", "ciphers"), problem, "add :!kRSA:!PSK:!SRP, or write null")]

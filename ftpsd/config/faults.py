@@ -28,6 +28,18 @@ class Fault:
         return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigurationWarning:
+    """What works, but should be changed or will soon stop working. `key` is in `ftpsd.yaml`."""
+
+    key: Key
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}"
+
+
 class InvalidConfiguration(Exception):
     """The configuration cannot be used; `faults` has every fault that was found."""
 

@@ -13,7 +13,7 @@ from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config import certificates, checks, modes
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
-from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.settings import Settings
 from ftpsd.config.users_file import load_users
 from ftpsd.config.yaml import Document, read
@@ -112,7 +112,7 @@ def _resolve_names(document: Document, settings: Settings) -> dict[str, str]:
 # --- warnings --------------------------------------------------------------------------------------
 
 
-def warnings(configuration: Configuration, now: float) -> list[str]:
+def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarning]:
     """Return what works but should be changed, or will soon stop working. `now` is POSIX time."""
     settings = configuration.settings
     permissions = modes.warnings(settings) if settings.file_permissions == "check" else []
@@ -120,22 +120,27 @@ def warnings(configuration: Configuration, now: float) -> list[str]:
     return [*_exposed_hashes(configuration), *_old_certificate(configuration, now), *permissions, *weak]
 
 
-def _exposed_hashes(configuration: Configuration) -> list[str]:
+def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
     file = os.path.realpath(configuration.settings.users.file)
     homes = configuration.users.homes.all
     return [
-        f"the home {home} contains {file}, with the hashes of all passwords: choose another home"
+        ConfigurationWarning(
+            ("users", "file"),
+            f"the home {home} contains {file}, with the hashes of all passwords",
+            "choose another home",
+        )
         for home in map(str, Path(file).parents)
         if home in homes
     ]
 
 
-def _old_certificate(configuration: Configuration, now: float) -> list[str]:
+def _old_certificate(configuration: Configuration, now: float) -> list[ConfigurationWarning]:
     end = configuration.contexts.identity.chain[0].get_notAfter()
     if end is None:
         return []
     days = int((timestamp(end.decode().rstrip("Z")) - now) // 86_400)
+    if days >= EXPIRES_SOON:
+        return []
     path = configuration.settings.tls.certificate
-    if days < 0:
-        return [f"the certificate {path} has expired: clients that verify it refuse to connect"]
-    return [f"the certificate {path} expires in {days} days: renew it"] if days < EXPIRES_SOON else []
+    expires = f"expires in {days} days" if days >= 0 else "has expired, and clients that verify it refuse to connect"
+    return [ConfigurationWarning(("tls", "certificate"), f"the certificate {path} {expires}", "renew it")]

@@ -7,20 +7,18 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ftpsd.config.faults import Key
+from ftpsd.config.faults import ConfigurationWarning, Key
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 
 
 def check(document: Document, settings: Settings) -> None:
     """Add a fault for each file that everyone may change, and for a private key that everyone may read."""
-    tls = settings.tls
-    key = ("tls", "private_key" if tls.private_key else "certificate")
-    private = tls.private_key or tls.certificate
+    key, private = _private_key(settings)
     named: list[tuple[Key, Path]] = [
         ((), document.path),
         (("users", "file"), settings.users.file),
-        (("tls", "certificate"), tls.certificate),
+        (("tls", "certificate"), settings.tls.certificate),
         (key, private),
     ]
     if settings.state.directory is not None:
@@ -32,17 +30,26 @@ def check(document: Document, settings: Settings) -> None:
         _fault(document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}")
 
 
-def warnings(settings: Settings) -> list[str]:
+def warnings(settings: Settings) -> list[ConfigurationWarning]:
     """Return what others may read or change without being a fault."""
     users = settings.users.file
     found = []
     if _mode(users) & stat.S_IROTH:
-        found.append(f"everyone on this machine may read the password hashes in {users}: chmod o-r {users}")
+        problem = f"everyone on this machine may read the password hashes in {users}"
+        found.append(ConfigurationWarning(("users", "file"), problem, f"chmod o-r {users}"))
     own = {0, os.getegid(), *os.getgroups()}
-    for path in (users, settings.tls.private_key or settings.tls.certificate):
+    key, private = _private_key(settings)
+    for where, path in ((("users", "file"), users), (key, private)):
         if _mode(path) & stat.S_IWGRP and _group(path) not in own:
-            found.append(f"a group other than root's and the daemon's may write to {path}: chmod g-w {path}")
+            problem = f"a group other than root's and the daemon's may write to {path}"
+            found.append(ConfigurationWarning(where, problem, f"chmod g-w {path}"))
     return found
+
+
+def _private_key(settings: Settings) -> tuple[Key, Path]:
+    """Return the key that names the file of the private key, and the file."""
+    tls = settings.tls
+    return (("tls", "private_key"), tls.private_key) if tls.private_key else (("tls", "certificate"), tls.certificate)
 
 
 def _fault(document: Document, key: Key, problem: str, command: str) -> None:

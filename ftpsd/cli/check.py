@@ -1,0 +1,49 @@
+"""`ftpsd check`: load the configuration as the daemon does, and print its faults and warnings."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from ftpsd.config import load
+from ftpsd.config.faults import Fault, InvalidConfiguration, dotted
+from ftpsd.config.yaml import read
+
+
+def run(configuration: str, as_json: bool = False) -> int:
+    """Print faults and warnings; return 0 if the daemon can use the configuration, 1 if not."""
+    try:
+        loaded = load.load(configuration)
+    except InvalidConfiguration as error:
+        if as_json:
+            _print_json(faults=error.faults)
+        else:
+            print(error, file=sys.stderr)
+        return 1
+    if as_json:
+        _print_json(warnings=_located_warnings(configuration, loaded))
+        return 0
+    for warning in load.warnings(loaded, time.time()):
+        print(f"{configuration}: warning: {warning}", file=sys.stderr)
+    print(f"{configuration}: good, {len(loaded.users.users)} users.")
+    return 0
+
+
+def _located_warnings(configuration: str, loaded: load.Configuration) -> list[Fault]:
+    """Return the warnings in the form of faults, with their lines."""
+    document = read(Path(os.path.abspath(configuration)))
+    return [
+        Fault(str(document.path), document.line(warning.key), dotted(warning.key), warning.problem, warning.remedy)
+        for warning in load.warnings(loaded, time.time())
+    ]
+
+
+def _print_json(faults: Iterable[Fault] = (), warnings: Iterable[Fault] = ()) -> None:
+    """Print an array with one object for each fault and warning. `line` is null if the whole file is meant."""
+    found = [("fault", each) for each in faults] + [("warning", each) for each in warnings]
+    print(json.dumps([{"level": level, **asdict(each), "line": each.line or None} for level, each in found], indent=2))
