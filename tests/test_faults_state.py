@@ -65,8 +65,8 @@ def test_the_state_file_is_locked(strict: Daemon) -> None:
     strict.start()
     with locked(strict):
         assert guess(strict, "127.0.0.3", 4)[-1] == "530"
-        strict.wait_for_log("the state cannot be kept: database is locked")
-    strict.wait_for_log("the state is kept again")
+        strict.wait_for_log("the state cannot be saved: database is locked")
+    strict.wait_for_log("the state is saved again")
     assert shown(strict, "127.0.0.3")()
     restarted(strict)
     assert greeting(strict, "127.0.0.3").startswith("421")
@@ -100,11 +100,11 @@ def test_the_disk_of_the_state_file_is_full(make_daemon: Callable[..., Daemon], 
             ballast.write(bytes(1024))
     for host in range(2, 60):  # what SQLite has room for already is used up
         assert guess(daemon, f"127.0.0.{host}", 4)[-1] == "530"
-        if "the state cannot be kept" in daemon.log:
+        if "the state cannot be saved" in daemon.log:
             break
-    daemon.wait_for_log("the state cannot be kept: database or disk is full")
+    daemon.wait_for_log("the state cannot be saved: database or disk is full")
     (disk.inside(daemon.pid) / "ballast").unlink()
-    daemon.wait_for_log("the state is kept again")
+    daemon.wait_for_log("the state is saved again")
     there = entering(daemon)
     assert f" 127.0.0.{host} " in command(daemon, prefix=there).stdout
     assert command(daemon, "lift", f"127.0.0.{host}", prefix=there).returncode == 0
@@ -122,11 +122,11 @@ def test_the_state_directory_is_read_only(strict: Daemon) -> None:
     must_work(prefix)
     strict.start(prefix)
     strict.wait_for_log("will not survive a restart until")
-    strict.wait_for_log("is read, but cannot be written")
+    strict.wait_for_log("can be read, but not written")
     assert greeting(strict, "127.0.0.2").startswith("421")
     assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     subprocess.run([*entering(strict), "mount", "-o", "remount,bind,rw", str(place)], check=True)
-    strict.wait_for_log("the state is kept again")
+    strict.wait_for_log("the state is saved again")
     assert shown(strict, "127.0.0.3")()
     restarted(strict)
     assert greeting(strict, "127.0.0.2").startswith("421")
@@ -169,7 +169,7 @@ def test_the_state_file_is_of_another_shape(strict: Daemon, columns: str) -> Non
         other.execute(f"CREATE TABLE bans {columns}")
     strict.start()
     assert guess(strict, "127.0.0.3", 4)[-1] == "530"
-    strict.wait_for_log("is damaged .*: set aside")
+    strict.wait_for_log("is damaged .*: renamed to")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
     restarted(strict)
     assert greeting(strict, "127.0.0.3").startswith("421")
@@ -183,7 +183,7 @@ def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
         for statement in ("BEGIN IMMEDIATE", "DROP TABLE bans", "CREATE TABLE bans (x)", "COMMIT"):
             other.execute(statement)
     assert guess(strict, "127.0.0.3", 4)[-1] == "530"
-    strict.wait_for_log("is damaged .*: set aside")
+    strict.wait_for_log("is damaged .*: renamed to")
     wait_until(shown(strict, "127.0.0.3"), "the ban in the file")
     assert shown(strict, "127.0.0.2")()
     for host in (4, 5):
@@ -200,14 +200,14 @@ def test_two_daemons_have_one_state_directory(strict: Daemon, make_daemon: Calla
     strict.start()
     state = {"state": {"directory": str(strict.directory)}}
     second = make_daemon(merge(PLAIN, {**STRICT, **state}))
-    second.wait_for_log("will not survive a restart .*: another daemon keeps its state here")
+    second.wait_for_log("will not survive a restart .*: another daemon has its state here")
     assert greeting(second, "127.0.0.2").startswith("421")
     assert guess(second, "127.0.0.4", 4)[-1] == "530"
     assert guess(strict, "127.0.0.3", 4)[-1] == "530"
     wait_until(shown(strict, "127.0.0.3"), "the ban of the first")
     assert not shown(strict, "127.0.0.4")()
     strict.stop()
-    second.wait_for_log("the state is kept again")
+    second.wait_for_log("the state is saved again")
     restarted(second)
     for host in (2, 3, 4):
         assert greeting(second, f"127.0.0.{host}").startswith("421")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.config.settings import StateSettings
-from ftpsd.system.state import FILE, State, directory, opened
+from ftpsd.system.state import FILE, State, directory, open_state
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 
@@ -22,7 +22,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS things (name TEXT PRIMARY KEY)"
 
 def filled(place: Path, *names: str) -> State:
     """A state with a table of things."""
-    state = opened(place)
+    state = open_state(place)
     state.define(TABLE)
     for name in names:
         state.execute("INSERT INTO things VALUES (?)", name)
@@ -39,7 +39,7 @@ def test_it_survives(tmp_path: Path) -> None:
     """What was written is there at the next start, in a file for its owner only."""
     filled(tmp_path, "a", "b").close()
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
-    assert things(opened(tmp_path)) == ["a", "b"]
+    assert things(open_state(tmp_path)) == ["a", "b"]
 
 
 def test_a_killed_process_leaves_what_it_committed(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ with state.transaction() as execute:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    assert things(opened(tmp_path)) == ["kept"]
+    assert things(open_state(tmp_path)) == ["kept"]
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
 
 def test_changes_of_others_are_seen(tmp_path: Path) -> None:
     """`version` changes when another process has written, and not when this one has."""
-    mine, theirs = filled(tmp_path), opened(tmp_path)
+    mine, theirs = filled(tmp_path), open_state(tmp_path)
     before = mine.version()
     mine.execute("INSERT INTO things VALUES ('mine')")
     assert mine.version() == before
@@ -146,7 +146,7 @@ def test_the_daemon_starts_all_the_same(make_daemon: Callable[..., Daemon], tmp_
     daemon = make_daemon({"state": {"directory": str(place)}})
     with secured(daemon) as client:
         client.expect(200, "NOOP")
-    daemon.wait_for_log("is damaged .*: set aside" if trouble == "garbage" else "will not survive a restart")
+    daemon.wait_for_log("is damaged .*: renamed to" if trouble == "garbage" else "will not survive a restart")
     assert "Traceback" not in daemon.log
 
 
