@@ -24,7 +24,7 @@ from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import Ban, BanList, Kind
 from ftpsd.limits.bans.sync_state import Event, Sync, SyncState
 from ftpsd.limits.bans.tables import AddressRow, BanRow, Rows
-from ftpsd.system.state import Store
+from ftpsd.system.state import Store, Value
 
 log = Logger(namespace="ftpsd")
 
@@ -74,7 +74,7 @@ class BanStore:
         """Delete a known address that has made room for another."""
         self._write(tables.DELETE_ADDRESS, user, address)
 
-    def _write(self, statement: str, *values: object) -> None:
+    def _write(self, statement: str, *values: Value) -> None:
         def write() -> None:
             if not self._store.state.provisional:  # all is written when there is a file
                 self._store.state.execute(statement, *values)
