@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from ftpsd.cli.doctor.findings import Finding, printable
@@ -172,3 +175,54 @@ def dates(leaf: x509.Certificate, now: datetime.datetime) -> list[Finding]:
             "certbot renew && systemctl reload ftpsd",
         )
     ]
+
+
+def file(chain: Sequence[x509.Certificate], key: object, name: str | None, now: datetime.datetime) -> list[Finding]:
+    """Judge a certificate file: order, key, completeness, name and dates.
+
+    `key` is the public key that belongs to the private key, or None if it could not be read; `name` is what clients
+    connect to, or None if that is not known.
+    """
+    own = [each for each in chain if key is not None and _encoded(each.public_key()) == _encoded(key)]
+    leaf = (own or chain)[0]
+    found = dates(leaf, now)
+    if key is not None and not own:
+        found.append(_wrong_key())
+    elif leaf is not chain[0] or any(one.issuer != other.subject for one, other in itertools.pairwise(chain)):
+        found.append(_wrong_order())
+    elif len(chain) == 1 and leaf.issuer != leaf.subject:
+        found.append(
+            Finding(
+                "certificate.chain",
+                "fault",
+                f"The file holds the server's certificate only, and no certificate of its issuer ({issuer(leaf)}): most"
+                " clients cannot verify it.",
+                "Append the intermediate certificates, or name the file with the full chain.",
+                "cat certificate.pem intermediate.pem > /etc/ftpsd/fullchain.pem",
+            )
+        )
+    elif leaf.issuer == leaf.subject:
+        problem = "The certificate is signed by itself: clients cannot verify it."
+        cure = "Use a certificate of a known authority (docs/certificates.md)."
+        found.append(Finding("certificate.self_signed", "note", problem, cure, "certbot certonly --standalone"))
+    if name is not None and not is_for(leaf, name):
+        found.append(wrong_name(leaf, name))
+    return found
+
+
+def _encoded(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _wrong_order() -> Finding:
+    problem = "The certificates in the file are in the wrong order: the server's must be first, then each one's issuer."
+    cure = "Write the file anew, in this order."
+    paste = "cat certificate.pem intermediate.pem > /etc/ftpsd/fullchain.pem"
+    return Finding("certificate.order", "fault", problem, cure, paste)
+
+
+def _wrong_key() -> Finding:
+    problem = "The private key does not belong to the certificate."
+    cure = "Name the key that the certificate was made with in `tls.private_key`."
+    paste = "openssl x509 -noout -pubkey -in certificate.pem; openssl pkey -pubout -in key.pem    # must be the same"
+    return Finding("certificate.key", "fault", problem, cure, paste)

@@ -7,12 +7,20 @@ import getpass
 import ipaddress
 import re
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftpsd.cli.doctor.findings import Report
 
 IMPLICIT_PORT = 990
 
+CONFIGURATION = "/etc/ftpsd/ftpsd.yaml"
+
 EXAMPLE = """\
-example, from any machine:
-  ftpsd doctor --from ftp.example.com --user alice
+examples:
+  ftpsd doctor --from ftp.example.com --user alice      on any machine, as a client
+  ftpsd doctor -c /etc/ftpsd/ftpsd.yaml --user alice    on the server, as root; without --user no login is tried
 
 exit status: 0 nothing found, 1 findings, 2 usage error, 3 the server cannot be reached
 """
@@ -22,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `ftpsd doctor`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
+    parser.add_argument("-c", "--config", default=CONFIGURATION, help="check this server (default: %(default)s)")
     parser.add_argument("--from", dest="target", metavar="HOST[:PORT]", help="check as a client of this server")
     parser.add_argument("--user", help="log in as this user (default: ask)")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
@@ -40,33 +49,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the checks, print the report, return the exit status."""
-    from ftpsd.cli.doctor import printing, remote
-    from ftpsd.cli.doctor.control import Target
-    from ftpsd.cli.doctor.findings import Report
+    from ftpsd.cli.doctor import printing
 
-    if options.target is None:
-        return _usage("name a server: --from HOST[:PORT]")
     try:
-        host, port = parse_target(options.target, IMPLICIT_PORT if options.implicit else 21)
-        implicit = options.implicit or port == IMPLICIT_PORT
-        if options.cafile is not None:
-            _check_authorities(options.cafile)
-        target = Target(
-            host,
-            port,
-            implicit,
-            lambda: credentials(options.user, options.password_stdin),
-            options.timeout,
-            options.cafile,
-            options.fingerprint,
-            options.insecure,
-        )
-        report = Report(f"{host}, port {port}, {'implicit' if implicit else 'explicit'} TLS")
-        remote.check(target, options.tries, report)
+        report = _check_server(options) if options.target is None else _check_from(options)
     except Usage as fault:
         return _usage(str(fault))
     print(printing.as_json(report) if options.json else printing.as_text(report))
     return report.status
+
+
+def _check_server(options: argparse.Namespace) -> Report:
+    from ftpsd.cli.doctor import server
+    from ftpsd.cli.doctor.findings import Report
+
+    report = Report(options.config)
+    settings = server.check(options.config, report)
+    if settings is not None and options.user is not None:
+        ask = partial(credentials, options.user, options.password_stdin)
+        server.log_in(settings, ask, options.timeout, options.tries, report)
+    return report
+
+
+def _check_from(options: argparse.Namespace) -> Report:
+    from ftpsd.cli.doctor import remote
+    from ftpsd.cli.doctor.control import Target
+    from ftpsd.cli.doctor.findings import Report
+
+    host, port = parse_target(options.target, IMPLICIT_PORT if options.implicit else 21)
+    implicit = options.implicit or port == IMPLICIT_PORT
+    if options.cafile is not None:
+        _check_authorities(options.cafile)
+    ask = partial(credentials, options.user, options.password_stdin)
+    trust = (options.cafile, options.fingerprint, options.insecure)
+    report = Report(f"{host}, port {port}, {'implicit' if implicit else 'explicit'} TLS")
+    remote.check(Target(host, port, implicit, ask, options.timeout, *trust), options.tries, report)
+    return report
+
+
+class Usage(Exception):
+    """A fault in the command line; the text says which."""
 
 
 def _check_authorities(file: str) -> None:
@@ -76,10 +98,6 @@ def _check_authorities(file: str) -> None:
         ssl.create_default_context(cafile=file)
     except OSError as error:  # ssl.SSLError is one
         raise Usage(f"{file} holds no certificates that can be read: {error.strerror or error}") from None
-
-
-class Usage(Exception):
-    """A fault in the command line; the text says which."""
 
 
 def parse_target(text: str, port: int) -> tuple[str, int]:

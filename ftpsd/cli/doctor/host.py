@@ -1,0 +1,175 @@
+"""The machine: homes that the service user cannot use, disks, descriptors, the clock. Pure checks of plain values."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Sequence
+
+from attrs import frozen
+
+from ftpsd.cli.doctor.findings import Finding
+
+#: File systems on which a rename cannot refuse to replace a file in one step, or that may lose it in a cut.
+_WEAK = ("nfs", "cifs", "smb", "vfat", "msdos", "exfat", "fuse", "9p", "ntfs")
+
+#: What remains free before a disk is a finding: a share of it, for bytes and for inodes.
+_LITTLE = 0.05
+
+
+@frozen
+class Place:
+    """A directory on the way to a home, the home last: owner, group and mode, or None if it does not exist."""
+
+    path: str
+    found: tuple[int, int, int] | None
+
+
+@frozen
+class Unit:
+    """What systemd lets the service see and write; the defaults are those of a daemon without systemd."""
+
+    protect_home: str = "no"
+    protect_system: str = "no"
+    writable: tuple[str, ...] = ()
+    #: Where BindPaths shows directories, whatever is hidden there.
+    bound: tuple[str, ...] = ()
+
+
+def home(user: str, places: Sequence[Place], uid: int, groups: Collection[int], service: str) -> list[Finding]:
+    """Judge whether the service user can enter each directory on the way to a home, and write into the home."""
+    if uid == 0:
+        return []
+    for place in places:
+        last = place is places[-1]
+        if place.found is None:
+            return [
+                Finding(
+                    "home.missing",
+                    "fault",
+                    f"The home of {user} cannot be used: {place.path} does not exist.",
+                    "Create it for the service user.",
+                    f"install -d -o {service} -g {service} {places[-1].path}",
+                )
+            ]
+        needed = 7 if last else 1
+        if _bits(place.found, uid, groups) & needed != needed:
+            what = "may not read and write" if last else "may not enter"
+            paste = f"chown {service}: {place.path}" if last else f"setfacl -m u:{service}:x {place.path}"
+            return [
+                Finding(
+                    "home.permission",
+                    "fault",
+                    f"The home of {user} cannot be used: the service user {service} {what} {place.path}.",
+                    "Give it the permission.",
+                    paste,
+                )
+            ]
+    return []
+
+
+def _bits(found: tuple[int, int, int], uid: int, groups: Collection[int]) -> int:
+    owner, group, mode = found
+    return (mode >> 6 if owner == uid else mode >> 3 if group in groups else mode) & 7
+
+
+def sandboxed(user: str, path: str, unit: Unit) -> list[Finding]:
+    """Judge whether the unit's sandbox lets the daemon see and write a home."""
+    if _below(path, unit.bound):
+        return []
+    hidden = unit.protect_home in ("yes", "tmpfs", "read-only") and _below(path, ("/home", "/root", "/run/user"))
+    # systemd: paths of ReadWritePaths are writable again below a strict file system, not below a hidden home.
+    strict = unit.protect_system == "strict" and not _below(path, unit.writable)
+    if not hidden and not strict:
+        return []
+    name = f"ProtectHome={unit.protect_home}" if hidden else "ProtectSystem=strict"
+    lines = ["systemctl edit ftpsd    # and write:", "[Service]"]
+    lines += ["ProtectHome=no"] if hidden else []
+    return [
+        Finding(
+            "home.sandbox",
+            "fault",
+            f"The home of {user} cannot be used: {name} of the unit keeps the daemon away from {path}.",
+            "Add a drop-in and restart the daemon (docs/systemd.md).",
+            "\n".join([*lines, f"ReadWritePaths={path}"]),
+        )
+    ]
+
+
+def _below(path: str, directories: Collection[str]) -> bool:
+    return any(path == each or path.startswith(each.rstrip("/") + "/") for each in directories)
+
+
+def disk(path: str, space: tuple[int, int], inodes: tuple[int, int]) -> list[Finding]:
+    """Judge free and total bytes and inodes of the file system at a path. No total: the file system does not count."""
+    found = []
+    for what, command, (free, total) in (("space", "df -h", space), ("inodes", "df -i", inodes)):
+        if total and free < _LITTLE * total:
+            level, left = ("fault", "none") if free == 0 else ("warning", f"{100 * free / total:.1f} %")
+            problem = f"The file system of {path} is short of {what}: {left} left."
+            cure = "Remove files, or enlarge the file system."
+            found.append(
+                Finding(f"disk.{what}", "fault" if level == "fault" else "warning", problem, cure, f"{command} {path}")
+            )
+    return found
+
+
+def file_system(path: str, mounts: Sequence[tuple[str, str]]) -> list[Finding]:
+    """Judge the type of the file system at a path. `mounts` are pairs of mount point and type, later ones on top."""
+    holding = [(point, kind) for point, kind in mounts if point == "/" or _below(path, (point,))]
+    if not holding:
+        return []
+    point, kind = max(reversed(holding), key=lambda each: len(each[0]))
+    if not kind.startswith(_WEAK):
+        return []
+    return [
+        Finding(
+            "disk.rename",
+            "warning",
+            f"{path} is on {kind} ({point}), where not every rename is one step: after a crash an upload may appear"
+            " twice, or replace a file of the same name.",
+            "Use a local file system such as ext4, XFS or Btrfs for homes.",
+        )
+    ]
+
+
+def descriptors(limit: int, sessions: int, transfers: int) -> list[Finding]:
+    """Judge the limit of open files: a session needs one descriptor, a transfer three more, the daemon about 64."""
+    needed = sessions + 3 * transfers + 64
+    if limit < 0 or limit >= needed:  # -1 is infinity
+        return []
+    return [
+        Finding(
+            "limits.descriptors",
+            "warning",
+            f"The limit of open files is {limit}, and {sessions} sessions with {transfers} transfers need {needed}.",
+            "Raise it, or lower `limits.sessions`.",
+            "systemctl edit ftpsd    # and write:\n[Service]\nLimitNOFILE=65536",
+        )
+    ]
+
+
+def clock(synchronized: bool | None, now: float, newest_file: float) -> list[Finding]:
+    """Judge the time of day. `newest_file` is the last change of a file of the configuration."""
+    cure, paste = "Let the clock be set by NTP.", "timedatectl set-ntp true"
+    if newest_file > now + 60:
+        return [Finding("clock.wrong", "fault", "The clock is behind: a configuration file is newer.", cure, paste)]
+    if synchronized is False:
+        return [Finding("clock.unsynchronized", "warning", "The clock is not synchronized.", cure, paste)]
+    return []
+
+
+def places(path: str) -> list[Place]:
+    """Return the directories on the way to a path, from / on. Those that cannot be looked at are left out."""
+    found: list[Place] = []
+    parts = [each for each in path.split("/") if each]
+    for count in range(len(parts) + 1):
+        each = "/" + "/".join(parts[:count])
+        try:
+            status = os.stat(each)
+        except FileNotFoundError:
+            return [*found, Place(each, None)]
+        except OSError:
+            continue
+        found.append(Place(each, (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))))
+    return found

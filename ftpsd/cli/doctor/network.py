@@ -1,0 +1,115 @@
+"""The server's network, judged from its own side: announced address, passive range, listeners. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+
+from ftpsd.cli.doctor.findings import Finding
+
+
+def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Finding]:
+    """Judge the address that PASV announces.
+
+    `address` is that of the settings, resolved, or None; `own` are this machine's IPv4 addresses without loopback;
+    `routed` says whether there is a route to the Internet.
+    """
+    if address is None:
+        if not own or not routed or any(ipaddress.ip_address(each).is_global for each in own):
+            return []
+        return [
+            Finding(
+                "address.private",
+                "warning",
+                f"`passive.address` is not set, and this machine has private addresses only ({', '.join(own)}): PASV"
+                " announces them to clients outside, too.",
+                "If clients come from outside, set the public address or host name.",
+                "passive:\n  address: ftp.example.com",
+            )
+        ]
+    told = ipaddress.ip_address(address)
+    if told.is_loopback or told.is_unspecified or told.is_multicast:
+        problem = f"`passive.address` is {address}, which no other machine can connect to."
+        return [Finding("address.useless", "fault", problem, "Set the public address.", "passive:\n  address: null")]
+    if address in own:
+        return []
+    if told.is_private:
+        return [
+            Finding(
+                "address.private",
+                "warning",
+                f"`passive.address` is the private address {address}, and no address of this machine.",
+                "Set the address at which clients reach the server.",
+                "passive:\n  address: ftp.example.com",
+            )
+        ]
+    return [
+        Finding(
+            "address.elsewhere",
+            "note",
+            f"`passive.address` is {address}, which is not an address of this machine: a router must forward the"
+            " control ports and the passive range, each port to the same port.",
+            "Only a client outside can check this.",
+            f"ftpsd doctor --from {address} --user NAME",
+        )
+    ]
+
+
+def port_range(low: int, high: int, local: tuple[int, int], reserved: str) -> list[Finding]:
+    """Judge the passive range by `ip_local_port_range` and `ip_local_reserved_ports`."""
+    if high < local[0] or low > local[1]:
+        return []
+    taken = set(range(max(low, local[0]), min(high, local[1]) + 1))
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", reserved):
+        taken -= set(range(int(first), int(last or first) + 1))
+    if not taken:
+        return []
+    return [
+        Finding(
+            "ports.local_range",
+            "note",
+            f"The passive range {low}-{high} lies in the ports that Linux gives to outgoing connections"
+            f" ({local[0]}-{local[1]}): the daemon skips a port that is taken, and has fewer.",
+            "Reserve the range.",
+            f"echo 'net.ipv4.ip_local_reserved_ports = {low}-{high}' > /etc/sysctl.d/ftpsd.conf && sysctl --system",
+        )
+    ]
+
+
+def parse_listeners(*tables: str) -> set[tuple[int, int]]:
+    """Return port and user number of each listening socket in /proc/net/tcp and /proc/net/tcp6."""
+    found = set()
+    for line in "\n".join(tables).splitlines():
+        fields = line.split()
+        if len(fields) > 7 and fields[3] == "0A":
+            found.add((int(fields[1].rpartition(":")[2], 16), int(fields[7])))
+    return found
+
+
+def other_listeners(low: int, high: int, listening: Iterable[tuple[int, int]], service: int) -> list[Finding]:
+    """Findings about ports of the passive range on which another user's program listens."""
+    others = sorted({port for port, owner in listening if low <= port <= high and owner != service})
+    if not others:
+        return []
+    listed = ", ".join(map(str, others[:10]))
+    return [
+        Finding(
+            "ports.other_listener",
+            "warning",
+            f"Another program listens on ports of the passive range: {listed}.",
+            "Choose a range without them, or move the program.",
+            f"ss -ltnp 'sport >= :{low} and sport <= :{high}'",
+        )
+    ]
+
+
+def not_listening(ports: Sequence[int], listening: Iterable[tuple[int, int]]) -> list[Finding]:
+    """Findings about control ports on which nothing listens."""
+    present = {port for port, _ in listening}
+    missing = [str(port) for port in ports if port not in present]
+    if not missing:
+        return []
+    problem = f"Nothing listens on the control port {', '.join(missing)}: the daemon does not run."
+    cure = "Start it; its log says why if it does not."
+    return [Finding("listen.nothing", "warning", problem, cure, "systemctl restart ftpsd; journalctl -u ftpsd -n 20")]

@@ -1,0 +1,296 @@
+"""`ftpsd doctor -c CONFIG`: collect what this machine says of itself, have it judged, then log in as a client."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import pwd
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import evolve, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from ftpsd.cli.doctor import certificate, firewall, host, network, remote
+from ftpsd.cli.doctor.control import Target
+from ftpsd.cli.doctor.findings import Finding, Report, printable
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.settings import Settings
+
+#: Seconds for each program that is asked.
+_PROGRAM = 5
+
+
+@frozen
+class Service:
+    """The user that the daemon runs as, and its unit."""
+
+    name: str
+    uid: int
+    groups: frozenset[int]
+    unit: host.Unit
+    open_files: int
+
+
+def check(path: str, report: Report) -> Settings | None:
+    """Judge the configuration and this machine. Return the settings if they can be read."""
+    configuration: load.Configuration | None = None
+    try:
+        configuration = load.load(path)
+        settings = configuration.settings
+    except InvalidConfiguration as invalid:
+        for fault in invalid.faults:
+            where = f"{fault.file}:{fault.line}" if fault.line else fault.file
+            problem = printable(f"{where}: {fault.key + ': ' if fault.key else ''}{fault.problem}.", 500)
+            report.add(Finding("configuration.fault", "fault", problem, fault.remedy))
+        try:
+            settings = load.load_settings(path)
+        except InvalidConfiguration:
+            return None
+    else:
+        report.ok(f"{path} has no fault")
+    service = _service()
+    _judge(report, "the certificate", _certificate(settings))
+    _judge(report, "the network", _network(settings, configuration, service))
+    _firewall(settings, report)
+    if configuration is not None:
+        _judge(report, "homes and disks", _homes(configuration, service))
+    _judge(report, "open files and clock", _machine(settings, path, service))
+    return settings
+
+
+def _judge(report: Report, subject: str, findings: list[Finding]) -> None:
+    report.add(*findings)
+    if all(finding.level == "note" for finding in findings):
+        report.ok(f"{subject}: nothing wrong")
+
+
+def _run(*line: str) -> str | None:
+    """The output of a program; None if it is not installed, fails or does not end in time."""
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=_PROGRAM)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout
+
+
+def _service() -> Service:
+    shown = dict(re.findall(r"^(\w+)=(.*)$", _run("systemctl", "show", "ftpsd.service") or "", re.MULTILINE))
+    loaded = shown.get("LoadState") == "loaded"
+    name = shown.get("User") if loaded else None
+    try:
+        entry = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
+    except KeyError:
+        entry = pwd.getpwuid(os.geteuid())
+    unit = host.Unit()
+    files = shown.get("LimitNOFILE", "") if loaded else ""
+    if loaded:
+        state = tuple(f"/var/lib/{each}" for each in shown.get("StateDirectory", "").split())
+        writable = tuple(each.lstrip("-+") for each in shown.get("ReadWritePaths", "").split())
+        # systemd shows SOURCE:TARGET:OPTIONS, of which a unit may write the first alone.
+        bound = tuple((each.split(":") * 2)[1] for each in shown.get("BindPaths", "").split())
+        unit = host.Unit(shown.get("ProtectHome", "no"), shown.get("ProtectSystem", "no"), writable + state, bound)
+    limit = int(files) if files.isdigit() else -1 if loaded else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Service(entry.pw_name, entry.pw_uid, groups, unit, limit)
+
+
+# --- certificate ---------------------------------------------------------------------------------
+
+
+def read_chain(path: Path) -> list[x509.Certificate]:
+    """Return the certificates of a PEM file. Raises OSError or ValueError."""
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", path.read_bytes(), re.DOTALL)
+    return [x509.load_pem_x509_certificate(block) for block in blocks]
+
+
+def _certificate(settings: Settings) -> list[Finding]:
+    try:
+        chain = read_chain(settings.tls.certificate)
+    except (OSError, ValueError):
+        return []  # a fault of the configuration says so
+    try:
+        pem = (settings.tls.private_key or settings.tls.certificate).read_bytes()
+        key = load_pem_private_key(pem, None).public_key()
+    except (OSError, ValueError, TypeError):
+        key = None
+    names = settings.passive.host_names
+    return certificate.file(chain, key, names[0] if names else None, _now()) if chain else []
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+# --- network -------------------------------------------------------------------------------------
+
+
+def _network(settings: Settings, configuration: load.Configuration | None, service: Service) -> list[Finding]:
+    passive = settings.passive
+    address = passive.address
+    if configuration is not None and address is not None:
+        address = configuration.addresses.get(address, address)
+    found: list[Finding] = []
+    if address is None or _is_address(address):
+        routed = bool(re.search(r"^default\b", _run("ip", "-4", "route") or "", re.MULTILINE))
+        found += network.announced(address, _own_addresses(), routed)
+    local = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
+    low, high = passive.ports.low, passive.ports.high
+    if len(local) == 2:
+        reserved = _read("/proc/sys/net/ipv4/ip_local_reserved_ports")
+        found += network.port_range(low, high, (int(local[0]), int(local[1])), reserved)
+    listening = network.parse_listeners(_read("/proc/net/tcp"), _read("/proc/net/tcp6"))
+    found += network.other_listeners(low, high, listening, service.uid)
+    return found + network.not_listening([each.port for each in settings.listen], listening)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _own_addresses() -> list[str]:
+    shown = re.findall(r"\binet ([0-9.]+)", _run("ip", "-4", "-o", "addr") or "")
+    return [each for each in shown if not each.startswith("127.")]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _firewall(settings: Settings, report: Report) -> None:
+    control = [each.port for each in settings.listen]
+    low, high = settings.passive.ports.low, settings.passive.ports.high
+    chosen = sorted({*control, low, (low + high) // 2, high})
+    status = _run("ufw", "status")
+    verdicts: dict[int, firewall.Verdict] | None
+    if status and "Status: active" in status:
+        source, verdicts = "ufw", firewall.ufw(status, chosen)
+    else:
+        verdicts = _nft_verdicts(chosen)
+        if verdicts is None:
+            report.ok("the firewall's rules cannot be read here (run as root, with nft): not checked")
+            return
+        source = "nft"
+    _judge(report, f"the rules of {source}", firewall.findings(source, verdicts, control, str(settings.passive.ports)))
+
+
+def _nft_verdicts(ports: list[int]) -> dict[int, firewall.Verdict] | None:
+    rules = _run("nft", "-j", "list", "ruleset")
+    try:
+        return None if rules is None else firewall.nftables(json.loads(rules), ports)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # a later nft, with rules of another form
+
+
+# --- the machine ---------------------------------------------------------------------------------
+
+
+def _homes(configuration: load.Configuration, service: Service) -> list[Finding]:
+    mounts = [
+        (fields[1], fields[2]) for fields in map(str.split, _read("/proc/mounts").splitlines()) if len(fields) > 2
+    ]
+    found: list[Finding] = []
+    devices: set[int] = set()
+    for name in configuration.users.users.names():
+        user = configuration.users.users.get(name)
+        if user is None or user.settings.home is None:
+            continue
+        path = os.path.realpath(user.settings.home)
+        found += host.sandboxed(name, path, service.unit)
+        found += host.home(name, host.places(path), service.uid, service.groups, service.name)
+        try:
+            device, space = os.stat(path).st_dev, os.statvfs(path)
+        except OSError:
+            continue
+        if device not in devices:  # once for each file system
+            devices.add(device)
+            found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
+            found += host.file_system(path, mounts)
+    return found
+
+
+def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
+    limits = settings.limits
+    ports = settings.passive.ports.high - settings.passive.ports.low + 1
+    transfers = min(limits.sessions, ports, limits.transfers or limits.sessions)
+    answer = _run("timedatectl", "show", "-p", "NTPSynchronized", "--value")
+    synchronized = None if answer is None or not answer.strip() else answer.strip() == "yes"
+    files = [os.stat(each).st_mtime for each in (path, settings.tls.certificate) if os.path.exists(each)]
+    found = host.descriptors(service.open_files, limits.sessions, transfers)
+    return found + host.clock(synchronized, time.time(), max(files, default=0.0))
+
+
+# --- as a client ---------------------------------------------------------------------------------
+
+
+def log_in(
+    settings: Settings, credentials: Callable[[], tuple[str, str]], seconds: float, tries: int, report: Report
+) -> None:
+    """Log in and transfer through each listener, then through the announced address."""
+    try:
+        trusted = certificate.fingerprint(read_chain(settings.tls.certificate)[0])
+    except (OSError, ValueError, IndexError):
+        return
+    known: list[tuple[str, str]] = []
+
+    def remembered() -> tuple[str, str]:
+        known[:] = known or [credentials()]
+        return known[0]
+
+    for listener in settings.listen:
+        address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
+        implicit = listener.tls == "implicit"
+        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted)
+        part = Report("")
+        remote.check(target, tries, part)
+        _merge(part, f"[{address}]:{listener.port}" if ":" in address else f"{address}:{listener.port}", report)
+    if settings.passive.address is not None and settings.listen:
+        first = settings.listen[0]
+        target = Target(
+            settings.passive.address, first.port, first.tls == "implicit", remembered, seconds, None, trusted
+        )
+        _hairpin(target, tries, report)
+
+
+def _merge(part: Report, where: str, report: Report) -> None:
+    """Take the results of one listener into the whole. What PASV announces to this machine says nothing of others."""
+    for finding in part.findings:
+        if not finding.code.startswith("passive.") or "address" not in finding.code:
+            report.add(evolve(finding, problem=f"Through {where}: {finding.problem}"))
+    report.passed += [f"{where}: {check}" for check in part.passed]
+    report.unreachable |= part.unreachable
+
+
+def _hairpin(target: Target, tries: int, report: Report) -> None:
+    """Log in through the announced address. Many routers do not lead a machine back to itself: no proof of a fault."""
+    part = Report("")
+    remote.check(target, tries, part)
+    faults = [finding for finding in part.findings if finding.level == "fault"]
+    if not faults:
+        report.ok(f"login and transfers through the announced address {target.host} work from this machine")
+        return
+    report.add(
+        Finding(
+            "hairpin.inconclusive",
+            "note",
+            f"From this machine, the announced address {target.host} does not work ({faults[0].code}). That is"
+            " inconclusive: many routers do not let a machine reach itself through its public address.",
+            "Check from outside.",
+            f"ftpsd doctor --from {target.host}:{target.port} --user NAME",
+        )
+    )
