@@ -1,6 +1,7 @@
-"""The settings, parsed, checked and frozen. A section goes to the one file that needs it.
+"""The settings of `ftpsd.yaml` and `users.yaml` as immutable classes, one for each section.
 
-The docstring of each class is what `docs/configuration.md` says of its keys; a test compares them.
+Each component gets only the sections that it needs. `docs/configuration.md` describes each key, and
+`tests/test_documents.py` compares the keys and defaults.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from ftpsd.protocol.permissions import PROFILES, Permissions
 DataSession = Literal["off", "allow", "require"]
 CloseNotify = Literal["require", "lenient"]
 
-#: Which hosts beside the client may be the other end of a data connection: all, none, or those of some networks.
+#: Which other hosts than the client may be the peer of a data connection: all (True), none (False), or some networks.
 ForeignData = bool | tuple[Network, ...]
 
 EVERYWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 
-#: A number that may be written with K, M, G or T behind it (binary).
+#: A number that may be written with the suffix K, M, G or T (powers of 1024).
 Quantity = NewType("Quantity", int)
 
 
@@ -62,7 +63,7 @@ class RequireSettings:
 
 @frozen
 class TlsSettings:
-    """Certificate, key and what TLS must be like."""
+    """The certificate, the private key, and the requirements for TLS."""
 
     certificate: Path
     private_key: Path | None = None
@@ -75,7 +76,7 @@ class TlsSettings:
 
 @frozen
 class NetworkOverride:
-    """Clients from these networks are told another address; null: the one that they reached."""
+    """An exception for clients from some networks: PASV announces this address, or with None the one they reached."""
 
     clients: tuple[Network, ...]
     address: str | None = None
@@ -107,14 +108,14 @@ class ActiveSettings:
 
 @frozen
 class UsersSettings:
-    """Where the users are."""
+    """The source of the users."""
 
     file: Path = Path("users.yaml")
 
 
 @frozen
 class Timeouts:
-    """In seconds."""
+    """Timeouts in seconds."""
 
     login: int = 60
     idle: int = 300
@@ -125,15 +126,14 @@ class Timeouts:
 
 @frozen
 class Limits:
-    """How many, and how fast: rates of transfers in bytes per second. None: no limit."""
+    """Limits of counts and of rates. Transfer rates are in bytes per second. None means no limit."""
 
     sessions: int = 2000
     sessions_per_address: int = 100
     sessions_per_user: int | None = None
     login_failures: int = 3
-    #: Twice what a client on the same machine gets answered of SIZE, MDTM or MLST, one after another, and a fraction
-    #: of what the core answers of cheap ones in a flood (measured: 5,000 and 150,000). PWD alone can be faster, for
-    #: as long as the burst of 20,000 lasts.
+    #: Measured: a client on the same machine that waits for each reply gets 5,000 replies to SIZE, MDTM or MLST per
+    #: second, and one processor can answer 150,000 cheap commands per second in a flood. The limit is twice the first.
     commands_per_second: int | None = 10_000
     commands_per_second_before_login: int | None = 100
     transfers: int | None = None
@@ -146,33 +146,33 @@ class Limits:
 
 @frozen
 class SandboxSettings:
-    """What the kernel is asked to keep from the daemon; counts from the next start on."""
+    """Whether the kernel restricts the daemon to the files that it needs. A change takes effect at the next start."""
 
     landlock: Literal["auto", "off"] = "auto"
 
 
 @frozen
 class BanSettings:
-    """When failed logins are answered with a ban, and for how long. Seconds; `attempts: 0` bans nobody."""
+    """After how many failed logins a client is banned, and for how many seconds. `attempts: 0` disables bans."""
 
     attempts: int = 10
     window: int = 600
     duration: int = 600
     longest: int = 86_400
-    #: The machine itself, by default: a proxy or a tunnel that ends here gives its address to all its clients.
+    #: By default the machine itself: all clients of a proxy or tunnel on it have its address.
     allow: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
 
 @frozen
 class StateSettings:
-    """Where `state.sqlite` is; null: where systemd says, else nothing survives a restart."""
+    """The directory of `state.sqlite`. None: $STATE_DIRECTORY of systemd; without that, no state survives a restart."""
 
     directory: Path | None = None
 
 
 @frozen
 class UploadSettings:
-    """What uploads leave on the disk."""
+    """When uploads are written to the disk, and for how many seconds incomplete ones are kept."""
 
     fsync: bool = False
     keep_parts: int | None = 7 * 24 * 3600
@@ -202,13 +202,13 @@ class Settings:
     bans: BanSettings = BanSettings()
     state: StateSettings = StateSettings()
     uploads: UploadSettings = UploadSettings()
-    #: Whether a file that others may write, or a private key that they may read, is a fault.
+    #: Whether it is a fault if others may write to a file of the configuration, or read the private key.
     file_permissions: Literal["check", "ignore"] = "check"
     log: LogSettings = LogSettings()
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:
-        """The networks of `foreign_data`; the whole of both families for true."""
+        """The networks of `foreign_data`: for true all addresses of both families."""
         if isinstance(self.foreign_data, bool):
             return EVERYWHERE if self.foreign_data else ()
         return self.foreign_data
@@ -219,7 +219,7 @@ class Settings:
 
 @frozen
 class UserTls:
-    """Exceptions from the TLS settings."""
+    """Exceptions from the TLS settings for one user."""
 
     data_session: DataSession | None = None
     close_notify: CloseNotify | None = None
@@ -227,33 +227,33 @@ class UserTls:
 
 @frozen
 class UserNetworks:
-    """Where a user may come from: nothing in `allow` is everywhere, and `deny` wins."""
+    """The networks from which a user may log in. An empty `allow` allows all; `deny` wins over `allow`."""
 
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
 
 
 class Pattern(str):
-    """A shell pattern for the name of a file or directory, in whatever case."""
+    """A shell pattern for names of files and directories. Case is ignored."""
 
     __slots__ = ()
 
 
 @frozen
 class UserNames:
-    """Names that cannot be given (`deny`), and names that are not there for the user (`hide`)."""
+    """Patterns of names that the user cannot create (`deny`), and of names that the user cannot see (`hide`)."""
 
     deny: tuple[Pattern, ...] = ()
     hide: tuple[Pattern, ...] = ()
 
 
 class Umask(int):
-    """Permission bits that new files and directories do not get."""
+    """Permission bits that are removed from the mode of new files and directories."""
 
 
 @frozen
 class QuotaSettings:
-    """What the tree below a user's home may hold; null: anything."""
+    """The maximum size of a user's home, in bytes and in files. None means no limit."""
 
     bytes: Quantity | None = None
     files: int | None = None
@@ -261,7 +261,7 @@ class QuotaSettings:
 
 @frozen
 class UserLimits:
-    """Limits of a user instead of the general ones; the first two rates are for all sessions of the user together."""
+    """Limits of one user. `upload_rate` and `download_rate` are for all sessions of the user together."""
 
     sessions: int | None = None
     transfers: int | None = None
@@ -273,7 +273,7 @@ class UserLimits:
 
 @frozen
 class UserSettings:
-    """One user, or the defaults for all."""
+    """The settings of one user, or the defaults for all users."""
 
     password: str | None = None
     home: str | None = None
@@ -291,15 +291,15 @@ class UserSettings:
 
     @property
     def permission_rules(self) -> Permissions:
-        """The permissions, as the session asks for them."""
+        """The permissions, in the form that sessions use."""
         return Permissions(self.permissions, self.paths)
 
     @property
     def login_rules(self) -> LoginRules:
-        """Who may come in as this user."""
+        """The rules that decide whether the user may log in."""
         return LoginRules(self.networks.allow, self.networks.deny, self.expires, self.hours, self.enabled)
 
     @property
     def name_rules(self) -> NameRules:
-        """Which names the user may not give, and does not see."""
+        """The rules for names that the user cannot create or see."""
         return NameRules(matcher(self.names.deny), matcher(self.names.hide))
