@@ -1,4 +1,4 @@
-"""Who may come in: from where, until when, at which hours."""
+"""Login rules of a user: networks, expiry and hours."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TODAY = date.today()
 
 
 def day(away: int) -> str:
-    """The name of the day that is so many days away."""
+    """Return the name of the day that is `away` days from today."""
     return DAYS[(TODAY + timedelta(days=away)).weekday()]
 
 
 def rules(directory: Path, text: str) -> LoginRules:
-    """A user's rules as a users' file says them."""
+    """Return the login rules of a user in a users' file."""
     (directory / "users.yaml").write_text(USERS + text)
     alice = load.load(directory / "ftpsd.yaml").users.users.get("alice")
     assert alice is not None
@@ -35,7 +35,7 @@ def rules(directory: Path, text: str) -> LoginRules:
 
 
 def reason(login_rules: LoginRules, client: str = "192.0.2.1", moment: datetime | None = None) -> str | None:
-    """Why a login would be refused."""
+    """Return the reason for which a login would be refused."""
     denial = login_rules.denial(ipaddress.ip_address(client), (moment or datetime(2027, 1, 29, 12)).timestamp())
     return denial and denial.reason
 
@@ -44,7 +44,7 @@ def reason(login_rules: LoginRules, client: str = "192.0.2.1", moment: datetime 
 
 
 def test_networks(files: Path) -> None:
-    """Nothing allowed is everything; what is denied wins; IPv4 within IPv6 is IPv4."""
+    """An empty `allow` allows all networks, `deny` wins, and an IPv4-mapped IPv6 address counts as IPv4."""
     login_rules = rules(files, "    networks: {allow: [192.0.2.0/24, 2001:db8::/32], deny: [192.0.2.128/25]}\n")
     assert reason(login_rules) is None
     assert reason(login_rules, "2001:db8::1") is None
@@ -66,7 +66,7 @@ def test_networks(files: Path) -> None:
     ],
 )
 def test_expiry(files: Path, expires: str, last: datetime) -> None:
-    """A date is valid through that day, a date with a time until then."""
+    """A date allows logins through that day, and a date with a time until that time."""
     for written in (expires, f'"{expires}"'):
         login_rules = rules(files, f"    expires: {written}\n")
         assert reason(login_rules, moment=last) is None
@@ -86,7 +86,7 @@ def test_expiry(files: Path, expires: str, last: datetime) -> None:
     ],
 )
 def test_hours(files: Path, hours: str, within: list[str], without: list[str]) -> None:
-    """Hours hold on their days; those that end before they begin go on to the next day."""
+    """Hours apply on their days; those whose end is before their start continue to the next day."""
     login_rules = rules(files, f'    hours: ["{hours}"]\n')
 
     def moment(text: str) -> datetime:
@@ -118,7 +118,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("line", "expected"), FAULTS, ids=range(len(FAULTS)))
 def test_faults(files: Path, line: str, expected: str) -> None:
-    """A rule that cannot be read is a fault with its line and a remedy, and lets nobody in by mistake."""
+    """An invalid rule is a fault with line and remedy, and never allows a login."""
     found = faults(files, GOOD, USERS + f"    {line}\n")
     assert len(found) == 1
     assert found[0].startswith(f"users.yaml:5: users.alice.{expected}"), found
@@ -145,8 +145,10 @@ REFUSED = {
 
 
 def test_logins(make_daemon: Callable[..., Daemon]) -> None:
-    """A right password that comes from elsewhere, too late or at the wrong hour is a 530 that says which; a wrong one
-    is told nothing of that."""
+    """A refused user with the right password gets 530 with the reason.
+
+    With a wrong password the reply does not show that there is a rule.
+    """
     daemon = make_daemon(users=GUESTS)
     for user in ("here", "future", "free"):
         with secured(daemon, user) as client:
@@ -168,7 +170,7 @@ def test_logins(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_a_refusal_is_no_failure(make_daemon: Callable[..., Daemon]) -> None:
-    """Refusals of right passwords do not end the session as wrong passwords do, and another user may log in."""
+    """Refusals of right passwords do not count as login failures, and another user can log in."""
     daemon = make_daemon({"limits": {"login_failures": 1}}, users=GUESTS)
     with FtpClient(daemon) as client:
         client.start_tls()
@@ -179,7 +181,7 @@ def test_a_refusal_is_no_failure(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_the_clients_of_both_families(make_daemon: Callable[..., Daemon]) -> None:
-    """A rule for IPv4 networks holds for IPv4 clients of a listener on "::"."""
+    """A rule for IPv4 networks applies to IPv4 clients of a listener on "::"."""
     try:
         daemon = make_daemon(address="::", users=GUESTS)
     except AssertionError:
@@ -190,7 +192,7 @@ def test_the_clients_of_both_families(make_daemon: Callable[..., Daemon]) -> Non
 
 
 def test_running_sessions_go_on(make_daemon: Callable[..., Daemon]) -> None:
-    """An account that expires while its user is logged in is for the next login."""
+    """If an account expires while its user is logged in, only the next login is refused."""
     daemon = make_daemon(users={"alice": {"password": SECRET}})
     with secured(daemon) as client:
         daemon.users = {"alice": GUESTS["past"]}

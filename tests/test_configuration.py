@@ -1,4 +1,4 @@
-"""Both YAML files: every fault at once, each with its file, line, key and remedy; reload; check; passwd."""
+"""Both YAML files and their faults, reloads, and the commands check and passwd."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ users:
 
 @pytest.fixture
 def files(tmp_path: Path, certificate: Path) -> Path:
-    """A directory with a configuration that is good."""
+    """A directory with a valid configuration."""
     for name in ("certificate.pem", "key.pem"):
         shutil.copy(certificate / name, tmp_path)
     (tmp_path / "home").mkdir()
@@ -53,7 +53,7 @@ def files(tmp_path: Path, certificate: Path) -> Path:
 
 
 def faults(directory: Path, text: str = GOOD, users: str = USERS) -> list[str]:
-    """What is wrong with two files, file names shortened."""
+    """Return the faults of two files, with relative file names."""
     (directory / "ftpsd.yaml").write_text(text)
     (directory / "users.yaml").write_text(users)
     with pytest.raises(InvalidConfiguration) as found:
@@ -69,7 +69,7 @@ def settings_of(name: str, configuration: load.Configuration) -> UserSettings:
 
 
 def test_defaults(files: Path) -> None:
-    """Every key but listen and the certificate has the default that the contract gives."""
+    """Every key except listen and tls.certificate has the documented default."""
     settings = load.load(files / "ftpsd.yaml").settings
     assert settings.tls.minimum_version == "1.2"
     assert settings.tls.require.login
@@ -97,7 +97,7 @@ def test_defaults(files: Path) -> None:
 
 
 def test_the_whole_contract(files: Path) -> None:
-    """Every key of the contract is taken, as the contract writes it."""
+    """Every documented key is accepted."""
     (files / "ftpsd.yaml").write_text(
         """\
 listen:
@@ -152,7 +152,7 @@ users:
 
 
 def test_rates(files: Path) -> None:
-    """Rates are taken as numbers, or with K, M, G, T for binary multiples."""
+    """A rate is a number, or one with K, M, G or T (powers of 1024)."""
     text = "limits: {upload_rate: 64K, download_rate: 10M, session_upload_rate: 2G, session_download_rate: 2048}\n"
     (files / "ftpsd.yaml").write_text(GOOD + text)
     limits = load.load(files / "ftpsd.yaml").settings.limits
@@ -161,7 +161,7 @@ def test_rates(files: Path) -> None:
 
 
 def test_one_limit_of_a_user_leaves_the_others(files: Path) -> None:
-    """Limits of a user are worked into those of `defaults`, key by key."""
+    """Each limit of a user replaces that of `defaults`; the others stay."""
     defaults = "defaults:\n  limits: {sessions: 3, upload_rate: 1M}\n"
     (files / "users.yaml").write_text(defaults + USERS + "    limits: {sessions: 5, download_rate: 64K}\n")
     limits = settings_of("alice", load.load(files / "ftpsd.yaml")).limits
@@ -256,7 +256,7 @@ CASES = [
 
 @pytest.mark.parametrize(("more", "expected"), CASES, ids=range(len(CASES)))
 def test_fault(files: Path, more: str, expected: str) -> None:
-    """A fault names file, line, key, what is wrong and what to write instead."""
+    """A fault names file, line, key, problem and remedy."""
     rest = GOOD[GOOD.index("tls:\n") :]
     text = GOOD + more if not more.startswith(("listen", "lisen")) and more else more + rest
     assert any(expected in fault for fault in faults(files, text)), faults(files, text)
@@ -289,7 +289,7 @@ TLS_CASES = [
 
 @pytest.mark.parametrize(("tls", "expected"), TLS_CASES, ids=range(len(TLS_CASES)))
 def test_tls_fault(files: Path, tls: str, expected: str) -> None:
-    """A certificate or key that cannot be used is named, and why."""
+    """A fault names the certificate or key that cannot be used, and the reason."""
     make_certificate(files / "another.pem", files / "other.pem")
     found = faults(files, GOOD.partition("\ntls:")[0] + f"\ntls:\n  {tls}\n")
     assert any(expected in fault for fault in found), found
@@ -356,13 +356,13 @@ USER_CASES = [
 
 @pytest.mark.parametrize(("users", "expected"), USER_CASES, ids=range(len(USER_CASES)))
 def test_user_fault(files: Path, users: str, expected: str) -> None:
-    """A fault among the users is told as those of the configuration are."""
+    """Faults in the users' file are reported like those in ftpsd.yaml."""
     found = faults(files, users=users)
     assert any(expected in fault for fault in found), found
 
 
 def test_resumption_that_is_off(files: Path) -> None:
-    """A user whose data connections must resume, where TLS sessions are never resumed, is a fault."""
+    """`data_session: require` for a user is a fault if ftpsd.yaml turns the resumption of TLS sessions off."""
     text = GOOD.replace("tls:\n", "tls:\n  data_session: off\n")
     found = faults(files, text, USERS + "    tls: {data_session: require}\n")
     assert len(found) == 1
@@ -388,7 +388,7 @@ def test_quotas(files: Path, quota: str, expected: tuple[int | None, int | None]
 
 
 def test_a_damaged_certificate(files: Path) -> None:
-    """A key that is no point of its curve, a version that is none: no traceback, at start and at a reload."""
+    """A certificate with an invalid key or version is a fault without a traceback."""
     pem = files / "certificate.pem"
     found = x509.load_pem_x509_certificate(pem.read_bytes())
     point = found.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -400,19 +400,19 @@ def test_a_damaged_certificate(files: Path) -> None:
 
 
 def test_all_faults_at_once(files: Path) -> None:
-    """Nobody has to start three times to learn of three mistakes."""
+    """All faults are reported at once."""
     found = faults(files, GOOD + "banner: 3\ntimeouts: {idle: x, login: y}\nlimts: {}\n")
     assert len(found) == 4, found
 
 
 def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
+    """Run a command to its end."""
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.process
 def test_check_and_start_say_the_same(files: Path) -> None:
-    """`ftpsd check` and the daemon tell the same lines, and both end with status 1."""
+    """`ftpsd check` and the daemon print the same lines, and both exit with status 1."""
     path = files / "ftpsd.yaml"
     assert run(ftpsd("check", "-c", str(path))).returncode == 0
     path.write_text(GOOD + "banner: 3\nlimts: {}\n")
@@ -493,7 +493,7 @@ def test_passwd_prints_a_hash_that_verifies() -> None:
 
 @pytest.mark.parametrize("scheme", ["argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"])
 def test_every_hash_logs_in(make_daemon: Callable[..., Daemon], scheme: str) -> None:
-    """A user may have any of the five forms of hash."""
+    """Users can log in with each of the five hash formats."""
     quick: dict[str, dict[str, Any]] = {
         "argon2": {"rounds": 1, "memory_cost": 64},
         "scrypt": {"rounds": 4},
@@ -511,7 +511,7 @@ def test_every_hash_logs_in(make_daemon: Callable[..., Daemon], scheme: str) -> 
 
 
 def test_long_and_strange_passwords(shared: Daemon) -> None:
-    """A password of any length and any bytes is answered with 530."""
+    """A wrong password of any length and any bytes gets 530."""
     for secret in ("x" * 5000, "x" * 100, "", "\xff\xfe", "%s%n"):
         client = FtpClient(shared)
         client.start_tls()
@@ -520,7 +520,7 @@ def test_long_and_strange_passwords(shared: Daemon) -> None:
 
 
 def test_reload_is_for_new_sessions(make_daemon: Callable[..., Daemon]) -> None:
-    """SIGHUP takes a complete new set: configuration, users, certificate; running sessions keep theirs."""
+    """SIGHUP loads configuration, users and certificate for new sessions; running sessions keep the old ones."""
     daemon = make_daemon(users={"alice": {}})
     old = secured(daemon)
     certificate = old.socket.getpeercert(binary_form=True)  # type: ignore[attr-defined]
@@ -543,7 +543,7 @@ def test_reload_is_for_new_sessions(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_a_bad_reload_changes_nothing(make_daemon: Callable[..., Daemon]) -> None:
-    """With a fault in either file the old set stays, and the log has the lines of `ftpsd check`."""
+    """After a fault in either file the old configuration remains in effect, and the log has the faults of `ftpsd check`."""
     daemon = make_daemon()
     daemon.settings["banner"] = 3
     daemon.users = {"bob": {"home": "/nowhere"}}
@@ -559,7 +559,7 @@ def test_a_bad_reload_changes_nothing(make_daemon: Callable[..., Daemon]) -> Non
 
 
 def test_reload_opens_and_closes_listeners(make_daemon: Callable[..., Daemon]) -> None:
-    """A listener that is added is opened, one that is removed is closed."""
+    """A reload opens an added listener and closes a removed one."""
     daemon = make_daemon()
     extra = daemon.implicit_port
     daemon.settings["listen"][1] = {"address": "127.0.0.1", "port": extra, "tls": "explicit"}
@@ -572,7 +572,7 @@ def test_reload_opens_and_closes_listeners(make_daemon: Callable[..., Daemon]) -
 
 
 def test_a_busy_port_is_told(shared: Daemon, make_daemon: Callable[..., Daemon]) -> None:
-    """A port that another process has is a fault in one line, and no traceback."""
+    """A port that another process uses is reported in one line, without a traceback."""
     daemon = make_daemon(start=False)
     daemon.settings["listen"][0]["port"] = shared.port
     daemon.write()
@@ -618,7 +618,7 @@ def test_a_user_store_whose_source_fails(make_daemon: Callable[..., Daemon]) -> 
 
 
 def test_a_home_that_vanished(make_daemon: Callable[..., Daemon]) -> None:
-    """A home that vanished is 550 for its user, and the next login is not harmed."""
+    """If a home no longer exists, its user gets 550, and the next user can log in."""
     daemon = make_daemon()
     shutil.rmtree(daemon.home("bob"))
     with secured(daemon, "bob") as client:
@@ -630,7 +630,7 @@ def test_a_home_that_vanished(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_json_log(make_daemon: Callable[..., Daemon], files: Path) -> None:
-    """`--logger=ftpsd.log.json` prints events as lines of JSON, with their fields and without the password."""
+    """With `--logger=ftpsd.log.json` each log line is a JSON object with the fields of the event, without the password."""
     daemon = make_daemon(start=False)
     command = twistd("-n", "--pidfile=", "--logger=ftpsd.log.json", "ftpsd", "-c", str(daemon.config))
     with daemon.log_file.open("wb") as log:

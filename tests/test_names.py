@@ -1,4 +1,4 @@
-"""Names that a user may not give, names that a user does not see, and the mode of what is new."""
+"""Names that a user cannot create or see, and the mode of new files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon whose users have rules for names, or an umask."""
+    """A daemon whose users have name rules or a umask."""
     daemon = Daemon(tmp_path_factory.mktemp("ruled"), certificate, users=RULES)
     daemon.start(("sh", "-c", 'umask 027; exec "$@"', "sh"))
     yield daemon
@@ -39,7 +39,7 @@ def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterat
 
 
 def refused(client: FtpClient, line: str) -> str:
-    """The reply to a transfer command that is refused before anything moves."""
+    """Return the reply to a transfer command that is refused before the transfer starts."""
     client.passive_port()
     return client.command(line)
 
@@ -49,7 +49,7 @@ def refused(client: FtpClient, line: str) -> str:
 
 @pytest.mark.parametrize("name", ["x.exe", "X.EXE", ".exe", "a\nb.exe", "x.exe.", "x.exe . .", "\udcff.exe", "ß.Exe"])
 def test_patterns(name: str) -> None:
-    """A pattern fits in whatever case, whatever bytes a name has, and with dots and blanks behind it."""
+    """A pattern ignores case and trailing dots and spaces, and matches names with any bytes."""
     match = matcher(["*.exe", "other"])
     assert match is not None
     assert match(name)
@@ -60,7 +60,7 @@ def test_patterns(name: str) -> None:
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_accents(form: Literal["NFC", "NFD"]) -> None:
-    """Composed or not, in the pattern or in the name, an é is an é."""
+    """A pattern ignores whether accents are composed, in the pattern and in the name."""
     match = matcher([normalize(form, "*.exé")])
     assert match is not None
     assert match(normalize("NFC", "a.exé")) and match(normalize("NFD", "a.EXÉ"))
@@ -68,7 +68,7 @@ def test_accents(form: Literal["NFC", "NFD"]) -> None:
 
 
 def test_no_patterns() -> None:
-    """No patterns are no work."""
+    """Without patterns there is no matcher."""
     assert matcher([]) is None
     assert NameRules().allowed(("any", "name"))
 
@@ -88,7 +88,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("line", "expected"), FAULTS, ids=range(len(FAULTS)))
 def test_faults(files: Path, line: str, expected: str) -> None:
-    """A rule that cannot be read is a fault with its line and a remedy."""
+    """An invalid rule is a fault with line and remedy."""
     found = faults(files, GOOD, USERS + f"    {line}\n")
     assert len(found) == 1
     assert found[0].startswith("users.yaml:5: ")
@@ -99,7 +99,7 @@ def test_faults(files: Path, line: str, expected: str) -> None:
 
 
 def test_denied_names(ruled: Daemon) -> None:
-    """STOR, APPE, STOU, RNTO and MKD of a denied name are a 553, on every way, and change nothing."""
+    """STOR, APPE, STOU, RNTO and MKD of a denied name get 553 at every path, and change nothing."""
     home = ruled.home()
     (home / "folder").mkdir()
     (home / ".git").mkdir()
@@ -123,7 +123,7 @@ def test_denied_names(ruled: Daemon) -> None:
 
 
 def test_denied_names_that_are_there(ruled: Daemon) -> None:
-    """What has a denied name already is listed and read, and can be renamed away and deleted."""
+    """An existing file with a denied name can be listed, downloaded, renamed to another name and deleted."""
     (ruled.home() / "there.exe").write_bytes(b"there")
     (ruled.home() / "away.exe").write_bytes(b"away")
     with withstands(ruled), secured(ruled) as client:
@@ -138,7 +138,7 @@ def test_denied_names_that_are_there(ruled: Daemon) -> None:
 
 
 def test_hidden_names(ruled: Daemon) -> None:
-    """A hidden name is in no listing, and no command finds it, makes it or changes it, through links neither."""
+    """A hidden name is in no listing, and no command finds, creates or changes it, not even through a link."""
     home = ruled.home("bob")
     for folder in (home, home / "folder", home / "hidden"):
         folder.mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ def test_hidden_names(ruled: Daemon) -> None:
 
 
 def listed(client: FtpClient, line: str) -> str:
-    """What a listing sends, or why it does not."""
+    """Return what a listing sends, or the reply that refuses it."""
     data = client.connect_data()
     reply = client.command(line)
     if not reply.startswith("150"):
@@ -182,7 +182,7 @@ def listed(client: FtpClient, line: str) -> str:
 
 
 def test_a_directory_with_hidden_names_stays(ruled: Daemon) -> None:
-    """RMD and RMDA do not delete what the user cannot see."""
+    """RMD and RMDA do not delete files that the user cannot see."""
     home = ruled.home("bob")
     (home / "full" / "deep").mkdir(parents=True)
     (home / "full" / "deep" / "kept.tmp").touch()
@@ -201,7 +201,7 @@ def test_a_directory_with_hidden_names_stays(ruled: Daemon) -> None:
 
 @pytest.mark.parametrize(("user", "umask"), [("open", 0o002), ("close", 0o077), ("plain", 0o027)])
 def test_umask(ruled: Daemon, user: str, umask: int) -> None:
-    """New files and directories have the mode that the user's umask leaves; without one, the daemon's."""
+    """The mode of new files and directories follows the user's umask, or without one the daemon's."""
     home = ruled.home(user)
     os.chmod(home, 0o2755)
     with withstands(ruled), secured(ruled, user) as client:
