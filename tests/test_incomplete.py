@@ -89,7 +89,7 @@ def test_only_what_can_be_resumed_can_be_done(daemon: Daemon, place: str) -> Non
         for line in ("HASH", "RNFR", "MDTM", "MFMT 20200101000000", "SITE CHMOD 644", "CWD", "RMD"):
             client.expect(550, f"{line} {place}/f")
         client.passive_port()
-        assert "not complete" in client.expect(550, f"RETR {place}/f")
+        assert "is incomplete" in client.expect(550, f"RETR {place}/f")
         client.expect(250, f"DELE {place}/f")
         assert listed(client, place)["MLSD"] == []
         client.expect(550, f"MLST {place}/f")
@@ -131,7 +131,7 @@ def test_who_may_not_resume_sees_nothing(daemon: Daemon, place: str, user: str) 
         assert listed(client, place)["MLSD"] == []
         client.expect(550, f"MLST {place}/secret")
         client.passive_port()
-        assert "not complete" not in client.expect(550, f"RETR {place}/secret")
+        assert "incomplete" not in client.expect(550, f"RETR {place}/secret")
 
 
 def test_permissions_of_the_directory_count(daemon: Daemon) -> None:
