@@ -1,4 +1,4 @@
-"""The composition root: settings to a Twisted service. The only maker of objects, reload included."""
+"""The composition root: creates all long-lived objects from the settings, at the start and at each reload."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class FtpsService(Service):
             raise SystemExit(1) from None
 
     def startService(self) -> None:
-        """Serves."""
+        """Start to serve clients."""
         if not self._listeners:
             self.privilegedStartService()
         super().startService()
@@ -276,9 +276,10 @@ class FtpsService(Service):
     # --- reloading -------------------------------------------------------------------------------
 
     def reload(self) -> Any:
-        """Reads everything again, off the reactor thread: a new snapshot, or the old one and a log.
+        """Load the configuration again in its own thread. A fault is logged and the old snapshot remains in effect.
 
-        One at a time, so that what was read first is not used last; asked meanwhile, once more after it.
+        Only one load runs at a time, so that an older load cannot replace a newer one. A request during a load starts
+        another load after it.
         """
         self._asked_again = self._reading
         if self._counts.sessions.closed or self._reading:

@@ -64,7 +64,7 @@ class UserStore(Protocol):
         """The homes that are known now."""
 
     def start(self, workers: WorkerThreads) -> None:
-        """Prepare for `find` and `verify`, which may block threads of `workers`. Called once, before they are."""
+        """Prepare for `find` and `verify`, which may block threads of `workers`. Called once, before either of them."""
 
     def knows(self, name: str) -> bool:
         """Return whether a user of this name is known without asking the source: the log shows no other names."""

@@ -115,7 +115,7 @@ class _Loader:
             self._passwords = sorted(self._passwords)[:_DECOYS]
 
     def store(self) -> YamlUserStore:
-        """Return the store of all users that were added."""
+        """Return a store with all users added so far."""
         found = parents(self._document.path.parent, self._templates, self._homes)
         homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])

@@ -95,7 +95,7 @@ class PendingConnection(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The client has closed the connection before the ledger answered."""
+        """Handle a client that closes the connection before the ledger answers."""
         self._lost = True
 
 

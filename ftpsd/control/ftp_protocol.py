@@ -117,11 +117,11 @@ class FtpsProtocol(FTP):
             self.greet()
 
     def tls_failed(self, why: str) -> None:
-        """TLS on the control connection has failed."""
+        """Handle a failure of TLS on the control connection."""
         self._events.publish(TlsFailed(self._events.session, why))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """The connection is lost: free all that the session holds."""
+        """Free all resources of the session: the connection is lost."""
         self._task.leave()
         self._flow.closed = True
         try:

@@ -97,7 +97,7 @@ class ClientGroup:
     def deadline(self, now: float, served: bool = False) -> float:
         """Return the time until which a session of the group may run; `NEVER` if it must wait.
 
-        A session that has waited is `served`. Any other one waits if sessions of its group do.
+        `served` is true for a session that has waited its turn. Other sessions wait if sessions of their group wait.
         """
         service_class = self._class
         if self._round != self.scheduler.round:

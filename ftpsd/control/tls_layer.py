@@ -48,7 +48,7 @@ class SessionProtocol(Interface):
         """Process plain text."""
 
     def input_arrived(self) -> None:
-        """Bytes have arrived: call `work` when it is the session's turn."""
+        """Handle the arrival of bytes: call `work` when it is the session's turn."""
 
     def yield_if_late(self) -> None:
         """Between two records: pause if the session has used its turn."""
@@ -68,7 +68,7 @@ class SessionProtocol(Interface):
 
 @implementer(ITransport, IHalfCloseableProtocol)
 class ControlConnection(Protocol):
-    """Between the socket and the FTP protocol."""
+    """The connection between the socket and the FTP protocol: decrypts input and encrypts output if TLS is on."""
 
     transport: Any
 

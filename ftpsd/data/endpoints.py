@@ -78,7 +78,7 @@ class Waitable(Protocol):
 class Stream(Protocol):
     """The bytes of a data connection. `streams.py` has the implementations.
 
-    All methods run in a worker thread, and raise the Refusal that the client is sent.
+    All methods run in a worker thread. They raise Refusal with the reply for the client.
     """
 
     @property
@@ -158,7 +158,7 @@ class FileSource:
 
 
 class ChunkSource:
-    """Bytes that are made while they are sent: a listing."""
+    """Bytes that are produced while they are sent, as for a listing."""
 
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
         self._chunks = chunks

@@ -188,7 +188,7 @@ class Handshakes:
         return self._epoll.fileno() if self._epoll is not None else self.socket.fileno()
 
     def interrupt(self) -> None:
-        """Nothing to do: no step of a handshake blocks."""
+        """Do nothing: no step of a handshake blocks, so none needs an interruption."""
 
     def round_trip(self) -> float:
         """Not known: there may be several connections."""

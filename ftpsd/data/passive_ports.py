@@ -140,13 +140,13 @@ class Listener:
         return self._socket.fileno()
 
     def doWrite(self) -> None:
-        """Nothing to do: see `connectionLost`."""
+        """Do nothing: an event for a listening socket belongs to an old descriptor (see `connectionLost`)."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """Continue to watch: nothing can happen to a listening socket.
+        """Continue to watch the socket: a listening socket cannot lose its connection.
 
-        Its descriptor may have the number of another one that was closed while the reactor handled events that it
-        had polled together. Then the event of that one arrives here (see `control/accept.py`).
+        The reactor polls several events together. If it closes a descriptor while it handles them, this socket may get
+        the same number, and then the event of the old descriptor arrives here (see `control/accept.py`).
         """
         if self._watched:
             self._reactor.addReader(self)

@@ -49,18 +49,18 @@ class Bucket:
         self._since = now
 
     def refill(self, now: float) -> bool:
-        """Whether there is a line left."""
+        """Add the lines allowed since the last call. Return whether at least one line may be written."""
         self._left = min(self._rate.burst, self._left + max(0.0, now - self._since) * self._rate.rate)
         self._since = now
         return self._left >= 1
 
     def take(self) -> None:
-        """One line less."""
+        """Use up one line."""
         self._left -= 1
 
 
 class LogBudget:
-    """The budgets of all sources. Everything is for the reactor thread."""
+    """The budgets of all sources. All methods must be called in the reactor thread."""
 
     def __init__(self, reactor: Clock) -> None:
         self._now: Now = reactor.seconds

@@ -76,7 +76,7 @@ class Ledger(Protocol):
     def admit_user(self, user: str, own: UserLimits) -> Awaitable[UserLease]:
         """Count a session of a user who has logged in; `own` are the user's limits.
 
-        Raises SessionEnd for one session too many.
+        Raises SessionEnd if there are too many sessions.
         """
 
 
@@ -123,7 +123,7 @@ class LocalLedger:
         self._bans.record_login(client, user)
 
     async def admit_user(self, user: str, own: UserLimits) -> UserLease:
-        """Count a session of a user who has logged in. Raises SessionEnd for one session too many."""
+        """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
         return self._users.admit(user, self._limits, own)
 
 

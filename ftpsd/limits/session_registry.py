@@ -65,9 +65,9 @@ class RunningSession(Protocol):
 
 
 class SessionRegistry(Protocol):
-    """The running sessions. All calls are for the reactor thread.
+    """The running sessions. All methods must be called in the reactor thread.
 
-    The answers are awaitable: they may have to be collected from several processes.
+    Results are awaitable, because they may have to be collected from several processes.
     """
 
     def sessions(self) -> Awaitable[list[SessionView]]:

@@ -86,13 +86,13 @@ class TokenBucket:
         self._since = now
 
     def refill(self, now: float) -> float:
-        """Add the tokens that have come since the last call, and return how many there are."""
+        """Add the tokens for the time since the last call. Return the number of tokens in the bucket."""
         self.tokens = min(self.burst, self.tokens + max(0.0, now - self._since) * self.rate)
         self._since = now
         return self.tokens
 
     def take(self, count: float) -> None:
-        """Take tokens, whether they are there or not."""
+        """Take tokens. The number of tokens may become negative."""
         self.tokens = max(-self.rate, self.tokens - count)
 
     def put_back(self, count: float) -> None:

@@ -46,7 +46,7 @@ class UserCounts:
         _decrement(self.sessions, user)
 
     def begin_transfer(self, user: str, limits: Limits, own: UserLimits) -> None:
-        """Count a transfer that begins. Raises Refusal (450) for one too many.
+        """Count a transfer that begins. Raises Refusal (450) if too many transfers run.
 
         425 and 426 would blame the data connection, and clients would try another kind of connection; 421 would end
         the session. 450 is RFC 959's code for a file that is not available now.

@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 class Reader(Source, Protocol):
-    """Part of a file."""
+    """A file or a part of one, open for reading."""
 
     @property
     def offset(self) -> int:
@@ -239,7 +239,7 @@ class Data(Protocol):
         """Return how far the running transfer is, or None."""
 
     def passive(self, announce: bool) -> Endpoint:
-        """Listen for the next data connection. Return the port, and with `announce` the address for a 227 reply.
+        """Listen for the next data connection. Return the port and, if `announce` is true, the address for a 227 reply.
 
         Raises Refusal when all passive ports are in use.
         """

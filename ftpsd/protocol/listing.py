@@ -54,7 +54,7 @@ def time_value(seconds: float) -> str:
 
 @lru_cache(maxsize=4096)
 def _minute_value(minute: int) -> str:
-    """Return `YYYYMMDDHHMM`, or "" if the year has not four digits: a damaged inode must not fail a listing."""
+    """Return `YYYYMMDDHHMM`, or "" if the year does not have four digits: a damaged inode must not break a listing."""
     try:
         moment = time.gmtime(minute * 60)
     except (ValueError, OverflowError, OSError):

@@ -141,7 +141,7 @@ def representation(argument: str) -> str:
 def only(letter: str, others: str, what: str) -> Callable[[str], str]:
     """Return a parser for an argument of one letter, of which one value is supported (STRU F, MODE S).
 
-    The values in `others` are valid but not supported: 504. All else is 501.
+    The values in `others` are valid but not supported and get 504. Other arguments get 501.
     """
 
     def parse(argument: str) -> str:

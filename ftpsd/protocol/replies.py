@@ -109,6 +109,6 @@ _ERRNO: dict[int, tuple[int, str]] = {
 
 
 def from_oserror(error: OSError) -> Reply:
-    """Return the reply for an error of the operating system; 451 for one that the table does not have."""
+    """Return the reply for an error of the operating system: 451 if it is not in the table."""
     code, text = _ERRNO.get(error.errno or 0, (451, "File system error."))
     return Reply(code, text)

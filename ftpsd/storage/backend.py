@@ -90,17 +90,17 @@ class ChangeCounter(Protocol):
 
 
 class PartFile(Protocol):
-    """The part file of an upload, open once more, so that it can be measured after the upload was closed."""
+    """A second open handle of an upload's part file, so that it can be measured after the upload was closed."""
 
     @property
     def identity(self) -> Hashable:
-        """The same value as in the container that `Measure` is given."""
+        """The value that identifies this part file in the container passed to `Measure`."""
 
     def amount(self) -> Amount:
-        """Return what the storage holds of it now: nothing if it was removed."""
+        """Return the amount that the part file occupies now: nothing if it was removed."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close this handle."""
 
 
 class Upload(interfaces.Upload, Protocol):

@@ -32,12 +32,12 @@ Charges = list[tuple[Amount, QuotaSettings]]
 
 
 def measure_nothing(_: Container[Hashable]) -> Amount:
-    """Measure a change of no name (see `backend.Measure`)."""
+    """Return an empty amount: the measure for changes that affect no name (see `backend.Measure`)."""
     return Amount()
 
 
 class HomeUsage:
-    """What one home holds. Methods may be called in any thread, and block, unless they say something else.
+    """The bytes and files in one home. Methods may be called in any thread and may block, unless they say otherwise.
 
     Two locks: `changing` holds one while names change, which may take the disk a while; another one guards the
     numbers, so that running uploads do not wait for changes of names.
@@ -84,9 +84,9 @@ class HomeUsage:
     def changing(self, measure: Measure = measure_nothing) -> Iterator[Charges]:
         """Count what the body does to the names that `measure` measures.
 
-        The body must change no other names, and take no longer than a few calls of the disk: the threads of the home's
-        other sessions wait. What it puts on the list is charged at the end, in one step with the difference, so that no
-        other session gets the room that the body makes.
+        The body must change no other names. It must be short, a few disk calls: threads of the home's other sessions
+        wait for it. The body may append charges to the list. They are applied at the end in one step with the measured
+        difference, so that no other session can use the space that the body frees.
         """
         charges: Charges = []
         with self._names:
@@ -112,7 +112,7 @@ class HomeUsage:
     # --- counting ----------------------------------------------------------------------------------
 
     def count(self, clock: Callable[[], float]) -> JobSteps[bool]:
-        """Walk the home for the first time. Return whether there is a home, and it was not counted yet.
+        """Walk the home for the first time. Return False if the home does not exist or was counted before.
 
         Raises OSError if it cannot be counted. No names change meanwhile: no session is admitted before, and the
         sweeper waits while `counting` is true.

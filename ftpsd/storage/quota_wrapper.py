@@ -169,6 +169,6 @@ class QuotaFiles:
         return self._files.set_mode(path, mode, mode | 0o700)
 
     def close(self) -> None:
-        """The session has ended."""
+        """Release the resources of the session, which has ended."""
         self._files.close()
         self._quota.usage.leave()

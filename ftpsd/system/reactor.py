@@ -37,7 +37,7 @@ class Clock(Protocol):
 
 
 class CallsFromThreads(Protocol):
-    """The way into the reactor thread from any other thread (IReactorFromThreads)."""
+    """Calls from other threads into the reactor thread (IReactorFromThreads)."""
 
     def callFromThread(self, callable: Callable[..., object], *args: object) -> None:
         """Call a function in the reactor thread, as soon as possible."""

@@ -32,8 +32,8 @@ def log_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:
 def listen_on(port: type[tcp.Port], reactor: Reactor, descriptor: int, family: int, factory: Factory) -> ListeningPort:
     """Listen with a port of the given class on a socket that was bound before; it is copied.
 
-    If this release cannot do that, the public way is taken: a port of Twisted's class, which accepts all connections
-    that wait in one turn of the reactor.
+    If this release of Twisted cannot do that, use its public function: a port of Twisted's own class, which accepts all
+    waiting connections in one iteration of the reactor.
     """
     make = getattr(port, "_fromListeningDescriptor", None)
     if make is not None:

@@ -337,7 +337,7 @@ class JobQueue:
 
     @property
     def progress(self) -> float:
-        """The time at which a job of this owner, or a step of one, ended last."""
+        """The time at which the last job of this owner, or the last step of one, ended."""
         return self._line.progress
 
     def step_ended(self) -> bool:

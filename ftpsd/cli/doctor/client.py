@@ -1,4 +1,4 @@
-"""An FTP client for diagnosis: blocking sockets, every wait with a deadline, and every way to fail told apart.
+"""An FTP client for diagnosis: blocking sockets, each wait has a deadline, and each kind of failure its own exception.
 
 ftplib hides what matters here: whether a reply was late, cut off or garbled, and whether a TLS session was resumed.
 """
@@ -78,7 +78,7 @@ class Client:
         self._command = ""
 
     def close(self) -> None:
-        """Close the control connection without a farewell."""
+        """Close the control connection without QUIT."""
         self._socket.close()
 
     @property

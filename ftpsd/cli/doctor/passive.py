@@ -169,7 +169,7 @@ def ports(control: str, tried: Sequence[Try]) -> list[Finding]:
 
 
 def rewritten(tried: Sequence[Try]) -> list[Finding]:
-    """Findings about a device that rewrites replies to PASV: their ports are far from those of EPSV."""
+    """Return findings about a device that rewrites PASV replies: their ports are far from the ports of EPSV."""
     plain = [each.announced.port for each in tried if each.announced.command == "PASV"]
     extended = [each.announced.port for each in tried if each.announced.command == "EPSV"]
     if not plain or not extended:

@@ -11,7 +11,7 @@ from ftpsd.cli.doctor.findings import Finding, Report
 
 
 def as_json(report: Report) -> str:
-    """The report as one JSON object. New keys may be added; these keep their meaning."""
+    """Return the report as one JSON object. Later versions may add keys, but do not change the meaning of these."""
     return json.dumps(
         {
             "subject": report.subject,
@@ -25,7 +25,7 @@ def as_json(report: Report) -> str:
 
 
 def as_text(report: Report) -> str:
-    """The report for people: checks that passed, then each finding with its cure and the lines to paste."""
+    """Return the report as text: passed checks, then each finding with its remedy and the lines to paste."""
     lines = [report.subject, *(f"  ok       {check}" for check in report.passed)]
     for finding in report.findings:
         lines += ["", *_finding(finding)]

@@ -96,7 +96,7 @@ def _command(client: Client, line: str) -> Reply:
 def _run(
     client: Client, way: str, line: str, report: Report, content: bytes | None = None, resume: bool = True
 ) -> Transfer:
-    """One transfer: passive port, data connection, command, TLS, bytes, final reply."""
+    """Run one transfer: open the data connection, send the command, handshake, copy bytes, read the final reply."""
     data = _connect(client, way)
     if data is None:
         return Transfer(Reply(425, ("425 The data connection could not be opened.",)))

@@ -10,7 +10,7 @@ from ftpsd.system import tls
 
 
 class TlsState(Enum):
-    """Where TLS is between its start and its end.
+    """The state of TLS on a control connection, from its start to its end.
 
     | state | input | output | ends with |
     | --- | --- | --- | --- |

@@ -16,7 +16,7 @@ _PIECE = 2**14
 
 
 class Output:
-    """Sends to the socket. `broken` is called when OpenSSL cannot encrypt."""
+    """Encrypt bytes and send them to the socket. Calls `broken` if OpenSSL cannot encrypt."""
 
     __slots__ = ("_broken", "_held", "_held_bytes", "closed", "engine", "holding", "transport")
 

@@ -41,7 +41,7 @@ def stored_address(text: str, group: Callable[[Address], str]) -> str:
 
 @dataclass(slots=True)
 class Ban:
-    """A ban, which is remembered after its end, since the length of the next one depends on it."""
+    """A ban. It is kept after its end, because the length of the next ban depends on it."""
 
     kind: Kind
     subject: str
@@ -61,16 +61,16 @@ class Listener(Protocol):
     """Is called for each change of the list."""
 
     def ban_added(self, ban: Ban) -> None:
-        """A ban was made; it replaces the last one of the same subject."""
+        """Handle a new ban; it replaces the last ban of the same subject."""
 
     def ban_dropped(self, ban: Ban) -> None:
-        """A ban has made room for another."""
+        """Handle the removal of a ban from the full list."""
 
     def login_recorded(self, user: str, address: str, when: float) -> None:
-        """A user has logged in from an address."""
+        """Handle a login of a user from an address."""
 
     def address_dropped(self, user: str, address: str) -> None:
-        """A known address has made room for another."""
+        """Handle the removal of a known address from the full table."""
 
 
 class FailureWindow:

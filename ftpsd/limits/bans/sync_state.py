@@ -19,7 +19,7 @@ RETRY = 5
 
 
 class Sync(Enum):
-    """The states."""
+    """Whether the state file is a copy of the ban list (see the table above)."""
 
     UNREAD = "unread"
     BEHIND = "behind"
@@ -27,7 +27,7 @@ class Sync(Enum):
 
 
 class Event(Enum):
-    """What changes the state."""
+    """Events that change the state."""
 
     READ = "the file was read"
     STORED = "all was stored"

@@ -97,7 +97,7 @@ class Jail:
 
     @contextmanager
     def new_place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
-        """Do the same for a name that is to be given. Raises Refusal if the user may not give it, also by a link."""
+        """Resolve a name that is to be created. Raises Refusal if the user may not create it, also by a link."""
         self.require_name(path.parts)
         with self.place(path, permission, follow) as place:
             self.require_name(place.parts)

@@ -228,7 +228,7 @@ def _is_in_use(directory: int, part: str) -> bool:
 
 
 def _is_locked(fd: int) -> bool:
-    """Return whether an upload holds the lock of an open part file. Others take a shared lock, for a moment."""
+    """Return whether an upload holds the lock of an open part file. Other code takes a shared lock, briefly."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -50,12 +50,12 @@ class Pinned:
         return None if self.info is None else OldFile(self.info.st_size, stat.S_ISREG(self.info.st_mode))
 
     def is_another(self) -> bool:
-        """Return whether the name belongs to something else now."""
+        """Return whether the name now belongs to another file than the pinned one."""
         now = self._now()
         return now is not None and (self.info is None or not os.path.samestat(now, self.info))
 
     def is_unchanged(self) -> bool:
-        """Return whether the name still belongs to it, and its content is the same."""
+        """Return whether the name still belongs to the pinned file and its content is unchanged."""
         now = self._now()
         return now is not None and self.info is not None and _state(now) == _state(self.info)
 
@@ -75,7 +75,7 @@ class Pinned:
     # --- copying -----------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open it for copying: the pinned file, not the name, since a FIFO that has the name now would block."""
+        """Open the pinned file for copying. It does not open the name: a FIFO that has the name now would block."""
         self._source = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def clone(self, target: int, size: int) -> bool:

@@ -96,7 +96,7 @@ def directories(top: str, at: int | None = None, skip: Errors = _NOT_TO_BE_READ)
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the current path of a walk, and the names of the directories in it that are still to be walked."""
+    """A directory on the current path of a walk, and the names of its subdirectories that are still to be walked."""
 
     identity: Identity
     names: Iterator[str | None]
