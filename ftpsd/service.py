@@ -1,71 +1,69 @@
-"""The composition root: creates all long-lived objects from the settings, at the start and at each reload."""
+"""The composition root: makes all long-lived objects, and the Twisted service that starts and stops them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
-from weakref import WeakSet
+from typing import cast
 
-from twisted.application.service import Service
-from twisted.cred.portal import Portal
+from twisted.application.service import MultiService
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
-from twisted.python.failure import Failure
+from twisted.python.components import Componentized
 
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
 from ftpsd.config import load
-from ftpsd.config.disk_watch import in_own_thread
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import ListenSettings, PortRange
 from ftpsd.control.factory import FtpsFactory
+from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
+from ftpsd.control.lifecycle.reload import Reloader, log_warnings
 from ftpsd.control.listeners import Listeners
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.data.channel import DataPlane
-from ftpsd.data.nat import Announcer
+from ftpsd.data.nat import AddressRefresh, Announcer
 from ftpsd.data.passive_ports import PortPool
 from ftpsd.data.shared import Shared
 from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import lines
-from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused, DaemonStarted, DaemonStopping
+from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
-from ftpsd.limits.ledger import LedgerState, LocalLedger
+from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
-from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.root import process_umask
 from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
+from ftpsd.system.part import Part
 from ftpsd.system.periodic import periodic
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
-from ftpsd.system.systemd import Supervisor
+from ftpsd.system.systemd import Notifier
 from ftpsd.system.twisted_private import use_monotonic_clock
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
-#: Seconds between two looks at the interpreter's threads: short, so that a listing that is being
-#: made in one thread does not keep the reactor waiting.
+#: Seconds after which the interpreter switches to another thread: short, so that a listing that is made in a worker
+#: thread does not keep the reactor waiting.
 SWITCH_INTERVAL = 0.0005
 
-#: Seconds between two looks at the state file, for bans that `ftpsd bans lift` has lifted.
-LOOK_INTERVAL = 0.5
+#: Seconds between two checks of the state file for bans that `ftpsd bans lift` has lifted.
+LIFTED_INTERVAL = 0.5
 
 
 class Options(usage.Options):  # type: ignore[misc]
@@ -77,8 +75,8 @@ class Options(usage.Options):  # type: ignore[misc]
     optFlags = [["verbose", "v", "Log the commands that only tell something, too."]]
 
 
-def makeService(options: Options) -> Service:
-    """The daemon. What is wrong with its configuration is told line by line, and ends the process."""
+def makeService(options: Options) -> FtpsService:
+    """Return the daemon. Print the faults of its configuration and exit if there are any."""
     try:
         configuration = load.load(options["config"])
         sandbox = _sandbox(configuration, options["config"], options.parent)
@@ -89,7 +87,7 @@ def makeService(options: Options) -> Service:
         raise SystemExit(1) from None
 
 
-def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, Any] | None) -> Sandbox:
+def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, object] | None) -> Sandbox:
     settings, tls = configuration.settings, configuration.settings.tls
     files = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
     state = directory(settings.state)
@@ -97,8 +95,66 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     return Sandbox(settings.sandbox, files, written, twistd)
 
 
-class FtpsService(Service):
-    """The daemon: listeners, workers, and the snapshot that new sessions get."""
+class SnapshotFactory:
+    """Makes the configuration snapshot of each load. What sessions of all snapshots share is given to it."""
+
+    def __init__(
+        self, reactor: Reactor, counts: LedgerState, refresh: AddressRefresh, control_ports: Callable[[], set[int]]
+    ) -> None:
+        self._reactor = reactor
+        self._counts = counts
+        self._refresh = refresh
+        self._control_ports = control_ports
+        self.workers = WorkerThreads(reactor)
+        self.quotas = Quotas(reactor, self.workers, DirectoryMeter())
+        #: Snapshots with the same port range share its ports.
+        self._pools: dict[PortRange, PortPool] = {}
+
+    def make(self, configuration: load.Configuration) -> Snapshot:
+        """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
+        settings, users = configuration.settings, configuration.users
+        self.workers.patience = settings.timeouts.stalled
+        users.start(self.workers)
+        self.quotas.keep(users.homes.with_quota, users.homes.all)
+        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
+        return Snapshot(
+            settings=settings,
+            portal=self._portal(configuration, ledger),
+            contexts=configuration.contexts,
+            data=DataPlane(self._shared(configuration)),
+            policy=policy_of(settings),
+            ledger=ledger,
+            now=time.time,
+            shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
+        )
+
+    def _portal(self, configuration: load.Configuration, ledger: Ledger) -> Portal:
+        files = LocalBackend(self.workers, self.quotas, configuration.settings.uploads.fsync)
+        realm = cast(IRealm, Realm(time.time, files, ledger))
+        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(configuration.users))])
+
+    def _shared(self, configuration: load.Configuration) -> Shared:
+        settings = configuration.settings
+        ports = settings.passive.ports
+        announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
+        self._refresh.add(announcer)
+        return Shared(
+            reactor=self._reactor,
+            workers=self.workers,
+            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
+            announcer=announcer,
+            timeouts=settings.timeouts,
+            source_port=settings.active.source_port or 0,
+            foreign_networks=settings.foreign_networks,
+            control_ports=self._control_ports,
+        )
+
+    def _resolve(self, name: str) -> Deferred[str]:
+        return self.workers.queue("configuration", "login").call(load.resolve, name)
+
+
+class FtpsService(MultiService):
+    """The daemon: all its parts, as child services, and the snapshot that new sessions get."""
 
     name = "ftpsd"
 
@@ -110,215 +166,125 @@ class FtpsService(Service):
         sandbox: Sandbox | None = None,
         observer: FileLogObserver | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # twistd changes the directory when it goes to the background
+        super().__init__()
+        path = os.path.abspath(path)  # twistd changes the directory when it goes to the background
         self._configuration = configuration
         self._sandbox = sandbox
         self._observer = observer
-        self._reactor = _installed_reactor()
-        self._hub = Hub(self._reactor)
-        Log(self._hub, LogBudget(self._reactor), verbose)
-        self._workers = WorkerThreads(self._reactor)
-        self._store = Store(self._reactor)
-        self._counts = LedgerState(self._reactor.seconds)
-        self._ban_store = BanStore(self._store, self._counts.bans, time.time, self._hub)
-        self._looks = periodic(self._reactor, "looking for lifted bans", self._ban_store.check)
+        self._reactor = reactor = _installed_reactor()
+        self._hub = Hub(reactor)
+        Log(self._hub, LogBudget(reactor), verbose)
+        self._counts = LedgerState(reactor.seconds)
         self._sessions = LocalSessionRegistry()
         #: The running sessions, for administration.
         self.registry: SessionRegistry = self._sessions
-        self._services = ControlServices(self._reactor, Scheduler(self._reactor), self._hub, self._sessions)
-        self._quotas = Quotas(self._reactor, self._workers, DirectoryMeter())
-        self._sweeper = Sweeper(self._reactor, self._workers, self._quotas.changing, time.time)
-        self._supervisor = Supervisor(self._reactor, self._sessions.__len__)
-        self._pools: dict[PortRange, PortPool] = {}
-        self._listeners = Listeners(self._reactor, self._path, self._factory)
-        #: Of all snapshots that still have sessions: the address behind NAT changes for all of them.
-        self._announcers: WeakSet[Announcer] = WeakSet()
-        self._snapshot = self._make_snapshot(configuration)
-        self._refresh: LoopingCall | None = None
-        self._reading = self._asked_again = False
+        self._notifier = Notifier(reactor, self._sessions.__len__)
+        self._services = ControlServices(reactor, Scheduler(reactor), self._hub, self._sessions)
+        self._listeners = Listeners(reactor, path, self._factory)
+        self._refresh = AddressRefresh(reactor)
+        self._snapshots = SnapshotFactory(reactor, self._counts, self._refresh, self._listeners.ports)
+        self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
+        self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
+        self._snapshot = self._snapshots.make(configuration)
+        self._add_parts()
 
-    # --- making ----------------------------------------------------------------------------------
+    def _add_parts(self) -> None:
+        """Add the child services in the order in which they start (see `Part`)."""
+        store = Store(self._reactor)
+        bans = BanStore(store, self._counts.bans, time.time, self._hub)
+        lifted = periodic(self._reactor, "looking for lifted bans", bans.check)
+        workers = self._snapshots.workers
+        for part in (
+            Part(self._prepare_process, self._notifier.stop),
+            Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
+            Part(bans.restore, bans.stop),
+            Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
+            Part(workers.start, workers.stop),
+            Part(self._start_refresh, self._refresh.stop),
+            Part(self._start_sweeper, self._sweeper.stop),
+            Part(self._reloader.start),
+            Part(self._serve, self._listeners.close),
+        ):
+            self.addService(part)
 
-    def _make_snapshot(self, configuration: load.Configuration) -> Snapshot:
-        settings, users = configuration.settings, configuration.users
-        ports = settings.passive.ports
-        self._workers.patience = settings.timeouts.stalled
-        self._announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
-        self._announcers.add(self._announcer)
-        shared = Shared(
-            reactor=self._reactor,
-            workers=self._workers,
-            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
-            announcer=self._announcer,
-            timeouts=settings.timeouts,
-            source_port=settings.active.source_port or 0,
-            foreign_networks=settings.foreign_networks,
-            control_ports=self._listeners.ports,
-        )
-        users.start(self._workers)
-        self._quotas.keep(users.homes.with_quota, users.homes.all)
-        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
-        realm: Any = Realm(time.time, LocalBackend(self._workers, self._quotas, settings.uploads.fsync), ledger)
-        checker: Any = PasswordChecker(users)
-        portal = Portal(realm, [checker])
-        policy = policy_of(settings)
-        shows = users.knows if settings.log.unknown_names == "hide" else lambda name: True
-        return Snapshot(settings, portal, configuration.contexts, DataPlane(shared), policy, ledger, time.time, shows)
+    # --- start -----------------------------------------------------------------------------------
 
-    def _resolve(self, name: str) -> Any:
-        return self._workers.queue("configuration", "login").call(load.resolve, name)
-
-    def _factory(self, settings: ListenSettings) -> FtpsFactory:
-        return FtpsFactory(self._services, self._snapshot, settings.tls == "implicit")
-
-    # --- running ---------------------------------------------------------------------------------
-
-    def setServiceParent(self, parent: Any) -> None:
-        """twistd's application: it is asked next what observes the log, unless `--logger` says that."""
+    def setServiceParent(self, parent: Componentized) -> None:
+        """Join twistd's application, and let it use our log observer unless `--logger` names another one."""
         super().setServiceParent(parent)
         if self._observer is not None:
             parent.setComponent(ILogObserver, self._observer)
 
     def privilegedStartService(self) -> None:
-        """Binds the listeners, while the process may still bind ports below 1024."""
+        """Bind the listeners, while the process may still bind ports below 1024."""
         super().privilegedStartService()
         try:
             self._listeners.open(self._configuration.settings.listen)
         except InvalidConfiguration as error:
             log.error("{fault}", fault=str(error))
-            print(error, file=sys.__stderr__)  # twistd has made sys.stderr a log already
+            print(error, file=sys.__stderr__)  # twistd has redirected sys.stderr to the log
             raise SystemExit(1) from None
 
     def startService(self) -> None:
-        """Start to serve clients."""
-        if not self._listeners:
-            self.privilegedStartService()
+        """Start all parts, and report that the daemon serves."""
         super().startService()
+        self._snapshot.data.warn_if_private()
+        log_warnings(self._configuration)
+        self._notifier.ready()
+        self._hub.publish(DaemonStarted())
+
+    def _prepare_process(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
         process_umask()
         raise_descriptor_limit()
         if self._sandbox is not None:
-            self._sandbox.enter()  # before there are threads: it holds for those that begin within
-        self._workers.start()
-        self._store.start(directory(self._configuration.settings.state))
-        self._ban_store.restore()
-        self._looks.start(LOOK_INTERVAL)
+            self._sandbox.enter()  # before other threads begin: it applies to this thread and those that it starts
+
+    def _factory(self, settings: ListenSettings) -> FtpsFactory:
+        return FtpsFactory(self._services, self._snapshot, settings.tls == "implicit")
+
+    # --- start and reload ------------------------------------------------------------------------
+
+    def _apply(self, configuration: load.Configuration) -> None:
+        """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
+        self._listeners.open(configuration.settings.listen)
+        self._configuration = configuration
+        self._snapshot = self._snapshots.make(configuration)
+        self._serve()
         self._start_refresh()
         self._start_sweeper()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+
+    def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
-        self._announcer.warn_if_private()
-        self._warn()
-        self._supervisor.ready()
-        self._hub.publish(DaemonStarted())
-
-    def _warn(self) -> None:
-        for warning in load.warnings(self._configuration, time.time()):
-            log.warn("{warning}", warning=str(warning))
-
-    def stopService(self) -> Deferred[None]:
-        """Drains: no new sessions, time for the transfers that run, then the end. A second signal ends at once."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._drain())
-
-    async def _drain(self) -> None:
-        self._hub.publish(DaemonStopping(self._configuration.settings.timeouts.drain))
-        self._supervisor.stopping(self._configuration.settings.timeouts.drain)
-        self._counts.sessions.closed = "Server is shutting down: try again later."
-        self._listeners.drain()
-        self._sessions.dismiss_all(Reply(421, "Server is shutting down. Goodbye."))
-        await self._empty_within(self._configuration.settings.timeouts.drain)
-        self._sessions.dismiss_all(Reply(421, "Server is shutting down. Transfer interrupted."), immediately=True)
-        await self._empty_within(1)
-        self._sweeper.stop()
-        if self._refresh is not None and self._refresh.running:
-            self._refresh.stop()
-        await self._listeners.close()
-        self._workers.stop()
-        if self._looks.running:
-            self._looks.stop()
-        self._ban_store.stop()
-        self._store.stop()
-        self._supervisor.stop()
-
-    async def _empty_within(self, seconds: int) -> None:
-        over: Deferred[None] = Deferred()
-
-        def end(*_: object) -> None:
-            if not over.called:
-                over.callback(None)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(end))
-        limit = self._reactor.callLater(seconds, end)
-        self._sessions.when_empty(end)
-        await over
-        if limit.active():
-            limit.cancel()
 
     def _start_refresh(self) -> None:
-        if self._refresh is not None and self._refresh.running:
-            self._refresh.stop()
-        self._refresh = None
-        if any(announcer.names for announcer in self._announcers):
-            self._refresh = periodic(self._reactor, "looking up passive.address", self._look_up)
-            self._refresh.start(self._configuration.settings.passive.refresh, now=False)
+        self._refresh.start(self._configuration.settings.passive.refresh)
 
     def _start_sweeper(self) -> None:
-        settings = self._configuration.settings
-        users = self._configuration.users
-        self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
+        settings, homes = self._configuration.settings, self._configuration.users.homes
+        self._sweeper.start(lambda: homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
 
-    def _look_up(self) -> None:
-        for announcer in list(self._announcers):
-            announcer.refresh()
+    # --- stop ------------------------------------------------------------------------------------
 
-    # --- reloading -------------------------------------------------------------------------------
+    def stopService(self) -> Deferred[None]:
+        """Stop gracefully: refuse new sessions, let running transfers finish within `timeouts.drain`, then close.
 
-    def reload(self) -> Any:
-        """Load the configuration again in its own thread. A fault is logged and the old snapshot remains in effect.
-
-        Only one load runs at a time, so that an older load cannot replace a newer one. A request during a load starts
-        another load after it.
+        A second signal stops at once.
         """
-        self._asked_again = self._reading
-        if self._counts.sessions.closed or self._reading:
-            return None  # the daemon ends, or it reads
-        self._reading = True
-        self._supervisor.reloading()
-        reading = in_own_thread(self._reactor, partial(load.load, self._path))
-        return reading.addCallback(self._use).addErrback(self._stay).addCallback(self._reload_ended)
+        return Deferred.fromCoroutine(self._stop())
 
-    def _reload_ended(self, _: None) -> None:
-        self._reading = False
-        if self._asked_again:
-            self.reload()
-
-    def _use(self, configuration: load.Configuration) -> None:
-        if self._counts.sessions.closed:
-            return
-        wanted = configuration.settings.listen
-        self._listeners.open(wanted)
-        self._configuration = configuration
-        self._snapshot = self._make_snapshot(configuration)
-        self._listeners.serve(wanted, self._snapshot)
-        self._start_refresh()
-        self._start_sweeper()
-        self._supervisor.ready()
-        self._hub.publish(ConfigurationLoaded())
-        self._warn()
-
-    def _stay(self, failure: Failure) -> None:
-        error = failure.value
-        faults = error.faults if isinstance(error, InvalidConfiguration) else [failure.getErrorMessage()]
-        self._hub.publish(ConfigurationRefused(tuple(map(str, faults))))
-        if self._counts.sessions.closed:
-            return
-        self._supervisor.ready(f"not reloaded: {faults[0]}")
+    async def _stop(self) -> None:
+        drain = self._configuration.settings.timeouts.drain
+        self._hub.publish(DaemonStopping(drain))
+        self._notifier.stopping(drain)
+        self._reloader.stop()
+        self._counts.sessions.closed = "Server is shutting down: try again later."
+        await stop_gracefully(self._reactor, self._listeners, self._sessions, drain)
+        await super().stopService()
 
 
 def _installed_reactor() -> Reactor:
-    """Return the reactor, with a clock that no one sets. It is imported late, since importing it installs it."""
+    """Return the reactor, with a monotonic clock. It is imported late, since importing it installs it."""
     from twisted.internet import reactor
 
     installed = cast(Reactor, reactor)

@@ -74,8 +74,8 @@ def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Dae
 
 #: Modules whose tests are quick where they start no daemon: `tests/run --quick` runs these.
 QUICK = """
-    access bans configuration documents door files hub layers limits periodic quota rates resuming sessions streams sweep
-    tls_names transcripts twisted_private upload_start user_store words workers
+    access bans configuration documents door files hub layers limits part periodic quota rates resuming sessions streams
+    sweep tls_names transcripts twisted_private upload_start user_store words workers
     """.split()  # noqa: SIM905
 DAEMONS = {"shared", "plain", "impatient", "make_daemon"}
 

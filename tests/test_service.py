@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.protocol.parsing import plain_address
-from ftpsd.system.systemd import Inherited, Supervisor, choose
+from ftpsd.system.systemd import Inherited, Notifier, choose
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
@@ -66,8 +66,8 @@ def test_systemd_is_told(notifications: socket.socket, make_daemon: Callable[...
 def test_systemd_that_does_not_read_keeps_nobody_waiting(notifications: socket.socket) -> None:
     """Heartbeats that systemd does not take are dropped at once; the status is told as soon as it reads again."""
     clock, sessions = Clock(), [0]
-    supervisor = Supervisor(clock, lambda: sessions[0])
-    supervisor.ready()
+    notifier = Notifier(clock, lambda: sessions[0])
+    notifier.ready()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as filler:
         with pytest.raises(BlockingIOError):
             while True:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -37,9 +37,6 @@ class Listeners:
         self._new: list[Any] = []
         #: The sockets of systemd that entries of `listen` use.
         self._inherited_by_key: dict[tuple[str, int], Inherited] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._ports)
 
     def ports(self) -> set[int]:
         """Return the port numbers of all control listeners that are open now."""
@@ -91,11 +88,11 @@ class Listeners:
         for key in self._inherited_by_key.keys() & self._ports.keys():
             self._ports[key].stopReading()
 
-    async def close(self) -> None:
-        """Close all listeners."""
-        for port in self._ports.values():
-            await maybeDeferred(port.stopListening)
+    def close(self) -> Deferred[list[object]]:
+        """Close all listeners. Return a Deferred that fires when they are closed."""
+        closing = [maybeDeferred(port.stopListening) for port in self._ports.values()]
         self._ports.clear()
+        return gatherResults(closing)
 
     def _listen(self, settings: ListenSettings) -> Any:
         factory: Any = self._factory(settings)

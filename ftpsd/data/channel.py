@@ -37,6 +37,10 @@ class DataPlane:
         """Return the data channel of a new session."""
         return DataChannel(self._shared, client, server, protection, events)
 
+    def warn_if_private(self) -> None:
+        """Log a warning if clients outside private networks cannot reach the address that PASV will announce."""
+        self._shared.announcer.warn_if_private()
+
 
 class DataChannel:
     """The data connections of one session, one at a time: `protocol.interfaces.Data`.

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -13,6 +14,8 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import PassiveSettings
 from ftpsd.protocol.parsing import Address, is_ipv4, socket_address
+from ftpsd.system.periodic import periodic
+from ftpsd.system.reactor import Clock
 
 log = Logger(namespace="ftpsd")
 
@@ -122,6 +125,36 @@ class Announcer:
             if any(client in network for network in override.clients):
                 return override.address
         return self._settings.address
+
+
+class AddressRefresh:
+    """Looks up the host names of all configuration snapshots again, periodically.
+
+    A snapshot is forgotten when its last session has ended: until then its announcer needs the address of today too.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._announcers: WeakSet[Announcer] = WeakSet()
+        self._loop = periodic(clock, "looking up passive.address", self._refresh_all)
+
+    def add(self, announcer: Announcer) -> None:
+        """Include the host names of another snapshot."""
+        self._announcers.add(announcer)
+
+    def start(self, seconds: int) -> None:
+        """Look up all host names every so many seconds from now on; do nothing if there are none."""
+        self.stop()
+        if any(announcer.names for announcer in self._announcers):
+            self._loop.start(seconds, now=False)
+
+    def stop(self) -> None:
+        """Look up nothing more. May be called any number of times."""
+        if self._loop.running:
+            self._loop.stop()
+
+    def _refresh_all(self) -> None:
+        for announcer in list(self._announcers):
+            announcer.refresh()
 
 
 def is_local(address: Address) -> bool:

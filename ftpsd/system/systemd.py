@@ -21,7 +21,7 @@ _FIRST = 3
 MARGIN = 30
 
 
-class Supervisor:
+class Notifier:
     """READY, RELOADING, STOPPING, a status line, and the watchdog's heartbeat."""
 
     def __init__(self, clock: Clock, sessions: Callable[[], int]) -> None:

@@ -1,0 +1,89 @@
+"""Load the configuration again on SIGHUP: Reloader."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.config import load
+from ftpsd.config.disk_watch import in_own_thread
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.events.hub import Publisher
+from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.systemd import Notifier
+
+log = Logger(namespace="ftpsd")
+
+
+class Reloader:
+    """Loads the configuration of `path` off the reactor thread, and passes it to `apply`.
+
+    If the configuration has a fault, or `apply` raises InvalidConfiguration, the old one remains in effect. Only one
+    load runs at a time, so that the result of an older load never replaces that of a newer one. A request during a load
+    starts one more load after it.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        path: str,
+        apply: Callable[[load.Configuration], None],
+        hub: Publisher,
+        notifier: Notifier,
+    ) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._apply = apply
+        self._hub = hub
+        self._notifier = notifier
+        self._loading = self._requested_again = self._stopped = False
+
+    def start(self) -> None:
+        """Reload on SIGHUP from now on."""
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.request))
+
+    def request(self) -> None:
+        """Load the configuration now, or after the load that runs. For the reactor thread."""
+        self._requested_again = self._loading
+        if self._stopped or self._loading:
+            return
+        self._loading = True
+        self._notifier.reloading()
+        loading = in_own_thread(self._reactor, partial(load.load, self._path))
+        loading.addCallback(self._loaded).addErrback(self._refused).addCallback(self._ended)
+
+    def stop(self) -> None:
+        """Ignore requests, and the result of a load that runs. May be called any number of times."""
+        self._stopped = True
+
+    def _loaded(self, configuration: load.Configuration) -> None:
+        if self._stopped:
+            return
+        self._apply(configuration)
+        self._notifier.ready()
+        self._hub.publish(ConfigurationLoaded())
+        log_warnings(configuration)
+
+    def _refused(self, failure: Failure) -> None:
+        error = failure.value
+        faults = error.faults if isinstance(error, InvalidConfiguration) else [failure.getErrorMessage()]
+        self._hub.publish(ConfigurationRefused(tuple(map(str, faults))))
+        if not self._stopped:
+            self._notifier.ready(f"not reloaded: {faults[0]}")
+
+    def _ended(self, _: None) -> None:
+        self._loading = False
+        if self._requested_again:
+            self.request()
+
+
+def log_warnings(configuration: load.Configuration) -> None:
+    """Log what the administrator should change in a configuration that is valid."""
+    for warning in load.warnings(configuration, time.time()):
+        log.warn("{warning}", warning=str(warning))
