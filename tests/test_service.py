@@ -1,4 +1,4 @@
-"""The daemon as a service: what systemd hears, sockets that it hands over, draining."""
+"""The daemon as a service: notifications to systemd, inherited sockets, graceful stop, warnings at the start."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
 
-#: Newer releases of twistd end by the signal that told them to.
+#: Exit statuses of twistd after SIGTERM: newer releases end by the signal that they received.
 ENDED = (0, -signal.SIGTERM)
 
 
 @pytest.fixture
 def notifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
-    """The socket that systemd would listen on; daemons that are started now know it."""
+    """The socket that systemd would listen on. Daemons that are started after this send to it."""
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     receiver.bind(str(tmp_path / "notify"))
     receiver.settimeout(PATIENCE)
@@ -34,37 +34,37 @@ def notifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.soc
     return receiver
 
 
-def hear(receiver: socket.socket, word: str) -> str:
-    """The next message with a word in it; others are passed over."""
+def receive(receiver: socket.socket, word: str) -> str:
+    """Return the next message that contains a word; skip others."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         message = receiver.recv(4096).decode()
         if word in message:
             return message
-    raise AssertionError(f"{word} was not told")
+    raise AssertionError(f"{word} was not sent")
 
 
-def test_systemd_is_told(notifications: socket.socket, make_daemon: Callable[..., Daemon]) -> None:
-    """READY when every listener is bound, sessions in the status, RELOADING and back, STOPPING."""
+def test_systemd_is_notified(notifications: socket.socket, make_daemon: Callable[..., Daemon]) -> None:
+    """The daemon sends READY when all listeners are bound, then the session count, RELOADING and READY, and STOPPING."""
     daemon = make_daemon()
-    assert "STATUS=0 sessions" in hear(notifications, "READY=1")
+    assert "STATUS=0 sessions" in receive(notifications, "READY=1")
     with secured(daemon):
-        assert "WATCHDOG=1" in hear(notifications, "STATUS=1 session")
+        assert "WATCHDOG=1" in receive(notifications, "STATUS=1 session")
         daemon.settings["banner"] = 3
         daemon.write()
         daemon.reload()
-        assert "MONOTONIC_USEC=" in hear(notifications, "RELOADING=1")
-        assert f"{daemon.config}:" in hear(notifications, "READY=1")
+        assert "MONOTONIC_USEC=" in receive(notifications, "RELOADING=1")
+        assert f"{daemon.config}:" in receive(notifications, "READY=1")
         daemon.settings["banner"] = "good"
         daemon.write()
         daemon.reload()
-        assert "STATUS=1 session" in hear(notifications, "READY=1").split("\n")
+        assert "STATUS=1 session" in receive(notifications, "READY=1").split("\n")
     daemon.stop()
-    hear(notifications, "STOPPING=1")
+    receive(notifications, "STOPPING=1")
 
 
-def test_systemd_that_does_not_read_keeps_nobody_waiting(notifications: socket.socket) -> None:
-    """Heartbeats that systemd does not take are dropped at once; the status is told as soon as it reads again."""
+def test_systemd_that_does_not_read_delays_nothing(notifications: socket.socket) -> None:
+    """Heartbeats that systemd does not read are dropped without a wait. The status is sent when it reads again."""
     clock, sessions = Clock(), [0]
     notifier = Notifier(clock, lambda: sessions[0])
     notifier.ready()
@@ -75,16 +75,16 @@ def test_systemd_that_does_not_read_keeps_nobody_waiting(notifications: socket.s
     sessions[0] = 7
     start = time.monotonic()
     clock.pump([1] * 60)
-    assert time.monotonic() - start < 30  # a second for each, if they waited
+    assert time.monotonic() - start < 30  # with a wait it would be a second for each
     assert notifications.recv(4096).startswith(b"READY=1")
     while notifications.recv(4096, socket.MSG_PEEK) == b"":
         notifications.recv(4096)
         clock.advance(1)
-    assert "STATUS=7 sessions" in hear(notifications, "WATCHDOG=1")
+    assert "STATUS=7 sessions" in receive(notifications, "WATCHDOG=1")
 
 
-def begun_upload(client: FtpClient, name: str) -> socket.socket:
-    """An upload that has begun and goes on."""
+def start_upload(client: FtpClient, name: str) -> socket.socket:
+    """Start an upload, and return its data connection."""
     port = client.passive_port()
     connection = client.connect_data(port)
     client.expect(150, f"STOR {name}")
@@ -93,11 +93,11 @@ def begun_upload(client: FtpClient, name: str) -> socket.socket:
     return data
 
 
-def test_running_transfers_are_let_go_on(make_daemon: Callable[..., Daemon]) -> None:
-    """On SIGTERM idle sessions get 421, new ones too, and a transfer ends as it should, then 421."""
+def test_running_transfers_finish(make_daemon: Callable[..., Daemon]) -> None:
+    """After SIGTERM idle and new sessions get 421. A running transfer finishes with 226, and then gets 421 too."""
     daemon = make_daemon({"timeouts": {"drain": 20}})
     with secured(daemon) as idle, secured(daemon) as busy:
-        data = begun_upload(busy, "slow")
+        data = start_upload(busy, "slow")
         os.kill(daemon.pid, signal.SIGTERM)
         assert idle.reply().startswith("421 ")
         late = FtpClient(daemon, greeting=False)
@@ -112,16 +112,16 @@ def test_running_transfers_are_let_go_on(make_daemon: Callable[..., Daemon]) -> 
     assert "Traceback" not in daemon.log
 
 
-@pytest.mark.parametrize("signals", [1, 2], ids=["time is over", "second signal"])
-def test_draining_has_an_end(make_daemon: Callable[..., Daemon], signals: int) -> None:
-    """When `timeouts.drain` is over, or with a second SIGTERM, what still runs is cut, and nothing of it shows."""
+@pytest.mark.parametrize("signals", [1, 2], ids=["timeout", "second signal"])
+def test_graceful_stop_ends(make_daemon: Callable[..., Daemon], signals: int) -> None:
+    """After `timeouts.drain`, or a second SIGTERM, running uploads are aborted, and their files are not published."""
     daemon = make_daemon({"timeouts": {"drain": 1 if signals == 1 else 600}})
     with secured(daemon) as busy:
-        data = begun_upload(busy, "slow")
+        data = start_upload(busy, "slow")
         os.kill(daemon.pid, signal.SIGTERM)
         daemon.wait_for_log("SIGTERM")
         if signals == 2:
-            time.sleep(0.5)  # the first has to be at work
+            time.sleep(0.5)  # until the first is being handled
             os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.process is not None
         assert daemon.process.wait(PATIENCE) in ENDED
@@ -131,7 +131,7 @@ def test_draining_has_an_end(make_daemon: Callable[..., Daemon], signals: int) -
 
 
 def refuses(port: int) -> bool:
-    """Whether a new client is told 421; it may have come before, and waits for TLS then."""
+    """Return whether a new client gets 421. One that connected before the stop waits for TLS instead."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.settimeout(0.5)
         try:
@@ -141,10 +141,10 @@ def refuses(port: int) -> bool:
 
 
 def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
-    """With LISTEN_FDS the listeners come from systemd, in blocking mode as it may have them."""
+    """With LISTEN_FDS the daemon serves the sockets of systemd, which may be in blocking mode."""
     daemon = make_daemon(start=False)
     listener = socket.create_server(("127.0.0.1", daemon.port))
-    # What systemd does: the socket as descriptor 3, and the pid that it is meant for.
+    # As systemd does: pass the socket as descriptor 3, and name the process that it is for.
     script = (
         "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
         "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
@@ -162,10 +162,10 @@ def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
         with secured(daemon) as client:
             client.expect(200, "NOOP")
     with secured(daemon) as busy:
-        data = begun_upload(busy, "slow")
+        data = start_upload(busy, "slow")
         os.kill(daemon.pid, signal.SIGTERM)
         wait_until(lambda: refuses(daemon.implicit_port), "a 421 at the daemon's own listener")
-        # While it drains, the next daemon's connections are not refused, nor taken: it would serve them.
+        # During the graceful stop, connections to the socket of systemd wait for the next daemon.
         waiting = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE)
         data.unwrap().close()
         assert busy.reply().startswith("226 ")
@@ -175,8 +175,8 @@ def test_sockets_are_inherited(make_daemon: Callable[..., Daemon]) -> None:
     waiting.close()
 
 
-def test_sockets_are_chosen_by_their_address() -> None:
-    """Two sockets on one port go to the entries with their addresses; a lone one serves its port, whatever is said."""
+def test_sockets_are_chosen_by_address() -> None:
+    """Of two sockets on one port, each serves the entry with its address. The only socket on a port serves any entry."""
     here, there = (
         Inherited(3, socket.AF_INET, plain_address("192.0.2.1"), 21),
         Inherited(4, socket.AF_INET6, plain_address("2001:db8::1"), 21),
@@ -191,8 +191,8 @@ def test_sockets_are_chosen_by_their_address() -> None:
     assert choose(sockets, "::", 2121) is None
 
 
-def test_a_certificate_that_ends_soon(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """`ftpsd check` warns of a certificate that expires within 14 days, and so does the daemon; both accept it."""
+def test_certificate_that_expires_soon(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """`ftpsd check` and the daemon warn of a certificate that expires within 14 days, and accept it."""
     daemon = make_daemon(start=False)
     subject = ["-subj", "/CN=x", "-days", "10", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"]
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -206,7 +206,7 @@ def test_a_certificate_that_ends_soon(make_daemon: Callable[..., Daemon], tmp_pa
     daemon.wait_for_log("expires in 9 days")
 
 
-def test_a_home_with_the_hashes_in_it(make_daemon: Callable[..., Daemon]) -> None:
+def test_home_that_contains_the_hashes(make_daemon: Callable[..., Daemon]) -> None:
     """`ftpsd check` and the daemon warn of a user who can read users.yaml."""
     daemon = make_daemon(users={"alice": {"home": "."}, "bob": {}}, start=False)
     checked = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True, timeout=60)

@@ -1,4 +1,7 @@
-"""What systemd is told (sd_notify(3)), and the sockets that it hands over (sd_listen_fds(3)). Elsewhere: nothing."""
+"""Notify systemd (sd_notify(3)), and take the sockets that it passes (sd_listen_fds(3)).
+
+Without systemd the notifications do nothing, and there are no sockets.
+"""
 
 from __future__ import annotations
 
@@ -13,72 +16,78 @@ from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.system.periodic import periodic
 from ftpsd.system.reactor import Clock
 
-#: The first descriptor that is handed over.
+#: The first descriptor that systemd passes (SD_LISTEN_FDS_START).
 _FIRST = 3
 
-
-#: Seconds that the end itself may take, behind the last transfer.
+#: Seconds for the daemon to exit after `timeouts.drain`, until systemd kills it.
 MARGIN = 30
 
 
 class Notifier:
-    """READY, RELOADING, STOPPING, a status line, and the watchdog's heartbeat."""
+    """Sends READY, RELOADING, STOPPING, a status line, and the heartbeat of the watchdog.
+
+    `sessions` returns the number of sessions, which is part of the status.
+    """
 
     def __init__(self, clock: Clock, sessions: Callable[[], int]) -> None:
         self._address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
         self._sessions = sessions
-        self._trouble = ""
-        self._told = ""
-        self._heartbeat = periodic(clock, "the heartbeat for systemd", self._beat)
+        #: What the status says before the number of sessions.
+        self._note = ""
+        #: The number of sessions in the status that systemd has; empty if it does not have the latest.
+        self._sent_count = ""
+        self._heartbeat = periodic(clock, "the heartbeat for systemd", self._send_heartbeat)
 
-    def ready(self, trouble: str = "") -> None:
-        """The service is up, or back from reloading; `trouble` stands in its status until the next time."""
-        self._trouble = trouble
-        self._tell("READY=1", self._status())
+    def ready(self, note: str = "") -> None:
+        """The daemon has started, or a reload has ended. The status begins with `note` until the next call."""
+        self._note = note
+        self._send("READY=1", self._status())
         if self._address and not self._heartbeat.running:
             self._heartbeat.start(1, now=False)
 
     def reloading(self) -> None:
-        """The configuration is being read again."""
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        """A reload begins."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, seconds: int) -> None:
-        """No new sessions; the heartbeat goes on while transfers end, which may take so many seconds."""
-        self._trouble = "ending; transfers that run are let go on"
-        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(seconds + MARGIN) * 1_000_000}", self._status())
+        """The daemon stops, and waits that many seconds for running transfers. Heartbeats continue until `stop`."""
+        self._note = "stopping when running transfers have finished"
+        self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(seconds + MARGIN) * 1_000_000}", self._status())
 
     def stop(self) -> None:
-        """No more heartbeats."""
+        """Send no more heartbeats."""
         if self._heartbeat.running:
             self._heartbeat.stop()
 
     def _status(self) -> str:
         count = self._sessions()
-        self._told = f"{count} session{'' if count == 1 else 's'}"
-        return f"STATUS={self._trouble + ' - ' if self._trouble else ''}{self._told}"
+        self._sent_count = f"{count} session{'' if count == 1 else 's'}"
+        return f"STATUS={self._note + ' - ' if self._note else ''}{self._sent_count}"
 
-    def _beat(self) -> None:
-        before, status = self._told, self._status()
-        if not self._tell("WATCHDOG=1", *([status] if self._told != before else []), patience=0):
-            self._told = ""  # the next one says it
+    def _send_heartbeat(self) -> None:
+        before, status = self._sent_count, self._status()
+        if not self._send("WATCHDOG=1", *([status] if self._sent_count != before else []), timeout=0):
+            self._sent_count = ""  # the next heartbeat sends the status again
 
-    def _tell(self, *lines: str, patience: float = 1) -> bool:
-        """Whether it was taken within so many seconds. Everybody waits meanwhile: a heartbeat is not worth that."""
+    def _send(self, *lines: str, timeout: float = 1) -> bool:
+        """Send a message; return whether systemd's socket took it within `timeout` seconds.
+
+        The reactor waits meanwhile, so a heartbeat has no timeout.
+        """
         if not self._address:
             return True
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.settimeout(patience)
+            sender.settimeout(timeout)
+            message = "\n".join(line.replace("\n", " ") for line in lines)
             try:
-                sender.sendto(
-                    "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "replace"), self._address
-                )
+                sender.sendto(message.encode("utf-8", "replace"), self._address)
             except OSError:
-                return False  # nobody listens: the watchdog will tell
+                return False  # systemd restarts the daemon if heartbeats do not arrive
         return True
 
 
 class Inherited(NamedTuple):
-    """A listening socket that systemd has handed over."""
+    """A listening socket that systemd has passed to the daemon."""
 
     descriptor: int
     family: int
@@ -87,7 +96,7 @@ class Inherited(NamedTuple):
 
 
 def inherited_listeners() -> list[Inherited]:
-    """All of them (sd_listen_fds(3))."""
+    """Return all listening sockets for TCP that systemd has passed to this process."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     found = []
@@ -101,10 +110,14 @@ def inherited_listeners() -> list[Inherited]:
 
 
 def choose(listeners: Iterable[Inherited], address: str, port: int) -> Inherited | None:
-    """The one for an entry of `listen`: the same address, or both stand for all; else the only one on that port."""
+    """Return the socket for an entry of `listen`, or None.
+
+    That is the socket with the same address (or with any unspecified address, if the entry has one); else the only
+    socket on that port.
+    """
     wanted = plain_address(address)
-    there = [each for each in listeners if each.port == port]
-    for each in there:
+    same_port = [each for each in listeners if each.port == port]
+    for each in same_port:
         if each.address == wanted or (each.address.is_unspecified and wanted.is_unspecified):
             return each
-    return there[0] if len(there) == 1 else None
+    return same_port[0] if len(same_port) == 1 else None
