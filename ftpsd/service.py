@@ -35,7 +35,7 @@ from ftpsd.data.shared import Shared
 from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.events.log_format import lines
+from ftpsd.events.log_format import line_observer
 from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
@@ -80,7 +80,7 @@ def makeService(options: Options) -> FtpsService:
     try:
         configuration = load.load(options["config"])
         sandbox = _sandbox(configuration, options["config"], options.parent)
-        observer = lines(options.parent) if options.parent else None
+        observer = line_observer(options.parent) if options.parent else None
         return FtpsService(options["config"], configuration, bool(options["verbose"]), sandbox, observer)
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)

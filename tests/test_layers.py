@@ -125,6 +125,12 @@ def test_one_place_imports_the_reactor() -> None:
     assert naming == ["service.py"]
 
 
+def test_few_types_are_any() -> None:
+    """`Any` remains where Twisted and sqlite3 have no types. A new one needs a reason, and another one's removal."""
+    words = sum(len(re.findall(r"\bAny\b", path.read_text())) for path in modules())
+    assert words < 60
+
+
 def test_openssl_stays_in_few_modules() -> None:
     """TLS calls are made where TLS is the subject."""
     users = {name_of(path) for path in modules() if any("OpenSSL" in name for name in imports(path))}

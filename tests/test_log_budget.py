@@ -1,4 +1,4 @@
-"""Strangers do not choose the size of the log, nor what of others is in it."""
+"""The limits on log lines that clients can cause (`events/log_budget.py`), and user names that the log hides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpsd.events.log_budget import ALL_STRANGERS, REPORT, STRANGER, LogBudget
+from ftpsd.events.log_budget import ALL_STRANGERS, REPORT_INTERVAL, STRANGER, LogBudget
 from ftpsd.events.log_format import LONGEST_TEXT, printable
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
@@ -22,8 +22,8 @@ MakeDaemon = Callable[..., Daemon]
 
 
 @given(st.text(max_size=1000))
-def test_texts_of_clients_are_cut(text: str) -> None:
-    """The form that is written counts: a control character takes up to ten."""
+def test_texts_of_clients_are_shortened(text: str) -> None:
+    """The escaped text is limited: a control character takes up to ten characters in it."""
     shown = printable(text)
     assert len(shown) <= LONGEST_TEXT + len("… (1000 characters)")
     assert shown.isprintable()
@@ -32,21 +32,21 @@ def test_texts_of_clients_are_cut(text: str) -> None:
 
 
 def test_a_budget() -> None:
-    """An address has so many lines at once, and so many in a second; another one still has its own; all together too."""
+    """Each address has a burst of lines and a rate, independent of others; all strangers together have one too."""
     clock = Clock()
     budget = LogBudget(clock)
     assert sum(budget.admits_stranger("192.0.2.1") for _ in range(10_000)) == STRANGER.burst
     clock.turn(10)
     assert sum(budget.admits_stranger("192.0.2.1") for _ in range(10_000)) == 10 * STRANGER.rate
     assert budget.admits_stranger("192.0.2.2")
-    clock.turn(REPORT)
+    clock.turn(REPORT_INTERVAL)
     written = sum(budget.admits_stranger(str(number)) for number in range(100_000))
     assert written == ALL_STRANGERS.burst
     assert budget.admits_user("alice")
 
 
-def test_strangers_do_not_choose_the_size_of_the_log(make_daemon: MakeDaemon) -> None:
-    """However long and however many lines they send: the log stays short, and has each failed login."""
+def test_strangers_cannot_flood_the_log(make_daemon: MakeDaemon) -> None:
+    """However many and however long lines strangers send, the log stays short, and has each failed login."""
     daemon = make_daemon(merge(PLAIN, {"limits": {"commands_per_second_before_login": None}}))
     long = b"USER " + b"\x01" * 8000
     lines = [long, b"CLNT " + b"\x02" * 4000, b"XYZZY \x03", b"\xff\xfe", b"HOST [\x04", b"NOOP"]
@@ -62,13 +62,13 @@ def test_strangers_do_not_choose_the_size_of_the_log(make_daemon: MakeDaemon) ->
     assert len(daemon.log.splitlines()) < 2000
     assert len(daemon.log) < 400_000
     assert max(map(len, daemon.log.splitlines())) < 600
-    with FtpClient(daemon) as client:  # another address still has its lines
+    with FtpClient(daemon) as client:  # another address has a bucket of its own
         client.expect(500, "XYZZY")
     daemon.wait_for_log(r"\(127\.0\.0\.1\)> XYZZY: 500")
 
 
 def test_what_users_change_is_always_logged(make_daemon: MakeDaemon) -> None:
-    """However many errors a user makes, a file that was removed is in the log."""
+    """A deletion is logged after any number of errors of the same user."""
     daemon = make_daemon(PLAIN)
     (daemon.home() / "f").touch()
     started = time.monotonic()
@@ -82,8 +82,8 @@ def test_what_users_change_is_always_logged(make_daemon: MakeDaemon) -> None:
     assert daemon.log.count("SIZE nothing") < 10_100 + 100 * (time.monotonic() - started)
 
 
-def test_errors_in_a_row_end_a_strangers_session(plain: Daemon) -> None:
-    """Twenty errors in a row are the last; something right in between begins anew, and users may make more."""
+def test_consecutive_errors_end_a_session_without_login(plain: Daemon) -> None:
+    """Twenty consecutive errors end a session without a login. A success restarts the count; users have no such limit."""
     with FtpClient(plain) as client:
         for _ in range(3):
             for _ in range(19):
@@ -98,8 +98,8 @@ def test_errors_in_a_row_end_a_strangers_session(plain: Daemon) -> None:
 
 
 @pytest.mark.parametrize("shown", [False, True], ids=["hide", "show"])
-def test_names_that_nobody_has_are_hidden(make_daemon: MakeDaemon, shown: bool) -> None:
-    """A password that was given as a name is in no line, unless the configuration wants to see such names."""
+def test_unknown_names_are_hidden(make_daemon: MakeDaemon, shown: bool) -> None:
+    """A password that was sent as a user name is not logged, unless `log.unknown_names` is show."""
     daemon = make_daemon({**PLAIN, **({"log": {"unknown_names": "show"}} if shown else {})})
     with FtpClient(daemon) as client:
         client.expect(331, "USER hunter2")
@@ -116,8 +116,8 @@ def test_names_that_nobody_has_are_hidden(make_daemon: MakeDaemon, shown: bool) 
     assert re.search(rf"login failed for {name}\n", daemon.log)
 
 
-def test_only_site_has_the_help_of_site(plain: Daemon) -> None:
-    """A command that begins with SITE is another one."""
+def test_help_of_site_needs_its_exact_name(plain: Daemon) -> None:
+    """HELP SITEX is not the help of SITE."""
     with FtpClient(plain) as client:
         client.expect(502, "HELP SITEX")
         for line in ("HELP SITE", "HELP site", "HELP SITE CHMOD"):

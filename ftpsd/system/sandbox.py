@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from twisted.logger import Logger
 
@@ -35,7 +34,7 @@ class Sandbox:
         settings: SandboxSettings,
         files: Iterable[Path],
         directories: Iterable[str],
-        twistd: Mapping[str, Any] | None,
+        twistd: Mapping[str, object] | None,
     ) -> None:
         self._wanted = settings.landlock != "off"
         self._written = {*directories, *(_logs(twistd) if twistd else ())}
@@ -45,7 +44,7 @@ class Sandbox:
             self._rules += [(_around(os.path.abspath(file)), READ), (_around(os.path.realpath(file)), READ)]
         self._rules += [(each, WRITE) for each in (*self._written, os.devnull)]
         if twistd and twistd["pidfile"]:
-            self._rules.append((_around(os.path.abspath(twistd["pidfile"])), REMOVE))
+            self._rules.append((_around(os.path.abspath(str(twistd["pidfile"]))), REMOVE))
 
     def enter(self) -> None:
         """Keeps the process, which must have one thread only, to these places; the log says whether it worked."""
@@ -76,8 +75,8 @@ def _python() -> set[str]:
     return {sys.prefix, sys.base_prefix, os.path.dirname(ftpsd.__file__), *path}
 
 
-def _logs(twistd: Mapping[str, Any]) -> list[str]:
+def _logs(twistd: Mapping[str, object]) -> list[str]:
     """The directory of the log file, which twistd turns over when it is long."""
     elsewhere = any(twistd.get(option) for option in ("nodaemon", "syslog", "logger"))
-    named = twistd.get("logfile") or ("-" if elsewhere else "twistd.log")
+    named = str(twistd.get("logfile") or "") or ("-" if elsewhere else "twistd.log")
     return [] if named == "-" else [os.path.dirname(os.path.abspath(named))]
