@@ -12,7 +12,7 @@ from ftpsd.storage.local.part_files import part_name
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, read_all, secured
 from tests.hostile import wait_until
-from tests.test_service import begun_upload
+from tests.test_service import start_upload
 
 DAY = 86_400
 
@@ -57,7 +57,7 @@ def test_sessions_and_transfers_do_not_notice(make_daemon: Callable[..., Daemon]
     daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
     with secured(daemon) as idle, secured(daemon) as busy:
         port = idle.passive_port()
-        data = begun_upload(busy, "f")
+        data = start_upload(busy, "f")
         clock.jump(hours * 3600)
         with secured(daemon) as late:  # the daemon has seen it
             late.expect(257, "PWD")

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from tests.daemon import Daemon
 from tests.ftpclient import secured
-from tests.test_service import begun_upload
+from tests.test_service import start_upload
 
 
 def test_a_home_that_is_renamed_away(make_daemon: Callable[..., Daemon]) -> None:
@@ -19,7 +19,7 @@ def test_a_home_that_is_renamed_away(make_daemon: Callable[..., Daemon]) -> None
     (home / "f").write_bytes(b"content")
     away = home.with_name("away")
     with secured(daemon) as client, secured(daemon) as busy:
-        data = begun_upload(busy, "g")
+        data = start_upload(busy, "g")
         home.rename(away)
         client.expect(550, "SIZE f")
         client.expect(550, "MKD d")
@@ -43,7 +43,7 @@ def test_a_home_that_is_deleted(make_daemon: Callable[..., Daemon]) -> None:
     """An upload whose home was deleted ends with 550, and leaves nothing; other users do not notice."""
     daemon = make_daemon()
     with secured(daemon) as client, secured(daemon, "bob") as bob:
-        data = begun_upload(client, "g")
+        data = start_upload(client, "g")
         shutil.rmtree(daemon.home())
         with suppress(OSError):  # TLS that ends without the server's close_notify
             data.sendall(b"and ended")
