@@ -67,6 +67,13 @@ def test_hairpin_is_inconclusive(make_daemon: Callable[..., Daemon]) -> None:
     assert "address.useless" not in found(report)
 
 
+def test_one_wrong_password_is_one_failed_login(make_daemon: Callable[..., Daemon]) -> None:
+    """After a refused login no other listener is asked: the doctor must not get the administrator banned."""
+    daemon = make_daemon()
+    assert "login.refused" in found(doctor(daemon, "--user", "nobody", "--password-stdin"))
+    assert daemon.log.count("login failed") == 1
+
+
 def test_daemon_that_does_not_run(make_daemon: Callable[..., Daemon]) -> None:
     """Control ports on which nothing listens are named."""
     daemon = make_daemon(start=False)

@@ -241,7 +241,10 @@ def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
 def log_in(
     settings: Settings, credentials: Callable[[], tuple[str, str]], seconds: float, tries: int, report: Report
 ) -> None:
-    """Log in and transfer through each listener, then through the announced address."""
+    """Log in and transfer through each listener, then through the announced address.
+
+    Stop at a refused login: each one more would count towards a ban of this machine and of the user name.
+    """
     try:
         trusted = certificate.fingerprint(read_chain(settings.tls.certificate)[0])
     except (OSError, ValueError, IndexError):
@@ -259,6 +262,8 @@ def log_in(
         part = Report("")
         remote.check(target, tries, part)
         _merge(part, f"[{address}]:{listener.port}" if ":" in address else f"{address}:{listener.port}", report)
+        if any(finding.code == "login.refused" for finding in part.findings):
+            return
     if settings.passive.address is not None and settings.listen:
         first = settings.listen[0]
         target = Target(
