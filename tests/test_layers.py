@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def name_of(path: Path) -> str:
 def package_of(module: str) -> str:
     """The row of MAY_IMPORT that a module belongs to."""
     return module if module == "config.settings" else "cli" if module == "__main__" else module.partition(".")[0]
+
+
+def test_the_distribution_has_every_package() -> None:
+    """setup.cfg names each package: one that it forgets is in a checkout, but not in a wheel or a Debian package."""
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    if not setup.sections():
+        pytest.skip("the installed package has no setup.cfg beside it")
+    found = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(setup["options"]["packages"].split()) == {*found, "twisted.plugins"}
 
 
 def imports(path: Path) -> set[str]:
