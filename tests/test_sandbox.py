@@ -218,7 +218,7 @@ def test_twistd_keeps_its_files(make_daemon: MakeDaemon, tmp_path: Path) -> None
     daemon.log_file = logs / "ftpsd.log"
     daemon.log_file.write_bytes(b"old\n" * 262_100)  # a MiB and the file is full
     command = twistd(f"--logfile={daemon.log_file}", f"--pidfile={runs / 'pid'}", "ftpsd", "-c", str(daemon.config))
-    environment = {**os.environ, "PYTHONPATH": str(Path(landlock.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(landlock.__file__).parents[2])}
     subprocess.run(command, check=True, timeout=PATIENCE, cwd=runs, env=environment)
     pid = int((runs / "pid").read_text())
     try:
