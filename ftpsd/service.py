@@ -48,7 +48,7 @@ from ftpsd.storage.local.root import process_umask
 from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
 from ftpsd.system.part import Part
-from ftpsd.system.periodic import periodic
+from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
@@ -192,7 +192,7 @@ class FtpsService(MultiService):
         """Add the child services in the order in which they start (see `Part`)."""
         store = Store(self._reactor)
         bans = BanStore(store, self._counts.bans, time.time, self._hub)
-        lifted = periodic(self._reactor, "looking for lifted bans", bans.check)
+        lifted = PeriodicTask(self._reactor, "looking for lifted bans", bans.check)
         workers = self._snapshots.workers
         for part in (
             Part(self._prepare_process, self._notifier.stop),

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from ftpsd.system.periodic import periodic
+from ftpsd.system.periodic import PeriodicTask
 
 
 def test_a_task_survives_an_exception() -> None:
@@ -22,8 +22,8 @@ def test_a_task_survives_an_exception() -> None:
 
     globalLogPublisher.addObserver(logged.append)
     try:
-        loop = periodic(clock, "counting sheep", run)
-        loop.start(10)
+        task = PeriodicTask(clock, "counting sheep", run)
+        task.start(10)
         for _ in range(3):
             clock.advance(10)
     finally:
@@ -41,7 +41,7 @@ def test_runs_do_not_overlap() -> None:
         runs.append(Deferred[None]())
         return runs[-1]
 
-    periodic(clock, "counting sheep", run).start(10)
+    PeriodicTask(clock, "counting sheep", run).start(10)
     clock.advance(35)
     assert len(runs) == 1
     runs[0].callback(None)

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import PassiveSettings
 from ftpsd.protocol.parsing import Address, is_ipv4, socket_address
-from ftpsd.system.periodic import periodic
+from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
 
 log = Logger(namespace="ftpsd")
@@ -135,7 +135,7 @@ class AddressRefresh:
 
     def __init__(self, clock: Clock) -> None:
         self._announcers: WeakSet[Announcer] = WeakSet()
-        self._loop = periodic(clock, "looking up passive.address", self._refresh_all)
+        self._task = PeriodicTask(clock, "looking up passive.address", self._refresh_all)
 
     def add(self, announcer: Announcer) -> None:
         """Include the host names of another snapshot."""
@@ -145,12 +145,11 @@ class AddressRefresh:
         """Look up all host names every so many seconds from now on; do nothing if there are none."""
         self.stop()
         if any(announcer.names for announcer in self._announcers):
-            self._loop.start(seconds, now=False)
+            self._task.start(seconds, now=False)
 
     def stop(self) -> None:
         """Look up nothing more. May be called any number of times."""
-        if self._loop.running:
-            self._loop.stop()
+        self._task.stop()
 
     def _refresh_all(self) -> None:
         for announcer in list(self._announcers):

@@ -1,4 +1,4 @@
-"""Tasks that run every so often, and survive an exception in one run."""
+"""Tasks that run every so often, and survive an exception in one run: PeriodicTask."""
 
 from __future__ import annotations
 
@@ -16,24 +16,41 @@ from ftpsd.system.reactor import Clock
 log = Logger(namespace="ftpsd")
 
 
-def periodic(clock: Clock, task: str, run: Callable[[], Deferred[None] | None]) -> LoopingCall:
-    """Return a LoopingCall that logs an exception of one run and runs again the next time.
+class PeriodicTask:
+    """Calls a function periodically. An exception of one run is logged, and the next run comes in time.
 
     A plain LoopingCall stops for good at the first exception. `task` names the task in the log. While the Deferred
     that `run` returned is pending, no other run begins.
     """
 
-    def failed(failure: Failure) -> None:
-        log.failure("{task} failed; it will be tried again", failure, task=task)
+    def __init__(self, clock: Clock, task: str, run: Callable[[], Deferred[None] | None]) -> None:
+        self._task = task
+        self._run = run
+        self._loop = LoopingCall(self._run_once)
+        self._loop.clock = cast(IReactorTime, clock)
 
-    def run_once() -> Deferred[None] | None:
+    @property
+    def running(self) -> bool:
+        """Whether the task was started, and not stopped since."""
+        return bool(self._loop.running)
+
+    def start(self, seconds: float, now: bool = True) -> None:
+        """Run every so many seconds from now on, the first time immediately if `now`. A task that runs starts again."""
+        self.stop()
+        self._loop.start(seconds, now=now)
+
+    def stop(self) -> None:
+        """Begin no further run. May be called any number of times."""
+        if self._loop.running:
+            self._loop.stop()
+
+    def _run_once(self) -> Deferred[None] | None:
         try:
-            result = run()
+            result = self._run()
         except Exception:
-            failed(Failure())
+            self._log_failure(Failure())
             return None
-        return result.addErrback(failed) if isinstance(result, Deferred) else result
+        return result.addErrback(self._log_failure) if isinstance(result, Deferred) else result
 
-    loop = LoopingCall(run_once)
-    loop.clock = cast(IReactorTime, clock)
-    return loop
+    def _log_failure(self, failure: Failure) -> None:
+        log.failure("{task} failed; it will be tried again", failure, task=self._task)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ftpsd.protocol.parsing import Address, plain_address
-from ftpsd.system.periodic import periodic
+from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
 
 #: The first descriptor that systemd passes (SD_LISTEN_FDS_START).
@@ -36,7 +36,7 @@ class Notifier:
         self._note = ""
         #: The number of sessions in the status that systemd has; empty if it does not have the latest.
         self._sent_count = ""
-        self._heartbeat = periodic(clock, "the heartbeat for systemd", self._send_heartbeat)
+        self._heartbeat = PeriodicTask(clock, "the heartbeat for systemd", self._send_heartbeat)
 
     def ready(self, note: str = "") -> None:
         """The daemon has started, or a reload has ended. The status begins with `note` until the next call."""
@@ -56,8 +56,7 @@ class Notifier:
 
     def stop(self) -> None:
         """Send no more heartbeats."""
-        if self._heartbeat.running:
-            self._heartbeat.stop()
+        self._heartbeat.stop()
 
     def _status(self) -> str:
         count = self._sessions()

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ftpsd.data.deadlines import Deadlines
@@ -24,7 +23,7 @@ from ftpsd.storage.backend import Measure
 from ftpsd.storage.local.measure import measure_name
 from ftpsd.storage.local.part_files import PRIVATE, remove_expired
 from ftpsd.storage.local.tree import directories
-from ftpsd.system.periodic import periodic
+from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -69,7 +68,7 @@ class Sweeper:
         self._now = now
         self._started = now()
         self._run = 0
-        self._loop: LoopingCall | None = None
+        self._task: PeriodicTask | None = None
         #: No sweep begins before this time of the reactor's clock.
         self._not_before = 0.0
         self._running: Transfer[None] | None = None
@@ -84,15 +83,15 @@ class Sweeper:
         """
         self.stop()
         run = partial(self._sweep, homes, keep, patience)
-        self._loop = periodic(self._reactor, "removing old part files", run)
+        self._task = PeriodicTask(self._reactor, "removing old part files", run)
         self._not_before = 0.0
-        self._loop.start(_MAX_INTERVAL if keep is None else max(_MIN_INTERVAL, min(_MAX_INTERVAL, keep)))
+        self._task.start(_MAX_INTERVAL if keep is None else max(_MIN_INTERVAL, min(_MAX_INTERVAL, keep)))
 
     def stop(self) -> None:
         """End the sweep that runs, and all later ones. May be called any number of times."""
         self._run += 1
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        if self._task is not None:
+            self._task.stop()
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep was stopped."))
 
