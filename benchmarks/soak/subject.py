@@ -27,7 +27,7 @@ LONGEST_LOOK = 60.0
 
 #: Objects and timers that outlive sessions on purpose: the credit and the log budget of the networks that clients came
 #: from, of 10,000 at most.
-REMEMBERED = ("scheduler.ClientGroup", "token_bucket.TokenBucket", "log_budget.Bucket", "LogBudget._report")
+REMEMBERED = ("scheduler.ClientGroup", "token_bucket.TokenBucket", "LogBudget._report")
 
 
 @dataclass

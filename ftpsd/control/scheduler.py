@@ -20,8 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from ftpsd.limits.token_bucket import TokenBucket
 from ftpsd.system.reactor import Clock
+from ftpsd.system.token_bucket import TokenBucket
 
 #: Seconds that all users, and all strangers, may use in one round. A command takes 0.03 to 0.15 ms in this thread, a
 #: TLS handshake 1 to 2 ms.

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from ftpsd.system.reactor import Clock, Now
+from ftpsd.system.token_bucket import TokenBucket
 
 log = Logger(namespace="ftpsd")
 
@@ -38,44 +39,23 @@ ALL_STRANGERS = Rate(5000, 50)
 USER = Rate(10_000, 100)
 
 
-class Bucket:
-    """A token bucket of log lines."""
-
-    __slots__ = ("_rate", "_since", "_tokens")
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
-        self._tokens = float(rate.burst)
-        self._since = now
-
-    def refill(self, now: float) -> bool:
-        """Add the tokens for the time that has passed; return whether there is one."""
-        self._tokens = min(self._rate.burst, self._tokens + max(0.0, now - self._since) * self._rate.rate)
-        self._since = now
-        return self._tokens >= 1
-
-    def take(self) -> None:
-        """Take one token."""
-        self._tokens -= 1
-
-
 class LogBudget:
     """The buckets of all sources. All methods must be called in the reactor thread."""
 
     def __init__(self, reactor: Clock) -> None:
         self._now: Now = reactor.seconds
         self._call_later = reactor.callLater
-        self._sources: OrderedDict[str, Bucket] = OrderedDict()
-        self._strangers = Bucket(ALL_STRANGERS, self._now())
+        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._strangers = TokenBucket(ALL_STRANGERS.rate, ALL_STRANGERS.burst, self._now())
         self._omitted: Counter[str] = Counter()
 
     def admits_stranger(self, network: str) -> bool:
         """Return whether a line about a client without a login may be logged; count it if not."""
         now = self._now()
         bucket = self._bucket(network, STRANGER, now)
-        if bucket.refill(now) and self._strangers.refill(now):
-            bucket.take()
-            self._strangers.take()
+        if bucket.refill(now) >= 1 and self._strangers.refill(now) >= 1:
+            bucket.take(1)
+            self._strangers.take(1)
             return True
         return self._omit(network)
 
@@ -83,15 +63,15 @@ class LogBudget:
         """Return whether a line about a session of a user may be logged; count it if not."""
         now = self._now()
         bucket = self._bucket(f"user {name}", USER, now)
-        if bucket.refill(now):
-            bucket.take()
+        if bucket.refill(now) >= 1:
+            bucket.take(1)
             return True
         return self._omit(f"user {name}")
 
-    def _bucket(self, source: str, rate: Rate, now: float) -> Bucket:
+    def _bucket(self, source: str, rate: Rate, now: float) -> TokenBucket:
         bucket = self._sources.get(source)
         if bucket is None:
-            bucket = self._sources[source] = Bucket(rate, now)
+            bucket = self._sources[source] = TokenBucket(rate.rate, rate.burst, now)
             if len(self._sources) > CAPACITY:
                 self._sources.popitem(last=False)
         else:

@@ -1,10 +1,11 @@
-"""Rate limits: RateLimit for the bytes of transfers, TokenBucket, and CommandRate for commands. The clock is given."""
+"""Rate limits: RateLimit for the bytes of transfers, CommandRate for commands. The clock is given."""
 
 from __future__ import annotations
 
 from threading import Lock
 
 from ftpsd.system.reactor import Now
+from ftpsd.system.token_bucket import TokenBucket
 
 #: Seconds of its rate that an unused rate limit saves at most, while transfers share it. They make up for waits that
 #: ended late on a busy machine. An idle rate limit saves nothing. Small files need no savings, since bytes are charged
@@ -68,40 +69,6 @@ class RateLimit:
         """
         unused = self._clock() - max(self.due, since)
         return max(MIN_BYTES, int(self.rate * max(ROUND / max(1, self._transfers), min(unused, BURST))))
-
-
-class TokenBucket:
-    """Tokens that come at a rate, `burst` of them at most. For one thread.
-
-    More may be taken than there are. The debt is one second's tokens at most, so that nobody pays for it long.
-    """
-
-    __slots__ = ("_since", "burst", "rate", "tokens")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        #: The tokens at the last `refill`, less what was taken since; below 0 is a debt.
-        self.tokens = burst
-        self._since = now
-
-    def refill(self, now: float) -> float:
-        """Add the tokens for the time since the last call. Return the number of tokens in the bucket."""
-        self.tokens = min(self.burst, self.tokens + max(0.0, now - self._since) * self.rate)
-        self._since = now
-        return self.tokens
-
-    def take(self, count: float) -> None:
-        """Take tokens. The number of tokens may become negative."""
-        self.tokens = max(-self.rate, self.tokens - count)
-
-    def put_back(self, count: float) -> None:
-        """Put tokens back."""
-        self.tokens = min(self.burst, self.tokens + count)
-
-    def seconds_until(self, count: float) -> float:
-        """Return the seconds until there are so many tokens."""
-        return max(0.0, (count - self.tokens) / self.rate)
 
 
 class CommandRate:
