@@ -62,8 +62,13 @@ def _read(document: Document, path: Path, key: Key) -> bytes | None:
         return None
 
 
+def certificate_blocks(pem: bytes) -> list[bytes]:
+    """Return the certificates of a PEM file, each as the PEM text of its own. A key in the file is left out."""
+    return re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+
+
 def _parse_chain(document: Document, path: Path, pem: bytes) -> tuple[crypto.X509, ...] | None:
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+    blocks = certificate_blocks(pem)
     if not blocks:
         document.fault(
             _CERTIFICATE, f"{path} contains no certificate", "Name a PEM file, the server's certificate first."

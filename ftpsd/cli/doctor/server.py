@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import json
 import os
 import pwd
@@ -22,8 +21,10 @@ from ftpsd.cli.doctor import certificate, firewall, host, network, remote
 from ftpsd.cli.doctor.control import Target
 from ftpsd.cli.doctor.findings import Finding, Report, printable
 from ftpsd.config import load
+from ftpsd.config.certificates import certificate_blocks
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import Settings
+from ftpsd.protocol.parsing import is_ipv4
 
 #: Seconds for each program that is asked.
 _PROGRAM = 5
@@ -108,8 +109,7 @@ def _service() -> Service:
 
 def read_chain(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file. Raises OSError or ValueError."""
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", path.read_bytes(), re.DOTALL)
-    return [x509.load_pem_x509_certificate(block) for block in blocks]
+    return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
 
 
 def _certificate(settings: Settings) -> list[Finding]:
@@ -139,7 +139,7 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
     if configuration is not None and address is not None:
         address = configuration.addresses.get(address, address)
     found: list[Finding] = []
-    if address is None or _is_address(address):
+    if address is None or is_ipv4(address):
         routed = bool(re.search(r"^default\b", _run("ip", "-4", "route") or "", re.MULTILINE))
         found += network.announced(address, _own_addresses(), routed)
     local = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
@@ -150,14 +150,6 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
     listening = network.parse_listeners(_read("/proc/net/tcp"), _read("/proc/net/tcp6"))
     found += network.other_listeners(low, high, listening, service.uid)
     return found + network.not_listening([each.port for each in settings.listen], listening)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _own_addresses() -> list[str]:
