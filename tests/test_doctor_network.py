@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.namespaces import run_apart
 from tests.nat import INNER
-from tests.test_nat import PROBE, _apart
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> dict[str, Any]:
     """The reports, by what the router does."""
-    missing = [name for name in ("unshare", "ip", "nft", "mount") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    probe = subprocess.run([*_apart(), "sh", "-c", PROBE], capture_output=True, text=True, timeout=20)
-    if probe.returncode:
-        pytest.skip(f"network namespaces cannot be made here: {probe.stderr.strip()}")
-    done = subprocess.run(
-        [*_apart(), sys.executable, "-m", "tests.doctor_nat", str(tmp_path_factory.mktemp("nat")), str(certificate)],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert isinstance(result, dict)
-    return result
+    return run_apart("tests.doctor_nat", tmp_path_factory.mktemp("nat"), certificate, timeout=300)
 
 
 def found(report: dict[str, Any]) -> dict[str, str]:

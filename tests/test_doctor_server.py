@@ -23,8 +23,8 @@ from ftpsd.cli.doctor import certificate as certificates
 from ftpsd.cli.doctor import firewall, host, network, server
 from ftpsd.cli.doctor.findings import Finding
 from tests.daemon import Daemon, ftpsd
+from tests.namespaces import apart
 from tests.test_doctor_client import found
-from tests.test_nat import _apart
 
 
 def doctor(daemon: Daemon, *arguments: str, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def test_nftables(make_daemon: Callable[..., Daemon], tmp_path: Path, rule: str,
     ports = {"control": daemon.port, "implicit": daemon.implicit_port, "low": low, "high": high}
     (tmp_path / "rules").write_text(RULES % rule.format(**ports, middle=(low + high) // 2))
     script = f'nft -f {tmp_path / "rules"} || exit 77; exec "$@"'
-    probe = subprocess.run([*_apart(), "sh", "-c", script, "sh", "true"], capture_output=True, text=True, timeout=20)
+    probe = subprocess.run([*apart(), "sh", "-c", script, "sh", "true"], capture_output=True, text=True, timeout=20)
     if probe.returncode:
         pytest.skip(f"no rules can be made here: {probe.stderr.strip()}")
-    report = doctor(daemon, prefix=(*_apart(), "sh", "-c", script, "sh"))
+    report = doctor(daemon, prefix=(*apart(), "sh", "-c", script, "sh"))
     firewalls = {code for code in found(report) if code.startswith("firewall.")}
     if "saddr" in rule:
         assert firewalls == set()

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.namespaces import run_apart
 from tests.nat import DIGEST, HIDDEN, INNER, OUTER, SEEN
 
-#: Everything happens in namespaces that end with their first process, however it ends.
-APART = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-#: What has to be possible, in namespaces of its own too.
-PROBE = """
-mount -t tmpfs none /run && mkdir /run/netns && ip netns add probe &&
-ip -n probe link add one type veth peer name two &&
-ip netns exec probe nft add table ip probe &&
-ip netns exec probe nft add chain ip probe out '{ type nat hook postrouting priority srcnat; }' &&
-ip netns exec probe nft add rule ip probe out masquerade
-"""
-
 both_clients = pytest.mark.parametrize("client", [HIDDEN, SEEN], ids=["masqueraded", "seen"])
-
-
-def _apart() -> list[str]:
-    root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return [APART[0], *root, *APART[1:]]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> dict[str, Any]:
     """What curl has seen on the client's side, and what the daemons have logged."""
-    missing = [name for name in ("unshare", "ip", "nft", "mount", "curl") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    probe = subprocess.run([*_apart(), "sh", "-c", PROBE], capture_output=True, text=True, timeout=20)
-    if probe.returncode:
-        pytest.skip(f"network namespaces cannot be made here: {probe.stderr.strip()}")
-    played = subprocess.run(
-        [*_apart(), sys.executable, "-m", "tests.nat", str(tmp_path_factory.mktemp("nat")), str(certificate)],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert played.returncode == 0, played.stderr
-    result = json.loads(played.stdout)
-    assert isinstance(result, dict)
-    return result
+    return run_apart("tests.nat", tmp_path_factory.mktemp("nat"), certificate, programs=("curl",), timeout=100)
 
 
 def announced(run: dict[str, Any]) -> set[str]:
