@@ -121,13 +121,14 @@ class Daemon:
         """Runs it until `stop`; waits until it listens."""
         environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
         self.log_file.write_bytes(b"")  # each start has a log of its own
+        command = [*prefix, *self.command()]
         self.process = None
-        if not prefix and not self.arguments and self.command()[: len(_TWISTD)] == _TWISTD:
-            self.process = forkserver.start(self.command()[len(_TWISTD) :], self.directory, self.log_file, environment)
+        if command[: len(_TWISTD)] == _TWISTD:
+            self.process = forkserver.start(command[len(_TWISTD) :], self.directory, self.log_file, environment)
         if self.process is None:
             with self.log_file.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [*prefix, *self.command()],
+                    command,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,

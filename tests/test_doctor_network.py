@@ -10,17 +10,13 @@ import pytest
 
 from tests.namespaces import run_apart
 from tests.nat import INNER
+from tests.test_doctor_client import found
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> dict[str, Any]:
     """The reports, by what the router does."""
     return run_apart("tests.doctor_nat", tmp_path_factory.mktemp("nat"), certificate, timeout=300)
-
-
-def found(report: dict[str, Any]) -> dict[str, str]:
-    """The codes of the findings with their problems, without notes."""
-    return {each["code"]: each["problem"] for each in report["findings"] if each["level"] != "note"}
 
 
 def test_good_nat_has_no_finding(played: dict[str, Any]) -> None:
