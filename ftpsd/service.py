@@ -72,7 +72,7 @@ class Options(usage.Options):  # type: ignore[misc]
     synopsis = "[options]"
     longdesc = "An FTPS daemon. See ftpsd(8) and ftpsd.yaml(5)."
     optParameters = [["config", "c", load.DEFAULT, "The configuration file."]]
-    optFlags = [["verbose", "v", "Log the commands that only tell something, too."]]
+    optFlags = [["verbose", "v", "Log commands that only ask for information, too."]]
 
 
 def makeService(options: Options) -> FtpsService:

@@ -19,7 +19,7 @@ from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.system.state import FILE, LaterRelease, State, directory
 
-#: The state directory of ftpsd.service. systemd tells it to the daemon in $STATE_DIRECTORY, which no shell has.
+#: The state directory of ftpsd.service. systemd passes it to the daemon in $STATE_DIRECTORY, which no shell has.
 SERVICE = Path("/var/lib/ftpsd-state")
 
 

@@ -41,7 +41,7 @@ SHORTEST_SLEEP = 0.05
 CONNECTION_COST = 3
 HANDSHAKE_COST = 4
 
-#: Networks that are remembered without a session. An attacker who has more of them gains nothing from being forgotten.
+#: Networks whose credit is kept after their last session. An attacker with more networks has more credit anyway.
 REMEMBERED_NETWORKS = 10_000
 
 #: A deadline that is over: the session must wait.

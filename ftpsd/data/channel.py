@@ -51,7 +51,7 @@ class DataChannel:
         moving     `_transfer` runs
 
     Each state but idle ends with the result of the transfer, or with the Refusal of an abort. `client` and `server` are
-    the addresses of the control connection, `events` is told of refused connections.
+    the addresses of the control connection. Refused connections are published to `events`.
     """
 
     def __init__(

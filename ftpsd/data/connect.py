@@ -74,8 +74,8 @@ class Connector:
 
     The bytes that a client sends before the transfer command stay in the kernel, those of a TLS handshake excepted.
 
-    `client` and `server` are the addresses of the control connection. `events` is told of refused
-    connections, `owner` returns the owner of the jobs in worker threads.
+    `client` and `server` are the addresses of the control connection. Refused connections are published to `events`.
+    `owner` returns the owner of the jobs in worker threads.
     """
 
     def __init__(

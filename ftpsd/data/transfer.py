@@ -225,7 +225,7 @@ class Transfer(Parking, Generic[T]):
         return next(self._steps)
 
     def _failure(self, error: BaseException) -> Failure:
-        """Return what the client is told: whatever an abort has caused, it is told the abort."""
+        """Return the reason that the client gets: the abort if there was one, not an error that the abort caused."""
         traceback.clear_frames(error.__traceback__)  # frees the buffers now
         reported = self._abort_reason or error
         if isinstance(reported, Refusal | OSError):

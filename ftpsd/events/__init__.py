@@ -1,4 +1,4 @@
-"""What happens in the daemon, and who is told of it: today the log.
+"""The events of the daemon, the hub that publishes them, and its first listener: the log.
 
 May import `protocol`, `config.settings` and `system`. Read first: `log`.
 """

@@ -1,6 +1,6 @@
 """All that the daemon uses of Twisted without a public name, each with what happens when a release no longer has it.
 
-`tests/test_twisted_private.py` tells at both ends of the version range whether the names are there.
+`tests/test_twisted_private.py` checks at both ends of the version range that the names exist.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _encoded(key: Any) -> bytes:
 
 def _wrong_order() -> Finding:
     problem = "The certificates in the file are in the wrong order: the server's must be first, then each one's issuer."
-    cure = "Write the file anew, in this order."
+    cure = "Write the file again, in this order."
     paste = "cat certificate.pem intermediate.pem > /etc/ftpsd/fullchain.pem"
     return Finding("certificate.order", "fault", problem, cure, paste)
 

@@ -151,7 +151,7 @@ class Client:
         return reply
 
     def secure_data(self, connection: socket.socket, resume: bool = True) -> ssl.SSLSocket:
-        """Make the TLS handshake on a data connection, resuming the control connection's session unless told not to."""
+        """Make the TLS handshake on a data connection. `resume`: with the TLS session of the control connection."""
         assert self.context is not None and self.tls is not None
         connection.settimeout(self.timeout)
         # Without its name a certificate cannot be verified. The name must be the control connection's.

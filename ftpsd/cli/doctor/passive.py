@@ -117,7 +117,7 @@ def announced_address(control: str, announced: str, outcome: reach.Outcome) -> l
                 "passive.other_address",
                 "note",
                 f"PASV announces {announced}, and the control connection goes to {control}: both work from here.",
-                "Nothing to do, unless clients refuse an address that differs (curl and lftp can be told to).",
+                "Nothing to do, unless clients refuse an address that differs (curl and lftp have an option for that).",
             )
         ]
     if told.is_private or told.is_unspecified or told.is_loopback or told.is_link_local:

@@ -3,9 +3,9 @@
 The list in memory decides; the file is its copy. When the copy could not be made (the disk is full, another process has
 locked the file, it is read-only or damaged), the whole list is stored as soon as that is possible (`sync_state.py`).
 
-The file has the ends of bans as POSIX time, and that clock may be wrong. When it is set, all is stored anew. With a
-wrong clock at the start bans are longer or shorter, but none is longer than it was made; when the clock is set after
-that, those that have become too short get the rest. So a row stays long after it is over (`tables.GRACE`).
+The file has the ends of bans as POSIX time, and that clock may be wrong. When it is corrected, all rows are stored
+again. If the clock is wrong at the start, bans end early or late, but none lasts longer than its length. When the clock
+is corrected after that, bans that ended early continue: so a row is kept long after its end (`tables.GRACE`).
 
 Bans that another process has lifted (`ftpsd bans lift`) are found within a second.
 """
@@ -28,7 +28,7 @@ from ftpsd.system.state import Store, Value
 
 log = Logger(namespace="ftpsd")
 
-#: Seconds by which the time of day may differ from the clock that no one sets before all is stored anew.
+#: Seconds that the time of day may gain or lose against the monotonic clock before all rows are stored again.
 TOLERANCE = 1
 
 
