@@ -238,6 +238,8 @@ CASES = [
     ("foreign_data: [1\n", ":7: not valid YAML: "),
     # What fuzzing found:
     ("foreign_data: !!bool maybe\n", ":6: not valid YAML: “maybe” is not a valid bool. Correct the line."),
+    ("foreign_data: !!set maybe\n", ":6: not valid YAML: expected a mapping node, but found scalar. Correct the line."),
+    ("foreign_data: !ours maybe\n", ":6: not valid YAML: could not determine a constructor for the tag '!ours'."),
     ('limits: {sessions: !!int ""}\n', ":6: not valid YAML: “” is not a valid int."),
     ("limits: {sessions: 0x" + 5000 * "f" + "}\n", ":6: not valid YAML: the number is too large."),
     ('banner: "half a \\ud800"\n', ":6: not valid YAML: a string contains a NUL or half of a surrogate pair."),

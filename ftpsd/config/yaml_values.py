@@ -208,6 +208,8 @@ def _construct(tag: str, event: yaml.ScalarEvent) -> Value:
         value: Value = construct(node) if construct else yaml.SafeLoader("").construct_object(node, deep=True)
     except (ValueError, LookupError, OverflowError):  # what PyYAML raises for "!!bool x" and the like
         raise _error(f"“{event.value}” is not a valid {tag.rpartition(':')[2]}", event) from None
+    except yaml.MarkedYAMLError as error:  # a tag of a mapping, or an unknown one; the node has no line
+        raise _error(str(error.problem), event) from None
     if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
         raise _error("the number is too large", event)
     return _text(value, event) if isinstance(value, str) else value
