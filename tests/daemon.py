@@ -118,7 +118,7 @@ class Daemon:
         return twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config), *self.arguments)
 
     def start(self, prefix: tuple[str, ...] = ()) -> Daemon:
-        """Runs it until `stop`; waits until it listens."""
+        """Runs it until `stop`; waits until it serves."""
         environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
         self.log_file.write_bytes(b"")  # each start has a log of its own
         command = [*prefix, *self.command()]
@@ -135,7 +135,7 @@ class Daemon:
                     cwd=self.directory,
                     env=environment,
                 )
-        self.wait_for_log(r"listening on .*\n(.*\n)*.*listening on|Traceback|: .*\. [A-Z]", started=True)
+        self.wait_for_log(r"ftpsd \S+ has started|Traceback|: .*\. [A-Z]", started=True)
         return self
 
     def wait_for_log(self, pattern: str, started: bool = False) -> re.Match[str]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from twisted.logger import Logger
 
+from ftpsd import __version__
 from ftpsd.events.hub import Hub
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import LONGEST_SENTENCE, printable
@@ -17,6 +18,7 @@ from ftpsd.events.types import (
     CommandsSlowed,
     ConfigurationLoaded,
     ConfigurationRefused,
+    DaemonStarted,
     DataConnectionRefused,
     LoggedIn,
     LoginCheckFailed,
@@ -66,6 +68,7 @@ class Log:
         hub.subscribe("log", LoggedIn, _logged_in)
         hub.subscribe("log", DataConnectionRefused, self._data_connection_refused)
         hub.subscribe("log", BanLifted, _ban_lifted)
+        hub.subscribe("log", DaemonStarted, _started)
         hub.subscribe("log", ConfigurationLoaded, _configuration_loaded)
         hub.subscribe("log", ConfigurationRefused, _configuration_refused)
 
@@ -143,6 +146,10 @@ def _ban_lifted(event: BanLifted) -> None:
 def _logged_in(event: LoggedIn) -> None:
     if event.rates:
         _write(event.session, "rates", f"limited to {event.rates}", {"rates": event.rates})
+
+
+def _started(_: DaemonStarted) -> None:
+    log.info("ftpsd {version} has started", version=__version__)
 
 
 def _configuration_loaded(_: ConfigurationLoaded) -> None:
