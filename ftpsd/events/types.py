@@ -264,3 +264,16 @@ class ConfigurationRefused(Event):
     """A reload has failed: the old configuration remains in effect."""
 
     faults: tuple[str, ...]
+
+
+@frozen(slots=False)
+class AdministrativeAct(Event):
+    """An administrator has done something by the administration's interface: `action` is "kick", "ban", "reload" …
+
+    `subject` is what it was done to (a session, a user, an address), empty for the daemon. `administrator` says who:
+    the user of the system, or the address of the page's client.
+    """
+
+    action: str
+    subject: str
+    administrator: str

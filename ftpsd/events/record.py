@@ -1,0 +1,232 @@
+"""The JSON form of an event, the same for the audit file, Server-Sent Events, webhooks and `ftpsd events`.
+
+A record is a flat dict. docs/events.md lists its names and fields. It has no secret, since no event has one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeAlias, TypeVar, cast
+
+from ftpsd.events.types import (
+    AdministrativeAct,
+    BanLifted,
+    Banned,
+    ConfigurationLoaded,
+    ConfigurationRefused,
+    DaemonStarted,
+    DaemonStopping,
+    Event,
+    FileChanged,
+    LoggedIn,
+    LoggedOut,
+    LoginCheckFailed,
+    LoginFailed,
+    LoginRefused,
+    SessionClosed,
+    SessionDismissed,
+    SessionEvent,
+    SessionOpened,
+    SessionRejected,
+    TransferEnded,
+)
+from ftpsd.protocol.interfaces import Change, TransferKind
+from ftpsd.system.reactor import Now
+
+#: What a field of a record can be.
+Value: TypeAlias = str | int | float | bool | list[str]
+Record: TypeAlias = dict[str, Value]
+
+#: The name of an event, and the fields of its record besides those that every record has.
+Parts = tuple[str, Record]
+
+E = TypeVar("E", bound=Event)
+
+_CHANGES: dict[Change, str] = {
+    "deleted": "delete",
+    "renamed": "rename",
+    "directory_made": "mkdir",
+    "directory_removed": "rmdir",
+    "tree_removed": "rmdir",
+    "time_changed": "mtime",
+    "mode_changed": "chmod",
+}
+_TRANSFERS: dict[TransferKind, str] = {"download": "download", "upload": "upload", "append": "upload"}
+
+
+def record(event: Event, when: float, identity: str) -> Record | None:
+    """Return the record of an event that was published at `when` (POSIX time), or None if the kind has no record."""
+    make = _MAKERS.get(type(event))
+    parts = make(event) if make is not None else None
+    if parts is None:
+        return None
+    name, fields = parts
+    result: Record = {"id": identity, "event": name, "time": iso_time(when)}
+    if isinstance(event, SessionEvent):
+        session = event.session
+        result["session"], result["address"] = session.number, session.address
+        if session.user:
+            result["user"] = session.user
+    result.update(fields)
+    return result
+
+
+def recorded_kinds() -> list[type[Event]]:
+    """Return the kinds of events that have a record."""
+    return list(_MAKERS)
+
+
+def iso_time(when: float) -> str:
+    """Return a POSIX time in ISO 8601, in UTC with milliseconds: 2026-11-26T02:17:51.043Z."""
+    return f"{datetime.fromtimestamp(when, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
+
+
+def valid_text(text: str) -> str:
+    """Return a text that every JSON parser accepts: a byte of a file's name that is not UTF-8 is written as \\xff."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class Recorder:
+    """Makes the records of one daemon. For the reactor thread, within the call of a listener.
+
+    All listeners that ask for the record of the same event get the same one, with the same `id`. No other event has
+    this id, even one of an earlier run of the daemon.
+    """
+
+    def __init__(self, now: Now) -> None:
+        #: Returns the POSIX time.
+        self._now = now
+        self._run = f"{int(now() * 1000):011x}{secrets.token_hex(4)}"
+        self._numbers = itertools.count(1)
+        self._last: tuple[Event | None, Record | None] = (None, None)
+
+    def record(self, event: Event) -> Record | None:
+        """Return the record of an event that is being published, or None if its kind has no record."""
+        last, result = self._last
+        if event is not last:
+            result = record(event, self._now(), f"{self._run}-{next(self._numbers)}")
+            self._last = event, result
+        return result
+
+
+# --- one function for each kind of event --------------------------------------------------------------
+
+
+def _opened(event: SessionOpened) -> Parts:
+    return "connect", {"tls": "implicit" if event.implicit_tls else "explicit"}
+
+
+def _rejected(event: SessionRejected) -> Parts:
+    return "refused", {"text": event.text}
+
+
+def _dismissed(event: SessionDismissed) -> Parts:
+    return "kick", {"code": event.code, "text": valid_text(event.text)}
+
+
+def _closed(event: SessionClosed) -> Parts:
+    return "disconnect", {"seconds": _seconds(event.seconds)}
+
+
+def _logged_in(_: LoggedIn) -> Parts:
+    return "login", {}
+
+
+def _logged_out(_: LoggedOut) -> Parts:
+    return "logout", {}
+
+
+def _login_failed(event: LoginFailed) -> Parts:
+    return "login_failed", {"user": valid_text(event.name)}
+
+
+def _login_refused(event: LoginRefused) -> Parts:
+    return "login_refused", {"user": valid_text(event.name), "reason": event.reason, "text": event.text}
+
+
+def _login_check_failed(event: LoginCheckFailed) -> Parts:
+    return "login_refused", {"reason": "error", "text": valid_text(event.error)}
+
+
+def _banned(event: Banned) -> Parts:
+    return "ban", {"kind": event.kind, "subject": valid_text(event.subject), "seconds": event.seconds}
+
+
+def _ban_lifted(event: BanLifted) -> Parts:
+    return "unban", {"kind": event.kind, "subject": valid_text(event.subject)}
+
+
+def _transfer_ended(event: TransferEnded) -> Parts | None:
+    name = _TRANSFERS.get(event.kind)
+    if name is None:
+        return None
+    fields: Record = {"path": valid_text(event.path), "bytes": event.bytes, "seconds": _seconds(event.seconds)}
+    fields["offset"] = event.offset
+    if name == "upload":
+        fields["append"] = event.kind == "append"
+    if event.complete:
+        return name, fields
+    return f"{name}_failed", {**fields, "code": event.code, "text": valid_text(event.text)}
+
+
+def _file_changed(event: FileChanged) -> Parts:
+    fields: Record = {"path": valid_text(event.path)}
+    if event.new_path is not None:
+        fields["new_path"] = valid_text(event.new_path)
+    if event.change in ("directory_removed", "tree_removed"):
+        fields["recursive"] = event.change == "tree_removed"
+    return _CHANGES[event.change], fields
+
+
+def _started(_: DaemonStarted) -> Parts:
+    return "start", {}
+
+
+def _stopping(_: DaemonStopping) -> Parts:
+    return "stop", {}
+
+
+def _loaded(_: ConfigurationLoaded) -> Parts:
+    return "reload", {}
+
+
+def _refused(event: ConfigurationRefused) -> Parts:
+    return "reload_failed", {"faults": [valid_text(each) for each in event.faults]}
+
+
+def _administrative_act(event: AdministrativeAct) -> Parts:
+    return "admin", {"action": event.action, "subject": valid_text(event.subject), "administrator": event.administrator}
+
+
+def _seconds(seconds: float) -> float:
+    return round(seconds, 3)
+
+
+_MAKERS: dict[type[Event], Callable[[Event], Parts | None]] = {}
+
+
+def _add(kind: type[E], make: Callable[[E], Parts | None]) -> None:
+    _MAKERS[kind] = cast(Callable[[Event], Parts | None], make)
+
+
+_add(SessionOpened, _opened)
+_add(SessionRejected, _rejected)
+_add(SessionDismissed, _dismissed)
+_add(SessionClosed, _closed)
+_add(LoggedIn, _logged_in)
+_add(LoggedOut, _logged_out)
+_add(LoginFailed, _login_failed)
+_add(LoginRefused, _login_refused)
+_add(LoginCheckFailed, _login_check_failed)
+_add(Banned, _banned)
+_add(BanLifted, _ban_lifted)
+_add(TransferEnded, _transfer_ended)
+_add(FileChanged, _file_changed)
+_add(DaemonStarted, _started)
+_add(DaemonStopping, _stopping)
+_add(ConfigurationLoaded, _loaded)
+_add(ConfigurationRefused, _refused)
+_add(AdministrativeAct, _administrative_act)
