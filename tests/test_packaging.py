@@ -68,7 +68,8 @@ def test_completion_knows_every_option() -> None:
     completion = ROOT / "packaging/bash-completion/ftpsd"
     assert run("bash", "-n", completion).returncode == 0
     text = completion.read_text()
-    (commands,) = (action for action in main._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    parser = main.make_parser({command.name for command in main.COMMANDS})
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     offered = dict(re.findall(r"^ +(\w+|'')\) COMPREPLY=\(\$\(compgen -W '([^']*)'", text, re.MULTILINE))
     assert set(commands.choices) <= set(offered["''"].split())
     for name, parser in commands.choices.items():

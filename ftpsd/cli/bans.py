@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from ftpsd.cli.options import CONFIGURATION, add_action, add_config
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.limits.bans import tables
@@ -25,6 +27,30 @@ SERVICE = Path("/var/lib/ftpsd-state")
 
 class NoState(Exception):
     """The daemon's state is out of reach; the text says why."""
+
+
+def add_arguments(bans: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd bans`."""
+    bans.set_defaults(do="list")
+    add_config(bans, argparse.SUPPRESS)
+    actions = bans.add_subparsers(dest="do", metavar="list | lift")
+    listing = add_action(actions, "list", "list the bans (the default)", "ftpsd bans list --json")
+    for parser in (bans, listing):
+        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print a JSON array")
+    lift = add_action(actions, "lift", "lift the bans of an address or a user, or all bans", "ftpsd bans lift --all")
+    for parser in (listing, lift):  # -c may come before or after `list` and `lift`
+        add_config(parser, argparse.SUPPRESS)
+    subject = lift.add_mutually_exclusive_group(required=True)
+    subject.add_argument("whom", nargs="?", metavar="ADDRESS-or-USER")
+    subject.add_argument("--all", action="store_true", help="lift all bans")
+
+
+def run(options: argparse.Namespace) -> int:
+    """List or lift bans; return the exit status."""
+    config = getattr(options, "config", CONFIGURATION)
+    if options.do == "lift":
+        return lift(config, options.whom)
+    return show(config, getattr(options, "json", False))
 
 
 def show(configuration: str, as_json: bool = False) -> int:

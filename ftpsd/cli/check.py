@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -10,22 +11,30 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from ftpsd.cli.options import add_config
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration, dotted
 from ftpsd.config.yaml import read
 
 
-def run(configuration: str, as_json: bool = False) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd check`."""
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON array of faults and warnings")
+
+
+def run(options: argparse.Namespace) -> int:
     """Print faults and warnings; return 0 if the daemon can use the configuration, 1 if not."""
+    configuration: str = options.config
     try:
         loaded = load.load(configuration)
     except InvalidConfiguration as error:
-        if as_json:
+        if options.json:
             _print_json(faults=error.faults)
         else:
             print(error, file=sys.stderr)
         return 1
-    if as_json:
+    if options.json:
         _print_json(warnings=_located_warnings(configuration, loaded))
         return 0
     for warning in load.warnings(loaded, time.time()):

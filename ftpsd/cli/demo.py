@@ -5,6 +5,7 @@ Existing files are kept.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import ipaddress
 import os
@@ -51,11 +52,26 @@ users:
 _CREATED = ("ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "password")
 
 
-def run(directory: str, port: int | None, reset: bool) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd demo`."""
+    parser.add_argument(
+        "--port", type=_port, metavar="N", help=f"default: the port in the demo's ftpsd.yaml, or {_PORT}"
+    )
+    parser.add_argument("--directory", default="ftpsd-demo", help="where all its files are (default: %(default)s)")
+    parser.add_argument("--reset", action="store_true", help="create configuration, user and certificate again")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError("write a number from 1 to 65535")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
     """Create what is missing, print how to connect, and serve until interrupted. Return the exit status."""
-    home = Path(directory).absolute()
+    home, port = Path(options.directory).absolute(), options.port
     try:
-        if reset:
+        if options.reset:
             for name in _CREATED:
                 (home / name).unlink(missing_ok=True)
         _create(home, port or _PORT)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import sys
 
 from ftpsd.accounts import hashes
 
 
-def run() -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`ftpsd passwd` has no options."""
+
+
+def run(_: argparse.Namespace) -> int:
     """Ask for a password twice, or read one line of standard input; return the exit status."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password: ")

@@ -10,12 +10,12 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ftpsd.cli.options import add_config
+
 if TYPE_CHECKING:
     from ftpsd.cli.doctor.findings import Report
 
 IMPLICIT_PORT = 990
-
-CONFIGURATION = "/etc/ftpsd/ftpsd.yaml"
 
 EXAMPLE = """\
 examples:
@@ -28,9 +28,8 @@ exit status: 0 nothing found, 1 findings, 2 usage error, 3 the server cannot be 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `ftpsd doctor`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
-    parser.add_argument("-c", "--config", default=CONFIGURATION, help="check this server (default: %(default)s)")
+    add_config(parser)
     parser.add_argument("--from", dest="target", metavar="HOST[:PORT]", help="check as a client of this server")
     parser.add_argument("--user", help="log in as this user (default: ask)")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
