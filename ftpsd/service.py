@@ -19,6 +19,8 @@ from twisted.python.components import Componentized
 
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
+from ftpsd.admin.parts import Parts
+from ftpsd.admin.status import StatusReader
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import ListenSettings, PortRange
@@ -41,6 +43,7 @@ from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
+from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -106,6 +109,7 @@ class SnapshotFactory:
         self._refresh = refresh
         self._control_ports = control_ports
         self.workers = WorkerThreads(reactor)
+        self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter())
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
@@ -147,6 +151,7 @@ class SnapshotFactory:
             source_port=settings.active.source_port or 0,
             foreign_networks=settings.foreign_networks,
             control_ports=self._control_ports,
+            transfers=self.transfers,
         )
 
     def _resolve(self, name: str) -> Deferred[str]:
@@ -175,6 +180,8 @@ class FtpsService(MultiService):
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
         self._counts = LedgerState(reactor.seconds)
+        self._store = Store(reactor)
+        self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
         self._sessions = LocalSessionRegistry()
         #: The running sessions, for administration.
         self.registry: SessionRegistry = self._sessions
@@ -186,12 +193,30 @@ class FtpsService(MultiService):
         self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
+        self._status = StatusReader(self._parts())
         self._add_parts()
+
+    def _parts(self) -> Parts:
+        """Return the objects that administration and metrics use."""
+        return Parts(
+            reactor=self._reactor,
+            hub=self._hub,
+            now=time.time,
+            registry=self.registry,
+            counts=self._counts,
+            transfers=self._snapshots.transfers,
+            bans=self._bans,
+            listeners=self._listeners,
+            workers=self._snapshots.workers,
+            quotas=self._snapshots.quotas,
+            reloader=self._reloader,
+            configuration=lambda: self._configuration,
+            snapshot=lambda: self._snapshot,
+        )
 
     def _add_parts(self) -> None:
         """Add the child services in the order in which they start (see `Part`)."""
-        store = Store(self._reactor)
-        bans = BanStore(store, self._counts.bans, time.time, self._hub)
+        store, bans = self._store, self._bans
         lifted = PeriodicTask(self._reactor, "looking for lifted bans", bans.check)
         workers = self._snapshots.workers
         for part in (
@@ -202,6 +227,7 @@ class FtpsService(MultiService):
             Part(workers.start, workers.stop),
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),
+            Part(lambda: None, self._status.stop),
             Part(self._reloader.start),
             Part(self._serve, self._listeners.close),
         ):

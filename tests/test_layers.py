@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "config": "protocol config.settings events system limits accounts",
     "snapshot": "protocol config.settings system limits data",
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
-    "service": "protocol config.settings events system limits data storage accounts config control snapshot",
+    "admin": "protocol config.settings events system limits data storage accounts config control snapshot",
+    "service": "protocol config.settings events system limits data storage accounts config control snapshot admin",
     "cli": "protocol config.settings events system limits accounts config service",
 }
 

@@ -42,6 +42,13 @@ class Listeners:
         """Return the port numbers of all control listeners that are open now."""
         return {number for _, number in self._ports}
 
+    def addresses(self) -> list[ListenSettings]:
+        """Return what listens now; with the real port, if the configuration says 0."""
+        hosts = [(port.getHost(), port.factory.implicit) for port in self._ports.values()]
+        return [
+            ListenSettings(host.host, host.port, "implicit" if implicit else "explicit") for host, implicit in hosts
+        ]
+
     def open(self, wanted: Sequence[ListenSettings]) -> None:
         """Open the listeners that are not open yet: all of them, or none.
 

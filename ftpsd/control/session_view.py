@@ -5,6 +5,7 @@ from __future__ import annotations
 from ftpsd.control.command_runner import CommandRunner
 from ftpsd.control.control_channel import ControlChannel
 from ftpsd.limits.session_registry import SessionState, SessionView
+from ftpsd.protocol.interfaces import Progress
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.session import Session
@@ -31,7 +32,7 @@ def session_view(started: float, session: Session, channel: ControlChannel, runn
         direction=None if progress is None else progress.direction,
         bytes=0 if progress is None else progress.bytes,
         expected_size=None if progress is None else progress.expected_size,
-        rate=0.0 if progress is None else progress.bytes / max(now - runner.began, 0.001),
+        rate=_rate(progress, now - runner.began),
     )
 
 
@@ -45,6 +46,12 @@ def _state(session: Session, channel: ControlChannel, runner: CommandRunner) -> 
     if runner.queue.busy:
         return "command"
     return "login" if session.account is None else "idle"
+
+
+def _rate(progress: Progress | None, seconds: float) -> float:
+    if progress is None:
+        return 0.0
+    return progress.bytes / max(seconds, 0.001) if progress.rate is None else progress.rate
 
 
 def _path(session: Session, argument: object) -> str | None:

@@ -11,6 +11,7 @@ from ftpsd.data.connect import Connected, Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
 from ftpsd.data.endpoints import Closable, FileSource, Steps
 from ftpsd.data.handshakes import Handshakes
+from ftpsd.data.passive_ports import PortPool
 from ftpsd.data.shared import Protection, Shared
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
@@ -36,6 +37,11 @@ class DataPlane:
     def channel(self, client: Address, server: Address, protection: Protection, events: Events) -> DataChannel:
         """Return the data channel of a new session."""
         return DataChannel(self._shared, client, server, protection, events)
+
+    @property
+    def ports(self) -> PortPool:
+        """The passive ports."""
+        return self._shared.ports
 
     def warn_if_private(self) -> None:
         """Log a warning if clients outside private networks cannot reach the address that PASV will announce."""
@@ -97,7 +103,8 @@ class DataChannel:
             return None
         source = self._transfer.owned[0] if self._transfer.owned else None
         expected = source.expected if isinstance(source, FileSource) and source.size else None
-        return Progress(self._direction, self.moved, expected)
+        rate = None if self._stream is None else self._shared.transfers.rate_of(self._stream)
+        return Progress(self._direction, self.moved, expected, rate)
 
     # --- moving -----------------------------------------------------------------------------------
 
@@ -191,6 +198,8 @@ class DataChannel:
         reactor, timeouts = self._shared.reactor, self._shared.timeouts
         transfer = Transfer(reactor, queue, steps, stream, owned)
         self._transfer, self._stream = transfer, stream
+        if stream is not None:
+            self._shared.transfers.begin(stream, self._direction)
         if self._abort_reason is not None:
             transfer.abort(self._abort_reason)
         deadlines = Deadlines(reactor, transfer, timeouts.data_connect, timeouts.stalled)
@@ -199,6 +208,8 @@ class DataChannel:
             return await transfer.finished
         finally:
             self._moved = self.moved
+            if stream is not None:
+                self._shared.transfers.end(stream)
             self._transfer = self._stream = None
             deadlines.stop()
 

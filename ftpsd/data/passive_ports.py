@@ -33,8 +33,14 @@ class PortPool:
     """The configured range. A port is in use while it listens, and free again when it is closed."""
 
     def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
         self._range = range(low, high + 1)
         self._taken: set[int] = set()
+
+    @property
+    def used(self) -> int:
+        """How many ports are in use."""
+        return len(self._taken)
 
     def listen(self, host: Address) -> tuple[socket.socket, int]:
         """Return a listening socket on a random free port, and the port. Raises Refusal if no port is free."""

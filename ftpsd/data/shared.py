@@ -11,6 +11,7 @@ from ftpsd.config.settings import Timeouts
 from ftpsd.data.handshakes import Check
 from ftpsd.data.nat import Announcer
 from ftpsd.data.passive_ports import PortPool
+from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
@@ -39,3 +40,4 @@ class Shared:
     foreign_networks: tuple[Network, ...]
     #: Returns the control ports that are open now, also those of other configuration snapshots.
     control_ports: Callable[[], set[int]]
+    transfers: TransferCounts

@@ -31,6 +31,10 @@ class SessionCounts:
             return "Too many open files: try again later."
         return None
 
+    def most_of_one_network(self) -> int:
+        """Return how many sessions the client network with the most sessions has."""
+        return max(self._by_network.values(), default=0)
+
     def add(self, client: Address) -> None:
         """Count a session that begins."""
         self.total += 1

@@ -46,7 +46,7 @@ class SessionView:
     bytes: int
     #: The total for the running transfer, if it is known.
     expected_size: int | None
-    #: Bytes per second, on average since the transfer command began.
+    #: Bytes per second: of the last seconds if somebody samples (`transfer_counts`), else on average.
     rate: float
 
 

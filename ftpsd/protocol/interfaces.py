@@ -88,11 +88,12 @@ class Upload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer is: the bytes that it has moved, and their total if that is known."""
+    """How far a transfer is: the bytes that it has moved, their total if that is known, and bytes per second."""
 
     direction: Direction
     bytes: int
     expected_size: int | None
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

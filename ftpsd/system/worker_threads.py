@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
@@ -62,6 +62,14 @@ class WorkerThread(threading.Thread):
         #: The time at which the job or its current step began; 0 while there is none.
         self.step_began = 0.0
         self.replaced = False
+
+
+class ThreadUsage(NamedTuple):
+    """The threads of a pool: how many it wants, how many run a job, and how many of these are stuck in a disk call."""
+
+    size: int
+    busy: int
+    stuck: int
 
 
 class Call(Generic[T]):
@@ -246,6 +254,15 @@ class WorkerThreads:
                 if self._queue.waiting or self._stopping:
                     self._assign()
             del line
+
+    def usage(self) -> ThreadUsage:
+        """Return how many threads there are, and what they do. For the reactor thread."""
+        limit = time.monotonic() - STUCK
+        alive = [thread for thread in self._threads if thread.is_alive()]
+        with self._lock:
+            busy = [thread for thread in alive if thread.line is not None]
+            stuck = [thread for thread in busy if thread.replaced or 0 < thread.step_began < limit]
+        return ThreadUsage(self._size, len(busy), len(stuck))
 
     # --- when the disk does not answer -----------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Load the configuration again on SIGHUP: Reloader."""
+"""Load the configuration again, on SIGHUP or when the administrator wants it: Reloader."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,6 +21,25 @@ from ftpsd.system.reactor import Reactor
 from ftpsd.system.systemd import Notifier
 
 log = Logger(namespace="ftpsd")
+
+
+@frozen
+class LoadResult:
+    """How a load of the configuration ended. `time` is POSIX time."""
+
+    time: float
+    #: Empty if the configuration is in effect.
+    faults: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the configuration is in effect."""
+        return not self.faults
+
+
+#: The result for those who wait while the daemon stops.
+STOPPING = LoadResult(0, ("the daemon is stopping",))
 
 
 class Reloader:
@@ -43,10 +64,25 @@ class Reloader:
         self._hub = hub
         self._notifier = notifier
         self._loading = self._requested_again = self._stopped = False
+        #: Those who wait for the load that runs, and for the one after it.
+        self._waiting: list[Deferred[LoadResult]] = []
+        self._waiting_again: list[Deferred[LoadResult]] = []
+        #: The result of the last load, and of the last one that is in effect. The first was that of the start.
+        self.last = self.last_good = LoadResult(time.time())
 
     def start(self) -> None:
         """Reload on SIGHUP from now on."""
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.request))
+
+    def reload(self) -> Deferred[LoadResult]:
+        """Load the configuration, and return the result of a load that began after this call."""
+        waiting = self._waiting_again if self._loading else self._waiting
+        result: Deferred[LoadResult] = Deferred()
+        waiting.append(result)
+        self.request()
+        if self._stopped:
+            self.stop()
+        return result
 
     def request(self) -> None:
         """Load the configuration now, or after the load that runs. For the reactor thread."""
@@ -61,26 +97,38 @@ class Reloader:
     def stop(self) -> None:
         """Ignore requests, and the result of a load that runs. May be called any number of times."""
         self._stopped = True
+        self._waiting += self._waiting_again
+        self._waiting_again = []
+        self._answer_waiting(STOPPING)
 
     def _loaded(self, configuration: load.Configuration) -> None:
         if self._stopped:
             return
         self._apply(configuration)
         self._notifier.ready()
+        warnings = load.warnings(configuration, time.time())
+        self.last = self.last_good = LoadResult(time.time(), warnings=tuple(map(str, warnings)))
         self._hub.publish(ConfigurationLoaded())
         log_warnings(configuration)
 
     def _refused(self, failure: Failure) -> None:
         error = failure.value
         faults = error.faults if isinstance(error, InvalidConfiguration) else [failure.getErrorMessage()]
-        self._hub.publish(ConfigurationRefused(tuple(map(str, faults))))
+        self.last = LoadResult(time.time(), tuple(map(str, faults)))
+        self._hub.publish(ConfigurationRefused(self.last.faults))
         if not self._stopped:
             self._notifier.ready(f"not reloaded: {faults[0]}")
 
     def _ended(self, _: None) -> None:
         self._loading = False
+        self._answer_waiting(self.last)
         if self._requested_again:
             self.request()
+
+    def _answer_waiting(self, result: LoadResult) -> None:
+        waiting, self._waiting, self._waiting_again = self._waiting, self._waiting_again, []
+        for each in waiting:
+            each.callback(result)
 
 
 def log_warnings(configuration: load.Configuration) -> None:

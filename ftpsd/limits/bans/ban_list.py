@@ -129,6 +129,11 @@ class BanList:
         """Return all bans, those that are over included."""
         return self._bans.values()
 
+    def count_active(self) -> int:
+        """Return how many bans are in effect."""
+        now = self.now()
+        return sum(ban.until > now for ban in self._bans.values())
+
     def last(self, kind: Kind, subject: str) -> Ban | None:
         """Return the last ban of a subject, which may be over."""
         return self._bans.get((kind, subject))

@@ -1,0 +1,41 @@
+"""The parts of the daemon that administration and metrics read and change: Parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from ftpsd.config.load import Configuration
+from ftpsd.control.lifecycle.reload import Reloader
+from ftpsd.control.listeners import Listeners
+from ftpsd.events.hub import Hub
+from ftpsd.limits.bans.store import BanStore
+from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.session_registry import SessionRegistry
+from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.snapshot import Snapshot
+from ftpsd.storage.quota import Quotas
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import WorkerThreads
+
+
+@frozen
+class Parts:
+    """The long-lived objects of the daemon. `service.py` makes them."""
+
+    reactor: Reactor
+    hub: Hub
+    #: The POSIX time.
+    now: Callable[[], float]
+    registry: SessionRegistry
+    counts: LedgerState
+    transfers: TransferCounts
+    bans: BanStore
+    listeners: Listeners
+    workers: WorkerThreads
+    quotas: Quotas
+    reloader: Reloader
+    #: Return what the last load that is in effect has made.
+    configuration: Callable[[], Configuration]
+    snapshot: Callable[[], Snapshot]

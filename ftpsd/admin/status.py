@@ -1,0 +1,153 @@
+"""The state of the daemon at one moment: Status, and StatusReader, which collects it.
+
+Collecting it walks the running transfers and the bans, and nothing else that grows. It costs less than a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+import ftpsd
+from ftpsd.admin.parts import Parts
+from ftpsd.config.settings import ListenSettings
+from ftpsd.control.lifecycle.reload import LoadResult
+from ftpsd.limits import transfer_counts
+from ftpsd.limits.descriptors import descriptors_in_use
+from ftpsd.protocol.parsing import timestamp
+from ftpsd.system.periodic import PeriodicTask
+from ftpsd.system.worker_threads import ThreadUsage
+
+
+@frozen
+class Usage:
+    """How much of a limit is used; the limit is None if there is none. The name is that of the setting."""
+
+    name: str
+    used: float
+    limit: float | None
+
+
+@frozen
+class Transfers:
+    """The running transfers, listings included (they are downloads). Rates are in bytes per second."""
+
+    uploads: int
+    downloads: int
+    upload_rate: float
+    download_rate: float
+    #: Bytes since the start.
+    uploaded: int
+    downloaded: int
+
+
+@frozen
+class Certificate:
+    """The certificate that new sessions get, and its end as POSIX time (None: it has none)."""
+
+    file: Path
+    expires: float | None
+
+
+@frozen
+class PassivePorts:
+    """The range of passive ports, and how many of them are in use."""
+
+    first: int
+    last: int
+    used: int
+
+
+@frozen
+class Status:
+    """The state of the daemon at one moment. Times are POSIX times in seconds."""
+
+    version: str
+    started: float
+    #: Seconds since the start, by a clock that no one sets.
+    uptime: float
+    listeners: tuple[ListenSettings, ...]
+    sessions: Usage
+    transfers: Transfers
+    #: All limits that are shared: of the server, and of the user and the client network that use most.
+    limits: tuple[Usage, ...]
+    #: How many bans are in effect.
+    bans: int
+    certificate: Certificate
+    #: The last load of the configuration, and when the last one came into effect.
+    reload: LoadResult
+    last_good_reload: float
+    threads: ThreadUsage
+    passive_ports: PassivePorts
+
+
+class StatusReader:
+    """Collects the status. Make it when the daemon starts. For the reactor thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started = parts.now()
+        self._began = parts.reactor.seconds()
+        self._sampling = PeriodicTask(parts.reactor, "the measurement of rates", parts.transfers.sample)
+
+    def start(self) -> None:
+        """Measure rates from now on, of running transfers and of all together. May be called any number of times."""
+        if not self._sampling.running:
+            self._sampling.start(transfer_counts.INTERVAL)
+
+    def stop(self) -> None:
+        """Measure no longer."""
+        self._sampling.stop()
+
+    def read(self) -> Status:
+        """Return the status now."""
+        parts = self._parts
+        transfers = self._transfers()
+        limits = tuple(self._limits(transfers))
+        ports = parts.snapshot().data.ports
+        return Status(
+            version=ftpsd.__version__,
+            started=self._started,
+            uptime=parts.reactor.seconds() - self._began,
+            listeners=tuple(parts.listeners.addresses()),
+            sessions=limits[0],
+            transfers=transfers,
+            limits=limits,
+            bans=parts.counts.bans.count_active(),
+            certificate=self._certificate(),
+            reload=parts.reloader.last,
+            last_good_reload=parts.reloader.last_good.time,
+            threads=parts.workers.usage(),
+            passive_ports=PassivePorts(ports.low, ports.high, ports.used),
+        )
+
+    def _transfers(self) -> Transfers:
+        counts = self._parts.transfers
+        return Transfers(
+            uploads=counts.running("upload"),
+            downloads=counts.running("download"),
+            upload_rate=counts.rate("upload"),
+            download_rate=counts.rate("download"),
+            uploaded=counts.moved("upload"),
+            downloaded=counts.moved("download"),
+        )
+
+    def _limits(self, transfers: Transfers) -> Iterator[Usage]:
+        limits, counts = self._parts.configuration().settings.limits, self._parts.counts
+        users = counts.users
+        yield Usage("sessions", counts.sessions.total, limits.sessions)
+        yield Usage("sessions_per_address", counts.sessions.most_of_one_network(), limits.sessions_per_address)
+        yield Usage("sessions_per_user", max(users.sessions.values(), default=0), limits.sessions_per_user)
+        yield Usage("transfers", users.transfers.total(), limits.transfers)
+        yield Usage("transfers_per_user", max(users.transfers.values(), default=0), limits.transfers_per_user)
+        yield Usage("upload_rate", transfers.upload_rate, limits.upload_rate)
+        yield Usage("download_rate", transfers.download_rate, limits.download_rate)
+        yield Usage("open_files", *descriptors_in_use())
+
+    def _certificate(self) -> Certificate:
+        configuration = self._parts.configuration()
+        end = configuration.contexts.identity.chain[0].get_notAfter()
+        expires = None if end is None else timestamp(end.decode().rstrip("Z"))
+        return Certificate(configuration.settings.tls.certificate, expires)
