@@ -92,7 +92,13 @@ def makeService(options: Options) -> FtpsService:
 
 def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, object] | None) -> Sandbox:
     settings, tls = configuration.settings, configuration.settings.tls
-    files = [Path(path), settings.users.file, tls.certificate, tls.private_key or tls.certificate]
+    files = [
+        Path(path),
+        settings.users.file,
+        settings.users.files / "NAME.yaml",
+        tls.certificate,
+        tls.private_key or tls.certificate,
+    ]
     state = directory(settings.state)
     written = [*configuration.users.homes.parents, *([] if state is None else [os.path.realpath(state)])]
     return Sandbox(settings.sandbox, files, written, twistd)

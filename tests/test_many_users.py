@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.config.users_file import load_users
+from ftpsd.config.users.loader import load_users
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, SECRET, Daemon, merge
 from tests.ftpclient import FtpClient
@@ -87,5 +87,5 @@ def test_a_process_with_many_users_ends(tmp_path: Path) -> None:
     """A process that still has many users when the interpreter ends does end."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     users(tmp_path / "users.yaml", MANY)
-    load = f"from ftpsd.config.users_file import load_users; kept = load_users(Path({str(tmp_path / 'users.yaml')!r}), True)"
+    load = f"from ftpsd.config.users.loader import load_users; kept = load_users(Path({str(tmp_path / 'users.yaml')!r}), True)"
     subprocess.run([sys.executable, "-c", f"from pathlib import Path; {load}"], check=True, timeout=60)

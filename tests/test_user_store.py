@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from ftpsd.accounts import yaml_store
 from ftpsd.accounts.user_store import SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.config.settings import QuotaSettings, UserSettings
-from ftpsd.config.users_file import load_users
+from ftpsd.config.users.loader import load_users
 from ftpsd.protocol.parsing import plain_address
 from tests.daemon import SECRET
 from tests.inprocess import DirectCalls, Server

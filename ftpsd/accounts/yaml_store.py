@@ -1,4 +1,4 @@
-"""The users of `users.yaml`, in memory. `config/users_file.py` reads them."""
+"""The users of `users.yaml` and `users.d`, in memory. `config/users/loader.py` reads them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _free(records: dict[str, str]) -> None:
 
 
 class YamlUserStore:
-    """The store of the users in `users.yaml`. A reload makes a new one.
+    """The store of the users in `users.yaml` and `users.d`. A reload makes a new one.
 
     `decoys` are hashes that are verified for names that do not exist.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.settings import Settings
-from ftpsd.config.users_file import load_users
+from ftpsd.config.users.directory import ExposedFile, UserFiles
+from ftpsd.config.users.loader import load_users
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.parsing import timestamp
 from ftpsd.system.tls import ContextMaker
@@ -36,17 +38,20 @@ class Configuration:
     contexts: ContextMaker
     #: The IPv4 addresses of the host names in `passive`, as they were resolved during the load.
     addresses: dict[str, str]
+    #: Files of users that others than their owner may change or read.
+    exposed: Sequence[ExposedFile] = ()
 
 
-def load(path: str | os.PathLike[str]) -> Configuration:
+def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
     """Return the configuration that `ftpsd.yaml` at a path describes. Blocks.
 
-    Raises InvalidConfiguration with all faults of all files.
+    With `changes`, some files of users have other contents (see `UserFiles`). Raises InvalidConfiguration with all
+    faults of all files.
     """
-    return watched(partial(_load, Path(os.path.abspath(path))))
+    return watched(partial(_load, Path(os.path.abspath(path)), changes))
 
 
-def _load(path: Path, watch: DiskWatch) -> Configuration:
+def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWatch) -> Configuration:
     watch.begin(Document(path), (), path)
     main = read(path)
     watch.end()
@@ -60,10 +65,22 @@ def _load(path: Path, watch: DiskWatch) -> Configuration:
     if settings.file_permissions == "check":
         modes.check(main, settings)
     watch.end()
-    users, faults = load_users(settings.users.file, settings.tls.data_session != "off", watch)
+    _check_directory(main, settings)
+    files = UserFiles(settings.users.files, watch, changes)
+    users, faults = load_users(settings.users.file, settings.tls.data_session != "off", watch, files)
+    if settings.file_permissions == "check":
+        modes.check_user_files(main, settings, files.exposed)
     if main.faults or faults or contexts is None or users is None:
         raise InvalidConfiguration([*main.faults, *faults])
-    return Configuration(settings, users, contexts, addresses)
+    return Configuration(settings, users, contexts, addresses, files.exposed)
+
+
+def _check_directory(main: Document, settings: Settings) -> None:
+    """Add a fault if the directory that the file names is missing: its users would be gone without a word."""
+    directory = settings.users.directory
+    if directory is not None and not directory.exists():
+        remedy = f"Create it: install -d -m 0750 {directory}"
+        main.fault(("users", "directory"), f"{directory} is not a directory", remedy)
 
 
 def load_settings(path: str | os.PathLike[str]) -> Settings:
@@ -115,21 +132,21 @@ def _resolve_names(document: Document, settings: Settings) -> dict[str, str]:
 def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarning]:
     """Return what works but should be changed, or will soon stop working. `now` is POSIX time."""
     settings = configuration.settings
-    permissions = modes.warnings(settings) if settings.file_permissions == "check" else []
+    permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
     return [*_exposed_hashes(configuration), *_old_certificate(configuration, now), *permissions, *weak]
 
 
 def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
-    file = os.path.realpath(configuration.settings.users.file)
-    homes = configuration.users.homes.all
+    users, homes = configuration.settings.users, configuration.users.homes.all
+    # An empty directory counts, too: the next user has a file there.
+    places = [(("users", "file"), users.file), (("users", "directory"), users.files / "NAME.yaml")]
     return [
         ConfigurationWarning(
-            ("users", "file"),
-            f"the home {home} contains {file}, with the hashes of all passwords",
-            "choose another home",
+            key, f"the home {home} contains {path}, with the hashes of all passwords", "choose another home"
         )
-        for home in map(str, Path(file).parents)
+        for key, path in places
+        for home in map(str, Path(os.path.realpath(path)).parents)
         if home in homes
     ]
 

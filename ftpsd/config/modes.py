@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from ftpsd.config.faults import ConfigurationWarning, Key
 from ftpsd.config.settings import Settings
+from ftpsd.config.users.directory import ExposedFile
 from ftpsd.config.yaml import Document
 
 
@@ -30,8 +31,43 @@ def check(document: Document, settings: Settings) -> None:
         _fault(document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}")
 
 
-def warnings(settings: Settings) -> list[ConfigurationWarning]:
-    """Return what others may read or change without being a fault."""
+def check_user_files(document: Document, settings: Settings, exposed: Sequence[ExposedFile]) -> None:
+    """Add a fault if everyone may change files of users, or replace them, or add some."""
+    directory, key = settings.users.files, ("users", "directory")
+    for writable in _writable(directory) if directory.exists() else ():
+        _fault(document, key, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
+    found = [file for file in exposed if file.mode & stat.S_IWOTH]
+    if found:
+        problem = f"everyone on this machine may write to {_counted(found)}"
+        _fault(document, key, problem, f"chmod o-w {directory}/*.yaml")
+    for link in (file.path for file in exposed if file.path.is_symlink()):
+        for writable in _writable(link):
+            _fault(document, key, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
+
+
+def _counted(files: Sequence[ExposedFile]) -> str:
+    """Return the name of the first file, and how many others there are."""
+    return f"{files[0].path}" + (f" and {len(files) - 1} other files in its directory" if len(files) > 1 else "")
+
+
+def _user_file_warnings(directory: Path, exposed: Sequence[ExposedFile], own: Set[int]) -> list[ConfigurationWarning]:
+    key, found = ("users", "directory"), []
+    readable = [file for file in exposed if file.mode & stat.S_IROTH]
+    if readable:
+        problem = f"everyone on this machine may read the password hashes in {_counted(readable)}"
+        found.append(ConfigurationWarning(key, problem, f"chmod o-r {directory}/*.yaml"))
+    shared = [file for file in exposed if file.mode & stat.S_IWGRP and file.group not in own]
+    if shared:
+        problem = f"a group other than root's and the daemon's may write to {_counted(shared)}"
+        found.append(ConfigurationWarning(key, problem, f"chmod g-w {directory}/*.yaml"))
+    if _mode(directory) & stat.S_IWGRP and _group(directory) not in own:
+        problem = f"a group other than root's and the daemon's may write to {directory}"
+        found.append(ConfigurationWarning(key, problem, f"chmod g-w {directory}"))
+    return found
+
+
+def warnings(settings: Settings, exposed: Sequence[ExposedFile]) -> list[ConfigurationWarning]:
+    """Return what others may read or change without being a fault. `exposed` are files of users."""
     users = settings.users.file
     found = []
     if _mode(users) & stat.S_IROTH:
@@ -43,7 +79,7 @@ def warnings(settings: Settings) -> list[ConfigurationWarning]:
         if _mode(path) & stat.S_IWGRP and _group(path) not in own:
             problem = f"a group other than root's and the daemon's may write to {path}"
             found.append(ConfigurationWarning(where, problem, f"chmod g-w {path}"))
-    return found
+    return found + _user_file_warnings(settings.users.files, exposed, own)
 
 
 def _private_key(settings: Settings) -> tuple[Key, Path]:

@@ -108,9 +108,16 @@ class ActiveSettings:
 
 @frozen
 class UsersSettings:
-    """The source of the users."""
+    """The sources of the users: a file with many users, and a directory with one file for each user."""
 
     file: Path = Path("users.yaml")
+    #: None: users.d beside the file, which need not exist.
+    directory: Path | None = None
+
+    @property
+    def files(self) -> Path:
+        """The directory of the users' files."""
+        return self.directory or self.file.parent / "users.d"
 
 
 @frozen

@@ -60,11 +60,11 @@ class Document:
         self.fault((), problem, remedy)
 
 
-def read(path: Path) -> Document:
-    """Read a file. A document whose value is None has at least one fault, or is empty."""
+def read(path: Path, data: bytes | None = None) -> Document:
+    """Read a file, or take `data` for its content. A document whose value is None has a fault, or is empty."""
     document = Document(path)
     try:
-        document.data = path.read_bytes()
+        document.data = path.read_bytes() if data is None else data
     except OSError as error:
         document.unreadable((), path, error)
         return document

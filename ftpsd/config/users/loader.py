@@ -1,4 +1,4 @@
-"""Load the users of `users.yaml`: 100,000 of them within seconds, and with every fault."""
+"""Load the users of `users.yaml` and `users.d`: 100,000 of them within seconds, and with every fault."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ftpsd.config.checks import check_limits
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import Fault, Key, suggestion
-from ftpsd.config.homes import HomeFinder, parents
 from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.config.users.directory import UserFiles
+from ftpsd.config.users.homes import HomeFinder, parents
 from ftpsd.config.yaml import Document, read
 from ftpsd.config.yaml_values import Value
 from ftpsd.protocol.paths import outermost
@@ -28,10 +29,22 @@ _SECTIONS = ("limits", "names", "networks", "quota", "tls")
 _DECOYS = 256
 
 
+@attrs.frozen
+class Place:
+    """Where a user stands: a document, and the key in it of all keys of the user."""
+
+    document: Document
+    key: Key
+
+    def fault(self, key: Key, problem: str, remedy: str) -> None:
+        """Add a fault at a key of the user."""
+        self.document.fault((*self.key, *key), problem, remedy)
+
+
 def load_users(
-    path: Path, resumption: bool, watch: DiskWatch | None = None
+    path: Path, resumption: bool, watch: DiskWatch | None = None, files: UserFiles | None = None
 ) -> tuple[YamlUserStore | None, list[Fault]]:
-    """Return the store of all users, and the faults of the file.
+    """Return the store of all users of a file, and of the files of a directory; and the faults of all these files.
 
     `resumption` is whether `ftpsd.yaml` lets data connections resume TLS sessions.
     """
@@ -44,16 +57,35 @@ def load_users(
     if document.faults:
         return None, document.faults
     defaults, users = _sections(document)
-    structure(document, defaults, UserSettings, ("defaults",))
-    if not isinstance(users, dict) or not isinstance(defaults, dict):
+    if not isinstance(defaults, dict):
+        structure(document, defaults, UserSettings, ("defaults",))
+        return None, document.faults
+    if not isinstance(users, dict):
         document.fault(
             ("users",), "must be a mapping of names", "Write each name with a colon, and its keys below it, indented."
         )
         return None, document.faults
     loader = _Loader(document, defaults, resumption, watch)
+    faults = _add_files(loader, files, document, users) if files is not None else []
     while users:  # one by one: to free all values in one step would stop the sessions for a moment
-        loader.add(*users.popitem())
-    return loader.store(), document.faults
+        name, values = users.popitem()
+        loader.add(name, values, Place(document, ("users", name)))
+    return loader.store(), [*document.faults, *faults]
+
+
+def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Mapping[str, Value]) -> list[Fault]:
+    """Add the users of a directory; return the faults of their files. `users` are those of `document`."""
+    faults = []
+    for name, each in files.documents():
+        if not each.faults and each.value is None:
+            each.fault((), "the file is empty", "Write the keys of the user, or remove the file.")
+        if name in users:
+            other = f"{document.path}:{document.line(('users', name))}"
+            each.fault((), f"the user {name} is in {other}, too", "Remove one of the two.")
+        if not each.faults:
+            loader.add(name, each.value, Place(each, ()))
+        faults += each.faults
+    return faults
 
 
 def _sections(document: Document) -> tuple[Value, Value]:
@@ -73,10 +105,9 @@ class _Loader:
     """Adds the users of a file to a store, and their faults to the document."""
 
     def __init__(self, document: Document, defaults: dict[str, Value], resumption: bool, watch: DiskWatch) -> None:
-        self._document = document
-        self._defaults = defaults
         self._resumption = resumption
-        self._base = str(document.path.parent)
+        self._base = document.path.parent
+        self._defaults = self._without_faults(document, defaults)
         self._finder = HomeFinder(watch)
         self._users = UserTable()
         #: The numbers of kinds (see `UserTable`), by the text of a user's values.
@@ -89,21 +120,20 @@ class _Loader:
         self._homes_with_quota: set[str] = set()
         self._passwords: list[str] = []
 
-    def add(self, name: str, values: Value) -> None:
+    def add(self, name: str, values: Value, place: Place) -> None:
         """Add one user."""
-        key: Key = ("users", name)
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            self._document.fault(key, "must be a mapping", "Write password: and home: below the name, indented.")
+            place.fault((), "must be a mapping", "Write password: and home: below the name, indented.")
             return
         password = values["password"] if "password" in values else self._defaults.get("password")
         home = values["home"] if "home" in values else self._defaults.get("home")
-        kind = self._kind(key, values, password, home)
+        kind = self._kind(place, values, password, home)
         self._note_template(home)
         if kind is None:
             return
-        hashed, found = self._hash(key, password), self._home(key, name, home)
+        hashed, found = self._hash(place, password), self._home(place, name, home)
         if hashed is None or found is None:
             return
         self._users.add(name, kind, hashed, found)
@@ -116,80 +146,96 @@ class _Loader:
 
     def store(self) -> YamlUserStore:
         """Return a store with all users added so far."""
-        found = parents(self._document.path.parent, self._templates, self._homes)
+        found = parents(self._base, self._templates, self._homes)
         homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
     # --- what users have in common -----------------------------------------------------------------
 
-    def _kind(self, key: Key, values: dict[str, Value], password: Value, home: Value) -> int | None:
+    def _without_faults(self, document: Document, defaults: dict[str, Value]) -> dict[str, Value]:
+        """Check the defaults, and return those keys that have no fault: it is not repeated for each user."""
+        place = Place(document, ("defaults",))
+        before = len(document.faults)
+        settings = structure(document, defaults, UserSettings, place.key)
+        if settings is not None:
+            self._check(place, settings)
+        wrong = {fault.key.split(".")[1] for fault in document.faults[before:] if "." in fault.key}
+        return {name: value for name, value in defaults.items() if name not in wrong}
+
+    def _kind(self, place: Place, values: dict[str, Value], password: Value, home: Value) -> int | None:
         """Return the number of a user's settings without password and home; None if any of them has a fault."""
         rest = {name: value for name, value in values.items() if name not in ("password", "home")}
         text = repr(rest) if rest else ""
         kind = self._kinds.get(text)
         if kind is None or type(password) is not str or type(home) is not str:
-            kind = self._new_kind(key, _with_defaults(self._defaults, rest), {"password": password, "home": home})
+            kind = self._new_kind(place, _with_defaults(self._defaults, rest), {"password": password, "home": home})
             if kind is not None:
                 self._kinds[text] = kind
         return kind
 
-    def _new_kind(self, key: Key, values: dict[str, Value], own: dict[str, Value]) -> int | None:
-        before = len(self._document.faults)
+    def _new_kind(self, place: Place, values: dict[str, Value], own: dict[str, Value]) -> int | None:
+        faults = place.document.faults
+        before = len(faults)
         given = {
             name: value for name, value in own.items() if value is not None
         }  # what is missing is a fault of its own
-        user = structure(self._document, {**values, **given}, UserSettings, key)
-        if user is None or len(self._document.faults) > before:
+        user = structure(place.document, {**values, **given}, UserSettings, place.key)
+        if user is None or len(faults) > before:
             return None
-        check_limits(self._document, user.limits, (*key, "limits"))
-        self._check_data_session(key, user)
+        self._check(place, user)
         kind = self._users.add_kind(attrs.evolve(user, password=None, home=None))
         if user.quota != QuotaSettings():
             self._kinds_with_quota.add(kind)
-        return kind if len(self._document.faults) == before else None
+        return kind if len(faults) == before else None
 
-    def _check_data_session(self, key: Key, user: UserSettings) -> None:
+    def _check(self, place: Place, user: UserSettings) -> None:
+        """Check settings that have the right types."""
+        check_limits(place.document, user.limits, (*place.key, "limits"))
         if user.tls.data_session == "require" and not self._resumption:
             # The TLS of a session begins before its user is known.
             problem = "require is not possible: ftpsd.yaml has tls.data_session: off"
-            remedy = "Write allow there, which requires nothing of other users."
-            self._document.fault((*key, "tls", "data_session"), problem, remedy)
+            place.fault(("tls", "data_session"), problem, "Write allow there, which requires nothing of other users.")
 
     # --- passwords and homes -----------------------------------------------------------------------
 
-    def _hash(self, key: Key, password: Value) -> str | None:
+    def _hash(self, place: Place, password: Value) -> str | None:
         """Return the hash; None if there is none. One that cannot be used is a fault, but the home is still checked."""
         if not isinstance(password, str):
-            self._document.fault((*key, "password"), "is missing", "Add the hash that `ftpsd passwd` prints.")
+            place.fault(("password",), "is missing", "Add the hash that `ftpsd passwd` prints.")
             return None
         if not hashes.is_valid(password):
             remedy = "Write what `ftpsd passwd` prints, in quotes."
-            self._document.fault((*key, "password"), "is not a supported password hash", remedy)
+            place.fault(("password",), "is not a supported password hash", remedy)
         return password
 
     def _note_template(self, home: Value) -> None:
         if isinstance(home, str) and "{user}" in home:
             self._templates.add(home)
 
-    def _home(self, key: Key, name: str, home: Value) -> str | None:
-        fault = self._document.fault
+    def _home(self, place: Place, name: str, home: Value) -> str | None:
+        key: Key = ("home",)
         if not isinstance(home, str):
-            fault((*key, "home"), "is missing", "Add the directory that is the user's root.")
+            place.fault(key, "is missing", "Add the directory that is the user's root.")
         elif not home:
-            fault((*key, "home"), "is empty", "Write the directory that is the user's root.")
+            place.fault(key, "is empty", "Write the directory that is the user's root.")
         elif "/" in name or name in ("", ".", ".."):
-            fault(key, "is not a valid user name", "Write a name without /.")
+            place.fault((), "is not a valid user name", "Write a name without /.")
         else:
-            path = home.replace("{user}", name)
-            path = path if path.startswith("/") else f"{self._base}/{path}"
-            found = self._finder.find(self._document, (*key, "home"), path)
+            path = home_of(home, name, self._base)
+            found = self._finder.find(place.document, (*place.key, *key), path)
             if found is None:
-                fault((*key, "home"), f"{path} is not a directory", f"Create it: install -d {path}")
+                place.fault(key, f"{path} is not a directory", f"Create it: install -d {path}")
             elif self._finder.shut_out(path):
-                fault((*key, "home"), f"{path} is outside of the sandbox", landlock.RESTART)
+                place.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
             else:
                 return found
         return None
+
+
+def home_of(home: str, name: str, base: Path) -> str:
+    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
+    path = home.replace("{user}", name)
+    return path if path.startswith("/") else f"{base}/{path}"
 
 
 def _with_defaults(defaults: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
