@@ -77,7 +77,7 @@ QUICK = """
     accept access admin_status ban_sync bans configuration documents files hub layers ledger limits part periodic quota
     rates record resuming
     scheduler session_begin session_registry sessions streams sweep tls_names transcripts twisted_private upload_start
-    user_store words workers
+    user_store web words workers
     """.split()  # noqa: SIM905
 assert not [name for name in QUICK if not Path(__file__).with_name(f"test_{name}.py").exists()], "a module has moved"
 DAEMONS = {"shared", "plain", "impatient", "make_daemon"}

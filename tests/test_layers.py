@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "commands": "protocol",
     "config.settings": "protocol",
     "system": "protocol config.settings",
+    "web": "system",
     "events": "protocol config.settings system",
     "limits": "protocol config.settings events system",
     "data": "protocol config.settings events system limits",

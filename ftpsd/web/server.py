@@ -1,0 +1,223 @@
+"""Serve HTTP with bounds on connections, time and memory: HttpServer.
+
+Each connection serves one request. It is closed after the answer, or `Bounds.seconds` after it was opened. When too
+many are open, the oldest one that has not sent its request makes room: so clients that send nothing cannot keep
+others out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, HTTPFactory, Request
+
+from ftpsd.system.reactor import Clock, DelayedCall
+
+log = Logger(namespace="ftpsd")
+
+
+@frozen
+class Bounds:
+    """What clients may use."""
+
+    connections: int = 16
+    #: Seconds from the opening of a connection to its end.
+    seconds: float = 10
+    #: Bytes of a request's body.
+    body: int = 0
+
+
+@frozen
+class Answer:
+    """The answer to one request."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+#: Answers a request. An exception is logged, and answered with 500.
+Handler = Callable[[Request], Awaitable[Answer]]
+
+NOT_FOUND = Answer(404, b"Not found.\n")
+NOT_ALLOWED = Answer(405, b"Only GET and HEAD are served.\n", headers=(("Allow", "GET, HEAD"),))
+INTERNAL_ERROR = Answer(500, b"Internal error: see the server's log.\n")
+
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Transport(Protocol):
+    """A TCP or Unix connection, as far as it is used here."""
+
+    #: Whether it is being closed.
+    disconnecting: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def loseWriteConnection(self) -> None:
+        """Close this side of the connection when all is sent."""
+
+    def abortConnection(self) -> None:
+        """Close the connection now, whatever the client has not read."""
+
+
+class BoundedRequest(Request):
+    """One request."""
+
+    channel: BoundedChannel
+
+    def process(self) -> None:
+        """Answer it."""
+        self.channel.is_waiting = False
+        Deferred.fromCoroutine(self._answer())
+
+    async def _answer(self) -> None:
+        try:
+            answer = await self.channel.factory.handler(self)
+        except Exception:
+            log.failure("internal error: an HTTP request cannot be answered")
+            answer = INTERNAL_ERROR
+        if not self._disconnected:
+            self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        self.setResponseCode(answer.status)
+        headers = (
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Server", "ftpsd"),
+            *answer.headers,
+        )
+        for name, value in headers:
+            self.responseHeaders.setRawHeaders(name, [value])
+        if self.method != b"HEAD":
+            self.write(answer.body)
+        self.finish()
+
+
+class BoundedChannel(HTTPChannel):
+    """One connection."""
+
+    factory: HttpServer
+    requestFactory = BoundedRequest
+    maxHeaders = 64
+    totalHeadersSize = 8192
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Whether the client has not sent a whole request.
+        self.is_waiting = True
+        #: Closes the connection now, whatever the client has not read.
+        self.abort: Callable[[], None]
+        self._deadline: DelayedCall | None = None
+        self._refused = False
+
+    def connectionMade(self) -> None:
+        """Start the deadline."""
+        super().connectionMade()
+        self.abort = cast(Transport, self.transport).abortConnection
+        if self.factory.admit(self):
+            self._deadline = self.factory.clock.callLater(self.factory.bounds.seconds, self.abort)
+        else:
+            self.abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Receive bytes. Twisted would process those that come while the last answer is sent, and fail."""
+        if not cast(Transport, self.transport).disconnecting:
+            super().dataReceived(data)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Return False: each connection serves one request."""
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
+
+    def allHeadersReceived(self) -> None:
+        """Refuse a body that is too large, or whose size is not known. Twisted would write it to a file."""
+        if self.length is None or self.length > self.factory.bounds.body:
+            self._refused = True
+            transport = cast(Transport, self.transport)
+            transport.write(TOO_LARGE)
+            transport.loseWriteConnection()  # if both sides were closed, the client's bytes would cause a reset
+            self.length = 1  # whatever comes now goes to rawDataReceived
+        else:
+            super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Receive a body."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is closed."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self.factory.forget(self)
+        super().connectionLost(reason)
+
+
+class HttpServer(HTTPFactory):
+    """Accepts connections, and lets `handler` answer GET and HEAD."""
+
+    noisy = False
+    protocol: type[BoundedChannel] = BoundedChannel  # type: ignore[assignment]
+
+    def __init__(self, clock: Clock, handler: Handler, bounds: Bounds = Bounds()) -> None:
+        super().__init__(reactor=cast(IReactorTime, clock))
+        self.timeOut = None  # type: ignore[assignment]  # `Bounds.seconds` is shorter
+        self.clock = clock
+        self.handler = handler
+        self.bounds = bounds
+        #: The open connections, the oldest one first.
+        self._channels: dict[BoundedChannel, None] = {}
+
+    def startFactory(self) -> None:
+        """Do nothing: HTTPFactory would start a clock for its log of requests."""
+
+    def stopFactory(self) -> None:
+        """Do nothing."""
+
+    def log(self, request: Request) -> None:
+        """Log nothing: clients ask every few seconds."""
+
+    def admit(self, channel: BoundedChannel) -> bool:
+        """Count a new connection. Return whether there is room for it."""
+        if len(self._channels) >= self.bounds.connections:
+            oldest = next((each for each in self._channels if each.is_waiting), None)
+            if oldest is None:
+                return False
+            self.forget(oldest)
+            oldest.abort()
+        self._channels[channel] = None
+        return True
+
+    def forget(self, channel: BoundedChannel) -> None:
+        """Count a connection no longer. May be called any number of times."""
+        self._channels.pop(channel, None)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for channel in list(self._channels):
+            channel.abort()
+
+
+def pages(handlers: dict[bytes, Handler]) -> Handler:
+    """Return a handler that answers GET and HEAD of some paths."""
+
+    async def answer(request: Request) -> Answer:
+        handler = handlers.get(request.path)
+        if handler is None:
+            return NOT_FOUND
+        return await handler(request) if request.method in (b"GET", b"HEAD") else NOT_ALLOWED
+
+    return answer
