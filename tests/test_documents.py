@@ -13,6 +13,7 @@ import pytest
 
 from ftpsd.commands import TABLE
 from ftpsd.config import load
+from ftpsd.config.convert import optional_section
 from ftpsd.config.settings import PortRange, Settings, UserSettings
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
@@ -26,7 +27,10 @@ def keys(cls: type, prefix: str = "") -> dict[str, Any]:
     for field in attrs.fields(attrs.resolve_types(cls)):
         name = prefix + field.name
         inner = get_args(field.type)[0] if get_origin(field.type) is tuple else field.type
-        if attrs.has(inner) and inner is not PortRange:
+        section = optional_section(inner)
+        if section is not None:
+            found.update(keys(section, name + "."))
+        elif attrs.has(inner) and inner is not PortRange:
             found.update(keys(inner, name + ("[]." if inner is not field.type else ".")))
         else:
             found[name] = field.default

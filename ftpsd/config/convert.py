@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache, partial
 from operator import eq
 from pathlib import Path
+from types import UnionType
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -82,6 +83,11 @@ def _converter(base: Path) -> cattrs.Converter:
         converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))
     converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), scalars.choice)
     converter.register_structure_hook_func(_is_sequence, lambda value, kind: _sequence(converter, value, kind))
+    # A section that may be absent: `metrics:` without any key is there, and has the defaults.
+    converter.register_structure_hook_func(
+        lambda kind: optional_section(kind) is not None,
+        lambda value, kind: converter.structure({} if value is None else value, cast(type, optional_section(kind))),
+    )
     converter.register_structure_hook_factory(attrs.has, lambda cls: _section(make_dict_structure_fn(cls, converter)))
     return converter
 
@@ -97,6 +103,13 @@ def _as_type(kind: object) -> type:
 
 def _is_sequence(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,)
+
+
+def optional_section(kind: object) -> type | None:
+    """Return the class of a section that may be absent, whose type is `Class | None`; None for any other type."""
+    choices = [each for each in get_args(kind) if each is not type(None)]
+    is_optional = isinstance(kind, UnionType) and len(choices) == 1 and attrs.has(choices[0])
+    return cast(type, choices[0]) if is_optional else None
 
 
 def _sequence(converter: cattrs.Converter, value: object, kind: object) -> tuple[object, ...]:
@@ -167,7 +180,7 @@ def _check_keys(document: Document, value: object, cls: type, key: Key) -> None:
         return
     fields = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
     for name, below in value.items():
-        kind = fields.get(name)
+        kind = optional_section(fields.get(name)) or fields.get(name)
         if name not in fields:
             document.fault((*key, name), "unknown key", suggestion(name, fields))
         elif kind is not None and attrs.has(kind):
