@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpsd.events.log_budget import ALL_STRANGERS, REPORT_INTERVAL, STRANGER, LogBudget
-from ftpsd.events.log_format import LONGEST_TEXT, printable
+from ftpsd.protocol.printable import LONGEST_TEXT, printable
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient

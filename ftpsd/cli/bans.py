@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.options import CONFIGURATION, add_action, add_config
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
@@ -23,10 +24,6 @@ from ftpsd.system.state import FILE, LaterRelease, State, directory
 
 #: The state directory of ftpsd.service. systemd passes it to the daemon in $STATE_DIRECTORY, which no shell has.
 SERVICE = Path("/var/lib/ftpsd-state")
-
-
-class NoState(Exception):
-    """The daemon's state is out of reach; the text says why."""
 
 
 def add_arguments(bans: argparse.ArgumentParser) -> None:
@@ -56,11 +53,8 @@ def run(options: argparse.Namespace) -> int:
 def show(configuration: str, as_json: bool = False) -> int:
     """Print the bans in effect, one per line or as a JSON array; return the exit status."""
     now = time.time()
-    try:
-        with _state(configuration) as state:
-            bans = tables.current(state, now)
-    except (InvalidConfiguration, NoState) as error:
-        return _fail(error)
+    with _state(configuration) as state:
+        bans = tables.current(state, now)
     if as_json:
         found = [{"kind": kind, "subject": stored_name(subject), "until": until} for kind, subject, until in bans]
         print(json.dumps(found, indent=2))
@@ -81,39 +75,33 @@ def _end(until: float, now: float) -> str:
 
 def lift(configuration: str, whom: str | None) -> int:
     """Lift the bans of an address or a user, or all bans with None; return the exit status."""
-    try:
-        with _state(configuration) as state:
-            lifted = tables.lift(state, whom)
-    except (InvalidConfiguration, NoState) as error:
-        return _fail(error)
+    with _state(configuration) as state:
+        lifted = tables.lift(state, whom)
     if not lifted:
-        return _fail(f"{stored_name(whom)} is not banned" if whom else "nobody is banned")
+        raise CommandFailed(f"{stored_name(whom)} is not banned" if whom else "nobody is banned")
     print(f"{lifted} lifted.")
     return 0
 
 
-def _fail(reason: object) -> int:
-    """Print the reason of a failure; return 3 if the state is out of reach, and 1 for any other failure."""
-    print(f"ftpsd bans: {reason}", file=sys.stderr)
-    return 3 if isinstance(reason, NoState) else 1
-
-
 @contextmanager
 def _state(configuration: str) -> Iterator[State]:
-    place = directory(load.load_settings(configuration).state)
+    try:
+        place = directory(load.load_settings(configuration).state)
+    except InvalidConfiguration as error:
+        raise CommandFailed(str(error)) from None
     if place is None and os.path.abspath(configuration) == load.DEFAULT:
         place = SERVICE
     if place is None:
-        raise NoState("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
+        raise Unreachable("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
     path = place / FILE
     try:
         _become_owner(path)
         with closing(State(path)) as state:
             yield state
     except FileNotFoundError:
-        raise NoState(f"{path} does not exist: no daemon has run with this configuration yet") from None
+        raise Unreachable(f"{path} does not exist: no daemon has run with this configuration yet") from None
     except (OSError, sqlite3.Error, LaterRelease) as error:
-        raise NoState(f"{path} cannot be used: {error}") from None
+        raise Unreachable(f"{path} cannot be used: {error}") from None
 
 
 def _become_owner(path: Path) -> None:
@@ -124,7 +112,7 @@ def _become_owner(path: Path) -> None:
     """
     owner, file = os.stat(path.parent), os.lstat(path)
     if not stat.S_ISREG(file.st_mode):
-        raise NoState(f"{path} is not a regular file: check who can write to {path.parent}")
+        raise Unreachable(f"{path} is not a regular file: check who can write to {path.parent}")
     if os.geteuid() == 0:
         owner = owner if owner.st_uid else file
         os.setegid(owner.st_gid)

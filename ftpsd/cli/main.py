@@ -1,7 +1,7 @@
 """The command line of `ftpsd`: one row of COMMANDS for each command. The daemon is `twistd ftpsd`.
 
 The module of a command has `add_arguments(parser)` and `run(options) -> int`. It is imported only when its command is
-named: the libraries for TLS and YAML take 0.3 s to import.
+named: the libraries for TLS and YAML take 0.3 s to import. `run` may raise CommandFailed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import ftpsd
+from ftpsd.cli.failure import CommandFailed
 from ftpsd.cli.options import describe
 
 
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = int(options.run(options))
         sys.stdout.flush()
+    except CommandFailed as failure:
+        print(f"{options.prog}: {failure}", file=sys.stderr)
+        return failure.status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `ftpsd who | head`: the interpreter must not flush into the pipe again when it exits
@@ -76,6 +80,6 @@ def make_parser(named: Collection[str]) -> argparse.ArgumentParser:
         its = parsers.add_parser(command.name, help=command.summary, **describe(command.summary, command.example))
         if command.name in named:
             module = importlib.import_module(f"ftpsd.cli.{command.module}")
-            its.set_defaults(run=module.run)
+            its.set_defaults(run=module.run, prog=its.prog)
             module.add_arguments(its)
     return parser

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from ftpsd import __version__
 from ftpsd.events.hub import Hub
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.events.log_format import LONGEST_SENTENCE, printable
+from ftpsd.events.log_format import LONGEST_SENTENCE
 from ftpsd.events.types import (
     BanLifted,
     Banned,
@@ -36,6 +36,7 @@ from ftpsd.events.types import (
     WrongProtocol,
 )
 from ftpsd.protocol.parsing import network, plain_address
+from ftpsd.protocol.printable import printable
 
 log = Logger(namespace="ftpsd")
 

@@ -17,27 +17,8 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, formatEvent
 
 from ftpsd.system.twisted_private import log_observer
 
-#: Characters that a log line shows of an argument, or of another text of a client.
-LONGEST_TEXT = 200
-
 #: Characters that a log line shows of a sentence that may contain such a text.
 LONGEST_SENTENCE = 400
-
-
-def printable(text: str, most: int = LONGEST_TEXT) -> str:
-    """Return a text of a client for a log line: at most `most` characters, with all unprintable ones escaped."""
-    if len(text) <= most and text.isprintable():
-        return text
-    shown: list[str] = []
-    length = 0
-    for character in text[: most + 1]:
-        if not character.isprintable():
-            character = character.encode("unicode_escape", "surrogatepass").decode()
-        length += len(character)
-        if length > most:
-            return f"{''.join(shown)}… ({len(text)} characters)"
-        shown.append(character)
-    return "".join(shown)
 
 
 def line_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ftpsd.events.log_format import printable
 from ftpsd.limits.bans.known_addresses import KnownAddresses
 from ftpsd.protocol.parsing import Address, plain_address, site
+from ftpsd.protocol.printable import printable
 
 #: What is banned. The subject of a "site" is the site, a blank, and the user name from which it is banned.
 Kind = Literal["address", "user", "site"]
