@@ -551,7 +551,7 @@ def test_a_bad_reload_changes_nothing(make_daemon: Callable[..., Daemon]) -> Non
     daemon.users = {"bob": {"home": "/nowhere"}}
     daemon.write()
     daemon.reload()
-    daemon.wait_for_log("the old configuration stays in use")
+    daemon.wait_for_log("the old configuration remains in effect")
     checked = run(ftpsd("check", "-c", str(daemon.config))).stderr
     assert checked
     for line in checked.splitlines():

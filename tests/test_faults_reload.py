@@ -1,4 +1,4 @@
-"""Reloads that go wrong: the old set stays in use, whole, and the log says why."""
+"""Reloads that go wrong: the old configuration remains in effect, whole, and the log says why."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_users_are_garbage(make_daemon: Callable[..., Daemon], content: bytes) -
     daemon.users_file.write_bytes(content)
     daemon.reload()
     daemon.wait_for_log(rf"not reloaded: {re.escape(str(daemon.users_file))}:")
-    daemon.wait_for_log("the old configuration stays in use")
+    daemon.wait_for_log("the old configuration remains in effect")
     with secured(daemon) as client:
         client.expect(257, "PWD")
     assert "Traceback" not in daemon.log
@@ -117,7 +117,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_a_certificate_that_cannot_be_used(
     make_daemon: Callable[..., Daemon], tmp_path: Path, which: str, damage: Callable[[Path], object]
 ) -> None:
-    """Certificate or key unreadable at a reload: the old pair stays in use, whole; the log names the file."""
+    """Certificate or key unreadable at a reload: the old pair remains in use, whole; the log names the file."""
     make_certificate(tmp_path / "certificate", tmp_path / "private_key")
     pair = {key: str(tmp_path / key) for key in ("certificate", "private_key")}
     daemon = make_daemon({"tls": pair})

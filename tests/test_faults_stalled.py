@@ -87,7 +87,7 @@ def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
     with secured(daemon, "bob") as bob:
         assert bob.download("RETR old") == CONTENT
         assert bob.upload("STOR new", CONTENT).startswith("226")
-    daemon.wait_for_log("a disk does not answer: .* stuck threads were replaced")
+    daemon.wait_for_log("a disk does not respond: .* stuck worker threads were replaced")
     for client in waiting:
         assert client.reply().startswith("451 ")
     disk.work()
@@ -98,7 +98,7 @@ def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
 
 
 def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None:
-    """The homes behind one whose disk does not answer are swept all the same, and that one when it answers."""
+    """The homes behind one whose disk does not respond are swept all the same, and that one when it answers."""
     daemon = make_daemon({"timeouts": {"stalled": 2}, "uploads": {"keep_parts": 1}}, start=False)
     disk = FaultyDisk(daemon.home())
     parts = [home / part_name("f") for home in (disk.backing, daemon.home("bob"))]
@@ -108,13 +108,13 @@ def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None
         for part in parts:
             part.write_bytes(b"part")
             os.utime(part, (0, 0))
-        daemon.wait_for_log(f"{daemon.home()} is not swept: .*Disk not responding")
+        daemon.wait_for_log(f"the old part files of {daemon.home()} cannot be removed: .*Disk not responding")
         wait_until(lambda: not parts[1].exists(), "bob's home is swept")
         assert parts[0].exists()
     finally:
         disk.work()
     wait_until(lambda: not parts[0].exists(), "alice's home is swept")
-    assert daemon.log.count("is not swept") == 1
+    assert daemon.log.count("cannot be removed") == 1
     assert "Traceback" not in daemon.log
 
 
@@ -129,7 +129,7 @@ def test_a_home_that_does_not_answer_at_start(make_daemon: Callable[..., Daemon]
     try:
         assert checking.stderr is not None
         told = checking.stderr.readline()
-        assert f"users.alice.home: the disk of {daemon.home()} does not answer. Wait for it" in told
+        assert f"users.alice.home: the disk of {daemon.home()} does not respond. Wait for it" in told
     finally:
         disk.work()
     assert checking.wait(PATIENCE) == 1

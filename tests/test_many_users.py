@@ -47,7 +47,7 @@ def test_a_reload_longer_than_the_deadline_of_a_disk_call(make_daemon: Callable[
             longest, answers = max(longest, time.monotonic() - began), answers + 1
             time.sleep(0.005)
         assert "reloaded: new sessions" in daemon.log
-        assert "does not answer" not in daemon.log
+        assert "does not respond" not in daemon.log
         assert answers > 20 and longest < 1
     with FtpClient(daemon) as client:
         client.login()

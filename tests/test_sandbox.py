@@ -169,7 +169,7 @@ def test_reload_with_new_users(make_daemon: MakeDaemon, elsewhere: Path) -> None
     line = 1 + next(n for n, text in enumerate(daemon.users_file.read_text().splitlines()) if str(elsewhere) in text)
     fault = f"{daemon.users_file}:{line}: users.eve.home: {elsewhere} is outside of the sandbox. {landlock.RESTART}"
     daemon.wait_for_log(fault)
-    daemon.wait_for_log("the old configuration stays in use")
+    daemon.wait_for_log("the old configuration remains in effect")
     with secured(daemon, "bob") as client:
         client.expect(200, "NOOP")
 

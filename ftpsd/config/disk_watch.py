@@ -45,7 +45,7 @@ class DiskWatch:
         if call is not None and time.monotonic() - call[0] > DEADLINE:
             _, document, key, path = call
             other = "remove the user" if key[:1] == ("users",) else "name another path"
-            document.fault(key, f"the disk of {path} does not answer", f"Wait for it, or {other}.")
+            document.fault(key, f"the disk of {path} does not respond", f"Wait for it, or {other}.")
             raise InvalidConfiguration(document.faults)
 
 

@@ -91,7 +91,7 @@ class PendingConnection(Protocol):
             self.transport.resumeProducing()
 
     def _failed(self, failure: Failure) -> None:
-        log.failure("internal error: a connection cannot be admitted", failure)
+        log.failure("internal error: the connection cannot be admitted", failure)
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -109,7 +109,7 @@ class Login:
         if isinstance(error, AccessDenied):
             await self._ledger.check_bans(self._client, user)
             reason, refusal = error.denial.reason, Refusal(530, error.denial.text)
-        elif isinstance(error, Refusal):  # one session too many, or a disk that does not answer
+        elif isinstance(error, Refusal):  # one session too many, or a disk that does not respond
             await self._check_again(user)
             reason, refusal = "limit" if isinstance(error, SessionEnd) else "disk", error
         else:

@@ -118,7 +118,7 @@ class ControlConnection(Protocol):
             self.transport.setTcpNoDelay(True)
             self._protocol.makeConnection(self)
         except Exception:  # Twisted would log it, and leave the connection open and the session counted
-            log.failure("internal error: a session cannot begin")
+            log.failure("internal error: the session cannot start")
             self.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:

@@ -118,7 +118,7 @@ class Log:
     def _data_connection_refused(self, event: DataConnectionRefused) -> None:
         if self._budget.admits_stranger(network(plain_address(event.peer))):
             log.warn(
-                "{label} a data connection from {peer} was refused: the client is elsewhere",
+                "{label} a data connection from {peer} was refused: it is not from the client's address",
                 label=event.session.label,
                 peer=event.peer,
             )
@@ -160,7 +160,7 @@ def _configuration_loaded(_: ConfigurationLoaded) -> None:
 def _configuration_refused(event: ConfigurationRefused) -> None:
     for fault in event.faults:
         log.error("not reloaded: {fault}", fault=fault)
-    log.error("the old configuration stays in use")
+    log.error("the old configuration remains in effect")
 
 
 # --- one line for each kind of event ----------------------------------------------------------------

@@ -255,7 +255,7 @@ class Store:
         self._thread.start()
 
     def stop(self) -> None:
-        """Make the calls that were put, and close the file. A disk that does not answer does not delay the exit."""
+        """Make the calls that were put, and close the file. A disk that does not respond does not delay the exit."""
         self._queue.submit(lambda: self.state.close())
         self._thread.stop()
 

@@ -40,7 +40,9 @@ def listen_on(port: type[tcp.Port], reactor: Reactor, descriptor: int, family: i
         listener: ListeningPort = make(reactor, descriptor, family, factory)
         listener.startListening()
         return listener
-    log.warn("this release of Twisted makes no ports of other classes: many connections at once delay sessions")
+    log.warn(
+        "this release of Twisted does not support a port class of our own: many connections at once delay sessions"
+    )
     return reactor.adoptStreamPort(descriptor, family, factory)
 
 
@@ -56,7 +58,7 @@ def use_monotonic_clock(reactor: Reactor) -> None:
     try:
         reactor.seconds = time.monotonic  # type: ignore[method-assign]
     except AttributeError:
-        log.warn("the reactor keeps its own clock: timeouts are wrong after the time of day was set")
+        log.warn("the reactor uses the time of day for its timers: timeouts are wrong after the clock is set")
 
 
 #: What `unsent` returns for a transport that has sent all bytes.

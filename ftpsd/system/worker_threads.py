@@ -27,7 +27,7 @@ P = ParamSpec("P")
 #: Steps of a job. After each step its thread may be given to another job, and the job may be cancelled.
 JobSteps = Generator[None, None, T]
 
-#: Seconds that a step may take before its thread counts as stuck: it is in a call of a disk that does not answer.
+#: Seconds that a step may take before its thread counts as stuck: it is in a call of a disk that does not respond.
 STUCK = 5.0
 
 #: The most stuck threads that are replaced at the same time.
@@ -264,7 +264,7 @@ class WorkerThreads:
             stuck = [thread for thread in busy if thread.replaced or 0 < thread.step_began < limit]
         return ThreadUsage(self._size, len(busy), len(stuck))
 
-    # --- when the disk does not answer -----------------------------------------------------------
+    # --- when the disk does not respond -----------------------------------------------------------
 
     def _check_calls(self) -> None:
         self._next_check = self._reactor.callLater(1, self._check_calls)
@@ -291,7 +291,7 @@ class WorkerThreads:
             self._add_thread()
         if stuck:
             log.warn(
-                "a disk does not answer: {stuck} stuck threads were replaced, of {most} at most",
+                "a disk does not respond: {stuck} of at most {most} stuck worker threads were replaced",
                 stuck=before + len(stuck),
                 most=MOST_STUCK,
             )

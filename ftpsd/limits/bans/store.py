@@ -54,7 +54,7 @@ class BanStore:
         try:
             self._merge(self._read())
         except (sqlite3.Error, OSError) as error:
-            log.error("no bans could be read: {error}", error=error)
+            log.error("the bans cannot be read: {error}", error=error)
 
     # --- changes of the list (ban_list.Listener) ---------------------------------------------------
 

@@ -78,8 +78,8 @@ class Sweeper:
     def start(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> None:
         """Sweep the homes from now on, none of which may lie in another. `homes` is called for each sweep.
 
-        Part files are kept for `keep` seconds (None: forever). A home whose disk does not answer for `patience` seconds
-        is left out until it does.
+        Part files are kept for `keep` seconds (None: forever). A home whose disk does not respond for `patience`
+        seconds is left out until it does.
         """
         self.stop()
         run = partial(self._sweep, homes, keep, patience)
@@ -121,7 +121,7 @@ class Sweeper:
             except Refusal as refusal:
                 self._hanging[home] = walk
                 if run == self._run:
-                    log.warn("{home} is not swept: {why}", home=home, why=refusal.reply.text)
+                    log.warn("the old part files of {home} cannot be removed: {why}", home=home, why=refusal.reply.text)
             if run != self._run:
                 break
         return spent
