@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.storage.local.part_files import PRIVATE
-from ftpsd.storage.local.upload import Target, Upload
+from ftpsd.storage.local.upload import Target, begin_upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, open_transfer, withstands
@@ -234,7 +234,7 @@ def test_names_that_are_taken_in_the_last_moment(tmp_path: Path, monkeypatch: py
         return True
 
     directory = os.open(tmp_path, os.O_RDONLY)
-    upload = Upload.begin(Target(directory, "f", size > 1, "anything", 0o022, False), 0 if size > 1 else 1)
+    upload = begin_upload(Target(directory, "f", size > 1, "anything", 0o022, False), 0 if size > 1 else 1)
     while upload.must_copy(False):
         upload.copy(MIB)
     upload.write(b"t" * size)

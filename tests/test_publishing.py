@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.storage.local.part_files import part_name
-from ftpsd.storage.local.upload import Target, Upload
+from ftpsd.storage.local.upload import Target, begin_upload
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer, withstands
@@ -174,7 +174,7 @@ def test_a_part_whose_size_is_being_asked_for(tmp_path: Path, monkeypatch: pytes
         # While the upload waits a moment, SIZE has had its answer.
         monkeypatch.setattr(time, "sleep", lambda seconds: seconds and fcntl.flock(asked, fcntl.LOCK_UN))
         directory = os.open(tmp_path, os.O_RDONLY)
-        upload = Upload.begin(Target(directory, "f", False, "anything", 0o022, False), 500)
+        upload = begin_upload(Target(directory, "f", False, "anything", 0o022, False), 500)
     upload.write(bytes(500))
     upload.publish()
     upload.close()

@@ -1,10 +1,11 @@
-"""Where an upload starts: the table in `ftpsd.storage.upload_start`, row by row."""
+"""Where an upload starts, and what is kept of it: the tables of `upload_start` and `upload_end`, row by row."""
 
 from __future__ import annotations
 
 import pytest
 
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, OUTRUN, RESUMABLE, OldFile, Start, choose_start
 
 FILE, DIRECTORY = OldFile(100, True), OldFile(4096, False)
@@ -81,3 +82,24 @@ def check(part_size: int, mode: int, old: OldFile | None, offset: int, append: b
     with pytest.raises(Refusal) as caught:
         choose_start(part_size, mode, old, offset, append)
     assert caught.value.reply.code == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "part", "mode"),
+    [
+        (Outcome.CUT, PartState(50, False, False, False, False), RESUMABLE),
+        (Outcome.CUT, PartState(50, True, True, False, False), RESUMABLE),
+        (Outcome.CUT, PartState(0, False, False, False, False), None),
+        (Outcome.CUT, PartState(50, True, False, True, False), None),
+        (Outcome.CUT, PartState(50, False, False, False, True), None),
+        (Outcome.OVERTAKEN, PartState(50, False, False, False, True), OUTRUN),
+        (Outcome.OVERTAKEN, PartState(50, False, False, True, True), OUTRUN),
+        (Outcome.OVERTAKEN, PartState(50, True, False, True, True), APPENDED),
+        (Outcome.OVERTAKEN, PartState(50, True, True, False, True), OUTRUN),
+        (Outcome.OVERTAKEN, PartState(0, True, False, True, True), None),
+        (Outcome.WORTHLESS, PartState(50, False, False, False, False), None),
+    ],
+)
+def test_the_end(outcome: Outcome, part: PartState, mode: int | None) -> None:
+    """What a client can still use is kept, under the mode that says for what."""
+    assert choose_end(outcome, part) == mode

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, suppress
 
 from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.upload_start import APPENDED
 
 #: The prefix of their names. Listings never show these, and clients cannot use them.
@@ -84,6 +85,23 @@ def store_name(fd: int, name: str) -> None:
     if not _READABLE.fullmatch(part_name(name)):
         with suppress(OSError):
             os.setxattr(fd, _ATTRIBUTE, os.fsencode(name))
+
+
+def keep(directory: int, part: str, fd: int, name: str, mode: int) -> None:
+    """Keep the open part file of a file, with this mode, so that the next upload finds it.
+
+    Another upload may have had the usual name when this one began. The part file of the first one to end is kept.
+    """
+    os.fchmod(fd, mode)  # it may have the mode of the published file already
+    store_name(fd, name)
+    usual = part_name(name)
+    if part != usual:
+        try:
+            rename_new(directory, part, directory, usual)
+        except FileExistsError:
+            unlink(directory, part)
+        except FileNotFoundError:
+            pass  # see `unlink`
 
 
 def resumable(directory: int, part: str) -> tuple[str | None, os.stat_result]:

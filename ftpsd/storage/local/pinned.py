@@ -163,9 +163,8 @@ class Pinned:
             now = stat_name(self._directory, part)
             if now is None or os.path.samestat(now, os.fstat(fd)):
                 return
-            exchange(
-                self._directory, part, self._name
-            )  # another program has replaced the new file: its file is the newest
+            # Another program has replaced the new file: its file is the newest.
+            exchange(self._directory, part, self._name)
         except FileNotFoundError:
             pass  # another program has removed the new file: the old one goes, too
         part_files.unlink(self._directory, part)
@@ -176,6 +175,57 @@ class Pinned:
         for each in fds:
             if each >= 0:
                 os.close(each)
+
+
+class Continued:
+    """The first bytes of an upload that continues the old file: those of the old file, up to `size`.
+
+    copying     some are in the upload's own file, the others are to be copied
+    in place    nothing is copied: the few bytes received are to be appended to the old file, which `_fd` has open
+    """
+
+    def __init__(self, pinned: Pinned, size: int, fd: int) -> None:
+        """Begin a copy of the pinned file, which is open for copying, to the new file `fd`."""
+        self.size = size
+        self._pinned = pinned
+        self._fd = -1
+        pinned.settle(fd)
+        self._copied = size if pinned.clone(fd, size) else 0
+
+    @property
+    def in_place(self) -> bool:
+        """Whether nothing is copied."""
+        return self._fd >= 0
+
+    @property
+    def copied_all(self) -> bool:
+        """Whether nothing is left to copy."""
+        return self._fd >= 0 or self._copied >= self.size
+
+    def try_in_place(self, added: int) -> None:
+        """Append in place from now on if `added` bytes can be appended so, and the old file is unchanged."""
+        if self._fd < 0 and self._pinned.is_unchanged():
+            self._fd = self._pinned.open_to_append(added)
+
+    def copy(self, fd: int, at_most: int) -> int:
+        """Copy a step to the new file `fd`. Return the number of bytes written, without those of holes.
+
+        Raises FileExistsError if the old file has become shorter.
+        """
+        self._copied, written = self._pinned.copy(fd, self._copied, self.size, at_most)
+        return written
+
+    def append(self, data: bytes, fsync: bool) -> None:
+        """Append in place. Raises FileExistsError if the old file is not exactly what it was."""
+        self._pinned.append(self._fd, data)
+        if fsync:
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close what is open. May be called any number of times."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _state(info: os.stat_result) -> tuple[int, ...]:

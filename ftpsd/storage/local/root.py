@@ -20,7 +20,7 @@ from ftpsd.storage.local.entries import Entries
 from ftpsd.storage.local.jail import Jail, Place, not_plain
 from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
-from ftpsd.storage.local.upload import Replaces, Target, Upload, exists, free_name
+from ftpsd.storage.local.upload import Replaces, Target, begin_upload, exists, free_name
 from ftpsd.system.worker_threads import JobSteps
 
 #: A body that is not counted.
@@ -117,9 +117,9 @@ class Root:
             directory = os.open(".", flags, dir_fd=place.directory)
             target = Target(directory, name, append, replaces, self._umask, self._fsync)
             if self.counter is None:
-                return Upload.begin(target, offset)
+                return begin_upload(target, offset)
             names = ((place.directory, name),)
-            return self.counter.upload(partial(measure, names), partial(Upload.begin, target, offset))
+            return self.counter.upload(partial(measure, names), partial(begin_upload, target, offset))
 
     # --- changes -----------------------------------------------------------------------------------
 
