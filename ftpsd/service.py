@@ -34,10 +34,12 @@ from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import AddressRefresh, Announcer
 from ftpsd.data.passive_ports import PortPool
 from ftpsd.data.shared import Shared
+from ftpsd.events.event_files import EventFiles
 from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import line_observer
+from ftpsd.events.record import Recorder
 from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
@@ -99,9 +101,10 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
         tls.certificate,
         tls.private_key or tls.certificate,
     ]
-    state = directory(settings.state)
-    written = [*configuration.users.homes.parents, *([] if state is None else [os.path.realpath(state)])]
-    return Sandbox(settings.sandbox, files, written, twistd)
+    events = settings.events
+    beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
+    written = map(os.path.realpath, filter(None, (directory(settings.state), *beside)))
+    return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd)
 
 
 class SnapshotFactory:
@@ -185,6 +188,7 @@ class FtpsService(MultiService):
         self._reactor = reactor = _installed_reactor()
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
+        self._event_files = EventFiles(reactor, self._hub, Recorder(time.time))
         self._counts = LedgerState(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
@@ -227,6 +231,7 @@ class FtpsService(MultiService):
         workers = self._snapshots.workers
         for part in (
             Part(self._prepare_process, self._notifier.stop),
+            Part(self._write_events, self._event_files.stop),
             Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
             Part(bans.restore, bans.stop),
             Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
@@ -285,6 +290,7 @@ class FtpsService(MultiService):
         self._serve()
         self._start_refresh()
         self._start_sweeper()
+        self._write_events()
 
     def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
@@ -295,6 +301,10 @@ class FtpsService(MultiService):
     def _start_sweeper(self) -> None:
         settings, homes = self._configuration.settings, self._configuration.users.homes
         self._sweeper.start(lambda: homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
+
+    def _write_events(self) -> None:
+        events = self._configuration.settings.events
+        self._event_files.use(events.audit, events.xferlog)
 
     # --- stop ------------------------------------------------------------------------------------
 

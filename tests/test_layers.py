@@ -17,7 +17,8 @@ from ftpsd.protocol.command import NOT_SERVED
 PACKAGE = Path(ftpsd.__file__).parent
 
 #: Each package, and the packages that it may import. `config.settings` is one module, apart from the rest of `config`:
-#: every component is given its own section of the settings, while a configuration load knows the components.
+#: every component is given its own section of the settings, while a configuration load knows the components. The modules
+#: of `config.sections` belong to it.
 MAY_IMPORT = {
     "protocol": "",
     "commands": "protocol",
@@ -53,7 +54,9 @@ def name_of(path: Path) -> str:
 
 def package_of(module: str) -> str:
     """The row of MAY_IMPORT that a module belongs to."""
-    return module if module == "config.settings" else "cli" if module == "__main__" else module.partition(".")[0]
+    if module == "config.settings" or module.startswith("config.sections"):
+        return "config.settings"
+    return "cli" if module == "__main__" else module.partition(".")[0]
 
 
 def test_the_distribution_has_every_package() -> None:

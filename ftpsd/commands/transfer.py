@@ -32,7 +32,7 @@ async def retrieve(session: Session, path: VirtualPath) -> Reply:
 
     def opened(_: object) -> None:
         session.control.send_reply(Reply(150, f"Opening data connection for {path.name}."))
-        session.events.transfer_started("download", path, start)
+        session.events.transfer_started("download", path, start, session.representation == "A")
 
     async with session.lease.transfer():
         return _sent(session, await session.data.send(opening, opened, session.representation == "A"))
@@ -84,7 +84,7 @@ async def _receive(
         name = target.name
         session.control.send_reply(Reply(150, words.replace("{}", name)))
         place = path if name == path.name else path.parent.child(name)  # STOU chooses the name
-        session.events.transfer_started(kind, place, offset)
+        session.events.transfer_started(kind, place, offset, session.representation == "A")
 
     async with session.lease.transfer():
         moved = await session.data.receive(opening, opened, session.representation == "A")

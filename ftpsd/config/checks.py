@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from pathlib import Path
 from typing import get_args
 
 import attrs
@@ -36,6 +37,7 @@ def check(document: Document, settings: Settings) -> None:
     check_limits(document, settings.limits, ("limits",))
     _check_bans(document, settings)
     _check_state(document, settings)
+    _check_event_files(document, settings)
 
 
 def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
@@ -121,3 +123,21 @@ def _check_state(document: Document, settings: Settings) -> None:
     if directory is not None and not os.path.isdir(directory):
         remedy = f"Create it: install -d -m 0700 {directory}"
         document.fault(("state", "directory"), f"{directory} is not a directory", remedy)
+
+
+def _check_event_files(document: Document, settings: Settings) -> None:
+    """Check the files of the section `events`. The daemon creates a file, but not its directory."""
+    files = {"audit": settings.events.audit, "xferlog": settings.events.xferlog}
+    for name, file in files.items():
+        if file is not None:
+            _check_event_file(document, ("events", name), file)
+    if files["audit"] is not None and files["audit"] == files["xferlog"]:
+        document.fault(("events", "xferlog"), "is the file of events.audit", "Name another file.")
+
+
+def _check_event_file(document: Document, key: Key, file: Path) -> None:
+    if not os.path.isdir(file.parent):
+        remedy = f"Create it for the daemon's user: install -d -m 0750 -o ftpsd -g ftpsd {file.parent}"
+        document.fault(key, f"{file.parent} is not a directory", remedy)
+    elif os.path.islink(file) or (os.path.exists(file) and not os.path.isfile(file)):
+        document.fault(key, f"{file} is not a regular file", "Remove it, or name another file.")

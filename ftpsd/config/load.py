@@ -134,7 +134,8 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     settings = configuration.settings
     permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
-    return [*_exposed_hashes(configuration), *_old_certificate(configuration, now), *permissions, *weak]
+    files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
+    return [*files, *_old_certificate(configuration, now), *permissions, *weak]
 
 
 def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
@@ -147,6 +148,17 @@ def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
         )
         for key, path in places
         for home in map(str, Path(os.path.realpath(path)).parents)
+        if home in homes
+    ]
+
+
+def _exposed_event_files(configuration: Configuration) -> list[ConfigurationWarning]:
+    events, homes = configuration.settings.events, configuration.users.homes.all
+    return [
+        ConfigurationWarning(("events", name), f"the home {home} contains {file}", "choose another directory")
+        for name, file in (("audit", events.audit), ("xferlog", events.xferlog))
+        if file is not None
+        for home in map(str, Path(os.path.realpath(file)).parents)
         if home in homes
     ]
 

@@ -13,6 +13,7 @@ from typing import Literal, NewType
 
 from attrs import Factory, frozen
 
+from ftpsd.config.sections.events import EventsSettings
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
@@ -212,6 +213,7 @@ class Settings:
     #: Whether it is a fault if others may write to a file of the configuration, or read the private key.
     file_permissions: Literal["check", "ignore"] = "check"
     log: LogSettings = LogSettings()
+    events: EventsSettings = Factory(EventsSettings)
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

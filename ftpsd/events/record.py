@@ -98,7 +98,7 @@ class Recorder:
 
     def __init__(self, now: Now) -> None:
         #: Returns the POSIX time.
-        self._now = now
+        self.now = now
         self._run = f"{int(now() * 1000):011x}{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._last: tuple[Event | None, Record | None] = (None, None)
@@ -107,7 +107,7 @@ class Recorder:
         """Return the record of an event that is being published, or None if its kind has no record."""
         last, result = self._last
         if event is not last:
-            result = record(event, self._now(), f"{self._run}-{next(self._numbers)}")
+            result = record(event, self.now(), f"{self._run}-{next(self._numbers)}")
             self._last = event, result
         return result
 

@@ -52,7 +52,7 @@ class SessionEvents:
         self._hub = hub
         self._is_known = is_known
         self._opened = hub.now()
-        self._transfer: tuple[TransferKind, VirtualPath, int, float] | None = None
+        self._transfer: tuple[TransferKind, VirtualPath, int, bool, float] | None = None
         #: Which session it is, with the user if one is logged in.
         self.session = session
 
@@ -110,20 +110,21 @@ class SessionEvents:
 
     # --- what commands and data connections report (`interfaces.Events`) -----------------------------
 
-    def transfer_started(self, kind: TransferKind, path: VirtualPath, offset: int = 0) -> None:
+    def transfer_started(self, kind: TransferKind, path: VirtualPath, offset: int = 0, ascii: bool = False) -> None:
         """What is to be transferred was opened."""
-        self._transfer = kind, path, offset, self._hub.now()
+        self._transfer = kind, path, offset, ascii, self._hub.now()
         if TransferStarted in self._hub.wanted:
             self._hub.publish(TransferStarted(self.session, kind, str(path), offset))
 
     def _end_transfer(self, reply: Reply, moved: int) -> None:
         assert self._transfer is not None
-        kind, path, offset, started = self._transfer
+        kind, path, offset, ascii, started = self._transfer
         self._transfer = None
         if TransferEnded in self._hub.wanted:
             seconds = self._hub.now() - started
-            event = TransferEnded(self.session, kind, str(path), offset, moved, seconds, reply.code, reply.text)
-            self._hub.publish(event)
+            self._hub.publish(
+                TransferEnded(self.session, kind, str(path), offset, ascii, moved, seconds, reply.code, reply.text)
+            )
 
     def file_changed(self, change: Change, path: VirtualPath, new_path: VirtualPath | None = None) -> None:
         """A command has changed a file or directory."""

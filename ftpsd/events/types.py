@@ -205,6 +205,8 @@ class TransferEnded(SessionEvent):
     kind: TransferKind
     path: str
     offset: int
+    #: Whether line ends were converted (TYPE A).
+    ascii: bool
     #: Bytes that were moved; in text mode, as counted on the data connection.
     bytes: int
     #: Seconds from TransferStarted to the final reply.

@@ -336,7 +336,7 @@ class Events(Protocol):
     The end of a transfer is no call: it is known from the final reply of its command.
     """
 
-    def transfer_started(self, kind: TransferKind, path: VirtualPath, offset: int = 0) -> None:
+    def transfer_started(self, kind: TransferKind, path: VirtualPath, offset: int = 0, ascii: bool = False) -> None:
         """What is to be transferred was opened. `offset` is the first byte of the file that is transferred."""
 
     def file_changed(self, change: Change, path: VirtualPath, new_path: VirtualPath | None = None) -> None:
