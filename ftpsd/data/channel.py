@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from OpenSSL import SSL
 
-from ftpsd.data.connect import Connected, Connector
+from ftpsd.data.connect import Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
 from ftpsd.data.endpoints import Closable, FileSource, Steps
 from ftpsd.data.handshakes import Handshakes
+from ftpsd.data.passive_connection import Connected
 from ftpsd.data.passive_ports import PortPool
 from ftpsd.data.shared import Protection, Shared
 from ftpsd.data.steps import checksum, download, upload
@@ -70,7 +71,7 @@ class DataChannel:
     ) -> None:
         self._shared = shared
         self._connector = connector = Connector(shared, client, server, protection, events, lambda: self.owner)
-        self.passive, self.active, self.is_own = connector.passive, connector.active, connector.is_own
+        self.passive, self.active, self.is_own = connector.passive, connector.active, shared.is_own
         #: Discards what was prepared. A transfer that runs continues.
         self.reset = connector.reset
         self._transfer: AnyTransfer | None = None

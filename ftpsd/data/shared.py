@@ -9,10 +9,11 @@ from OpenSSL import SSL
 
 from ftpsd.config.settings import Timeouts
 from ftpsd.data.handshakes import Check
-from ftpsd.data.nat import Announcer
+from ftpsd.data.nat import Announcer, is_local
 from ftpsd.data.passive_ports import PortPool
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Endpoint
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
@@ -41,3 +42,9 @@ class Shared:
     #: Returns the control ports that are open now, also those of other configuration snapshots.
     control_ports: Callable[[], set[int]]
     transfers: TransferCounts
+
+    def is_own(self, target: Endpoint) -> bool:
+        """Return whether a connection to an endpoint would reach the daemon's own control port."""
+        if target.port not in self.control_ports():
+            return False
+        return is_local(target.address) or target.address in self.announcer.announced

@@ -1,0 +1,331 @@
+"""The data connection of passive mode, until a transfer takes it; and TLS handshakes that clients begin before.
+
+aioftp and old Go programs begin TLS before they send a transfer command.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ftpsd.data.handshakes import Handshakes, broken
+from ftpsd.data.passive_ports import Listener
+from ftpsd.data.shared import GONE, Protection, Shared
+from ftpsd.data.transfer import Transfer
+from ftpsd.protocol.interfaces import Events
+from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import JobQueue
+
+#: A connection that a transfer can use: in plain text, or with TLS, whose handshake may not have begun.
+Connected = socket.socket | Handshakes
+
+
+class ClientPeers:
+    """Admits the session's client and `foreign_data` to its passive ports (see `passive_ports.Peers`)."""
+
+    def __init__(self, shared: Shared, client: Address, events: Events) -> None:
+        self._shared = shared
+        self._client = client
+        self._events = events
+
+    def admits(self, peer: Address) -> bool:
+        """Return whether a host may connect."""
+        return peer == self._client or any(peer in each for each in self._shared.foreign_networks)
+
+    def refused(self, peer: Address) -> None:
+        """Report a connection that was closed. May be called in a worker thread."""
+        self._shared.workers.call_in_reactor(self._events.data_connection_refused, peer)
+
+
+@implementer(IReadDescriptor)
+class InputWatch:
+    """Calls `readable` when a connection has something to read, until `close`."""
+
+    def __init__(self, reactor: Reactor, connection: socket.socket, readable: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._connection = connection
+        self._readable = readable
+        reactor.addReader(self)
+
+    def doRead(self) -> None:
+        """The connection has something to read."""
+        self._readable()
+
+    def close(self) -> None:
+        """Let the reactor watch the connection no longer."""
+        self._reactor.removeReader(self)
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor, for the reactor's poll."""
+        return self._connection.fileno()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor cannot poll the connection: the next user of it finds out why."""
+        self._readable()
+
+    def logPrefix(self) -> str:
+        """Return a name for the reactor's log."""
+        return "data connection"
+
+
+class EarlyHandshakes:
+    """Runs handshakes in worker threads, before a transfer takes the accepted connection.
+
+        running   they need a worker thread, or wait for the client
+        ended     they can be taken: one is accepted, or all have failed
+        closed    not needed any more: all connections are closed, at the latest when the thread ends its step
+
+    `ended` is called in the reactor thread, with the Refusal if all have failed, unless they were closed before.
+    """
+
+    def __init__(
+        self, reactor: Reactor, queue: JobQueue, handshakes: Handshakes, ended: Callable[[Refusal | None], None]
+    ) -> None:
+        self.handshakes = handshakes
+        self.running = True
+        self._closed = False
+        self._ended = ended
+        self._transfer = Transfer(reactor, queue, handshakes.steps(), handshakes, ())
+        self._transfer.finished.addCallbacks(self._succeeded, self._failed)
+        self._transfer.start()
+
+    def expect(self) -> None:
+        """A transfer command waits for the result now."""
+        self.handshakes.urgent = True
+        self._transfer.wake()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        if self.running:
+            self._transfer.abort(GONE)
+        else:
+            self.handshakes.close()
+
+    def _succeeded(self, _: object) -> None:
+        self.running = False
+        if self._closed:
+            self.handshakes.close()
+        else:
+            self._ended(None)
+
+    def _failed(self, failure: Failure) -> None:
+        self.running = False
+        self.handshakes.close()
+        if not self._closed:
+            self._ended(failure.value if isinstance(failure.value, Refusal) else GONE)
+
+
+class Waiter(Protocol):
+    """Waits for a data connection."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a transfer waits for the connection."""
+
+    def deliver(self) -> None:
+        """Take the connection for the transfer that waits."""
+
+    def fail(self, refusal: Refusal) -> None:
+        """End the wait of the transfer, and discard what was prepared."""
+
+
+class PassiveConnection:
+    """The passive port of one session, and the connection that has arrived there.
+
+        closed      nothing is prepared
+        listening   `_listener`: PASV, EPSV
+        connected   `_connection`, and `_listener`, as long as it is open: other connections may follow the first
+        early TLS   `_early`: the client has begun TLS before its transfer command
+
+        from        event                                           to
+        closed      listen                                          listening
+        listening   a connection arrives                            connected
+        connected   the client sends its first TLS bytes, or
+                    another connection arrives                      early TLS
+        connected   take                                            closed; the transfer has the connection
+        early TLS   take, when a handshake is accepted              closed; the transfer has the connection
+        any         close                                           closed
+
+    The bytes that a client sends before the transfer command stay in the kernel, those of a TLS handshake excepted.
+    `owner` returns the owner of the jobs in worker threads.
+    """
+
+    def __init__(
+        self, shared: Shared, peers: ClientPeers, protection: Protection, owner: Callable[[], str], waiter: Waiter
+    ) -> None:
+        self._shared = shared
+        self._peers = peers
+        self._protection = protection
+        self._owner = owner
+        self._waiter = waiter
+        self._listener: Listener | None = None
+        self._connection: socket.socket | None = None
+        #: Waits for the first bytes on the connection.
+        self._input: InputWatch | None = None
+        self._early: EarlyHandshakes | None = None
+        #: Whether this client has begun TLS early before. Then its port should be watched immediately.
+        self.begins_tls = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transfer can take a connection, or wait for it."""
+        return bool(self._listener or self._connection or self._early)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection has arrived."""
+        return bool(self._connection or self._early)
+
+    @property
+    def in_handshake(self) -> bool:
+        """Whether the client has begun TLS."""
+        return self._early is not None
+
+    def listen(self, host: Address) -> int:
+        """Listen, and return the port. Raises Refusal if none is free."""
+        self._listener = Listener(self._shared.reactor, self._shared.ports, host, self._peers, self._ready)
+        return self._listener.port
+
+    def watch(self) -> None:
+        """Let the reactor watch the port. Connections of strangers are closed."""
+        if self._listener is not None:
+            self._listener.watch()
+
+    def close_port(self) -> None:
+        """Accept no further connection: others can use the port."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    # --- a connection arrives ---------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        """The reactor has seen a connection to the port."""
+        if self._listener is None:
+            return
+        if self._connection is not None:
+            self._begin_tls()  # a second connection: only one of them is the client's
+            return
+        self._connection = self._listener.accept()
+        if self._connection is None:
+            return
+        if self._waiter.waiting:
+            self._waiter.deliver()
+        elif self._protection() is not None:
+            self._input = InputWatch(self._shared.reactor, self._connection, self._begin_tls)
+        else:
+            self._listener.unwatch()
+
+    def _begin_tls(self) -> None:
+        """Begin the handshakes before there is a transfer command."""
+        protection = self._protection()
+        if protection is None or self._connection is None:
+            self._unwatch()
+            return
+        handshakes = Handshakes(*self._take_sockets(), *protection, urgent=False)
+        queue = self._shared.workers.queue(self._owner())
+        self._early = EarlyHandshakes(self._shared.reactor, queue, handshakes, self._early_ended)
+
+    def _early_ended(self, refusal: Refusal | None) -> None:
+        if refusal is None:
+            self.begins_tls = True
+        if self._waiter.waiting and refusal is None:
+            self._waiter.deliver()
+        elif self._waiter.waiting and refusal is not None:
+            self._waiter.fail(refusal)
+
+    # --- a transfer takes it ----------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` can be called."""
+        return self._connection is not None or (self._early is not None and not self._early.running)
+
+    def accept(self) -> bool:
+        """Accept a connection that the reactor has not seen yet. Return whether `take` can be called now."""
+        if self._connection is None and self._listener is not None:
+            self._connection = self._listener.accept()
+        return self.ready
+
+    def expect(self) -> None:
+        """A transfer waits from now on."""
+        if self._early is not None:
+            self._early.expect()
+        else:
+            self.watch()
+
+    def take(self) -> Connected:
+        """Return the connection. Raises Refusal if it is lost."""
+        protection = self._protection()
+        early, self._early = self._early, None
+        if early is not None:
+            if protection is None or early.handshakes.accepted is None:
+                early.handshakes.close()
+                raise GONE  # PROT C was sent since, or the handshakes have failed
+            return early.handshakes
+        if protection is not None:
+            return Handshakes(*self._take_sockets(), *protection)
+        return _first_open(*self._take_sockets())
+
+    def _take_sockets(self) -> tuple[socket.socket, Listener | None]:
+        """Return the connection and its port, which belong to the caller now."""
+        self._unwatch()
+        connection, listener = self._connection, self._listener
+        assert connection is not None
+        self._connection = self._listener = None
+        return connection, listener
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Discard everything. May be called any number of times."""
+        self._unwatch()
+        for each in (self._listener, self._connection, self._early):
+            if each is not None:
+                each.close()
+        self._listener = self._connection = self._early = None
+
+    def _unwatch(self) -> None:
+        if self._listener is not None:
+            self._listener.unwatch()
+        if self._input is not None:
+            self._input.close()
+            self._input = None
+
+
+def _first_open(first: socket.socket, listener: Listener | None) -> socket.socket:
+    """Close a passive port. Return the first of its connections that has not ended already, or else the last one.
+
+    In plain text, nothing else tells the client from another process on its host. Raises Refusal if all were reset.
+    """
+    if listener is None:
+        return first
+    while (ended := _end_of(first)) is not None and (other := listener.accept()) is not None:
+        first.close()
+        first = other
+    listener.close()
+    if isinstance(ended, OSError):
+        first.close()
+        raise broken(ended)
+    return first
+
+
+def _end_of(connection: socket.socket) -> OSError | Literal["FIN"] | None:
+    """Return how a connection has ended before its first byte, or None if it has not. An empty upload ends, too.
+
+    The kernel reports an error once: the next call sees the end of the stream.
+    """
+    try:
+        return None if connection.recv(1, socket.MSG_PEEK) else "FIN"
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return error
