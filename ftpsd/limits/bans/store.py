@@ -1,4 +1,4 @@
-"""Keep a copy of the ban list in the state file, over restarts: BanStore.
+"""Keep a copy of the ban list in the state file, over restarts. Read first: BanStore, at the end.
 
 The list in memory decides; the file is its copy. When the copy could not be made (the disk is full, another process has
 locked the file, it is read-only or damaged), the whole list is stored as soon as that is possible (`sync_state.py`).
@@ -32,35 +32,58 @@ log = Logger(namespace="ftpsd")
 TOLERANCE = 1
 
 
-class BanStore:
-    """Reads the stored bans at the start, and stores each change of the list. `wall` returns the POSIX time."""
+class BanFile:
+    """The tables of bans in the state file. All methods block: after the start, the store's thread calls them."""
 
-    def __init__(self, store: Store, bans: BanList, wall: Callable[[], float], hub: Publisher) -> None:
+    def __init__(self, store: Store, wall: Callable[[], float]) -> None:
         self._store = store
-        self._bans = bans
         self._wall = wall
-        self._hub = hub
-        self._sync = SyncState()
         #: SQLite's data_version at the last look for lifted bans.
         self._version = -1
-        #: Seconds that the time of day is ahead of the clock of the list.
-        self._ahead = self._ahead_now()
 
-    def restore(self) -> None:
-        """Merge what is stored into the list; store changes from now on. If nothing can be read, log that; `check`
-        tries again."""
-        self._bans.set_listener(self)
-        self._ahead = self._ahead_now()
+    def open_and_read(self) -> Rows:
+        """Open the file if it could not be opened before, and read it."""
+        self._store.open_again()
+        return self.read()
+
+    def read(self) -> Rows:
+        """Return what is stored. A damaged file is replaced."""
         try:
-            self._merge(self._read())
-        except (sqlite3.Error, OSError) as error:
-            log.error("the bans cannot be read: {error}", error=error)
+            return tables.load(self._store.state, self._wall())
+        except sqlite3.Error as error:
+            self._store.replace(error)
+            return [], []
 
-    # --- changes of the list (ban_list.Listener) ---------------------------------------------------
+    def store_all(self, bans: list[BanRow], known: list[AddressRow]) -> list[tuple[Kind, str]]:
+        """Store the whole list. Return the bans that another process has lifted, which are not stored."""
+        self._version = -1
+        try:
+            return tables.replace_all(self._store.state, bans, known)
+        except sqlite3.Error as error:
+            self._store.replace(error)
+            return tables.replace_all(self._store.state, bans, known)
+
+    def find_lifted(self) -> list[tuple[Kind, str]]:
+        """Return the bans that another process has lifted since the last look."""
+        state = self._store.state
+        version = state.version()
+        if version == self._version:
+            return []
+        lifted = tables.take_lifted(state)
+        self._version = version
+        return lifted
+
+
+class ChangeWriter:
+    """Stores each change of the list (`ban_list.Listener`). `ahead` converts the list's times to POSIX time."""
+
+    def __init__(self, store: Store, ahead: Callable[[], float]) -> None:
+        self._store = store
+        self._ahead = ahead
 
     def ban_added(self, ban: Ban) -> None:
         """Store a new ban, in place of the last one of the same subject."""
-        self._write(tables.SAVE_BAN, *self._row(ban))
+        self._write(tables.SAVE_BAN, *_row(ban, self._ahead()))
 
     def ban_dropped(self, ban: Ban) -> None:
         """Delete a ban that has made room for another."""
@@ -68,7 +91,7 @@ class BanStore:
 
     def login_recorded(self, user: str, address: str, when: float) -> None:
         """Store that a user has logged in from an address."""
-        self._write(tables.SAVE_ADDRESS, user, address, when + self._ahead_now())
+        self._write(tables.SAVE_ADDRESS, user, address, when + self._ahead())
 
     def address_dropped(self, user: str, address: str) -> None:
         """Delete a known address that has made room for another."""
@@ -81,10 +104,42 @@ class BanStore:
 
         self._store.put(write)
 
-    # --- periodically ------------------------------------------------------------------------------
+
+def _row(ban: Ban, ahead: float) -> BanRow:
+    return ban.kind, ban.subject, ban.until + ahead, ban.length
+
+
+class BanStore:
+    """Reads the stored bans at the start, and stores each change of the list. `wall` returns the POSIX time."""
+
+    def __init__(self, store: Store, bans: BanList, wall: Callable[[], float], hub: Publisher) -> None:
+        self._store = store
+        self._bans = bans
+        self._wall = wall
+        self._hub = hub
+        self._sync = SyncState()
+        self._file = BanFile(store, wall)
+        #: Seconds that the time of day is ahead of the clock of the list.
+        self._ahead = self._ahead_now()
+
+    def _ahead_now(self) -> float:
+        return self._wall() - self._bans.now()
+
+    def restore(self) -> None:
+        """Merge what is stored into the list; store changes from now on. If nothing can be read, log that; `check`
+        tries again."""
+        self._bans.set_listener(ChangeWriter(self._store, self._ahead_now))
+        self._ahead = self._ahead_now()
+        try:
+            self._merge(self._file.read())
+        except (sqlite3.Error, OSError) as error:
+            log.error("the bans cannot be read: {error}", error=error)
 
     def check(self) -> Deferred[None]:
-        """Do what `sync_state` says: find lifted bans, or read and store what could not be read and stored before."""
+        """Do what `sync_state` says: find lifted bans, or read and store what could not be read and stored before.
+
+        To be called every second.
+        """
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
@@ -94,7 +149,7 @@ class BanStore:
             if self._sync.try_now(self._bans.now()):
                 await self._catch_up()
         elif len(self._bans):  # without bans a check costs nothing
-            self._lift(await self._store.put(self._find_lifted))
+            self._lift(await self._store.put(self._file.find_lifted))
 
     def _check_clock(self) -> None:
         ahead = self._ahead_now()
@@ -112,11 +167,11 @@ class BanStore:
 
     async def _catch_up(self) -> None:
         if self._sync.state is Sync.UNREAD:
-            rows = await self._store.put(self._open_and_read)
+            rows = await self._store.put(self._file.open_and_read)
             if rows is None:
                 return
             self._merge(rows)
-        lifted = await self._store.put(self._store_all, *self._all())
+        lifted = await self._store.put(self._file.store_all, *self._all())
         if lifted is not None:
             self._sync.happened(Event.STORED)
             self._store.recovered()
@@ -134,58 +189,19 @@ class BanStore:
         )
         self._sync.happened(Event.READ)
 
+    def _all(self) -> tuple[list[BanRow], list[AddressRow]]:
+        """Return the rows of the whole list."""
+        ahead = self._ahead_now()
+        known = [(user, address, when + ahead) for user, address, when in self._bans.known_addresses()]
+        return [_row(ban, ahead) for ban in self._bans.bans()], known
+
     def stop(self) -> None:
         """Store what could not be stored before, for the last time."""
         self._observe()
         if self._sync.state is Sync.BEHIND:
-            self._store.put(self._store_all, *self._all())
+            self._store.put(self._file.store_all, *self._all())
 
     def _lift(self, lifted: Sequence[tuple[Kind, str]] | None) -> None:
         for kind, subject in lifted or ():
             self._bans.lift(kind, subject)
             self._hub.publish(BanLifted(kind, subject))
-
-    # --- rows --------------------------------------------------------------------------------------
-
-    def _ahead_now(self) -> float:
-        return self._wall() - self._bans.now()
-
-    def _row(self, ban: Ban) -> BanRow:
-        return ban.kind, ban.subject, ban.until + self._ahead_now(), ban.length
-
-    def _all(self) -> tuple[list[BanRow], list[AddressRow]]:
-        """Return the rows of the whole list."""
-        ahead = self._ahead_now()
-        known = [(user, address, when + ahead) for user, address, when in self._bans.known_addresses()]
-        return [self._row(ban) for ban in self._bans.bans()], known
-
-    # --- in the store's thread -----------------------------------------------------------------------
-
-    def _open_and_read(self) -> Rows:
-        self._store.open_again()
-        return self._read()
-
-    def _read(self) -> Rows:
-        try:
-            return tables.load(self._store.state, self._wall())
-        except sqlite3.Error as error:
-            self._store.replace(error)
-            return [], []
-
-    def _store_all(self, bans: list[BanRow], known: list[AddressRow]) -> list[tuple[Kind, str]]:
-        """Store the whole list. Return the bans that another process has lifted, which are not stored."""
-        self._version = -1
-        try:
-            return tables.replace_all(self._store.state, bans, known)
-        except sqlite3.Error as error:
-            self._store.replace(error)
-            return tables.replace_all(self._store.state, bans, known)
-
-    def _find_lifted(self) -> list[tuple[Kind, str]]:
-        state = self._store.state
-        version = state.version()
-        if version == self._version:
-            return []
-        lifted = tables.take_lifted(state)
-        self._version = version
-        return lifted
