@@ -46,6 +46,8 @@ from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
 from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.outbox.outbox import Outbox
+from ftpsd.outbox.place import journal_directory
 from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -103,7 +105,7 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     ]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
-    written = map(os.path.realpath, filter(None, (directory(settings.state), *beside)))
+    written = map(os.path.realpath, filter(None, (directory(settings.state), events.directory, *beside)))
     return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd)
 
 
@@ -111,12 +113,18 @@ class SnapshotFactory:
     """Makes the configuration snapshot of each load. What sessions of all snapshots share is given to it."""
 
     def __init__(
-        self, reactor: Reactor, counts: LedgerState, refresh: AddressRefresh, control_ports: Callable[[], set[int]]
+        self,
+        reactor: Reactor,
+        counts: LedgerState,
+        refresh: AddressRefresh,
+        control_ports: Callable[[], set[int]],
+        outbox: Outbox,
     ) -> None:
         self._reactor = reactor
         self._counts = counts
         self._refresh = refresh
         self._control_ports = control_ports
+        self._outbox = outbox
         self.workers = WorkerThreads(reactor)
         self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter())
@@ -142,7 +150,8 @@ class SnapshotFactory:
         )
 
     def _portal(self, configuration: load.Configuration, ledger: Ledger) -> Portal:
-        files = LocalBackend(self.workers, self.quotas, configuration.settings.uploads.fsync)
+        settings = configuration.settings
+        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings))
         realm = cast(IRealm, Realm(time.time, files, ledger))
         return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(configuration.users))])
 
@@ -182,13 +191,16 @@ class FtpsService(MultiService):
     ) -> None:
         super().__init__()
         path = os.path.abspath(path)  # twistd changes the directory when it goes to the background
+        self._path = path
         self._configuration = configuration
         self._sandbox = sandbox
         self._observer = observer
         self._reactor = reactor = _installed_reactor()
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
-        self._event_files = EventFiles(reactor, self._hub, Recorder(time.time))
+        recorder = Recorder(time.time)
+        self._event_files = EventFiles(reactor, self._hub, recorder)
+        self._outbox = Outbox(reactor, self._hub, recorder)
         self._counts = LedgerState(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
@@ -199,7 +211,7 @@ class FtpsService(MultiService):
         self._services = ControlServices(reactor, Scheduler(reactor), self._hub, self._sessions)
         self._listeners = Listeners(reactor, path, self._factory)
         self._refresh = AddressRefresh(reactor)
-        self._snapshots = SnapshotFactory(reactor, self._counts, self._refresh, self._listeners.ports)
+        self._snapshots = SnapshotFactory(reactor, self._counts, self._refresh, self._listeners.ports, self._outbox)
         self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
@@ -235,7 +247,9 @@ class FtpsService(MultiService):
             Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
             Part(bans.restore, bans.stop),
             Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
+            Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
+            Part(self._outbox.serve, self._outbox.close),
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),
             Part(lambda: None, self._status.stop),
@@ -294,6 +308,10 @@ class FtpsService(MultiService):
 
     def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
+
+    def _start_outbox(self) -> None:
+        place = journal_directory(self._configuration.settings, self._path)
+        self._outbox.start(place, self._snapshots.workers)
 
     def _start_refresh(self) -> None:
         self._refresh.start(self._configuration.settings.passive.refresh)

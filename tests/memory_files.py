@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ftpsd.config.settings import QuotaSettings
+from ftpsd.events.types import SessionInfo
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Usage
 from ftpsd.protocol.listing import Entry
@@ -473,7 +474,7 @@ class MemoryBackend:
         self.homes: dict[str, MemoryHome] = {}
         self._usages: dict[str, HomeUsage] = {}
 
-    async def open(self, user: User) -> Files:
+    async def open(self, user: User, session: SessionInfo) -> Files:
         """Return the files of a user for one session. A user with a quota has the home alone."""
         home = self.homes.setdefault(user.name, MemoryHome())
         files = MemoryFiles(home, user.settings.permission_rules)

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
+from ftpsd.events.types import SessionInfo
 from ftpsd.protocol.interfaces import Opening, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 #: A quota that no test of this suite reaches, unless it gives its own.
 LARGE = QuotaSettings(bytes=Quantity(1_000_000), files=1000)
+
+
+#: The session whose files they are.
+SESSION = SessionInfo(1, "192.0.2.1", "192.0.2.1", "alice")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Storage:
     def open(self, quota: QuotaSettings | None = None, **settings: Any) -> Files:
         """Return the files of a user for one session."""
         user = UserSettings(home=self.home, quota=quota or self.quota, **settings)
-        return result(self.backend.open(Person(self.home, user)))
+        return result(self.backend.open(Person(self.home, user), SESSION))
 
     def held(self) -> Amount:
         """Return what the home holds, part files included."""

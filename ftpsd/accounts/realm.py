@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+from attrs import evolve
 from twisted.cred.error import LoginDenied
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
@@ -11,6 +13,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from ftpsd.accounts.user_store import User
 from ftpsd.config.settings import UserSettings
+from ftpsd.events.types import SessionInfo
 from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
@@ -40,6 +43,13 @@ class UserAvatar:
         self.lease = lease
 
 
+class Visitor(NamedTuple):
+    """Who logs in: the `mind` of twisted.cred."""
+
+    client: Address
+    session: SessionInfo
+
+
 class AccessDenied(LoginDenied):
     """The password is right, but the rules of the account do not permit this login."""
 
@@ -61,8 +71,8 @@ class Realm:
         self._backend = backend
         self._ledger = ledger
 
-    def requestAvatar(self, avatarId: User, mind: Address, *interfaces: object) -> Deferred[Avatar]:
-        """Return the avatar of a user whose password was right; `mind` is the client's address.
+    def requestAvatar(self, avatarId: User, mind: Visitor, *interfaces: object) -> Deferred[Avatar]:
+        """Return the avatar of a user whose password was right; `mind` is who logs in.
 
         Raises AccessDenied, or SessionEnd if the user has too many sessions.
         """
@@ -70,13 +80,13 @@ class Realm:
             raise NotImplementedError("only IUserAvatar is served")
         return Deferred.fromCoroutine(self._admit(avatarId, mind))
 
-    async def _admit(self, user: User, client: Address) -> Avatar:
-        denial = user.settings.login_rules.denial(client, self._now())
+    async def _admit(self, user: User, visitor: Visitor) -> Avatar:
+        denial = user.settings.login_rules.denial(visitor.client, self._now())
         if denial is not None:
             raise AccessDenied(denial)
         lease = await self._ledger.admit_user(user.name, user.settings.limits)
         try:
-            files = await self._backend.open(user)
+            files = await self._backend.open(user, evolve(visitor.session, user=user.name))
         except BaseException:
             lease.release()
             raise

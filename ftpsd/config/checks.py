@@ -10,6 +10,7 @@ from typing import get_args
 
 import attrs
 
+from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
 from ftpsd.config.settings import (
     ActiveSettings,
@@ -38,6 +39,7 @@ def check(document: Document, settings: Settings) -> None:
     _check_bans(document, settings)
     _check_state(document, settings)
     _check_event_files(document, settings)
+    rule_checks.check(document, settings)
 
 
 def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:

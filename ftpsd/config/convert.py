@@ -18,7 +18,9 @@ from cattrs.gen import make_dict_structure_fn
 from ftpsd.config import scalars
 from ftpsd.config.faults import Key, quoted, suggestion
 from ftpsd.config.scalars import InvalidValue
-from ftpsd.config.settings import ForeignData, Pattern, PortRange, Quantity, Umask
+from ftpsd.config.sections.events import PathPattern
+from ftpsd.config.sections.values import Quantity
+from ftpsd.config.settings import ForeignData, Pattern, PortRange, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -70,6 +72,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (Hours, scalars.hours),
         (datetime, scalars.moment),
         (Pattern, scalars.pattern),
+        (PathPattern, scalars.path_pattern),
         (Umask, scalars.umask),
     ]
     for kind, convert in conversions:

@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from typing import get_args
 
 from ftpsd.config.faults import quoted, suggestion
-from ftpsd.config.settings import Pattern, PortRange, Quantity, Umask
+from ftpsd.config.sections.events import PathPattern
+from ftpsd.config.sections.values import Quantity
+from ftpsd.config.settings import Pattern, PortRange, Umask
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
@@ -160,6 +162,15 @@ def pattern(value: object) -> Pattern:
     if not text or "/" in text:
         raise InvalidValue(f"{quoted(value)} is not a pattern for a name", "Write a pattern without /, as *.exe.")
     return Pattern(text)
+
+
+def path_pattern(value: object) -> PathPattern:
+    """Return a pattern for virtual paths."""
+    text = string(value)
+    if not text.startswith("/"):
+        remedy = "Write /in/*.csv, or /in/** for all below /in."
+        raise InvalidValue(f"{quoted(value)} does not start with /", remedy)
+    return PathPattern(text)
 
 
 def umask(value: object) -> Umask:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ipaddress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NewType
+from typing import Literal
 
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.events import EventsSettings
+from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
@@ -26,9 +27,6 @@ CloseNotify = Literal["require", "lenient"]
 ForeignData = bool | tuple[Network, ...]
 
 EVERYWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
-
-#: A number that may be written with the suffix K, M, G or T (powers of 1024).
-Quantity = NewType("Quantity", int)
 
 
 @frozen
@@ -210,10 +208,10 @@ class Settings:
     bans: BanSettings = BanSettings()
     state: StateSettings = StateSettings()
     uploads: UploadSettings = UploadSettings()
+    events: EventsSettings = Factory(EventsSettings)
     #: Whether it is a fault if others may write to a file of the configuration, or read the private key.
     file_permissions: Literal["check", "ignore"] = "check"
     log: LogSettings = LogSettings()
-    events: EventsSettings = Factory(EventsSettings)
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from twisted.cred.error import UnauthorizedLogin
 
 from ftpsd.accounts.password_checker import LoginCredentials
-from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar
+from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar, Visitor
 from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.session_events import SessionEvents
@@ -94,7 +94,8 @@ class Login:
         check = partial(self._check_again, user)
         credentials: Any = LoginCredentials(_bytes(user), _bytes(password), self._client, check)
         avatar: Any
-        _, avatar, logout = await self._snapshot.portal.login(credentials, self._client, IUserAvatar)
+        visitor = Visitor(self._client, self._events.session)
+        _, avatar, logout = await self._snapshot.portal.login(credentials, visitor, IUserAvatar)
         return avatar, logout
 
     async def _fail(self, user: str, error: Exception) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ftpsd.config.settings import UserSettings
+from ftpsd.events.types import SessionInfo
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.paths import VirtualPath
 
@@ -30,7 +31,7 @@ class User(Protocol):
 class Backend(Protocol):
     """A kind of storage for homes."""
 
-    def open(self, user: User) -> Awaitable[Files]:
+    def open(self, user: User, session: SessionInfo) -> Awaitable[Files]:
         """Return the files of a user for one session. The caller closes them.
 
         Raises OSError if the home cannot be counted for a quota.

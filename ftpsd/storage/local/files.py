@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import UserSettings
+from ftpsd.events.types import SessionInfo
+from ftpsd.outbox.claims import SessionJournal
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
@@ -27,21 +29,32 @@ from ftpsd.system.worker_threads import JobSteps, WorkerThreads
 
 T = TypeVar("T")
 
+#: Returns the journal for the changes of a session in a home, or None if no rule wants their events.
+Journals = Callable[[SessionInfo, str], SessionJournal | None]
+
 
 class LocalBackend:
-    """Homes that are directories of this machine. With `fsync`, an upload is on the disk before it is published."""
+    """Homes that are directories of this machine. With `fsync`, an upload is on the disk before it is published.
 
-    def __init__(self, workers: WorkerThreads, quotas: Quotas, fsync: bool) -> None:
+    `journals` makes the journal of a session, if rules want events of its user.
+    """
+
+    def __init__(
+        self, workers: WorkerThreads, quotas: Quotas, fsync: bool, journals: Journals = lambda session, home: None
+    ) -> None:
         self._workers = workers
         self._quotas = quotas
         self._fsync = fsync
+        self._journals = journals
 
-    async def open(self, user: User) -> backend.Files:
+    async def open(self, user: User, session: SessionInfo) -> backend.Files:
         """Return the files of a user for one session (see `Backend`)."""
         settings = user.settings
         entered = self._quotas.enter(settings.home or "")
         usage = None if entered is None else await entered
-        files = LocalFiles(self._workers, user.name, settings, self._fsync)
+        files = LocalFiles(
+            self._workers, user.name, settings, self._fsync, self._journals(session, settings.home or "")
+        )
         return files if usage is None else QuotaFiles(files, Quota(usage, settings.quota))
 
 
@@ -53,7 +66,14 @@ class LocalFiles:
     `listing`, `reader` and `writer` return their blocking part, and a transfer begins with it in its own thread.
     """
 
-    def __init__(self, workers: WorkerThreads, owner: str, user: UserSettings, fsync: bool) -> None:
+    def __init__(
+        self,
+        workers: WorkerThreads,
+        owner: str,
+        user: UserSettings,
+        fsync: bool,
+        journal: SessionJournal | None = None,
+    ) -> None:
         self._call = workers.queue(owner).call
         self._walks = workers.queue(owner, "walk")
         self._running: Deferred[Any] | None = None
@@ -61,7 +81,8 @@ class LocalFiles:
         jail = Jail(user.home or "", user.permission_rules, user.name_rules)
         self._entries = Entries(jail)
         self._listings = Listings(jail, self._entries)
-        self._root = Root(jail, self._entries, process_umask() if user.umask is None else user.umask, fsync)
+        umask = process_umask() if user.umask is None else user.umask
+        self._root = Root(jail, self._entries, umask, fsync, journal)
 
     # --- for transfers -----------------------------------------------------------------------------
 

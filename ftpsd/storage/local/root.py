@@ -10,12 +10,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 
 from ftpsd.data.endpoints import FileSource
+from ftpsd.outbox.claims import SessionJournal, UploadClaim
+from ftpsd.outbox.evidence import spot
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.name_rules import Match, folded
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage import backend
 from ftpsd.storage.backend import ChangeCounter
 from ftpsd.storage.local import part_files, tree
+from ftpsd.storage.local.claimed_upload import ClaimedUpload
 from ftpsd.storage.local.entries import Entries
 from ftpsd.storage.local.jail import Jail, Place, not_plain
 from ftpsd.storage.local.measure import measure
@@ -38,11 +42,14 @@ def process_umask() -> int:
 class Root:
     """Files and directories of one user."""
 
-    def __init__(self, jail: Jail, entries: Entries, umask: int, fsync: bool) -> None:
+    def __init__(
+        self, jail: Jail, entries: Entries, umask: int, fsync: bool, journal: SessionJournal | None = None
+    ) -> None:
         self._jail = jail
         self._entries = entries
         self._umask = umask
         self._fsync = fsync
+        self._journal = journal
         #: Counts changes of names, if somebody has a quota in the home.
         self.counter: ChangeCounter | None = None
 
@@ -116,10 +123,13 @@ class Root:
             flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
             directory = os.open(".", flags, dir_fd=place.directory)
             target = Target(directory, name, append, replaces, self._umask, self._fsync)
+            claim = None
+            if self._journal is not None:
+                claim = self._journal.upload(path.parent.child(name) if unique else path, append, offset)
             if self.counter is None:
-                return begin_upload(target, offset)
+                return _begin(target, offset, claim)
             names = ((place.directory, name),)
-            return self.counter.upload(partial(measure, names), partial(begin_upload, target, offset))
+            return self.counter.upload(partial(measure, names), partial(_begin, target, offset, claim))
 
     # --- changes -----------------------------------------------------------------------------------
 
@@ -167,14 +177,16 @@ class Root:
 
     def remove(self, path: VirtualPath) -> None:
         """Remove a file or a link, and the part file of an upload of that name that was cut."""
-        with self._changeable(path, "delete") as place, self._changing((place.directory, place.name)):
+        with self._changeable(path, "delete") as place:
             there = exists(place.directory, place.name)
             if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
-            if there:
-                os.unlink(place.name, dir_fd=place.directory)
-            if not part_files.remove_unused(place.directory, place.name) and not there:
-                raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
+            name = place.name if there else part_files.part_name(place.name)
+            with _removing(self._journal, path, place, name), self._changing((place.directory, place.name)):
+                if there:
+                    os.unlink(place.name, dir_fd=place.directory)
+                if not part_files.remove_unused(place.directory, place.name) and not there:
+                    raise FileNotFoundError(errno.ENOENT, "no file, and no upload of that name was cut")
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Rename a file or directory. What has the new name is replaced if the user may overwrite."""
@@ -189,7 +201,8 @@ class Root:
             is_directory = stat.S_ISDIR(source.stat().st_mode)
             replace = ("rmdir" if is_directory else "overwrite") in jail.permissions(target)
             try:
-                with self._changing((source.directory, source.name), (target.directory, target.name)):
+                names = ((source.directory, source.name), (target.directory, target.name))
+                with _renaming(self._journal, old, new, source, target), self._changing(*names):
                     if replace or _is_respelled(source, target):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
@@ -265,6 +278,41 @@ def _contains_match(place: Place, match: Match) -> JobSteps[bool]:
             return True
         yield
     return False
+
+
+def _begin(target: Target, offset: int, claim: UploadClaim | None) -> backend.Upload:
+    upload = begin_upload(target, offset)
+    return upload if claim is None else ClaimedUpload(upload, claim)
+
+
+def _removing(
+    journal: SessionJournal | None, path: VirtualPath, place: Place, name: str
+) -> AbstractContextManager[object]:
+    """Make the event of a removal durable, if a rule wants that. `name` is that of the file or of its part file."""
+    if journal is None:
+        return _UNCOUNTED
+    return journal.removal(path, lambda: (_inode(place, name), spot(place.directory, name)))
+
+
+def _renaming(
+    journal: SessionJournal | None, old: VirtualPath, new: VirtualPath, source: Place, target: Place
+) -> AbstractContextManager[object]:
+    """Make the event of a rename durable, if a rule wants that."""
+    if journal is None:
+        return _UNCOUNTED
+    return journal.rename(
+        old,
+        new,
+        lambda: (
+            _inode(source, source.name),
+            spot(source.directory, source.name),
+            spot(target.directory, target.name),
+        ),
+    )
+
+
+def _inode(place: Place, name: str) -> int:
+    return os.stat(name, dir_fd=place.directory, follow_symlinks=False).st_ino
 
 
 @contextmanager

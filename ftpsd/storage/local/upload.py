@@ -15,6 +15,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from ftpsd.outbox.claims import Evidence
+from ftpsd.outbox.evidence import Spot, appended, moved, spot
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Amount
 from ftpsd.storage.local import part_files
@@ -180,6 +182,22 @@ class Upload:
         if self._old is not None and self._old.in_place:
             return Outcome.WORTHLESS, Refusal(450, f"{changed}.")
         return Outcome.OVERTAKEN, Refusal(450, f"{changed}, or replace it with REST {self._position} and STOR.")
+
+    # --- for a durable event (see `claimed_upload`) -----------------------------------------------------
+
+    def evidence(self, home: Spot) -> Evidence:
+        """Return what tells after a crash whether the upload got its name. Called between `flush` and `take_name`."""
+        target, received = spot(self._directory, self.name), self._position - self._start
+        if self._old is not None and self._old.in_place and self._pinned.info is not None:
+            data = os.pread(self._fd, received, self._start)
+            proof = appended(home, self._pinned.info.st_ino, target, self._start, data)
+        else:
+            proof = moved(home, os.fstat(self._fd).st_ino, target._replace(name=self._part), target)
+        return Evidence(proof, target.path, received, self._position)
+
+    def leave(self) -> None:
+        """Let the part file stay as it is when the upload ends: nobody knows yet that the upload failed."""
+        self._part = ""
 
     # --- for a quota (see `backend.Upload`) ----------------------------------------------------------
 

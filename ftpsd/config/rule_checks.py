@@ -1,0 +1,92 @@
+"""Check the rules for events. Each problem becomes a fault."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ftpsd.config.faults import Key, quoted
+from ftpsd.config.sections.events import EventRule, WebhookSettings
+from ftpsd.config.settings import Settings
+from ftpsd.config.yaml import Document
+from ftpsd.outbox.place import MIN_JOURNAL, journal_directory
+
+
+def check(document: Document, settings: Settings) -> None:
+    """Check the rules for events, and where their journal is."""
+    events = settings.events
+    for name, value in (("give_up", events.give_up), ("timeout", events.timeout)):
+        if value < 1:
+            document.fault(("events", name), "must be at least one second", "Write 1 or a larger number.")
+    if events.journal_size < MIN_JOURNAL:
+        document.fault(("events", "journal_size"), f"{events.journal_size} is too small", "Write 1M or more.")
+    for index, rule in enumerate(events.rules):
+        _check_rule(document, rule, ("events", "rules", index))
+    if events.directory is not None and not os.path.isdir(events.directory):
+        remedy = f"Create it: install -d -m 0700 {events.directory}"
+        document.fault(("events", "directory"), f"{events.directory} is not a directory", remedy)
+    elif events.rules and journal_directory(settings, document.path) is None:
+        remedy = "Set state.directory, or events.directory, to a directory of the daemon."
+        document.fault(("events", "rules"), "there is no directory in which events survive a restart", remedy)
+
+
+def _check_rule(document: Document, rule: EventRule, key: Key) -> None:
+    if not rule.on:
+        document.fault((*key, "on"), "is empty", "Name the events, as [upload, delete].")
+    has_webhook = rule.webhook.url is not None
+    if has_webhook == bool(rule.exec):
+        problem = "has both webhook and exec" if has_webhook else "has neither webhook.url nor exec"
+        remedy = "Write one of webhook: {url: https://…} and exec: [/path/of/program]."
+        document.fault(key, problem, remedy)
+    elif has_webhook:
+        _check_webhook(document, rule.webhook, (*key, "webhook"))
+    else:
+        _check_program(document, rule.exec[0], (*key, "exec"))
+
+
+def _check_webhook(document: Document, webhook: WebhookSettings, key: Key) -> None:
+    url = webhook.url or ""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host or not re.fullmatch("[!-~]+", url):
+        problem = f"{quoted(url)} is not the URL of a web server"
+        document.fault((*key, "url"), problem, "Write it as https://host.example/path.")
+    elif parts.username is not None or parts.fragment:
+        document.fault((*key, "url"), "contains a password or a fragment", "Remove it: secret_file signs the events.")
+    elif parts.scheme == "http" and not webhook.insecure and not _is_loopback(host):
+        problem = f"http://{host} would send events unencrypted through the network"
+        document.fault((*key, "url"), problem, "Write https://, or insecure: true if the network can be trusted.")
+    for name, file in (("secret_file", webhook.secret_file), ("ca_file", webhook.ca_file)):
+        if file is not None and _is_missing(file):
+            document.fault((*key, name), f"{file} does not exist", "Create it, or name another file.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_program(document: Document, program: str, key: Key) -> None:
+    if not program.startswith("/"):
+        document.fault((*key, 0), f"{quoted(program)} is not an absolute path", "Write the program's whole path.")
+    elif _is_missing(Path(program)):
+        document.fault((*key, 0), f"{program} does not exist", "Install it, or correct the path.")
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether a file is known to be missing: the daemon may not see what `ftpsd deliver` may."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        pass
+    return False

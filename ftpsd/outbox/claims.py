@@ -1,0 +1,151 @@
+"""The changes of one session that rules want: each is claimed before it is made, and decided afterwards."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+from ftpsd.events.record import Record, record
+from ftpsd.events.types import FileChanged, SessionInfo, TransferEnded
+from ftpsd.outbox.evidence import Lost, Spot, Undecidable, moved, was_made
+from ftpsd.outbox.journal import Journal
+from ftpsd.outbox.rules import Rules
+from ftpsd.outbox.segments import Entry
+from ftpsd.protocol.interfaces import Change, TransferKind
+from ftpsd.protocol.paths import VirtualPath
+
+#: The events whose changes are claimed. All others are written when they have happened.
+CLAIMED = frozenset({"upload", "delete", "rename"})
+
+_UNCLAIMED = nullcontext()
+
+
+class Evidence(NamedTuple):
+    """What is known of an upload that is about to get its name."""
+
+    #: See `evidence.was_made`.
+    proof: Entry
+    #: The absolute path of the file.
+    file: str
+    #: The bytes that were received, and those of the whole file.
+    received: int
+    size: int
+
+
+class SessionJournal:
+    """What one session writes into the journal. The methods are called in worker threads."""
+
+    def __init__(self, journal: Journal, rules: Rules, session: SessionInfo, home: str) -> None:
+        self.journal = journal
+        self.session = session
+        self._rules = rules
+        self._path = home
+        self._home: Spot | None = None
+
+    @property
+    def home(self) -> Spot:
+        """The user's home, looked at once."""
+        if self._home is None:
+            self._home = Spot(self._path, os.stat(self._path).st_ino, "")
+        return self._home
+
+    def upload(self, path: VirtualPath, append: bool, offset: int) -> UploadClaim | None:
+        """Return the claim of an upload that begins, or None if no rule wants it."""
+        if not self._rules.wants("upload", self.session.user, str(path)):
+            return None
+        return UploadClaim(self, path, append, offset)
+
+    def removal(self, path: VirtualPath, old: Callable[[], tuple[int, Spot]]) -> AbstractContextManager[None]:
+        """Claim that the body removes a file; `old` returns its inode and where it is."""
+        if not self._rules.wants("delete", self.session.user, str(path)):
+            return _UNCLAIMED
+        inode, where = old()
+        return self._change("deleted", path, None, where, moved(self.home, inode, where, None))
+
+    def rename(
+        self, path: VirtualPath, new_path: VirtualPath, spots: Callable[[], tuple[int, Spot, Spot]]
+    ) -> AbstractContextManager[None]:
+        """Claim that the body renames; `spots` returns the inode, and its old and its new place."""
+        if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
+            return _UNCLAIMED
+        inode, old, new = spots()
+        return self._change("renamed", path, new_path, new, moved(self.home, inode, old, new))
+
+    @contextmanager
+    def _change(
+        self, change: Change, path: VirtualPath, new_path: VirtualPath | None, file: Spot, evidence: Entry
+    ) -> Iterator[None]:
+        journal, identity = self.journal, self.journal.identity()
+        event = FileChanged(self.session, change, str(path), None if new_path is None else str(new_path))
+        paths = [str(path)] if new_path is None else [str(path), str(new_path)]
+        entry = intent(record(event, time.time(), identity), paths, file.path, evidence)
+        journal.add_intent(identity, entry)
+        made = True
+        try:
+            yield
+        except BaseException:
+            made = _was_made(evidence)
+            raise
+        finally:
+            journal.decide(identity, made)
+
+
+class UploadClaim:
+    """The claim of one upload.
+
+    claimed  from the creation on
+    intent   the file is about to get its name: after `intend`
+    decided  after `decide`
+    """
+
+    __slots__ = ("_append", "_identity", "_offset", "_path", "_session", "_since")
+
+    def __init__(self, session: SessionJournal, path: VirtualPath, append: bool, offset: int) -> None:
+        self._session = session
+        self._path = path
+        self._append = append
+        self._offset = offset
+        self._since = time.monotonic()
+        self._identity = ""
+
+    @property
+    def home(self) -> Spot:
+        """The user's home."""
+        return self._session.home
+
+    def intend(self, evidence: Evidence) -> None:
+        """Write that the upload is complete and about to be published. Raises Refusal: then it must not be."""
+        journal = self._session.journal
+        identity = journal.identity()
+        kind: TransferKind = "append" if self._append else "upload"
+        path, seconds = str(self._path), time.monotonic() - self._since
+        event = TransferEnded(
+            self._session.session, kind, path, self._offset, False, evidence.received, seconds, 226, ""
+        )
+        made = record(event, time.time(), identity)
+        assert made is not None
+        made["size"] = evidence.size
+        journal.add_intent(identity, intent(made, [path], evidence.file, evidence.proof))
+        self._identity = identity
+
+    def decide(self, made: bool) -> bool:
+        """Write whether the upload got its name, unless that is decided. Return False if that could not be written."""
+        identity, self._identity = self._identity, ""
+        return not identity or self._session.journal.decide(identity, made)
+
+
+def _was_made(evidence: Entry) -> bool:
+    """Return whether a change was made, although an error followed."""
+    try:
+        return was_made(evidence)
+    except (Undecidable, Lost):
+        return False
+
+
+def intent(made: Record | None, paths: list[str], file: str, evidence: Entry) -> Entry:
+    """Return the line of an intent: the record, what programs are told besides, and the evidence."""
+    assert made is not None
+    return {"intent": made["id"], "record": made, "paths": paths, "file": file, "evidence": evidence}

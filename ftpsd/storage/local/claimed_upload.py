@@ -1,0 +1,56 @@
+"""An upload whose event a rule wants: ClaimedUpload."""
+
+from __future__ import annotations
+
+from ftpsd.outbox.claims import UploadClaim
+from ftpsd.storage.local.upload import Upload
+
+
+class ClaimedUpload:
+    """Writes an intent before the upload gets its name, and the decision afterwards (see `ftpsd.outbox`).
+
+    The part file of an upload that failed goes after the decision only: until then it shows that nothing was published.
+    """
+
+    def __init__(self, upload: Upload, claim: UploadClaim) -> None:
+        self._upload = upload
+        self._claim = claim
+        self._named = False
+        self.name = upload.name
+        self.must_copy = upload.must_copy
+        self.copy = upload.copy
+        self.write = upload.write
+        self.initial_amount = upload.initial_amount
+        self.open_part_file = upload.open_part_file
+        self.discard_written = upload.discard_written
+        self.replaces = upload.replaces
+        self.measure = upload.measure
+
+    def publish(self) -> None:
+        """Give the complete file its name."""
+        self.flush()
+        self.take_name()
+        self.settle()
+
+    def flush(self) -> None:
+        """Write all bytes to the disk, and the intent. Raises Refusal if the event cannot be stored."""
+        self._upload.flush()
+        self._claim.intend(self._upload.evidence(self._claim.home))
+
+    def take_name(self) -> None:
+        """Give the file its name."""
+        self._upload.take_name()
+        self._named = True
+
+    def settle(self) -> None:
+        """Write the name to the disk, and the decision: also if the disk fails, since others see the file."""
+        try:
+            self._upload.settle()
+        finally:
+            self._claim.decide(made=True)
+
+    def close(self) -> None:
+        """End the upload. Any number of times."""
+        if not self._claim.decide(made=self._named):
+            self._upload.leave()
+        self._upload.close()
