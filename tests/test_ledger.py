@@ -15,6 +15,7 @@ from ftpsd.limits import session_counts
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionRefused
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
+from tests import late_ledger
 from tests.inprocess import Server
 from tests.late_ledger import DELAY, LateLedger
 
@@ -220,6 +221,21 @@ def test_a_client_that_leaves_before_the_answer(server: Server) -> None:
     client = server.connect()
     client.leave()
     server.clock.advance(DELAY)
+    assert server.counts.sessions.total == 0
+    assert len(server.sessions) == 0
+
+
+def test_a_ledger_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection waits for the ledger no longer than for a login; an admission that comes later is given back."""
+    monkeypatch.setattr(late_ledger, "DELAY", 1000)
+    client = server.connect()
+    server.clock.advance(59)
+    assert client.heard() == ""
+    server.clock.advance(2)
+    assert client.heard() == "421 Service not available: try again later.\r\n"
+    assert client.transport.disconnecting
+    server.clock.advance(1000)
+    assert client.heard() == ""
     assert server.counts.sessions.total == 0
     assert len(server.sessions) == 0
 

@@ -19,8 +19,12 @@ from ftpsd.limits.ledger import SessionLease, SessionRefused
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.reactor import DelayedCall
 
 log = Logger(namespace="ftpsd")
+
+#: The reply to a connection about which the ledger has not decided in time.
+UNDECIDED = Reply(421, "Service not available: try again later.")
 
 
 class FtpsFactory(FTPFactory):
@@ -48,7 +52,8 @@ class PendingConnection(Protocol):
     """A new connection until the ledger has answered. Then another protocol takes its place on the transport.
 
     The decision is taken here and not in `buildProtocol`, since the ledger may answer later. For the same reason a
-    header that names the real client may be read first. Nothing is read from the client meanwhile.
+    header that names the real client may be read first. Nothing is read from the client meanwhile, so its end is not
+    noticed either: after `timeouts.login` seconds without a decision it gets 421.
     """
 
     transport: Any
@@ -58,12 +63,15 @@ class PendingConnection(Protocol):
         self._client = client
         self._number = next(factory.services.numbers)
         self._lost = False
+        self._deadline: DelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Ask the ledger."""
         decided: Deferred[None] = Deferred.fromCoroutine(self._decide())
         if not decided.called:
             self.transport.pauseProducing()
+            seconds = self._factory.snapshot.settings.timeouts.login
+            self._deadline = self._factory.services.reactor.callLater(seconds, self._too_late)
             decided.addCallback(self._resume)
         decided.addErrback(self._failed)
 
@@ -71,31 +79,43 @@ class PendingConnection(Protocol):
         try:
             lease = await self._factory.snapshot.ledger.admit_session(self._client)
         except SessionRefused as refused:
-            if refused.log_text:
-                event = SessionRejected(info(self._number, self._client), refused.log_text)
-                self._factory.services.hub.publish(event)
-            self._hand_over(RejectedConnection(refused.reply))
+            self._reject(refused.reply, refused.log_text)
             return
         if self._lost:
             lease.release()
         else:
             self._hand_over(self._factory.session(self._number, self._client, lease))
 
+    def _reject(self, reply: Reply, log_text: str) -> None:
+        if log_text and not self._lost:
+            self._factory.services.hub.publish(SessionRejected(info(self._number, self._client), log_text))
+        self._hand_over(RejectedConnection(reply))
+
     def _hand_over(self, protocol: Protocol) -> None:
         if not self._lost:
             self.transport.protocol = protocol
             protocol.makeConnection(self.transport)
 
+    def _too_late(self) -> None:
+        self._reject(UNDECIDED, "Not admitted: the ledger has not decided in time.")
+        self._lost = True  # a lease that comes later is returned
+
     def _resume(self, _: None) -> None:
+        self._stop_deadline()
         if not (self._lost or self.transport.disconnecting):
             self.transport.resumeProducing()
 
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+
     def _failed(self, failure: Failure) -> None:
+        self._stop_deadline()
         log.failure("internal error: the connection cannot be admitted", failure)
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Handle a client that closes the connection before the ledger answers."""
+        """Handle a connection that is closed before the ledger has decided."""
         self._lost = True
 
 
