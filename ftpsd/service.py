@@ -19,8 +19,10 @@ from twisted.python.components import Componentized
 
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
+from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
+from ftpsd.admin.unix_socket import socket_path
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import ListenSettings, PortRange
@@ -106,7 +108,8 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
     written = map(os.path.realpath, filter(None, (directory(settings.state), events.directory, *beside)))
-    return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd)
+    removed = filter(None, [socket_path(settings.admin)])
+    return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd, removed)
 
 
 class SnapshotFactory:
@@ -204,7 +207,7 @@ class FtpsService(MultiService):
         self._counts = LedgerState(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
-        self._sessions = LocalSessionRegistry()
+        self._sessions = LocalSessionRegistry(reactor)
         #: The running sessions, for administration.
         self.registry: SessionRegistry = self._sessions
         self._notifier = Notifier(reactor, self._sessions.__len__)
@@ -215,7 +218,9 @@ class FtpsService(MultiService):
         self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
-        self._status = StatusReader(self._parts())
+        parts = self._parts()
+        self._status = StatusReader(parts)
+        self._administration = Administration(parts, self._status, path)
         self._add_parts()
 
     def _parts(self) -> Parts:
@@ -252,7 +257,7 @@ class FtpsService(MultiService):
             Part(self._outbox.serve, self._outbox.close),
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),
-            Part(lambda: None, self._status.stop),
+            Part(self._administration.start, self._administration.stop),
             Part(self._reloader.start),
             Part(self._serve, self._listeners.close),
         ):
@@ -271,6 +276,7 @@ class FtpsService(MultiService):
         super().privilegedStartService()
         try:
             self._listeners.open(self._configuration.settings.listen)
+            self._administration.open(self._configuration.settings.admin)
         except InvalidConfiguration as error:
             log.error("{fault}", fault=str(error))
             print(error, file=sys.__stderr__)  # twistd has redirected sys.stderr to the log

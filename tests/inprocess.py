@@ -277,7 +277,7 @@ class Server:
         )
         self.data: list[Data] = []
         self.hub = Hub(self.clock)
-        self.sessions = LocalSessionRegistry()
+        self.sessions = LocalSessionRegistry(self.clock)
         services: Any = ControlServices(self.clock, Scheduler(self.clock), self.hub, self.sessions)
         self._factory = FtpsFactory(services, snapshot, False)
 

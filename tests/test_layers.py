@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "config": "protocol config.settings events system outbox limits accounts",
     "snapshot": "protocol config.settings system limits data",
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
-    "admin": "protocol config.settings events system outbox limits data storage accounts config control snapshot",
+    "admin": "protocol config.settings web events system outbox limits data storage accounts config control snapshot",
     "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin",
     "cli": "protocol config.settings events system limits accounts config service",
 }

@@ -22,7 +22,7 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 @pytest.mark.parametrize("fails", ["getHandle", "setTcpNoDelay", "getHost", "registerProducer"])
 def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     """If a session fails before it has begun, its connection is closed, and the session count is as before."""
-    snapshot, registry, clock = mock.Mock(), LocalSessionRegistry(), Clock()
+    snapshot, registry, clock = mock.Mock(), LocalSessionRegistry(mock.Mock()), Clock()
     counts = LedgerState(clock.seconds)
     snapshot.settings.limits = Limits()
     snapshot.settings.timeouts.login = 60

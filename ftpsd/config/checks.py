@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import os
 import re
@@ -12,6 +13,7 @@ import attrs
 
 from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
+from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.settings import (
     ActiveSettings,
     Limits,
@@ -26,6 +28,9 @@ from ftpsd.limits.token_bucket import MIN_BYTES
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
 
+#: Bytes of the path of a Unix socket (unix(7)).
+_LONGEST_SOCKET = 107
+
 _POSITIVE = "Write 1 or a larger number."
 
 
@@ -38,8 +43,24 @@ def check(document: Document, settings: Settings) -> None:
     check_limits(document, settings.limits, ("limits",))
     _check_bans(document, settings)
     _check_state(document, settings)
+    _check_admin(document, settings.admin)
     _check_event_files(document, settings)
     rule_checks.check(document, settings)
+
+
+def _check_admin(document: Document, admin: AdminSettings) -> None:
+    path, key = admin.socket, ("admin", "socket")
+    if path is not None and len(os.fsencode(path)) > _LONGEST_SOCKET:
+        problem = f"{path} is too long for a socket"
+        document.fault(key, problem, f"Choose a path of at most {_LONGEST_SOCKET} bytes, as /run/ftpsd/admin.sock.")
+    elif path is not None and not path.parent.is_dir():
+        document.fault(key, f"{path.parent} is not a directory", f"Create it: install -d -m 0750 {path.parent}")
+    if admin.group is not None:
+        try:
+            grp.getgrnam(admin.group)
+        except (KeyError, ValueError):
+            remedy = f"Create it: addgroup --system {admin.group}"
+            document.fault(("admin", "group"), f"there is no group {quoted(admin.group)}", remedy)
 
 
 def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:

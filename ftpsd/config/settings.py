@@ -13,6 +13,7 @@ from typing import Literal
 
 from attrs import Factory, frozen
 
+from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
@@ -212,6 +213,7 @@ class Settings:
     #: Whether it is a fault if others may write to a file of the configuration, or read the private key.
     file_permissions: Literal["check", "ignore"] = "check"
     log: LogSettings = LogSettings()
+    admin: AdminSettings = Factory(AdminSettings)
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

@@ -12,6 +12,7 @@ from ftpsd.events.hub import Hub
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import LONGEST_SENTENCE
 from ftpsd.events.types import (
+    AdministrativeAct,
     BanLifted,
     Banned,
     CommandAnswered,
@@ -69,6 +70,7 @@ class Log:
         hub.subscribe("log", LoggedIn, _logged_in)
         hub.subscribe("log", DataConnectionRefused, self._data_connection_refused)
         hub.subscribe("log", BanLifted, _ban_lifted)
+        hub.subscribe("log", AdministrativeAct, _administrative_act)
         hub.subscribe("log", DaemonStarted, _started)
         hub.subscribe("log", ConfigurationLoaded, _configuration_loaded)
         hub.subscribe("log", ConfigurationRefused, _configuration_refused)
@@ -142,6 +144,11 @@ def _write(session: SessionInfo, event: str, text: str, fields: dict[str, object
 
 def _ban_lifted(event: BanLifted) -> None:
     log.info("the ban of {subject} was lifted", subject=event.subject)
+
+
+def _administrative_act(event: AdministrativeAct) -> None:
+    action = f"{event.action} {event.subject}".rstrip()
+    log.info("{administrator}: {action}", administrator=printable(event.administrator), action=printable(action))
 
 
 def _logged_in(event: LoggedIn) -> None:

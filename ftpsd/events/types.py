@@ -15,6 +15,10 @@ from attrs import field, frozen
 
 from ftpsd.protocol.interfaces import Change, TransferKind
 
+#: What is banned. After failed logins: an address, a user's name for unknown addresses, or a name from a site. By an
+#: administrator: an address or network, or the account of a user.
+BanKind = Literal["address", "user", "site", "network", "account"]
+
 
 @frozen
 class SessionInfo:
@@ -150,7 +154,7 @@ class Banned(SessionEvent):
     The subject is the address, the name, or the site, a blank and the name.
     """
 
-    kind: Literal["address", "user", "site"]
+    kind: BanKind
     subject: str
     seconds: float
     text: str
@@ -160,7 +164,7 @@ class Banned(SessionEvent):
 class BanLifted(Event):
     """An administrator has lifted a ban."""
 
-    kind: Literal["address", "user", "site"]
+    kind: BanKind
     subject: str
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import Ban, BanList
-from ftpsd.limits.bans.policy import BANNED, BanPolicy
+from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
 from ftpsd.limits.session_counts import SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import UserCounts
@@ -102,9 +102,10 @@ class LocalLedger:
         """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
         ban = self._bans.address_ban(client)
         if ban is not None:
-            log_text = "" if ban.logged else f"{BANNED} Logged once per ban."
+            text = BANNED_NETWORK if ban.kind == "network" else BANNED
+            log_text = "" if ban.logged else f"{text} Logged once per ban."
             ban.logged = True
-            raise SessionRefused(BANNED, log_text)
+            raise SessionRefused(text, log_text)
         refusal = self._sessions.refusal(self._limits, client)
         if refusal is not None:
             raise SessionRefused(refusal, refusal)

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
+from ftpsd.system.reactor import Clock
+from ftpsd.system.slices import Slices
 
 #: What a session does. `handshake`: TLS is being negotiated. `login`: nobody has logged in. `idle`: it waits for a
 #: command. `command`: a command runs. `transfer`: a command runs that uses a data connection or walks a tree.
@@ -83,15 +85,22 @@ class SessionRegistry(Protocol):
 class LocalSessionRegistry:
     """The sessions of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._sessions: dict[int, RunningSession] = {}
         self._when_empty: Callable[[], object] | None = None
 
     # --- SessionRegistry -------------------------------------------------------------------------
 
     async def sessions(self) -> list[SessionView]:
-        """Return all sessions, in the order in which they began."""
-        return [session.view() for session in self._sessions.values()]
+        """Return all sessions, in the order in which they began. The views are made in slices."""
+        slices = Slices(self._clock)
+        views = []
+        for session in list(self._sessions.values()):
+            if session.number in self._sessions:
+                views.append(session.view())
+                await slices.pause()
+        return views
 
     async def find(self, number: int) -> SessionView | None:
         """Return the session with that number, or None if it has ended."""

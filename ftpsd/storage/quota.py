@@ -68,6 +68,11 @@ class Quotas:
         self._counted = counted
         self._homes = homes
 
+    def counted(self, home: str) -> Amount | None:
+        """Return what a home holds, or None if nobody has a quota there or it has not been counted yet."""
+        usage = self._usages.get(home)
+        return None if usage is None or usage.counted is None else usage.amount
+
     def _usage(self, home: str) -> HomeUsage | None:
         if home not in self._counted:
             return None

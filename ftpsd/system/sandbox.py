@@ -26,7 +26,8 @@ _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/random", "/dev/urandom", "/pr
 class Sandbox:
     """Limit the process to the places that are in use when it starts.
 
-    `files` are read again at each reload, `directories` are written to; `twistd` are the options of twistd.
+    `files` are read again at each reload, `directories` are written to, `removed` are removed at the end; `twistd` are
+    the options of twistd.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Sandbox:
         files: Iterable[Path],
         directories: Iterable[str],
         twistd: Mapping[str, object] | None,
+        removed: Iterable[Path] = (),
     ) -> None:
         self._wanted = settings.landlock != "off"
         self._written = {*directories, *(_logs(twistd) if twistd else ())}
@@ -44,7 +46,8 @@ class Sandbox:
             self._rules += [(_around(os.path.abspath(file)), READ), (_around(os.path.realpath(file)), READ)]
         self._rules += [(each, WRITE) for each in (*self._written, os.devnull)]
         if twistd and twistd["pidfile"]:
-            self._rules.append((_around(os.path.abspath(str(twistd["pidfile"]))), REMOVE))
+            removed = (*removed, Path(str(twistd["pidfile"])))
+        self._rules += [(_around(os.path.abspath(each)), REMOVE) for each in removed]
 
     def enter(self) -> None:
         """Keeps the process, which must have one thread only, to these places; the log says whether it worked."""

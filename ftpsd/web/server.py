@@ -30,6 +30,8 @@ class Bounds:
     connections: int = 16
     #: Seconds from the opening of a connection to its end.
     seconds: float = 10
+    #: Seconds for the answer, from the end of the request to that of the connection. None: what is left of `seconds`.
+    answer: float | None = None
     #: Bytes of a request's body.
     body: int = 0
 
@@ -44,8 +46,8 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-#: Answers a request. An exception is logged, and answered with 500.
-Handler = Callable[[Request], Awaitable[Answer]]
+#: Answers a request. An exception is logged, and answered with 500. None: the handler writes the answer itself.
+Handler = Callable[["BoundedRequest"], Awaitable[Answer | None]]
 
 NOT_FOUND = Answer(404, b"Not found.\n")
 NOT_ALLOWED = Answer(405, b"Only GET and HEAD are served.\n", headers=(("Allow", "GET, HEAD"),))
@@ -78,6 +80,8 @@ class BoundedRequest(Request):
     def process(self) -> None:
         """Answer it."""
         self.channel.is_waiting = False
+        if self.channel.factory.bounds.answer is not None:
+            self.channel.set_deadline(self.channel.factory.bounds.answer)
         Deferred.fromCoroutine(self._answer())
 
     async def _answer(self) -> None:
@@ -86,7 +90,7 @@ class BoundedRequest(Request):
         except Exception:
             log.failure("internal error: an HTTP request cannot be answered")
             answer = INTERNAL_ERROR
-        if not self._disconnected:
+        if answer is not None and not self._disconnected:
             self._send(answer)
 
     def _send(self, answer: Answer) -> None:
@@ -128,9 +132,15 @@ class BoundedChannel(HTTPChannel):
         super().connectionMade()
         self.abort = cast(Transport, self.transport).abortConnection
         if self.factory.admit(self):
-            self._deadline = self.factory.clock.callLater(self.factory.bounds.seconds, self.abort)
+            self.set_deadline(self.factory.bounds.seconds)
         else:
             self.abort()
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Abort the connection in so many seconds and not before; never with None, for an answer without an end."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.factory.clock.callLater(seconds, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes. Twisted would process those that come while the last answer is sent, and fail."""
@@ -160,8 +170,7 @@ class BoundedChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        self.set_deadline(None)
         self.factory.forget(self)
         super().connectionLost(reason)
 
@@ -214,7 +223,7 @@ class HttpServer(HTTPFactory):
 def pages(handlers: dict[bytes, Handler]) -> Handler:
     """Return a handler that answers GET and HEAD of some paths."""
 
-    async def answer(request: Request) -> Answer:
+    async def answer(request: BoundedRequest) -> Answer | None:
         handler = handlers.get(request.path)
         if handler is None:
             return NOT_FOUND

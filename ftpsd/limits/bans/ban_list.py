@@ -10,14 +10,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, get_args
 
+from ftpsd.events.types import BanKind
 from ftpsd.limits.bans.known_addresses import KnownAddresses
+from ftpsd.limits.bans.networks import Networks
 from ftpsd.protocol.parsing import Address, plain_address, site
 from ftpsd.protocol.printable import printable
 
-#: What is banned. The subject of a "site" is the site, a blank, and the user name from which it is banned.
-Kind = Literal["address", "user", "site"]
+#: What is banned. The subject of a "site" is the site, a blank, and the user name from which it is banned. A "network"
+#: and an "account" are banned by an administrator.
+Kind = BanKind
 
 #: The number of addresses or names that are remembered, of each kind.
 CAPACITY = 10_000
@@ -106,12 +109,9 @@ class BanList:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.failures: dict[Kind, FailureWindow] = {
-            "address": FailureWindow(),
-            "user": FailureWindow(),
-            "site": FailureWindow(),
-        }
+        self.failures: dict[Kind, FailureWindow] = {kind: FailureWindow() for kind in get_args(Kind)}
         self._bans: dict[tuple[Kind, str], Ban] = {}
+        self._networks = Networks()
         self._known = KnownAddresses()
         self._listener: Listener | None = None
 
@@ -143,24 +143,39 @@ class BanList:
         ban = self._bans.get((kind, subject))
         return ban if ban is not None and ban.until > self.now() else None
 
+    def network_ban(self, client: Address) -> Ban | None:
+        """Return the ban of a network that contains an address."""
+        found = (self.active("network", subject) for subject in self._networks.around(client))
+        return next((ban for ban in found if ban is not None), None)
+
     def add(self, ban: Ban) -> None:
         """Add a new ban. The failures that led to it count no more."""
         self.failures[ban.kind].clear(ban.subject)
-        self._bans[ban.kind, ban.subject] = ban
+        self._keep(ban)
         if self._listener is not None:
             self._listener.ban_added(ban)
         if len(self._bans) > CAPACITY:
             self._drop(min(self._bans.values(), key=_end))
 
     def _drop(self, ban: Ban) -> None:
-        del self._bans[ban.kind, ban.subject]
+        self._forget(ban.kind, ban.subject)
         if self._listener is not None:
             self._listener.ban_dropped(ban)
+
+    def _keep(self, ban: Ban) -> None:
+        self._bans[ban.kind, ban.subject] = ban
+        if ban.kind == "network":
+            self._networks.add(ban.subject)
+
+    def _forget(self, kind: Kind, subject: str) -> None:
+        self._bans.pop((kind, subject), None)
+        if kind == "network":
+            self._networks.remove(subject)
 
     def lift(self, kind: Kind, subject: str) -> None:
         """Forget a ban, as if there had been none. The listener is not called: it is the source of this."""
         self.failures[kind].clear(subject)
-        self._bans.pop((kind, subject), None)
+        self._forget(kind, subject)
         if kind == "address":  # its failures would ban its site from a name soon after
             self.failures["site"].clear_prefix(f"{stored_address(subject.partition('/')[0], site)} ")
 
@@ -191,9 +206,9 @@ class BanList:
         for ban in bans:
             own = self._bans.get((ban.kind, ban.subject))
             if own is None or own.stored is not None:
-                self._bans[ban.kind, ban.subject] = ban
+                self._keep(ban)
         for ban in heapq.nsmallest(len(self._bans) - CAPACITY, self._bans.values(), key=_end):
-            del self._bans[ban.kind, ban.subject]
+            self._forget(ban.kind, ban.subject)
         for user, address, when in known:
             self._known.merge(user, address, when)
             list(self._known.make_room())

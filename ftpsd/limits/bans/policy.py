@@ -11,6 +11,9 @@ itself first.
 Site: an IPv4 address or an IPv6 /48, the largest network that one customer gets (RFC 6177). Together its 65,536 /64s
 have `attempts` guesses at one name: then the name is banned for strangers from that site.
 
+Bans by an administrator (networks and accounts) hold for all clients and all addresses of the user; only `bans.allow`
+exempts clients from the ban of a network. `attempts: 0` does not disable them.
+
 A ban is twice as long as the last one of the same subject, up to `longest`. Each quiet time as long as the last ban
 halves that again. A successful login does not clear failures: an attacker with an account would log in between two
 guesses.
@@ -34,6 +37,11 @@ BANNED = "Too many failed logins from your address: try again later."
 ADDRESS_BLOCKED = "Logins from your address are blocked after failed attempts."
 NAME_BLOCKED = "Logins with this name are blocked from your address after failed attempts."
 
+#: The same for bans by an administrator.
+BANNED_NETWORK = "Your address is banned by the administrator."
+NETWORK_BLOCKED = "Logins from your address are blocked by the administrator."
+ACCOUNT_BLOCKED = "Logins with this name are blocked by the administrator."
+
 
 class BanPolicy:
     """The rules with the settings of one configuration, applied to the list that all configurations share."""
@@ -44,12 +52,16 @@ class BanPolicy:
 
     def address_ban(self, client: Address) -> Ban | None:
         """Return the ban of a client's address, whatever name the client uses."""
-        ban = self._bans.active("address", network(client))
-        return ban if ban is not None and self._applies_to(client) else None
+        ban = self._bans.active("address", network(client)) if self._settings.attempts else None
+        ban = ban or self._bans.network_ban(client)
+        return ban if ban is not None and not self._is_allowed(client) else None
 
     def name_ban(self, client: Address, user: str) -> Ban | None:
         """Return the ban of a user name, if it holds for this client."""
         name = stored_name(user)
+        account = self._bans.active("account", name)
+        if account is not None:
+            return account
         ban = self._bans.active("user", name) or self._bans.active("site", f"{site(client)} {name}")
         if ban is None or not self._applies_to(client) or self._bans.is_known(name, network(client)):
             return None
@@ -57,12 +69,14 @@ class BanPolicy:
 
     def check(self, client: Address, user: str) -> None:
         """Raise Refusal if the client is banned. Neither text tells whether a password was right."""
-        if self.address_ban(client) is not None:
-            raise SessionEnd(530, ADDRESS_BLOCKED)
-        if self.name_ban(client, user) is not None:
+        ban = self.address_ban(client)
+        if ban is not None:
+            raise SessionEnd(530, NETWORK_BLOCKED if ban.kind == "network" else ADDRESS_BLOCKED)
+        ban = self.name_ban(client, user)
+        if ban is not None:
             # The text may name the reason: it tells nothing about the name (which need not exist) or the password. A
             # user at a new address must not believe that the password is wrong.
-            raise Refusal(530, NAME_BLOCKED)
+            raise Refusal(530, ACCOUNT_BLOCKED if ban.kind == "account" else NAME_BLOCKED)
 
     def record_failure(self, client: Address, user: str) -> list[Ban]:
         """Count a wrong name or password. Return the bans that follow from it."""
@@ -82,7 +96,10 @@ class BanPolicy:
             self._bans.record_login(stored_name(user), network(client))
 
     def _applies_to(self, client: Address) -> bool:
-        return self._settings.attempts > 0 and not any(client in each for each in self._settings.allow)
+        return self._settings.attempts > 0 and not self._is_allowed(client)
+
+    def _is_allowed(self, client: Address) -> bool:
+        return any(client in each for each in self._settings.allow)
 
     def _count(self, kind: Kind, subject: str, event: Hashable) -> Ban | None:
         bans, settings = self._bans, self._settings

@@ -119,6 +119,7 @@ class BanStore:
         self._hub = hub
         self._sync = SyncState()
         self._file = BanFile(store, wall)
+        self._changes = ChangeWriter(store, self._ahead_now)
         #: Seconds that the time of day is ahead of the clock of the list.
         self._ahead = self._ahead_now()
 
@@ -128,12 +129,17 @@ class BanStore:
     def restore(self) -> None:
         """Merge what is stored into the list; store changes from now on. If nothing can be read, log that; `check`
         tries again."""
-        self._bans.set_listener(ChangeWriter(self._store, self._ahead_now))
+        self._bans.set_listener(self._changes)
         self._ahead = self._ahead_now()
         try:
             self._merge(self._file.read())
         except (sqlite3.Error, OSError) as error:
             log.error("the bans cannot be read: {error}", error=error)
+
+    def lift(self, ban: Ban) -> None:
+        """Lift a ban, in memory and in the file, because an administrator wants it."""
+        self._lift([(ban.kind, ban.subject)])
+        self._changes.ban_dropped(ban)
 
     def check(self) -> Deferred[None]:
         """Do what `sync_state` says: find lifted bans, or read and store what could not be read and stored before.

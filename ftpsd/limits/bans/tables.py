@@ -7,7 +7,7 @@ Every function blocks. Times are POSIX times in seconds. `ftpsd bans lift` does 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ftpsd.limits.bans.ban_list import CAPACITY, Kind, stored_address, stored_name
 from ftpsd.limits.bans.known_addresses import KNOWN, MAX_TOTAL
@@ -20,9 +20,10 @@ KNOWN_ADDRESSES = """CREATE TABLE IF NOT EXISTS known_addresses
     (user TEXT, address TEXT, seen REAL, PRIMARY KEY (user, address)) WITHOUT ROWID"""
 
 #: Rows that are valid, whoever has written them: 9e999 is infinite.
-IS_BAN = """kind IN ('address', 'user', 'site') AND typeof(subject) = 'text' AND typeof(until) = 'real'
+IS_KIND = f"kind IN ({', '.join(repr(kind) for kind in get_args(Kind))})"
+IS_BAN = f"""{IS_KIND} AND typeof(subject) = 'text' AND typeof(until) = 'real'
     AND typeof(length) = 'real' AND length > 0 AND abs(until) + length < 9e999"""
-IS_LIFTED = "kind IN ('address', 'user', 'site') AND typeof(subject) = 'text' AND length <= 0"
+IS_LIFTED = f"{IS_KIND} AND typeof(subject) = 'text' AND length <= 0"
 IS_KNOWN = "typeof(user) = 'text' AND typeof(address) = 'text' AND typeof(seen) = 'real' AND abs(seen) < 9e999"
 
 SAVE_BAN = "INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)"

@@ -1,0 +1,120 @@
+"""The administration of the daemon: makes the API, and serves it on its socket: Administration."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Iterable
+from typing import cast
+
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from ftpsd.admin.api import Api
+from ftpsd.admin.bans import Bans
+from ftpsd.admin.daemon import DaemonResources
+from ftpsd.admin.parts import Parts
+from ftpsd.admin.problem import Problem
+from ftpsd.admin.routes import Route
+from ftpsd.admin.sessions import Sessions
+from ftpsd.admin.status import StatusReader
+from ftpsd.admin.unix_socket import Peer, UnixSocket, peer_of, socket_path
+from ftpsd.admin.users import Users
+from ftpsd.config.sections.admin import AdminSettings
+from ftpsd.web.server import Answer, BoundedRequest, Bounds, HttpServer
+
+log = Logger(namespace="ftpsd")
+
+#: A reload may have to look at 100,000 homes.
+BOUNDS = Bounds(connections=64, seconds=10, answer=300, body=64 * 1024)
+
+#: Seconds to look up the name of a user of the system. After that, the number stands for it.
+LOOK_UP = 1.0
+
+#: Names of users that are remembered.
+MOST_NAMES = 1000
+
+
+class Administration:
+    """The API of one daemon. `configuration` is the path of the configuration file, for faults."""
+
+    def __init__(self, parts: Parts, status: StatusReader, configuration: str) -> None:
+        self._parts = parts
+        self._status = status
+        self._configuration = configuration
+        self.api = Api(parts.reactor, _routes(parts, status))
+        self._socket: UnixSocket | None = None
+        self._server = HttpServer(parts.reactor, self._answer, BOUNDS)
+        #: The names of users of the system, by number.
+        self._names: dict[int, str] = {}
+        #: The processes that have connected, for the log.
+        self._logged: dict[tuple[int, int], None] = {}
+
+    def open(self, settings: AdminSettings) -> None:
+        """Bind the socket, if there is to be one. Raises InvalidConfiguration."""
+        path = socket_path(settings)
+        if path is not None:
+            self._socket = UnixSocket(path, settings.group, self._configuration)
+
+    def start(self) -> None:
+        """Serve the API."""
+        if self._socket is not None:
+            self._status.start()
+            self._socket.serve(self._parts.reactor, cast(ServerFactory, self._server))
+            log.info("admin API on {path}", path=self._socket.path)
+
+    def stop(self) -> object:
+        """Close all connections, and remove the socket."""
+        self._status.stop()
+        closing = None if self._socket is None else self._socket.close()
+        self._server.close()
+        return closing
+
+    async def _answer(self, request: BoundedRequest) -> Answer | None:
+        return await self.api.answer(request, self._identify)
+
+    async def _identify(self, request: BoundedRequest) -> str:
+        """Return the name of the user who asks. Raises Problem (403) for one who may not."""
+        assert self._socket is not None
+        peer = peer_of(request.channel.transport.getHandle())  # type: ignore[union-attr]
+        name = await self._name(peer.user)
+        self._log_once(peer, name)
+        if not self._socket.may_use(peer):
+            raise Problem(403, "Only root, the daemon's user and members of the group of the socket may use the API.")
+        return name
+
+    def _log_once(self, peer: Peer, name: str) -> None:
+        """Log a process at its first request. `ftpsd top` makes one each second."""
+        key = peer.process, peer.user
+        if key not in self._logged:
+            self._logged[key] = None
+            if len(self._logged) > MOST_NAMES:
+                del self._logged[next(iter(self._logged))]
+            log.info("admin API: process {process} of {name} has connected", process=peer.process, name=name)
+
+    async def _name(self, user: int) -> str:
+        """Return the name of a user of the system. Name services may take their time: look it up in a thread."""
+        if user not in self._names:
+            looked_up = self._parts.workers.queue("administration", "login").call(_look_up, user)
+            try:
+                found = await looked_up.addTimeout(LOOK_UP, self._parts.reactor)  # type: ignore[arg-type]
+            except Exception:
+                return f"uid {user}"
+            if len(self._names) < MOST_NAMES:
+                self._names[user] = found
+            return found
+        return self._names[user]
+
+
+def _routes(parts: Parts, status: StatusReader) -> Iterable[Route]:
+    bans = Bans(parts)
+    yield from DaemonResources(parts, status).routes()
+    yield from Sessions(parts).routes()
+    yield from bans.routes()
+    yield from Users(parts, bans).routes()
+
+
+def _look_up(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"uid {user}"

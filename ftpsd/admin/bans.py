@@ -1,0 +1,166 @@
+"""The resources for bans: list them, add one, and lift them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+from ftpsd.admin import schemas
+from ftpsd.admin.arguments import BOOLEAN, TEXT, Body, Parameter, Schema
+from ftpsd.admin.parts import Parts
+from ftpsd.admin.problem import Json, Problem, bad_value
+from ftpsd.admin.routes import Answer, Call, Route, answer, list_answer
+from ftpsd.events.record import valid_text
+from ftpsd.events.types import AdministrativeAct
+from ftpsd.limits.bans.ban_list import MAX_NAME, Ban, stored_name
+from ftpsd.limits.bans.networks import network_text
+from ftpsd.protocol import parsing
+from ftpsd.protocol.login_rules import Network
+
+#: The length of a ban for ever in seconds, which the state file can hold. No calendar has its end.
+FOR_EVER = 1e12
+
+#: The longest ban that is not for ever: a hundred years.
+LONGEST = 100 * 366 * 86_400
+
+MEMBERS = ("address", "user", "seconds")
+BODY: Schema = {
+    "type": "object",
+    "properties": {
+        "address": {**TEXT, "type": ["string", "null"], "description": "An address or a network."},
+        "user": {**TEXT, "type": ["string", "null"], "maxLength": MAX_NAME, "description": "The name of a user."},
+        "seconds": {
+            "type": ["number", "null"],
+            "exclusiveMinimum": 0,
+            "maximum": LONGEST,
+            "description": "How long; null or missing: until it is lifted.",
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+class Bans:
+    """The bans of the daemon."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._list = parts.counts.bans
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this subject."""
+        path = "/v1/bans"
+        whom = (
+            Parameter("address", TEXT, "Lift the bans of this address or network, and of all addresses in it."),
+            Parameter("user", TEXT, "Lift the bans of this user name."),
+            Parameter("all", BOOLEAN, "Lift all bans."),
+        )
+        return [
+            Route("GET", path, self._show, "List the bans in effect", schemas.listed("bans", "Ban", total=False)),
+            Route("POST", path, self._add, "Ban", schemas.to("Ban"), 201, body=BODY, problems=[409]),
+            Route("DELETE", path, self._lift, "Lift bans", schemas.LIFTED, parameters=whom),
+        ]
+
+    def active(self) -> list[Ban]:
+        """Return all bans in effect; the one that ends last stands last."""
+        now = self._list.now()
+        return sorted((ban for ban in self._list.bans() if ban.until > now), key=lambda ban: ban.until)
+
+    def by_user(self) -> Mapping[str, Sequence[Ban]]:
+        """Return the bans of each user name."""
+        found: dict[str, list[Ban]] = {}
+        for ban in self.active():
+            if ban.kind in ("user", "account", "site"):
+                found.setdefault(_name(ban), []).append(ban)
+        return found
+
+    def form(self, ban: Ban) -> Json:
+        """Return a ban in JSON. A ban for ever has no end."""
+        until = self._parts.now() + ban.until - self._list.now()
+        subject = valid_text(stored_name(ban.subject))
+        return {"kind": ban.kind, "subject": subject, "until": None if ban.length >= FOR_EVER else round(until, 3)}
+
+    # --- handlers ----------------------------------------------------------------------------------
+
+    async def _show(self, call: Call) -> Answer:
+        return await list_answer(call.slices, "bans", self.active(), self.form)
+
+    async def _add(self, call: Call) -> Answer:
+        body = Body(call.body, MEMBERS)
+        network, user = body.network("address"), body.text("user")
+        seconds = body.number("seconds", LONGEST)
+        if (network is None) == (user is None):
+            raise bad_value("address", "or user must be given, and not both", "Write one of them.")
+        if network is not None:
+            self._refuse_allowed(network)
+            kind, subject = "network", subject_of(network)
+        else:
+            kind, subject = "account", stored_name(user or "")
+        length = seconds or FOR_EVER
+        ban = Ban("network" if network is not None else "account", subject, self._list.now() + length, length)
+        self._list.add(ban)
+        self._publish(call, "ban", f"{kind} {subject}")
+        return answer(self.form(ban), 201)
+
+    def _refuse_allowed(self, network: Network) -> None:
+        """Raise Problem if `bans.allow` exempts all of a network."""
+        for each in self._parts.configuration().settings.bans.allow:
+            if each.version == network.version and network.subnet_of(each):  # type: ignore[arg-type]
+                text = f"bans.allow has {each}: its clients are never banned. Remove it from the configuration first."
+                raise Problem(409, text)
+
+    async def _lift(self, call: Call) -> Answer:
+        arguments = call.arguments
+        network, user = arguments.network("address"), arguments.text("user")
+        everything = arguments.flag("all")
+        if network is None and user is None and not everything:
+            raise bad_value("address", ", user and all are missing", "Write one of them.")
+        name = None if user is None else stored_name(user)
+        lifted = 0
+        for ban in list(self._list.bans()):
+            if everything or concerns(ban, network, name):
+                lifted += ban.until > self._list.now()
+                self._parts.bans.lift(ban)
+            await call.slices.pause()
+        if lifted:
+            subject = "all" if everything else " ".join(str(each) for each in (network, user) if each is not None)
+            self._publish(call, "unban", subject)
+        return answer({"lifted": lifted})
+
+    def _publish(self, call: Call, action: str, subject: str) -> None:
+        self._parts.hub.publish(AdministrativeAct(action, subject, call.administrator))
+
+
+def subject_of(network: Network) -> str:
+    """Return what is banned: of a single IPv6 address its /64, since one host has that many addresses."""
+    if network.version == 6 and network.prefixlen == 128:
+        return parsing.network(network.network_address)
+    return network_text(network)
+
+
+def concerns(ban: Ban, network: Network | None, user: str | None) -> bool:
+    """Return whether a ban is one of a user name, or of a network or the addresses in it.
+
+    The ban of a site from a name is one of the name, and one of the site.
+    """
+    if user is not None and ban.kind in ("user", "account", "site") and _name(ban) == user:
+        return True
+    where = ban.subject.partition(" ")[0]
+    return network is not None and ban.kind in ("address", "network", "site") and _is_in(where, network)
+
+
+def _name(ban: Ban) -> str:
+    """Return the user name of a ban that has one."""
+    return ban.subject.partition(" ")[2] if ban.kind == "site" else ban.subject
+
+
+def _is_in(text: str, network: Network) -> bool:
+    """Return whether the network of a text lies in another one; for a single address, whether it stands for that."""
+    try:
+        own = ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    if network.prefixlen == network.max_prefixlen:
+        address = network.network_address
+        return text in (str(address), parsing.network(address), parsing.site(address))
+    return own.version == network.version and own.subnet_of(network)  # type: ignore[arg-type]

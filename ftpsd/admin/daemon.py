@@ -1,0 +1,74 @@
+"""The resources for the daemon as a whole: its status, and the reload of its configuration."""
+
+from __future__ import annotations
+
+from ftpsd.admin import schemas
+from ftpsd.admin.parts import Parts
+from ftpsd.admin.problem import Json, Problem
+from ftpsd.admin.routes import Answer, Call, Route, answer
+from ftpsd.admin.status import Status, StatusReader, Usage
+from ftpsd.events.record import iso_time, valid_text
+from ftpsd.events.types import AdministrativeAct
+
+
+class DaemonResources:
+    """The daemon as a whole."""
+
+    def __init__(self, parts: Parts, status: StatusReader) -> None:
+        self._parts = parts
+        self._status = status
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this subject."""
+        summary = "Load the configuration again, and answer when that is done"
+        return [
+            Route("GET", "/v1/status", self._show, "Show the state of the daemon", schemas.to("Status")),
+            Route("POST", "/v1/reload", self._reload, summary, schemas.to("Reloaded"), problems=[422]),
+        ]
+
+    async def _show(self, _: Call) -> Answer:
+        return answer(status_json(self._status.read()))
+
+    async def _reload(self, call: Call) -> Answer:
+        self._parts.hub.publish(AdministrativeAct("reload", "", call.administrator))
+        result = await self._parts.reloader.reload()
+        if not result.ok:
+            text = "The configuration has faults: the old one stays in use."
+            raise Problem(422, text, faults=[valid_text(each) for each in result.faults])
+        return answer({"ok": True, "warnings": [valid_text(each) for each in result.warnings]})
+
+
+def status_json(status: Status) -> Json:
+    """Return the status in JSON."""
+    transfers, certificate, ports = status.transfers, status.certificate, status.passive_ports
+    return {
+        "version": status.version,
+        "started": iso_time(status.started),
+        "uptime": round(status.uptime, 3),
+        "listeners": [{"address": each.address, "port": each.port, "tls": each.tls} for each in status.listeners],
+        "sessions": {"used": status.sessions.used, "limit": status.sessions.limit},
+        "transfers": {
+            "uploads": transfers.uploads,
+            "downloads": transfers.downloads,
+            "upload_rate": round(transfers.upload_rate, 1),
+            "download_rate": round(transfers.download_rate, 1),
+        },
+        "limits": [_usage(each) for each in status.limits],
+        "bans": status.bans,
+        "certificate": {
+            "file": valid_text(str(certificate.file)),
+            "expires": None if certificate.expires is None else iso_time(certificate.expires),
+        },
+        "reload": {
+            "time": iso_time(status.reload.time),
+            "ok": status.reload.ok,
+            "faults": [valid_text(each) for each in status.reload.faults],
+            "last_good": iso_time(status.last_good_reload),
+        },
+        "threads": status.threads._asdict(),
+        "passive_ports": {"first": ports.first, "last": ports.last, "used": ports.used},
+    }
+
+
+def _usage(usage: Usage) -> Json:
+    return {"name": usage.name, "used": round(usage.used, 1), "limit": usage.limit}

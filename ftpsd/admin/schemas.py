@@ -1,0 +1,101 @@
+"""The schemas of what the API answers with, for the OpenAPI document. The tests check all answers against them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from ftpsd.admin.arguments import Schema
+from ftpsd.events.types import BanKind
+from ftpsd.limits.session_registry import SessionState
+
+TIME: Schema = {"type": "string", "format": "date-time"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+STRING: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+STRINGS: Schema = {"type": "array", "items": STRING}
+
+
+def to(name: str) -> Schema:
+    """Return a reference to a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def record(**members: Schema) -> Schema:
+    """Return the schema of an object that has exactly these members."""
+    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+
+
+def array(items: Schema) -> Schema:
+    """Return the schema of an array."""
+    return {"type": "array", "items": items}
+
+
+def listed(name: str, item: str, total: bool = True) -> Schema:
+    """Return the schema of a list, and how many there are on all its pages."""
+    return record(**{name: array(to(item))}, **({"total": COUNT} if total else {}))
+
+
+def maybe(schema: Schema) -> Schema:
+    """Return a schema that admits null, too."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+DISMISSED = record(dismissed=COUNT)
+LIFTED = record(lifted=COUNT)
+
+LIMIT = record(name=STRING, used=NUMBER, limit=maybe(NUMBER))
+
+COMPONENTS: Schema = {
+    "Session": record(
+        number=COUNT,
+        user=maybe(STRING),
+        address=STRING,
+        since=TIME,
+        idle=maybe({"type": "number", "minimum": 0, "description": "Seconds; null while a command runs."}),
+        tls=maybe(STRING),
+        client=maybe(STRING),
+        command=maybe(STRING),
+        path=maybe(STRING),
+        direction={"enum": ["upload", "download", None]},
+        bytes=maybe(COUNT),
+        size=maybe(COUNT),
+        rate=maybe({"type": "number", "description": "Bytes per second in the last seconds."}),
+        state={"enum": list(get_args(SessionState))},
+    ),
+    "Ban": record(
+        kind={"enum": list(get_args(BanKind))},
+        subject=STRING,
+        until=maybe({"type": "number", "description": "Seconds since 1970; null: for ever."}),
+    ),
+    "User": record(
+        name=STRING,
+        settings={"type": "object", "description": "The keys of docs/configuration.md, without the password."},
+        usage=maybe(record(bytes=COUNT, files=COUNT)),
+        quota=record(bytes=maybe(COUNT), files=maybe(COUNT)),
+        bans=array(to("Ban")),
+        last_login=maybe(TIME),
+        sessions=COUNT,
+    ),
+    "Reload": record(time=TIME, ok=FLAG, faults=STRINGS, last_good=TIME),
+    "Status": record(
+        version=STRING,
+        started=TIME,
+        uptime=NUMBER,
+        listeners=array(record(address=STRING, port=COUNT, tls={"enum": ["explicit", "implicit"]})),
+        sessions=record(used=COUNT, limit=COUNT),
+        transfers=record(uploads=COUNT, downloads=COUNT, upload_rate=NUMBER, download_rate=NUMBER),
+        limits=array(LIMIT),
+        bans=COUNT,
+        certificate=record(file=STRING, expires=maybe(TIME)),
+        reload=to("Reload"),
+        threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
+        passive_ports=record(first=COUNT, last=COUNT, used=COUNT),
+    ),
+    "Reloaded": record(ok={"const": True}, warnings=STRINGS),
+    "Problem": {
+        "type": "object",
+        "properties": {"type": STRING, "title": STRING, "status": COUNT, "detail": STRING, "faults": STRINGS},
+        "required": ["type", "title", "status", "detail"],
+    },
+}
