@@ -30,6 +30,7 @@ class Command:
 
 
 COMMANDS = (
+    Command("ban", "live.ban", "refuse an address, a network or a user", "ftpsd ban 192.0.2.0/24 --for 2d"),
     Command("bans", "bans", "list or lift bans", "ftpsd bans lift 192.0.2.7"),
     Command("check", "check", "check configuration, users and certificate", "ftpsd check -c /etc/ftpsd/ftpsd.yaml"),
     Command(
@@ -44,7 +45,14 @@ COMMANDS = (
         "find out why clients cannot connect, log in or transfer",
         "ftpsd doctor --from ftp.example.com --user alice",
     ),
+    Command("events", "live.events", "show events as they happen", "ftpsd events --event upload,upload_failed"),
+    Command("kick", "live.kick", "end sessions", "ftpsd kick --user alice --message 'Maintenance.' --ban 1h"),
     Command("passwd", "passwd", "print the hash of a password, for users.yaml", "ftpsd passwd < password.txt"),
+    Command("reload", "live.reload", "load the configuration again, and print its faults", "ftpsd reload"),
+    Command("status", "live.status", "show the state of the daemon", "ftpsd status"),
+    Command("top", "top.command", "show the sessions live, with their progress", "ftpsd top --transfers --sort rate"),
+    Command("unban", "live.unban", "lift the ban of an address, a network or a user", "ftpsd unban --user alice"),
+    Command("who", "live.who", "list the sessions", "ftpsd who --user alice --sort rate"),
 )
 
 

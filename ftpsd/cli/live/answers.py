@@ -1,0 +1,145 @@
+"""What the admin API answers, as far as the commands read it. Times are ISO 8601; null where something is not known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TypedDict, cast
+
+from ftpsd.cli.admin_client import AdminClient, Parameter
+
+#: Sessions that are asked for in one request.
+_PAGE = 1000
+
+
+class Session(TypedDict):
+    """One session."""
+
+    number: int
+    user: str | None
+    address: str
+    since: str
+    #: Seconds since the last reply; null while a command runs.
+    idle: float | None
+    tls: str | None
+    client: str | None
+    command: str | None
+    path: str | None
+    direction: str | None
+    bytes: int | None
+    size: int | None
+    #: Bytes per second.
+    rate: float | None
+    state: str
+
+
+class Usage(TypedDict):
+    """How much of a limit is used; the limit is null if there is none."""
+
+    name: str
+    used: float
+    limit: float | None
+
+
+class Listener(TypedDict):
+    """A control listener."""
+
+    address: str
+    port: int
+    tls: str
+
+
+class Transfers(TypedDict):
+    """The running transfers, and their bytes per second."""
+
+    uploads: int
+    downloads: int
+    upload_rate: float
+    download_rate: float
+
+
+class Certificate(TypedDict):
+    """The certificate of new sessions."""
+
+    file: str
+    expires: str | None
+
+
+class Reload(TypedDict):
+    """The last load of the configuration."""
+
+    time: str
+    ok: bool
+    faults: list[str]
+
+
+class Threads(TypedDict):
+    """The worker threads."""
+
+    size: int
+    busy: int
+    stuck: int
+
+
+class PassivePorts(TypedDict):
+    """The passive ports."""
+
+    first: int
+    last: int
+    used: int
+
+
+class Status(TypedDict):
+    """The state of the daemon."""
+
+    version: str
+    started: str
+    uptime: float
+    listeners: list[Listener]
+    sessions: Usage
+    transfers: Transfers
+    limits: list[Usage]
+    bans: int
+    certificate: Certificate
+    reload: Reload
+    threads: Threads
+    passive_ports: PassivePorts
+
+
+class _Page(TypedDict):
+    sessions: list[Session]
+    total: int
+
+
+def status(client: AdminClient) -> Status:
+    """Return the state of the daemon."""
+    return cast(Status, client.get("status"))
+
+
+def page(client: AdminClient, **query: Parameter) -> tuple[list[Session], int]:
+    """Return one page of sessions, and how many there are that match."""
+    found = cast(_Page, client.get("sessions", **query))
+    return found["sessions"], found["total"]
+
+
+def sessions(client: AdminClient, **query: Parameter) -> list[Session]:
+    """Return all sessions that match. Sessions begin and end between two pages; none appears twice."""
+    found: dict[int, Session] = {}
+    offset, total = 0, 1
+    while offset < total:
+        some, total = page(client, **query, offset=offset, limit=_PAGE)
+        found.update((each["number"], each) for each in some)
+        if not some:
+            break
+        offset += len(some)
+    return list(found.values())
+
+
+def posix_time(text: str) -> float:
+    """Return the POSIX time of a time in ISO 8601."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def local_time(text: str) -> str:
+    """Return a time in ISO 8601 as the clock on the wall shows it: `2026-11-26 02:17:51`."""
+    return datetime.fromtimestamp(posix_time(text)).isoformat(" ", "seconds")

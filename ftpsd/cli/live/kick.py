@@ -1,0 +1,63 @@
+"""`ftpsd kick`: end sessions, and ban those who had them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import cast
+
+from ftpsd.cli.admin_client import AdminClient, connect
+from ftpsd.cli.durations import in_words, parse_duration
+from ftpsd.cli.failure import CommandFailed
+from ftpsd.cli.live.answers import Session
+from ftpsd.cli.options import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd kick`."""
+    add_config(parser)
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("number", nargs="?", type=_number, metavar="ID", help="the number of a session (ftpsd who)")
+    whom.add_argument("--user", metavar="U", help="all sessions of this user")
+    whom.add_argument("--address", metavar="A", help="all sessions from this address")
+    parser.add_argument("--message", metavar="M", help="what the client is told")
+    parser.add_argument(
+        "--ban", type=parse_duration, metavar="TIME", help="also ban the user, or with ID the address: 10m, 1h, 2d"
+    )
+    parser.add_argument("--now", action="store_true", help="abort a running transfer")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a session; for a user: --user {text}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """End the sessions; return 1 if there is none."""
+    client = connect(options)
+    if options.ban:
+        _ban(client, options)
+    how = {"message": options.message, "now": options.now or None}
+    if options.number is not None:
+        answer = client.delete(f"sessions/{options.number}", **how)
+    else:
+        answer = client.delete("sessions", user=options.user, address=options.address, **how)
+    count = cast(dict[str, int], answer)["dismissed"]
+    if not count:
+        raise CommandFailed("no such session")
+    when = "" if options.now else ", after its running transfer" if count == 1 else ", after their running transfers"
+    print(f"{count} session{'s' if count > 1 else ''} dismissed{when}.")
+    return 0
+
+
+def _ban(client: AdminClient, options: argparse.Namespace) -> None:
+    """Ban first: a client that is only dismissed connects again at once."""
+    subject = {"user": options.user} if options.user is not None else {"address": _address(client, options)}
+    client.post("bans", {**subject, "seconds": options.ban})
+    print(f"{next(iter(subject.values()))} is banned for {in_words(options.ban)}.")
+
+
+def _address(client: AdminClient, options: argparse.Namespace) -> str:
+    if options.number is None:
+        return str(options.address)
+    return cast(Session, client.get(f"sessions/{options.number}"))["address"]

@@ -1,0 +1,96 @@
+"""`ftpsd status`: the state of the daemon in a dozen lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from ftpsd.cli import text
+from ftpsd.cli.admin_client import connect
+from ftpsd.cli.durations import in_words
+from ftpsd.cli.live import answers
+from ftpsd.cli.options import add_config
+from ftpsd.protocol.replies import readable_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ftpsd status`."""
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the state of the daemon."""
+    status = answers.status(connect(options))
+    if options.json:
+        json.dump(status, sys.stdout, indent=2)
+        print()
+    else:
+        print("\n".join(lines(status, time.time())))
+    return 0
+
+
+def lines(status: answers.Status, now: float) -> list[str]:
+    """Return the state as aligned text. `now` is POSIX time."""
+    return [text.clean(line) for line in text.columns(list(_rows(status, now)))]
+
+
+def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
+    yield "version", f"ftpsd {status['version']}"
+    yield "uptime", f"{in_words(status['uptime'])}, since {answers.local_time(status['started'])}"
+    for number, listener in enumerate(status["listeners"]):
+        yield _once("listeners", number), f"{listener['address']} port {listener['port']}, {listener['tls']} TLS"
+    transfers = status["transfers"]
+    yield "sessions", _use(status["sessions"]["used"], status["sessions"]["limit"])
+    yield "uploads", f"{transfers['uploads']}, {_rate(transfers['upload_rate'])}"
+    yield "downloads", f"{transfers['downloads']}, {_rate(transfers['download_rate'])}"
+    for number, limit in enumerate(each for each in status["limits"] if each["limit"] is not None):
+        yield _once("limits", number), _limit(limit)
+    yield "bans", str(status["bans"])
+    yield "certificate", _certificate(status["certificate"], now)
+    yield from _reload(status["reload"])
+    threads, ports = status["threads"], status["passive_ports"]
+    stuck = f", {threads['stuck']} STUCK: see the log" if threads["stuck"] else ", none stuck"
+    yield "worker threads", f"{threads['busy']} of {threads['size']} busy{stuck}"
+    count = ports["last"] - ports["first"] + 1
+    yield "passive ports", f"{_use(ports['used'], count)} ({ports['first']}-{ports['last']})"
+
+
+def _once(title: str, number: int) -> str:
+    return "" if number else title
+
+
+def _use(used: float, limit: float | None) -> str:
+    return f"{used:.0f}, no limit" if limit is None else f"{used:.0f} of {limit:.0f}, {max(0, limit - used):.0f} left"
+
+
+def _limit(limit: answers.Usage) -> str:
+    name, used, most = limit["name"], limit["used"], limit["limit"] or 0
+    share = f"{used / most:.0%}" if most else "full"
+    if name.endswith("_rate"):
+        return f"{name}: {_rate(used)} of {_rate(most)} ({share})"
+    return f"{name}: {_use(used, most)} ({share})"
+
+
+def _rate(rate: float) -> str:
+    return f"{readable_size(round(rate))}/s"
+
+
+def _certificate(certificate: answers.Certificate, now: float) -> str:
+    if certificate["expires"] is None:
+        return f"{certificate['file']}, does not expire"
+    left = answers.posix_time(certificate["expires"]) - now
+    end = answers.local_time(certificate["expires"])
+    if left <= 0:
+        return f"{certificate['file']}, EXPIRED on {end}"
+    return f"{certificate['file']}, expires on {end}, in {in_words(left)}"
+
+
+def _reload(reload: answers.Reload) -> Iterator[tuple[str, str]]:
+    result = "good" if reload["ok"] else "FAILED, the old configuration remains in effect"
+    yield "last load", f"{answers.local_time(reload['time'])}, {result}"
+    for fault in reload["faults"]:
+        yield "", fault
