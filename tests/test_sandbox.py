@@ -115,11 +115,11 @@ def test_every_worker_is_inside(tmp_path: Path) -> None:
 
 
 def test_threads_of_others() -> None:
-    """Where threads run that the rules would not hold for, nothing is promised."""
+    """Landlock is not used if other threads run, since it would not limit them."""
     done = run(
         "import threading; from ftpsd.system import landlock; threading.Timer(1, print).start(); landlock.enter([])"
     )
-    assert "Unavailable: threads run already" in done.stderr
+    assert "Unavailable: other threads run already" in done.stderr
 
 
 def test_no_new_privileges(make_daemon: MakeDaemon) -> None:
@@ -254,8 +254,8 @@ os.execv(sys.argv[2], sys.argv[2:])
         (0x50000 + 38, r"the kernel does not offer it \(Function not implemented\)"),
         (0x50000 + 95, r"the kernel does not offer it \(Operation not supported\)"),
         (0x50000 + 1, r"the kernel does not offer it \(Operation not permitted\)"),
-        (0x80000000, "this process may not ask for it"),
-        (0x50000, "this kernel's first version would forbid to move files between directories"),
+        (0x80000000, "this process may not use its system calls"),
+        (0x50000, "the version of this kernel forbids every move of a file between directories"),
     ],
     ids=["not built in", "not switched on", "forbidden", "deadly", "too old"],
 )
@@ -269,8 +269,10 @@ def test_the_daemon_runs_without_it(make_daemon: MakeDaemon, answer: int, reason
 
 
 def test_home_of_the_whole_system(make_daemon: MakeDaemon) -> None:
-    """Where a home is /, there is nothing to keep away, and the log says so."""
+    """If a home is /, the sandbox is off, and the log says why."""
     daemon = make_daemon(users={"alice": {}, "root": {"home": "/", "permissions": "read-only"}})
-    assert "landlock is off: a home, or the log file, takes in the whole system" in daemon.log
+    assert (
+        "landlock is off: a home or the directory of the log file is /, so that nothing could be denied" in daemon.log
+    )
     with secured(daemon) as client:
         client.expect(200, "NOOP")

@@ -11,7 +11,7 @@ import yaml
 from ftpsd.config.faults import Fault, Key, dotted
 from ftpsd.config.yaml_lines import LineFinder, last_line
 from ftpsd.config.yaml_values import BAD_CHARACTER, Value, ValueBuilder
-from ftpsd.system.landlock import RESTART, shut_out
+from ftpsd.system.landlock import RESTART, is_denied
 
 #: Bytes that are decoded in one call.
 _PIECE = 65536
@@ -46,7 +46,7 @@ class Document:
         """Add the fault that a file cannot be read: this one, or one that a key of it names."""
         name = "" if path == self.path else f"{path} "
         reason = (error.strerror or str(error)).lower()
-        remedy = RESTART if shut_out(path) else "Make it readable for the daemon, or name another file."
+        remedy = RESTART if is_denied(path) else "Make it readable for the daemon, or name another file."
         self.fault(key, f"{name}cannot be read: {reason}", remedy)
 
     def duplicate(self, key: Key, line: int) -> None:

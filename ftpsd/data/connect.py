@@ -72,7 +72,7 @@ class Connector:
     @property
     def prepared(self) -> bool:
         """Whether a transfer command can be served."""
-        return self._target is not None or self._passive.is_open
+        return self._target is not None or self._passive.state != "closed"
 
     @property
     def waiting(self) -> bool:
@@ -114,12 +114,12 @@ class Connector:
         result = self._awaited = Deferred()
         if self._target is not None:
             self._dial(self._target)
-        elif not self._passive.is_open:
+        elif self._passive.state == "closed":
             self.fail(GONE)
         elif self._passive.ready:
             self.deliver()
         else:
-            if self._passive.in_handshake:
+            if self._passive.state == "early TLS":
                 self._set_deadline(self._shared.timeouts.data_connect)
             self._passive.expect()
         return result
@@ -162,10 +162,11 @@ class Connector:
         self._deadline = self._shared.reactor.callLater(self._shared.timeouts.data_connect, self._too_late)
 
     def _too_late(self) -> None:
-        if self._awaited is None and self._passive.connected:
+        state = self._passive.state
+        if self._awaited is None and state in ("connected", "early TLS"):
             # The client has connected, and may send its command at any time.
             self._passive.close_port()
-        elif self._passive.in_handshake:
+        elif state == "early TLS":
             self.fail(Refusal(522, "TLS handshake on the data connection took too long."))
         elif self._dialer is not None:
             self.fail(Refusal(425, "Cannot open data connection: the client did not respond in time."))

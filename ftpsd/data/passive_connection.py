@@ -23,6 +23,9 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue
 
+#: The states of a `PassiveConnection`.
+PassiveState = Literal["closed", "listening", "connected", "early TLS"]
+
 #: A connection that a transfer can use: in plain text, or with TLS, whose handshake may not have begun.
 Connected = socket.socket | Handshakes
 
@@ -175,19 +178,13 @@ class PassiveConnection:
         self.begins_tls = False
 
     @property
-    def is_open(self) -> bool:
-        """Whether a transfer can take a connection, or wait for it."""
-        return bool(self._listener or self._connection or self._early)
-
-    @property
-    def connected(self) -> bool:
-        """Whether a connection has arrived."""
-        return bool(self._connection or self._early)
-
-    @property
-    def in_handshake(self) -> bool:
-        """Whether the client has begun TLS."""
-        return self._early is not None
+    def state(self) -> PassiveState:
+        """The present state (see above)."""
+        if self._early is not None:
+            return "early TLS"
+        if self._connection is not None:
+            return "connected"
+        return "closed" if self._listener is None else "listening"
 
     def listen(self, host: Address) -> int:
         """Listen, and return the port. Raises Refusal if none is free."""

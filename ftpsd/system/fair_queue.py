@@ -1,8 +1,9 @@
-"""Jobs that wait for a worker thread: each owner's in their order, the owners in turn.
+"""Jobs that wait for a worker thread. The jobs of one owner are run in their order, and the owners take turns.
 
-Nobody's jobs keep others waiting: an owner may run one more job only while fewer of its jobs run than threads are
-idle. So one owner alone gets half of the threads, several owners get equal parts, and a newcomer finds a thread.
-Nothing here locks: the pool does (see `worker_threads.py`).
+No owner can occupy all threads: an owner may run one more job only while fewer of its jobs run than threads are idle.
+So one owner alone gets half of the threads, several owners get equal parts, and a new owner finds an idle thread.
+
+These classes take no locks. The pool calls them with its own lock held (see `worker_threads.py`).
 """
 
 from __future__ import annotations
@@ -14,96 +15,101 @@ from typing import Literal
 
 Job = Callable[[], object]
 
-#: What a job is: part of a login, one that ends after a few disk calls, or one that goes through a directory or a tree.
-Kind = Literal["login", "command", "walk"]
+#: The kind of a job: part of a login; a few disk calls or a transfer; or a walk through a directory or a tree.
+JobKind = Literal["login", "command", "walk"]
 
-#: Walks that run at once. Each wants Python's lock all the time, and with more of them everybody waits for that longer.
+#: Walks that run at the same time. Each needs the GIL almost all the time, and more of them delay every other thread.
 MOST_WALKS = 2
 
-#: One in so many threads takes jobs of logins only.
+#: One of this many threads is reserved for logins.
 _LOGIN_SHARE = 8
 
 
-class Line:
-    """The jobs of one owner and kind that wait, and how many run."""
+class OwnerQueue:
+    """The waiting jobs of one owner and kind, and the number of those that run."""
 
     __slots__ = ("__weakref__", "jobs", "kind", "progress", "running")
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind: Kind = kind
+    def __init__(self, kind: JobKind) -> None:
+        self.kind: JobKind = kind
         self.jobs: deque[Job] = deque()
         self.running = 0
-        #: The time at which a job of this line, or a step of one, ended last.
+        #: The time at which one of its jobs, or a step of one, ended last.
         self.progress = 0.0
 
 
 class FairQueue:
-    """All lines of a pool with so many threads."""
+    """All owners' queues of a pool with this many threads.
+
+    `idle` is the number of threads that run no job now.
+    """
 
     def __init__(self, threads: int) -> None:
-        kept = threads // _LOGIN_SHARE
-        self._kept: dict[Kind, int] = {"login": 0, "command": kept, "walk": kept}
-        self._free: dict[Kind, float] = {"login": math.inf, "command": math.inf, "walk": MOST_WALKS}
-        #: Lines with jobs, by kind; the next one first. The kinds take turns, too.
-        self._lines: dict[Kind, dict[Line, None]] = {"login": {}, "command": {}, "walk": {}}
+        reserved = threads // _LOGIN_SHARE
+        #: How many idle threads a job of each kind must leave to logins.
+        self._reserved: dict[JobKind, int] = {"login": 0, "command": reserved, "walk": reserved}
+        #: How many more jobs of each kind may run.
+        self._free: dict[JobKind, float] = {"login": math.inf, "command": math.inf, "walk": MOST_WALKS}
+        #: The queues with waiting jobs, by kind; the next one first. The kinds take turns, too.
+        self._queues: dict[JobKind, dict[OwnerQueue, None]] = {"login": {}, "command": {}, "walk": {}}
         #: How many jobs wait.
         self.waiting = 0
 
-    def begin(self, line: Line, idle: int) -> bool:
-        """Return whether a new job of a line may run now, in the usual case that no job waits: note that it does."""
-        kind = line.kind
-        if self.waiting or line.running >= idle - self._kept[kind] or line.running >= self._free[kind]:
+    def begin(self, queue: OwnerQueue, idle: int) -> bool:
+        """Count a new job as running, if it may run now and no other job waits. Return whether it was counted."""
+        kind = queue.kind
+        if self.waiting or queue.running >= idle - self._reserved[kind] or queue.running >= self._free[kind]:
             return False
-        line.running += 1
+        queue.running += 1
         self._free[kind] -= 1
         return True
 
-    def put(self, line: Line, job: Job) -> None:
-        """Add a job to a line."""
-        line.jobs.append(job)
-        self._lines[line.kind][line] = None
+    def put(self, queue: OwnerQueue, job: Job) -> None:
+        """Add a job that must wait."""
+        queue.jobs.append(job)
+        self._queues[queue.kind][queue] = None
         self.waiting += 1
 
-    def take(self, idle: int, everything: bool = False) -> tuple[Line, Job] | None:
-        """Return the job to run next, with `idle` threads to choose from; None if no job may run now.
+    def take(self, idle: int, everything: bool = False) -> tuple[OwnerQueue, Job] | None:
+        """Remove the job that is to run next, count it as running, and return it. Return None if no job may run now.
 
-        With `everything` no limit holds: the pool ends.
+        With `everything` there are no limits: the pool is being stopped.
         """
-        line = self._next(math.inf if everything else idle)
-        if line is None:
+        queue = self._next(math.inf if everything else idle)
+        if queue is None:
             return None
-        lines = self._lines.pop(line.kind)
-        self._lines[line.kind] = lines
-        del lines[line]
-        job = line.jobs.popleft()
-        if line.jobs:
-            lines[line] = None
-        line.running += 1
-        self._free[line.kind] -= 1
+        queues = self._queues.pop(queue.kind)
+        self._queues[queue.kind] = queues
+        del queues[queue]
+        job = queue.jobs.popleft()
+        if queue.jobs:
+            queues[queue] = None
+        queue.running += 1
+        self._free[queue.kind] -= 1
         self.waiting -= 1
-        return line, job
+        return queue, job
 
-    def done(self, line: Line) -> None:
-        """Note that a job of a line has ended, or has lost its thread."""
-        line.running -= 1
-        self._free[line.kind] += 1
+    def done(self, queue: OwnerQueue) -> None:
+        """Count a job as running no longer: it has ended, or its thread was replaced."""
+        queue.running -= 1
+        self._free[queue.kind] += 1
 
-    def wants(self, line: Line, idle: int) -> bool:
-        """Return whether some job could run if a job of this line gave up its thread."""
-        self.done(line)
+    def wants(self, queue: OwnerQueue, idle: int) -> bool:
+        """Return whether a waiting job could run if a job of this queue gave up its thread."""
+        self.done(queue)
         try:
             return self._next(idle + 1) is not None
         finally:
-            line.running += 1
-            self._free[line.kind] -= 1
+            queue.running += 1
+            self._free[queue.kind] -= 1
 
-    def _next(self, idle: float) -> Line | None:
+    def _next(self, idle: float) -> OwnerQueue | None:
         if not self.waiting:
             return None
-        for kind, lines in self._lines.items():
-            room = min(idle - self._kept[kind], self._free[kind]) if idle < math.inf else idle
+        for kind, queues in self._queues.items():
+            room = min(idle - self._reserved[kind], self._free[kind]) if idle < math.inf else idle
             if room > 0:
-                for line in lines:  # at most as many are passed over as there are threads
-                    if line.running < room:
-                        return line
+                for queue in queues:  # passes over as many queues as there are threads, at most
+                    if queue.running < room:
+                        return queue
         return None

@@ -1,7 +1,7 @@
-"""Landlock (landlock(7)): the kernel keeps a process to the files that it needs. Three system calls, by ctypes.
+"""Landlock (landlock(7)): the kernel limits a process to the files that it needs. Three system calls, through ctypes.
 
-What was given up cannot be had back: rules hold for the thread that makes them and for all that it
-starts from then on. So they are made when the process still has one thread.
+A rule cannot be removed. It holds for the thread that makes it, and for threads and programs that this thread starts
+later. So the rules are made while the process has only one thread.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import threading
 from collections.abc import Iterable
 from enum import IntFlag
 
-# The same on every architecture that is younger than Alpha.
+# These numbers are the same on every architecture but Alpha.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
-_ASK_VERSION = 1
+_GET_VERSION = 1
 _PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
-#: Linux 5.19. Before it nothing could be moved from one directory to another.
+#: The first usable version: Linux 5.19. Version 1 forbids every move from one directory to another.
 _OLDEST = 2
 
 
 class Access(IntFlag):
-    """What may be done with a file, or below a directory (linux/landlock.h)."""
+    """Rights on a file, or on all files below a directory (linux/landlock.h)."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -47,7 +47,7 @@ class Access(IntFlag):
 
 
 READ = Access.READ_FILE | Access.READ_DIR
-#: All but to run programs, and to make and to drive devices. Renaming asks for the right to make the like.
+#: Everything except running programs and making or controlling devices. A rename needs the right to make such a file.
 WRITE = (
     READ
     | (Access.WRITE_FILE | Access.TRUNCATE | Access.REFER | Access.REMOVE_DIR | Access.REMOVE_FILE)
@@ -57,27 +57,26 @@ REMOVE = Access.REMOVE_FILE
 
 _FOR_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
 
-#: A path, and what may be done there and below.
+#: A path, and the rights on it and on everything below.
 Rule = tuple[str, Access]
 
-#: What to write behind the fault of a file for which `shut_out` is true.
-RESTART = "Restart the daemon: what its sandbox lets it reach was settled at its start."
+#: The remedy for a file that cannot be read because `is_denied` is true.
+RESTART = "Restart the daemon: its sandbox permits only the files that were configured when it started."
 
 
 class Unavailable(Exception):
-    """Landlock cannot be used here; says why."""
+    """Landlock cannot be used. The text is the reason."""
 
 
 def abi() -> int:
-    """The version of Landlock that the kernel offers; OSError says why it offers none."""
-    return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
+    """Return the version of Landlock that the kernel has. Raises OSError if it has none."""
+    return _call(_CREATE_RULESET, None, 0, _GET_VERSION)
 
 
 def enter(rules: Iterable[Rule]) -> int:
-    """Keeps the process to these rules from now on; the version of Landlock (its ABI) that does so.
+    """Limit the process to these rules from now on. Return the version of Landlock (its ABI).
 
-    Wants `no_new_privileges` before. Paths that are not there are passed over. With `Unavailable`
-    nothing has changed.
+    Call `no_new_privileges` before. Paths that do not exist are ignored. Raises Unavailable, and then changes nothing.
     """
     version = _version()
     handled = _known(version)
@@ -95,15 +94,15 @@ def enter(rules: Iterable[Rule]) -> int:
 
 
 def no_new_privileges() -> None:
-    """From now on no program that is run, setuid or not, gives the process more than it has.
+    """Let no program that the process runs get more privileges, set-user-ID or not (prctl(2)).
 
-    Where even that is refused, `enter` will say so.
+    Does not fail: without it `enter` raises Unavailable.
     """
     _libc().prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))
 
 
-def shut_out(path: str | os.PathLike[str]) -> bool:
-    """Whether a file or directory that its permissions let us read is kept from us all the same."""
+def is_denied(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file or directory cannot be read although its permissions allow that."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except PermissionError:
@@ -115,20 +114,20 @@ def shut_out(path: str | os.PathLike[str]) -> bool:
 
 def _version() -> int:
     if threading.active_count() > 1:
-        raise Unavailable("threads run already that it would not hold")
+        raise Unavailable("other threads run already, and would not be limited")
     if sys.platform != "linux" or _is_deadly():
-        raise Unavailable("this process may not ask for it")
+        raise Unavailable("this process may not use its system calls")
     try:
         version = abi()
     except OSError as error:
         raise Unavailable(f"the kernel does not offer it ({error.strerror})") from None
     if version < _OLDEST:
-        raise Unavailable("this kernel's first version would forbid to move files between directories")
+        raise Unavailable("the version of this kernel forbids every move of a file between directories")
     return version
 
 
 def _is_deadly() -> bool:
-    """Whether a filter of system calls kills who asks: that of a systemd unit does, where it does not name Landlock."""
+    """Return whether a filter of system calls would kill the process: that of a systemd unit may not name Landlock."""
     child = os.fork()
     if child == 0:
         try:
@@ -139,7 +138,7 @@ def _is_deadly() -> bool:
 
 
 def _known(version: int) -> Access:
-    """The rights that this version of the kernel knows; it refuses others."""
+    """Return the rights that this version knows. The kernel refuses others."""
     later = {Access.TRUNCATE: 3, Access.IOCTL_DEV: 5}
     return Access(sum(each for each in Access if version >= later.get(each, 0)))
 
@@ -162,7 +161,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
-    # Without their width, the numbers of a variadic call go out as 32 bits.
+    # ctypes passes a plain int to a variadic function as 32 bits.
     wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
     return _checked(_libc().syscall(ctypes.c_long(number), *wide))
 

@@ -1,4 +1,4 @@
-"""Tasks that run every so often, and survive an exception in one run: PeriodicTask."""
+"""Tasks that are repeated, and continue after an exception in one run: PeriodicTask."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = Logger(namespace="ftpsd")
 
 
 class PeriodicTask:
-    """Calls a function periodically. An exception of one run is logged, and the next run comes in time.
+    """Calls a function at regular intervals. An exception in one run is logged, and does not stop the next run.
 
-    A plain LoopingCall stops for good at the first exception. `task` names the task in the log. While the Deferred
-    that `run` returned is pending, no other run begins.
+    A plain LoopingCall ends at the first exception. `task` is the name of the task in the log. No run begins before the
+    Deferred of the last run has fired.
     """
 
     def __init__(self, clock: Clock, task: str, run: Callable[[], Deferred[None] | None]) -> None:
@@ -31,16 +31,16 @@ class PeriodicTask:
 
     @property
     def running(self) -> bool:
-        """Whether the task was started, and not stopped since."""
+        """Whether the task is started."""
         return bool(self._loop.running)
 
     def start(self, seconds: float, now: bool = True) -> None:
-        """Run every so many seconds from now on, the first time immediately if `now`. A task that runs starts again."""
+        """Run every `seconds`, with `now` also immediately. If it is started already, start again."""
         self.stop()
         self._loop.start(seconds, now=now)
 
     def stop(self) -> None:
-        """Begin no further run. May be called any number of times."""
+        """Begin no other run. May be called any number of times."""
         if self._loop.running:
             self._loop.stop()
 

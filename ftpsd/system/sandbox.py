@@ -1,6 +1,7 @@
-"""What the daemon needs of the system's files, and that the kernel keeps it to that: see landlock.py.
+"""The sandbox: the kernel limits the process to the files that the daemon needs (see `landlock.py`).
 
-The jail (jail.py) keeps users in their homes; this is for the day on which the jail has a hole.
+It is a second line of defence. `storage/local/jail` keeps each user in the home, and the sandbox limits the damage if
+that has a fault.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from ftpsd.system.landlock import READ, REMOVE, WRITE, Rule, Unavailable
 
 log = Logger(namespace="ftpsd")
 
-#: Libraries, time zones, what name service reads, randomness, and what the process may know of itself.
+#: Libraries, time zones, files of the name service, random numbers, and what /proc shows of the process itself.
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/random", "/dev/urandom", "/proc/self")
 
 
 class Sandbox:
-    """Limit the process to the places that are in use when it starts.
+    """Limits the process to the files and directories that are configured when it starts.
 
-    `files` are read again at each reload, `directories` are written to, `removed` are removed at the end; `twistd` are
-    the options of twistd.
+    `files` are read again at each reload, `directories` are written to, and `removed` are removed at the end. `twistd`
+    has the options of twistd.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Sandbox:
         self._wanted = settings.landlock != "off"
         self._written = {*directories, *(_logs(twistd) if twistd else ())}
         self._rules: list[Rule] = [(each, READ) for each in (*_SYSTEM, *_python())]
-        # Renewed files take the place of the old ones; certbot's are links into another directory.
+        # The whole directory: a renewed file replaces the old one. Those of certbot are links to another directory.
         for file in (*files, Path("/etc/resolv.conf")):
             self._rules += [(_around(os.path.abspath(file)), READ), (_around(os.path.realpath(file)), READ)]
         self._rules += [(each, WRITE) for each in (*self._written, os.devnull)]
@@ -50,7 +51,7 @@ class Sandbox:
         self._rules += [(_around(os.path.abspath(each)), REMOVE) for each in removed]
 
     def enter(self) -> None:
-        """Keeps the process, which must have one thread only, to these places; the log says whether it worked."""
+        """Limit the process, which must have only one thread, and log the result."""
         landlock.no_new_privileges()
         log.info("landlock is {state}", state=self._enter())
 
@@ -58,28 +59,28 @@ class Sandbox:
         if not self._wanted:
             return "off: the configuration says so"
         if "/" in self._written:
-            return "off: a home, or the log file, takes in the whole system"
+            return "off: a home or the directory of the log file is /, so that nothing could be denied"
         try:
             version = landlock.enter(self._rules)
         except Unavailable as reason:
             return f"off: {reason}"
-        return f"on (ABI {version}): nothing is written but below {', '.join(sorted(self._written))}"
+        return f"on (ABI {version}): files are written only below {', '.join(sorted(self._written))}"
 
 
 def _around(path: str) -> str:
-    """The directory that a file lies in; the file alone where that is /."""
+    """Return the directory of a file, or the file itself if that is /."""
     return os.path.dirname(path).rstrip("/") or path
 
 
 def _python() -> set[str]:
-    """Where modules are found: some are imported when they are needed first."""
-    here = os.getcwd()  # twistd puts it into the path, whatever it is
+    """Return the directories of Python modules: some modules are imported only when they are needed."""
+    here = os.getcwd()  # twistd always adds it to the path
     path = {each for each in map(os.path.abspath, sys.path) if each not in ("/", here)}
     return {sys.prefix, sys.base_prefix, os.path.dirname(ftpsd.__file__), *path}
 
 
 def _logs(twistd: Mapping[str, object]) -> list[str]:
-    """The directory of the log file, which twistd turns over when it is long."""
+    """Return the directory of the log file, which twistd rotates; no directory if there is no file."""
     elsewhere = any(twistd.get(option) for option in ("nodaemon", "syslog", "logger"))
     named = str(twistd.get("logfile") or "") or ("-" if elsewhere else "twistd.log")
     return [] if named == "-" else [os.path.dirname(os.path.abspath(named))]

@@ -1,4 +1,4 @@
-"""A few threads for whatever would block the reactor: disk calls, password hashes, steps of transfers."""
+"""Worker threads for everything that would block the reactor: disk calls, password hashes, steps of transfers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.fair_queue import FairQueue, Job, Kind, Line
+from ftpsd.system.fair_queue import FairQueue, Job, JobKind, OwnerQueue
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import ReactorCalls
 
@@ -46,7 +46,7 @@ class WorkerThread(threading.Thread):
     """One thread of the pool. The pool's lock guards all attributes but `step_began`.
 
     idle       in `WorkerThreads._idle`, blocked at `wake_up`
-    running    `line` is set; `step_began` is updated after each step
+    running    `queue` is set; `step_began` is updated after each step
     replaced   stuck, and `replaced` is set: another thread runs instead of it, and it ends with its job
     """
 
@@ -55,10 +55,10 @@ class WorkerThread(threading.Thread):
         #: A lock that is held while the thread is idle. Releasing it wakes the thread.
         self.wake_up = threading.Lock()
         self.wake_up.acquire()
-        #: The job to run after `wake_up`, and its line; None ends the thread.
-        self.job: tuple[Line, Job] | None = None
-        #: The line of the job that runs.
-        self.line: Line | None = None
+        #: The job to run after `wake_up`, and its queue; None ends the thread.
+        self.job: tuple[OwnerQueue, Job] | None = None
+        #: The queue of the job that runs.
+        self.queue: OwnerQueue | None = None
         #: The time at which the job or its current step began; 0 while there is none.
         self.step_began = 0.0
         self.replaced = False
@@ -80,11 +80,11 @@ class Call(Generic[T]):
     ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
     """
 
-    __slots__ = ("_threads", "line", "result", "running", "since")
+    __slots__ = ("_threads", "queue", "result", "running", "since")
 
-    def __init__(self, threads: WorkerThreads, line: Line) -> None:
+    def __init__(self, threads: WorkerThreads, queue: OwnerQueue) -> None:
         self._threads = threads
-        self.line = line
+        self.queue = queue
         self.result: Deferred[T] = Deferred(self._cancel)
         self.running = False
         #: The time at which the call was made, or the current step began.
@@ -95,7 +95,7 @@ class Call(Generic[T]):
 
         A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner.
         """
-        return self.since if self.running else max(self.since, self.line.progress)
+        return self.since if self.running else max(self.since, self.queue.progress)
 
     def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
         """Call the function in this worker thread, and deliver what it returns or raises."""
@@ -117,7 +117,7 @@ class Call(Generic[T]):
             awaited.discard(self)
             self.result.callback(result)
         elif hasattr(result, "close"):
-            self._threads.put(self.line, result.close)
+            self._threads.put(self.queue, result.close)
 
     def fail(self, refusal: Refusal) -> None:
         """Let the result be a Refusal, in the reactor thread."""
@@ -153,7 +153,7 @@ class WorkerThreads:
         #: Guards the next four, and what WorkerThread says.
         self._lock = threading.Lock()
         self._queue = FairQueue(self._size)
-        self._lines: WeakValueDictionary[tuple[Hashable, Kind], Line] = WeakValueDictionary()
+        self._owner_queues: WeakValueDictionary[tuple[Hashable, JobKind], OwnerQueue] = WeakValueDictionary()
         #: The thread that became idle last is the last one.
         self._idle: list[WorkerThread] = []
         self._stopping = False
@@ -191,30 +191,30 @@ class WorkerThreads:
         self._threads.clear()
         self._reactor_calls.stop()
 
-    def queue(self, owner: Hashable, kind: Kind = "command") -> JobQueue:
+    def queue(self, owner: Hashable, kind: JobKind = "command") -> JobQueue:
         """Return the queue for the jobs of one owner: a user, or a network before the login. Queues take turns."""
-        line = self._lines.get((owner, kind))
-        if line is None:
-            line = self._lines[owner, kind] = Line(kind)
-        return JobQueue(self, line)
+        queue = self._owner_queues.get((owner, kind))
+        if queue is None:
+            queue = self._owner_queues[owner, kind] = OwnerQueue(kind)
+        return JobQueue(self, queue)
 
     # --- jobs and threads --------------------------------------------------------------------------
 
-    def put(self, line: Line, job: Job) -> None:
-        """Run a job in a thread, in its turn. The job handles its own errors. May be called from any thread."""
+    def put(self, queue: OwnerQueue, job: Job) -> None:
+        """Run a job in a thread, when it is its turn. The job handles its own errors. May be called from any thread."""
         with self._lock:
-            if self._idle and self._queue.begin(line, len(self._idle)):
-                self._give((line, job))
+            if self._idle and self._queue.begin(queue, len(self._idle)):
+                self._give((queue, job))
             else:
-                self._queue.put(line, job)
+                self._queue.put(queue, job)
                 self._assign()
 
-    def crowded(self, line: Line) -> bool:
-        """Return whether another job could run if a job of this line gave up its thread."""
+    def crowded(self, queue: OwnerQueue) -> bool:
+        """Return whether another job could run if a job of this queue gave up its thread."""
         if not self._queue.waiting:
             return False
         with self._lock:
-            return self._queue.wants(line, len(self._idle))
+            return self._queue.wants(queue, len(self._idle))
 
     def _assign(self) -> None:
         """Give jobs to idle threads, as long as there are both. The caller holds the lock."""
@@ -224,7 +224,7 @@ class WorkerThreads:
                 return
             self._give(job)
 
-    def _give(self, job: tuple[Line, Job] | None) -> None:
+    def _give(self, job: tuple[OwnerQueue, Job] | None) -> None:
         """Let the thread that became idle last run a job, or end (None). The caller holds the lock."""
         thread = self._idle.pop()
         thread.job = job
@@ -236,7 +236,7 @@ class WorkerThreads:
             thread.wake_up.acquire()
             if thread.job is None:
                 return  # the pool stops
-            thread.line, job = thread.job
+            thread.queue, job = thread.job
             thread.job = None
             thread.step_began = time.monotonic()
             try:
@@ -245,22 +245,22 @@ class WorkerThreads:
                 self.call_in_reactor(log.failure, "internal error in a worker thread", Failure())
             del job  # an idle thread keeps no objects alive
             with self._lock:
-                line, thread.line = thread.line, None
-                thread.step_began, line.progress = 0.0, time.monotonic()
+                queue, thread.queue = thread.queue, None
+                thread.step_began, queue.progress = 0.0, time.monotonic()
                 if thread.replaced:
                     return
-                self._queue.done(line)
+                self._queue.done(queue)
                 self._idle.append(thread)
                 if self._queue.waiting or self._stopping:
                     self._assign()
-            del line
+            del queue
 
     def usage(self) -> ThreadUsage:
         """Return how many threads there are, and what they do. For the reactor thread."""
         limit = time.monotonic() - STUCK
         alive = [thread for thread in self._threads if thread.is_alive()]
         with self._lock:
-            busy = [thread for thread in alive if thread.line is not None]
+            busy = [thread for thread in alive if thread.queue is not None]
             stuck = [thread for thread in busy if thread.replaced or 0 < thread.step_began < limit]
         return ThreadUsage(self._size, len(busy), len(stuck))
 
@@ -280,13 +280,13 @@ class WorkerThreads:
         before = sum(thread.replaced for thread in self._threads)
         with self._lock:
             stuck = [
-                each for each in self._threads if each.line and not each.replaced and 0 < each.step_began < now - STUCK
+                each for each in self._threads if each.queue and not each.replaced and 0 < each.step_began < now - STUCK
             ]
             stuck = stuck[: MOST_STUCK - before]
             for thread in stuck:
                 thread.replaced = True
-                if thread.line is not None:
-                    self._queue.done(thread.line)
+                if thread.queue is not None:
+                    self._queue.done(thread.queue)
         for _ in stuck:
             self._add_thread()
         if stuck:
@@ -298,28 +298,28 @@ class WorkerThreads:
 
 
 class JobQueue:
-    """The queue for the jobs of one owner. For the reactor thread, where nothing else is said."""
+    """The queue for the jobs of one owner. For the reactor thread, unless a method says otherwise."""
 
-    __slots__ = ("_line", "_threads", "call_in_reactor")
+    __slots__ = ("_queue", "_threads", "call_in_reactor")
 
-    def __init__(self, threads: WorkerThreads, line: Line) -> None:
+    def __init__(self, threads: WorkerThreads, queue: OwnerQueue) -> None:
         self._threads = threads
-        self._line = line
+        self._queue = queue
         #: See `WorkerThreads.call_in_reactor`.
         self.call_in_reactor = threads.call_in_reactor
 
     def submit(self, job: Job) -> None:
         """Run a job in a thread. The job handles its own errors. May be called from any thread."""
-        self._threads.put(self._line, job)
+        self._threads.put(self._queue, job)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Deferred[T]:
         """Call a function in a thread. Return its result, or raise its exception, in the reactor thread.
 
         Raises Refusal (451) after `patience` seconds. What the function opens after that is closed.
         """
-        call: Call[T] = Call(self._threads, self._line)
+        call: Call[T] = Call(self._threads, self._queue)
         self._threads.awaited.add(call)
-        self._threads.put(self._line, partial(call.make, function, *arguments, **named))
+        self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
         return call.result
 
     def run(self, steps: JobSteps[T]) -> Deferred[T]:
@@ -327,7 +327,7 @@ class JobQueue:
 
         Raises Refusal (451) when a step takes longer than `patience` seconds. A cancelled job ends after its step.
         """
-        call: Call[T] = Call(self._threads, self._line)
+        call: Call[T] = Call(self._threads, self._queue)
         self._threads.awaited.add(call)
         self.submit(partial(self._take_steps, call, steps))
         return call.result
@@ -355,10 +355,10 @@ class JobQueue:
     @property
     def progress(self) -> float:
         """The time at which the last job of this owner, or the last step of one, ended."""
-        return self._line.progress
+        return self._queue.progress
 
     def step_ended(self) -> bool:
         """Record progress of the job in this thread. Return whether it must give up the thread to another job."""
         thread: WorkerThread = _here.thread
-        self._line.progress = thread.step_began = time.monotonic()
-        return thread.replaced or self._threads.crowded(self._line)
+        self._queue.progress = thread.step_began = time.monotonic()
+        return thread.replaced or self._threads.crowded(self._queue)

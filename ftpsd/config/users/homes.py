@@ -40,13 +40,13 @@ class HomeFinder:
         finally:
             self._watch.end()
 
-    def shut_out(self, home: str) -> bool:
+    def is_denied(self, home: str) -> bool:
         """Return whether Landlock denies access to a home. It does not if the directory above can be opened."""
         above = home.rpartition("/")[0] or "/"
         opened = self._opened.get(above)
         if opened is None:
             opened = self._opened[above] = _can_open(above)
-        return not opened and landlock.shut_out(home)
+        return not opened and landlock.is_denied(home)
 
 
 def _resolve(home: str) -> str | None:

@@ -225,7 +225,7 @@ class _Loader:
             found = self._finder.find(place.document, (*place.key, *key), path)
             if found is None:
                 place.fault(key, f"{path} is not a directory", f"Create it: install -d {path}")
-            elif self._finder.shut_out(path):
+            elif self._finder.is_denied(path):
                 place.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
             else:
                 return found
