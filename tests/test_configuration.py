@@ -473,7 +473,9 @@ def test_passwd_hashes_bytes_that_are_not_utf_8() -> None:
     assert hashes.verify(b"p\xe4ss".decode("utf-8", "surrogateescape"), printed.decode().strip())
 
 
-@pytest.mark.parametrize("command", ["bans", "bans list", "bans lift", "check", "demo", "doctor", "passwd"])
+@pytest.mark.parametrize(
+    "command", ["bans", "bans list", "bans lift", "check", "demo", "doctor", "passwd", "user", "user add", "user set"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` of each command ends with a line to copy; an unknown option is a usage error, status 2."""
     for argument, status in (("--help", 0), ("--unknown", 2)):

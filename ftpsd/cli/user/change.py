@@ -1,0 +1,208 @@
+"""Change users: add, passwd, set, enable, disable, remove."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ftpsd.accounts import hashes
+from ftpsd.cli import passwords
+from ftpsd.cli.failure import CommandFailed, WrongUsage
+from ftpsd.cli.user import home, unit
+from ftpsd.cli.user.commit import commit, report
+from ftpsd.cli.user.reloading import Result
+from ftpsd.cli.user.users import Users, check_name, open_users
+from ftpsd.cli.user.values import Values, assignment, change, permissions, text
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.yaml_values import Value
+
+
+def add(options: argparse.Namespace) -> int:
+    """Add a user: make the home, and write the file."""
+    name = options.name
+    check_name(name)
+    values = change({}, _assigned(options))
+    users = open_users(options.config)
+    users.require_new(name)
+    password = None if "password" in values else passwords.choose(options)
+    create(users, name, values, password)
+    return _finish(users, password if options.generate else None)
+
+
+def create(users: Users, name: str, values: Values, password: str | None) -> None:
+    """Add a user with these keys, a password unless they have its hash, and a home. Raises CommandFailed."""
+    new = values if password is None else {"password": hashes.make(password), **values}
+    made: list[str] = []
+
+    def write(_: bytes | None) -> bytes:
+        users.require_new(name)
+        made.extend(_make_home(users, name, new))
+        return text(new)
+
+    commit(users, name, write, lambda: home.unmake(made))
+    users.notes.insert(0, f"{name} is added: {users.directory.file(name)}")
+
+
+def _make_home(users: Users, name: str, values: Values) -> list[str]:
+    path = users.home(name, values)
+    if path is None:
+        raise CommandFailed("the user needs a home: use --home DIRECTORY, or set defaults.home in users.yaml")
+    path = os.path.normpath(path)
+    made = home.make(path)
+    users.notes.append(f"The home is {path}." if made else f"The home is {path}, which existed already.")
+    owner = None if made else home.foreign_owner(path)
+    if owner is not None:
+        users.notes.append(f"It belongs to {owner}: make sure that the daemon can write to it.")
+    advice = unit.needs(users.configuration, path)
+    if advice is not None:
+        users.restart_first = True
+        users.notes.append(advice)
+    return made
+
+
+def passwd(options: argparse.Namespace) -> int:
+    """Give a user a new password."""
+    users = open_users(options.config)
+    users.require_file(options.name)
+    password = passwords.choose(options)
+    hashed = hashes.make(password)
+    _edit(users, options.name, lambda values: change(values, [("password", hashed)]))
+    users.notes.insert(0, f"{options.name} has a new password.")
+    return _finish(users, password if options.generate else None)
+
+
+def set_keys(options: argparse.Namespace) -> int:
+    """Set and remove keys of a user."""
+    assigned = _assigned(options)
+    if not assigned and not options.unset:
+        raise WrongUsage("nothing to change: use --set KEY=VALUE, --unset KEY, --home or --permissions")
+    users = open_users(options.config)
+
+    def with_keys(values: Values) -> Values:
+        changed = change(values, assigned, options.unset)
+        if users.home(options.name, changed) != users.home(options.name, values):
+            made.extend(_make_home(users, options.name, changed))
+        return changed
+
+    made: list[str] = []
+    _edit(users, options.name, with_keys, lambda: home.unmake(made))
+    users.notes.insert(0, f"{options.name} is changed.")
+    return _finish(users)
+
+
+def enable(options: argparse.Namespace) -> int:
+    """Let a user log in again."""
+    return _enable(options, True, "may log in again")
+
+
+def disable(options: argparse.Namespace) -> int:
+    """Let a user log in no more."""
+    return _enable(options, False, "can no longer log in; running sessions continue")
+
+
+def _enable(options: argparse.Namespace, value: bool, effect: str) -> int:
+    users = open_users(options.config)
+    _edit(users, options.name, lambda values: change(values, [("enabled", value)]))
+    users.notes.insert(0, f"{options.name} {effect}.")
+    return _finish(users)
+
+
+def _edit(users: Users, name: str, edit: Callable[[Values], Values], undo: Callable[[], None] = lambda: None) -> None:
+    """Change the keys of a user with a file."""
+    users.require_file(name)
+    commit(users, name, lambda _: text(edit(users.values(name, users.require_file(name)))), undo)
+
+
+def _assigned(options: argparse.Namespace) -> list[tuple[str, Value]]:
+    assigned = [assignment(word) for word in options.set]
+    if options.home is not None:
+        assigned.append(("home", os.path.abspath(options.home)))
+    if options.permissions is not None:
+        assigned.append(("permissions", permissions(options.permissions)))
+    return assigned
+
+
+# --- remove ----------------------------------------------------------------------------------------
+
+
+def remove(options: argparse.Namespace) -> int:
+    """Remove a user, and with `--delete-home` the home."""
+    name = options.name
+    users = open_users(options.config)
+    path = _home_of_file(users, name, users.require_file(name))
+    if options.delete_home and path is None:
+        raise CommandFailed("the home is not known: correct the file first, or remove the user without --delete-home")
+    if options.delete_home and not options.yes:
+        _confirm(name, str(path))
+
+    def nothing(_: bytes | None) -> None:
+        users.require_file(name)
+
+    commit(users, name, nothing)
+    users.notes.insert(0, f"{name} is removed. Running sessions continue.")
+    status = _finish(users)
+    if options.delete_home:
+        _delete_home(users, str(path))
+        print(f"{path} is deleted.")
+    elif path is not None:
+        print(f"The home {path} is kept.")
+    return status
+
+
+def _home_of_file(users: Users, name: str, data: bytes) -> str | None:
+    try:
+        return users.home(name, users.values(name, data))
+    except CommandFailed:
+        return None  # a broken file can be removed, too
+
+
+def _confirm(name: str, path: str) -> None:
+    if not sys.stdin.isatty():
+        raise WrongUsage("there is no terminal to ask for a confirmation: add --yes")
+    try:
+        answer = input(f"Delete {path} with all files in it? Type the name of the user: ")
+    except EOFError:
+        answer = ""
+    if answer != name:
+        raise CommandFailed("nothing was changed")
+
+
+def _delete_home(users: Users, path: str) -> None:
+    """Delete a home that no one else needs."""
+    try:
+        configuration = load.load(users.configuration)
+    except InvalidConfiguration:
+        raise CommandFailed(f"{path} is kept: the configuration has faults, so other users may have it") from None
+    real = os.path.realpath(path)
+    files = [Path(users.configuration), configuration.settings.users.file, users.directory.path / "NAME.yaml"]
+    needed = [*configuration.users.homes.all, *map(os.path.realpath, files)]
+    inside = next((each for each in needed if each == real or each.startswith(f"{real.rstrip('/')}/")), None)
+    if inside is not None or Path(real).parent == Path("/"):
+        raise CommandFailed(f"{path} is kept: it {f'contains {inside}' if inside else 'is not a home of one user'}")
+    home.delete(os.path.normpath(path))
+
+
+def _finish(users: Users, password: str | None = None) -> int:
+    """Print what was done, and a generated password; return the exit status."""
+    print("\n".join(users.notes))
+    if password is not None:
+        print(f"The password is: {password}")
+    if users.restart_first:
+        return 0
+    done = users.reload
+    if done is None or done.result is Result.UNREACHABLE:
+        is_service = os.path.abspath(users.configuration) == load.DEFAULT
+        print(f"Load it into the daemon: {'systemctl reload ftpsd' if is_service else 'send it SIGHUP'}")
+    elif done.result is Result.LOADED:
+        print("The daemon has loaded it.")
+    else:
+        report(done.faults)
+        print(
+            "ftpsd user: it is stored, but the daemon cannot load it before these faults are corrected", file=sys.stderr
+        )
+        return 1
+    return 0

@@ -1,0 +1,60 @@
+"""The options of `ftpsd user`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from ftpsd.cli import passwords
+from ftpsd.cli.options import Actions, add_action, add_config
+from ftpsd.cli.user import change
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `ftpsd user` and their options."""
+    actions = parser.add_subparsers(required=True, metavar="action")
+    add = _add(actions, change.add, "add", "add a user with a home", "ftpsd user add alice --set quota.bytes=10G")
+    passwords.add_options(add)
+    _add_keys(add)
+    passwd = _add(actions, change.passwd, "passwd", "give a user a new password", "ftpsd user passwd alice --generate")
+    passwords.add_options(passwd)
+    change_keys = _add(
+        actions, change.set_keys, "set", "change keys of a user", "ftpsd user set alice --set limits.sessions=5"
+    )
+    _add_keys(change_keys)
+    change_keys.add_argument(
+        "--unset", action="append", default=[], metavar="KEY", help="remove a key, so that the default holds again"
+    )
+    _add(actions, change.enable, "enable", "let a user log in again", "ftpsd user enable alice")
+    _add(actions, change.disable, "disable", "let a user log in no more", "ftpsd user disable alice")
+    remove = _add(actions, change.remove, "remove", "remove a user", "ftpsd user remove alice --delete-home")
+    remove.add_argument("--delete-home", action="store_true", help="delete the home and all files in it, too")
+    remove.add_argument("--yes", action="store_true", help="do not ask for a confirmation")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the action; return the exit status."""
+    action: Run = options.action
+    return action(options)
+
+
+def _add(actions: Actions, action: Run, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    parser = add_action(actions, name, summary, example)
+    parser.set_defaults(action=action, prog=parser.prog)
+    add_config(parser)
+    parser.add_argument("name", metavar="NAME", help="the name of the user")
+    return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", metavar="DIRECTORY", help="the user's root; it is created if it is missing")
+    parser.add_argument("--permissions", metavar="P", help="read-only, read-write, upload-only, or list,download,…")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of ftpsd-users.yaml(5), for example limits.sessions=5; the value is YAML",
+    )

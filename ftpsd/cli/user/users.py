@@ -1,0 +1,96 @@
+"""The users of a configuration, for changes: Users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import define, field
+
+from ftpsd.cli.failure import CommandFailed, WrongUsage
+from ftpsd.cli.user.files import UserDirectory
+from ftpsd.cli.user.reloading import Reload
+from ftpsd.cli.user.values import Values, parse
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.users.loader import home_of
+from ftpsd.config.users.names import SUFFIX, folded, problem
+from ftpsd.config.yaml import Document, read
+from ftpsd.config.yaml_values import Value
+
+
+@define
+class Users:
+    """The users of a configuration. Methods raise CommandFailed."""
+
+    configuration: str
+    directory: UserDirectory
+    #: users.yaml, the administrator's own file.
+    own: Document
+    #: Lines to print when the change is made.
+    notes: list[str] = field(factory=list)
+    #: Whether the daemon must be restarted before it can load the change.
+    restart_first: bool = False
+    #: The result of the reload; None before it.
+    reload: Reload | None = None
+
+    def require_new(self, name: str) -> None:
+        """Fail if a user has this name, or one that differs only in case."""
+        check_name(name)
+        if self.directory.read(name) is not None:
+            raise CommandFailed(f"there is a user {name} already: {self.directory.file(name)}")
+        own = self._section("users")
+        if name in own:
+            raise CommandFailed(f"there is a user {name} already: {self._line(name)}")
+        near = next((each for each in (*own, *self._names()) if folded(each) == folded(name)), None)
+        if near is not None:
+            raise CommandFailed(f"there is a user {near}, whose name differs only in case: choose another name")
+
+    def require_file(self, name: str) -> bytes:
+        """Return the content of a user's file; fail if there is none."""
+        if name not in self._section("users"):
+            check_name(name)
+        data = None if problem(name) else self.directory.read(name)
+        if data is not None:
+            return data
+        if name in self._section("users"):
+            raise CommandFailed(f"{name} is in {self._line(name)}: that file is yours, change it there")
+        raise CommandFailed(f"there is no user {name}")
+
+    def values(self, name: str, data: bytes) -> Values:
+        """Return the keys in the content of a user's file."""
+        return parse(self.directory.file(name), data)
+
+    def home(self, name: str, values: Mapping[str, Value]) -> str | None:
+        """Return the path of a user's home; None if neither the user nor the defaults have one."""
+        found = values["home"] if "home" in values else self._section("defaults").get("home")
+        return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
+
+    def _line(self, name: str) -> str:
+        return f"{self.own.path}:{self.own.line(('users', name))}"
+
+    def _names(self) -> list[str]:
+        try:
+            return [path.name.removesuffix(SUFFIX) for path in self.directory.path.glob(f"*{SUFFIX}")]
+        except OSError:
+            return []
+
+    def _section(self, name: str) -> dict[str, Value]:
+        top = self.own.value
+        section = top.get(name) if isinstance(top, dict) else None
+        return section if isinstance(section, dict) else {}
+
+
+def open_users(configuration: str) -> Users:
+    """Return the users of a configuration. Raises CommandFailed if it cannot be read."""
+    try:
+        settings = load.load_settings(configuration).users
+    except InvalidConfiguration as error:
+        raise CommandFailed(str(error)) from None
+    return Users(configuration, UserDirectory(settings), read(settings.file))
+
+
+def check_name(name: str) -> None:
+    """Raise WrongUsage if a name cannot be that of a user with a file."""
+    wrong = problem(name)
+    if wrong is not None:
+        raise WrongUsage(f"the name {wrong}")

@@ -1,0 +1,345 @@
+"""`ftpsd user`: what an administrator types, and what clients and the next command see then."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from ftpsd.accounts import hashes
+from ftpsd.cli.main import main
+from ftpsd.config import load
+from tests.daemon import PATIENCE, Daemon, ftpsd
+from tests.disks import SmallDisk, apart, must_work
+from tests.ftpclient import FtpClient
+
+Make = Callable[..., Daemon]
+
+Capture = pytest.CaptureFixture[str]
+
+#: The hash of "secret", which costs nothing to make.
+HASH = "password=$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
+
+
+@pytest.fixture
+def daemon(make_daemon: Make) -> Daemon:
+    """A configuration in which bob is in users.yaml, and homes are below `homes`. The daemon does not run."""
+    made = make_daemon(start=False, users={"bob": {}})
+    text = made.users_file.read_text()
+    made.users_file.write_text(f"# mine\ndefaults: {{home: 'homes/{{user}}'}}\n{text}")
+    made.users_file.chmod(0o640)
+    return made
+
+
+def user(daemon: Daemon, action: str, *arguments: str) -> int:
+    """Run `ftpsd user` in this process; return the exit status."""
+    return main(["user", action, "-c", str(daemon.config), *arguments])
+
+
+def command(daemon: Daemon, *arguments: str) -> list[str]:
+    """The command line of `ftpsd user`, for a process of its own."""
+    return ftpsd("user", arguments[0], "-c", str(daemon.config), *arguments[1:])
+
+
+def files(daemon: Daemon) -> dict[str, bytes]:
+    """All files of users, by name, hidden ones included."""
+    directory = daemon.directory / "users.d"
+    return {path.name: path.read_bytes() for path in directory.iterdir()} if directory.exists() else {}
+
+
+def keys(daemon: Daemon, name: str) -> dict[str, object]:
+    """The keys in a user's file."""
+    found: dict[str, object] = yaml.safe_load(files(daemon)[f"{name}.yaml"])
+    return found
+
+
+def log_in(daemon: Daemon, name: str, password: str) -> str:
+    """The reply to the password."""
+    with FtpClient(daemon) as client:
+        client.start_tls()
+        client.expect("331", f"USER {name}")
+        return client.command(f"PASS {password}".encode("utf-8", "surrogateescape"))[:3]
+
+
+def test_from_the_first_user_to_the_last(daemon: Daemon, capsys: Capture) -> None:
+    """One command adds a user who can log in and upload; passwd, set, disable, enable and remove do what they say."""
+    daemon.start()
+    assert user(daemon, "add", "alice", "--generate") == 0
+    told = capsys.readouterr().out
+    password = told.partition("The password is: ")[2].split()[0]
+    assert password not in str(files(daemon)) and "SIGHUP" in told
+    daemon.reload()
+    curl = ["curl", "-sS", "--ssl-reqd", "--cacert", str(daemon.certificate), "-u", f"alice:{password}"]
+    url = f"ftp://127.0.0.1:{daemon.port}/"
+    subprocess.run([*curl, "-T", str(daemon.config), url], check=True, timeout=PATIENCE)
+    assert (daemon.home() / "ftpsd.yaml").exists()
+
+    given = subprocess.run(
+        command(daemon, "passwd", "alice", "--password-stdin"), input=b"p\xe4ss\n", capture_output=True, timeout=60
+    )
+    assert given.returncode == 0 and b"new password" in given.stdout
+    assert user(daemon, "set", "alice", "--permissions", "read-only", "--set", "limits.sessions=1") == 0
+    daemon.reload()
+    with FtpClient(daemon) as client:
+        client.start_tls()
+        client.expect("331", "USER alice")
+        client.expect("230", b"PASS p\xe4ss")
+        client.expect("550", "DELE ftpsd.yaml")
+        assert log_in(daemon, "alice", "p\udce4ss") == "421"
+
+    assert user(daemon, "disable", "alice") == 0
+    daemon.reload()
+    assert log_in(daemon, "alice", "p\udce4ss") == "530"
+    assert user(daemon, "enable", "alice") == 0
+    daemon.reload()
+    assert log_in(daemon, "alice", "p\udce4ss") == "230"
+    assert user(daemon, "remove", "alice") == 0
+    assert "is kept" in capsys.readouterr().out and (daemon.home() / "ftpsd.yaml").exists()
+    daemon.reload()
+    assert log_in(daemon, "alice", "p\udce4ss") == "530"
+    assert log_in(daemon, "bob", "secret") == "230"
+
+
+def test_owner_and_mode(daemon: Daemon) -> None:
+    """Files have the owner and the mode of users.yaml; the directory and homes are closed to others."""
+    daemon.users_file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(daemon.users_file, 12345, 23456)
+    assert user(daemon, "add", "alice", "--set", HASH) == 0
+    expected = daemon.users_file.stat()
+    for path, mode in ((daemon.directory / "users.d" / "alice.yaml", 0o640), (daemon.directory / "users.d", 0o750)):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (expected.st_uid, expected.st_gid)
+        assert stat.S_IMODE(found.st_mode) == mode
+    assert stat.S_IMODE(daemon.home().stat().st_mode) == 0o750
+
+
+def test_every_key_can_be_set(daemon: Daemon) -> None:
+    """`--set` sets each key with a YAML value, `--unset` removes it, and the rest of the file stays as it is."""
+    settings = {
+        "quota.bytes": "10G",
+        "quota.files": "null",
+        "paths./in a.b": "[list, upload]",
+        "networks.allow": "[192.0.2.0/24]",
+        "expires": "2031-01-31 18:00",
+        "hours": '["Mon-Fri 08:00-18:00"]',
+        "names": '{deny: ["*.exe"], hide: []}',
+        "umask": '"027"',
+        "tls.data_session": "allow",
+        "limits": "{sessions: 5, upload_rate: 64K}",
+        "enabled": "false",
+        "home": "homes/bob",
+        "permissions": "upload-only",
+        "password": HASH.partition("=")[2],
+    }
+    assert (
+        user(daemon, "add", "alice", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")))
+        == 0
+    )
+    found = load.load(daemon.config).users.users.get("alice")
+    assert found is not None and found.settings.home == str(daemon.home("bob"))
+    assert (found.settings.quota.bytes, found.settings.umask, found.settings.limits.sessions) == (10 << 30, 0o27, 5)
+    assert user(daemon, "set", "alice", "--unset", "limits.sessions", "--unset", "hours", "--set", "umask=null") == 0
+    after = keys(daemon, "alice")
+    assert (after["limits"], after["umask"], "hours" in after) == ({"upload_rate": "64K"}, None, False)
+    assert after["paths"] == {"/in a.b": ["list", "upload"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "limits.sessions=0"], "users.d/alice.yaml:4: limits.sessions: 0 is too small. Write 1"),
+        (["--set", "colour=red"], "users.d/alice.yaml:3: colour: unknown key. Write one of: "),
+        (["--set", "quota.byte=1"], "quota.byte: unknown key. Did you mean bytes?"),
+        (["--set", "permissions=[fly]"], "permissions"),
+        (["--set", "umask=022"], "umask: 18 is a number, not a umask."),
+        (["--set", "expires=yesterday"], "expires"),
+        (["--set", "home=null"], "needs a home"),
+        (["--set", "enabled"], "is not KEY=VALUE"),
+        (["--set", "hours=[a"], "--set hours:1: not valid YAML"),
+        (["--set", "hours=&a [*a]"], "--set hours: the file is nested too deeply"),
+        (["--set", 'banner="\\0"'], "NUL"),
+        (["--set", "password=secret"], "password: is not a supported password hash"),
+        (["--permissions", "read-write,fly"], "permissions"),
+        (["--home", "/proc/nothing/here"], "/proc/nothing"),
+    ],
+)
+def test_bad_values(daemon: Daemon, capsys: Capture, arguments: list[str], told: str) -> None:
+    """A value that cannot be used is told as `ftpsd check` would, and nothing is changed."""
+    word = [] if "password" in arguments[-1] else ["--set", HASH]
+    assert user(daemon, "add", "alice", *word, *arguments) in (1, 2)
+    assert told in capsys.readouterr().err
+    assert files(daemon) == {} and not daemon.home().exists()
+
+
+def test_bad_names(daemon: Daemon, capsys: Capture) -> None:
+    """A name that can be no file is refused with a sentence by each command, and touches no file."""
+    assert user(daemon, "add", "alice", "--set", HASH) == 0
+    before = files(daemon)
+    outside = daemon.directory / "outside.yaml"
+    outside.write_text("{}\n")
+    names = ["../outside", "..", ".", ".hidden", "", "a/b", "/etc/passwd", "a\0b", "a\nb", "\udcff", " a", "a" * 251]
+    for name in names:
+        for action in (
+            ["add", "--generate"],
+            ["passwd", "--generate"],
+            ["enable"],
+            ["remove", "--delete-home", "--yes"],
+        ):
+            assert user(daemon, action[0], *action[1:], "--", name) == 2, name
+            assert "the name" in capsys.readouterr().err
+    for name, reason in (("alice", "already"), ("bob", "already"), ("ALICE", "only in case"), ("Bob", "only in case")):
+        assert user(daemon, "add", name, "--generate") == 1
+        assert reason in capsys.readouterr().err
+    for name in ("carol", "Alice"):
+        assert user(daemon, "passwd", name, "--generate") == 1
+        assert f"there is no user {name}" in capsys.readouterr().err
+    assert files(daemon) == before and outside.read_text() == "{}\n"
+
+
+def test_the_administrator_s_file_is_never_changed(daemon: Daemon, capsys: Capture) -> None:
+    """A user in users.yaml is not changed; the answer names the line."""
+    before = daemon.users_file.read_bytes()
+    line = 1 + before.decode().splitlines().index("  bob:")
+    for action in (["passwd", "--generate"], ["set", "--set", "umask=null"], ["disable"], ["remove"]):
+        assert user(daemon, action[0], "bob", *action[1:]) == 1
+        assert f"bob is in {daemon.users_file}:{line}" in capsys.readouterr().err
+    assert daemon.users_file.read_bytes() == before
+
+
+def test_many_commands_at_once(daemon: Daemon) -> None:
+    """Commands at the same moment lose nothing: each change is there, and one name is added once."""
+    assert user(daemon, "add", "alice", "--set", HASH) == 0
+    running = [
+        subprocess.Popen(command(daemon, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for words in (
+            ("set", "alice", "--set", "limits.sessions=3"),
+            ("set", "alice", "--set", "quota.files=7"),
+            ("add", "carol", "--set", HASH),
+            ("add", "carol", "--set", HASH),
+            ("add", "dave", "--set", HASH),
+        )
+    ]
+    statuses = [process.wait(PATIENCE) for process in running]
+    assert sorted(statuses[:2] + statuses[4:]) == [0, 0, 0] and sorted(statuses[2:4]) == [0, 1]
+    assert keys(daemon, "alice").keys() == {"password", "limits", "quota"}
+    assert sorted(files(daemon)) == ["alice.yaml", "carol.yaml", "dave.yaml"]
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync"])
+def test_killed_while_it_writes(daemon: Daemon, call: str) -> None:
+    """A command that is killed leaves the old file or the new one, and nothing that breaks a reload."""
+    assert user(daemon, "add", "alice", "--set", HASH) == 0
+    before = files(daemon)
+    killed = f"import os, signal; os.{call} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+    script = killed + "from ftpsd.cli.main import main; main()"
+    words = command(daemon, "set", "alice", "--set", "umask=null")
+    done = subprocess.run([sys.executable, "-c", script, *words[3:]], timeout=PATIENCE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = files(daemon)
+    assert left.items() > before.items() and len(load.load(daemon.config).users.users) == 2
+    assert user(daemon, "set", "alice", "--set", "umask=null") == 0
+    assert list(files(daemon)) == ["alice.yaml"]
+
+
+def test_a_full_disk(daemon: Daemon) -> None:
+    """On a full disk the command says so, and the old file is still there."""
+    disk = SmallDisk(daemon.directory / "users.d", 8192)
+    add = " ".join(f"'{word}'" for word in command(daemon, "add", "alice", "--set", HASH))
+    grow = " ".join(f"'{word}'" for word in command(daemon, "set", "alice", "--set", f"names.deny=[{'x' * 9000}]"))
+    script = f"{add} >&2 && {{ {grow}; echo $?; ls -A {disk.directory}; grep -c rounds {disk.directory}/alice.yaml; }}"
+    done = subprocess.run([*disk.prefix, "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.split() == ["1", "alice.yaml", "1"]
+    assert "users.d/alice.yaml: no space left on device" in done.stderr
+
+
+def test_a_read_only_directory(daemon: Daemon) -> None:
+    """In a directory that cannot be written the command says so, and makes no home."""
+    directory = daemon.directory / "users.d"
+    directory.mkdir(mode=0o750)
+    prefix = apart(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
+    must_work(prefix)
+    words = [*prefix, *command(daemon, "add", "alice", "--set", HASH)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and "users.d/alice.yaml: read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr and not daemon.home().exists()
+
+
+def test_no_link_is_followed(daemon: Daemon, capsys: Capture) -> None:
+    """A home is neither made nor deleted through a symbolic link, at any place of its path."""
+    target = daemon.directory / "target"
+    (target / "inside").mkdir(parents=True)
+    (daemon.directory / "homes").mkdir(exist_ok=True)
+    daemon.home().symlink_to(target)
+    for arguments in ([], ["--home", str(daemon.home() / "new")], ["--home", str(daemon.home() / "new/er")]):
+        assert user(daemon, "add", "alice", "--set", HASH, *arguments) == 1
+        assert f"{daemon.home()} is a symbolic link: name the directory itself ({target}" in capsys.readouterr().err
+    assert list(target.iterdir()) == [target / "inside"] and files(daemon) == {}
+    daemon.home().unlink()
+    assert user(daemon, "add", "alice", "--set", HASH) == 0
+    daemon.home().rmdir()
+    daemon.home().symlink_to(target)
+    assert user(daemon, "remove", "alice", "--delete-home", "--yes") == 1
+    assert (target / "inside").exists()
+
+
+def test_a_home_is_deleted_only_if_it_is_nobody_else_s(daemon: Daemon, capsys: Capture) -> None:
+    """`--delete-home` asks first, and keeps homes that hold those of others or the configuration."""
+    homes = {"alice": daemon.home("bob"), "carol": daemon.home("bob").parent, "dave": daemon.directory, "eve": None}
+    for name, home in homes.items():
+        assert user(daemon, "add", name, "--set", HASH, *(["--home", str(home)] if home else [])) == 0
+        link = daemon.home("eve") / "link"
+    (daemon.home("bob") / "file").write_text("kept")
+    link.symlink_to(daemon.home("bob"))
+    for name in homes:
+        assert user(daemon, "remove", name, "--delete-home") == 2  # no terminal
+        assert user(daemon, "remove", name, "--delete-home", "--yes") == (0 if name == "eve" else 1)
+    assert (daemon.home("bob") / "file").read_text() == "kept" and not daemon.home("eve").exists()
+    assert capsys.readouterr().err.count("is kept: it contains") == 3
+
+
+def test_a_fault_elsewhere_prevents_no_change(daemon: Daemon, capsys: Capture) -> None:
+    """A broken file of one user can be corrected or removed while others have faults; the command says what is left."""
+    for name in ("alice", "carol", "dave"):
+        assert user(daemon, "add", name, "--set", HASH) == 0
+    daemon.home("carol").rmdir()
+    (daemon.directory / "users.d" / "dave.yaml").write_text("[")
+    assert user(daemon, "set", "alice", "--set", "limits.sessions=0") == 1
+    assert "limits.sessions" in capsys.readouterr().err
+    for arguments in (["set", "alice", "--set", "limits.sessions=2"], ["remove", "dave"]):
+        assert user(daemon, *arguments) == 0
+        assert "other faults" in capsys.readouterr().out
+    assert user(daemon, "remove", "carol") == 0
+    assert "other faults" not in capsys.readouterr().out
+
+
+def test_the_password_is_asked_for(daemon: Daemon) -> None:
+    """On a terminal the password is asked for twice, and not shown; two different ones are refused."""
+    for name, answers, status in (("alice", b"secret 1\nsecret 1\n", 0), ("carol", b"one\ntwo\n", 1)):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            words = command(daemon, "add", name)
+            os.execv(words[0], words)
+        shown, sent, end = b"", 0, time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                shown += os.read(terminal, 1024)
+            except OSError:
+                break
+            if shown.lower().count(b"password: ") > sent:
+                line = answers.split(b"\n")[sent]
+                os.write(terminal, line + b"\n")
+                sent += 1
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
+        assert b"secret" not in shown and b"one" not in shown
+    assert hashes.verify("secret 1", str(keys(daemon, "alice")["password"]))
+    assert "carol.yaml" not in files(daemon)
