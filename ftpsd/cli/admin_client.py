@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -20,6 +21,8 @@ from ftpsd.protocol.printable import printable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from ftpsd.config.yaml import Document
 
 #: The socket of ftpsd.service, which has RuntimeDirectory=ftpsd.
 SERVICE_SOCKET = Path("/run/ftpsd/admin.sock")
@@ -46,28 +49,50 @@ class Refused(CommandFailed):
         self.faults = faults
 
 
+class UnknownSocket(Unreachable):
+    """The configuration cannot be read, so that nobody knows where the admin socket is."""
+
+    def __init__(self, document: Document) -> None:
+        self.faults = tuple(map(str, document.faults)) or (f"{document.path}: the file is empty",)
+        super().__init__(f"the admin socket is not known: {self.faults[0]}")
+
+
 def connect(options: argparse.Namespace) -> AdminClient:
     """Return the client for the daemon whose configuration the option `-c` names."""
     return AdminClient(find_socket(options.config))
 
 
 def find_socket(configuration: str) -> Path:
-    """Return the path of the admin socket: `admin.socket` of the configuration, or that of ftpsd.service.
+    """Return the path of the admin socket: the configured one, or that of ftpsd.service. Raises UnknownSocket."""
+    document = _read(configuration)
+    found = _configured(document)
+    if found is not None:
+        return found
+    # Another configuration may belong to another daemon: with a wrong guess, that of the service would be told.
+    if document.value is None and not (configuration == CONFIGURATION and SERVICE_SOCKET.exists()):
+        raise UnknownSocket(document)
+    return SERVICE_SOCKET
 
-    A configuration with faults will do: the daemon may be running with an older one. Raises Unreachable if the
-    configuration cannot be read at all, and ftpsd.service does not run either.
-    """
+
+def configured_socket(configuration: str) -> Path | None:
+    """Return `admin.socket` of the configuration, or the socket in systemd's $RUNTIME_DIRECTORY, or None."""
+    return _configured(_read(configuration))
+
+
+def _read(configuration: str) -> Document:
     from ftpsd.config.yaml import read
 
-    path = Path(os.path.abspath(configuration))
-    document = read(path)
+    return read(Path(os.path.abspath(configuration)))
+
+
+def _configured(document: Document) -> Path | None:
+    """Return the socket. Other faults of the file do not matter: the daemon may be running with an older one."""
     admin = document.value.get("admin") if isinstance(document.value, dict) else None
     configured = admin.get("socket") if isinstance(admin, dict) else None
     if isinstance(configured, str) and configured:
-        return path.parent / configured
-    if document.faults and configuration != CONFIGURATION and not SERVICE_SOCKET.exists():
-        raise Unreachable(f"the admin socket is not known: {document.faults[0]}")
-    return SERVICE_SOCKET
+        return document.path.parent / configured
+    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(directory, "admin.sock") if directory else None
 
 
 class AdminClient:
@@ -118,6 +143,8 @@ class AdminClient:
         try:
             response = self._request(connection, method, resource, query, body)
             data = response.read(LARGEST_ANSWER)
+            if response.length:  # read returns what has come when the daemon dies
+                raise http.client.IncompleteRead(data)
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         finally:
@@ -167,7 +194,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, object]]:
 # --- failures --------------------------------------------------------------------------------------
 
 
-def _refusal(status: int, data: bytes) -> Refused:
+def _refusal(status: int, data: bytes) -> CommandFailed:
     """Return what an answer in application/problem+json says."""
     try:
         problem = json.loads(data)
@@ -176,6 +203,8 @@ def _refusal(status: int, data: bytes) -> Refused:
     if not isinstance(problem, dict):
         return Refused(f"the daemon answers {status}, without a reason", status)
     text = printable(str(problem.get("detail") or problem.get("title") or f"the daemon answers {status}"), 1000)
+    if status == HTTPStatus.FORBIDDEN:
+        return Unreachable(text)
     faults = problem.get("faults")
     return Refused(text, status, tuple(map(_line, faults)) if isinstance(faults, list) else ())
 

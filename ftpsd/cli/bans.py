@@ -1,8 +1,12 @@
-"""`ftpsd bans`: list and lift bans in the state file, whether or not the daemon runs."""
+"""`ftpsd bans`: list and lift bans in the state file, whether or not the daemon runs.
+
+A daemon without a state directory has its bans in memory only, and is asked for them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 import sqlite3
@@ -13,7 +17,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict, cast
 
+from ftpsd.cli.admin_client import AdminClient, configured_socket
 from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.options import CONFIGURATION, add_action, add_config
 from ftpsd.config import load
@@ -24,6 +30,24 @@ from ftpsd.system.state import FILE, LaterRelease, State, directory
 
 #: The state directory of ftpsd.service. systemd passes it to the daemon in $STATE_DIRECTORY, which no shell has.
 SERVICE = Path("/var/lib/ftpsd-state")
+
+
+#: Kind, subject and end of a ban; the end is None if there is none.
+Row = tuple[str, str, float | None]
+
+
+class _Ban(TypedDict):
+    kind: str
+    subject: str
+    until: float | None
+
+
+class _Bans(TypedDict):
+    bans: list[_Ban]
+
+
+class _InMemory(Unreachable):
+    """The daemon has no state directory."""
 
 
 def add_arguments(bans: argparse.ArgumentParser) -> None:
@@ -53,8 +77,12 @@ def run(options: argparse.Namespace) -> int:
 def show(configuration: str, as_json: bool = False) -> int:
     """Print the bans in effect, one per line or as a JSON array; return the exit status."""
     now = time.time()
-    with _state(configuration) as state:
-        bans = tables.current(state, now)
+    try:
+        with _state(configuration) as state:
+            bans: list[Row] = [*tables.current(state, now)]
+    except _InMemory as reason:
+        answer = cast(_Bans, _client(configuration, reason).get("bans"))
+        bans = [(ban["kind"], ban["subject"], ban["until"]) for ban in answer["bans"]]
     if as_json:
         found = [{"kind": kind, "subject": stored_name(subject), "until": until} for kind, subject, until in bans]
         print(json.dumps(found, indent=2))
@@ -66,7 +94,9 @@ def show(configuration: str, as_json: bool = False) -> int:
     return 0
 
 
-def _end(until: float, now: float) -> str:
+def _end(until: float | None, now: float) -> str:
+    if until is None:
+        return "permanently"
     try:
         return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
     except (ValueError, OverflowError, OSError):
@@ -75,12 +105,38 @@ def _end(until: float, now: float) -> str:
 
 def lift(configuration: str, whom: str | None) -> int:
     """Lift the bans of an address or a user, or all bans with None; return the exit status."""
-    with _state(configuration) as state:
-        lifted = tables.lift(state, whom)
+    try:
+        with _state(configuration) as state:
+            lifted = tables.lift(state, whom)
+    except _InMemory as reason:
+        lifted = _lift_in_memory(_client(configuration, reason), whom)
     if not lifted:
         raise CommandFailed(f"{stored_name(whom)} is not banned" if whom else "nobody is banned")
     print(f"{lifted} lifted.")
     return 0
+
+
+def _lift_in_memory(client: AdminClient, whom: str | None) -> int:
+    if whom is None:
+        return _lifted(client.delete("bans", all=True))
+    lifted = _lifted(client.delete("bans", user=whom))
+    try:
+        ipaddress.ip_network(whom)
+    except ValueError:
+        return lifted
+    return lifted + _lifted(client.delete("bans", address=whom))
+
+
+def _lifted(answer: object) -> int:
+    return cast(dict[str, int], answer)["lifted"]
+
+
+def _client(configuration: str, reason: Unreachable) -> AdminClient:
+    """Return the client for the daemon that has its bans in memory, if the configuration says where its socket is."""
+    path = configured_socket(configuration)
+    if path is None:
+        raise reason
+    return AdminClient(path)
 
 
 @contextmanager
@@ -92,7 +148,7 @@ def _state(configuration: str) -> Iterator[State]:
     if place is None and os.path.abspath(configuration) == load.DEFAULT:
         place = SERVICE
     if place is None:
-        raise Unreachable("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
+        raise _InMemory("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
     path = place / FILE
     try:
         _become_owner(path)

@@ -23,7 +23,7 @@ def cells(text: str) -> int:
 
 
 def _cells(character: str) -> int:
-    if unicodedata.combining(character):
+    if unicodedata.category(character) in ("Mn", "Me"):  # combined with the character before
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 

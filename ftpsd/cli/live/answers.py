@@ -8,7 +8,7 @@ from typing import TypedDict, cast
 from ftpsd.cli.admin_client import AdminClient, Parameter
 
 #: Sessions that are asked for in one request.
-_PAGE = 1000
+_PAGE = 10_000
 
 
 class Session(TypedDict):

@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave the screen as it was
     signal.signal(signal.SIGHUP, signal.default_int_handler)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     status = _update(client, view)  # before the screen changes: a daemon out of reach is said on the old one
     with keyboard() as keys, screens.terminal() as screen:
         view.message = screen.hint
@@ -125,10 +126,11 @@ class Top:
     def _refresh(self, status: answers.Status) -> answers.Status:
         """Return the new state; the old one while the daemon is out of reach."""
         try:
-            return _update(self._client, self._view)
+            status = _update(self._client, self._view)
+            self._view.trouble = ""
         except (Unreachable, Refused) as failure:
-            self._view.message = f"{failure} - trying again"
-            return status
+            self._view.trouble = f"{failure}. Trying again."
+        return status
 
     def _kick(self, kick: Kick) -> None:
         try:

@@ -102,8 +102,8 @@ def _foot(view: View) -> Line:
         return [("filter: ", "bold"), (f"{text.clean(view.filter)}_", ""), ("   Enter: done   Esc: no filter", "dim")]
     if view.mode == "question":
         return [(_question(view), "bold yellow")]
-    if view.message:
-        return [(text.clean(view.message), "yellow")]
+    if view.trouble or view.message:
+        return [(text.clean(view.trouble or view.message), "yellow")]
     return [span for key, what in _COMMANDS for span in ((key, "bold"), (f" {what}   ", "dim"))]
 
 

@@ -80,5 +80,5 @@ def terminal() -> Iterator[Screen]:
             live.update(joined, refresh=True)
 
     console = Console(highlight=False)
-    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         yield Rich()

@@ -50,8 +50,9 @@ class View:
     #: The number of the selected session.
     selected: int | None = None
     mode: Mode = "commands"
-    #: What happened last, for the line below the table.
+    #: What happened last, and what is wrong at the moment, for the line below the table.
     message: str = ""
+    trouble: str = ""
     sessions: Sequence[Session] = ()
     #: The lines of the table that the screen has room for.
     room: int = 20
