@@ -130,7 +130,7 @@ class SnapshotFactory:
         self._outbox = outbox
         self.workers = WorkerThreads(reactor)
         self.transfers = TransferCounts(reactor.seconds)
-        self.quotas = Quotas(reactor, self.workers, DirectoryMeter())
+        self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
 

@@ -30,6 +30,7 @@ from ftpsd.control.services import ControlServices
 from ftpsd.data.endpoints import FileSource, Steps
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.events.hub import Hub
+from ftpsd.limits.home_counts import LocalHomeCounts
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
@@ -263,7 +264,9 @@ class Server:
         ledger = make_ledger(self.clock, self.settings)
         backend: Backend = MemoryBackend()
         if homes is not None:
-            backend = LocalBackend(workers, Quotas(self.clock, workers, DirectoryMeter()), fsync=False)
+            backend = LocalBackend(
+                workers, Quotas(self.clock, workers, DirectoryMeter(), LocalHomeCounts()), fsync=False
+            )
         realm: Any = Realm(self.now, backend, ledger)
         checker: Any = PasswordChecker(self.users)
         snapshot: Any = Snapshot(

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import UserLimits
 from ftpsd.limits.bans.ban_list import Ban
+from ftpsd.limits.home_counts import HomeCount
 from ftpsd.limits.ledger import Ledger, SessionLease, UserLease
 from ftpsd.protocol.parsing import Address
 
@@ -51,3 +52,7 @@ class LateLedger:
     def admit_user(self, user: str, own: UserLimits) -> Awaitable[UserLease]:
         """Count a session of a user."""
         return self._later(self._ledger.admit_user(user, own))
+
+    def home(self, home: str) -> HomeCount:
+        """Return the count of a home, which is no later."""
+        return self._ledger.home(home)

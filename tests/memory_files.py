@@ -15,6 +15,7 @@ from functools import partial
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.types import SessionInfo
+from ftpsd.limits.home_counts import Amount, LocalHomeCount
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Usage
 from ftpsd.protocol.listing import Entry
@@ -22,7 +23,7 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import Amount, ChangeCounter, Files, Upload, User
+from ftpsd.storage.backend import ChangeCounter, Files, Upload, User
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.storage.quota import Quota
 from ftpsd.storage.quota_wrapper import QuotaFiles
@@ -480,7 +481,7 @@ class MemoryBackend:
         files = MemoryFiles(home, user.settings.permission_rules)
         if user.settings.quota == QuotaSettings():
             return files
-        usage = self._usages.setdefault(user.name, HomeUsage(user.name, home))
+        usage = self._usages.setdefault(user.name, HomeUsage(user.name, home, LocalHomeCount()))
         usage.sessions += 1
         for _ in usage.count(lambda: 0.0):
             pass

@@ -14,13 +14,14 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
 from ftpsd.events.types import SessionInfo
+from ftpsd.limits.home_counts import Amount, LocalHomeCounts
 from ftpsd.protocol.interfaces import Opening, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PROFILES
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import Amount, Backend, Files, HomeMeter
+from ftpsd.storage.backend import Backend, Files, HomeMeter
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
@@ -68,7 +69,7 @@ def local(tmp_path: Path, quota: QuotaSettings) -> Storage:
     """A directory, with worker threads that are direct calls."""
     (tmp_path / "home").mkdir()
     workers: Any = DirectCalls()
-    quotas = Quotas(Clock(), workers, DirectoryMeter())
+    quotas = Quotas(Clock(), workers, DirectoryMeter(), LocalHomeCounts())
     home = str(tmp_path / "home")
     quotas.keep({home} if quota != QuotaSettings() else set(), {home})
     return Storage(LocalBackend(workers, quotas, fsync=False), home, DirectoryMeter(), quota)

@@ -10,8 +10,9 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ftpsd.config.settings import BanSettings, Limits, UserLimits
+from ftpsd.config.settings import BanSettings, Limits, QuotaSettings, UserLimits
 from ftpsd.limits import session_counts
+from ftpsd.limits.home_counts import Amount
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionRefused
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
@@ -175,6 +176,35 @@ def test_few_descriptors(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_counts, "descriptors_are_short", lambda: True)
     with pytest.raises(SessionRefused, match="open files"):
         ask(ask.ledger().admit_session(HOME))
+
+
+def test_a_home_is_counted_for_all_who_use_it(ask: Asked) -> None:
+    """Each charge counts for everybody in the home, and one that would exceed a limit adds nothing."""
+    ledger, reloaded = ask.ledger(), ask.ledger()
+    mine, theirs, other = ledger.home("/srv/a"), reloaded.home("/srv/a"), ledger.home("/srv/b")
+    limit = QuotaSettings(bytes=1000, files=2)
+    mine.charge(Amount(600, 1), limit)
+    with pytest.raises(Refusal, match="Quota exceeded: 600 bytes of 1000 bytes used"):
+        theirs.charge(Amount(401), limit)
+    theirs.charge(Amount(400, 1), limit)
+    with pytest.raises(Refusal, match="Quota exceeded: 2 of 2 files"):
+        mine.charge(Amount(files=1), limit)
+    mine.charge(Amount(-500, -1), limit)
+    assert (mine.amount, theirs.amount, other.amount) == (Amount(500, 1), Amount(500, 1), Amount())
+    mine.set(Amount(2000, 7))
+    mine.charge(Amount(-1), limit)
+    assert theirs.amount == Amount(1999, 7)
+
+
+def test_measured_changes_have_no_limit(ask: Asked) -> None:
+    """What was measured counts whatever it is; charges in the same step keep their limits."""
+    home = ask.ledger().home("/srv/a")
+    home.correct(Amount(5000, 1), [])
+    home.correct(Amount(-4500), [(Amount(500), QuotaSettings(bytes=1000))])
+    assert home.amount == Amount(1000, 1)
+    with pytest.raises(Refusal, match="552"):
+        home.correct(Amount(3, 1), [(Amount(1), QuotaSettings(bytes=1000))])
+    assert home.amount == Amount(1003, 2)
 
 
 # --- sessions whose ledger answers late ----------------------------------------------------------------

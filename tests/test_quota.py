@@ -23,8 +23,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import QuotaSettings
+from ftpsd.limits.home_counts import Amount, LocalHomeCount, LocalHomeCounts
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import Amount
 from ftpsd.storage.home_usage import STALE, HomeUsage
 from ftpsd.storage.local.measure import DirectoryMeter, measure, measure_name
 from ftpsd.storage.local.part_files import PRIVATE, part_name
@@ -307,7 +307,7 @@ def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
 
 def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
     """A part that an upload goes on with leaves no room for others, not for a moment."""
-    count, limit = HomeUsage(str(tmp_path), DirectoryMeter()), QuotaSettings(bytes=1000)
+    count, limit = HomeUsage(str(tmp_path), DirectoryMeter(), LocalHomeCount()), QuotaSettings(bytes=1000)
     (tmp_path / part_name("f")).write_bytes(bytes(900))
     directory = os.open(tmp_path, os.O_RDONLY)
     count.add(Amount(900, 1))
@@ -520,7 +520,7 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
     """A sweep that looks at parts and leaves them does not keep the first count from being made."""
     for number in range(300):
         (tmp_path / f"{PRIVATE}{number:032x}").write_bytes(b"x")
-    quotas = Quotas(Clock(), AtOnce(), DirectoryMeter())  # type: ignore[arg-type]
+    quotas = Quotas(Clock(), AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
     ended = threading.Event()
 
@@ -569,7 +569,7 @@ def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
         def run(self, steps: Any) -> Deferred[Any]:
             return fail(OSError(errno.EIO, "the disk"))
 
-    quotas = Quotas(Clock(), Failing(), DirectoryMeter())  # type: ignore[arg-type]
+    quotas = Quotas(Clock(), Failing(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
     for _ in range(2):
         failed: list[Any] = []
@@ -584,7 +584,7 @@ def test_a_tree_is_counted_again(tmp_path: Path) -> None:
     """The first session behind an hour without any counts again, even when the clock was set back; others do not."""
     clock, count = Clock(), itertools.count()
     clock.advance(1_000_000)
-    quotas = Quotas(clock, AtOnce(), DirectoryMeter())  # type: ignore[arg-type]
+    quotas = Quotas(clock, AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
     quotas.keep({str(tmp_path)}, {str(tmp_path)})
 
     def visit() -> HomeUsage:

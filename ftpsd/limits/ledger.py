@@ -1,11 +1,11 @@
-"""Admit sessions, logins and transfers, limit their rates, and ban clients that guess passwords.
+"""Admit sessions, logins and transfers, limit rates, count homes for quotas, and ban clients that guess passwords.
 
 The rest of the daemon knows `Ledger` and the leases below. `LocalLedger` counts in this process. There is one for each
 configuration snapshot, since limits change with a reload; the counts in `LedgerState` outlive reloads.
 
-All calls are for the reactor thread, those of a rate limit excepted. Awaitable calls may ask another process. They
-return within seconds or raise Refusal, and no call of one session delays another session. Whoever was admitted returns
-the lease once.
+All calls are for the reactor thread, except `home` and those of a rate limit. Awaitable calls may ask another process.
+They return within seconds or raise Refusal, and no call of one session delays another session. Whoever was admitted
+returns the lease once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import Ban, BanList
 from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
+from ftpsd.limits.home_counts import HomeCount, HomeLedger, LocalHomeCounts
 from ftpsd.limits.session_counts import SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import UserCounts
@@ -58,8 +59,8 @@ class UserLease(Protocol):
         """The user has logged out."""
 
 
-class Ledger(Protocol):
-    """Admits sessions and logins, and bans clients that guess passwords."""
+class Ledger(HomeLedger, Protocol):
+    """Admits sessions and logins, counts homes, and bans clients that guess passwords."""
 
     def admit_session(self, client: Address) -> Awaitable[SessionLease]:
         """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
@@ -87,6 +88,7 @@ class LedgerState:
         self.sessions = SessionCounts()
         self.users = UserCounts(clock)
         self.bans = BanList(clock)
+        self.homes = LocalHomeCounts()
 
 
 class LocalLedger:
@@ -95,6 +97,7 @@ class LocalLedger:
     def __init__(self, state: LedgerState, limits: Limits, bans: BanSettings) -> None:
         self._sessions = state.sessions
         self._users = state.users
+        self._homes = state.homes
         self._limits = limits
         self._bans = BanPolicy(bans, state.bans)
 
@@ -126,6 +129,10 @@ class LocalLedger:
     async def admit_user(self, user: str, own: UserLimits) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
         return self._users.admit(user, self._limits, own)
+
+    def home(self, home: str) -> HomeCount:
+        """Return the count of a home."""
+        return self._homes.home(home)
 
 
 class _LocalSessionLease:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container, Hashable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from ftpsd.config.settings import UserSettings
 from ftpsd.events.types import SessionInfo
+from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.paths import VirtualPath
 
@@ -56,20 +56,6 @@ class CountableFiles(Files, Protocol):
 
 
 # --- counting ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Bytes, and the number of files and directories that hold them."""
-
-    bytes: int = 0
-    files: int = 0
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.bytes + other.bytes, self.files + other.files)
-
-    def __sub__(self, other: Amount) -> Amount:
-        return Amount(self.bytes - other.bytes, self.files - other.files)
 
 
 #: Returns what certain names hold now. Part files whose identities are in the container are left out: their uploads are

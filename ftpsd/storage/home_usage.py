@@ -5,20 +5,20 @@ as a file without bytes, and the part files of uploads, both running and cut. Wh
 of both count, so what is written never exceeds a quota; no second file is needed, since none is left in the end.
 
 A home is walked once; from then on each change adds the difference that it makes. All sessions of all users who have
-the home share one `HomeUsage`.
+the home share one `HomeUsage`. The ledger has the sum (`limits/home_counts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import contextmanager
-from threading import Lock, RLock
+from threading import RLock
 
 from twisted.internet.defer import DeferredLock
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.protocol.replies import Refusal, readable_size
-from ftpsd.storage.backend import Amount, HomeMeter, Measure
+from ftpsd.limits.home_counts import Amount, Charge, HomeCount
+from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.system.worker_threads import JobSteps
 
 #: Seconds after which a home without sessions is counted again, since other programs may have changed it.
@@ -26,9 +26,6 @@ STALE = 3600
 
 #: No limits.
 _NO_LIMIT = QuotaSettings()
-
-#: Amounts to charge at the end of a change, each with the limits that it must keep.
-Charges = list[tuple[Amount, QuotaSettings]]
 
 
 def measure_nothing(_: Container[Hashable]) -> Amount:
@@ -39,16 +36,17 @@ def measure_nothing(_: Container[Hashable]) -> Amount:
 class HomeUsage:
     """The bytes and files in one home. Methods may be called in any thread and may block, unless they say otherwise.
 
-    Two locks: `changing` holds one while names change, which may take the disk a while; another one guards the
-    numbers, so that running uploads do not wait for changes of names.
+    `changing` holds a lock while names change, which may take the disk a while. Charges do not need that lock, so that
+    running uploads do not wait for changes of names.
     """
 
-    def __init__(self, home: str, meter: HomeMeter) -> None:
+    def __init__(self, home: str, meter: HomeMeter, count: HomeCount) -> None:
         self.home = home
         self._meter = meter
+        self._count = count
+        #: Charge an amount: see `HomeCount`.
+        self.charge = count.charge
         self._names = RLock()
-        self._numbers = Lock()
-        self._amount = Amount()
         self._changes = 0
         #: Whether the home is being counted for the first time.
         self.counting = False
@@ -63,43 +61,30 @@ class HomeUsage:
     @property
     def amount(self) -> Amount:
         """What the home holds, with what running uploads were charged. Does not block."""
-        return self._amount
+        return self._count.amount
 
     # --- changes -----------------------------------------------------------------------------------
 
-    def add(self, amount: Amount, limit: QuotaSettings = _NO_LIMIT) -> None:
-        """Add to the count. Raises Refusal (552) if it would exceed the limit."""
-        with self._numbers:
-            self._add(amount, limit)
-
-    def _add(self, amount: Amount, limit: QuotaSettings) -> None:
-        total = self._amount + amount
-        if limit.bytes is not None and amount.bytes > 0 and total.bytes > limit.bytes:
-            raise bytes_exceeded(self._amount.bytes, limit.bytes)
-        if limit.files is not None and amount.files > 0 and total.files > limit.files:
-            raise files_exceeded(self._amount.files, limit.files)
-        self._amount = total
+    def add(self, amount: Amount) -> None:
+        """Add to the count, without a limit."""
+        self.charge(amount, _NO_LIMIT)
 
     @contextmanager
-    def changing(self, measure: Measure = measure_nothing) -> Iterator[Charges]:
+    def changing(self, measure: Measure = measure_nothing) -> Iterator[list[Charge]]:
         """Count what the body does to the names that `measure` measures.
 
         The body must change no other names. It must be short, a few disk calls: threads of the home's other sessions
         wait for it. The body may append charges to the list. They are applied at the end in one step with the measured
         difference, so that no other session can use the space that the body frees.
         """
-        charges: Charges = []
+        charges: list[Charge] = []
         with self._names:
             before = measure(self._charged)
             try:
                 yield charges
             finally:
                 self._changes += 1
-                difference = measure(self._charged) - before
-                with self._numbers:
-                    self._amount += difference
-                    for amount, limit in charges:
-                        self._add(amount, limit)
+                self._count.correct(measure(self._charged) - before, charges)
 
     def exclude(self, part_file: Hashable) -> None:
         """Leave a part file out of measurements: its upload is charged for it. To be called within `changing`."""
@@ -143,11 +128,12 @@ class HomeUsage:
         for found in self._meter.amounts(self.home, self._charged):
             size, number = size + found.bytes, number + found.files
             yield
-        with self._names, self._numbers:
+        with self._names:
             if self._charged or self._changes != changes:
                 return False
             # Set here, not by the caller, who may have given up waiting: the next session finds the result.
-            self._amount, self.counted = Amount(size, number), started
+            self._count.set(Amount(size, number))
+            self.counted = started
         return True
 
     # --- in the reactor thread ---------------------------------------------------------------------
@@ -161,13 +147,3 @@ class HomeUsage:
     def leave(self) -> None:
         """Note that a session has ended."""
         self.sessions -= 1
-
-
-def bytes_exceeded(used: int, limit: int) -> Refusal:
-    """Return the refusal of a change that would exceed a limit of bytes."""
-    return Refusal(552, f"Quota exceeded: {readable_size(max(0, used))} of {readable_size(limit)} used.")
-
-
-def files_exceeded(used: int, limit: int) -> Refusal:
-    """Return the refusal of a change that would exceed a limit of files."""
-    return Refusal(552, f"Quota exceeded: {max(0, used)} of {limit} files and directories used.")

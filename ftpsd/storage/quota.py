@@ -13,8 +13,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.storage.backend import Amount, HomeMeter, Measure
-from ftpsd.storage.home_usage import HomeUsage, bytes_exceeded, files_exceeded
+from ftpsd.limits.home_counts import Amount, HomeLedger, bytes_exceeded, files_exceeded
+from ftpsd.storage.backend import HomeMeter, Measure
+from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -30,7 +31,7 @@ class Quota:
 
     def charge(self, amount: Amount) -> None:
         """Add to the usage of the home. Raises Refusal (552) if it would exceed the limit."""
-        self.usage.add(amount, self.limit)
+        self.usage.charge(amount, self.limit)
 
     def remaining_bytes(self) -> int | None:
         """Return the bytes that may be added, or None without a limit."""
@@ -52,12 +53,16 @@ class Quota:
 
 
 class Quotas:
-    """The homes in which at least one user has a quota. For the reactor thread, except for `changing`."""
+    """The homes in which at least one user has a quota. `ledger` has what they hold.
 
-    def __init__(self, clock: Clock, workers: WorkerThreads, meter: HomeMeter) -> None:
+    For the reactor thread, except for `changing`.
+    """
+
+    def __init__(self, clock: Clock, workers: WorkerThreads, meter: HomeMeter, ledger: HomeLedger) -> None:
         self._clock = clock
         self._workers = workers
         self._meter = meter
+        self._ledger = ledger
         self._usages: dict[str, HomeUsage] = {}
         self._counted: Set[str] = frozenset()
         self._homes: Set[str] = frozenset()
@@ -77,7 +82,9 @@ class Quotas:
         if home not in self._counted:
             return None
         # setdefault: the sweeper's threads ask, too.
-        return self._usages.get(home) or self._usages.setdefault(home, HomeUsage(home, self._meter))
+        return self._usages.get(home) or self._usages.setdefault(
+            home, HomeUsage(home, self._meter, self._ledger.home(home))
+        )
 
     @contextmanager
     def changing(self, path: str, measure: Measure) -> Iterator[None]:

@@ -17,10 +17,11 @@ from contextlib import AbstractContextManager
 
 from twisted.internet.defer import Deferred, succeed
 
+from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import Amount, CountableFiles, Measure, PartFile, Upload
+from ftpsd.storage.backend import CountableFiles, Measure, PartFile, Upload
 from ftpsd.storage.quota import Quota
 
 

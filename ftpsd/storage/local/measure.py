@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Container, Hashable, Iterator
 
-from ftpsd.storage.backend import Amount
+from ftpsd.limits.home_counts import Amount
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from ftpsd.storage.local.tree import directories, identity
 

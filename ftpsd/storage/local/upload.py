@@ -15,10 +15,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.claims import Evidence
 from ftpsd.outbox.evidence import Spot, appended, moved, spot
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import Amount
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.measure import OpenPartFile, measure
 from ftpsd.storage.local.pinned import Continued, Pinned, stat_name
