@@ -17,6 +17,7 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
 from ftpsd.admin.administration import Administration
@@ -207,6 +208,9 @@ class FtpsService(MultiService):
         self._counts = LedgerState(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
+        self._last_logins = LastLogins(
+            reactor, self._store, self._hub, time.time, lambda name: self._configuration.users.knows(name)
+        )
         self._sessions = LocalSessionRegistry(reactor)
         #: The running sessions, for administration.
         self.registry: SessionRegistry = self._sessions
@@ -233,6 +237,7 @@ class FtpsService(MultiService):
             counts=self._counts,
             transfers=self._snapshots.transfers,
             bans=self._bans,
+            last_logins=self._last_logins,
             listeners=self._listeners,
             workers=self._snapshots.workers,
             quotas=self._snapshots.quotas,
@@ -252,6 +257,7 @@ class FtpsService(MultiService):
             Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
             Part(bans.restore, bans.stop),
             Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
+            Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
             Part(self._outbox.serve, self._outbox.close),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.config.load import Configuration
 from ftpsd.control.lifecycle.reload import Reloader
 from ftpsd.control.listeners import Listeners
@@ -32,6 +33,7 @@ class Parts:
     counts: LedgerState
     transfers: TransferCounts
     bans: BanStore
+    last_logins: LastLogins
     listeners: Listeners
     workers: WorkerThreads
     quotas: Quotas
