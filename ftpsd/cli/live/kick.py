@@ -45,8 +45,8 @@ def run(options: argparse.Namespace) -> int:
     count = cast(dict[str, int], answer)["dismissed"]
     if not count:
         raise CommandFailed("no such session")
-    when = "" if options.now else ", after its running transfer" if count == 1 else ", after their running transfers"
-    print(f"{count} session{'s' if count > 1 else ''} dismissed{when}.")
+    rest = "" if options.now else " A running transfer ends first."
+    print(f"{count} session{'s' if count > 1 else ''} dismissed.{rest}")
     return 0
 
 
