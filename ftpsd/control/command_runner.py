@@ -15,7 +15,7 @@ from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import SessionDismissed
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command_queue import CommandQueue
-from ftpsd.protocol.replies import Refusal, Reply, SessionEnd, from_oserror
+from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply, SessionEnd, from_oserror
 from ftpsd.protocol.session import Row, Session, wrong_protocol
 from ftpsd.system.reactor import Clock
 
@@ -71,8 +71,9 @@ class CommandRunner:
             return False
         row = TABLE.get(verb)
         reply = row.act_immediately(self._session, argument) if row is not None and row.act_immediately else None
-        if reply is not None:
+        if row is not None and reply is not None:
             self._channel.send_reply(reply)
+            self._events.answered_immediately(row, reply)
         return reply is not None
 
     def _may_begin(self) -> bool:
@@ -130,6 +131,8 @@ class CommandRunner:
         error = failure.value
         if isinstance(error, SessionEnd):
             self._channel.call_after_reply(self._channel.close)
+        if isinstance(error, NoDataConnection):
+            self._events.no_data_connection(error.reason)
         if isinstance(error, Refusal):
             return error.reply
         if isinstance(error, OSError):

@@ -15,6 +15,7 @@ from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system import tls
 
 
 class ControlChannel:
@@ -83,20 +84,20 @@ class ControlChannel:
     @property
     def tls_name(self) -> str:
         """The host name that the client sent in its TLS handshake (SNI)."""
-        tls = self._connection.tls
-        return "" if tls is None else tls.server_name
+        engine = self._connection.tls
+        return "" if engine is None else engine.server_name
 
     @property
     def tls_version(self) -> str | None:
         """The TLS version of the control connection, such as "TLSv1.3"; None for plain text."""
-        tls = self._connection.tls
-        return None if tls is None else tls.version
+        engine = self._connection.tls
+        return None if engine is None else engine.version
 
     @property
     def in_handshake(self) -> bool:
         """Whether a TLS handshake runs."""
-        tls = self._connection.tls
-        return tls is not None and tls.state is TlsState.HANDSHAKE
+        engine = self._connection.tls
+        return engine is not None and engine.state is TlsState.HANDSHAKE
 
     def start_tls(self) -> None:
         """Start TLS, with a context that belongs to this session only."""
@@ -118,4 +119,5 @@ class ControlChannel:
         if self._context is None:
             raise Refusal(503, "Send AUTH TLS first.")
         policy = account.data_session if account is not None else self._tls.data_session
-        return self._context, require_resumption if policy == "require" else accept_any
+        check = require_resumption if policy == "require" else accept_any
+        return self._context, self._events.counted(check, tls.handshake_facts)

@@ -16,6 +16,7 @@ from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.events.session_events import info
 from ftpsd.events.types import SessionRejected
 from ftpsd.limits.ledger import SessionLease, SessionRefused
+from ftpsd.limits.session_counts import RejectReason
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
@@ -79,16 +80,19 @@ class PendingConnection(Protocol):
         try:
             lease = await self._factory.snapshot.ledger.admit_session(self._client)
         except SessionRefused as refused:
-            self._reject(refused.reply, refused.log_text)
+            self._reject(refused.reason, refused.reply, refused.log_text)
             return
         if self._lost:
             lease.release()
         else:
             self._hand_over(self._factory.session(self._number, self._client, lease))
 
-    def _reject(self, reply: Reply, log_text: str) -> None:
+    def _reject(self, reason: RejectReason, reply: Reply, log_text: str) -> None:
+        hub = self._factory.services.hub
+        if hub.tally is not None and not self._lost:
+            hub.tally.rejected[reason] += 1
         if log_text and not self._lost:
-            self._factory.services.hub.publish(SessionRejected(info(self._number, self._client), log_text))
+            hub.publish(SessionRejected(info(self._number, self._client), log_text))
         self._hand_over(RejectedConnection(reply))
 
     def _hand_over(self, protocol: Protocol) -> None:
@@ -97,7 +101,7 @@ class PendingConnection(Protocol):
             protocol.makeConnection(self.transport)
 
     def _too_late(self) -> None:
-        self._reject(UNDECIDED, "Not admitted: the ledger has not decided in time.")
+        self._reject("undecided", UNDECIDED, "Not admitted: the ledger has not decided in time.")
         self._lost = True  # a lease that comes later is returned
 
     def _resume(self, _: None) -> None:

@@ -32,6 +32,7 @@ from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Session
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.tls import handshake_facts
 
 
 class FtpsProtocol(FTP):
@@ -113,6 +114,7 @@ class FtpsProtocol(FTP):
 
     def tls_established(self) -> None:
         """A TLS handshake of the control connection is complete."""
+        self._events.tls_established(*handshake_facts(self.transport.tls.connection))
         if self._implicit and not self._greeted:
             self.greet()
 

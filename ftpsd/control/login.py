@@ -63,7 +63,11 @@ class Login:
         the password cannot be checked. Only a wrong name or password counts towards a ban. Bans are checked before and
         after the password: a client may have sent many passwords at the same time.
         """
-        await self._ledger.check_bans(self._client, user)
+        try:
+            await self._ledger.check_bans(self._client, user)
+        except Refusal:
+            self._events.login_banned()
+            raise
         try:
             avatar, logout = await self._open_avatar(user, password)
         except Exception as error:

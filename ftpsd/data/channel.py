@@ -21,7 +21,7 @@ from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import Address, network
-from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply
 from ftpsd.system import tls
 from ftpsd.system.worker_threads import JobQueue
 
@@ -276,7 +276,8 @@ def _open_first(opening: Opening[E], note: Callable[[E], object], move: Callable
 def require_resumption(connection: SSL.Connection) -> None:
     """Check a handshake with `data_session: require`. The ticket of another session does not resume."""
     if not tls.resumed(connection):
-        raise Refusal(
+        raise NoDataConnection(
+            "not_resumed",
             522,
             "The data connection must resume the TLS session of its control connection. "
             "(data_session: allow, for all or for one user, admits clients that cannot do this.)",

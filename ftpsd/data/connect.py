@@ -15,7 +15,7 @@ from ftpsd.data.passive_ports import data_socket
 from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address, Endpoint
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection, Refusal
 from ftpsd.system.reactor import DelayedCall
 
 #: Seconds for which the reactor does not watch a passive port: most transfer commands come earlier, and accept then.
@@ -167,11 +167,14 @@ class Connector:
             # The client has connected, and may send its command at any time.
             self._passive.close_port()
         elif state == "early TLS":
-            self.fail(Refusal(522, "TLS handshake on the data connection took too long."))
+            self._fail_late(522, "TLS handshake on the data connection took too long.")
         elif self._dialer is not None:
-            self.fail(Refusal(425, "Cannot open data connection: the client did not respond in time."))
+            self._fail_late(425, "Cannot open data connection: the client did not respond in time.")
         else:
-            self.fail(Refusal(425, "No connection arrived at the passive port in time."))
+            self._fail_late(425, "No connection arrived at the passive port in time.")
+
+    def _fail_late(self, code: int, text: str) -> None:
+        self.fail(NoDataConnection("timeout", code, text))
 
     def hurry(self) -> None:
         """Wait no longer than for a client that may be gone."""

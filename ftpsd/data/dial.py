@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.protocol.parsing import Endpoint, socket_address
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection, Refusal
 from ftpsd.system.reactor import Reactor
 
 
@@ -71,7 +71,7 @@ class Dialer:
             return
         if connection is not None:
             connection.close()
-        done(Refusal(425, f"Cannot open data connection: {os.strerror(problem)}."))
+        done(NoDataConnection("unreachable", 425, f"Cannot open data connection: {os.strerror(problem)}."))
 
     def close(self) -> None:
         """Give up. May be called any number of times."""

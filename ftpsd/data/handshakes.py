@@ -14,7 +14,7 @@ from typing import Protocol
 from OpenSSL import SSL
 
 from ftpsd.data.endpoints import PIECE, READ, SMALL, WRITE, Pause, Steps
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection, Refusal
 from ftpsd.system import tls
 
 #: Called with the connection when its handshake has ended. Raises the Refusal of one that is not acceptable.
@@ -81,7 +81,8 @@ class Handshake:
                 yield from self._send(self.outgoing())
             except SSL.Error as error:
                 yield from self._send(self.outgoing())  # the alert
-                raise Refusal(522, f"TLS failed on the data connection: {tls.describe(error)}.") from None
+                text = f"TLS failed on the data connection: {tls.describe(error)}."
+                raise NoDataConnection("tls", 522, text) from None
         last_flight = self.outgoing()
         self._check(self.tls)
         if self.tls.get_protocol_version_name() == "TLSv1.3":
@@ -298,7 +299,7 @@ class Handshakes:
 
     def _time_left(self, began: float | None) -> float | None:
         """Return the seconds to wait at most, or None for no limit. Raises Refusal when the wait is over."""
-        refusal = self._refusal or Refusal(425, "Data connection lost: send EPSV or PASV again.")
+        refusal = self._refusal or NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
         if not self._candidates and self._port is None:
             raise refusal
         if began is None or self._refusal is None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.protocol.parsing import Address, plain_address, socket_address
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -50,7 +50,7 @@ class PortPool:
             if port not in self._taken and (listener := _try_to_listen(host, port)):
                 self._taken.add(port)
                 return listener, port
-        raise Refusal(425, "All passive ports are in use: try again later.")
+        raise NoDataConnection("no_port", 425, "All passive ports are in use: try again later.")
 
     def release(self, port: int) -> None:
         """Return a port to the pool: its listener is closed."""

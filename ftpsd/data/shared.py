@@ -14,7 +14,7 @@ from ftpsd.data.passive_ports import PortPool
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Endpoint
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -23,7 +23,7 @@ from ftpsd.system.worker_threads import WorkerThreads
 Protection = Callable[[], tuple[SSL.Context, Check] | None]
 
 #: The reply if a connection was prepared, and was lost before the transfer began.
-GONE = Refusal(425, "Data connection lost: send EPSV or PASV again.")
+GONE = NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.events.tally import Tally
 from ftpsd.events.types import Event
 from ftpsd.system.reactor import Clock, Now
 
@@ -52,6 +54,10 @@ class Hub:
         self.wanted: Collection[type[Event]] = self._listeners.keys()
         #: The time in seconds since some moment in the past.
         self.now: Now = clock.seconds
+        #: Counts what happens too often for an event each time; None while nobody counts.
+        self.tally: Tally | None = None
+        #: The queues of listeners, for their lengths.
+        self.queues: WeakSet[EventQueue] = WeakSet()
 
     def subscribe(self, name: str, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call a listener with each event of exactly that kind. Return the function that ends this.
@@ -76,6 +82,7 @@ class Hub:
     ) -> EventQueue:
         """Give events of those kinds to a consumer that may take its time, by way of a bounded queue."""
         queue = EventQueue(self._clock, name, consumer, capacity)
+        self.queues.add(queue)
         queue.subscriptions = [self.subscribe(name, kind, queue.put) for kind in kinds]
         return queue
 
@@ -99,9 +106,9 @@ class EventQueue:
 
     def __init__(self, clock: Clock, name: str, consumer: Consumer, capacity: int) -> None:
         self._clock = clock
-        self._name = name
+        self.name = name
         self._consumer = consumer
-        self._capacity = capacity
+        self.capacity = capacity
         self._events: deque[Event] = deque()
         self._running = False
         self._failed = False
@@ -116,7 +123,7 @@ class EventQueue:
 
     def put(self, event: Event) -> None:
         """Append an event, or drop it. The consumer is called in a later turn of the reactor."""
-        if len(self._events) >= self._capacity:
+        if len(self._events) >= self.capacity:
             self._drop()
             return
         self._events.append(event)
@@ -132,7 +139,7 @@ class EventQueue:
 
     def _drop(self) -> None:
         if not self._dropping:
-            log.warn("the listener {name} is too slow: events are dropped", name=self._name)
+            log.warn("the listener {name} is too slow: events are dropped", name=self.name)
         self._dropping += 1
         self.dropped += 1
 
@@ -147,10 +154,10 @@ class EventQueue:
             return
         self._running = False
         if self._dropping:
-            log.warn("{count} events for the listener {name} were dropped", count=self._dropping, name=self._name)
+            log.warn("{count} events for the listener {name} were dropped", count=self._dropping, name=self.name)
             self._dropping = 0
 
     def _log_failure(self, failure: Failure) -> None:
         if not self._failed:
             self._failed = True
-            log.failure("the listener {name} failed; this is logged once", failure, name=self._name)
+            log.failure("the listener {name} failed; this is logged once", failure, name=self.name)

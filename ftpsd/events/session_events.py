@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from attrs import evolve
 
 from ftpsd.events.hub import Hub
+from ftpsd.events.tally import OTHER
 from ftpsd.events.types import (
     CommandAnswered,
     DataConnectionRefused,
@@ -26,6 +28,8 @@ from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Row
+
+T = TypeVar("T")
 
 #: What stands for a text that is not shown.
 HIDDEN = "********"
@@ -92,6 +96,8 @@ class SessionEvents:
         """A command has had its final reply. `moved` is the number of bytes of its data connection, if it uses one."""
         if self._transfer is not None:
             self._end_transfer(reply, moved or 0)
+        if self._hub.tally is not None:
+            self._hub.tally.command(OTHER if row is None else row.verb, reply.code)
         quiet = row is not None and row.quiet and reply.code < 400
         kind = QuietCommandAnswered if quiet else CommandAnswered
         if kind not in self._hub.wanted:
@@ -100,6 +106,11 @@ class SessionEvents:
             argument = HIDDEN
         permission = row.permission if row is not None else None
         self._hub.publish(kind(self.session, verb, argument, reply.code, reply.text, seconds, moved, permission))
+
+    def answered_immediately(self, row: Row, reply: Reply) -> None:
+        """A command has had its reply while a transfer runs."""
+        if self._hub.tally is not None:
+            self._hub.tally.command(row.verb, reply.code)
 
     def _is_secret(self, row: Row | None, verb: str, argument: str, code: int) -> bool:
         if verb == "USER":
@@ -135,3 +146,26 @@ class SessionEvents:
     def data_connection_refused(self, peer: Address) -> None:
         """A host that is not the client has connected to the passive port."""
         self._hub.publish(DataConnectionRefused(self.session, str(peer)))
+
+    # --- what is only counted ------------------------------------------------------------------------
+
+    def login_banned(self) -> None:
+        """A login was refused because of a ban."""
+        if self._hub.tally is not None:
+            self._hub.tally.banned_logins += 1
+
+    def no_data_connection(self, reason: str) -> None:
+        """A command was refused since there is no data connection that it can use."""
+        if self._hub.tally is not None:
+            self._hub.tally.data_refused[reason] += 1
+
+    def tls_established(self, version: str, resumed: bool) -> None:
+        """A TLS handshake of the control connection is complete."""
+        if self._hub.tally is not None:
+            self._hub.tally.handshake("control", version, resumed)
+
+    def counted(self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]]) -> Callable[[T], None]:
+        """Return a check of a data connection's handshake that counts it. `facts` returns its version, and whether it
+        resumed a session."""
+        tally = self._hub.tally
+        return check if tally is None else tally.data_handshakes(check, facts)

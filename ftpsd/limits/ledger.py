@@ -18,7 +18,7 @@ from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import Ban, BanList
 from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
 from ftpsd.limits.home_counts import HomeCount, HomeLedger, LocalHomeCounts
-from ftpsd.limits.session_counts import SessionCounts
+from ftpsd.limits.session_counts import RejectReason, SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import UserCounts
 from ftpsd.protocol.interfaces import Direction
@@ -30,8 +30,9 @@ from ftpsd.system.reactor import Now
 class SessionRefused(Refusal):
     """The reply 421 to a new connection, and what the log says about it: nothing if it was logged before."""
 
-    def __init__(self, text: str, log_text: str) -> None:
+    def __init__(self, reason: RejectReason, text: str, log_text: str) -> None:
         super().__init__(421, text)
+        self.reason = reason
         self.log_text = log_text
 
 
@@ -108,10 +109,10 @@ class LocalLedger:
             text = BANNED_NETWORK if ban.kind == "network" else BANNED
             log_text = "" if ban.logged else f"{text} Logged once per ban."
             ban.logged = True
-            raise SessionRefused(text, log_text)
+            raise SessionRefused("banned", text, log_text)
         refusal = self._sessions.refusal(self._limits, client)
         if refusal is not None:
-            raise SessionRefused(refusal, refusal)
+            raise SessionRefused(*refusal, refusal[1])
         return _LocalSessionLease(self._sessions, client)
 
     async def check_bans(self, client: Address, user: str) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 from ftpsd.config.settings import Limits
 from ftpsd.limits.descriptors import descriptors_are_short
 from ftpsd.protocol.parsing import Address, network
+
+#: Why a connection does not become a session. undecided: the ledger has not answered in time.
+RejectReason = Literal["banned", "stopping", "sessions", "sessions_per_address", "open_files", "undecided"]
 
 
 class SessionCounts:
@@ -19,16 +23,16 @@ class SessionCounts:
         #: Why no new session is admitted; empty while sessions are admitted.
         self.closed = ""
 
-    def refusal(self, limits: Limits, client: Address) -> str | None:
-        """Return why one more session of this client is not admitted, or None if it is."""
+    def refusal(self, limits: Limits, client: Address) -> tuple[RejectReason, str] | None:
+        """Return why one more session of this client is not admitted, as a word and as a reply, or None if it is."""
         if self.closed:
-            return self.closed
+            return "stopping", self.closed
         if self.total >= limits.sessions:
-            return "Too many sessions: try again later."
+            return "sessions", "Too many sessions: try again later."
         if self._by_network.get(network(client), 0) >= limits.sessions_per_address:
-            return "Too many sessions from your address: try again later."
+            return "sessions_per_address", "Too many sessions from your address: try again later."
         if descriptors_are_short():
-            return "Too many open files: try again later."
+            return "open_files", "Too many open files: try again later."
         return None
 
     def most_of_one_network(self) -> int:

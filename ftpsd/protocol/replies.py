@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import Literal
+
+NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ class Refusal(Exception):
     def __init__(self, code: int, *lines: str) -> None:
         super().__init__(code, *lines)
         self.reply = Reply(code, *lines)
+
+
+class NoDataConnection(Refusal):
+    """A Refusal because there is no data connection that a transfer can use. `reason` is for metrics:
+
+    no_port       all passive ports are in use
+    timeout       the client has not connected, or has not finished its TLS handshake, in time
+    unreachable   active mode: the client does not accept the connection
+    lost          the connection has ended before the transfer
+    tls           the TLS handshake has failed
+    not_resumed   the TLS handshake has not resumed the session of the control connection
+    """
+
+    def __init__(self, reason: NoDataReason, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.reason = reason
 
 
 class SessionEnd(Refusal):

@@ -107,6 +107,11 @@ _lib = getattr(SSL, "_lib", None)
 _ffi = getattr(SSL, "_ffi", None)
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of pyOpenSSL and OpenSSL."""
+    return {"pyopenssl": version("pyOpenSSL"), "openssl": SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode().split()[1]}
+
+
 def missing_names(lib: object) -> list[str]:
     """Return the private names that are needed, and that this release of pyOpenSSL does not have."""
     missing = [name for name in ("SSL_session_reused", "SSL_set_fd") if not hasattr(lib, name)]
@@ -139,6 +144,11 @@ def whole_writes(context: SSL.Context) -> None:
 def resumed(connection: SSL.Connection) -> bool:
     """Return whether the handshake resumed a session. pyOpenSSL has no public name for it (its issue 1244)."""
     return bool(_lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined,union-attr]
+
+
+def handshake_facts(connection: SSL.Connection) -> tuple[str, bool]:
+    """Return the TLS version ("TLSv1.3") of a connection, and whether its handshake resumed a session."""
+    return connection.get_protocol_version_name(), resumed(connection)
 
 
 def move_to_socket(connection: SSL.Connection, descriptor: int) -> None:

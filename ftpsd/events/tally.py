@@ -1,0 +1,64 @@
+"""Counts of what happens too often for an event each time: Tally. The hub has one while somebody counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+ConnectionKind = Literal["control", "data"]
+
+#: Stands for all commands that are not in the table: labels must not come from clients.
+OTHER = "other"
+
+
+class Tally:
+    """Counts since the tally was made. For the reactor thread, where nothing else is said."""
+
+    def __init__(self) -> None:
+        #: Final replies, by command and code.
+        self.commands: dict[tuple[str, int], int] = {}
+        #: Connections that did not become sessions, by reason.
+        self.rejected: Counter[str] = Counter()
+        #: Logins that were refused because of a ban.
+        self.banned_logins = 0
+        #: Data connections that were refused, by reason.
+        self.data_refused: Counter[str] = Counter()
+        #: TLS handshakes, by connection, version, and whether they resumed a session.
+        self.handshakes: Counter[tuple[ConnectionKind, str, bool]] = Counter()
+        self._lock = Lock()
+
+    def command(self, verb: str, code: int) -> None:
+        """Count the final reply of a command."""
+        key = verb, code
+        self.commands[key] = self.commands.get(key, 0) + 1
+
+    def handshake(self, connection: ConnectionKind, version: str, resumed: bool) -> None:
+        """Count a TLS handshake. May be called in any thread."""
+        with self._lock:
+            self.handshakes[connection, version, resumed] += 1
+
+    def copy(self) -> Tally:
+        """Return a copy, which another thread may read."""
+        copied = Tally()
+        copied.commands = self.commands.copy()
+        copied.rejected = self.rejected.copy()
+        copied.banned_logins = self.banned_logins
+        copied.data_refused = self.data_refused.copy()
+        with self._lock:
+            copied.handshakes = self.handshakes.copy()
+        return copied
+
+    def data_handshakes(
+        self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]]
+    ) -> Callable[[T], None]:
+        """Return a check of data connections that counts their handshakes, too."""
+
+        def counted(connection: T) -> None:
+            self.handshake("data", *facts(connection))
+            check(connection)
+
+        return counted
