@@ -49,6 +49,7 @@ from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
 from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.snapshot import Snapshot, policy_of
@@ -225,6 +226,7 @@ class FtpsService(MultiService):
         parts = self._parts()
         self._status = StatusReader(parts)
         self._administration = Administration(parts, self._status, path)
+        self._metrics = MetricsService(path, parts, self._status)
         self._add_parts()
 
     def _parts(self) -> Parts:
@@ -264,6 +266,7 @@ class FtpsService(MultiService):
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),
             Part(self._administration.start, self._administration.stop),
+            Part(lambda: None, self._metrics.close),
             Part(self._reloader.start),
             Part(self._serve, self._listeners.close),
         ):
@@ -280,9 +283,11 @@ class FtpsService(MultiService):
     def privilegedStartService(self) -> None:
         """Bind the listeners, while the process may still bind ports below 1024."""
         super().privilegedStartService()
+        settings = self._configuration.settings
         try:
-            self._listeners.open(self._configuration.settings.listen)
-            self._administration.open(self._configuration.settings.admin)
+            with self._metrics.opening(settings.metrics):
+                self._listeners.open(settings.listen)
+                self._administration.open(settings.admin)
         except InvalidConfiguration as error:
             log.error("{fault}", fault=str(error))
             print(error, file=sys.__stderr__)  # twistd has redirected sys.stderr to the log
@@ -310,7 +315,8 @@ class FtpsService(MultiService):
 
     def _apply(self, configuration: load.Configuration) -> None:
         """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
-        self._listeners.open(configuration.settings.listen)
+        with self._metrics.opening(configuration.settings.metrics):
+            self._listeners.open(configuration.settings.listen)
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
         self._serve()
@@ -320,6 +326,7 @@ class FtpsService(MultiService):
 
     def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
+        self._metrics.serve(self._configuration.settings.metrics)
 
     def _start_outbox(self) -> None:
         place = journal_directory(self._configuration.settings, self._path)

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "snapshot": "protocol config.settings system limits data",
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
     "admin": "protocol config.settings web events system outbox limits data storage accounts config control snapshot",
-    "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin",
+    "metrics": "protocol config.settings web events system limits config control admin",
+    "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin metrics",
     "cli": "protocol config.settings events system limits accounts config service",
 }
 

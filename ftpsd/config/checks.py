@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import importlib
 import ipaddress
 import os
 import re
@@ -18,6 +19,7 @@ from ftpsd.config.settings import (
     ActiveSettings,
     Limits,
     ListenSettings,
+    MetricsSettings,
     PassiveSettings,
     Settings,
     Timeouts,
@@ -42,6 +44,7 @@ def check(document: Document, settings: Settings) -> None:
     _check_timeouts(document, settings.timeouts)
     check_limits(document, settings.limits, ("limits",))
     _check_bans(document, settings)
+    _check_metrics(document, settings)
     _check_state(document, settings)
     _check_admin(document, settings.admin)
     _check_event_files(document, settings)
@@ -84,7 +87,9 @@ def _check_listeners(document: Document, settings: Settings) -> None:
             document.fault(key, f"has the address and port of listen[{first}]", "Choose another port.")
 
 
-def _check_listener(document: Document, settings: Settings, listener: ListenSettings, key: Key) -> None:
+def _check_listener(
+    document: Document, settings: Settings, listener: ListenSettings | MetricsSettings, key: Key
+) -> None:
     try:
         ipaddress.ip_address(listener.address)
     except ValueError:
@@ -95,6 +100,26 @@ def _check_listener(document: Document, settings: Settings, listener: ListenSett
     if listener.port in settings.passive.ports:
         problem = f"the port range {settings.passive.ports} contains the listener's port {listener.port}"
         document.fault(("passive", "ports"), problem, "Choose a range without it.")
+
+
+def _check_metrics(document: Document, settings: Settings) -> None:
+    metrics = settings.metrics
+    if metrics is None:
+        return
+    _check_listener(document, settings, metrics, ("metrics",))
+    if metrics.port and any(metrics.port == each.port for each in settings.listen):
+        document.fault(("metrics", "port"), "is the port of an entry of listen", "Choose another port.")
+    require_library(document, "metrics", "prometheus_client", "ftpsd[metrics]", "python3-prometheus-client")
+
+
+def require_library(document: Document, section: str, module: str, pip: str, apt: str) -> None:
+    """Check that the library is installed that a section needs. Importing it takes a tenth of a second, so it is
+    imported here, where a load may block."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        remedy = f"Install it (pip install '{pip}', or apt install {apt}), or remove the section."
+        document.fault((section,), f"needs the Python module {module}, which cannot be imported ({error})", remedy)
 
 
 def _check_passive(document: Document, passive: PassiveSettings) -> None:

@@ -193,6 +193,15 @@ class LogSettings:
 
 
 @frozen
+class MetricsSettings:
+    """The listener for metrics and health checks. `users`: whether there are series for each user."""
+
+    address: str = "127.0.0.1"
+    port: int = 8122
+    users: bool = False
+
+
+@frozen
 class Settings:
     """The whole of `ftpsd.yaml`."""
 
@@ -214,6 +223,7 @@ class Settings:
     file_permissions: Literal["check", "ignore"] = "check"
     log: LogSettings = LogSettings()
     admin: AdminSettings = Factory(AdminSettings)
+    metrics: MetricsSettings | None = None
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

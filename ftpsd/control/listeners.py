@@ -49,6 +49,11 @@ class Listeners:
             ListenSettings(host.host, host.port, "implicit" if implicit else "explicit") for host, implicit in hosts
         ]
 
+    def missing(self, wanted: Sequence[ListenSettings]) -> list[ListenSettings]:
+        """Return the entries of `listen` that are not open."""
+        ports = [(each, self._ports.get(_key(each))) for each in wanted]
+        return [each for each, port in ports if port is None or not port.connected]
+
     def open(self, wanted: Sequence[ListenSettings]) -> None:
         """Open the listeners that are not open yet: all of them, or none.
 
@@ -130,25 +135,31 @@ class Listeners:
         return listen_on(ControlPort, self._reactor, descriptor, family, factory)
 
     def _take_over(self, old: Any, address: str, port: int, factory: FtpsFactory) -> Any:
-        """Listen on another address of a port that is open, while the old listener still serves.
+        """Listen on another address of a port that is open, while the old listener still serves."""
+        with open_beside(old.socket, address, port, BACKLOG) as listener:
+            return self._adopt(listener.fileno(), listener.family, factory)
 
-        Both sockets must set SO_REUSEPORT for that. No listener has it otherwise: a second daemon must find the port in
-        use.
-        """
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        shared = socket.SOL_SOCKET, socket.SO_REUSEPORT
-        old.socket.setsockopt(*shared, 1)
-        try:
-            with socket.create_server(
-                (address, port), family=family, backlog=BACKLOG, reuse_port=True, dualstack_ipv6=address == "::"
-            ) as listener:
-                listener.setsockopt(*shared, 0)
-                listener.setblocking(False)  # Twisted accepts until it would block
-                return self._adopt(listener.fileno(), family, factory)
-        except OSError as error:
-            raise CannotListenError(address, port, error) from None
-        finally:
-            old.socket.setsockopt(*shared, 0)
+
+def open_beside(old: socket.socket, address: str, port: int, backlog: int) -> socket.socket:
+    """Return a socket that listens on another address of a port on which `old` listens. Raises CannotListenError.
+
+    Both sockets must set SO_REUSEPORT for that. No listener has it otherwise: a second daemon must find the port in
+    use.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    shared = socket.SOL_SOCKET, socket.SO_REUSEPORT
+    old.setsockopt(*shared, 1)
+    try:
+        listener = socket.create_server(
+            (address, port), family=family, backlog=backlog, reuse_port=True, dualstack_ipv6=address == "::"
+        )
+    except OSError as error:
+        raise CannotListenError(address, port, error) from None
+    finally:
+        old.setsockopt(*shared, 0)
+    listener.setsockopt(*shared, 0)
+    listener.setblocking(False)  # Twisted accepts until it would block
+    return listener
 
 
 def _key(settings: ListenSettings) -> tuple[str, int]:

@@ -1,0 +1,50 @@
+"""All that the metrics are made of, as it was at one moment: Reading."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from attrs import frozen
+
+from ftpsd.admin.parts import Parts
+from ftpsd.admin.status import Status, StatusReader
+from ftpsd.metrics.counters import Counters, Counts
+
+
+@frozen
+class Queue:
+    """An event queue."""
+
+    name: str
+    length: int
+    capacity: int
+    dropped: int
+
+
+@frozen
+class Reading:
+    """The state of the daemon, and all counts. Nobody changes it, so another thread may use it."""
+
+    status: Status
+    counts: Counts
+    #: Bans that are in effect, by kind.
+    bans: dict[str, int]
+    queues: tuple[Queue, ...]
+    #: Why the daemon is not ready; empty if it is.
+    not_ready: tuple[str, ...]
+    #: Sessions and running transfers by user; None without series for users.
+    users: tuple[dict[str, int], dict[str, int]] | None
+
+
+def read(parts: Parts, status: StatusReader, counters: Counters, not_ready: tuple[str, ...]) -> Reading:
+    """Return the reading of this moment. For the reactor thread."""
+    bans, users = parts.counts.bans, parts.counts.users
+    now = bans.now()
+    return Reading(
+        status=status.read(),
+        counts=counters.read(users.sessions),
+        bans=Counter(ban.kind for ban in bans.bans() if ban.until > now),
+        queues=tuple(Queue(each.name, len(each), each.capacity, each.dropped) for each in parts.hub.queues),
+        not_ready=not_ready,
+        users=(dict(users.sessions), dict(users.transfers)) if counters.by_user else None,
+    )
