@@ -203,7 +203,7 @@ class FtpsService(MultiService):
         self._reactor = reactor = _installed_reactor()
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
-        recorder = Recorder(time.time)
+        self._recorder = recorder = Recorder(time.time)
         self._event_files = EventFiles(reactor, self._hub, recorder)
         self._outbox = Outbox(reactor, self._hub, recorder)
         self._counts = LedgerState(reactor.seconds)
@@ -234,6 +234,7 @@ class FtpsService(MultiService):
         return Parts(
             reactor=self._reactor,
             hub=self._hub,
+            recorder=self._recorder,
             now=time.time,
             registry=self.registry,
             counts=self._counts,

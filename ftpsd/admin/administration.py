@@ -6,19 +6,22 @@ import pwd
 from collections.abc import Iterable
 from typing import cast
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from ftpsd.admin.api import Api
-from ftpsd.admin.bans import Bans
-from ftpsd.admin.daemon import DaemonResources
+from ftpsd.admin.api.bans import Bans
+from ftpsd.admin.api.daemon import DaemonResources
+from ftpsd.admin.api.dispatch import Api
+from ftpsd.admin.api.events import EventStreams
+from ftpsd.admin.api.openapi import with_document
+from ftpsd.admin.api.problem import Problem
+from ftpsd.admin.api.routes import Route
+from ftpsd.admin.api.sessions import Sessions
+from ftpsd.admin.api.users import Users
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.problem import Problem
-from ftpsd.admin.routes import Route
-from ftpsd.admin.sessions import Sessions
 from ftpsd.admin.status import StatusReader
 from ftpsd.admin.unix_socket import Peer, UnixSocket, peer_of, socket_path
-from ftpsd.admin.users import Users
 from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.web.server import Answer, BoundedRequest, Bounds, HttpServer
 
@@ -41,7 +44,8 @@ class Administration:
         self._parts = parts
         self._status = status
         self._configuration = configuration
-        self.api = Api(parts.reactor, _routes(parts, status))
+        self._streams = EventStreams(parts)
+        self.api = Api(parts.reactor, with_document([*_routes(parts, status), *self._streams.routes()]))
         self._socket: UnixSocket | None = None
         self._server = HttpServer(parts.reactor, self._answer, BOUNDS)
         #: The names of users of the system, by number.
@@ -62,12 +66,20 @@ class Administration:
             self._socket.serve(self._parts.reactor, cast(ServerFactory, self._server))
             log.info("admin API on {path}", path=self._socket.path)
 
-    def stop(self) -> object:
+    def stop(self) -> Deferred[None]:
         """Close all connections, and remove the socket."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         self._status.stop()
-        closing = None if self._socket is None else self._socket.close()
+        if self._socket is None:
+            return
+        self._streams.close()
+        await maybeDeferred(self._socket.close)
+        sent: Deferred[None] = Deferred()
+        self._parts.reactor.callLater(0, sent.callback, None)
+        await sent  # what was written to the connections
         self._server.close()
-        return closing
 
     async def _answer(self, request: BoundedRequest) -> Answer | None:
         return await self.api.answer(request, self._identify)

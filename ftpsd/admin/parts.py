@@ -11,6 +11,7 @@ from ftpsd.config.load import Configuration
 from ftpsd.control.lifecycle.reload import Reloader
 from ftpsd.control.listeners import Listeners
 from ftpsd.events.hub import Hub
+from ftpsd.events.record import Recorder
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.session_registry import SessionRegistry
@@ -27,6 +28,7 @@ class Parts:
 
     reactor: Reactor
     hub: Hub
+    recorder: Recorder
     #: The POSIX time.
     now: Callable[[], float]
     registry: SessionRegistry

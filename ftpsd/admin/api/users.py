@@ -10,12 +10,12 @@ from typing import cast
 import attrs
 
 from ftpsd.accounts.user_store import UnknownUser, User
-from ftpsd.admin import schemas
-from ftpsd.admin.arguments import Parameter
-from ftpsd.admin.bans import Bans
+from ftpsd.admin.api import schemas
+from ftpsd.admin.api.arguments import Parameter
+from ftpsd.admin.api.bans import Bans
+from ftpsd.admin.api.problem import Json, Problem
+from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.problem import Json, Problem
-from ftpsd.admin.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.config.settings import Settings, Umask, UserLimits, UserSettings, UserTls
 from ftpsd.events.record import valid_text
 from ftpsd.limits.bans.ban_list import Ban, stored_name

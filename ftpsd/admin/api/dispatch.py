@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from twisted.logger import Logger
 
-from ftpsd.admin.arguments import Arguments
-from ftpsd.admin.problem import Problem
-from ftpsd.admin.routes import Answer, Call, Route
+from ftpsd.admin.api.arguments import Arguments
+from ftpsd.admin.api.problem import Problem
+from ftpsd.admin.api.routes import Answer, Call, Route
 from ftpsd.system.reactor import Clock
 from ftpsd.system.slices import Slices
 from ftpsd.web.server import Answer as HttpAnswer

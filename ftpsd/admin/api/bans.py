@@ -5,14 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
-from ftpsd.admin import schemas
-from ftpsd.admin.arguments import BOOLEAN, TEXT, Body, Parameter, Schema
+from ftpsd.admin.api import schemas
+from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Body, Parameter, Schema
+from ftpsd.admin.api.problem import Json, Problem, bad_value
+from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.problem import Json, Problem, bad_value
-from ftpsd.admin.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.events.record import valid_text
 from ftpsd.events.types import AdministrativeAct
-from ftpsd.limits.bans.ban_list import MAX_NAME, Ban, stored_name
+from ftpsd.limits.bans.ban_list import Ban, stored_name
 from ftpsd.limits.bans.networks import network_text
 from ftpsd.protocol import parsing
 from ftpsd.protocol.login_rules import Network
@@ -24,19 +24,25 @@ FOR_EVER = 1e12
 LONGEST = 100 * 366 * 86_400
 
 MEMBERS = ("address", "user", "seconds")
+_SECONDS: Schema = {
+    "type": ["number", "null"],
+    "exclusiveMinimum": 0,
+    "maximum": LONGEST,
+    "description": "How long; null or missing: until it is lifted.",
+}
 BODY: Schema = {
-    "type": "object",
-    "properties": {
-        "address": {**TEXT, "type": ["string", "null"], "description": "An address or a network."},
-        "user": {**TEXT, "type": ["string", "null"], "maxLength": MAX_NAME, "description": "The name of a user."},
-        "seconds": {
-            "type": ["number", "null"],
-            "exclusiveMinimum": 0,
-            "maximum": LONGEST,
-            "description": "How long; null or missing: until it is lifted.",
-        },
-    },
-    "additionalProperties": False,
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {whom: {**schema, "description": text}, "seconds": _SECONDS},
+            "required": [whom],
+            "additionalProperties": False,
+        }
+        for whom, schema, text in (
+            ("address", NETWORK, "An address or a network. Of a single IPv6 address, its /64 is banned."),
+            ("user", TEXT, "The name of a user, who is banned from everywhere."),
+        )
+    ]
 }
 
 
@@ -51,7 +57,7 @@ class Bans:
         """Return the routes of this subject."""
         path = "/v1/bans"
         whom = (
-            Parameter("address", TEXT, "Lift the bans of this address or network, and of all addresses in it."),
+            Parameter("address", NETWORK, "Lift the bans of this address or network, and of all addresses in it."),
             Parameter("user", TEXT, "Lift the bans of this user name."),
             Parameter("all", BOOLEAN, "Lift all bans."),
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ftpsd.admin import schemas
+from ftpsd.admin.api import schemas
+from ftpsd.admin.api.problem import Json, Problem
+from ftpsd.admin.api.routes import Answer, Call, Route, answer
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.problem import Json, Problem
-from ftpsd.admin.routes import Answer, Call, Route, answer
 from ftpsd.admin.status import Status, StatusReader, Usage
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from attrs import Factory, frozen
 
-from ftpsd.admin.arguments import Arguments, Parameter, Schema
-from ftpsd.admin.problem import Json
+from ftpsd.admin.api.arguments import Arguments, Parameter, Schema
+from ftpsd.admin.api.problem import Json
 from ftpsd.system.slices import Slices
 from ftpsd.web.server import BoundedRequest
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from attrs import frozen
 
-from ftpsd.admin.problem import Json, Problem, bad_value
+from ftpsd.admin.api.problem import Json, Problem, bad_value
 from ftpsd.config.faults import suggestion
 from ftpsd.protocol.login_rules import Network
 
@@ -24,13 +24,14 @@ T = TypeVar("T", bound=str)
 Schema: TypeAlias = "Mapping[str, Json]"
 
 #: The longest text of an argument.
-LONGEST = 1000
+LONGEST = 255
 
 #: Parameters that a query may have.
 _MOST_PARAMETERS = 50
 
 BOOLEAN: Schema = {"type": "boolean"}
 TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST}
+NETWORK: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST, "format": "ip-network"}
 
 
 @frozen
@@ -130,16 +131,16 @@ class Body:
         return name in self._members
 
     def text(self, name: str) -> str | None:
-        """Return a text, or None if it is null or missing."""
-        value = self._members.get(name)
-        if value is None:
+        """Return a text, or None if it is missing."""
+        if name not in self._members:
             return None
+        value = self._members[name]
         if not isinstance(value, str) or not 1 <= len(value) <= LONGEST:
-            raise bad_value(name, "is no text", f"Write a string of 1 to {LONGEST} characters, or null.")
+            raise bad_value(name, "is no text", f"Write a string of 1 to {LONGEST} characters.")
         return value
 
     def network(self, name: str) -> Network | None:
-        """Return an address or network, or None if it is null or missing."""
+        """Return an address or network, or None if it is missing."""
         text = self.text(name)
         return None if text is None else parse_network(name, text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ftpsd.admin.arguments import Schema
+from ftpsd.admin.api.arguments import Schema
 from ftpsd.events.types import BanKind
 from ftpsd.limits.session_registry import SessionState
 

@@ -7,11 +7,11 @@ from typing import TypeAlias, get_args
 
 from attrs import frozen
 
-from ftpsd.admin import schemas
-from ftpsd.admin.arguments import BOOLEAN, TEXT, Arguments, Parameter, Schema
+from ftpsd.admin.api import schemas
+from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Arguments, Parameter, Schema
+from ftpsd.admin.api.problem import Json, Problem, bad_value
+from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.problem import Json, Problem, bad_value
-from ftpsd.admin.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
 from ftpsd.limits.session_registry import SessionState, SessionView
@@ -51,7 +51,7 @@ KEYS: Mapping[str, Key] = {
 SORTS = [*KEYS, *(f"-{name}" for name in KEYS)]
 
 USER = Parameter("user", TEXT, "Only sessions of this user.")
-ADDRESS = Parameter("address", TEXT, "Only sessions of clients with this address, or in this network.")
+ADDRESS = Parameter("address", NETWORK, "Only sessions of clients with this address, or in this network.")
 PAGE = (
     Parameter("sort", {"enum": list(SORTS)}, "The member to sort by; with a minus sign, the largest comes first."),
     Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}, "How many to leave out."),
