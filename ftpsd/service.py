@@ -64,7 +64,7 @@ from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Notifier
-from ftpsd.system.twisted_private import use_monotonic_clock
+from ftpsd.system.twisted_private import installed_reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
@@ -200,7 +200,7 @@ class FtpsService(MultiService):
         self._configuration = configuration
         self._sandbox = sandbox
         self._observer = observer
-        self._reactor = reactor = _installed_reactor()
+        self._reactor = reactor = installed_reactor()
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
         self._recorder = recorder = Recorder(time.time)
@@ -361,12 +361,3 @@ class FtpsService(MultiService):
         self._counts.sessions.closed = "Server is shutting down: try again later."
         await stop_gracefully(self._reactor, self._listeners, self._sessions, drain)
         await super().stopService()
-
-
-def _installed_reactor() -> Reactor:
-    """Return the reactor, with a monotonic clock. It is imported late, since importing it installs it."""
-    from twisted.internet import reactor
-
-    installed = cast(Reactor, reactor)
-    use_monotonic_clock(installed)
-    return installed

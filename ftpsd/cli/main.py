@@ -34,6 +34,12 @@ COMMANDS = (
     Command("bans", "bans", "list or lift bans", "ftpsd bans lift 192.0.2.7"),
     Command("check", "check", "check configuration, users and certificate", "ftpsd check -c /etc/ftpsd/ftpsd.yaml"),
     Command(
+        "deliver",
+        "deliver",
+        "deliver events to webhooks and programs",
+        "ftpsd deliver -c /etc/ftpsd/ftpsd.yaml",
+    ),
+    Command(
         "demo",
         "demo",
         "start a demonstration server with a new certificate and password",

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from ftpsd.accounts.yaml_store import YamlUserStore
-from ftpsd.config import certificates, checks, modes
+from ftpsd.config import certificates, checks, modes, rule_checks
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
@@ -91,6 +91,20 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
     main = read(Path(os.path.abspath(path)))
     settings = _settings(main)
     if settings is None:  # unknown keys do not matter here
+        raise InvalidConfiguration(main.faults)
+    return settings
+
+
+def load_rules(path: str | os.PathLike[str]) -> Settings:
+    """Return the settings with rules for events that can be used, for `ftpsd deliver`. Blocks.
+
+    Raises InvalidConfiguration.
+    """
+    main = read(Path(os.path.abspath(path)))
+    settings = _settings(main)
+    if settings is not None:
+        rule_checks.check(main, settings)
+    if settings is None or main.faults:
         raise InvalidConfiguration(main.faults)
     return settings
 

@@ -27,7 +27,7 @@ def check(document: Document, settings: Settings) -> None:
     for where, path in dict.fromkeys(named):
         for writable in _writable(path):
             _fault(document, where, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
-    if _mode(private) & stat.S_IROTH:
+    if mode_of(private) & stat.S_IROTH:
         _fault(document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}")
 
 
@@ -60,7 +60,7 @@ def _user_file_warnings(directory: Path, exposed: Sequence[ExposedFile], own: Se
     if shared:
         problem = f"a group other than root's and the daemon's may write to {_counted(shared)}"
         found.append(ConfigurationWarning(key, problem, f"chmod g-w {directory}/*.yaml"))
-    if _mode(directory) & stat.S_IWGRP and _group(directory) not in own:
+    if mode_of(directory) & stat.S_IWGRP and _group(directory) not in own:
         problem = f"a group other than root's and the daemon's may write to {directory}"
         found.append(ConfigurationWarning(key, problem, f"chmod g-w {directory}"))
     return found
@@ -70,13 +70,13 @@ def warnings(settings: Settings, exposed: Sequence[ExposedFile]) -> list[Configu
     """Return what others may read or change without being a fault. `exposed` are files of users."""
     users = settings.users.file
     found = []
-    if _mode(users) & stat.S_IROTH:
+    if mode_of(users) & stat.S_IROTH:
         problem = f"everyone on this machine may read the password hashes in {users}"
         found.append(ConfigurationWarning(("users", "file"), problem, f"chmod o-r {users}"))
     own = {0, os.getegid(), *os.getgroups()}
     key, private = _private_key(settings)
     for where, path in ((("users", "file"), users), (key, private)):
-        if _mode(path) & stat.S_IWGRP and _group(path) not in own:
+        if mode_of(path) & stat.S_IWGRP and _group(path) not in own:
             problem = f"a group other than root's and the daemon's may write to {path}"
             found.append(ConfigurationWarning(where, problem, f"chmod g-w {path}"))
     return found + _user_file_warnings(settings.users.files, exposed, own)
@@ -95,15 +95,15 @@ def _fault(document: Document, key: Key, problem: str, command: str) -> None:
 def _writable(path: Path) -> Iterator[str]:
     """Yield the file if everyone may write to it, and each directory above in which everyone may replace it."""
     real = os.path.realpath(path)
-    if _mode(real) & stat.S_IWOTH:
+    if mode_of(real) & stat.S_IWOTH:
         yield str(path)
     for directory in dict.fromkeys((*Path(os.path.abspath(path)).parents, *Path(real).parents)):
-        mode = _mode(directory)
+        mode = mode_of(directory)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             yield str(directory)
 
 
-def _mode(path: str | os.PathLike[str]) -> int:
+def mode_of(path: str | os.PathLike[str]) -> int:
     """Return a file's mode; 0 if it does not exist, which is a fault of its own."""
     try:
         return os.stat(path).st_mode

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ftpsd.config.faults import Key, quoted
+from ftpsd.config.modes import mode_of
 from ftpsd.config.sections.events import EventRule, WebhookSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
@@ -23,8 +25,14 @@ def check(document: Document, settings: Settings) -> None:
             document.fault(("events", name), "must be at least one second", "Write 1 or a larger number.")
     if events.journal_size < MIN_JOURNAL:
         document.fault(("events", "journal_size"), f"{events.journal_size} is too small", "Write 1M or more.")
+    same: dict[str, EventRule] = {}
     for index, rule in enumerate(events.rules):
         _check_rule(document, rule, ("events", "rules", index))
+        if same.setdefault(rule.target, rule).webhook != rule.webhook:
+            problem = "has the URL of another rule, but another secret_file, ca_file or insecure"
+            document.fault(("events", "rules", index, "webhook"), problem, "Write the same in both.")
+        if settings.file_permissions == "check":
+            _check_secret(document, rule.webhook, ("events", "rules", index, "webhook", "secret_file"))
     if events.directory is not None and not os.path.isdir(events.directory):
         remedy = f"Create it: install -d -m 0700 {events.directory}"
         document.fault(("events", "directory"), f"{events.directory} is not a directory", remedy)
@@ -65,6 +73,14 @@ def _check_webhook(document: Document, webhook: WebhookSettings, key: Key) -> No
     for name, file in (("secret_file", webhook.secret_file), ("ca_file", webhook.ca_file)):
         if file is not None and _is_missing(file):
             document.fault((*key, name), f"{file} does not exist", "Create it, or name another file.")
+
+
+def _check_secret(document: Document, webhook: WebhookSettings, key: Key) -> None:
+    """Add a fault for a secret that everyone may read."""
+    file = webhook.secret_file
+    if file is not None and mode_of(file) & stat.S_IROTH:
+        remedy = f"Run: chmod o-r {file} (or write file_permissions: ignore)"
+        document.fault(key, f"everyone on this machine may read the secret {file}", remedy)
 
 
 def _is_loopback(host: str) -> bool:

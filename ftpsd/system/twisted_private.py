@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from operator import attrgetter
+from typing import cast
 
 from twisted.internet import abstract, tcp
 from twisted.internet.protocol import Factory
@@ -81,3 +82,12 @@ def _unsent() -> Callable[[object], object]:
 #: Returns the bytes that a transport has not sent. If this release keeps them elsewhere, it is never NOTHING_UNSENT,
 #: and all bytes go through `transport.write`, which takes three more system calls for a reply.
 unsent = _unsent()
+
+
+def installed_reactor() -> Reactor:
+    """Return the reactor, with a monotonic clock. It is imported late, since importing it installs it."""
+    from twisted.internet import reactor
+
+    installed = cast(Reactor, reactor)
+    use_monotonic_clock(installed)
+    return installed

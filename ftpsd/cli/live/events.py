@@ -1,4 +1,4 @@
-"""`ftpsd events`: what happens, as it happens."""
+"""`ftpsd events`: what happens, as it happens; and what could not be delivered."""
 
 from __future__ import annotations
 
@@ -23,10 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--event", metavar="NAMES", help="only these, for example upload,upload_failed")
     parser.add_argument("--user", metavar="NAME", help="only events of this user")
     parser.add_argument("--json", action="store_true", help="print a JSON object on each line")
+    undelivered = parser.add_mutually_exclusive_group()
+    undelivered.add_argument("--failed", action="store_true", help="show the events that could not be delivered")
+    again = "deliver again what could not be delivered: all events, or one"
+    undelivered.add_argument("--retry", nargs="?", const="", metavar="ID", help=again)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print events until interrupted."""
+    """Print events until interrupted, or those that could not be delivered; or let those be delivered again."""
+    if options.failed or options.retry is not None:
+        from ftpsd.cli import undelivered
+
+        if options.failed:
+            return undelivered.show(options.config, options.json)
+        return undelivered.retry(options.config, options.retry or None)
     show = json.dumps if options.json else line
     for record in connect(options).stream("events", event=options.event, user=options.user):
         print(show(record), flush=True)
