@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpsd.cli import text
+from ftpsd.cli.admin_client import AdminClient
 from ftpsd.cli.durations import in_words, parse_duration, short
 from ftpsd.cli.live import session_table
 from ftpsd.cli.live.answers import Session, Status
 from ftpsd.cli.live.sorting import ORDERS, in_order
+from ftpsd.cli.top import screens
 from ftpsd.cli.top import view as views
+from ftpsd.cli.top.command import Top
 from ftpsd.cli.top.frame import Look, lines
-from ftpsd.cli.top.keyboard import keys
+from ftpsd.cli.top.keyboard import Keyboard, keys
 from ftpsd.cli.top.view import Kick, Quit, View
 
 NOW = 1_800_000_000.0
@@ -204,6 +208,16 @@ def test_a_kick_needs_a_selection_and_an_answer() -> None:
     assert press(view, "y") is None and "has ended" in view.message
     view.update([])
     assert press(view, views.DOWN, views.PAGE_UP, "k") is None
+
+
+def test_top_stays_while_the_daemon_is_away(tmp_path: Path) -> None:
+    """When the daemon does not answer, top keeps the last state on the screen and says what is wrong."""
+    view = View()
+    view.update([session()])
+    top = Top(AdminClient(tmp_path / "gone"), view, screens.Batch(), Keyboard(None), 1.0)
+    assert top._refresh(STATUS) == STATUS
+    frame = ["".join(part for part, _ in line) for line in lines(STATUS, view, NOW, Look(width=200))]
+    assert "no such socket" in frame[-1] and "Trying again" in frame[-1] and shown(view) == [1]
 
 
 @given(st.binary(max_size=40))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVICE_SOCKET = Path("/run/ftpsd/admin.sock")
 
 #: Seconds for a call, from connecting to the end of the answer.
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 #: Seconds without any data after which a stream of events is taken for dead. The daemon sends heartbeats.
 SILENCE = 60.0
