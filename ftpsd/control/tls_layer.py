@@ -68,7 +68,10 @@ class SessionProtocol(Interface):
 
 @implementer(ITransport, IHalfCloseableProtocol)
 class ControlConnection(Protocol):
-    """The connection between the socket and the FTP protocol: decrypts input and encrypts output if TLS is on."""
+    """The connection between the socket and the FTP protocol: decrypts input and encrypts output if TLS is on.
+
+    Half of its methods are called by Twisted: it is the protocol of the socket, and the transport of FtpsProtocol.
+    """
 
     transport: Any
 

@@ -110,7 +110,8 @@ class Files(Protocol):
     """The files of one user. No path leads out of the home, and the user's permissions hold at each place.
 
     Each method is called in the reactor thread and does not block. The awaitables raise Refusal or OSError.
-    `listing`, `reader` and `writer` return an `Opening`, which raises these too.
+    `listing`, `reader` and `writer` return an `Opening`, which raises these too. The interface has one method for each
+    operation of FTP, so it is larger than other classes may be.
     """
 
     def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> Opening[Source]:
