@@ -151,7 +151,7 @@ class DataChannel:
         self._moved, self._direction = 0, direction
         connection = self._connector.take() if self._abort_reason is None else None
         if connection is not None and _in_one_job(connection, direction):
-            stream = self._stream_over(connection, direction)
+            stream = _stream_over(connection, direction, self.lenient)
             owned: list[Closable] = [stream]
 
             def note(end: E) -> None:
@@ -167,7 +167,7 @@ class DataChannel:
         except BaseException:
             await queue.call(end.close)
             raise
-        stream = self._stream_over(connection, direction)
+        stream = _stream_over(connection, direction, self.lenient)
         return await self._run(queue, move(stream, end, text), stream, [end, stream])
 
     async def _open(self, queue: JobQueue, opening: Opening[E], connection: Connected | None) -> E:
@@ -187,13 +187,6 @@ class DataChannel:
             connection.close()
         self._connector.reset()
         raise self._abort_reason
-
-    def _stream_over(self, connection: Connected, direction: Direction) -> PlainStream:
-        if not isinstance(connection, Handshakes):
-            return PlainStream(connection)
-        if direction == "upload":
-            return TlsReceiver(connection, self.lenient)
-        return TlsSender(connection)
 
     async def _run(self, queue: JobQueue, steps: Steps[T], stream: PlainStream | None, owned: Sequence[Closable]) -> T:
         reactor, timeouts = self._shared.reactor, self._shared.timeouts
@@ -264,6 +257,12 @@ def _in_one_job(connection: Connected, direction: Direction) -> bool:
     no connection yet, the file is always opened first: some clients connect only after the 150.
     """
     return direction == "upload" or (isinstance(connection, Handshakes) and not connection.is_open)
+
+
+def _stream_over(connection: Connected, direction: Direction, lenient: bool) -> PlainStream:
+    if not isinstance(connection, Handshakes):
+        return PlainStream(connection)
+    return TlsReceiver(connection, lenient) if direction == "upload" else TlsSender(connection)
 
 
 def _open_first(opening: Opening[E], note: Callable[[E], object], move: Callable[[E], Steps[T]]) -> Steps[T]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
+from ftpsd.data.deadlines import Deadline
 from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive_connection import ClientPeers, Connected, PassiveConnection
@@ -16,7 +17,6 @@ from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import NoDataConnection, Refusal
-from ftpsd.system.reactor import DelayedCall
 
 #: Seconds for which the reactor does not watch a passive port: most transfer commands come earlier, and accept then.
 UNWATCHED = 0.05
@@ -64,8 +64,7 @@ class Connector:
         self._passive = PassiveConnection(shared, ClientPeers(shared, client, events), protection, owner, self)
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None
-        #: The next deadline.
-        self._deadline: DelayedCall | None = None
+        self._deadline = Deadline(shared.reactor)
         #: What `wait` has returned, until it fires.
         self._awaited: Deferred[Connected] | None = None
 
@@ -92,7 +91,7 @@ class Connector:
         if self._passive.begins_tls:
             self._watch()
         else:
-            self._deadline = self._shared.reactor.callLater(UNWATCHED, self._watch)
+            self._deadline.set(UNWATCHED, self._watch)
         return Endpoint(address, port)
 
     def active(self, target: Endpoint) -> None:
@@ -106,7 +105,7 @@ class Connector:
         """Return the connection if it is there already: most clients connect before they send the command."""
         if not self._passive.accept():
             return None
-        self._stop_deadline()
+        self._deadline.stop()
         return self._passive.take()
 
     def wait(self) -> Deferred[Connected]:
@@ -120,13 +119,13 @@ class Connector:
             self.deliver()
         else:
             if self._passive.state == "early TLS":
-                self._set_deadline(self._shared.timeouts.data_connect)
+                self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
             self._passive.expect()
         return result
 
     def deliver(self) -> None:
         """Give the connection of the passive port to the transfer that waits."""
-        self._stop_deadline()
+        self._deadline.stop()
         try:
             connection = self._passive.take()
         except Refusal as refusal:
@@ -137,7 +136,7 @@ class Connector:
             awaited.callback(connection)
 
     def _dial(self, target: Endpoint) -> None:
-        self._set_deadline(self._shared.timeouts.data_connect)
+        self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
         self._target = None
         address = self._server if target.address.version == self._server.version else _ANY[target.address.version]
         source = Endpoint(address, self._shared.source_port)
@@ -148,7 +147,7 @@ class Connector:
         if isinstance(result, Refusal):
             self.fail(result)
             return
-        self._stop_deadline()
+        self._deadline.stop()
         awaited, self._awaited = self._awaited, None
         assert awaited is not None  # `fail` would have closed the dialer
         connection, protection = data_socket(result), self._protection()
@@ -159,7 +158,7 @@ class Connector:
     def _watch(self) -> None:
         """Let the reactor watch the port: no transfer command came at once."""
         self._passive.watch()
-        self._deadline = self._shared.reactor.callLater(self._shared.timeouts.data_connect, self._too_late)
+        self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
 
     def _too_late(self) -> None:
         state = self._passive.state
@@ -179,7 +178,7 @@ class Connector:
     def hurry(self) -> None:
         """Wait no longer than for a client that may be gone."""
         if self._awaited is not None:
-            self._set_deadline(min(LAST_CONNECT, self._shared.timeouts.data_connect))
+            self._deadline.set(min(LAST_CONNECT, self._shared.timeouts.data_connect), self._too_late)
 
     def fail(self, refusal: Refusal) -> None:
         """End the wait of a transfer, if there is one, and discard what was prepared."""
@@ -190,18 +189,9 @@ class Connector:
 
     def reset(self) -> None:
         """Discard what was prepared."""
-        self._stop_deadline()
+        self._deadline.stop()
         self._target = None
         self._passive.close()
         if self._dialer is not None:
             self._dialer.close()
             self._dialer = None
-
-    def _set_deadline(self, seconds: float) -> None:
-        self._stop_deadline()
-        self._deadline = self._shared.reactor.callLater(seconds, self._too_late)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None

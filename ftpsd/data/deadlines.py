@@ -1,4 +1,4 @@
-"""Aborts transfers that take too long, and those of clients that have gone."""
+"""Deadlines: for the data connection, for transfers that take too long, and for those of clients that have gone."""
 
 from __future__ import annotations
 
@@ -6,13 +6,32 @@ from collections.abc import Callable
 
 from ftpsd.data.transfer import AnyTransfer
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.reactor import Clock
+from ftpsd.system.reactor import Clock, DelayedCall
 
 #: Seconds without a byte after which nothing more is on its way from a client that has gone, on a fast network.
 QUIET = 0.02
 
 #: Bytes that the kernels on both sides may hold of what a client has sent.
 IN_FLIGHT = 32 * 1024 * 1024
+
+
+class Deadline:
+    """One call at a later time. A new one replaces the last one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._call: DelayedCall | None = None
+
+    def set(self, seconds: float, call: Callable[[], object]) -> None:
+        """Make a call in so many seconds, in place of the last one."""
+        self.stop()
+        self._call = self._clock.callLater(seconds, call)
+
+    def stop(self) -> None:
+        """Make no call. May be called any number of times."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
 
 
 class Deadlines:
