@@ -1,4 +1,4 @@
-"""An upload that continues a file is published only while that file is exactly what it was."""
+"""An upload that continues a file is published only if that file is still exactly the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAYS = {"APPE": (None, b"OLD-"), "REST": (3, b"OLD")}
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """alice may do everything; bob is in her home, and may add to what there is."""
+    """alice may do everything; bob has her home, and may only add to it."""
     users = {"alice": {}, "bob": {"permissions": ["list", "download", "upload", "append"], "home": "homes/alice"}}
     users["carol"] = {"quota": {"bytes": "10M", "files": 100}}
     daemon = Daemon(tmp_path_factory.mktemp("conflicts"), certificate, users=users)
@@ -36,7 +36,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 
 @pytest.fixture
 def path(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The file "OLD-", in a home without anything else."""
+    """Return the path of the file "OLD-", in a home without other files."""
     for each in daemon.home().iterdir():
         each.unlink() if not each.is_dir() else os.rmdir(each)
     path = daemon.home() / "f"
@@ -46,7 +46,7 @@ def path(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def begin(client: FtpClient, way: str, tail: bytes = b"tail") -> ssl.SSLSocket:
-    """Begin to continue the file; the data connection."""
+    """Begin an upload that continues the file. Return the data connection."""
     offset, _ = WAYS[way]
     if offset is not None:
         client.expect(350, f"REST {offset}")
@@ -62,7 +62,7 @@ def stores(path: Path, other: FtpClient) -> None:
 
 
 def renames(path: Path, other: FtpClient) -> None:
-    """Another session gives the name to another file."""
+    """Another session renames another file to the name."""
     assert store(other, "STOR g", b"NEW-").startswith("226 ")
     other.expect(350, "RNFR g")
     other.expect(250, "RNTO f")
@@ -74,13 +74,13 @@ def deletes(path: Path, other: FtpClient) -> None:
 
 
 def appends(path: Path, other: FtpClient) -> None:
-    """A program adds to the file."""
+    """Another program appends to the file."""
     with path.open("ab") as file:
         file.write(b"local")
 
 
 def overwrites(path: Path, other: FtpClient) -> None:
-    """A program writes into the file, and sets the time back."""
+    """Another program writes into the file, and sets its time back."""
     times = path.stat()
     with path.open("r+b") as file:
         file.write(b"NEW-")
@@ -88,13 +88,13 @@ def overwrites(path: Path, other: FtpClient) -> None:
 
 
 def makes_a_directory(path: Path, other: FtpClient) -> None:
-    """The name belongs to a directory."""
+    """A directory gets the name."""
     other.expect(250, "DELE f")
     other.expect(257, "MKD f")
 
 
 def replaces_the_same(path: Path, other: FtpClient) -> None:
-    """Another file with the same content and time is another file."""
+    """A file with the same content and time, but another inode, gets the name."""
     times = path.stat()
     copy = path.with_name("copy")
     copy.write_bytes(b"OLD-")
@@ -106,17 +106,17 @@ CHANGES = [stores, renames, deletes, appends, overwrites, makes_a_directory, rep
 
 
 def state(path: Path) -> bytes | None:
-    """What is there."""
+    """Return the content of a file, or None if it is none."""
     return path.read_bytes() if path.is_file() else None
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", [4, 3 * MIB], ids=["short", "long"])
-def test_what_changed_meanwhile_stays(
+def test_changes_made_meanwhile_stay(
     daemon: Daemon, path: Path, way: str, change: Callable[[Path, FtpClient], None], size: int
 ) -> None:
-    """450, whoever changed the file in between, and nothing of the change is lost."""
+    """Whoever changed the file meanwhile, the upload gets 450, and the change is not lost."""
     with secured(daemon) as client, secured(daemon) as other:
         data = begin(client, way, b"t" * size)
         change(path, other)
@@ -138,7 +138,7 @@ def test_what_changed_meanwhile_stays(
 
 @pytest.mark.parametrize("change", [stores, appends, deletes], ids=lambda change: change.__name__)
 def test_appe_is_repeated(daemon: Daemon, path: Path, change: Callable[[Path, FtpClient], None]) -> None:
-    """The same APPE again, after a 450, adds to what there is now, and once."""
+    """APPE repeated after 450 adds to the present file, once."""
     with secured(daemon) as client, secured(daemon) as other:
         data = begin(client, "APPE")
         change(path, other)
@@ -151,7 +151,7 @@ def test_appe_is_repeated(daemon: Daemon, path: Path, change: Callable[[Path, Ft
 
 
 def test_rest_is_repeated(daemon: Daemon, path: Path) -> None:
-    """The same REST and STOR again continue the file that is there now."""
+    """REST and STOR repeated after 450 continue the present file."""
     with secured(daemon) as client, secured(daemon) as other:
         data = begin(client, "REST")
         stores(path, other)
@@ -163,8 +163,8 @@ def test_rest_is_repeated(daemon: Daemon, path: Path) -> None:
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])
-def test_a_file_that_comes_into_being(daemon: Daemon, path: Path, user: str) -> None:
-    """APPE to a name that nothing has does not replace the file that somebody stores meanwhile."""
+def test_append_to_a_new_name(daemon: Daemon, path: Path, user: str) -> None:
+    """APPE to a new name does not replace a file that was stored there meanwhile."""
     path.unlink()
     with secured(daemon, user) as client, secured(daemon) as other:
         data = begin(client, "APPE")
@@ -177,7 +177,7 @@ def test_a_file_that_comes_into_being(daemon: Daemon, path: Path, user: str) -> 
 
 
 def test_a_resumed_upload_does_not_replace_by_appe(daemon: Daemon, path: Path) -> None:
-    """APPE that resumes an upload leaves alone what came to have its name, and can be resumed itself."""
+    """APPE that resumes an upload does not replace a file that got the name meanwhile, and can itself be resumed."""
     path.unlink()
     with secured(daemon) as client, secured(daemon) as other:
         begin_and_cut(client, "STOR f", b"first,")
@@ -194,8 +194,8 @@ def test_a_resumed_upload_does_not_replace_by_appe(daemon: Daemon, path: Path) -
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_changes_that_are_none(daemon: Daemon, path: Path, way: str) -> None:
-    """Reading, listing and a look at the facts of the file leave it what it was."""
+def test_reading_is_no_change(daemon: Daemon, path: Path, way: str) -> None:
+    """Reading, listing and looking up facts do not count as changes of the file."""
     with secured(daemon) as client, secured(daemon) as other:
         data = begin(client, way)
         assert other.download("RETR f") == b"OLD-"
@@ -209,7 +209,7 @@ def test_changes_that_are_none(daemon: Daemon, path: Path, way: str) -> None:
 
 
 def test_a_change_within_the_same_tick(daemon: Daemon, path: Path) -> None:
-    """A file that was written just before is not taken for unchanged when it is written again at once."""
+    """Two writes within one tick of the kernel's clock are still seen as a change."""
     for _ in range(20):
         path.write_bytes(b"OLD-")
         with secured(daemon) as client:
@@ -224,8 +224,8 @@ def test_a_change_within_the_same_tick(daemon: Daemon, path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3 * MIB])
-def test_names_that_are_taken_in_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Somebody takes the name between the look and the rename: it stays his."""
+def test_names_taken_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A file that gets the name between the check and the rename is not replaced."""
     (tmp_path / "f").write_bytes(b"o" * (1 if size > 1 else 5000))
 
     def look(pinned: object) -> bool:
@@ -249,7 +249,7 @@ def test_names_that_are_taken_in_the_last_moment(tmp_path: Path, monkeypatch: py
 
 
 def test_a_disk_without_exchange(make_daemon: Make) -> None:
-    """Where two names cannot be exchanged, the file is looked at and replaced."""
+    """On a disk that cannot exchange two names, changes are checked, and then the file is replaced."""
     daemon = tampered(make_daemon, "renameat2:error=EINVAL")
     path = daemon.home() / "f"
     path.write_bytes(b"OLD-")
@@ -268,7 +268,7 @@ def test_a_disk_without_exchange(make_daemon: Make) -> None:
 
 
 def test_a_quota_is_exact(daemon: Daemon) -> None:
-    """After conflicts the count is what the disk holds."""
+    """After conflicts, the quota's count is what the disk holds."""
     home = daemon.home("carol")
     with secured(daemon, "carol") as client, secured(daemon, "carol") as other:
         assert store(client, "STOR f", b"OLD-").startswith("226 ")

@@ -1,4 +1,4 @@
-"""What an upload that continues a large file costs: no more than it must, and within the limits."""
+"""The cost of continuing a large file: no unnecessary copies, and within the limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GIB = 1024 * MIB
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """slow may upload a mebibyte a second."""
+    """The user slow may upload one MiB per second."""
     users = {"alice": {}, "slow": {"limits": {"upload_rate": "1M"}}}
     daemon = Daemon(tmp_path_factory.mktemp("copies"), certificate, users=users)
     daemon.start()
@@ -33,7 +33,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 
 
 def sparse(path: Path, size: int, islands: tuple[int, ...]) -> None:
-    """A file of holes with a few bytes here and there."""
+    """Make a sparse file with a few bytes of data."""
     with path.open("wb") as file:
         for offset in islands:
             file.seek(offset)
@@ -44,7 +44,7 @@ def sparse(path: Path, size: int, islands: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("tail", [b"0123456789", b"x" * 10_000], ids=["short", "long"])
 @pytest.mark.parametrize("islands", [(), (0, GIB, 4 * GIB - 6), (4 * GIB - 5000,)], ids=["holes", "islands", "end"])
 def test_holes_stay_holes(daemon: Daemon, tail: bytes, islands: tuple[int, ...]) -> None:
-    """APPE to a sparse file of 4 GiB, and REST within it, take neither minutes nor the disk."""
+    """APPE to a sparse file of 4 GiB, and REST within it, need neither minutes nor 4 GiB of the disk."""
     path = daemon.home() / "sparse"
     sparse(path, 4 * GIB, islands)
     before = time.monotonic()
@@ -69,8 +69,8 @@ def test_holes_stay_holes(daemon: Daemon, tail: bytes, islands: tuple[int, ...])
     ("size", "tail", "copied"),
     [(5000, 1, False), (4096, 4096, False), (4095, 1, False), (4095, 2, True), (5000, 10_000, True), (5000, 0, False)],
 )
-def test_what_ends_within_a_page_is_added_in_place(daemon: Daemon, size: int, tail: int, copied: bool) -> None:
-    """The file stays the same one, with its owner and attributes, if nobody can see a part of what is added."""
+def test_a_few_bytes_are_appended_in_place(daemon: Daemon, size: int, tail: int, copied: bool) -> None:
+    """A few bytes are appended in place: the file keeps its inode, owner and attributes."""
     path = daemon.home() / "log"
     path.write_bytes(b"o" * size)
     number = path.stat().st_ino
@@ -82,7 +82,7 @@ def test_what_ends_within_a_page_is_added_in_place(daemon: Daemon, size: int, ta
 
 
 def test_other_names_of_the_file_keep_the_old_content(daemon: Daemon) -> None:
-    """A hard link may be a snapshot: APPE does not reach it."""
+    """APPE does not change other hard links of the file, which may be snapshots."""
     path = daemon.home() / "current"
     path.write_bytes(b"old,")
     os.link(path, daemon.home() / "snapshot")
@@ -92,8 +92,8 @@ def test_other_names_of_the_file_keep_the_old_content(daemon: Daemon) -> None:
         assert client.download("RETR current") == b"old,new"
 
 
-def test_a_program_that_runs_as_its_owner_gets_no_content(daemon: Daemon) -> None:
-    """APPE to a file with set-user-ID makes a new one without."""
+def test_append_drops_set_user_id(daemon: Daemon) -> None:
+    """APPE to a file with set-user-ID makes a new file without it."""
     path = daemon.home() / "program"
     path.write_bytes(b"old,")
     path.chmod(0o6755)
@@ -103,7 +103,7 @@ def test_a_program_that_runs_as_its_owner_gets_no_content(daemon: Daemon) -> Non
 
 
 def test_the_copy_keeps_to_the_rate(daemon: Daemon) -> None:
-    """What is copied for APPE counts as if it had been sent."""
+    """Bytes that APPE copies are charged to the upload's rate limit."""
     path = daemon.home("slow") / "f"
     path.write_bytes(os.urandom(2 * MIB))
     with withstands(daemon), secured(daemon, "slow") as client:
@@ -122,7 +122,7 @@ def test_the_copy_keeps_to_the_rate(daemon: Daemon) -> None:
 
 
 def test_a_copy_that_does_not_fit(make_daemon: Make) -> None:
-    """APPE to a file that is larger than the room on the disk is refused, and leaves nothing."""
+    """APPE to a file larger than the free space of the disk is refused, and leaves nothing."""
     daemon = make_daemon(start=False)
     prefix = apart(f"mount -t tmpfs -o size=8M none {daemon.home()}")
     must_work(prefix)
@@ -137,7 +137,7 @@ def test_a_copy_that_does_not_fit(make_daemon: Make) -> None:
 
 
 def test_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system can give a file the blocks of another one, nothing is copied."""
+    """On a file system with reflinks, nothing is copied."""
     (tmp_path / "f").write_bytes(b"o" * 9000)
     directory = os.open(tmp_path, os.O_RDONLY)
     pinned = Pinned(directory, "f")

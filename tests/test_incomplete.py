@@ -1,4 +1,4 @@
-"""What listings show of uploads that were cut: the name with what has arrived, to those who may resume it."""
+"""Listings show cut uploads, with the size that has arrived, to users who may resume them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 
 @pytest.fixture
 def place(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A directory of its own for each test."""
+    """Return a directory for this test only."""
     name = re.sub(r"\W+", "-", request.node.name)
     (daemon.home() / name).mkdir()
     with withstands(daemon):
@@ -50,7 +50,7 @@ def place(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def listed(client: FtpClient, place: str) -> dict[str, list[str]]:
-    """The names that each kind of listing has."""
+    """Return the names in each kind of listing."""
     long = client.download(f"LIST {place}").decode().splitlines()
     facts = client.download(f"MLSD {place}").decode().splitlines()
     return {
@@ -62,7 +62,7 @@ def listed(client: FtpClient, place: str) -> dict[str, list[str]]:
 
 
 def test_the_name_is_listed_until_a_file_has_it(daemon: Daemon, place: str) -> None:
-    """LIST, MLSD, NLST and STAT show what was cut with the size that SIZE tells; APPE resumes it."""
+    """LIST, MLSD, NLST and STAT show a cut upload with the size that SIZE returns, and APPE resumes it."""
     with secured(daemon) as client:
         begin_and_cut(client, f"STOR {place}/film.mkv", b"a" * 1000)
         assert listed(client, place) == {each: ["film.mkv"] for each in LISTINGS}
@@ -82,8 +82,8 @@ def test_the_name_is_listed_until_a_file_has_it(daemon: Daemon, place: str) -> N
     assert os.listdir(daemon.home() / place) == ["film.mkv"]
 
 
-def test_only_what_can_be_resumed_can_be_done(daemon: Daemon, place: str) -> None:
-    """Nobody reads, renames, dates or digests what is incomplete; DELE removes it."""
+def test_incomplete_files_can_only_be_resumed_or_deleted(daemon: Daemon, place: str) -> None:
+    """A cut upload cannot be read, renamed, dated or hashed; DELE removes it."""
     with secured(daemon) as client:
         begin_and_cut(client, f"STOR {place}/f", b"a" * 1000)
         for line in ("HASH", "RNFR", "MDTM", "MFMT 20200101000000", "SITE CHMOD 644", "CWD", "RMD"):
@@ -97,7 +97,7 @@ def test_only_what_can_be_resumed_can_be_done(daemon: Daemon, place: str) -> Non
 
 
 def test_an_upload_that_runs_is_not_listed(daemon: Daemon, place: str) -> None:
-    """Nobody takes what still grows for what was cut."""
+    """A running upload is not listed as a cut one."""
     with secured(daemon) as sending, secured(daemon) as client:
         data = open_transfer(sending, f"STOR {place}/f")
         data.sendall(b"a" * 1000)
@@ -111,7 +111,7 @@ def test_an_upload_that_runs_is_not_listed(daemon: Daemon, place: str) -> None:
 
 
 def test_a_file_of_that_name_is_listed_instead(daemon: Daemon, place: str) -> None:
-    """A listing has each name once: while there is a file or a directory, it is that."""
+    """A listing has each name once: the file or directory, if there is one, and not the cut upload."""
     (daemon.home() / place / "f").write_bytes(b"old")
     with secured(daemon) as client:
         begin_and_cut(client, f"STOR {place}/f", b"new, longer")
@@ -123,8 +123,8 @@ def test_a_file_of_that_name_is_listed_instead(daemon: Daemon, place: str) -> No
 
 
 @pytest.mark.parametrize("user", ["reader", "drawer", "blind"])
-def test_who_may_not_resume_sees_nothing(daemon: Daemon, place: str, user: str) -> None:
-    """Without `upload` there, or where the name is hidden, there is no such file."""
+def test_users_who_may_not_resume_see_nothing(daemon: Daemon, place: str, user: str) -> None:
+    """Users without `upload` there, or from whom the name is hidden, do not see the cut upload."""
     with secured(daemon) as client:
         begin_and_cut(client, f"STOR {place}/secret", b"a" * 1000)
     with secured(daemon, user) as client:
@@ -135,7 +135,7 @@ def test_who_may_not_resume_sees_nothing(daemon: Daemon, place: str, user: str) 
 
 
 def test_permissions_of_the_directory_count(daemon: Daemon) -> None:
-    """A user who may upload in one directory only sees what was cut there."""
+    """A user who may upload in one directory sees cut uploads there only."""
     (daemon.home() / "in").mkdir()
     with secured(daemon, "drawer") as client:
         begin_and_cut(client, "STOR in/f", b"a" * 1000)
@@ -150,7 +150,7 @@ NAMES = ["a.b.c", "100%", "%2E", ".hidden", "n" * 255, "é" * 127, "日本", "x"
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_any_name_is_listed(daemon: Daemon, place: str, name: str) -> None:
-    """Whatever the name is, and however long, it is listed as the client has given it."""
+    """A cut upload is listed under the name that the client gave, whatever the name and its length."""
     with secured(daemon) as client:
         begin_and_cut(client, f"STOR {place}/{name}", b"a" * 1000)
         client.expect(250, f"CWD {place}")
@@ -168,7 +168,7 @@ def test_any_name_is_listed(daemon: Daemon, place: str, name: str) -> None:
 
 
 def test_it_is_listed_after_a_kill(make_daemon: Make) -> None:
-    """The daemon was killed in the middle of an upload: after the start it is listed, and resumed."""
+    """After the daemon was killed during an upload, the upload is listed and can be resumed."""
     daemon = make_daemon()
     with secured(daemon) as client:
         data = open_transfer(client, "STOR f.bin")
@@ -185,8 +185,8 @@ def test_it_is_listed_after_a_kill(make_daemon: Make) -> None:
     assert (daemon.home() / "f.bin").read_bytes() == b"a" * 1000 + b"b"
 
 
-def test_parts_that_others_have_made(daemon: Daemon, place: str) -> None:
-    """Files, links and pipes with private names are never shown under a name that no upload can have."""
+def test_part_files_of_other_programs(daemon: Daemon, place: str) -> None:
+    """Files, links and pipes with names of part files are not listed as uploads that cannot exist."""
     home = daemon.home() / place
     for name in (
         "n-..%",
@@ -208,7 +208,7 @@ def test_parts_that_others_have_made(daemon: Daemon, place: str) -> None:
 
 
 def test_no_part_looks_like_the_file(daemon: Daemon, place: str) -> None:
-    """Programs that look for `*.csv`, and web servers that run `*.php`, do not take a part file for one of theirs."""
+    """No program that looks for `*.csv` or runs `*.php` takes a part file for a complete file."""
     with secured(daemon) as client:
         for name in ("data.csv", "page.php.txt"):
             begin_and_cut(client, f"STOR {place}/{name}", b"a" * 1000)
@@ -218,7 +218,7 @@ def test_no_part_looks_like_the_file(daemon: Daemon, place: str) -> None:
 
 
 def test_a_disk_without_attributes(make_daemon: Make) -> None:
-    """Where the disk has no extended attributes, names of up to 127 bytes are listed all the same."""
+    """On a disk without extended attributes, cut uploads with names of up to 127 bytes are listed."""
     daemon = make_daemon(start=False)
     prefix = apart(f"mount -t ramfs none {daemon.home()}")
     must_work(prefix)
@@ -232,7 +232,7 @@ def test_a_disk_without_attributes(make_daemon: Make) -> None:
 
 
 def test_listings_do_not_disturb_uploads(daemon: Daemon, place: str) -> None:
-    """While other sessions list, a cut upload can be resumed at any moment."""
+    """Listings of other sessions never prevent a cut upload from being resumed."""
     with secured(daemon) as client, secured(daemon) as looking:
         begin_and_cut(client, f"STOR {place}/f", b"")
         for turn in range(20):

@@ -1,6 +1,6 @@
-"""Uploads on disks that are not like others: late errors, no link(), no renameat2(), no permission to read.
+"""Uploads to unusual disks: late errors, no link(), no renameat2(), no read permission.
 
-What such a disk says is put into the daemon's own system calls by strace.
+strace makes the daemon's own system calls fail as such a disk would.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Make = Callable[..., Daemon]
 
 
 def tampered(make_daemon: Make, *rules: str, path: Path | None = None, fsync: bool = False) -> Daemon:
-    """A daemon whose system calls fail by rule; with `path`, those on that file alone."""
+    """Make a daemon whose system calls fail by rule; with `path`, only those on that file."""
     users = {"alice": {}, "bob": {"permissions": ["upload", "list", "download"]}}
     daemon = make_daemon({"uploads": {"fsync": fsync}}, users, start=False)
     if not rules:
@@ -50,7 +50,7 @@ def tampered(make_daemon: Make, *rules: str, path: Path | None = None, fsync: bo
 
 
 def store(client: FtpClient, line: str, content: bytes) -> str:
-    """Uploads; the final reply. A server that refuses does not say close_notify."""
+    """Upload, and return the final reply. A server that refuses sends no close_notify."""
     data = open_transfer(client, line)
     assert isinstance(data, ssl.SSLSocket)
     data.sendall(content)
@@ -59,7 +59,7 @@ def store(client: FtpClient, line: str, content: bytes) -> str:
 
 
 def finish(data: ssl.SSLSocket) -> None:
-    """Says close_notify, and waits for the other side's or its end."""
+    """Send close_notify, and wait for that of the server or the end of the connection."""
     try:
         data.unwrap()
     except (ssl.SSLError, OSError):
@@ -68,7 +68,7 @@ def finish(data: ssl.SSLSocket) -> None:
 
 
 def names(daemon: Daemon, user: str = "alice") -> set[str]:
-    """What is in a home, hidden or not."""
+    """Return all names in a home, hidden ones included."""
     return set(os.listdir(daemon.home(user)))
 
 
@@ -81,7 +81,7 @@ WAYS = {
 
 @pytest.mark.parametrize("rules", WAYS.values(), ids=WAYS)
 def test_publishing_without_replacing(make_daemon: Make, rules: list[str]) -> None:
-    """Whatever the file system can, a user without `overwrite` and STOU make new files, and replace none."""
+    """On any file system, STOU and a user without `overwrite` make new files and replace none."""
     daemon = tampered(make_daemon, *rules)
     home = daemon.home("bob")
     with withstands(daemon), secured(daemon, "bob") as client, secured(daemon, "bob") as other:
@@ -103,8 +103,8 @@ def test_publishing_without_replacing(make_daemon: Make, rules: list[str]) -> No
 
 
 @pytest.mark.parametrize(("error", "code"), [("ENOSPC", 452), ("EDQUOT", 552), ("EIO", 451)])
-def test_an_error_that_close_tells(make_daemon: Make, tmp_path: Path, error: str, code: int) -> None:
-    """Where the disk tells of its error only when the file is closed, nothing is published, and nothing is left."""
+def test_an_error_of_close(make_daemon: Make, tmp_path: Path, error: str, code: int) -> None:
+    """An error that close() reports publishes nothing, and keeps no part file."""
     part = tmp_path / "daemon0" / "homes" / "alice" / part_name("file")
     daemon = tampered(make_daemon, f"close:error={error}", path=part)
     (daemon.home() / "file").write_bytes(b"old")
@@ -114,9 +114,11 @@ def test_an_error_that_close_tells(make_daemon: Make, tmp_path: Path, error: str
     assert names(daemon) == {"file"}
 
 
-def test_a_part_that_is_the_published_file(shared: Daemon) -> None:
-    """Had the daemon been killed between link() and unlink(), the next upload does not touch the published file
-    before it is complete."""
+def test_a_part_file_that_is_the_published_file(shared: Daemon) -> None:
+    """After a kill between link() and unlink(), the next upload does not change the published file.
+
+    It is replaced when that upload is complete.
+    """
     home = shared.home()
     (home / "linked").write_bytes(b"published")
     os.link(home / "linked", home / part_name("linked"))
@@ -146,8 +148,8 @@ def test_chmod_000_can_be_undone(make_daemon: Make) -> None:
         assert client.download("RETR file") == b"content"
 
 
-def test_of_two_uploads_the_later_one_wins_whole(shared: Daemon) -> None:
-    """Two sessions store under one name at the same time: each gets its 226, and whoever ends last is what stays."""
+def test_the_later_of_two_uploads_wins(shared: Daemon) -> None:
+    """Of two simultaneous uploads to one name, both get 226, and the file is that of the later one, whole."""
     path = shared.home() / "contested"
     with withstands(shared), secured(shared) as one, secured(shared) as other:
         first, second = open_transfer(one, "STOR contested"), open_transfer(other, "STOR contested")
@@ -165,8 +167,8 @@ def test_of_two_uploads_the_later_one_wins_whole(shared: Daemon) -> None:
     assert "contested" in names(shared)
 
 
-def test_a_part_whose_size_is_being_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upload goes on with its part although SIZE, in another session, has it locked at that very moment."""
+def test_a_part_file_that_size_has_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload resumes its part file even while SIZE in another session has it locked."""
     part = tmp_path / part_name("f")
     part.write_bytes(bytes(500))
     with part.open("rb") as asked:

@@ -1,4 +1,4 @@
-"""Quotas: what the daemon counts is what the disk holds, whatever was done and by however many at once."""
+"""Quotas: the daemon's count is what the disk holds, after every operation and with any number of sessions."""
 
 from __future__ import annotations
 
@@ -40,29 +40,31 @@ PLAIN: dict[str, Any] = {"tls": {"require": {"login": False, "data": False}}}
 
 
 def limited(size: int | str | None = None, number: int | None = None) -> dict[str, Any]:
-    """A user with a quota."""
+    """Return the settings of a user with a quota."""
     return {"quota": {"bytes": size, "files": number}}
 
 
 def on_disk(home: Path) -> tuple[int, int]:
-    """What a walk finds below a home: bytes, and files and directories."""
+    """Return what a walk finds below a home: bytes, and the number of files and directories."""
     found = [path for path in home.rglob("*") if not path.is_symlink()]
     return sum(path.stat().st_size for path in found if path.is_file()), len(found)
 
 
 def counted(client: FtpClient) -> tuple[int, int]:
-    """What the daemon has counted: bytes and files."""
-    found = re.findall(r"(?:Bytes|Files): (\d+)", client.expect(200, "SITE QUOTA"))
+    """Return what the daemon has counted: bytes and files."""
+    reply = client.expect(200, "SITE QUOTA")
+    found = re.findall(r"(?:Bytes|Files): (\d+)", reply)
+    assert len(found) == 2, reply
     return int(found[0]), int(found[1])
 
 
 def available(client: FtpClient) -> int:
-    """What AVBL tells."""
+    """Return the reply to AVBL, in bytes."""
     return int(client.expect(213, "AVBL").split()[1])
 
 
 def try_upload(client: FtpClient, line: str, data: bytes) -> str:
-    """Sends data, as much of it as is taken; the final reply. A refusal in place of the 150 is one."""
+    """Send data until the server refuses it. Return the final reply, or the refusal sent in place of 150."""
     connection: socket.socket = client.connect_data()
     first = client.command(line)
     if not first.startswith("150"):
@@ -76,7 +78,7 @@ def try_upload(client: FtpClient, line: str, data: bytes) -> str:
 
 
 def finish(client: FtpClient, connection: socket.socket) -> str:
-    """Ends an upload as it should end, if the server has not done so; its reply."""
+    """End an upload properly, unless the server has ended it. Return the reply."""
     if isinstance(connection, ssl.SSLSocket):
         with suppress(OSError):
             connection.unwrap()
@@ -85,7 +87,7 @@ def finish(client: FtpClient, connection: socket.socket) -> str:
 
 
 def cut_after(client: FtpClient, line: str, data: bytes) -> None:
-    """An upload that is cut when all of the data has arrived."""
+    """Cut an upload after all of the data has arrived."""
     connection = open_transfer(client, line)
     connection.sendall(data)
     wait_until(lambda: f" {len(data)} bytes " in client.command("STAT"), "it has arrived")
@@ -99,7 +101,7 @@ def cut_after(client: FtpClient, line: str, data: bytes) -> None:
 
 
 def test_an_upload_that_crosses_the_quota(make_daemon: MakeDaemon) -> None:
-    """It ends with 552, which the log has too; nothing of it stays, and the old file is untouched."""
+    """An upload beyond the quota gets 552, which is logged. Nothing of it is kept, and the old file is unchanged."""
     daemon = make_daemon(users={"alice": limited("1M")})
     home = daemon.home()
     (home / "old").write_bytes(b"old" * 1000)
@@ -117,8 +119,8 @@ def test_an_upload_that_crosses_the_quota(make_daemon: MakeDaemon) -> None:
     daemon.wait_for_log(r"STOR new: 552 Quota exceeded: .* of 1\.0 MiB used\.")
 
 
-def test_a_full_quota_is_told_before_the_transfer(make_daemon: MakeDaemon) -> None:
-    """When nothing fits, STOR, STOU, APPE and REST are 552 in place of the 150; what was cut stays for later."""
+def test_a_full_quota_is_refused_before_the_transfer(make_daemon: MakeDaemon) -> None:
+    """When the quota is used up, STOR, STOU, APPE and REST get 552 in place of 150. Part files stay for later."""
     daemon = make_daemon(users={"alice": limited(2000)})
     with withstands(daemon), secured(daemon) as client:
         cut_after(client, "STOR later", bytes(500))
@@ -138,7 +140,7 @@ def test_a_full_quota_is_told_before_the_transfer(make_daemon: MakeDaemon) -> No
 
 
 def test_replacing_needs_room_for_both(make_daemon: MakeDaemon) -> None:
-    """While a file is replaced or appended to, old and new count; afterwards the new one does."""
+    """While a file is replaced or continued, old and new bytes both count; afterwards only the new ones do."""
     daemon = make_daemon(users={"alice": limited(1000)})
     with withstands(daemon), secured(daemon) as client:
         assert client.upload("STOR f", bytes(600)).startswith("226 ")
@@ -156,7 +158,7 @@ def test_replacing_needs_room_for_both(make_daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("login", [secured, plain_login], ids=["TLS", "plain"])
 def test_uploads_race_to_the_limit(make_daemon: MakeDaemon, login: Callable[[Daemon], FtpClient]) -> None:
-    """Uploads at once never have more than the quota between them, and those that fit are whole."""
+    """Simultaneous uploads never exceed the quota together, and those that are accepted are complete."""
     daemon = make_daemon(PLAIN, {"alice": limited(10 * MIB)})
     clients = [login(daemon) for _ in range(4)]
     data = random.Random(1).randbytes(4 * MIB)
@@ -179,7 +181,7 @@ def test_uploads_race_to_the_limit(make_daemon: MakeDaemon, login: Callable[[Dae
 
 
 def test_the_number_of_files(make_daemon: MakeDaemon) -> None:
-    """One file too many is 552; one that is there already can be replaced and appended to all the same."""
+    """One file too many gets 552; existing files can still be replaced and continued."""
     daemon = make_daemon(users={"alice": limited(number=2)})
     with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
         assert client.upload("STOR a", b"a").startswith("226 ")
@@ -198,7 +200,10 @@ def test_the_number_of_files(make_daemon: MakeDaemon) -> None:
 
 
 def test_directories_count_as_files(make_daemon: MakeDaemon) -> None:
-    """One directory too many is 552; AVBL tells of no room then, and SITE QUOTA counts them. What goes gives back."""
+    """One directory too many gets 552, AVBL returns 0, and SITE QUOTA counts directories.
+
+    A removal gives the room back.
+    """
     daemon = make_daemon(users={"alice": limited("1M", 5)}, start=False)
     home = daemon.home()
     (home / "old" / "older").mkdir(parents=True)
@@ -228,8 +233,8 @@ def test_directories_count_as_files(make_daemon: MakeDaemon) -> None:
         assert counted(client) == (0, 0) == on_disk(home)
 
 
-def test_a_file_that_goes_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
-    """Who deletes the file that an upload was to replace gets no file beyond the quota."""
+def test_a_file_deleted_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
+    """A client that deletes the file which its upload replaces gets no file beyond the quota."""
     daemon = make_daemon(users={"alice": limited(number=1)})
     with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
         assert client.upload("STOR a", b"old").startswith("226 ")
@@ -243,8 +248,8 @@ def test_a_file_that_goes_while_it_is_replaced(make_daemon: MakeDaemon) -> None:
 # --- what gives back ---------------------------------------------------------------------------------
 
 
-def test_what_frees(make_daemon: MakeDaemon) -> None:
-    """DELE, RNTO onto a file, RMDA, and RMD of a directory with a part give back exactly what goes."""
+def test_removals_free_the_quota(make_daemon: MakeDaemon) -> None:
+    """DELE, RNTO onto a file, RMDA, and RMD of a directory with a part file free exactly what they remove."""
     daemon = make_daemon(users={"alice": limited("1G", 1000)})
     home = daemon.home()
     with withstands(daemon), secured(daemon) as client:
@@ -275,8 +280,8 @@ def test_what_frees(make_daemon: MakeDaemon) -> None:
         assert counted(client) == (200, 1) == on_disk(home)
 
 
-def test_no_directory_is_kept_from_being_counted(make_daemon: MakeDaemon) -> None:
-    """SITE CHMOD leaves the daemon its own access to a directory in a home with a quota."""
+def test_chmod_keeps_directories_countable(make_daemon: MakeDaemon) -> None:
+    """SITE CHMOD cannot take the daemon's own access to a directory in a home with a quota."""
     daemon = make_daemon(users={"alice": limited("1M")})
     with withstands(daemon), secured(daemon) as client:
         client.expect(257, "MKD d")
@@ -289,8 +294,7 @@ def test_no_directory_is_kept_from_being_counted(make_daemon: MakeDaemon) -> Non
 
 
 def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
-    """What a sweep removes from the inner home does not come off the count of the outer one, which has not got what was
-    uploaded there either."""
+    """A sweep of an inner home changes the count of that home only, not of the home around it."""
     users = {"alice": limited("1M"), "bob": {"home": "homes/alice/inner"}}
     daemon = make_daemon({"uploads": {"keep_parts": 1}}, users, start=False)
     inner = daemon.home() / "inner"
@@ -305,8 +309,8 @@ def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
         assert counted(client) == (1000, 2)
 
 
-def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
-    """A part that an upload goes on with leaves no room for others, not for a moment."""
+def test_resumed_part_files_are_charged_in_one_step(tmp_path: Path) -> None:
+    """An upload that resumes a part file is charged in one step: no other session can take the room in between."""
     count, limit = HomeUsage(str(tmp_path), DirectoryMeter(), LocalHomeCount()), QuotaSettings(bytes=1000)
     (tmp_path / part_name("f")).write_bytes(bytes(900))
     directory = os.open(tmp_path, os.O_RDONLY)
@@ -325,7 +329,7 @@ def test_what_makes_room_is_charged_in_one_step(tmp_path: Path) -> None:
 
 
 def test_a_tree_is_removed_under_an_upload(make_daemon: MakeDaemon) -> None:
-    """RMDA of the directory that an upload goes to gives back what the upload has written, once."""
+    """RMDA of the directory of a running upload frees what the upload has written, once."""
     daemon = make_daemon(users={"alice": limited("1M", 10)})
     with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
         client.expect(257, "MKD d")
@@ -344,7 +348,7 @@ def test_a_tree_is_removed_under_an_upload(make_daemon: MakeDaemon) -> None:
 
 
 def test_what_a_cut_upload_keeps(make_daemon: MakeDaemon) -> None:
-    """A part that is kept counts until it is gone on with, begun anew or deleted."""
+    """A part file counts until it is published, overwritten or deleted."""
     daemon = make_daemon(users={"alice": limited("1M", 10)})
     home = daemon.home()
     with withstands(daemon), secured(daemon) as client, secured(daemon) as other:
@@ -373,8 +377,8 @@ def test_what_a_cut_upload_keeps(make_daemon: MakeDaemon) -> None:
         assert counted(client) == (0, 0) == on_disk(home)
 
 
-def test_what_the_disk_refuses(make_daemon: MakeDaemon) -> None:
-    """An upload that the disk does not take is given back as well, whatever of it was written."""
+def test_disk_errors_are_not_charged(make_daemon: MakeDaemon) -> None:
+    """An upload that fails with an error of the disk is no longer charged."""
     daemon = make_daemon(PLAIN, {"alice": limited("10M", 10)}, start=False)
     daemon.start(prefix=("prlimit", "--fsize=1000000"))
     with withstands(daemon), plain_login(daemon) as client:
@@ -388,7 +392,7 @@ def test_what_the_disk_refuses(make_daemon: MakeDaemon) -> None:
 
 
 def test_one_home_of_several_users(make_daemon: MakeDaemon) -> None:
-    """Users with one home share the count, those without a quota too; each has the own limit."""
+    """Users with the same home share its count, also those without a quota; each has a limit of their own."""
     daemon = make_daemon(start=False)
     home = {"home": str(daemon.home())}
     daemon.users = {"alice": limited(100) | home, "bob": limited(1000) | home, "carol": home, "dave": {}}
@@ -413,8 +417,8 @@ def test_one_home_of_several_users(make_daemon: MakeDaemon) -> None:
             assert "SITE QUOTA" in dave.command("SITE HELP")
 
 
-def test_what_was_there_before(make_daemon: MakeDaemon) -> None:
-    """Files that others put there are counted at the first login behind a start; links are not followed."""
+def test_files_of_other_programs_are_counted(make_daemon: MakeDaemon) -> None:
+    """Files of other programs are counted at the first login after a start. Links are not followed."""
     daemon = make_daemon(users={"alice": limited("1M", 1000)}, start=False)
     home = daemon.home()
     (home / "d" / "e").mkdir(parents=True)
@@ -441,7 +445,7 @@ def test_what_was_there_before(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_tree_deeper_than_any_path(make_daemon: MakeDaemon) -> None:
-    """A tree that is too deep for a path or a recursion, as renames can make one, is counted as any other."""
+    """A tree deeper than PATH_MAX or Python's recursion limit, as renames can make one, is counted like any other."""
     daemon = make_daemon(users={"alice": limited("1M")}, start=False)
     home, name = daemon.home(), "d" * 10
     for _ in range(12):  # each time the tree comes to lie below a hundred new directories
@@ -464,7 +468,7 @@ def test_a_tree_deeper_than_any_path(make_daemon: MakeDaemon) -> None:
 
 
 def test_reload_gives_and_takes_quotas(make_daemon: MakeDaemon) -> None:
-    """A quota that a reload brings, changes or takes away holds for new sessions."""
+    """A reload that adds, changes or removes a quota affects new sessions."""
     daemon = make_daemon(users={"alice": {}})
     with withstands(daemon), secured(daemon) as old:
         assert old.upload("STOR a", bytes(500)).startswith("226 ")
@@ -484,7 +488,7 @@ def test_reload_gives_and_takes_quotas(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
-    """A home that is not there can be logged in to; when it is back it is counted."""
+    """A user can log in without the home directory; when it exists again, it is counted."""
     daemon = make_daemon(users={"alice": limited(1000)})
     home = daemon.home()
     shutil.move(home, home.with_name("away"))
@@ -498,7 +502,7 @@ def test_a_counted_home_that_vanished(make_daemon: MakeDaemon) -> None:
 
 
 class AtOnce:
-    """Worker threads that do what they are given in the caller's thread."""
+    """Worker threads that run each job immediately, in the caller's thread."""
 
     def queue(self, *_: str) -> AtOnce:
         return self
@@ -508,7 +512,7 @@ class AtOnce:
 
 
 def finished(steps: Generator[None, None, bool]) -> bool:
-    """Take all steps; the result."""
+    """Run all steps of a job and return its result."""
     while True:
         try:
             next(steps)
@@ -517,7 +521,7 @@ def finished(steps: Generator[None, None, bool]) -> bool:
 
 
 def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
-    """A sweep that looks at parts and leaves them does not keep the first count from being made."""
+    """A sweep that only looks at part files does not prevent the first count."""
     for number in range(300):
         (tmp_path / f"{PRIVATE}{number:032x}").write_bytes(b"x")
     quotas = Quotas(Clock(), AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
@@ -548,7 +552,7 @@ def test_a_tree_is_counted_while_others_look_at_it(tmp_path: Path) -> None:
 
 
 def test_a_walk_does_not_go_through_a_link_that_a_rename_has_put_there(tmp_path: Path) -> None:
-    """RMDA and the count: a link in the place of a directory leads nowhere, however deep."""
+    """RMDA and the count do not follow a link that a rename puts in the place of a directory, at any depth."""
     (tmp_path / "home" / "a" / "b" / "c").mkdir(parents=True)
     (tmp_path / "outside" / "c").mkdir(parents=True)
     (tmp_path / "outside" / "c" / "secret").touch()
@@ -559,8 +563,8 @@ def test_a_walk_does_not_go_through_a_link_that_a_rename_has_put_there(tmp_path:
     assert list(walk) == []
 
 
-def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
-    """An error of the disk is one of the login, and its session is not among those that there are."""
+def test_a_home_that_cannot_be_counted(tmp_path: Path) -> None:
+    """If the disk fails while the home is counted, the login fails, and the session is not counted."""
 
     class Failing:
         def queue(self, *_: str) -> Failing:
@@ -581,7 +585,7 @@ def test_a_tree_that_cannot_be_counted_lets_nobody_in(tmp_path: Path) -> None:
 
 
 def test_a_tree_is_counted_again(tmp_path: Path) -> None:
-    """The first session behind an hour without any counts again, even when the clock was set back; others do not."""
+    """The first session after an hour without any counts the home again, also when the clock was set back."""
     clock, count = Clock(), itertools.count()
     clock.advance(1_000_000)
     quotas = Quotas(clock, AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
@@ -622,7 +626,7 @@ NAMES = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a"]
 
 
 def do_something(client: FtpClient, chance: random.Random) -> None:
-    """One random change, allowed or not."""
+    """Make one random change, permitted or not."""
     name, size = chance.choice(NAMES), chance.choice([0, 1, 10, 1000, 30_000])
     kind = chance.choice("STOR STOR APPE STOU REST CUT CUT DELE RN RMD RMDA MKD".split())  # noqa: SIM905
     if kind == "RN":
@@ -646,7 +650,7 @@ def do_something(client: FtpClient, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_count_is_what_a_walk_finds(make_daemon: MakeDaemon, seed: int) -> None:
-    """After every one of many random changes by two sessions the count is what a fresh walk finds."""
+    """After each of many random changes by two sessions, the count is what a new walk finds."""
     daemon = make_daemon(PLAIN, {"alice": limited(100_000, 6)})
     chance = random.Random(seed)
     with withstands(daemon):
@@ -658,7 +662,7 @@ def test_the_count_is_what_a_walk_finds(make_daemon: MakeDaemon, seed: int) -> N
 
 
 def test_the_count_is_exact_for_many_at_once(make_daemon: MakeDaemon) -> None:
-    """After random changes by six sessions at once the count is what a fresh walk finds."""
+    """After random changes by six sessions at the same time, the count is what a new walk finds."""
     daemon = make_daemon(PLAIN, {"alice": limited(100_000, 6)})
 
     def work(seed: int) -> FtpClient:

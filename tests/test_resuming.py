@@ -1,4 +1,4 @@
-"""Uploads that were cut are gone on with as what they are, or not at all: no file is ever mixed from two."""
+"""Resuming continues what was cut, or is refused: no file is ever a mixture of two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., Daemon]
 
 @pytest.fixture
 def daemon(make_daemon: Make) -> Iterator[Daemon]:
-    """alice may do everything; bob is in her home, and may add to what there is."""
+    """alice may do everything; bob and carol have her home, and may only add to it."""
     users = {"alice": {}, "bob": {"permissions": ["list", "download", "upload", "append"]}}
     carol = {"permissions": ["list", "upload", "append"]}
     homes = {"home": "homes/alice"}
@@ -35,7 +35,7 @@ def daemon(make_daemon: Make) -> Iterator[Daemon]:
 
 
 def begin_and_cut(client: FtpClient, line: str, content: bytes) -> None:
-    """An upload whose data connection ends too early."""
+    """Begin an upload, and end its data connection too early."""
     data = open_transfer(client, line)
     data.sendall(content)
     cut(data)
@@ -43,12 +43,12 @@ def begin_and_cut(client: FtpClient, line: str, content: bytes) -> None:
 
 
 def content(daemon: Daemon, name: str) -> bytes:
-    """What a home has under a name."""
+    """Return the content of a file in the home."""
     return (daemon.home() / name).read_bytes()
 
 
-def test_an_upload_that_still_runs_is_not_gone_on_with(daemon: Daemon) -> None:
-    """REST while the first attempt has not ended for the server: 450, and the old file stays."""
+def test_a_running_upload_cannot_be_resumed(daemon: Daemon) -> None:
+    """REST and STOR while the first attempt still runs get 450, and the old file stays."""
     (daemon.home() / "f").write_bytes(b"o" * 1000)
     with secured(daemon) as hanging, secured(daemon) as again:
         data = open_transfer(hanging, "STOR f")
@@ -64,7 +64,7 @@ def test_an_upload_that_still_runs_is_not_gone_on_with(daemon: Daemon) -> None:
 
 
 def test_an_upload_that_began_in_an_old_file(daemon: Daemon) -> None:
-    """What was received behind a restart offset in an old file is kept like any other; a copy alone is not."""
+    """What was received after a restart offset in an old file is kept for resuming; a copy without new bytes is not."""
     (daemon.home() / "f").write_bytes(b"o" * 1000)
     with secured(daemon) as client:
         client.expect(350, "REST 300")
@@ -79,7 +79,7 @@ def test_an_upload_that_began_in_an_old_file(daemon: Daemon) -> None:
 
 
 def test_a_file_that_is_renamed_to_the_name(daemon: Daemon) -> None:
-    """RNTO gives the name to another file: what was cut under it goes."""
+    """RNTO to the name of a cut upload removes its part file."""
     with secured(daemon) as client:
         begin_and_cut(client, "STOR g", b"A" * 1000)
         assert store(client, "STOR g.tmp", b"B" * 500).startswith("226 ")
@@ -92,7 +92,7 @@ def test_a_file_that_is_renamed_to_the_name(daemon: Daemon) -> None:
 
 
 def test_a_file_that_is_renamed_to_its_own_name(daemon: Daemon) -> None:
-    """RNTO of the same name takes nothing away."""
+    """RNTO to the file's own name does not remove its part file."""
     with secured(daemon) as client:
         assert store(client, "STOR g", b"old").startswith("226 ")
         begin_and_cut(client, "STOR g", b"A" * 1000)
@@ -105,7 +105,7 @@ def test_a_file_that_is_renamed_to_its_own_name(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("first", ["the other is published", "the one is cut"])
 def test_another_upload_of_the_name_is_published(daemon: Daemon, first: str) -> None:
-    """Of two uploads at once one is cut and one published: what goes on later goes on with the published one."""
+    """When one of two simultaneous uploads is cut and the other published, REST continues the published file."""
     with secured(daemon) as one, secured(daemon) as other:
         cutting = open_transfer(one, "STOR g")
         cutting.sendall(b"A" * 1000)
@@ -126,8 +126,8 @@ def test_another_upload_of_the_name_is_published(daemon: Daemon, first: str) -> 
     assert content(daemon, "g") == b"B" * 500 + b"b" * 500
 
 
-def test_a_new_file_in_the_old_ones_place(daemon: Daemon) -> None:
-    """A file that was made anew is another one, though disks give it the number of the one that went."""
+def test_a_file_that_is_made_again(daemon: Daemon) -> None:
+    """A part file is not kept if the old file was deleted and made again, even with the same inode number."""
     path = daemon.home() / "f"
     path.write_bytes(b"old")
     with secured(daemon) as client:
@@ -142,8 +142,8 @@ def test_a_new_file_in_the_old_ones_place(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("old", [None, b"version 1, "])
-def test_who_may_only_append_replaces_nothing(daemon: Daemon, old: bytes | None) -> None:
-    """APPE without the permission `overwrite`: what somebody has stored meanwhile stays."""
+def test_append_without_overwrite_replaces_nothing(daemon: Daemon, old: bytes | None) -> None:
+    """APPE without the permission `overwrite` does not replace what was stored meanwhile."""
     if old is not None:
         (daemon.home() / "shared").write_bytes(old)
     with secured(daemon, "bob") as adding, secured(daemon) as owner:
@@ -158,8 +158,8 @@ def test_who_may_only_append_replaces_nothing(daemon: Daemon, old: bytes | None)
     assert names(daemon) == {"shared"}
 
 
-def test_a_part_with_the_mode_of_a_read_only_file(daemon: Daemon) -> None:
-    """A part gets the old file's mode just before it appears: killed then, it is gone on with, deleted or swept."""
+def test_a_read_only_part_file(daemon: Daemon) -> None:
+    """After a kill between setting the mode and publishing, a read-only part file can be resumed, deleted and swept."""
     old = daemon.home() / "f"
     old.write_bytes(b"old")
     old.chmod(0o444)
@@ -179,8 +179,8 @@ def test_a_part_with_the_mode_of_a_read_only_file(daemon: Daemon) -> None:
         assert names(daemon) == set()
 
 
-def test_who_looks_at_a_part_changes_no_mode(make_daemon: Make) -> None:
-    """While a file is being synced, with its mode set already, others ask for its part: it appears with that mode."""
+def test_a_look_at_a_part_file_changes_no_mode(make_daemon: Make) -> None:
+    """A published file has its final mode, even if another session has changed the mode of the part file meanwhile."""
     daemon = tampered(make_daemon, "fsync:delay_enter=300000", fsync=True)
     old = daemon.home() / "f"
     old.write_bytes(b"old")
@@ -200,7 +200,7 @@ def test_who_looks_at_a_part_changes_no_mode(make_daemon: Make) -> None:
 
 
 def test_a_file_of_somebody_else_in_a_sticky_directory(tmp_path: Path) -> None:
-    """What cannot be renamed keeps its one name, whichever way was tried."""
+    """A file that may not be renamed keeps its only name, whichever method is tried."""
     if os.geteuid() != 0:
         pytest.skip("needs files of two users")
     tmp_path.chmod(0o1777)
@@ -222,7 +222,7 @@ def test_a_file_of_somebody_else_in_a_sticky_directory(tmp_path: Path) -> None:
 
 
 def test_a_file_that_runs_as_its_owner(daemon: Daemon) -> None:
-    """The mode of the old file stays, but not what lets it run as somebody."""
+    """A replaced file keeps its mode, but not set-user-ID and set-group-ID."""
     old = daemon.home() / "program"
     old.write_bytes(b"old")
     old.chmod(0o6755)
@@ -232,7 +232,7 @@ def test_a_file_that_runs_as_its_owner(daemon: Daemon) -> None:
 
 
 def test_a_directory_takes_the_name(daemon: Daemon) -> None:
-    """The upload is refused in the end, and nothing is left of it."""
+    """If a directory gets the name during an upload, the upload is refused, and no part file is kept."""
     with secured(daemon) as client:
         data = open_transfer(client, "STOR f")
         data.sendall(b"content")
@@ -244,7 +244,7 @@ def test_a_directory_takes_the_name(daemon: Daemon) -> None:
 
 
 def test_a_directory_that_may_only_be_written_to(daemon: Daemon) -> None:
-    """A box for drops, and a file that nobody may read, take uploads."""
+    """Uploads work in a directory that may only be written to, and to a file that may not be read."""
     box = daemon.home() / "box"
     box.mkdir()
     (box / "f").write_bytes(b"old")
@@ -258,7 +258,7 @@ def test_a_directory_that_may_only_be_written_to(daemon: Daemon) -> None:
 
 
 def test_stou_of_a_long_name(daemon: Daemon) -> None:
-    """What makes the name unique takes the place of its end."""
+    """STOU to a long name makes it unique by replacing its end."""
     with secured(daemon) as client:
         assert client.upload(f"STOU {'é' * 127}", b"content").startswith("226 ")
     (name,) = names(daemon)
@@ -267,7 +267,7 @@ def test_stou_of_a_long_name(daemon: Daemon) -> None:
 
 
 def test_private_names_in_capitals(daemon: Daemon) -> None:
-    """Where the disk takes capitals for small letters, a part is not to be named either."""
+    """Clients cannot use the names of part files in capitals, for disks that ignore case."""
     with secured(daemon) as client:
         client.expect(550, f"SIZE {part_name('f').upper()}")
         client.expect(550, f"MKD {part_name('f').upper()}")
@@ -275,9 +275,11 @@ def test_private_names_in_capitals(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("rules", [[], ["renameat2:error=EINVAL"], ["renameat2:error=ENOSYS"]])
-def test_who_may_not_overwrite_renames_over_nothing(make_daemon: Make, rules: list[str]) -> None:
-    """RNTO without the permission `overwrite`, to a free name and to a taken one; also where the disk cannot do it in
-    one step."""
+def test_rename_without_overwrite_replaces_nothing(make_daemon: Make, rules: list[str]) -> None:
+    """RNTO without the permission `overwrite` works for a free name only.
+
+    Also if the disk cannot do it in one step.
+    """
     daemon = tampered(make_daemon, *rules)
     home = daemon.home("bob")
     (home / "folder" / "below").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What uploads that were cut have left goes in time, and never a running upload's; what is on the disk at 226."""
+"""Old part files are removed, but never those of running uploads; `fsync` writes everything to the disk before 226."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAY = 86_400
 
 
 def leave(path: Path, age: float, content: bytes = b"part") -> Path:
-    """A file that was last written to so many seconds ago."""
+    """Make a file that was last written to this many seconds ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     os.utime(path, (time.time() - age,) * 2)
@@ -36,15 +36,17 @@ def leave(path: Path, age: float, content: bytes = b"part") -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Another process of ours, which drains, would hold such a lock."""
+    """Lock a file in another process, as a daemon that stops gracefully would."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def test_parts_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
-    """At the start old parts go, and those that nobody could go on with; younger ones, locked ones, all other
-    files and what links lead to stay."""
+def test_part_files_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
+    """At the start, part files that are old or cannot be resumed are removed.
+
+    Younger ones, locked ones, other files and the targets of links stay.
+    """
     daemon = make_daemon(start=False)
     home, outside = daemon.home(), tmp_path / "outside"
     gone = [
@@ -79,8 +81,8 @@ def test_parts_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
     assert "Traceback" not in daemon.log
 
 
-def test_parts_as_time_goes_by(make_daemon: Make) -> None:
-    """The part of an upload that was cut is kept for going on, and goes when it has been kept for long enough."""
+def test_part_files_expire(make_daemon: Make) -> None:
+    """The part file of a cut upload can be resumed until `keep_parts` seconds have passed, and is removed then."""
     daemon = make_daemon({"uploads": {"keep_parts": 2}})
     part = daemon.home() / part_name("file")
     with withstands(daemon), secured(daemon) as client:
@@ -93,8 +95,8 @@ def test_parts_as_time_goes_by(make_daemon: Make) -> None:
         client.expect(550, "SIZE file")
 
 
-def test_null_keeps_parts(make_daemon: Make) -> None:
-    """With `keep_parts: null` parts are kept for ever, but for those that nobody could go on with."""
+def test_null_keeps_part_files(make_daemon: Make) -> None:
+    """With `keep_parts: null` part files stay forever, except those that cannot be resumed."""
     daemon = make_daemon({"uploads": {"keep_parts": None}}, start=False)
     kept = leave(daemon.home() / part_name("kept"), 4000 * DAY)
     leave(daemon.home() / (part_name("killed") + "-0123456789abcdef"), 1)
@@ -104,8 +106,10 @@ def test_null_keeps_parts(make_daemon: Make) -> None:
 
 
 def test_running_uploads_are_left_alone(make_daemon: Make) -> None:
-    """However old the parts of running uploads look, a new file, a second of the same name and a copy of an old
-    file, no sweep takes them."""
+    """A sweep never removes the part file of a running upload, however old it looks.
+
+    Tried with a new file, a second upload to the same name, and a copy of an old file.
+    """
     daemon = make_daemon({"uploads": {"keep_parts": 1}})
     home = daemon.home()
     (home / "log").write_bytes(b"old, ")
@@ -134,7 +138,7 @@ def test_running_uploads_are_left_alone(make_daemon: Make) -> None:
 
 
 def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
-    """A sweep of a large tree gets to its end, while clients are served."""
+    """A sweep of a large tree is completed while clients are served."""
     daemon = make_daemon(start=False)
     for number in range(60):
         for folder in range(50):
@@ -149,7 +153,7 @@ def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
 
 @pytest.mark.parametrize(("took", "seconds"), [(0.0, 0.0), (0.1, 5.0), (2.0, 100.0), (300.0, 3600)])
 def test_the_pause_between_sweeps(took: float, seconds: float) -> None:
-    """A walk of all homes is followed by a pause that is fifty times as long, or an hour."""
+    """The pause after a sweep is fifty times its duration, but an hour at most."""
     assert pause(took) == seconds
 
 
@@ -166,7 +170,7 @@ def test_homes_are_not_walked_all_the_time(make_daemon: Make) -> None:
 
 
 def test_homes_within_homes() -> None:
-    """What lies in another home is walked with that."""
+    """A home within another home is walked once, as its own."""
     homes = ["/srv/b", "/srv/a/c", "/srv/a", "/srv/a b", "/srv/a/c/d", "/srv/b", "/srv/bc/x/y"]
     assert outermost(homes) == ["/srv/b", "/srv/a", "/srv/a b", "/srv/bc/x/y"]
     assert outermost(["/srv", "/", "/srv/a"]) == ["/"]
@@ -178,7 +182,7 @@ SYNCED = r"fsync\(.*{part}.*\n(.*\n)*?.*renameat.*{part}.*\n(.*\n)*?.*fsync\(\d+
 
 
 def test_fsync(make_daemon: Make) -> None:
-    """With `fsync: true` the file is synced before it gets its name, and its directory before the 226."""
+    """With `fsync: true` the file is synced before it gets its name, and its directory before 226."""
     daemon = tampered(
         make_daemon, "fsync:delay_enter=1", "renameat:delay_enter=1", "renameat2:delay_enter=1", fsync=True
     )
@@ -189,8 +193,8 @@ def test_fsync(make_daemon: Make) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [("ENOSPC", 452), ("EIO", 451)])
-def test_an_error_that_fsync_tells(make_daemon: Make, error: str, code: int) -> None:
-    """An upload that cannot be synced is refused; the old file stays, and nothing is left of the new one."""
+def test_an_error_of_fsync(make_daemon: Make, error: str, code: int) -> None:
+    """An upload that cannot be synced is refused. The old file stays, and nothing of the new one is kept."""
     daemon = tampered(make_daemon, f"fsync:error={error}", fsync=True)
     (daemon.home() / "file").write_bytes(b"old")
     with withstands(daemon), secured(daemon) as client:
