@@ -1,4 +1,4 @@
-"""What the hostile tests share: rude ways to end a connection, and the proof that nothing was harmed."""
+"""Shared by the hostile tests: ways to end a connection abruptly, and the proof that nothing was harmed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Login = Callable[[Daemon], FtpClient]
 
 @contextmanager
 def withstands(daemon: Daemon) -> Iterator[None]:
-    """Whatever is done within: afterwards the daemon serves, and has logged no traceback meanwhile."""
+    """Check that the daemon serves after the body, and has logged no traceback meanwhile."""
     before = len(daemon.log)
     yield
     with secured(daemon) as client:
@@ -37,7 +37,7 @@ def withstands(daemon: Daemon) -> Iterator[None]:
 
 @contextmanager
 def frees_everything(daemon: Daemon) -> Iterator[None]:
-    """Whatever is done within: afterwards the daemon has no descriptor more than before."""
+    """Check that the daemon has as many open descriptors after the body as before."""
     with secured(daemon):
         pass  # what is opened once for the whole life of the process is open now
     wait_until(lambda: not established(daemon), "sessions of other tests end")
@@ -47,7 +47,7 @@ def frees_everything(daemon: Daemon) -> Iterator[None]:
 
 
 def established(daemon: Daemon) -> bool:
-    """Whether some control connection stands."""
+    """Return whether any control connection is open."""
     ports = {daemon.port, daemon.implicit_port}
     for row in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]:
         fields = row.split()
@@ -57,7 +57,7 @@ def established(daemon: Daemon) -> bool:
 
 
 def listening(daemon: Daemon) -> set[int]:
-    """The passive ports that are open now."""
+    """Return the passive ports that are open now."""
     low, high = daemon.passive
     rows = [row.split() for row in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]]
     ports = {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A"}
@@ -65,7 +65,7 @@ def listening(daemon: Daemon) -> set[int]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for something that must come."""
+    """Wait until a condition holds; fail with `what` if it does not."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
@@ -73,20 +73,20 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Ends a connection with a RST."""
+    """End a connection with RST."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 def cut(connection: socket.socket) -> None:
-    """Ends a connection with a FIN; under TLS without close_notify."""
+    """End a connection with FIN; under TLS, without close_notify."""
     if isinstance(connection, ssl.SSLSocket):
         connection = socket.socket(fileno=connection.detach())
     connection.close()
 
 
 def ends(client: FtpClient) -> str:
-    """All that the server still says until it closes."""
+    """Return all that the server sends until it closes the connection."""
     said = b""
     while line := client.read_line():
         said += line
@@ -94,12 +94,12 @@ def ends(client: FtpClient) -> str:
 
 
 def plain_login(daemon: Daemon, user: str = "alice") -> FtpClient:
-    """A client that is logged in without TLS."""
+    """Return a client that is logged in without TLS."""
     return FtpClient(daemon).login(user)
 
 
 def open_transfer(client: FtpClient, line: str) -> socket.socket:
-    """Starts a transfer; its data connection, after the 150."""
+    """Begin a transfer. Return its data connection, after the 150."""
     connection = client.connect_data()
     client.expect(150, line)
     if isinstance(client.socket, ssl.SSLSocket):
@@ -108,7 +108,7 @@ def open_transfer(client: FtpClient, line: str) -> socket.socket:
 
 
 def attempts(client: FtpClient, path: str) -> str:
-    """Everything that can be tried on a path; all that was said and sent."""
+    """Try every command on a path. Return all replies and data."""
     said = []
     for line in (f"SIZE {path}", f"MDTM {path}", f"MLST {path}", f"STAT {path}", f"CWD {path}", "CWD /"):
         said.append(client.command(line))
@@ -137,7 +137,7 @@ def attempts(client: FtpClient, path: str) -> str:
 
 
 def snapshot(directory: Path) -> dict[str, Any]:
-    """All names, modes, times and contents below a directory."""
+    """Return all names, modes, times and contents below a directory."""
     return {
         str(path): (
             path.lstat().st_mode,

@@ -1,4 +1,4 @@
-"""Bans: the rules on a clock of the test's own, and the daemon that keeps them."""
+"""Bans: the rules, on a clock that the test sets, and the daemon with its state file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOME = at("203.0.113.9")
 
 
 class Rules(BanPolicy):
-    """Bans with a clock that the test sets."""
+    """The rules, with a clock that the test sets."""
 
     def __init__(self, **settings: Any) -> None:
         self.time = 1_000_000.0
@@ -52,12 +52,12 @@ class Rules(BanPolicy):
         )
 
     def fail(self, address: str, user: str = "alice", times: int = 3) -> list[Ban]:
-        """Fails so often; all bans that come of it."""
+        """Record this many failed logins. Return all bans that follow."""
         return [ban for _ in range(times) for ban in self.record_failure(at(address), user)]
 
 
 def test_attempts_within_the_window() -> None:
-    """The address is banned with the last of the attempts, not before, and until the ban's end."""
+    """The address is banned with the last permitted attempt, not earlier, and until the ban's end."""
     rules = Rules()
     assert rules.fail("203.0.113.9", times=2) == []
     rules.check(HOME, "alice")
@@ -72,7 +72,7 @@ def test_attempts_within_the_window() -> None:
 
 
 def test_the_window_slides() -> None:
-    """Attempts count for as long as the window is; a login between them forgives none."""
+    """Attempts count for the length of the window; a successful login does not clear them."""
     rules = Rules()
     for _ in range(10):
         assert rules.fail("203.0.113.9", times=1) == []
@@ -84,7 +84,7 @@ def test_the_window_slides() -> None:
 
 
 def test_bans_double_and_decay() -> None:
-    """Each ban is twice the last one, up to the longest; quiet times as long as it was halve it again."""
+    """Each ban is twice as long as the last one, up to a maximum; it is halved for each quiet period of its length."""
     rules = Rules()
     lengths = []
     for _ in range(6):
@@ -111,14 +111,14 @@ def test_bans_double_and_decay() -> None:
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
-    """IPv6 counts by /64; IPv4 within IPv6 is the IPv4 that it is."""
+    """IPv6 addresses count by /64, and IPv4-mapped ones as IPv4."""
     rules = Rules()
     rules.fail(one)
     assert (rules.address_ban(at(other)) is not None) == together
 
 
 def test_the_allow_list() -> None:
-    """Who is on it is never banned, nor gets a name banned; loopback is on it by default."""
+    """Addresses on the allow list are never banned, nor do they get a name banned. Loopback is on it by default."""
     rules = Rules(allow=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("2001:db8::/32")))
     for address in ("203.0.113.1", "203.0.113.2", "203.0.113.3", "2001:db8::1"):
         assert rules.fail(address) == []
@@ -128,7 +128,7 @@ def test_the_allow_list() -> None:
 
 
 def test_one_address_locks_no_user_out() -> None:
-    """However often one address fails for a name, the name is not banned."""
+    """One address cannot get a user name banned, however often it fails."""
     rules = Rules()
     for _ in range(20):
         assert {ban.kind for ban in rules.fail("203.0.113.9")} <= {"address"}
@@ -137,7 +137,10 @@ def test_one_address_locks_no_user_out() -> None:
 
 
 def test_a_name_that_many_guess() -> None:
-    """It is banned for strangers; where the user has logged in of late he is still let in, for a month."""
+    """A name that many addresses guess is banned for strangers.
+
+    Addresses where the user has logged in within a month are still admitted.
+    """
     rules = Rules()
     rules.record_login(HOME, "alice")
     made = [ban for host in range(3) for ban in rules.fail(f"198.51.100.{host}", times=1)]
@@ -153,7 +156,7 @@ def test_a_name_that_many_guess() -> None:
 
 
 def sites(*addresses: str) -> Rules:
-    """Rules by which each of the addresses has failed once for alice."""
+    """Return rules under which each of the addresses has failed once for alice."""
     rules = Rules()
     for address in addresses:
         rules.fail(address, times=1)
@@ -182,7 +185,7 @@ def test_networks_of_one_site_ban_no_name_for_others(prefix: str) -> None:
 
 
 def test_a_site_has_as_many_guesses_as_an_address() -> None:
-    """However many networks of a /48 guess at a name, they have as many guesses as one IPv4 address."""
+    """All networks of a /48 together have as many guesses as one IPv4 address."""
     rules = Rules(attempts=10)
     guesses = 0
     for net in range(1000):
@@ -197,7 +200,7 @@ def test_a_site_has_as_many_guesses_as_an_address() -> None:
 
 
 def test_one_network_locks_no_site_out() -> None:
-    """However often one /64 fails for a name, its /48 is not banned from the name."""
+    """One /64 cannot get its /48 banned from a name, however often it fails."""
     rules = Rules()
     for _ in range(20):
         assert {ban.kind for ban in rules.fail("2001:db8:1:1::1")} <= {"address"}
@@ -206,15 +209,15 @@ def test_one_network_locks_no_site_out() -> None:
 
 
 def test_many_sites_get_a_name_banned() -> None:
-    """A name that as many /48s, or IPv4 addresses, fail for as `attempts` says is banned for all strangers."""
+    """A name is banned for all strangers when as many /48s or IPv4 addresses as `attempts` have failed for it."""
     rules = sites("2001:db8:1::1", "2001:db8:2::1", "203.0.113.1")
     with pytest.raises(Refusal, match="530"):
         rules.check(at("198.51.100.1"), "alice")
     sites("2001:db8:1::1", "2001:db8:1:ffff::1", "203.0.113.1").check(at("198.51.100.1"), "alice")
 
 
-def test_mistakes_at_home_ban_no_name() -> None:
-    """Failures from where the user has logged in of late count for the address only."""
+def test_mistakes_at_a_known_address_ban_no_name() -> None:
+    """Failures from an address where the user has logged in recently count for the address only."""
     rules = Rules()
     homes = [f"198.51.100.{host}" for host in range(5)]
     for home in homes:
@@ -223,7 +226,7 @@ def test_mistakes_at_home_ban_no_name() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever comes from however many addresses and names, only so much is remembered, and the latest."""
+    """However many addresses and names fail, only a limited number is remembered: the latest."""
     monkeypatch.setattr(ban_list, "CAPACITY", 50)
     monkeypatch.setattr(known_addresses, "MAX_TOTAL", 50)
     rules = Rules()
@@ -238,8 +241,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not rules.bans.is_known("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
 
 
-def test_no_user_makes_another_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One user who logs in from however many addresses loses his own oldest; nobody else loses any, or the last one."""
+def test_users_do_not_displace_each_others_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who logs in from many addresses loses the oldest of them; no other user loses a known address."""
     rules = Rules()
     rules.record_login(HOME, "alice")
     for number in range(200):
@@ -259,8 +262,8 @@ def test_no_user_makes_another_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(rules.bans.known_addresses())) == 60
 
 
-def test_a_reload_keeps_the_book() -> None:
-    """New settings hold at once, for bans that run as well: an address that is allowed now is let in."""
+def test_a_reload_keeps_the_bans() -> None:
+    """A reload applies to existing bans, too: an address on the new allow list is admitted."""
     rules = Rules()
     rules.fail("203.0.113.9")
     after = BanPolicy(BanSettings(allow=(ipaddress.ip_network("203.0.113.0/24"),)), rules.bans)
@@ -272,7 +275,7 @@ def test_a_reload_keeps_the_book() -> None:
 
 
 class Kept:
-    """A book and its keeper on a state of their own; `now` and `wall` are the test's."""
+    """A ban list and its store; the test sets the clocks `now` and `wall`."""
 
     def __init__(self, store: Store, now: float, wall: float) -> None:
         self.now, self.wall = now, wall
@@ -284,16 +287,16 @@ class Kept:
 
 
 class AtOnce(Store):
-    """A store whose calls are done when `put` returns: order and result are the thread's."""
+    """A store that makes each call before `put` returns, with the thread's order and results."""
 
     def put(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls."""
+        """Make a call."""
         return execute(call, *arguments).addErrback(self._failed)
 
 
 @pytest.mark.parametrize(("jump", "left"), [(0, 500), (400, 100), (700, None), (-(10**9), 600), (10**9, None)])
 def test_clocks_that_jump(jump: float, left: float | None) -> None:
-    """A clock that is set while it runs changes no ban; over a restart none gets longer than it was made."""
+    """Setting the clock changes no ban of a running daemon. After a restart, no ban is longer than it was made."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 50, 1_700_000_000)
     first.rules.record_failure(HOME, "alice")
@@ -321,8 +324,10 @@ def test_growth_survives_a_restart() -> None:
 
 @pytest.mark.parametrize("wrong", [-(10**9), -3600, 3600, 10 * DAY])
 def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
-    """At a start with a wrong clock a ban may be too short or too long; when the clock is right, it is not too short, and
-    no longer than it was made. What is known is known again."""
+    """At a start with a wrong clock a ban may be too short or too long.
+
+    When the clock is corrected, it is not too short, and no longer than it was made. Known addresses are known again.
+    """
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
     first.rules.record_failure(HOME, "alice")
@@ -337,7 +342,7 @@ def test_a_clock_that_is_set_right_after_the_start(wrong: int) -> None:
 
 
 def test_known_addresses_are_as_many_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is crowded out of the memory is out of the file too, and what a file has too many of is not taken."""
+    """A known address that makes room is deleted from the file, too, and a file with too many is read in part."""
     monkeypatch.setattr(known_addresses, "MAX_PER_USER", 3)
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
@@ -351,8 +356,8 @@ def test_known_addresses_are_as_many_in_the_file(monkeypatch: pytest.MonkeyPatch
     assert second.bans.is_known("alice", "198.51.100.8") and not second.bans.is_known("alice", "198.51.100.6")
 
 
-def test_what_could_not_be_stored() -> None:
-    """It is stored, with all else, at the next look; what was lifted meanwhile stays lifted."""
+def test_changes_that_could_not_be_stored() -> None:
+    """What could not be stored is stored at the next check, and bans lifted meanwhile stay lifted."""
     store = AtOnce(None)  # type: ignore[arg-type]
     first = Kept(store, 0, 1_700_000_000)
     first.rules.record_failure(HOME, "alice")
@@ -375,7 +380,7 @@ LFTP_TRIES_AGAIN = (
 
 @pytest.mark.parametrize("text", [ADDRESS_BLOCKED, NAME_BLOCKED])
 def test_a_ban_invites_no_client_to_try_again(text: str) -> None:
-    """No sentence after a wrong password has words that lftp takes for a temporary refusal."""
+    """No reply after a wrong password has words that lftp takes for a temporary refusal."""
     assert not re.search(LFTP_TRIES_AGAIN, text, re.IGNORECASE)
 
 
@@ -385,7 +390,7 @@ STRICT: dict[str, Any] = {"bans": {"attempts": 4, "allow": []}, "state": {"direc
 
 
 def guess(daemon: Daemon, source: str, times: int, user: str = "alice") -> list[str]:
-    """Wrong passwords from an address, two in each session; the replies."""
+    """Try wrong passwords from an address, two in each session. Return the replies."""
     replies: list[str] = []
     while len(replies) < times:
         with FtpClient(daemon, source=source) as client:
@@ -396,13 +401,13 @@ def guess(daemon: Daemon, source: str, times: int, user: str = "alice") -> list[
 
 
 def greeting(daemon: Daemon, source: str) -> str:
-    """What a new connection hears first."""
+    """Return the first reply to a new connection."""
     with FtpClient(daemon, greeting=False, source=source) as client:
         return client.reply()
 
 
 def logs_in(daemon: Daemon, source: str, user: str = "alice") -> str:
-    """The reply to a right password, or to the connection if it is not asked for."""
+    """Return the reply to a right password, or to the connection if it is refused."""
     with FtpClient(daemon, greeting=False, source=source) as client:
         first = client.reply()
         if not first.startswith("220"):
@@ -414,7 +419,7 @@ def logs_in(daemon: Daemon, source: str, user: str = "alice") -> str:
 def command(
     daemon: Daemon, *arguments: str, prefix: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`ftpsd bans` for this daemon."""
+    """Run `ftpsd bans` for this daemon."""
     return subprocess.run(
         [*prefix, *ftpsd("bans", "-c", str(daemon.config), *arguments)],
         capture_output=True,
@@ -426,12 +431,12 @@ def command(
 
 @pytest.fixture
 def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
-    """A daemon that bans loopback addresses too, after four failures."""
+    """A daemon that bans loopback addresses, too, after four failures."""
     return make_daemon(merge(PLAIN, STRICT))
 
 
 def test_a_ban(strict: Daemon) -> None:
-    """The fourth failure ends the session; then the address gets 421 at connect, others are served."""
+    """The fourth failure ends the session; then the address gets 421 when it connects. Other addresses are served."""
     with FtpClient(strict, source="127.0.0.2") as waiting:
         waiting.expect(331, "USER alice")
         assert guess(strict, "127.0.0.2", 4) == ["530"] * 4
@@ -446,7 +451,7 @@ def test_a_ban(strict: Daemon) -> None:
 
 
 def ask_at_once(daemon: Daemon, source: str, user: str, passwords: list[str]) -> list[str]:
-    """A session for each password, all of which are sent before the first reply is read; the replies."""
+    """Send each password in a session of its own, all before a reply is read. Return the replies."""
     clients = [FtpClient(daemon, source=source) for _ in passwords]
     for client in clients:
         client.expect(331, f"USER {user}")
@@ -459,8 +464,10 @@ def ask_at_once(daemon: Daemon, source: str, user: str, passwords: list[str]) ->
 
 
 def test_many_guesses_at_once(strict: Daemon) -> None:
-    """Of many passwords that were sent at the same time no more are looked at than a ban takes, and those that were
-    in a thread already."""
+    """Of many passwords sent at the same time, only as many are checked as a ban permits.
+
+    Those that a thread was checking already are the exception.
+    """
     replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 60)
     assert {reply[:3] for reply in replies} == {"530"}
     assert strict.log.count("login failed for alice") <= 4 + (os.cpu_count() or 1)
@@ -468,8 +475,8 @@ def test_many_guesses_at_once(strict: Daemon) -> None:
 
 
 @pytest.mark.parametrize("user", ["expired", "full"])
-def test_a_right_password_behind_a_ban(make_daemon: Callable[..., Daemon], user: str) -> None:
-    """Who was banned meanwhile is not told that the last password of many was right, and refused for another reason."""
+def test_a_right_password_after_a_ban(make_daemon: Callable[..., Daemon], user: str) -> None:
+    """A client that was banned meanwhile does not learn that one of its passwords was right."""
     users = {"expired": {"expires": "2020-01-01"}, "full": {"limits": {"sessions": 1}}}
     daemon = make_daemon(merge(PLAIN, STRICT), users={"alice": {}, **users})
     with FtpClient(daemon, source="127.0.0.3") as inside:
@@ -499,16 +506,19 @@ def test_waiting_logins_take_turns() -> None:
     assert semaphore.acquire("last").called
 
 
-def test_who_is_logged_in_stays(strict: Daemon) -> None:
-    """A ban ends no session that is logged in: somebody else behind the same NAT."""
+def test_sessions_that_are_logged_in_stay(strict: Daemon) -> None:
+    """A ban does not end sessions that are logged in: they may be other clients behind the same NAT."""
     with FtpClient(strict, source="127.0.0.2").login("bob") as neighbour:
         guess(strict, "127.0.0.2", 4)
         neighbour.expect(200, "NOOP")
 
 
 def test_other_refusals_do_not_count(make_daemon: Callable[..., Daemon]) -> None:
-    """Right passwords, sessions that are one too many, logins without TLS, and accounts that are off, expired,
-    for other networks or other hours bring no ban."""
+    """Other refusals than that of a wrong password do not count.
+
+    These are one session too many, a login without TLS, and accounts that are disabled, expired, or for other networks
+    or hours.
+    """
     refused = {**{user: GUESTS[user] for user in REFUSED}, "full": {"limits": {"sessions": 1}}}
     daemon = make_daemon(merge(STRICT, {"limits": {"sessions_per_address": 1}}), users={"alice": {}, **refused})
     with secured(daemon, "full"):
@@ -528,8 +538,11 @@ def test_other_refusals_do_not_count(make_daemon: Callable[..., Daemon]) -> None
     assert "banned" not in daemon.log
 
 
-def test_a_guessed_user_is_let_in_where_he_is_known(strict: Daemon) -> None:
-    """Four addresses that guess one name get it refused to strangers, over a restart too, not to the user's own."""
+def test_a_guessed_user_is_admitted_from_a_known_address(strict: Daemon) -> None:
+    """A name that four addresses guess is refused for strangers, but not for the user's own address.
+
+    A restart does not change that.
+    """
     assert logs_in(strict, "127.0.0.9").startswith("230")
     for host in range(2, 6):
         guess(strict, f"127.0.0.{host}", 1)
@@ -545,15 +558,15 @@ def test_a_guessed_user_is_let_in_where_he_is_known(strict: Daemon) -> None:
     wait_until(lambda: logs_in(strict, "127.0.0.8").startswith("230"), "the lift")
 
 
-def test_nobody_learns_which_names_there_are(strict: Daemon) -> None:
-    """A name that does not exist is banned with the same words as one that does."""
+def test_replies_do_not_show_which_names_exist(strict: Daemon) -> None:
+    """The replies do not show whether a name exists."""
     for host in range(2, 6):
         guess(strict, f"127.0.0.{host}", 1, "nobody")
     assert logs_in(strict, "127.0.0.8", "nobody") == f"530 {NAME_BLOCKED}"
 
 
 def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Daemon]) -> None:
-    """A password is hashed for it, too: six wrong passwords cost the processor no less than those of a known user."""
+    """A wrong password costs the processor as much for an unknown name as for a known one, since it is hashed, too."""
     users = {"alice": {"password": hashes.make("secret")}, "bob": {"password": hashes.make("secret")}}
     daemon = make_daemon(PLAIN, users=users)
 
@@ -568,13 +581,13 @@ def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Da
 
 
 def processor_time(daemon: Daemon) -> float:
-    """The seconds that the daemon has worked for."""
+    """Return the seconds of CPU time of the daemon."""
     fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_strange_names(strict: Daemon) -> None:
-    """Names in any bytes are counted, stored, shown and lifted without harm to the log or the terminal."""
+    """Names in any bytes are counted, stored, shown and lifted, without harm to the log or the terminal."""
     raw = b"USER \xff\xfe\x1b[31m' OR 1=1 --" + b"x" * 500
     for host in range(2, 6):
         with FtpClient(strict, source=f"127.0.0.{host}") as client:
@@ -588,7 +601,10 @@ def test_strange_names(strict: Daemon) -> None:
 
 @pytest.mark.parametrize("whom", ["alice", "2001:db8:1::/48", "2001:db8:1:77::1", None])
 def test_the_ban_of_a_site_is_kept_and_lifted(tmp_path: Path, whom: str | None) -> None:
-    """It survives a restart, and is lifted by the name, by the site, by any address of it, and with all."""
+    """The ban of a site survives a restart.
+
+    It is lifted by the name, by the site, by any address of the site, and with all.
+    """
     state = State(tmp_path / FILE)
     state.define(BANS)
     for subject in ("2001:db8:1::/48 alice", "2001:db8:2::/48 bob"):
@@ -601,7 +617,7 @@ def test_the_ban_of_a_site_is_kept_and_lifted(tmp_path: Path, whom: str | None) 
 
 
 def test_restart_and_lift(strict: Daemon) -> None:
-    """A ban is listed and lifted while the daemon runs and while it does not, and survives restart and SIGKILL."""
+    """Bans are listed and lifted while the daemon runs and while it does not, and survive a restart and SIGKILL."""
     assert "Nobody" in command(strict).stderr
     guess(strict, "127.0.0.2", 4)
     wait_until(lambda: "127.0.0.2" in command(strict, "list").stdout, "the ban in the file")
@@ -629,7 +645,7 @@ def test_restart_and_lift(strict: Daemon) -> None:
 
 
 def test_reload_takes_new_settings(strict: Daemon) -> None:
-    """An address that is put on the allow list is let in, though it is banned; attempts: 0 bans nobody."""
+    """After a reload, a banned address on the allow list is admitted; with `attempts: 0` nobody is banned."""
     guess(strict, "127.0.0.2", 4)
     strict.settings["bans"] = {"attempts": 4, "allow": ["127.0.0.2/32"]}
     strict.write()
@@ -644,14 +660,14 @@ def test_reload_takes_new_settings(strict: Daemon) -> None:
 
 
 def test_a_ban_ends(make_daemon: Callable[..., Daemon]) -> None:
-    """When its time is over the address is served again."""
+    """When the ban is over, the address is served again."""
     daemon = make_daemon(merge(merge(PLAIN, STRICT), {"bans": {"duration": 1}}))
     guess(daemon, "127.0.0.2", 4)
     wait_until(lambda: logs_in(daemon, "127.0.0.2").startswith("230"), "the end of the ban")
 
 
 def test_ipv6(make_daemon: Callable[..., Daemon]) -> None:
-    """An IPv6 address is banned by its /64, and lifted by naming either."""
+    """An IPv6 address is banned by its /64, and lifted with the address or the network."""
     try:
         daemon = make_daemon(merge(PLAIN, STRICT), address="::1")
     except AssertionError:
@@ -665,14 +681,14 @@ def test_ipv6(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_many_at_once(strict: Daemon) -> None:
-    """Guesses that run side by side are no more than those that come one after the other."""
+    """Simultaneous guesses are no more than guesses in a row."""
     replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 20)
     assert replies.count(f"530 {ADDRESS_BLOCKED}") == 17
     assert {reply[:3] for reply in replies} == {"530"}
 
 
 def test_without_a_file(make_daemon: Callable[..., Daemon]) -> None:
-    """Without a state directory bans work all the same; the command says why it cannot see them."""
+    """Bans work without a state directory; the command says why it cannot show them."""
     daemon = make_daemon(merge(PLAIN, {"bans": STRICT["bans"]}))
     guess(daemon, "127.0.0.2", 4)
     assert greeting(daemon, "127.0.0.2").startswith("421 ")
@@ -683,8 +699,8 @@ def test_without_a_file(make_daemon: Callable[..., Daemon]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
-    """Run by root, the command works as the file's owner."""
+def test_the_command_works_as_the_owner_of_the_file(strict: Daemon) -> None:
+    """Run by root, the command works as the owner of the file."""
     strict.stop()
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o777)
@@ -697,8 +713,11 @@ def test_root_leaves_nothing_of_his(strict: Daemon) -> None:
 
 
 @pytest.mark.parametrize("what", ["a link to a file", "a link to nothing", "a FIFO", "a directory"])
-def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -> None:
-    """What the daemon's user may put in the place of the file leads root nowhere: a sentence, and exit status 3."""
+def test_links_and_devices_are_refused(strict: Daemon, tmp_path: Path, what: str) -> None:
+    """If the state file was replaced by a link or device, root's command follows nothing.
+
+    It prints a sentence, and its exit status is 3.
+    """
     strict.stop()
     place, target = tmp_path / "place", tmp_path / "target"
     place.mkdir()
@@ -724,7 +743,7 @@ def test_what_is_no_file_is_refused(strict: Daemon, tmp_path: Path, what: str) -
 
 
 def test_names_that_cannot_be_shown(strict: Daemon) -> None:
-    """Whatever a terminal cannot show is escaped, and whatever is given to lift is looked for."""
+    """Characters that a terminal cannot show are escaped, and any text can be given to lift."""
     for host in range(2, 6):
         guess(strict, f"127.0.0.{host}", 1, "\u4e2d")
     wait_until(lambda: "\u4e2d" in command(strict, PYTHONIOENCODING="utf-8").stdout, "the ban in the file")
@@ -737,7 +756,7 @@ def test_names_that_cannot_be_shown(strict: Daemon) -> None:
 
 
 def test_a_ban_for_ever(make_daemon: Callable[..., Daemon]) -> None:
-    """A ban that ends when no calendar knows is shown, and all others are, and it is lifted."""
+    """A ban beyond the year 9999 is shown, like all others, and can be lifted."""
     daemon = make_daemon(merge(PLAIN, STRICT))
     guess(daemon, "127.0.0.2", 4)
     daemon.settings["bans"] = {**STRICT["bans"], "duration": 10**12, "longest": 10**12}

@@ -1,4 +1,4 @@
-"""The embedded default: one command, and the line that it prints works."""
+"""`ftpsd demo`: one command, and the curl line that it prints works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.daemon import PATIENCE, SECRET, free_range, ftpsd
 
 @contextmanager
 def demo(directory: Path, *arguments: str) -> Iterator[list[str]]:
-    """A running demo; its curl line, without the URL in the end, and the URL."""
+    """Return a running demo, its curl line without the URL, and the URL."""
     log = directory.with_suffix(".log")
     with log.open("wb") as output:
         command = ftpsd("demo", "--directory", str(directory), *arguments)
@@ -32,14 +32,14 @@ def demo(directory: Path, *arguments: str) -> Iterator[list[str]]:
 
 
 def curl(line: list[str], *more: str, path: str = "") -> str:
-    """Runs a curl line; what it prints."""
+    """Run a curl line and return its output."""
     *command, url = line
     done = subprocess.run([*command, "-sS", *more, url + path], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
-    """The files of a demo, and what is in them."""
+    """Return names and contents of a demo's files."""
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
@@ -57,7 +57,7 @@ def test_the_line_that_the_demo_prints_works(tmp_path: Path) -> None:
 
 
 def test_the_demo_keeps_what_exists(tmp_path: Path) -> None:
-    """A second start changes no byte of what the first one made and the user edited; its curl line works."""
+    """A second start changes none of the files, also those that the user edited, and its curl line works."""
     port, _ = free_range(1)
     directory = tmp_path / "a demo"
     with demo(directory, "--port", str(port)) as first:
@@ -77,7 +77,10 @@ def test_the_demo_keeps_what_exists(tmp_path: Path) -> None:
 
 
 def test_the_demo_prints_what_the_files_say(tmp_path: Path) -> None:
-    """Another port and another password in the files are told by the next start; what cannot hold is refused."""
+    """The demo prints the port and password of its files, also if they were edited.
+
+    Settings that are not possible are refused.
+    """
     port, other = free_range(2)
     directory = tmp_path / "demo"
     with demo(directory, "--port", str(port)):
@@ -108,8 +111,8 @@ def test_the_demo_prints_what_the_files_say(tmp_path: Path) -> None:
     assert snapshot(directory) == {**before, "ftpsd.yaml": b"listen: nowhere\n"}
 
 
-def test_the_demo_starts_anew(tmp_path: Path) -> None:
-    """`--reset` makes configuration, user and certificate anew; users' files stay."""
+def test_the_demo_is_reset(tmp_path: Path) -> None:
+    """`--reset` makes configuration, user and certificate again; users' files stay."""
     port, _ = free_range(1)
     directory = tmp_path / "demo"
     with demo(directory, "--port", str(port)) as first:

@@ -134,7 +134,7 @@ def test_another_spelling_replaces_nothing(folding: Daemon) -> None:
             client.expect(553, "RNTO OTHER" if name == "file" else "RNTO Empty")
 
 
-def test_what_a_user_may_not_see(folding: Daemon) -> None:
+def test_no_facts_without_permission(folding: Daemon) -> None:
     """With `/hidden: []` the disk's HIDDEN is not listed, and tells nothing."""
     with withstands(folding), secured(folding) as client:
         for line in ("LIST", "NLST", "MLSD", "LIST -aR", "NLST h*", "NLST H*"):

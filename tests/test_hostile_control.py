@@ -1,4 +1,4 @@
-"""Strangers and users who mean harm, on the control connection. Each leaves the daemon serving."""
+"""Hostile clients and users on the control connection. After each attack the daemon still serves."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.hostile import (
 
 
 @pytest.mark.parametrize("behind", ["USER alice", "NOOP", ""], ids=["USER", "NOOP", "half a line"])
-def test_plain_text_behind_auth_is_not_obeyed(shared: Daemon, behind: str) -> None:
-    """What comes in one segment with AUTH cuts the connection: nobody can prove who wrote it."""
+def test_plain_text_after_auth_is_not_obeyed(shared: Daemon, behind: str) -> None:
+    """Bytes in one segment with AUTH cut the connection: nobody knows who has sent them."""
     with withstands(shared), FtpClient(shared) as client:
         client.send_raw(b"AUTH TLS\r\n" + (behind + "\r\n" if behind else "USER ali").encode())
         said = ends(client)
@@ -35,7 +35,7 @@ def test_plain_text_behind_auth_is_not_obeyed(shared: Daemon, behind: str) -> No
 
 
 def test_plain_text_instead_of_a_handshake(shared: Daemon) -> None:
-    """After AUTH nothing but TLS is listened to."""
+    """After AUTH the daemon accepts nothing but a TLS handshake."""
     with withstands(shared), FtpClient(shared) as client:
         client.expect(234, "AUTH TLS")
         client.send("USER alice")
@@ -48,9 +48,8 @@ def test_plain_text_instead_of_a_handshake(shared: Daemon) -> None:
         assert b"331" not in raw
 
 
-def test_what_was_said_in_plain_text_is_forgotten(plain: Daemon) -> None:
-    """A user that was named before TLS is not the one whose password is checked within, and who logged in before it
-    has to do so again."""
+def test_a_login_in_plain_text_is_forgotten(plain: Daemon) -> None:
+    """A user name sent before TLS is forgotten, and a login before TLS has to be repeated."""
     with withstands(plain), FtpClient(plain) as client:
         client.expect(331, "USER alice")
         client.start_tls()
@@ -62,7 +61,7 @@ def test_what_was_said_in_plain_text_is_forgotten(plain: Daemon) -> None:
 
 
 def test_the_order_of_the_security_commands(shared: Daemon) -> None:
-    """AUTH works once, PROT and PBSZ under TLS only, and nobody logs in before TLS."""
+    """AUTH works once, PROT and PBSZ work under TLS only, and nobody can log in before TLS."""
     with withstands(shared), FtpClient(shared) as client:
         client.expect(503, "PROT P")
         client.expect(503, "PBSZ 0")
@@ -80,7 +79,7 @@ WITHOUT_LOGIN = set("USER PASS ACCT REIN QUIT HOST AUTH PBSZ PROT FEAT OPTS HELP
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_nothing_is_served_without_a_login(plain: Daemon, tls: bool) -> None:
-    """Every other command is 530: to a stranger, behind USER, behind a wrong password, and behind REIN."""
+    """Every other command gets 530 without a login: at first, after USER, after a wrong password, and after REIN."""
     (plain.home() / "x").write_bytes(b"x")
     before = snapshot(plain.home())
     with withstands(plain), FtpClient(plain) as client:
@@ -128,7 +127,7 @@ IMAP = [
 
 @pytest.mark.parametrize("line", FOREIGN)
 def test_other_protocols_end_the_session(shared: Daemon, line: bytes) -> None:
-    """A browser or a mail server that was led here hears one refusal, and the log says so."""
+    """A browser or mail server that connects gets one refusal, and the log says so."""
     with withstands(shared), secured(shared) as client:
         before = len(shared.log)
         client.send_raw(line + b"\r\nHost: x\r\n\r\nQUIT\r\n")
@@ -139,9 +138,11 @@ def test_other_protocols_end_the_session(shared: Daemon, line: bytes) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("line", FOREIGN + IMAP)
-def test_other_protocols_end_a_strangers_session(shared: Daemon, line: bytes, tls: bool) -> None:
-    """Nobody has logged in yet: the first verb of HTTP, SMTP, POP3 or IMAP, behind whatever tag, is the last. IMAP's
-    password is not logged."""
+def test_other_protocols_end_a_session_without_login(shared: Daemon, line: bytes, tls: bool) -> None:
+    """Before the login, the first verb of HTTP, SMTP, POP3 or IMAP ends the session.
+
+    The password of IMAP is not logged.
+    """
     before = len(shared.log)
     with withstands(shared), FtpClient(shared) as client:
         if tls:
@@ -152,8 +153,8 @@ def test_other_protocols_end_a_strangers_session(shared: Daemon, line: bytes, tl
     assert "alice secret" not in shared.log[before:]
 
 
-def test_words_that_ftp_shares_with_others(shared: Daemon) -> None:
-    """Verbs of other protocols are arguments like any other where FTP has the verb, and names of files."""
+def test_verbs_that_ftp_shares_with_others(shared: Daemon) -> None:
+    """Verbs of other protocols that FTP has too, and file names with such words, work as usual."""
     with withstands(shared), FtpClient(shared) as client:
         client.start_tls()
         client.expect(331, "USER login")
@@ -168,8 +169,8 @@ def test_words_that_ftp_shares_with_others(shared: Daemon) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-def test_a_stranger_hears_no_echo(shared: Daemon, tls: bool) -> None:
-    """No reply before a login holds what the client has said: a browser would take it for a page."""
+def test_no_echo_before_the_login(shared: Daemon, tls: bool) -> None:
+    """No reply before the login repeats what the client sent: a browser would show it as a page."""
     script = "<script>x</script>"
     lines = [f"{verb} {script}" for verb in [*TABLE, "XMD5", "NOWHERE"] if verb not in ("PASS", "QUIT")]
     lines += [script, f"USER {script} x", "PASS x", f"HELP SITE {script}", f"OPTS MLST {script}", f"OPTS HASH {script}"]
@@ -183,7 +184,7 @@ def test_a_stranger_hears_no_echo(shared: Daemon, tls: bool) -> None:
 
 
 def test_tls_on_the_explicit_port(shared: Daemon) -> None:
-    """A client that starts with TLS where AUTH is expected is cut off, and the log says why."""
+    """A client that begins TLS where AUTH is expected is disconnected, and the log says why."""
     with withstands(shared):
         before = len(shared.log)
         raw = socket.create_connection((shared.host, shared.port), source_address=("127.0.0.77", 0))
@@ -196,7 +197,7 @@ def test_tls_on_the_explicit_port(shared: Daemon) -> None:
 
 
 def test_no_password_is_ever_logged(shared: Daemon) -> None:
-    """Neither a right password is in the log, nor a wrong one, nor one that came at the wrong time or garbled."""
+    """No password is logged: no right one, no wrong one, and none that came at the wrong time or with a typing error."""
     with withstands(shared):
         before = len(shared.log)
         with FtpClient(shared) as client:
@@ -234,7 +235,7 @@ def test_no_password_is_ever_logged(shared: Daemon) -> None:
 
 
 def test_too_many_wrong_passwords(shared: Daemon) -> None:
-    """The third failed login is a 530 as well, and ends the session, whatever is said in between."""
+    """The third failed login also gets 530, and ends the session, whatever the client sends in between."""
     with withstands(shared), FtpClient(shared) as client:
         client.start_tls()
         for number in (1, 2):
@@ -248,7 +249,7 @@ def test_too_many_wrong_passwords(shared: Daemon) -> None:
 
 @pytest.mark.parametrize(("settings", "most"), [({"sessions": 3}, 3), ({"sessions_per_address": 2}, 2)])
 def test_too_many_sessions(make_daemon: Callable[..., Daemon], settings: dict[str, int], most: int) -> None:
-    """One session too many gets a 421 in plain text; a place is free again when one ends."""
+    """One session too many gets 421 in plain text. When a session ends, a new one is admitted."""
     daemon = make_daemon({"limits": settings})
     clients = [FtpClient(daemon) for _ in range(most)]
     with FtpClient(daemon, greeting=False) as refused:
@@ -272,8 +273,8 @@ def _greets(daemon: Daemon) -> bool:
 # --- surroundings that fail --------------------------------------------------------------------------
 
 
-def test_a_home_that_goes_away(make_daemon: Callable[..., Daemon]) -> None:
-    """A home that is removed while the daemon runs makes refusals, and works again when it is back."""
+def test_a_home_that_is_removed(make_daemon: Callable[..., Daemon]) -> None:
+    """If the home directory is removed, commands are refused; when it exists again, they work."""
     daemon = make_daemon(users={"alice": {}, "bob": {}})
     with withstands(daemon), secured(daemon, "bob") as inside:
         daemon.home("bob").rmdir()
@@ -292,7 +293,7 @@ def test_a_home_that_goes_away(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_running_out_of_descriptors(make_daemon: Callable[..., Daemon]) -> None:
-    """Sessions that use up all descriptors make refusals; when they go, the daemon serves again."""
+    """When sessions use up all descriptors, new ones are refused; afterwards the daemon serves again."""
     daemon = make_daemon(start=False)
     daemon.start(prefix=("prlimit", "--nofile=60"))
     with withstands(daemon):

@@ -1,4 +1,4 @@
-"""Strangers and users who mean harm, on data connections. Each leaves the daemon serving."""
+"""Hostile clients and users on data connections. After each attack the daemon still serves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _port_argument(host: str, port: int) -> str:
 
 
 def test_bounce_to_third_hosts(plain: Daemon) -> None:
-    """Active mode dials no host but the client's own, and no port below 1024."""
+    """Active mode connects to no host but the client's own, and to no port below 1024."""
     with withstands(plain), plain_login(plain) as client:
         with socket.create_server(("127.0.0.3", 0)) as third:
             port = third.getsockname()[1]
@@ -61,7 +61,7 @@ def test_bounce_to_third_hosts(plain: Daemon) -> None:
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
 def test_bounce_to_the_control_port(plain: Daemon, implicit: bool) -> None:
-    """A client on the server's own machine cannot have a file sent to the control port as commands."""
+    """A client on the server's machine cannot have a file sent to the control port as commands."""
     (plain.home() / "commands").write_bytes(b"USER alice\r\nPASS secret\r\nMKD bounced\r\n" * 3)
     port = plain.implicit_port if implicit else plain.port
     with withstands(plain), plain_login(plain) as client:
@@ -75,7 +75,7 @@ def test_bounce_to_the_control_port(plain: Daemon, implicit: bool) -> None:
 
 
 def test_no_theft_of_passive_ports(shared: Daemon) -> None:
-    """Who connects from another address gets nothing, and costs the client that waits nothing."""
+    """A connection from another address gets no data, and does not disturb the waiting client."""
     (shared.home() / "treasure").write_bytes(BYTES)
     with withstands(shared), secured(shared) as client:
         for line, thieves in (("RETR treasure", 1), ("RETR treasure", 30), ("LIST", 3)):
@@ -98,8 +98,8 @@ def test_no_theft_of_passive_ports(shared: Daemon) -> None:
             assert "127.0.0.2" in shared.log[before:]
 
 
-def test_no_gift_through_passive_ports(plain: Daemon) -> None:
-    """Who connects from another address cannot put bytes into the upload of the client that waits."""
+def test_no_injection_through_passive_ports(plain: Daemon) -> None:
+    """A connection from another address cannot put bytes into the upload of the waiting client."""
     with withstands(plain), plain_login(plain) as client:
         port = client.passive_port()
         with client.connect_data(port, source="127.0.0.2") as giver:
@@ -118,7 +118,7 @@ def test_no_gift_through_passive_ports(plain: Daemon) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("line", ["RETR alpn", "STOR new", "LIST"])
 def test_other_protocols_on_data_connections(shared: Daemon, version: ssl.TLSVersion, line: str) -> None:
-    """ALPN may name FTP or nothing: a browser that was led to a data port (ALPACA) gets an alert and no byte."""
+    """Only ALPN for FTP or none is accepted: a browser that was led to a data port (ALPACA) gets an alert and no byte."""
     (shared.home() / "alpn").write_bytes(b"content")
     with withstands(shared), FtpClient(shared) as client:
         client.start_tls(tls_context(version))
@@ -140,7 +140,7 @@ def test_other_protocols_on_data_connections(shared: Daemon, version: ssl.TLSVer
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("line", ["RETR ticket", "STOR new", "LIST"])
 def test_the_ticket_of_another_session(shared: Daemon, version: ssl.TLSVersion, line: str) -> None:
-    """A data connection resumes the TLS session of its own control connection: no other's, and no new one."""
+    """A data connection must resume the TLS session of its own control connection, not another one and not a new one."""
     (shared.home() / "ticket").write_bytes(b"ticket")
     context = tls_context(version)
     with withstands(shared), FtpClient(shared) as other, FtpClient(shared) as client:
@@ -176,8 +176,8 @@ def test_the_ticket_of_another_session(shared: Daemon, version: ssl.TLSVersion, 
 
 @pytest.mark.parametrize("line", ["RETR huge", "STOR vanished", "LIST", "HASH huge"])
 @BOTH
-def test_clients_that_vanish_free_everything(plain: Daemon, login: Login, line: str) -> None:
-    """A client that is gone during a transfer, or while one is awaited, leaves no descriptor and no port."""
+def test_clients_that_disappear_free_everything(plain: Daemon, login: Login, line: str) -> None:
+    """A client that disappears during a transfer, or before it, leaves no descriptor and no port open."""
     huge = plain.home() / "huge"
     huge.touch()
     with huge.open("r+b") as file:
@@ -208,8 +208,8 @@ def test_clients_that_vanish_free_everything(plain: Daemon, login: Login, line: 
 
 
 @pytest.mark.parametrize("line", ["HASH leak", "RETR leak", "STOR leak2"])
-def test_vanishing_at_the_very_beginning(plain: Daemon, line: str) -> None:
-    """A control connection that is lost while a transfer is being started leaves no descriptor open."""
+def test_disappearing_while_a_transfer_starts(plain: Daemon, line: str) -> None:
+    """A control connection that is lost while a transfer starts leaves no descriptor open."""
     (plain.home() / "leak").write_bytes(BYTES)
     with withstands(plain), frees_everything(plain):
         for _ in range(60):
@@ -230,7 +230,7 @@ def test_vanishing_at_the_very_beginning(plain: Daemon, line: str) -> None:
 
 @BOTH
 def test_deadlines_of_data_connections(impatient: Daemon, login: Login) -> None:
-    """Nobody connects, no handshake, nobody reads, nobody writes: each ends, and the session lives on."""
+    """Data connections that do not come, make no handshake, or stall are ended in time, and the session continues."""
     huge = impatient.home() / "huge"
     huge.touch()
     with huge.open("r+b") as file:
@@ -268,7 +268,7 @@ def test_deadlines_of_data_connections(impatient: Daemon, login: Login) -> None:
 
 
 def test_a_range_of_one_port(make_daemon: Callable[..., Daemon]) -> None:
-    """With one passive port transfers follow each other; who finds it taken gets 425 and can try again."""
+    """With one passive port, transfers take turns. A client that finds it in use gets 425 and can try again."""
     daemon = make_daemon(start=False)
     low = daemon.passive[0]
     daemon.settings["passive"]["ports"] = f"{low}-{low}"
@@ -292,8 +292,8 @@ def test_a_range_of_one_port(make_daemon: Callable[..., Daemon]) -> None:
         wait_until(lambda: client.command("EPSV").startswith("229"), "the port is free")
 
 
-def test_what_arrives_early_stays_in_the_kernel(make_daemon: Callable[..., Daemon]) -> None:
-    """Bytes that are sent before STOR wait outside of the daemon's memory, and arrive."""
+def test_early_bytes_stay_in_the_kernel(make_daemon: Callable[..., Daemon]) -> None:
+    """Bytes sent before STOR stay in the kernel, not in the daemon's memory, and arrive."""
     daemon = make_daemon(PLAIN)
     with withstands(daemon), plain_login(daemon) as client:
         client.upload("STOR warm", BYTES)
@@ -319,7 +319,7 @@ def test_what_arrives_early_stays_in_the_kernel(make_daemon: Callable[..., Daemo
 
 @BOTH
 def test_the_control_connection_answers_during_transfers(plain: Daemon, login: Login) -> None:
-    """STAT is answered while an upload runs, what has to wait does, and QUIT lets it finish."""
+    """During an upload STAT is answered, other commands wait, and QUIT lets the upload finish."""
     with withstands(plain), login(plain) as client:
         data = open_transfer(client, "STOR during")
         data.sendall(BYTES)
@@ -337,8 +337,8 @@ def test_the_control_connection_answers_during_transfers(plain: Daemon, login: L
 
 
 @BOTH
-def test_many_slow_readers_keep_nobody_waiting(plain: Daemon, login: Login) -> None:
-    """Twenty downloads whose clients read nothing leave the others their threads."""
+def test_many_slow_readers_delay_no_other_session(plain: Daemon, login: Login) -> None:
+    """Twenty downloads whose clients read nothing leave threads to other sessions."""
     huge = plain.home() / "huge"
     huge.touch()
     with huge.open("r+b") as file:
@@ -357,8 +357,8 @@ def test_many_slow_readers_keep_nobody_waiting(plain: Daemon, login: Login) -> N
             client.socket.close()
 
 
-def test_bytes_that_nobody_asked_for(shared: Daemon) -> None:
-    """A client that writes during a download, or garbage where TLS is due, harms its own transfer only."""
+def test_unexpected_bytes(shared: Daemon) -> None:
+    """A client that writes during a download, or sends garbage instead of TLS, harms its own transfer only."""
     (shared.home() / "file").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared):
         for line in ("RETR file", "STOR garbage", "LIST"):

@@ -1,4 +1,4 @@
-"""Strangers and users who mean harm, on files: nothing leads out of a root, or past the rights within."""
+"""Hostile clients and users on files: no way leads out of a home, or around a permission."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = b"what lies outside"
 
 @pytest.fixture
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that is nobody's home, with a file in it."""
+    """Return a directory outside of all homes, with a file in it."""
     directory = tmp_path_factory.mktemp("outside")
     (directory / "secret").write_bytes(SECRET)
     (directory / "folder").mkdir()
@@ -33,7 +33,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_that_lead_out(shared: Daemon, outside: Path) -> None:
-    """No `..`, no absolute name and no encoding of them reaches what lies outside of the root."""
+    """No `..`, absolute name or encoding of these reaches files outside of the home."""
     (shared.home() / "in").mkdir(exist_ok=True)
     up = os.path.relpath(outside, shared.home())
     encoded = [
@@ -68,7 +68,7 @@ def test_names_that_lead_out(shared: Daemon, outside: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["absolute", "relative", "through a link", "to a file", "loop", "proc"])
 def test_links_that_lead_out(shared: Daemon, outside: Path, tmp_path: Path, kind: str) -> None:
-    """A symbolic link that leaves the root is not followed by any command."""
+    """No command follows a symbolic link that leads out of the home."""
     home = shared.home() / f"links-{kind.split()[-1]}"
     home.mkdir()
     link = home / "link"
@@ -103,7 +103,7 @@ def test_links_that_lead_out(shared: Daemon, outside: Path, tmp_path: Path, kind
 
 
 def test_links_that_stay_inside(shared: Daemon) -> None:
-    """Relative and absolute links work when they stay below the root, and changing a link spares its target."""
+    """Links to places within the home work, and changing a link does not change its target."""
     home = shared.home() / "inside"
     (home / "real" / "sub").mkdir(parents=True)
     (home / "real" / "file").write_bytes(b"found")
@@ -133,7 +133,7 @@ def test_links_that_stay_inside(shared: Daemon) -> None:
 
 @contextmanager
 def swapping(path: Path, target: Path) -> Iterator[None]:
-    """`path`, a directory or file, takes turns with a symbolic link to `target`."""
+    """Replace `path`, a file or directory, by a symbolic link to `target` and back, again and again."""
     stop = threading.Event()
     real, link = path.with_name("swap-real"), path.with_name("swap-link")
     link.symlink_to(target)
@@ -156,7 +156,7 @@ def swapping(path: Path, target: Path) -> Iterator[None]:
 
 
 def test_links_swapped_in_between(plain: Daemon, outside: Path) -> None:
-    """A directory that becomes a link between check and use, again and again, never lets anybody out."""
+    """A directory that turns into a link between check and use never lets a client out of the home."""
     inner = plain.home() / "race"
     inner.mkdir()
     (inner / "secret").write_bytes(b"inside")
@@ -192,7 +192,7 @@ def test_links_swapped_in_between(plain: Daemon, outside: Path) -> None:
 
 
 def test_a_file_swapped_for_a_link(plain: Daemon, outside: Path) -> None:
-    """A file that becomes a link to a file outside is neither read nor written through it."""
+    """A file that turns into a link to a file outside is neither read nor written through it."""
     (plain.home() / "target").write_bytes(b"inside")
     with (
         withstands(plain),
@@ -216,7 +216,7 @@ def test_a_file_swapped_for_a_link(plain: Daemon, outside: Path) -> None:
 
 
 def test_the_time_that_was_stored(shared: Daemon) -> None:
-    """MFMT, MDTM, MFF and SITE UTIME answer with the time that the disk has now, also where it has not what was sent."""
+    """MFMT, MDTM, MFF and SITE UTIME return the time that the disk has stored, which may differ from the time sent."""
     path = shared.home() / "timed"
     path.write_bytes(b"")
     with withstands(shared), secured(shared) as client:
@@ -234,7 +234,7 @@ def test_the_time_that_was_stored(shared: Daemon) -> None:
 
 
 def test_a_unique_name_ends_with_a_whole_character(shared: Daemon) -> None:
-    """STOU shortens a long name to whole characters; bytes that are no UTF-8 are characters of their own."""
+    """STOU cuts a long name between characters. A byte that is not UTF-8 counts as one character."""
     names = [
         "ä" * 127,
         "a" + "ä" * 127,

@@ -1,4 +1,4 @@
-"""Floods on the control connection, and sessions that go nowhere. Each leaves the daemon serving."""
+"""Floods on the control connection, and sessions that do nothing. After each the daemon still serves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.hostile import (
 
 
 def pour(connection: socket.socket, data: bytes, at_most: int) -> None:
-    """Sends data again and again, until the peer takes no more for a moment, or has all."""
+    """Send data again and again, until the peer takes no more for a moment, or has all."""
     connection.settimeout(0.3)
     try:
         for _ in range(max(1, at_most // len(data))):
@@ -51,7 +51,7 @@ FLOODS = {"FEAT": b"FEAT\r\n", "noise": b"\x01%\r\n", "empty lines": b"\n", "USE
 
 @contextmanager
 def flood(clients: list[FtpClient], line: bytes) -> Iterator[None]:
-    """Clients that send a line again and again, as fast as they can, and read what comes. Those that are cut off are gone."""
+    """Run clients that send a line as fast as they can, and read the replies. Clients that are disconnected end."""
     block = line * (32768 // len(line))
     over = threading.Event()
 
@@ -87,8 +87,8 @@ def flood(clients: list[FtpClient], line: bytes) -> Iterator[None]:
 @pytest.mark.parametrize("known", [False, True], ids=["strangers", "one user"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("line", FLOODS.values(), ids=FLOODS.keys())
-def test_a_flood_keeps_nobody_waiting(plain: Daemon, line: bytes, secure: bool, known: bool) -> None:
-    """Whatever twenty clients send as fast as they can, another user's commands are answered meanwhile."""
+def test_a_flood_delays_no_other_session(plain: Daemon, line: bytes, secure: bool, known: bool) -> None:
+    """Whatever twenty clients send as fast as they can, commands of another user are answered meanwhile."""
     with secured(plain, "bob") as neighbour:
         clients = []
         for _ in range(20):
@@ -106,8 +106,8 @@ def test_a_flood_keeps_nobody_waiting(plain: Daemon, line: bytes, secure: bool, 
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_unread_replies_are_not_gathered(make_daemon: Callable[..., Daemon], secure: bool) -> None:
-    """Strangers who send commands and read no reply cost a bounded memory each."""
+def test_unread_replies_use_little_memory(make_daemon: Callable[..., Daemon], secure: bool) -> None:
+    """A client without login that sends commands and reads no reply uses a limited amount of memory."""
     daemon = make_daemon()
     with withstands(daemon):
         with FtpClient(daemon) as first:
@@ -123,8 +123,8 @@ def test_unread_replies_are_not_gathered(make_daemon: Callable[..., Daemon], sec
             reset(client.socket)
 
 
-def test_long_replies_that_wait_are_not_gathered(make_daemon: Callable[..., Daemon]) -> None:
-    """Long answers to commands that came together wait to be made until the earlier ones are read."""
+def test_long_replies_are_made_one_by_one(make_daemon: Callable[..., Daemon]) -> None:
+    """The long replies to pipelined commands are made only when the earlier ones have been read."""
     daemon = make_daemon()
     folder = daemon.home() / "many"
     folder.mkdir()
@@ -145,7 +145,7 @@ def test_long_replies_that_wait_are_not_gathered(make_daemon: Callable[..., Daem
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 def test_a_mebibyte_without_line_end(shared: Daemon, secure: bool) -> None:
-    """A line that does not end ends the session."""
+    """A line without end ends the session."""
     with withstands(shared), FtpClient(shared) as client:
         if secure:
             client.start_tls()
@@ -158,7 +158,7 @@ def test_a_mebibyte_without_line_end(shared: Daemon, secure: bool) -> None:
 
 
 def test_ten_thousand_pipelined_commands(shared: Daemon) -> None:
-    """Commands that come all at once are answered one by one, in their order."""
+    """Ten thousand pipelined commands are answered one by one, in order."""
     with withstands(shared), secured(shared) as client:
         client.socket.settimeout(60)
         verbs = itertools.cycle(verb for verb in TABLE if verb != "SITE")
@@ -175,9 +175,11 @@ def test_ten_thousand_pipelined_commands(shared: Daemon) -> None:
 
 
 @BOTH
-def test_commands_that_wait_are_not_gathered(make_daemon: Callable[..., Daemon], login: Login) -> None:
-    """While a command runs, those behind it stay in the kernel's buffers, beyond some: the client has to wait. Then all
-    of them are answered."""
+def test_waiting_commands_use_little_memory(make_daemon: Callable[..., Daemon], login: Login) -> None:
+    """While a command runs, only some of the following commands are read; the others stay in the kernel's buffers.
+
+    In the end all of them are answered.
+    """
     daemon = make_daemon(merge(PLAIN, {"limits": {"commands_per_second": None}}))
     with withstands(daemon), login(daemon) as client:
         assert client.upload("STOR f", b"f").startswith("226")
@@ -200,8 +202,8 @@ def test_commands_that_wait_are_not_gathered(make_daemon: Callable[..., Daemon],
             assert client.reply().startswith("200 ")
 
 
-def test_commands_behind_a_slow_one_keep_their_turn(shared: Daemon) -> None:
-    """What is pipelined behind a transfer is answered behind it, in order."""
+def test_commands_after_a_transfer_keep_their_order(shared: Daemon) -> None:
+    """Commands pipelined after a transfer are answered after it, in order."""
     (shared.home() / "slow").write_bytes(b"slow")
     with withstands(shared), secured(shared) as client:
         port = client.passive_port()
@@ -217,7 +219,7 @@ def test_commands_behind_a_slow_one_keep_their_turn(shared: Daemon) -> None:
 
 
 def test_random_bytes(shared: Daemon) -> None:
-    """Noise, and lines that are almost commands, never cause an internal error."""
+    """Random bytes, and lines that are almost commands, never cause an internal error."""
     source = random.Random(2025)
     verbs = re.findall(r"[A-Z]{3,4}\b", _help(shared))
     words = [b"", b"-", b"/", b"..", b"~", b"*[", b"\xff\xfe", b"%s{0}{x}", b"1" * 19, b"-1", b"\r\0", b"\0"]
@@ -250,7 +252,7 @@ def _noise(source: random.Random, verbs: list[str], words: list[bytes]) -> bytes
 
 
 def test_odd_arguments_for_every_command(plain: Daemon) -> None:
-    """No argument of no command is answered with an error of ours."""
+    """No argument of any command causes an internal error."""
     (plain.home() / "odd").write_bytes(b"odd")
     arguments = ["", " ", "x y z", "99999999999999999999", "odd", "00010101000000 odd", "99991231235961 odd"]
     arguments += [
@@ -286,7 +288,7 @@ def test_odd_arguments_for_every_command(plain: Daemon) -> None:
 
 
 def test_half_open_sessions_end(impatient: Daemon) -> None:
-    """Who connects and does not log in is gone after the login timeout, in every state before login."""
+    """A client that does not log in is disconnected after the login timeout, in every state before the login."""
     with withstands(impatient), frees_everything(impatient):
         silent = FtpClient(impatient)
         handshaking = FtpClient(impatient)
@@ -306,8 +308,8 @@ def test_half_open_sessions_end(impatient: Daemon) -> None:
         implicit.close()
 
 
-def test_commands_do_not_put_off_the_login_timeout(impatient: Daemon) -> None:
-    """A stranger who keeps talking is gone after the login timeout, too."""
+def test_commands_do_not_prolong_the_login_timeout(impatient: Daemon) -> None:
+    """Commands do not prolong the login timeout."""
     with withstands(impatient), FtpClient(impatient) as client:
         said = ""
         try:
@@ -319,8 +321,8 @@ def test_commands_do_not_put_off_the_login_timeout(impatient: Daemon) -> None:
             pass
 
 
-def test_deaf_sessions_are_cut_off(make_daemon: Callable[..., Daemon]) -> None:
-    """A client that reads nothing, not even the last words, is cut off in the end."""
+def test_clients_that_read_nothing_are_disconnected(make_daemon: Callable[..., Daemon]) -> None:
+    """A client that reads nothing, not even the last reply, is disconnected in the end."""
     daemon = make_daemon({"timeouts": {"login": 2}})
     with withstands(daemon):
         client = FtpClient(daemon)
@@ -329,8 +331,8 @@ def test_deaf_sessions_are_cut_off(make_daemon: Callable[..., Daemon]) -> None:
         client.socket.close()
 
 
-def test_vanishing_during_login(shared: Daemon) -> None:
-    """A client that is reset while its password is verified leaves nothing behind."""
+def test_a_reset_during_the_login(shared: Daemon) -> None:
+    """A client whose connection is reset while its password is verified leaves nothing open."""
     with withstands(shared), frees_everything(shared):
         for _ in range(50):
             client = FtpClient(shared)

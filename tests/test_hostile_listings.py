@@ -1,4 +1,4 @@
-"""Evil names, endless listings and full disks. Each leaves the daemon serving."""
+"""Hostile names, endless listings and full disks. After each the daemon still serves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVIL = [
 
 
 def test_line_ends_in_names(make_daemon: Callable[..., Daemon]) -> None:
-    """A name with CR or LF makes neither a reply nor an entry of a listing of its own."""
+    """CR or LF in a name adds no line to a reply or a listing."""
     daemon = make_daemon()
     for number, name in enumerate(EVIL):
         (daemon.home() / name).mkdir()
@@ -73,8 +73,8 @@ def _lines(listing: bytes) -> list[bytes]:
     return lines
 
 
-def test_things_that_are_no_files(plain: Daemon) -> None:
-    """Dangling links, FIFOs and sockets are listed, and neither read, written nor waited for."""
+def test_links_fifos_and_sockets(plain: Daemon) -> None:
+    """Dangling links, FIFOs and sockets are listed, but neither read nor written, and nothing waits for them."""
     home = plain.home() / "odd-things"
     home.mkdir()
     (home / "dangling").symlink_to("nowhere")
@@ -93,7 +93,7 @@ def test_things_that_are_no_files(plain: Daemon) -> None:
             assert client.command(line)[:2] == "55", line
 
 
-def test_a_fifo_is_looked_at_before_it_is_opened(plain: Daemon) -> None:
+def test_a_fifo_is_not_opened(plain: Daemon) -> None:
     """RETR, HASH, STOR and APPE do not open a FIFO: its writer does not notice."""
     home = plain.home() / "fifos"
     home.mkdir()
@@ -118,8 +118,8 @@ def test_a_fifo_is_looked_at_before_it_is_opened(plain: Daemon) -> None:
             writer.join(PATIENCE)
 
 
-def test_a_fifo_takes_the_name_of_a_file(plain: Daemon) -> None:
-    """RETR and APPE answer, whatever appears under the name between a look and the opening."""
+def test_a_fifo_replaces_a_file(plain: Daemon) -> None:
+    """RETR and APPE end with a reply, even if a FIFO gets the name between check and use."""
     home = plain.home() / "swapped"
     home.mkdir()
     done = threading.Event()
@@ -164,7 +164,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iter
 
 
 def test_a_hundred_thousand_names(crowded: Daemon) -> None:
-    """A listing that its client does not read waits, takes no memory, and keeps no other session waiting."""
+    """A large listing that its client does not read uses no memory and delays no other session."""
     with withstands(crowded), secured(crowded) as client, secured(crowded, "bob") as other:
         for line in ("NLST crowd", "LIST crowd", "MLSD crowd"):
             before = crowded.memory()
@@ -188,7 +188,7 @@ def test_a_hundred_thousand_names(crowded: Daemon) -> None:
 
 
 def test_recursive_with_hidden_names_ends(plain: Daemon) -> None:
-    """LIST -aR tells `.` and `..` of each directory, and does not descend into them."""
+    """LIST -aR lists `.` and `..` in each directory, and does not descend into them."""
     (plain.home() / "all" / "below").mkdir(parents=True)
     with withstands(plain), plain_login(plain) as client:
         for line in ("LIST -aR all", "NLST -aR all"):
@@ -204,7 +204,7 @@ def test_recursive_with_hidden_names_ends(plain: Daemon) -> None:
 
 
 def test_deep_and_looping_trees(plain: Daemon) -> None:
-    """LIST -R of a tree as deep as paths can be, with links back to its top, comes to its end."""
+    """LIST -R ends, also in a tree as deep as paths can be and with links back to its top."""
     top = deep = plain.home() / "deep-tree"
     for _ in range(180):
         deep = deep / "d"
@@ -227,7 +227,7 @@ def test_deep_and_looping_trees(plain: Daemon) -> None:
 
 
 def test_full_disks(make_daemon: Callable[..., Daemon]) -> None:
-    """An upload that does not fit is refused, leaves the old file as it was, and the disk as free as before."""
+    """An upload that does not fit is refused. The old file and the free space stay as they were."""
     daemon = make_daemon(start=False)
     home = daemon.home()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(home)]
@@ -260,7 +260,7 @@ def test_full_disks(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_files_beyond_the_limit(make_daemon: Callable[..., Daemon]) -> None:
-    """An upload beyond the largest file that the process may write is refused, and the daemon goes on."""
+    """An upload larger than the process may write is refused, and the daemon continues."""
     daemon = make_daemon(start=False)
     daemon.start(prefix=("prlimit", "--fsize=1000000"))
     with withstands(daemon), secured(daemon) as client:

@@ -1,4 +1,4 @@
-"""Users who want more than they may: rights hold on every way. Each leaves the daemon serving."""
+"""Users who try more than they may: permissions hold on every way. After each attempt the daemon still serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.hostile import attempts, snapshot, withstands
 
 @pytest.fixture(scope="module")
 def ruled(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon whose users may not do everything."""
+    """A daemon whose users have limited permissions."""
     rules: dict[str, Any] = {
         "reader": {"permissions": "read-only"},
         "dropper": {"permissions": "upload-only"},
@@ -56,7 +56,7 @@ def _fill(home: Path) -> None:
 
 
 def test_read_only_users_change_nothing(ruled: Daemon) -> None:
-    """A read-only user reads; every change is a 550 and changes nothing."""
+    """A read-only user can read; every change gets 550 and changes nothing."""
     home = ruled.home("reader")
     _fill(home)
     before = snapshot(home)
@@ -85,7 +85,7 @@ def test_read_only_users_change_nothing(ruled: Daemon) -> None:
 
 
 def test_upload_only_users_see_nothing(ruled: Daemon) -> None:
-    """An upload-only user puts new files, and learns nothing of those that are there."""
+    """An upload-only user can store new files, and learns nothing about other files."""
     home = ruled.home("dropper")
     _fill(home)
     before = snapshot(home / "free")
@@ -109,8 +109,8 @@ def test_upload_only_users_see_nothing(ruled: Daemon) -> None:
 
 
 @pytest.mark.parametrize("way", ["archive", "to-archive", "free/../archive", "to-data/../archive"])
-def test_rules_for_paths_hold_on_every_way(ruled: Daemon, way: str) -> None:
-    """A read-only directory is read-only for all below it, through links as well."""
+def test_rules_for_paths_hold_through_links(ruled: Daemon, way: str) -> None:
+    """The rules of a read-only directory hold for everything below it, also through links."""
     home = ruled.home()
     _fill(home)
     before = snapshot(home / "archive")
@@ -130,8 +130,8 @@ def test_rules_for_paths_hold_on_every_way(ruled: Daemon, way: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["RMDA data", "RMDA data/keep", "RMDA to-data/keep", "RNFR data", "RNFR to-data/keep"])
-def test_protected_parts_protect_what_holds_them(ruled: Daemon, line: str) -> None:
-    """A tree with a part that may not be deleted or renamed is neither deleted nor renamed, through links either."""
+def test_protected_parts_protect_their_parents(ruled: Daemon, line: str) -> None:
+    """A tree with a protected part can neither be deleted nor renamed, also not through links."""
     home = ruled.home()
     _fill(home)
     with withstands(ruled), secured(ruled) as client:
@@ -142,8 +142,8 @@ def test_protected_parts_protect_what_holds_them(ruled: Daemon, line: str) -> No
         assert (home / "data" / "keep" / "safe" / "file").read_bytes() == b"kept"
 
 
-def test_renaming_over_what_is_protected(ruled: Daemon) -> None:
-    """RNTO replaces a file only where the user may overwrite, and no directory takes the place of a protected one."""
+def test_renaming_over_protected_names(ruled: Daemon) -> None:
+    """RNTO replaces a file only with the permission `overwrite`, and never puts a directory over a protected one."""
     home = ruled.home()
     _fill(home)
     with withstands(ruled), secured(ruled) as client:
@@ -167,8 +167,8 @@ def test_renaming_over_what_is_protected(ruled: Daemon) -> None:
 
 
 @pytest.mark.parametrize("way", ["hidden", "to-hidden"])
-def test_what_a_user_may_not_see(ruled: Daemon, way: str) -> None:
-    """Of files where the user has no permission at all nothing is told: no size, time, facts or names."""
+def test_no_facts_without_permission(ruled: Daemon, way: str) -> None:
+    """Where the user has no permission at all, no size, time, fact or name is shown."""
     home = ruled.home()
     _fill(home)
     os.utime(home / "hidden" / "file", (1e9, 1e9))
@@ -180,8 +180,8 @@ def test_what_a_user_may_not_see(ruled: Daemon, way: str) -> None:
         assert "/hidden:" not in client.download("LIST -R /").decode()
 
 
-def test_appending_and_replacing_are_rights_of_their_own(ruled: Daemon) -> None:
-    """Who may append but not overwrite can neither replace nor shorten a file, by REST either."""
+def test_append_and_overwrite_are_separate_permissions(ruled: Daemon) -> None:
+    """A user with `append` but not `overwrite` can neither replace nor shorten a file, also not with REST."""
     home = ruled.home("bob")
     _fill(home)
     with withstands(ruled), secured(ruled, "bob") as client:
@@ -197,8 +197,8 @@ def test_appending_and_replacing_are_rights_of_their_own(ruled: Daemon) -> None:
 
 
 @pytest.mark.parametrize("target", ["data", "data/keep", "to-data/keep"])
-def test_no_tree_is_put_over_a_rule(ruled: Daemon, target: str) -> None:
-    """A directory gets no name below which the user has less than `rename`: its names would be where rules hold."""
+def test_no_tree_is_renamed_over_a_rule(ruled: Daemon, target: str) -> None:
+    """A directory cannot be renamed to a name below which the user lacks `rename`: other rules hold for names there."""
     home = ruled.home()
     _fill(home)
     (home / "data" / "keep" / "safe" / "file").unlink()
@@ -218,7 +218,7 @@ def test_no_tree_is_put_over_a_rule(ruled: Daemon, target: str) -> None:
 
 
 def test_replacing_a_directory_needs_rmdir(ruled: Daemon) -> None:
-    """RNTO takes an empty directory's place only where the user may remove directories."""
+    """RNTO replaces an empty directory only with the permission `rmdir`."""
     for user, code in (("mover", 553), ("alice", 250)):
         home = ruled.home(user)
         with withstands(ruled), secured(ruled, user) as client:
@@ -237,7 +237,7 @@ def test_replacing_a_directory_needs_rmdir(ruled: Daemon) -> None:
 @pytest.mark.parametrize("line", ["SITE CHMOD 700 {}", "MFMT 20200101000000 {}", "MDTM 20200101000000 {}"])
 @pytest.mark.parametrize("name", ["/", ".", "..", "in/..", "to-root", "to-dot", "free/up", "MFF"])
 def test_the_home_itself_stays_as_it_is(ruled: Daemon, line: str, name: str) -> None:
-    """No command changes the mode or time of the root, by whatever name or link."""
+    """No command changes the mode or time of the home itself, by whatever name or link."""
     home = ruled.home()
     _fill(home)
     for link, target in (("to-root", str(home)), ("to-dot", "."), ("free/up", "..")):
@@ -251,8 +251,8 @@ def test_the_home_itself_stays_as_it_is(ruled: Daemon, line: str, name: str) -> 
     assert (home.stat().st_mode, home.stat().st_mtime) == (before.st_mode, before.st_mtime)
 
 
-def test_times_and_room_need_a_permission(ruled: Daemon) -> None:
-    """MDTM needs `list` or `download`, AVBL needs `list`; and RNFR needs no more than `rename`."""
+def test_times_and_free_space_need_a_permission(ruled: Daemon) -> None:
+    """MDTM needs `list` or `download`, AVBL needs `list`, and RNFR needs only `rename`."""
     for user in ("dropper", "namer", "taker", "reader"):
         home = ruled.home(user)
         _fill(home)
@@ -263,8 +263,8 @@ def test_times_and_room_need_a_permission(ruled: Daemon) -> None:
             client.expect(350 if user == "namer" else 550, "RNFR free/file")
 
 
-def test_links_tell_nothing_of_what_a_user_may_not_see(ruled: Daemon) -> None:
-    """LIST, MLSD, MLST, MDTM and AVBL tell no size or time of a link's target where the user has no permission."""
+def test_links_do_not_show_hidden_facts(ruled: Daemon) -> None:
+    """LIST, MLSD, MLST, MDTM and AVBL do not show size or time of a link's target without permission there."""
     home = ruled.home()
     _fill(home)
     for part in ("hidden", "in"):

@@ -1,4 +1,4 @@
-"""Uploads that are cut, in every way there is. Each leaves the daemon serving."""
+"""Uploads that are cut in every possible way. After each the daemon still serves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.hostile import (
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 def test_upload_whose_client_never_reads(shared: Daemon, version: ssl.TLSVersion) -> None:
-    """A client that closes without reading the session tickets loses not a byte of its upload."""
+    """An upload is complete even if its client closes without reading the TLS session tickets."""
     target = shared.home() / "unread"
     with withstands(shared), FtpClient(shared) as client:
         client.start_tls(tls_context(version))
@@ -92,7 +92,7 @@ CUTS = [
 @pytest.mark.parametrize("way", CUTS, ids=lambda way: way.__name__[1:])
 @BOTH
 def test_cut_uploads_publish_nothing(plain: Daemon, login: Login, way: Callable[..., None]) -> None:
-    """An upload that is cut, however it is, is a 426 and leaves the old file as it was, and no new one."""
+    """A cut upload gets 426, publishes nothing, and does not change the old file."""
     if login is plain_login and way is _without_close_notify:
         pytest.skip("in plain text this is how an upload ends")
     home = plain.home()
@@ -119,7 +119,7 @@ def test_cut_uploads_publish_nothing(plain: Daemon, login: Login, way: Callable[
 
 
 def test_abort_with_urgent_data(plain: Daemon) -> None:
-    """ABOR as Telnet's Synch sends it, part of it out of band, ends the transfer (BSD ftp, ftplib)."""
+    """ABOR with Telnet's Synch signal, partly out of band, ends the transfer (BSD ftp, ftplib)."""
     ways = [
         [(b"\xff\xf4", 0), (b"\xff", socket.MSG_OOB), (b"\xf2ABOR\r\n", 0)],  # BSD ftp
         [(b"\xff\xf4\xff\xf2", socket.MSG_OOB), (b"ABOR\r\n", 0)],
@@ -141,8 +141,8 @@ def test_abort_with_urgent_data(plain: Daemon) -> None:
 
 
 @BOTH
-def test_abort_right_behind_the_transfer_command(plain: Daemon, login: Login) -> None:
-    """ABOR in the same segment as STOR or RETR ends it, whether or not the data connection is there."""
+def test_abort_in_the_segment_of_the_transfer_command(plain: Daemon, login: Login) -> None:
+    """ABOR in the same segment as STOR or RETR ends the transfer, with or without a data connection."""
     (plain.home() / "sparse").touch()
     with (plain.home() / "sparse").open("r+b") as file:
         file.truncate(200 * MIB)
@@ -162,8 +162,8 @@ def test_abort_right_behind_the_transfer_command(plain: Daemon, login: Login) ->
     assert not (plain.home() / "hasty").exists()
 
 
-def test_no_abort_is_taken_for_the_end_of_an_upload(plain: Daemon) -> None:
-    """However close an ABOR comes to the bytes, an upload that it cut is never published."""
+def test_an_aborted_upload_is_never_published(plain: Daemon) -> None:
+    """An upload that ABOR has cut is never published, however close together bytes and ABOR arrive."""
     with withstands(plain), plain_login(plain) as client:
         for number in range(150):
             data = open_transfer(client, f"STOR cut{number}")
@@ -176,7 +176,7 @@ def test_no_abort_is_taken_for_the_end_of_an_upload(plain: Daemon) -> None:
 
 
 def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]) -> None:
-    """With `close_notify: lenient` a FIN alone completes an upload; a reset still does not."""
+    """With `close_notify: lenient` FIN alone completes an upload; RST does not."""
     daemon = make_daemon({"tls": {"close_notify": "lenient"}})
     with withstands(daemon), secured(daemon) as client:
         data = open_transfer(client, "STOR fin")
@@ -199,7 +199,7 @@ def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]
 
 @pytest.mark.parametrize(("general", "own"), [("require", "lenient"), ("lenient", "require")])
 def test_lenient_for_one_user(make_daemon: Callable[..., Daemon], general: str, own: str) -> None:
-    """`close_notify` of a user holds for that user alone, also in a session that others have used before."""
+    """A user's own `close_notify` holds for that user only, also in a session that other users had before."""
     daemon = make_daemon({"tls": {"close_notify": general}}, users={"alice": {"tls": {"close_notify": own}}, "bob": {}})
     with withstands(daemon), secured(daemon, "bob") as client:
         for user, setting in (("bob", general), ("alice", own), ("bob", general)):
@@ -212,7 +212,7 @@ def test_lenient_for_one_user(make_daemon: Callable[..., Daemon], general: str, 
 
 
 def test_a_cut_replacement_is_never_mixed_with_the_old_file(shared: Daemon) -> None:
-    """After an upload over an old file was cut, going on as if the old file were its beginning is refused."""
+    """After a cut upload over an old file, a client cannot resume with the old file as its beginning."""
     home = shared.home()
     (home / "kept").write_bytes(b"old" * 10)
     with withstands(shared), secured(shared) as client:
@@ -235,7 +235,7 @@ def test_a_cut_replacement_is_never_mixed_with_the_old_file(shared: Daemon) -> N
 
 
 def test_a_cut_append_leaves_nothing(shared: Daemon) -> None:
-    """An APPE that is cut leaves the file as it was, and the next one appends to that."""
+    """A cut APPE does not change the file, and the next APPE appends to it."""
     home = shared.home()
     (home / "log").write_bytes(b"one\n")
     with withstands(shared), secured(shared) as client:
@@ -248,7 +248,7 @@ def test_a_cut_append_leaves_nothing(shared: Daemon) -> None:
 
 
 def test_two_appends_at_once(shared: Daemon) -> None:
-    """While one client appends to a file another one is asked to wait: both would start from the same end."""
+    """A second APPE to the same file gets 450 while the first runs: both would start at the same end."""
     home = shared.home()
     (home / "log").write_bytes(b"old\n")
     with withstands(shared), secured(shared) as one, secured(shared) as two:
@@ -264,7 +264,7 @@ def test_two_appends_at_once(shared: Daemon) -> None:
 
 
 def test_a_directory_with_a_running_upload_stays(shared: Daemon) -> None:
-    """RMD of a directory in which an upload runs is refused, and the upload ends as it should."""
+    """RMD of a directory with a running upload is refused, and the upload is completed."""
     (shared.home() / "busy").mkdir(exist_ok=True)
     with withstands(shared), secured(shared) as one, secured(shared) as two:
         data = open_transfer(one, "STOR busy/file")

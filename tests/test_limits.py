@@ -1,4 +1,4 @@
-"""Limits, from outside: how many sessions and transfers, how fast bytes and commands. Times have lower bounds only."""
+"""Limits as clients see them: sessions, transfers, rates of bytes and commands. Durations have lower bounds only."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ MakeDaemon = Callable[..., Daemon]
 
 
 def with_limits(make_daemon: MakeDaemon, more: dict[str, Any] | None = None, **limits: Any) -> Daemon:
-    """A daemon that lets plain text through."""
+    """A daemon that permits plain text."""
     return make_daemon(merge({**PLAIN, "limits": limits}, more or {}))
 
 
 def provide(daemon: Daemon, size: int, user: str = "alice") -> Path:
-    """A file `f` in a user's home."""
+    """Make a file `f` in a user's home."""
     path = daemon.home(user) / "f"
     path.write_bytes((BYTES * (size // len(BYTES) + 1))[:size])
     return path
 
 
 def test_an_address_of_ipv6_is_a_network() -> None:
-    """Sessions of an address are counted by /64: one host has so many addresses."""
+    """IPv6 sessions are counted by /64, since one host has that many addresses."""
     sessions, limits = SessionCounts(), Limits(sessions_per_address=2)
     for client in ("2001:db8::1", "2001:db8::ffff:2"):
         sessions.add(plain_address(client))
@@ -49,14 +49,14 @@ def test_an_address_of_ipv6_is_a_network() -> None:
 
 @contextmanager
 def at_least(seconds: float) -> Iterator[None]:
-    """What is done within takes so long, or longer on a busy machine."""
+    """Check that the body takes at least this many seconds."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began >= seconds
 
 
 def finish(client: FtpClient, connection: socket.socket) -> bytes:
-    """The rest of a download."""
+    """Read the rest of a download."""
     data = read_all(connection)
     if isinstance(connection, ssl.SSLSocket):
         connection.unwrap()
@@ -70,7 +70,7 @@ def finish(client: FtpClient, connection: socket.socket) -> bytes:
 
 @BOTH
 def test_a_download_keeps_its_rate(make_daemon: MakeDaemon, login: Login) -> None:
-    """2 MB at 1 MB/s take 1.5 s or longer, and arrive as they are."""
+    """2 MB at 1 MB/s take 1.5 s or longer, and arrive unchanged."""
     daemon = with_limits(make_daemon, session_download_rate=1_000_000)
     wanted = provide(daemon, 2_000_000).read_bytes()
     with login(daemon) as client:
@@ -82,7 +82,7 @@ def test_a_download_keeps_its_rate(make_daemon: MakeDaemon, login: Login) -> Non
 
 @BOTH
 def test_an_upload_keeps_its_rate(make_daemon: MakeDaemon, login: Login) -> None:
-    """The same the other way; a client that was faster waits for its 226."""
+    """An upload keeps its rate; a client that sends faster waits for its 226."""
     daemon = with_limits(make_daemon, session_upload_rate=1_000_000)
     with login(daemon) as client:
         with at_least(1.5):
@@ -93,7 +93,7 @@ def test_an_upload_keeps_its_rate(make_daemon: MakeDaemon, login: Login) -> None
 
 
 def test_sessions_of_a_user_share_a_rate(make_daemon: MakeDaemon) -> None:
-    """Three sessions of a user together keep to the user's rate; another user has nothing to do with it."""
+    """Three sessions of a user share the user's rate; other users are not limited by it."""
     users = {"alice": {"limits": {"download_rate": "1M"}}, "bob": {}}
     daemon = make_daemon(PLAIN, users=users)
     provide(daemon, MIB)
@@ -112,7 +112,7 @@ def test_sessions_of_a_user_share_a_rate(make_daemon: MakeDaemon) -> None:
 
 
 def test_all_sessions_share_a_rate(make_daemon: MakeDaemon) -> None:
-    """Sessions of different users together keep to the server's rate."""
+    """Sessions of different users share the server's rate."""
     daemon = with_limits(make_daemon, upload_rate="1M")
 
     def store(user: str) -> str:
@@ -125,7 +125,7 @@ def test_all_sessions_share_a_rate(make_daemon: MakeDaemon) -> None:
 
 @BOTH
 def test_sessions_get_equal_parts(make_daemon: MakeDaemon, login: Login) -> None:
-    """Three sessions of a user that download at once get the same of the user's rate, whoever has begun first."""
+    """Three simultaneous downloads of a user get equal parts of the rate, whichever began first."""
     daemon = make_daemon(PLAIN, users={"alice": {"limits": {"download_rate": "2M"}}})
     provide(daemon, 64 * MIB)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -146,7 +146,7 @@ def test_sessions_get_equal_parts(make_daemon: MakeDaemon, login: Login) -> None
 
 
 def test_slow_is_not_stalled(make_daemon: MakeDaemon) -> None:
-    """A rate far below what `stalled` would need ends no transfer, though one turn lasts longer than that."""
+    """At a very low rate no transfer counts as stalled, even if one turn lasts longer than `stalled`."""
     more = {"timeouts": {"stalled": 1}}
     daemon = with_limits(make_daemon, more, session_upload_rate=1024, session_download_rate=1024)
     provide(daemon, 4096)
@@ -158,7 +158,7 @@ def test_slow_is_not_stalled(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_peer_that_stalls_is_found(make_daemon: MakeDaemon) -> None:
-    """With a rate, too, a client that takes nothing is given up."""
+    """A client that stops reading is disconnected, also with a rate limit."""
     daemon = with_limits(make_daemon, {"timeouts": {"stalled": 1}}, session_download_rate="900M")
     provide(daemon, 64 * MIB)
     with plain_login(daemon) as client, open_transfer(client, "RETR f"):
@@ -166,7 +166,7 @@ def test_a_peer_that_stalls_is_found(make_daemon: MakeDaemon) -> None:
 
 
 def test_waiting_holds_no_thread(make_daemon: MakeDaemon) -> None:
-    """Many transfers that wait for their turn leave all threads to others."""
+    """Transfers that wait for their turn occupy no threads."""
     users = {"alice": {"limits": {"session_download_rate": 1024}}, "bob": {}}
     daemon = make_daemon(PLAIN, users=users)
     provide(daemon, MIB)
@@ -181,7 +181,7 @@ def test_waiting_holds_no_thread(make_daemon: MakeDaemon) -> None:
 
 @BOTH
 def test_a_waiting_transfer_can_be_ended(make_daemon: MakeDaemon, login: Login) -> None:
-    """ABOR, a lost control connection and the end of the daemon do not wait for the rate."""
+    """ABOR, a lost control connection and the end of the daemon do not wait for a rate-limited transfer."""
     daemon = with_limits(make_daemon, session_download_rate=1024, session_upload_rate=1024)
     provide(daemon, MIB)
     with frees_everything(daemon):
@@ -220,7 +220,10 @@ def test_reload_changes_rates_for_new_sessions(make_daemon: MakeDaemon) -> None:
 
 
 def test_transfers_of_a_user(make_daemon: MakeDaemon) -> None:
-    """One transfer too many is 450 before a 150, in any session of the user; listings and other users go on."""
+    """One transfer too many gets 450 instead of 150, in any session of the user.
+
+    Listings and other users are not limited.
+    """
     daemon = with_limits(make_daemon, transfers_per_user=2)
     provide(daemon, 64 * MIB)
     with ExitStack() as stack:
@@ -240,7 +243,7 @@ def test_transfers_of_a_user(make_daemon: MakeDaemon) -> None:
 
 
 def test_transfers_in_all(make_daemon: MakeDaemon) -> None:
-    """The server's number holds for all users together; an aborted transfer makes room."""
+    """The server's transfer limit holds for all users together, and an aborted transfer makes room."""
     daemon = with_limits(make_daemon, transfers=1)
     provide(daemon, 64 * MIB)
     with plain_login(daemon) as alice, plain_login(daemon, "bob") as bob:
@@ -257,7 +260,7 @@ def test_transfers_in_all(make_daemon: MakeDaemon) -> None:
 
 
 def test_transfers_per_user_have_exceptions(make_daemon: MakeDaemon) -> None:
-    """A user's own number counts instead of the general one."""
+    """A user's own transfer limit replaces the general one."""
     users = {"alice": {"limits": {"transfers": 2}}, "bob": {}}
     daemon = make_daemon({**PLAIN, "limits": {"transfers_per_user": 1}}, users=users)
     with ExitStack() as stack:
@@ -272,7 +275,7 @@ def test_transfers_per_user_have_exceptions(make_daemon: MakeDaemon) -> None:
 
 
 def test_sessions_of_a_user(make_daemon: MakeDaemon) -> None:
-    """One too many is told with 421 behind the right password, and ends; it is no failed login."""
+    """One session too many gets 421 after the right password, and ends. It does not count as a failed login."""
     users = {"alice": {"limits": {"sessions": 3}}, "bob": {}}
     daemon = make_daemon({**PLAIN, "limits": {"sessions_per_user": 1}}, users=users)
     with ExitStack() as stack:
@@ -293,7 +296,7 @@ def test_sessions_of_a_user(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_session_makes_room(make_daemon: MakeDaemon) -> None:
-    """QUIT, a lost connection, REIN and another USER each make room for the next session of the user."""
+    """QUIT, a lost connection, REIN and another USER each make room for the user's next session."""
     daemon = with_limits(make_daemon, sessions_per_user=1)
 
     def admitted() -> bool:
@@ -318,7 +321,7 @@ def test_a_session_makes_room(make_daemon: MakeDaemon) -> None:
 
 
 def test_ftplib_sees_a_temporary_error(make_daemon: MakeDaemon) -> None:
-    """A client does not take it for a wrong password."""
+    """ftplib takes the refusal for a temporary error, not for a wrong password."""
     daemon = with_limits(make_daemon, sessions_per_user=1)
     with plain_login(daemon), ftplib.FTP() as client:
         client.connect(daemon.host, daemon.port)
@@ -331,7 +334,7 @@ def test_ftplib_sees_a_temporary_error(make_daemon: MakeDaemon) -> None:
 
 @BOTH
 def test_fast_commands_wait(make_daemon: MakeDaemon, login: Login) -> None:
-    """Commands above the rate and its burst are answered later, all of them, in their order; the log says so once."""
+    """Commands above the rate and its burst are answered later, all of them, in order; it is logged once."""
     daemon = with_limits(make_daemon, commands_per_second=100)
     with login(daemon) as client:
         with at_least(1.5):
@@ -348,7 +351,7 @@ def test_fast_commands_wait(make_daemon: MakeDaemon, login: Login) -> None:
 
 
 def test_others_do_not_wait(make_daemon: MakeDaemon) -> None:
-    """A session that is slowed down slows nobody else, and can end while it waits."""
+    """A session that is slowed down delays no other session, and can end while it waits."""
     daemon = with_limits(make_daemon, commands_per_second=1)
     with frees_everything(daemon):
         with FtpClient(daemon) as client:
@@ -358,7 +361,7 @@ def test_others_do_not_wait(make_daemon: MakeDaemon) -> None:
 
 
 def test_abort_comes_through(make_daemon: MakeDaemon) -> None:
-    """A session that has used up its commands can still stop its transfer."""
+    """A session that has used up its commands can still abort its transfer."""
     daemon = with_limits(make_daemon, commands_per_second=20)
     provide(daemon, 64 * MIB)
     with plain_login(daemon) as client:

@@ -1,4 +1,4 @@
-"""Rate limits on a clock of the test's own: how much, how fair; and a count for commands."""
+"""Rate limits on a clock that the test sets: amounts and fairness, and the limit for commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ few = settings(max_examples=15, deadline=None)
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,14 +30,14 @@ class Clock:
 
 
 class Pipe:
-    """A data connection from a client that always has more; or only so much in a second, from now on."""
+    """A data connection whose client always has more to send, optionally at a limited rate."""
 
     def __init__(self, clock: Clock, rate: float | None = None) -> None:
         self.moved = 0
         self._clock, self._rate, self._start = clock, rate, clock.now
 
     def receive(self, buffer: memoryview) -> Steps:
-        """What has arrived, if it fits."""
+        """Receive what has arrived, if it fits."""
         count = len(buffer)
         if self._rate is not None:
             while not (arrived := int(self._rate * (self._clock.now - self._start)) - self.moved):
@@ -47,14 +47,14 @@ class Pipe:
         return count
 
     def open(self) -> Iterator[None]:
-        """Nothing to do."""
+        """Open nothing."""
         return iter(())
 
     finish_receiving = finish_sending = open
 
 
 def endless(connection: Pipe, _: object, __: bool) -> Steps:
-    """An upload that does not end."""
+    """An upload without end."""
     buffer = memoryview(bytearray(512 * 1024))
     while True:
         yield from connection.receive(buffer)
@@ -62,7 +62,7 @@ def endless(connection: Pipe, _: object, __: bool) -> Steps:
 
 
 def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[], float] = lambda: 0.001) -> None:
-    """Runs transfers for some seconds of the clock, each wait `late` too long."""
+    """Run transfers for some seconds of the clock; each wait ends `late` seconds too late."""
     end = clock.now + SECONDS
     queue = [(clock.now, number) for number in range(len(transfers))]
     while queue[0][0] < end:
@@ -76,7 +76,7 @@ def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[], float] = la
 
 
 def moved_by(clock: Clock, *sharing: Sequence[RateLimit], pipes: Sequence[Pipe] = ()) -> list[int]:
-    """What transfers move in those seconds, each through its rate limits."""
+    """Return the bytes that transfers move in that time, each with its own rate limits."""
     pipes = pipes or [Pipe(clock) for _ in sharing]
     run(
         clock,
@@ -88,7 +88,7 @@ def moved_by(clock: Clock, *sharing: Sequence[RateLimit], pipes: Sequence[Pipe] 
 @few
 @given(rate=st.integers(10_240, 10**9))
 def test_a_rate_is_kept(rate: int) -> None:
-    """Within 5 % over ten seconds, from 10 KiB to a gigabyte in a second."""
+    """The rate is kept within 5 % over ten seconds, from 10 KiB/s to 1 GB/s."""
     clock = Clock()
     (moved,) = moved_by(clock, [RateLimit(rate, clock)])
     assert moved == pytest.approx(rate * SECONDS, rel=0.05)
@@ -96,8 +96,8 @@ def test_a_rate_is_kept(rate: int) -> None:
 
 @few
 @given(late=st.lists(st.floats(0, 0.2), min_size=1), rested=st.floats(0, 1e6))
-def test_waits_that_end_late_are_made_up_for(late: list[float], rested: float) -> None:
-    """A busy machine, or a long rest before the transfer, changes nothing of it."""
+def test_late_waits_do_not_change_the_rate(late: list[float], rested: float) -> None:
+    """Waits that end late on a busy machine, or a long pause before the transfer, do not change the rate."""
     clock = Clock()
     limit = RateLimit(1_000_000, clock)
     clock.now += rested
@@ -109,7 +109,7 @@ def test_waits_that_end_late_are_made_up_for(late: list[float], rested: float) -
 
 @pytest.mark.parametrize("sessions", range(2, 11))
 def test_a_shared_bucket_is_fair(sessions: int) -> None:
-    """Two to ten sessions that share a rate get the same, and together the rate."""
+    """Two to ten sessions that share a rate get equal parts of it."""
     clock = Clock()
     limit = RateLimit(1_000_000, clock)
     moved = moved_by(clock, *[[limit]] * sessions)
@@ -120,14 +120,14 @@ def test_a_shared_bucket_is_fair(sessions: int) -> None:
 
 @pytest.mark.parametrize(("rate", "sessions"), [(20_480, 5), (10_240, 30), (10_240, 100)])
 def test_many_sessions_share_a_low_rate(rate: int, sessions: int) -> None:
-    """Sessions that begin together have not each a first turn for nothing."""
+    """Sessions that begin together do not each get a free first turn."""
     clock = Clock()
     moved = moved_by(clock, *[[RateLimit(rate, clock)]] * sessions)
     assert sum(moved) == pytest.approx(rate * SECONDS, rel=0.05)
 
 
-def test_what_one_may_not_use_the_others_share() -> None:
-    """A session with a low rate of its own gets that, one with a slow client what it takes, and the rest is divided."""
+def test_unused_parts_are_shared() -> None:
+    """Slow sessions get what they can use, and the others share the rest."""
     clock = Clock()
     server = RateLimit(1_000_000, clock)
     low = [RateLimit(50_000, clock), server]
@@ -140,7 +140,10 @@ def test_what_one_may_not_use_the_others_share() -> None:
 
 
 def test_three_rate_limits_at_once() -> None:
-    """The session's, the user's and the server's hold together: two users with two sessions each, and one with one."""
+    """The limits of the session, the user and the server hold together.
+
+    Two users with two sessions each, and one with one.
+    """
     clock = Clock()
     server, alice = RateLimit(1_000_000, clock), RateLimit(200_000, clock)
     sharing = [[alice, server], [RateLimit(20_000, clock), alice, server], [server], [server]]
@@ -151,8 +154,8 @@ def test_three_rate_limits_at_once() -> None:
         assert each == pytest.approx(400_000 * SECONDS, rel=0.05)
 
 
-def test_small_transfers_are_paid_for() -> None:
-    """A thousand small transfers, one after another, are no faster than a large one."""
+def test_small_transfers_are_charged() -> None:
+    """A thousand small transfers in a row are no faster than one large transfer."""
     clock = Clock()
     limit = RateLimit(100_000, clock)
     began, pipe = clock.now, Pipe(clock)
@@ -166,8 +169,8 @@ def test_small_transfers_are_paid_for() -> None:
     assert clock.now - began == pytest.approx(SECONDS, rel=0.05)
 
 
-def test_a_rest_earns_nothing() -> None:
-    """Who comes back after an hour has no credit; who was kept from moving while it could makes up for a little."""
+def test_a_pause_gives_no_credit() -> None:
+    """A client gets no credit for an hour without transfers, and a little for turns that it had to wait for."""
     clock = Clock()
     limit = RateLimit(1000, clock)
     clock.now += 3600
@@ -179,7 +182,7 @@ def test_a_rest_earns_nothing() -> None:
 
 @given(steps=st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 3000)), max_size=50))
 def test_commands_are_counted(steps: list[tuple[float, int]]) -> None:
-    """Never more commands than the burst and the rate since; whatever the clock does, they go on in a while."""
+    """No more commands pass than the burst and the rate allow, and waiting ones continue whatever the clock does."""
     clock = Clock()
     rate = CommandRate(1000, clock)
     allowed, passed = rate.burst, 0.0

@@ -1,4 +1,4 @@
-"""The pure middle, attacked with properties: parsers, paths, queue, conversions, listings."""
+"""The parts without input and output, attacked with random values: parsers, paths, queue, conversions, listings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from ftpsd.protocol.replies import Refusal, Reply, from_oserror
 
 
 def without(characters: str) -> Callable[[str], str]:
-    """Takes characters out of a text (the strategies' own way changed its name between releases)."""
+    """Return a text without certain characters.
+
+    (The strategies' own parameter has changed its name between releases.)
+    """
     return lambda text: text.translate(dict.fromkeys(map(ord, characters)))
 
 
@@ -56,7 +59,7 @@ SHAPES: list[Callable[[str], Any]] = [
 
 @given(st.binary(max_size=200))
 def test_any_line_is_read_or_refused(raw: bytes) -> None:
-    """Whatever bytes a line has, it is a verb and an argument, or a refusal with 500 or 501."""
+    """Any bytes give a verb and an argument, or a refusal with 500 or 501."""
     try:
         verb, argument = parsing.line(raw)
     except Refusal as refusal:
@@ -70,7 +73,7 @@ def test_any_line_is_read_or_refused(raw: bytes) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @given(argument=st.text(max_size=60) | st.from_regex(r"[-|,0-9A-Za-z:. =;]{0,40}", fullmatch=True))
 def test_any_argument_is_read_or_refused(shape: Callable[[str], Any], argument: str) -> None:
-    """Whatever an argument is, its parser gives a value or a refusal with a code that RFC 959 has for it."""
+    """Any argument gives a value, or a refusal with a code that RFC 959 has for it."""
     try:
         shape(argument)
     except Refusal as refusal:
@@ -79,14 +82,14 @@ def test_any_argument_is_read_or_refused(shape: Callable[[str], Any], argument: 
 
 @given(st.text(max_size=50).map(without("\0\r\n")))
 def test_arguments_come_through_unchanged(argument: str) -> None:
-    """Blanks in front of, within and behind a name are part of it."""
+    """Blanks before, within and after a name are part of the name."""
     raw = b"RETR " + argument.encode("utf-8", "surrogateescape").replace(b"\xff", b"\xff\xff")
     assert parsing.line(raw) == ("RETR", argument)
 
 
 @given(st.binary(max_size=50))
 def test_undecodable_bytes_come_back(raw: bytes) -> None:
-    """Bytes that are not UTF-8 live in the text, and are told as they were."""
+    """Bytes that are not UTF-8 are decoded to text and encoded back to the same bytes."""
     clean = raw.replace(b"\xff", b"").replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"")
     argument = parsing.line(b"MKD x" + clean)[1]
     assert Reply(257, argument).encode() == b"257 x" + clean + b"\r\n"
@@ -94,20 +97,20 @@ def test_undecodable_bytes_come_back(raw: bytes) -> None:
 
 @given(st.ip_addresses(v=4), st.integers(1, 65535))
 def test_port_reads_what_clients_write(address: ipaddress.IPv4Address, port: int) -> None:
-    """PORT and EPRT say the same thing in two ways."""
+    """PORT and EPRT with the same endpoint give the same value."""
     commas = str(address).replace(".", ",") + f",{port >> 8},{port & 255}"
     assert parsing.port(commas) == parsing.eprt(f"|1|{address}|{port}|") == parsing.Endpoint(address, port)
 
 
 @given(st.ip_addresses(v=4))
 def test_mapped_addresses_are_ipv4(address: ipaddress.IPv4Address) -> None:
-    """An IPv4 client of an IPv6 socket is an IPv4 client."""
+    """The IPv4 client of an IPv6 socket has an IPv4 address."""
     assert parsing.plain_address(f"::ffff:{address}") == address
 
 
 @given(st.integers(100, 599), st.lists(st.text(max_size=40), min_size=1, max_size=5))
 def test_no_text_can_write_a_reply(code: int, lines: list[str]) -> None:
-    """A reply has as many lines as it should, and its last line is the only one like a last line."""
+    """A text within a reply cannot add a line, or look like the last one."""
     wired = Reply(code, *lines).encode()
     got = wired.split(b"\r\n")
     assert got.pop() == b""
@@ -118,13 +121,13 @@ def test_no_text_can_write_a_reply(code: int, lines: list[str]) -> None:
 
 @pytest.mark.parametrize("argument", ["\x1f91,0,2,1,4,5", "192,0,2,1,4,5\x1c1", "192,0,2,1,4,\x1c", "١٩٢,0,2,1,4,5"])
 def test_no_strange_blank_is_part_of_a_number(argument: str) -> None:
-    """PORT with separators and digits of other alphabets is refused (fuzzing found a 451 and a traceback)."""
+    """PORT with separators and digits of other alphabets is refused (found by fuzzing: 451 and a traceback)."""
     with pytest.raises(Refusal, match="501"):
         parsing.port(argument)
 
 
 def test_every_errno_has_a_reply() -> None:
-    """An error of the system is never a traceback for the client; a full disk is 452."""
+    """Every errno has a reply; a full disk is 452."""
     for number in range(134):
         assert 400 <= from_oserror(OSError(number, "x")).code < 600
     assert from_oserror(OSError(28, "x")).code == 452
@@ -145,7 +148,7 @@ def test_every_errno_has_a_reply() -> None:
     ],
 )
 def test_flags_of_ls(argument: str, expected: parsing.ListRequest) -> None:
-    """LIST takes the flags that clients send, and the rest is a path."""
+    """LIST accepts the flags that clients send; the rest is a path."""
     assert parsing.listing(argument) == expected
 
 
@@ -154,7 +157,7 @@ def test_flags_of_ls(argument: str, expected: parsing.ListRequest) -> None:
 
 @given(st.lists(NAMES | st.sampled_from(["..", ".", "", "a"]), max_size=8), st.booleans())
 def test_no_name_leads_out(parts: list[str], absolute: bool) -> None:
-    """A virtual path is always below the root, and normal."""
+    """A virtual path is always normal and below the root."""
     path = VirtualPath(("home",)).join(("/" if absolute else "") + "/".join(parts))
     assert str(path).startswith("/")
     assert not {"..", ".", ""} & set(path.parts)
@@ -163,7 +166,7 @@ def test_no_name_leads_out(parts: list[str], absolute: bool) -> None:
 
 @given(st.dictionaries(st.lists(st.sampled_from("ab"), max_size=3).map(tuple), st.sampled_from(sorted(PROFILES))))
 def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
-    """Permissions are those of the nearest entry above a path."""
+    """The permissions of the nearest directory above a path hold."""
     permissions = Permissions(PROFILES["read-write"], {path: PROFILES[name] for path, name in paths.items()})
     here = ("a", "b", "a", "b")
     nearest = next((paths[here[:n]] for n in range(4, -1, -1) if here[:n] in paths), "read-write")
@@ -176,7 +179,7 @@ def test_the_deeper_path_wins(paths: dict[tuple[str, ...], str]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("sa"), st.integers(0, 3))), st.randoms())
 def test_one_reply_per_command_in_order(script: list[tuple[str, int]], chance: Any) -> None:
-    """Whatever mixture of quick and slow commands comes in whatever pieces, replies keep their order."""
+    """Any mixture of quick and slow commands, in any pieces, is answered in order."""
     replies: list[int] = []
     running: list[int] = []
 
@@ -206,7 +209,7 @@ def test_one_reply_per_command_in_order(script: list[tuple[str, int]], chance: A
 
 
 def test_nothing_runs_after_the_end() -> None:
-    """When the session is over, waiting commands are dropped."""
+    """When the session has ended, waiting commands are dropped."""
     begun: list[int] = []
     queue: CommandQueue[int] = CommandQueue(begun.append)
     queue.add(1)
@@ -220,7 +223,7 @@ def test_nothing_runs_after_the_end() -> None:
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """Pieces of some bytes."""
+    """Return the pieces of some bytes."""
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
@@ -230,7 +233,7 @@ LINES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"]), max_size=12).ma
 
 @given(LINES, st.lists(st.integers(0, 50), max_size=6))
 def test_ascii_does_not_depend_on_pieces(data: bytes, places: list[int]) -> None:
-    """TYPE A converts the same, however the bytes are cut into pieces."""
+    """The result of TYPE A does not depend on how the bytes are cut into pieces."""
     assert b"".join(map(ToNetwork().convert, cut(data, places))) == ToNetwork().convert(data)
     whole, pieces = FromNetwork(), FromNetwork()
     expected = whole.convert(data) + whole.end()
@@ -239,7 +242,7 @@ def test_ascii_does_not_depend_on_pieces(data: bytes, places: list[int]) -> None
 
 @given(st.lists(st.sampled_from([b"x", b"\n"])).map(b"".join))
 def test_ascii_there_and_back(text: bytes) -> None:
-    """A text of the disk goes out with CRLF and comes back as it was."""
+    """A text is sent with CRLF, and comes back as it was."""
     wired = ToNetwork().convert(text)
     assert wired.count(b"\n") == wired.count(b"\r\n") == text.count(b"\n")
     back = FromNetwork()
@@ -251,7 +254,7 @@ def test_ascii_there_and_back(text: bytes) -> None:
 
 @given(st.text(max_size=30), st.integers(0, 0o177777), st.floats(allow_nan=False, allow_infinity=False))
 def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
-    """No name and no damaged inode makes a listing more or less than a line for each entry."""
+    """Any name and any damaged inode make one line of a listing."""
     entry = Entry(name, mode, 5, modified, 1, 2)
     facts = frozenset(["type", "size", "modify", "perm", "unique", "UNIX.mode", "X.incomplete"])
     for line in (LongFormat(0.0).line(entry), MachineFormat(facts, lambda _: frozenset({"download"})).line(entry)):
@@ -263,11 +266,11 @@ def test_any_entry_is_one_line(name: str, mode: int, modified: float) -> None:
 @given(st.integers(-62_135_596_800, 253402300799))
 @example(-62_135_596_800)
 def test_times_go_round(seconds: int) -> None:
-    """What MDTM tells, MFMT understands: 14 digits, in the first century, too."""
+    """MFMT understands the times that MDTM returns: 14 digits, also in the first century."""
     assert parsing.timestamp(time_value(seconds)) == seconds
 
 
 @pytest.mark.parametrize("seconds", [1e15, -1e15, 1e300, 253402300800.0])
 def test_times_out_of_all_bounds(seconds: float) -> None:
-    """A damaged inode has a time of 14 digits, as RFC 3659 wants it (fuzzing found years of 6)."""
+    """The time of a damaged inode has 14 digits, as RFC 3659 requires (found by fuzzing: years of 6 digits)."""
     assert time_value(seconds) == "19700101000000"
