@@ -1,4 +1,4 @@
-"""A certificate as an administrator buys it: signed by an authority of its own, with all that scanners ask for."""
+"""A certificate signed by an authority of our own, with everything that scanners check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Extensions = list[tuple[x509.ExtensionType, bool]]
 
 
 def make_chain(directory: Path) -> None:
-    """Writes certificate.pem and key.pem, and ca.pem, which a client has to trust."""
+    """Write certificate.pem, key.pem, and ca.pem, which a client has to trust."""
     authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     key_identifier = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
     root: Extensions = [

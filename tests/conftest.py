@@ -1,4 +1,4 @@
-"""Fixtures: a certificate, and daemons that end with the test or with the run."""
+"""Fixtures: a certificate, and daemons that are stopped after the test or after the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = {"tls": {"require": {"login": False, "data": False}}}
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with certificate.pem and key.pem."""
+    """Return a directory with certificate.pem and key.pem."""
     directory = tmp_path_factory.mktemp("certificate")
     make_certificate(directory / "certificate.pem", directory / "key.pem")
     return directory
@@ -32,7 +32,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with the default settings, for every test that changes none."""
+    """A daemon with default settings, for all tests that change no setting."""
     daemon = Daemon(tmp_path_factory.mktemp("shared"), certificate).start()
     yield daemon
     daemon.stop()
@@ -40,7 +40,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon that lets plain text through."""
+    """A daemon that permits plain text."""
     daemon = Daemon(tmp_path_factory.mktemp("plain"), certificate, PLAIN).start()
     yield daemon
     daemon.stop()
@@ -48,7 +48,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with short deadlines that lets plain text through. No test asserts on the time."""
+    """A daemon with short deadlines that permits plain text. No test has an upper bound for the time."""
     timeouts = {"timeouts": {"login": 2, "idle": 60, "data_connect": 1, "stalled": 1}}
     daemon = Daemon(tmp_path_factory.mktemp("impatient"), certificate, merge(PLAIN, timeouts)).start()
     yield daemon
@@ -57,7 +57,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> It
 
 @pytest.fixture
 def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Daemon]]:
-    """Makes daemons with settings of their own."""
+    """Return a function that makes daemons with settings of their own."""
     made: list[Daemon] = []
 
     def make(*arguments: Any, start: bool = True, **keywords: Any) -> Daemon:
@@ -91,7 +91,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of the quick modules that start no daemon and no other process."""
+    """Mark the tests of the quick modules that start no daemon and no other process."""
     for item in items:
         asked = set(getattr(item, "fixturenames", ()))
         if (

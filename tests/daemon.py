@@ -1,4 +1,4 @@
-"""The daemon under test: a real `twistd ftpsd`, its files below one directory, its log kept."""
+"""The daemon under test: a real `twistd ftpsd` with all its files and its log below one directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _next_ports = itertools.cycle(range(10_000 + _process * 2800, 10_000 + _process 
 
 
 def free_range(count: int = 30) -> tuple[int, int]:
-    """A range of ports, all of them free now."""
+    """Return a range of ports that are all free now."""
     for low in itertools.islice(_next_ports, 200):
         ports = range(low, low + count)
         if all(_is_free(port) for port in ports):
@@ -50,7 +50,7 @@ def _is_free(port: int) -> bool:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` worked in, section by section."""
+    """Return `base` with `changes` merged in, section by section."""
     result = dict(base)
     for key, value in changes.items():
         old = result.get(key)
@@ -59,7 +59,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 class Daemon:
-    """One daemon. `settings` and `users` are merged into what every test needs."""
+    """One daemon. `settings` and `users` are merged into a minimal configuration."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Daemon:
         self.write()
 
     def write(self) -> None:
-        """Writes both files, and makes the homes."""
+        """Write both files, and make the homes."""
         users = {}
         for name, values in self.users.items():
             self.home(name).mkdir(parents=True, exist_ok=True)
@@ -110,15 +110,15 @@ class Daemon:
         self.users_file.write_text(yaml.safe_dump({"users": users}))
 
     def home(self, user: str = "alice") -> Path:
-        """A user's root on the disk."""
+        """Return the directory of a user's home."""
         return self.directory / "homes" / user
 
     def command(self) -> list[str]:
-        """What runs it in the foreground."""
+        """Return the command that runs the daemon in the foreground."""
         return twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config), *self.arguments)
 
     def start(self, prefix: tuple[str, ...] = ()) -> Daemon:
-        """Runs it until `stop`; waits until it serves."""
+        """Run the daemon until `stop`, and wait until it serves."""
         environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
         self.log_file.write_bytes(b"")  # each start has a log of its own
         command = [*prefix, *self.command()]
@@ -139,7 +139,7 @@ class Daemon:
         return self
 
     def wait_for_log(self, pattern: str, started: bool = False) -> re.Match[str]:
-        """Waits until the log has something that matches."""
+        """Wait until a line of the log matches."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = re.search(pattern, self.log)
@@ -152,7 +152,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """All that it has printed."""
+        """The output of the daemon."""
         return self.log_file.read_text(errors="replace")
 
     @property
@@ -162,7 +162,7 @@ class Daemon:
         return self.process.pid
 
     def reload(self) -> None:
-        """SIGHUP; waits for its result."""
+        """Send SIGHUP, and wait for the result."""
         before = len(re.findall("reloaded: ", self.log))
         os.kill(self.pid, signal.SIGHUP)
         deadline = time.monotonic() + PATIENCE
@@ -171,18 +171,18 @@ class Daemon:
             time.sleep(0.02)
 
     def open_files(self) -> int:
-        """How many descriptors the process has."""
+        """Return the number of open descriptors of the process."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def memory(self) -> int:
-        """Resident bytes of the process."""
+        """Return the resident memory of the process, in bytes."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         match = re.search(r"VmRSS:\s+(\d+) kB", text)
         assert match is not None
         return int(match[1]) * 1024
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stop the daemon."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -193,10 +193,10 @@ class Daemon:
 
 
 def twistd(*arguments: str) -> list[str]:
-    """The command `twistd` of the interpreter that runs the tests."""
+    """Return the command `twistd` of the interpreter that runs the tests."""
     return [*_TWISTD, *arguments]
 
 
 def ftpsd(*arguments: str) -> list[str]:
-    """The command `ftpsd` of the interpreter that runs the tests."""
+    """Return the command `ftpsd` of the interpreter that runs the tests."""
     return [sys.executable, "-c", "import sys; from ftpsd.cli.main import main; sys.exit(main())", *arguments]

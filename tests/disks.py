@@ -1,5 +1,7 @@
-"""Disks that fail: a small one, and one that does what it is told (see faulty.py). For daemons that are started
-with `prefix`, in a mount namespace that ends with them. Skips where that cannot be made."""
+"""Disks that are small or fail on request (see faulty.py), for daemons that are started with `prefix`.
+
+They are mounted in a mount namespace that ends with the daemon. Tests are skipped where that is not possible.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,20 @@ from tests.daemon import PATIENCE
 
 
 def apart(script: str) -> tuple[str, ...]:
-    """A prefix that runs a script in a mount namespace, and then the command."""
+    """Return a command that runs a script in a mount namespace, and then another command."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     return ("unshare", "--mount", *user, "sh", "-c", f'{script} && exec "$@"', "sh")
 
 
 def must_work(prefix: tuple[str, ...]) -> None:
-    """Skips the test if it does not."""
+    """Skip the test if a command fails."""
     probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=PATIENCE)
     if probe.returncode:
         pytest.skip(f"such a disk cannot be mounted here: {probe.stderr.strip().splitlines()[-1]}")
 
 
 class SmallDisk:
-    """A file system in memory with little room, in place of a directory."""
+    """A small file system in memory, in place of a directory."""
 
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory
@@ -40,12 +42,12 @@ class SmallDisk:
         must_work(self.prefix)
 
     def inside(self, pid: int) -> Path:
-        """The directory as the process sees it."""
+        """Return the directory as the process sees it."""
         return Path(f"/proc/{pid}/root{self.directory}")
 
 
 class FaultyDisk:
-    """A directory that a daemon sees through a file system that fails."""
+    """A directory that a daemon sees through a file system that fails on request."""
 
     def __init__(self, directory: Path) -> None:
         self.backing, self._rules = directory.with_name("backing"), directory.with_name("rules")
@@ -57,19 +59,21 @@ class FaultyDisk:
         must_work(self.prefix)
 
     def fail(self, **operations: str) -> None:
-        """From now on these operations end with an error, or STALL: `fail(READ="EIO")`."""
+        """Let these operations end with an error, or not at all (STALL), from now on: `fail(READ="EIO")`."""
         new = self._rules.with_suffix(".new")
         new.write_text("".join(f"{name} {fault}\n" for name, fault in operations.items()))
         new.rename(self._rules)
 
     def work(self) -> None:
-        """All is well again; what stalled goes on."""
+        """Let all operations succeed again; those that stall continue."""
         self.fail()
 
 
 class FoldingDisk:
-    """A file system that takes names of different case for the same, in place of a directory: of the kind `fuse`,
-    `ntfs`, `vfat` or `ext4`. It begins with what is in `seed`."""
+    """A file system that ignores case, in place of a directory: `fuse`, `ntfs`, `vfat` or `ext4`.
+
+    It begins with the files of `seed`.
+    """
 
     def __init__(self, kind: str, directory: Path) -> None:
         self.directory, self.seed = directory, directory.with_name("seed")
@@ -79,7 +83,7 @@ class FoldingDisk:
         self._image = directory.with_name("image")
 
     def mount(self) -> tuple[str, ...]:
-        """A prefix for what is to see the disk."""
+        """Return a command that mounts the disk for the command after it."""
         prefix = self._fuse() if self._kind == "fuse" else self._loop()
         must_work(prefix)
         return prefix
@@ -118,14 +122,16 @@ class FoldingDisk:
         )
 
     def inside(self, pid: int) -> Path:
-        """The directory as the process sees it."""
+        """Return the directory as the process sees it."""
         return Path(f"/proc/{pid}/root{self.directory}")
 
 
 @contextmanager
 def deep_tree(top: Path, levels: int) -> Iterator[None]:
-    """Directories named d, one below the other, deeper than a path can be. What is left of them goes, since what cleans
-    up behind the tests recurses."""
+    """Make directories named d within each other, deeper than a path can be.
+
+    Afterwards they are removed, since pytest's own removal is recursive.
+    """
     try:
         here = os.open(top, os.O_RDONLY)
         for _ in range(levels):

@@ -1,14 +1,14 @@
-"""A file system that fails when it is told to: a directory seen through FUSE, in the kernel's own protocol.
+"""A file system that fails on request: a directory seen through FUSE, with the kernel's own protocol.
 
     faulty.py MOUNTPOINT BACKING RULES COMMAND…
 
-mounts BACKING at MOUNTPOINT for one command (in a mount namespace of its own) and serves it until that ends.
-RULES is a file that is read at every request: lines of an operation and what becomes of it, the name of an
-error or STALL: `WRITE EIO`, `READ STALL`. What stalls is answered when the rule is gone. `NAMES FOLD` makes it take
-names for the same that differ in case, in composition or in a character that does not show, and know a short name (8.3)
-for each, as FAT, NTFS and ext4 with casefold do.
+mounts BACKING at MOUNTPOINT for one command, in a mount namespace of its own, and serves it until the command ends.
+RULES is a file that is read at every request. Each line has an operation and its result, which is the name of an error
+or STALL: `WRITE EIO`, `READ STALL`. A stalled request is answered when its rule is removed. With `NAMES FOLD` names are
+equal if they differ in case, in composition or in an invisible character only, and each has a short name (8.3), as on
+FAT, NTFS and ext4 with casefold.
 
-The protocol is that of linux/fuse.h; what is not needed here is ENOSYS. Nothing is cached.
+The protocol is that of linux/fuse.h. Requests that the tests do not need are ENOSYS. Nothing is cached.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ UNANSWERED = {"FORGET", "BATCH_FORGET", "INTERRUPT"}
 
 
 class Tree:
-    """The backing directory: what the kernel knows by number, by its path."""
+    """The backing directory: the path of each number that the kernel knows."""
 
     def __init__(self, backing: str) -> None:
         self._paths = {1: os.path.realpath(backing)}
         self.folds = False
 
     def path(self, node: int, name: bytes = b"") -> str:
-        """Where a node is, or a name in it."""
+        """Return the path of a node, or of a name in it."""
         if not name:
             return self._paths[node]
         said, directory = os.fsdecode(name.rstrip(b"\0")), self._paths[node]
@@ -52,20 +52,20 @@ class Tree:
 
     @staticmethod
     def _spelled(directory: str, said: str) -> str:
-        """A name as the directory has it, if it has one that is the same."""
+        """Return a name as the directory has it, if it has an equal one."""
         names = os.listdir(directory)
         same = [each for each in names if fold(each) == fold(said)] or [each for each in names if short(each) == said]
         return said if said in names or not same else same[0]
 
     def entry(self, path: str) -> bytes:
-        """What LOOKUP and its like answer."""
+        """Return the answer to LOOKUP and similar requests."""
         attributes = _attributes(os.lstat(path))
         node = next((node for node, each in self._paths.items() if each == path), len(self._paths) + 1)
         self._paths[node] = path
         return struct.pack("=QQQQII", node, 0, 0, 0, 0, 0) + attributes
 
     def moved(self, old: str, new: str) -> None:
-        """A path has another name, or is gone."""
+        """Record that a path was renamed or removed."""
         for node, path in self._paths.items():
             if path == new:
                 self._paths[node] = ""  # replaced
@@ -74,12 +74,12 @@ class Tree:
 
 
 def fold(name: str) -> str:
-    """One spelling for all that are the same."""
+    """Return one spelling for all names that are equal."""
     return normalize("NFC", normalize("NFD", name.replace("\u200b", "")).casefold()).rstrip(". ")
 
 
 def short(name: str) -> str:
-    """The short name that FAT makes for a long one."""
+    """Return the short name that FAT makes of a long one."""
     stem, dot, ending = name.lstrip(".").rpartition(".") if "." in name[1:] else (name.lstrip("."), "", "")
     return f"{stem.replace('.', '')[:6].upper()}~1{dot}{ending[:3].upper()}"
 
@@ -223,7 +223,7 @@ OPERATIONS: dict[str, Callable[[Tree, int, bytes], bytes]] = {
 
 
 def serve(device: int, backing: str, rules_file: str) -> None:
-    """Answers the kernel until the file system is unmounted."""
+    """Answer the kernel until the file system is unmounted."""
     tree, held = Tree(backing), list[bytes]()
     while True:
         if select.select([device], [], [], 0.02 if held else None)[0]:
@@ -245,7 +245,7 @@ def serve(device: int, backing: str, rules_file: str) -> None:
 
 
 def answer(device: int, tree: Tree, name: str, request: bytes, fault: str | None) -> None:
-    """Does what a request asks for, or tells the error."""
+    """Carry out a request, or answer with the error."""
     unique, node = struct.unpack_from("=QQ", request, 8)
     error, reply = 0, b""
     try:
@@ -263,13 +263,13 @@ def answer(device: int, tree: Tree, name: str, request: bytes, fault: str | None
 
 
 def must(result: int) -> None:
-    """Raises what a C function reports."""
+    """Raise the error that a C function reports."""
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def main(mountpoint: str, backing: str, rules: str, *command: str) -> None:
-    """Mounts, serves in a child, and becomes the command."""
+    """Mount, serve in a child process, and become the command."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     if os.fork() == 0:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # what waits for us is freed when we are gone

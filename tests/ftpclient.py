@@ -1,4 +1,4 @@
-"""A bare FTP client that hides nothing: lines out, lines in, data connections by hand."""
+"""A minimal FTP client: it sends and reads single lines, and opens data connections on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.daemon import PATIENCE, Daemon
 
 
 def tls_context(maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """A client's context that believes every certificate."""
+    """Return a client's TLS context that accepts every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -49,15 +49,15 @@ class FtpClient:
     # --- control ---------------------------------------------------------------------------------
 
     def send(self, *lines: str | bytes) -> None:
-        """Lines, in one segment."""
+        """Send lines in one segment."""
         self.send_raw(b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines))
 
     def send_raw(self, data: bytes) -> None:
-        """Bytes as they are."""
+        """Send bytes unchanged."""
         self.socket.sendall(data)
 
     def read_line(self) -> bytes:
-        """A line with its end; empty when the server has closed."""
+        """Return a line with its end, or nothing if the server has closed the connection."""
         while b"\n" not in self._buffer:
             try:
                 data = self.socket.recv(65536)
@@ -71,7 +71,7 @@ class FtpClient:
         return line + b"\n"
 
     def raw_reply(self) -> bytes:
-        """A whole reply, all its lines."""
+        """Return a whole reply with all its lines."""
         first = line = self.read_line()
         whole = line
         while first[3:4] == b"-" and line[:4] != first[:3] + b" ":
@@ -81,16 +81,16 @@ class FtpClient:
         return whole
 
     def reply(self) -> str:
-        """A whole reply as text, without its last line end."""
+        """Return a whole reply as text, without its last line end."""
         return self.raw_reply().decode("utf-8", "surrogateescape").removesuffix("\r\n")
 
     def command(self, line: str | bytes) -> str:
-        """Sends a line; its reply."""
+        """Send a line and return its reply."""
         self.send(line)
         return self.reply()
 
     def expect(self, code: int, line: str | bytes) -> str:
-        """Sends a line whose reply must have that code."""
+        """Send a line whose reply must have this code."""
         reply = self.command(line)
         assert reply.startswith(str(code)), f"{line!r}: {reply}"
         return reply
@@ -101,13 +101,13 @@ class FtpClient:
         self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost")
 
     def start_tls(self, context: ssl.SSLContext | None = None) -> None:
-        """AUTH TLS and the handshake."""
+        """Send AUTH TLS and make the handshake."""
         self.context = context or self.context
         self.expect(234, "AUTH TLS")
         self._wrap()
 
     def login(self, user: str = "alice", password: str = "secret") -> FtpClient:
-        """USER and PASS; under TLS also PBSZ, PROT P, and TYPE I."""
+        """Send USER and PASS; under TLS also PBSZ, PROT P and TYPE I."""
         self.expect(331, f"USER {user}")
         self.expect(230, f"PASS {password}")
         if isinstance(self.socket, ssl.SSLSocket):
@@ -119,20 +119,20 @@ class FtpClient:
     # --- data ------------------------------------------------------------------------------------
 
     def passive_port(self) -> int:
-        """EPSV; the port."""
+        """Send EPSV and return the port."""
         match = re.search(r"\(\|\|\|(\d+)\|\)", self.expect(229, "EPSV"))
         assert match is not None
         return int(match[1])
 
     def connect_data(self, port: int | None = None, source: str | None = None) -> socket.socket:
-        """A plain connection to a passive port (a new one when none is given)."""
+        """Return a plain connection to a passive port, by default a new one."""
         where = (source, 0) if source else None
         return socket.create_connection((self.host, port or self.passive_port()), PATIENCE, where)
 
     def secure_data(self, connection: socket.socket, resume: bool = True, ragged: bool = True) -> ssl.SSLSocket:
-        """TLS on a data connection, with the control connection's session or a new one.
+        """Begin TLS on a data connection, with the control connection's session or a new one.
 
-        An end without close_notify is an end like any other; an SSLEOFError if `ragged` is False.
+        An end without close_notify counts as the end of the stream; with `ragged` False it raises SSLEOFError.
         """
         assert isinstance(self.socket, ssl.SSLSocket)
         session = self.socket.session if resume else None
@@ -150,7 +150,7 @@ class FtpClient:
         return connection
 
     def download(self, line: str | bytes) -> bytes:
-        """What a command sends over a data connection; its replies must be 150 and 226."""
+        """Return what a command sends on a data connection. Its replies must be 150 and 226."""
         with self._open(line) as connection:
             data = read_all(connection)
             if isinstance(connection, ssl.SSLSocket):
@@ -160,7 +160,7 @@ class FtpClient:
         return data
 
     def upload(self, line: str | bytes, data: bytes) -> str:
-        """Sends data over a data connection; the final reply."""
+        """Send data on a data connection and return the final reply."""
         connection = self._open(line)
         connection.sendall(data)
         if isinstance(connection, ssl.SSLSocket):
@@ -170,14 +170,14 @@ class FtpClient:
 
 
 def secured(daemon: Daemon, user: str = "alice") -> FtpClient:
-    """A client that is logged in over TLS."""
+    """Return a client that is logged in over TLS."""
     client = FtpClient(daemon)
     client.start_tls()
     return client.login(user)
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """All bytes to the end of the stream."""
+    """Return all bytes until the end of the stream."""
     pieces = []
     while piece := connection.recv(1 << 20):
         pieces.append(piece)

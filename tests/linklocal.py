@@ -19,7 +19,7 @@ ADDRESS = "fe80::1"
 
 
 def main(directory: Path, certificate: Path) -> dict[str, Any]:
-    """Uploads and downloads, the client being at the server's own address on that link."""
+    """Upload and download with a client that has the server's own address on that link."""
     ip("link set lo up")
     ip("link add one type veth peer name two")
     ip(f"addr add {ADDRESS}/64 dev one nodad")

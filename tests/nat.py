@@ -1,13 +1,13 @@
-"""A client, a router and a server in network namespaces; what happens there, as one line of JSON.
+"""A client, a router and a server in network namespaces; the results of its transfers, as one line of JSON.
 
     client 9.9.9.2, 9.9.9.3 --- 9.9.9.1 router 10.77.0.1 --- 10.77.0.2 server
 
-The router sends what comes for its outer address on to the server (DNAT). The client's address 9.9.9.2
-it hides behind its own inner one (masquerade), 9.9.9.3 the server sees as it is. The client has no
-route to 10.77.0.0/24. The outer addresses are none of those for documentation, since to Python (and
-so to the daemon's warning) these are private.
+The router forwards what arrives at its outer address to the server (DNAT). It hides the client's address 9.9.9.2 behind
+its own inner address (masquerade), while the server sees 9.9.9.3 as it is. The client has no route to 10.77.0.0/24. The
+outer addresses are not those reserved for documentation, since Python, and so the daemon's warning, counts these as
+private.
 
-`test_nat.py` runs this module in namespaces of its own, which end with it: it must not be run outside.
+`test_nat.py` runs this module in namespaces of its own. It must not be run outside of them.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ table ip nat {
 
 
 def run(*line: str, text: str | None = None) -> None:
-    """A command that must succeed."""
+    """Run a command that must succeed."""
     done = subprocess.run(line, input=text, capture_output=True, text=True, timeout=10)
     if done.returncode:
         raise RuntimeError(f"{' '.join(line)}: {done.stderr}")
 
 
 def within(namespace: str, *line: str) -> tuple[str, ...]:
-    """The command line that runs another one in a namespace."""
+    """Return the command line that runs another one in a namespace."""
     return ("ip", "netns", "exec", namespace, *line)
 
 
 def ip(line: str) -> None:
-    """`ip`, with arguments in one text."""
+    """Run `ip` with the arguments in a text."""
     run("ip", *line.split())
 
 
 def build(ports: str) -> None:
-    """The three hosts and the two wires."""
+    """Make the three hosts and the two links."""
     run("mount", "-t", "tmpfs", "none", "/run")  # the names of namespaces live there; ours are not the host's
     os.makedirs("/run/netns")
     for name in ("client", "router", "server"):
@@ -94,7 +94,7 @@ WAYS = {
 
 
 def curl(daemon: Daemon, client: str, way: str) -> dict[str, Any]:
-    """A download, and if that passes an upload of the same, from the client's side through the router."""
+    """Download through the router, and then upload the same from the client."""
     name = f"{client} {way}"
     target = daemon.directory / name
     back = daemon.home() / name
@@ -113,19 +113,19 @@ def curl(daemon: Daemon, client: str, way: str) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; empty for none."""
+    """Return the SHA-256 of a file, or nothing if there is no file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def direct(daemon: Daemon) -> int:
-    """curl's exit code for the server's own address, which the client has no way to."""
+    """Return curl's exit status for the server's own address, to which the client has no route."""
     url = f"ftp://{INNER}:{daemon.port}/"
     line = within("client", "curl", "-sS", "--connect-timeout", "2", url)
     return subprocess.run(line, capture_output=True, timeout=10).returncode
 
 
 def main(directory: Path, certificate: Path) -> dict[str, Any]:
-    """Two daemons on the server, one of which is told its outer address; clients of all kinds, at once."""
+    """Run two daemons on the server, one of which knows its outer address, and all kinds of clients at the same time."""
     daemons: dict[str, Daemon] = {}
     for name, address in (("told", OUTER), ("untold", None)):
         below = directory / name

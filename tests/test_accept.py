@@ -1,4 +1,4 @@
-"""The listener for control connections, and what it has to mind of the reactor's events."""
+"""The listener for control connections, and the order of the reactor's events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.hostile import reset
 
 
 class Counting(Factory):
-    """Makes protocols, and counts those that are made and those that are lost."""
+    """Makes protocols, and counts those that were made and those that were lost."""
 
     noisy = False
 
@@ -29,7 +29,7 @@ class Counting(Factory):
         self.made = self.lost = 0
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """One more."""
+        """Count one more."""
         self.made += 1
         protocol = Protocol()
         protocol.connectionLost = self._lose  # type: ignore[method-assign]
@@ -40,27 +40,27 @@ class Counting(Factory):
 
 
 class End:
-    """A socket in the reactor's hands; `call` is called when it can be read."""
+    """A socket in the reactor; `call` is called when it is readable."""
 
     def __init__(self, end: socket.socket, call: Callable[[], object] = lambda: None) -> None:
         self._call = call
         self.fileno = end.fileno
 
     def doRead(self) -> None:
-        """The peer has said something."""
+        """The peer has sent something."""
         self._call()
 
     def connectionLost(self, reason: object) -> None:
-        """Never mind."""
+        """Do nothing."""
 
     def logPrefix(self) -> str:
-        """For the reactor's log."""
+        """Return a name for the reactor's log."""
         return "end"
 
 
 @pytest.fixture
 def reactor() -> Iterator[Any]:
-    """A reactor that turns only when it is told to."""
+    """Return a reactor that runs one turn at a time."""
     reactor = EPollReactor()
     yield reactor
     reactor.disconnectAll()
@@ -68,21 +68,24 @@ def reactor() -> Iterator[Any]:
 
 
 def turn(reactor: Any) -> None:
-    """One turn: what is due, then all events that are there."""
+    """Run one turn: the calls that are due, then all events."""
     reactor.runUntilCurrent()
     reactor.doPoll(0)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection."""
+    """Return both ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         return client, server.accept()[0]
 
 
 def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Callable[[], object]) -> None:
-    """Among the events of one turn are: one upon which a connection is closed and `first` is done, whatever
-    `meanwhile` makes, and the hang-up of that connection, whose number is by then the lowest that is free."""
+    """Let a new descriptor get the number of one that is closed in the same turn, before its hang-up event.
+
+    In that turn a connection is closed, `first` is called, and `meanwhile` opens something, which gets the lowest free
+    number.
+    """
     (speaker, heard), (quiet, lost) = pair(), pair()
     lost.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -113,7 +116,7 @@ def number_is_reused(reactor: Any, meanwhile: Callable[[], object], first: Calla
 
 
 def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
-    """When accepting takes its time, only a few connections are taken before others get their turn; all are in the end."""
+    """When accepting is slow, only a few connections are accepted in each turn of the reactor, and all in the end."""
     looks = itertools.count()
     reactor.seconds = lambda: next(looks) * 2 * MAX_SECONDS
     factory = Counting()
@@ -132,7 +135,7 @@ def test_a_flood_comes_in_by_turns(reactor: Any) -> None:
 
 
 def test_a_connection_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
-    """Who comes in while another's descriptor is closed may get its number, but not what happened to it."""
+    """A new control connection that gets the number of a closed descriptor does not get its hang-up event."""
     factory = Counting()
     port = ControlPort(0, factory, 1024, "127.0.0.1", reactor)
     port.startListening()
@@ -145,7 +148,7 @@ def test_a_connection_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
 
 
 def test_a_passive_port_does_not_get_the_hang_up_of_another(reactor: Any) -> None:
-    """A passive port that is opened while another's descriptor is closed listens until its client comes."""
+    """A new passive port that gets the number of a closed descriptor continues to listen."""
     arrived: list[socket.socket] = []
     low, high = free_range()
     made: list[Listener] = []

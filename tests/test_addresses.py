@@ -1,4 +1,4 @@
-"""Which address PASV tells, over IPv4, IPv6 and IPv4 within IPv6; names that are looked up again."""
+"""The address that PASV announces, over IPv4, IPv6 and IPv4-mapped IPv6; host names that are looked up again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REACHED = ipaddress.ip_address("10.0.0.1")
 
 
 def test_a_name_is_looked_up_again() -> None:
-    """PASV tells what a host name is now; while the resolver fails, the last good answer stays."""
+    """PASV announces the present address of a host name. While the resolver fails, the last address remains in use."""
     asked: list[Deferred[str]] = []
 
     def resolve(name: str) -> Deferred[str]:
@@ -48,7 +48,7 @@ def test_a_name_is_looked_up_again() -> None:
 
 
 def needs_ipv6() -> None:
-    """Skips where the machine has none."""
+    """Skip the test on a machine without IPv6."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -56,7 +56,7 @@ def needs_ipv6() -> None:
 
 
 def test_pasv_over_ipv6_names_epsv(make_daemon: Callable[..., Daemon]) -> None:
-    """PASV cannot tell an IPv6 address: it says so, and EPSV, EPSV 2 and EPRT work."""
+    """PASV cannot announce an IPv6 address and says so; EPSV, EPSV 2 and EPRT work."""
     needs_ipv6()
     with secured(make_daemon(address="::1")) as client:
         assert "EPSV" in client.expect(425, "PASV")
@@ -81,7 +81,7 @@ def test_ipv4_within_ipv6_is_ipv4(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_a_literal_address_is_told(make_daemon: Callable[..., Daemon]) -> None:
-    """PASV tells `passive.address`; EPSV, and clients from `networks`, are left alone by it."""
+    """PASV announces `passive.address`; it does not affect EPSV and clients from `networks`."""
     daemon = make_daemon({"passive": {"address": "192.0.2.9"}})
     with secured(daemon) as client:
         assert "(192,0,2,9," in client.expect(227, "PASV")

@@ -1,4 +1,4 @@
-"""curl, in the ways that people call it."""
+"""curl, with the options that people use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONTENT = random.Random(2).randbytes(3 * 1024 * 1024 + 17)
 
 
 class Curl(NamedTuple):
-    """What a run of curl has brought."""
+    """The result of a run of curl."""
 
     code: int
     output: bytes
@@ -46,12 +46,12 @@ class Curl(NamedTuple):
 
 
 def command(*arguments: str | Path, user: str = "alice") -> list[str]:
-    """A command line of curl that believes every certificate and insists on TLS."""
+    """Return a command line of curl that accepts every certificate and requires TLS."""
     return ["curl", "-v", "-k", "-sS", "--ssl-reqd", "-u", f"{user}:secret", *map(str, arguments)]
 
 
 def curl(*arguments: str | Path, user: str = "alice", fails: bool = False) -> Curl:
-    """Runs curl to its end, which must be a good one unless it `fails`."""
+    """Run curl to its end, which must be a success unless it `fails`."""
     done = subprocess.run(command("--max-time", "15", *arguments, user=user), capture_output=True, timeout=2 * PATIENCE)
     result = Curl(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
     assert (result.code != 0) is fails, result.said
@@ -59,14 +59,14 @@ def curl(*arguments: str | Path, user: str = "alice", fails: bool = False) -> Cu
 
 
 def url(daemon: Daemon, path: str = "", scheme: str = "ftp") -> str:
-    """The URL of a file."""
+    """Return the URL of a file."""
     port = daemon.implicit_port if scheme == "ftps" else daemon.port
     return f"{scheme}://{daemon.host}:{port}/{path}"
 
 
 @pytest.fixture
 def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The shared daemon with nothing in alice's home."""
+    """The shared daemon, with nothing in alice's home."""
     _empty(shared.home())
     yield shared
     _empty(shared.home())
@@ -82,20 +82,20 @@ def _empty(directory: Path) -> None:
 
 
 def same(left: bytes, right: bytes) -> bool:
-    """Whether two files have the same SHA-256."""
+    """Return whether two files have the same SHA-256."""
     return hashlib.sha256(left).digest() == hashlib.sha256(right).digest()
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A file to upload."""
+    """Return a file to upload."""
     path = tmp_path / "source.bin"
     path.write_bytes(CONTENT)
     return path
 
 
 def round_trip(daemon: Daemon, source: Path, *options: str, scheme: str = "ftp") -> tuple[Curl, Curl]:
-    """Uploads the file, downloads it, compares; what curl said both times."""
+    """Upload a file, download it, and compare. Return what curl printed both times."""
     up = curl(*options, "-T", source, url(daemon, "file.bin", scheme))
     assert same((daemon.home() / "file.bin").read_bytes(), CONTENT)
     down = curl(*options, url(daemon, "file.bin", scheme))
@@ -110,13 +110,13 @@ def round_trip(daemon: Daemon, source: Path, *options: str, scheme: str = "ftp")
 
 
 def test_explicit(daemon: Daemon, source: Path) -> None:
-    """AUTH, then the same bytes up and down."""
+    """Explicit TLS: AUTH, then the same bytes up and down."""
     up, _ = round_trip(daemon, source)
     assert up.sent[0] == "AUTH SSL"
 
 
 def test_implicit(daemon: Daemon, source: Path) -> None:
-    """ftps:// speaks TLS from the first byte: no AUTH, the same bytes up and down."""
+    """Implicit TLS (ftps://): TLS from the first byte, no AUTH, the same bytes up and down."""
     up, down = round_trip(daemon, source, scheme="ftps")
     assert up.sent[0] == down.sent[0] == "USER alice"
 
@@ -128,14 +128,14 @@ def test_implicit(daemon: Daemon, source: Path) -> None:
 )
 @pytest.mark.parametrize("scheme", ["ftp", "ftps"])
 def test_one_tls_version(daemon: Daemon, source: Path, options: list[str], version: str, scheme: str) -> None:
-    """Clients that know only TLS 1.2 or only 1.3 are served, data connections resumed."""
+    """Clients with only TLS 1.2 or only TLS 1.3 are served, and their data connections resume."""
     for run in round_trip(daemon, source, *options, scheme=scheme):
         used = set(re.findall(r"SSL connection using (\S+)", run.said))
         assert used == {version}, run.said
 
 
 def test_certificate_is_verified(daemon: Daemon) -> None:
-    """A client that checks the certificate is content with it."""
+    """A client that verifies the certificate accepts it."""
     done = subprocess.run(
         ["curl", "-sS", "--ssl-reqd", "-u", "alice:secret", "--cacert", daemon.certificate, url(daemon)],
         capture_output=True,
@@ -145,7 +145,7 @@ def test_certificate_is_verified(daemon: Daemon) -> None:
 
 
 def test_plain_login_is_refused(daemon: Daemon) -> None:
-    """Without TLS nobody gets in, and the reply says what to send."""
+    """Without TLS nobody can log in, and the reply says what to send."""
     done = subprocess.run(
         ["curl", "-v", "-sS", "-u", "alice:secret", url(daemon)], capture_output=True, timeout=PATIENCE
     )
@@ -156,15 +156,15 @@ def test_plain_login_is_refused(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_clear_command_channel(plain: Daemon, source: Path, version: str) -> None:
-    """Where plain text is allowed, CCC takes TLS off the control connection and the session goes on."""
+    """Where plain text is permitted, CCC ends TLS on the control connection, and the session continues."""
     _transfer_after_ccc(plain, source, "--ftp-ssl-ccc-mode", "active", "--tls-max", version)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_clear_command_channel_unanswered(make_daemon: Callable[..., Daemon], source: Path, version: str) -> None:
-    """curl's passive mode of CCC does not answer our close_notify: its next command is plain text.
+    """In curl's passive mode of CCC, curl does not answer close_notify: its next command is plain text.
 
-    (Nor can OpenSSL resume a session that was left so.)
+    (OpenSSL cannot resume a session that ended like this.)
     """
     daemon = make_daemon(merge(PLAIN, {"tls": {"data_session": "allow"}}))
     _transfer_after_ccc(daemon, source, "--ftp-ssl-ccc-mode", "passive", "--tls-max", version)
@@ -182,7 +182,7 @@ def _transfer_after_ccc(daemon: Daemon, source: Path, *options: str) -> None:
 
 
 class TlsByHand:
-    """TLS of a client whose records we hold in our hands."""
+    """The TLS of a client, whose records the test sends."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -202,23 +202,23 @@ class TlsByHand:
         return result
 
     def command(self, line: str) -> str:
-        """Sends a line; its reply, of one line."""
+        """Send a command, and return its reply of one line."""
         self._tls.write(line.encode() + b"\r\n")
         return self._do(self._tls.read).decode()
 
     def await_end(self) -> None:
-        """Reads the peer's close_notify."""
+        """Read the server's close_notify."""
         assert self._do(self._tls.read) == b""
 
     def close_notify(self) -> bytes:
-        """Ours, which is not sent."""
+        """Return our close_notify, which is not sent."""
         self._tls.unwrap()
         return self._out.read()
 
 
 @pytest.mark.parametrize("notify", [True, False], ids=["close_notify", "nothing"])
 def test_clear_command_channel_in_one_segment(plain: Daemon, notify: bool) -> None:
-    """What comes behind the client's close_notify, or instead of it, is read as plain text."""
+    """Bytes after the client's close_notify, or instead of it, are read as plain text."""
     with FtpClient(plain) as client:
         client.expect(234, "AUTH TLS")
         tls = TlsByHand(client.socket)
@@ -244,7 +244,7 @@ def test_clear_command_channel_refused(daemon: Daemon) -> None:
 
 
 def test_pasv(daemon: Daemon, source: Path) -> None:
-    """--disable-epsv: PASV tells the address that the client reached."""
+    """--disable-epsv: PASV announces the address that the client has reached."""
     up, _ = round_trip(daemon, source, "--disable-epsv", "--no-ftp-skip-pasv-ip")
     assert "PASV" in up.sent
     assert "EPSV" not in up.sent
@@ -270,14 +270,14 @@ active = pytest.mark.parametrize(
 @needs_tls_in_active_mode
 @active
 def test_active(daemon: Daemon, source: Path, options: tuple[str, ...], verb: str) -> None:
-    """-P -: the server dials the client, with EPRT and with PORT; TLS as ever."""
+    """-P -: the server connects to the client, with EPRT and with PORT, over TLS."""
     up, _ = round_trip(daemon, source, "-P", "-", *options)
     assert _ports_of(up) == [verb]
 
 
 @active
 def test_active_in_plain_text(plain: Daemon, source: Path, options: tuple[str, ...], verb: str) -> None:
-    """-P -: the same without TLS, where that is allowed."""
+    """-P -: the same without TLS, where that is permitted."""
     line = ["curl", "-v", "-sS", "-u", "alice:secret", "-P", "-", *options]
     where = url(plain, "active.bin")
     done = subprocess.run([*line, "-T", source, where], capture_output=True, timeout=PATIENCE)
@@ -293,7 +293,7 @@ def _ports_of(run: Curl) -> list[str]:
 
 @pytest.mark.skipif(not _cannot_encrypt_active_mode(), reason="this curl encrypts")
 def test_plain_text_where_tls_is_agreed(daemon: Daemon, source: Path) -> None:
-    """A client that forgets TLS on its data connection gets a 522, and nothing of its file is kept."""
+    """A client that uses no TLS on its data connection after PROT P gets 522, and nothing of its file is kept."""
     ended = len(re.findall(r"STOR file\.bin: 522", daemon.log))
     curl("-P", "-", "-T", source, url(daemon, "file.bin"), fails=True)
     daemon.wait_for_log(rf"(STOR file\.bin: 522[\s\S]*?){{{ended + 1}}}")
@@ -301,7 +301,7 @@ def test_plain_text_where_tls_is_agreed(daemon: Daemon, source: Path) -> None:
 
 
 def test_ipv6(make_daemon: Callable[..., Daemon], source: Path) -> None:
-    """Over IPv6: EPSV, the same bytes."""
+    """IPv6: EPSV, the same bytes."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -324,8 +324,10 @@ def test_two_files_in_one_session(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_several_uploads_in_one_session(make_daemon: Callable[..., Daemon], source: Path, version: str) -> None:
-    """Several uploads share a control connection. Under TLS 1.3 curl 7.88 uses a ticket once and does not read that
-    of an upload, so it needs `data_session: allow`."""
+    """Several uploads share a control connection, with `data_session: allow`.
+
+    Under TLS 1.3 curl 7.88 uses a ticket once, and does not read that of an upload.
+    """
     daemon = make_daemon(users={"alice": {} if version == "1.2" else {"tls": {"data_session": "allow"}}})
     names = ("one", "two", "three")
     run = curl("--tls-max", version, *(each for name in names for each in ("-T", source, url(daemon, name))))
@@ -338,7 +340,7 @@ def test_several_uploads_in_one_session(make_daemon: Callable[..., Daemon], sour
 
 
 def test_download_is_resumed(daemon: Daemon, tmp_path: Path) -> None:
-    """-C - fetches what is missing, and only that."""
+    """-C - downloads the missing bytes only."""
     (daemon.home() / "big.bin").write_bytes(CONTENT)
     target = tmp_path / "big.bin"
     target.write_bytes(CONTENT[:1_000_001])
@@ -348,7 +350,7 @@ def test_download_is_resumed(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_complete_download_is_not_repeated(daemon: Daemon, tmp_path: Path) -> None:
-    """-C - of a file that is here already moves nothing."""
+    """-C - of a complete file downloads nothing."""
     (daemon.home() / "big.bin").write_bytes(CONTENT)
     target = tmp_path / "big.bin"
     target.write_bytes(CONTENT)
@@ -358,14 +360,14 @@ def test_complete_download_is_not_repeated(daemon: Daemon, tmp_path: Path) -> No
 
 
 def test_range(daemon: Daemon) -> None:
-    """-r fetches a part from the middle; curl closes the data connection in the midst, which is no harm."""
+    """-r downloads a part from the middle. curl closes the data connection early, which does no harm."""
     (daemon.home() / "big.bin").write_bytes(CONTENT)
     run = curl("-r", "1000-1999", url(daemon, "big.bin"), url(daemon, "big.bin"))
     assert run.output[:1000] == CONTENT[1000:2000]
 
 
 def _cut_by_kill(daemon: Daemon, source: Path) -> None:
-    """A curl that is killed in the midst of its upload."""
+    """A curl that is killed during its upload."""
     arguments = command("--limit-rate", "4M", "-T", source, url(daemon, "up.bin"))
     running = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
     try:
@@ -380,7 +382,7 @@ def _cut_by_kill(daemon: Daemon, source: Path) -> None:
 
 
 def _cut_by_hand(daemon: Daemon, source: Path) -> None:
-    """A client whose data connection ends without TLS close_notify."""
+    """A client whose data connection ends without close_notify."""
     with secured(daemon) as client:
         data = client.connect_data()
         client.expect(150, "STOR up.bin")
@@ -391,7 +393,7 @@ def _cut_by_hand(daemon: Daemon, source: Path) -> None:
 
 @pytest.mark.parametrize("cut", [_cut_by_kill, _cut_by_hand], ids=["kill", "raw"])
 def test_upload_is_resumed(daemon: Daemon, source: Path, cut: Callable[[Daemon, Path], None]) -> None:
-    """An upload that was cut shows no file; -C - goes on where it ended, and the whole file appears."""
+    """A cut upload shows no file; -C - resumes it, and then the whole file has its name."""
     ended = len(re.findall(r"STOR up\.bin: 426", daemon.log))
     cut(daemon, source)
     daemon.wait_for_log(rf"(STOR up\.bin: 426[\s\S]*?){{{ended + 1}}}")
@@ -406,7 +408,7 @@ def test_upload_is_resumed(daemon: Daemon, source: Path, cut: Callable[[Daemon, 
 
 
 def test_complete_upload_is_not_repeated(daemon: Daemon, source: Path) -> None:
-    """-C - of a file that is there already moves nothing."""
+    """-C - of a file that is complete on the server uploads nothing."""
     (daemon.home() / "up.bin").write_bytes(CONTENT)
     run = curl("-C", "-", "-T", source, url(daemon, "up.bin"))
     assert not any(line.startswith(("STOR", "APPE")) for line in run.sent)
@@ -414,7 +416,7 @@ def test_complete_upload_is_not_repeated(daemon: Daemon, source: Path) -> None:
 
 
 def test_resume_while_the_first_upload_still_runs(daemon: Daemon, source: Path) -> None:
-    """Going on with an upload that another session still holds never publishes a file without its head."""
+    """Resuming an upload that another session still runs never publishes a file without its beginning."""
     with secured(daemon) as first:
         data = first.connect_data()
         first.expect(150, "STOR up.bin")
@@ -438,7 +440,7 @@ def test_resume_while_the_first_upload_still_runs(daemon: Daemon, source: Path) 
 
 
 def test_append(daemon: Daemon, tmp_path: Path) -> None:
-    """-a adds to the end of a file."""
+    """-a appends to a file."""
     (daemon.home() / "log.txt").write_bytes(b"one\n")
     more = tmp_path / "more"
     more.write_bytes(b"two\n")
@@ -452,7 +454,7 @@ def test_append(daemon: Daemon, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x"], ids=["empty", "1 byte"])
 def test_small_files(daemon: Daemon, tmp_path: Path, content: bytes) -> None:
-    """A file without a byte is a file, up and down, and so is one with one."""
+    """An empty file and a file of one byte are uploaded and downloaded."""
     small = tmp_path / "small"
     small.write_bytes(content)
     curl("-T", small, url(daemon, "small"))
@@ -461,7 +463,7 @@ def test_small_files(daemon: Daemon, tmp_path: Path, content: bytes) -> None:
 
 
 def test_standard_input(daemon: Daemon) -> None:
-    """-T - sends what no one knows the size of."""
+    """-T - uploads a stream of unknown size."""
     done = subprocess.run(
         command("-T", "-", url(daemon, "piped")), input=CONTENT, capture_output=True, timeout=PATIENCE
     )
@@ -484,7 +486,7 @@ NAMES = {
 
 
 def test_names(daemon: Daemon, tmp_path: Path) -> None:
-    """Every name comes to the disk as it was meant, and is found again."""
+    """Every name is stored as it was meant, and found again."""
 
     def there_and_back(number: int, encoded: str, name: bytes) -> bytes:
         (tmp_path / str(number)).write_bytes(name)
@@ -499,7 +501,7 @@ def test_names(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_create_dirs(daemon: Daemon, source: Path) -> None:
-    """--ftp-create-dirs makes what is missing on the way, and does not mind what is there."""
+    """--ftp-create-dirs makes missing directories, and accepts existing ones."""
     (daemon.home() / "a").mkdir()
     for _ in range(2):
         run = curl("--ftp-create-dirs", "-T", source, url(daemon, "a/b%20c/d/file.bin"))
@@ -508,21 +510,21 @@ def test_create_dirs(daemon: Daemon, source: Path) -> None:
 
 
 def test_missing_directory(daemon: Daemon, source: Path) -> None:
-    """An upload to a directory that is not there fails and makes nothing."""
+    """An upload to a missing directory fails and makes nothing."""
     run = curl("-T", source, url(daemon, "nowhere/file.bin"), fails=True)
     assert run.code == 9
     assert not list(daemon.home().iterdir())
 
 
 def test_missing_file(daemon: Daemon) -> None:
-    """A file that is not there is a 550, which curl tells as exit code 78."""
+    """A missing file gets 550, which curl reports with exit status 78."""
     run = curl(url(daemon, "nothing"), fails=True)
     assert run.code == 78, run.said
     assert any(reply.startswith("550 ") for reply in run.got)
 
 
 def test_wrong_password(daemon: Daemon) -> None:
-    """A wrong password is a 530, which curl tells as exit code 67."""
+    """A wrong password gets 530, which curl reports with exit status 67."""
     run = curl("-u", "alice:wrong", url(daemon), fails=True)
     assert run.code == 67, run.said
 
@@ -536,7 +538,7 @@ def test_wrong_password(daemon: Daemon) -> None:
     ],
 )
 def test_method(daemon: Daemon, tmp_path: Path, method: str, moves: list[str]) -> None:
-    """--ftp-method: each way to a file leads to it, for downloads, uploads and listings."""
+    """--ftp-method: each way to a file works for downloads, uploads and listings."""
     (daemon.home() / "deep" / "er").mkdir(parents=True)
     (daemon.home() / "deep" / "er" / "file.txt").write_bytes(b"found")
     run = curl("--ftp-method", method, url(daemon, "deep/er/file.txt"))
@@ -553,14 +555,14 @@ def test_method(daemon: Daemon, tmp_path: Path, method: str, moves: list[str]) -
 
 @pytest.mark.parametrize("method", ["multicwd", "nocwd", "singlecwd"])
 def test_absolute_path(daemon: Daemon, method: str) -> None:
-    """A path from the root (//) is one below the user's home."""
+    """An absolute path (//) begins at the user's home."""
     (daemon.home() / "deep").mkdir()
     (daemon.home() / "deep" / "file.txt").write_bytes(b"found")
     assert curl("--ftp-method", method, url(daemon, "/deep/file.txt")).output == b"found"
 
 
 def test_listing(daemon: Daemon) -> None:
-    """A directory is told as `ls -l` does, -l gives names alone, and an empty one is empty."""
+    """A directory is listed as by `ls -l`, with -l by names only, and an empty one as nothing."""
     assert curl(url(daemon)).output == b""
     (daemon.home() / "file one").write_bytes(b"12345")
     (daemon.home() / "sub").mkdir()
@@ -572,14 +574,14 @@ def test_listing(daemon: Daemon) -> None:
 
 
 def test_listing_with_flags(daemon: Daemon) -> None:
-    """-X with flags of ls, as scripts have it, lists hidden files too."""
+    """-X with the flags of ls that scripts use also lists hidden files."""
     (daemon.home() / ".hidden").write_bytes(b"")
     lines = curl("-X", "LIST -al", url(daemon)).output.decode().splitlines()
     assert [line.split()[-1] for line in lines] == [".", "..", ".hidden"]
 
 
 def test_head(daemon: Daemon) -> None:
-    """-I tells size and time without a transfer."""
+    """-I prints size and time without a transfer."""
     (daemon.home() / "file.bin").write_bytes(CONTENT)
     run = curl("-I", url(daemon, "file.bin"))
     assert f"Content-Length: {len(CONTENT)}" in run.output.decode()
@@ -595,7 +597,7 @@ def test_remote_time(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_quotes(daemon: Daemon) -> None:
-    """-Q sends commands of one's own: before the transfer, after it, and with * even if they fail."""
+    """-Q sends further commands: before the transfer, after it, and with * even if they fail."""
     for name in ("dele me", "old name", "stays"):
         (daemon.home() / name).write_bytes(name.encode())
     run = curl(
@@ -618,7 +620,7 @@ def test_quote_that_fails(daemon: Daemon) -> None:
 
 
 def test_ascii(daemon: Daemon) -> None:
-    """--use-ascii: TYPE A, whose line ends curl makes those of its system again."""
+    """--use-ascii: TYPE A, whose line ends curl converts to those of its system."""
     (daemon.home() / "text").write_bytes(b"one\ntwo\n")
     run = curl("--use-ascii", url(daemon, "text"))
     assert "TYPE A" in run.sent

@@ -1,4 +1,4 @@
-"""What a client has sent before it ends its input: FIN, or close_notify under TLS."""
+"""Commands and transfers of a client that ends its input: with FIN, or close_notify under TLS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Ending = Callable[[FtpClient, bytes], None]
 
 
 def _fin(client: FtpClient, last: bytes) -> None:
-    """The last bytes and a FIN."""
+    """Send the last bytes and FIN."""
     client.send_raw(last)
     _shutdown(client)
 
@@ -44,9 +44,10 @@ def _shutdown(client: FtpClient) -> None:
 
 
 def _close_notify(client: FtpClient, last: bytes) -> None:
-    """The last bytes and a close_notify in one segment, which no FIN follows.
+    """Send the last bytes and close_notify in one segment, without FIN.
 
-    Python's `ssl` reads after it has written close_notify, and breaks if there is a reply. So it writes elsewhere.
+    Python's `ssl` reads after its own close_notify and fails if there is a reply. So `unwrap` writes to another socket,
+    and the bytes are sent from there.
     """
     assert isinstance(client.socket, ssl.SSLSocket)
     number = client.socket.fileno()
@@ -79,7 +80,7 @@ def _lines(*lines: str) -> bytes:
 
 
 def _replies(client: FtpClient) -> list[str]:
-    """The codes of all that the daemon still says. Python's `ssl` reads on after its own close_notify."""
+    """Return the codes of all further replies. Python's `ssl` can read after its own close_notify."""
     return [line[:3] for line in ends(client).splitlines()]
 
 
@@ -88,7 +89,7 @@ def _replies(client: FtpClient) -> list[str]:
 
 @pytest.mark.parametrize("last", ["QUIT", "NOOP"])
 def test_a_script_that_does_not_wait(plain: Daemon, last: str) -> None:
-    """Login and commands in one segment with a FIN, as cameras send them, are carried out and answered."""
+    """Login and commands in one segment with FIN, as cameras send them, are carried out and answered."""
     made = plain.home() / f"by-{last}"
     with socket.create_connection((plain.host, plain.port), PATIENCE) as connection:
         connection.sendall(_lines("USER alice", "PASS secret", f"MKD {made.name}", last))
@@ -108,7 +109,7 @@ def test_a_script_that_does_not_wait(plain: Daemon, last: str) -> None:
 @ENDINGS
 @pytest.mark.parametrize("quit_", [True, False], ids=["QUIT", "no QUIT"])
 def test_all_commands_are_answered(plain: Daemon, login: Login, end: Ending, quit_: bool) -> None:
-    """Commands that came before the end of the input are carried out and answered in order, however many wait."""
+    """Commands that arrived before the end of the input are carried out and answered in order, however many wait."""
     with login(plain) as client:
         commands = [f"MKD d{number}" for number in range(150)] + [f"RMD d{number}" for number in range(150)]
         end(client, _lines(*commands, *["QUIT"] * quit_))
@@ -117,7 +118,7 @@ def test_all_commands_are_answered(plain: Daemon, login: Login, end: Ending, qui
 
 @BOTH
 def test_a_command_that_is_cut_is_not_carried_out(plain: Daemon, login: Login) -> None:
-    """A last line without its end may be cut, and nothing is done."""
+    """A last line without line end may be cut, and is not carried out."""
     with login(plain) as client:
         _fin(client, b"MKD whole\r\nRMD who")
         assert _replies(client) == ["257"]
@@ -128,7 +129,7 @@ def test_a_command_that_is_cut_is_not_carried_out(plain: Daemon, login: Login) -
 
 
 def test_the_input_may_end_before_anything(plain: Daemon) -> None:
-    """A client that says nothing and ends its input hears the greeting, and the daemon closes."""
+    """A client that ends its input without a command gets the greeting, and the daemon closes."""
     with frees_everything(plain):
         for line in (b"", b"AUTH TLS\r\n"):
             with FtpClient(plain) as client:
@@ -144,7 +145,7 @@ def test_the_input_may_end_before_anything(plain: Daemon) -> None:
 
 @ENDINGS
 def test_a_download_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
-    """A download that runs when the input ends is complete."""
+    """A download that runs when the input ends is completed."""
     (plain.home() / "large").write_bytes(BYTES * 4)
     with login(plain) as client:
         data = open_transfer(client, "RETR large")
@@ -156,7 +157,7 @@ def test_a_download_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
 
 @ENDINGS
 def test_an_upload_that_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
-    """An upload that runs when the input ends is complete if it ends well; without TLS its client must not pause."""
+    """An upload that runs when the input ends is completed if it ends properly; without TLS it must not pause."""
     target = plain.home() / "stored"
     target.unlink(missing_ok=True)
     with login(plain) as client:
@@ -172,7 +173,7 @@ def test_an_upload_that_goes_on(plain: Daemon, login: Login, end: Ending) -> Non
 
 @ENDINGS
 def test_transfers_that_have_not_begun(plain: Daemon, login: Login, end: Ending) -> None:
-    """A client may end its input before it has connected, and with a transfer that waits behind another."""
+    """The input may end before the client has connected, and while a transfer waits for another one."""
     (plain.home() / "file").write_bytes(BYTES)
     with login(plain) as client:
         port = client.passive_port()
@@ -204,7 +205,7 @@ def test_quit_lets_an_upload_end(plain: Daemon, login: Login) -> None:
 
 
 def test_a_killed_client_publishes_nothing(plain: Daemon) -> None:
-    """Without TLS and QUIT, an upload whose control connection ends in a pause is taken for cut."""
+    """Without TLS and QUIT, an upload that pauses when the control connection ends is treated as cut."""
     target = plain.home() / "killed"
     target.unlink(missing_ok=True)
     with plain_login(plain) as client:
@@ -218,7 +219,7 @@ def test_a_killed_client_publishes_nothing(plain: Daemon) -> None:
 
 @ENDINGS
 def test_abort_and_the_end(plain: Daemon, login: Login, end: Ending) -> None:
-    """ABOR with the end of the input aborts the transfer that runs, and both are answered."""
+    """ABOR before the end of the input aborts the running transfer, and both commands are answered."""
     with frees_everything(plain), login(plain) as client:
         data = open_transfer(client, "STOR aborted")
         data.sendall(BYTES[:1000])
@@ -233,7 +234,7 @@ def test_abort_and_the_end(plain: Daemon, login: Login, end: Ending) -> None:
 
 @BOTH
 def test_a_transfer_that_never_comes_ends(impatient: Daemon, login: Login) -> None:
-    """A session whose input has ended does not outlive its deadlines."""
+    """A session whose input has ended does not outlive the deadlines of its transfer."""
     with frees_everything(impatient), login(impatient) as client:
         client.passive_port()
         _fin(client, _lines("RETR nothing", "LIST"))
@@ -244,7 +245,7 @@ def test_a_transfer_that_never_comes_ends(impatient: Daemon, login: Login) -> No
 @ENDINGS
 @pytest.mark.parametrize("many", [1, 200])
 def test_a_reset_frees_everything(plain: Daemon, login: Login, end: Ending, many: int) -> None:
-    """A reset after the end of the input, or behind more commands than are read, ends the transfer at once."""
+    """A reset after the end of the input, or after more commands than are read, ends the transfer immediately."""
     with withstands(plain), frees_everything(plain), login(plain) as client:
         data = open_transfer(client, "STOR reset")
         data.sendall(BYTES[:1000])
@@ -257,7 +258,7 @@ def test_a_reset_frees_everything(plain: Daemon, login: Login, end: Ending, many
 
 
 def test_unread_replies_end_the_session(make_daemon: Callable[..., Daemon]) -> None:
-    """A client that has ended its input and does not read its replies is cut off after its idle time."""
+    """A client that has ended its input and does not read its replies is disconnected after the idle time."""
     daemon = make_daemon(merge(PLAIN, {"timeouts": {"idle": 1}, "limits": {"commands_per_second": 100000}}))
     with withstands(daemon), frees_everything(daemon):
         client = plain_login(daemon)
@@ -269,7 +270,7 @@ def test_unread_replies_end_the_session(make_daemon: Callable[..., Daemon]) -> N
 
 @BOTH
 def test_closed_sessions_are_freed(plain: Daemon, login: Login) -> None:
-    """A client that closes while it downloads leaves nothing behind."""
+    """A client that closes the connection during a download leaves nothing open."""
     (plain.home() / "huge").write_bytes(bytes(64 * MIB))
     with frees_everything(plain):
         client = login(plain)

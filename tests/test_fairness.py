@@ -1,4 +1,4 @@
-"""What one user makes the disk and the threads do keeps no other user waiting, and is bounded."""
+"""Work that one user causes for disk and threads is limited, and delays no other user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOON = 2.0
 
 
 def crowd(directory: Path, count: int, name: Callable[[str], str] = str) -> None:
-    """Make a directory with `count` entries, all links to one file because that is fast; `name` changes their names."""
+    """Make a directory with `count` entries, all links to one file, which is fast; `name` makes their names."""
     directory.mkdir(parents=True)
     first = directory / name("first")
     first.touch()
@@ -34,7 +34,7 @@ def crowd(directory: Path, count: int, name: Callable[[str], str] = str) -> None
 
 
 def slowest(daemon: Daemon, client: FtpClient) -> float:
-    """The longest that one of many SIZEs takes, or a login."""
+    """Return the longest duration of many SIZE commands or a login, in seconds."""
     longest = 0.0
     for number in range(30):
         start = time.monotonic()
@@ -48,8 +48,10 @@ def slowest(daemon: Daemon, client: FtpClient) -> float:
 @pytest.mark.parametrize("quota", [{}, {"quota": {"files": 1_000_000}}], ids=["", "quota"])
 @pytest.mark.parametrize("line", ["STAT /big/zz*", "STAT -R /", "LIST /big/zz*", "RMDA /tree{}", "RMD /big"])
 def test_walks_keep_nobody_waiting(make_daemon: MakeDaemon, line: str, quota: dict[str, Any]) -> None:
-    """While 50 sessions of one user walk through directories, another's SIZE and login take no time; the log does not
-    blame the disk. When the sessions have gone, so have the walks."""
+    """While 50 sessions of one user walk through directories, SIZE and login of another user are fast.
+
+    The log does not blame the disk. When the sessions end, their walks end.
+    """
     daemon = make_daemon(merge(PLAIN, {"timeouts": {"stalled": 5}}), {"alice": quota, "bob": {}}, start=False)
     crowd(daemon.home() / "big", 20_000)
     for number in range(50 if "RMDA" in line else 0):
@@ -70,8 +72,10 @@ def test_walks_keep_nobody_waiting(make_daemon: MakeDaemon, line: str, quota: di
 
 
 def test_a_directory_of_many_directories(make_daemon: MakeDaemon) -> None:
-    """LIST -R tells of each of more directories than are held in memory, once; so does the count of a quota, and RMDA
-    removes them all."""
+    """LIST -R lists more directories than are kept in memory, each once.
+
+    A quota counts them all, and RMDA removes them all.
+    """
     daemon = make_daemon(PLAIN, {"alice": {"quota": {"files": 1_000_000}}}, start=False)
     for number in range(9_000):
         (daemon.home() / "top" / f"d{number}").mkdir(parents=True)
@@ -88,7 +92,7 @@ def test_a_directory_of_many_directories(make_daemon: MakeDaemon) -> None:
 
 
 def test_parts_in_a_directory_that_is_removed(make_daemon: MakeDaemon) -> None:
-    """RMD takes the part files of a directory that has nothing else, each from the count; with a file they stay."""
+    """RMD of a directory with nothing but part files removes them and their count; with another file they stay."""
     daemon = make_daemon(PLAIN, {"alice": {"quota": {"files": 1000}}}, start=False)
     directory = daemon.home() / "d"
     directory.mkdir()
@@ -105,7 +109,7 @@ def test_parts_in_a_directory_that_is_removed(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_walk_ends_with_its_session(make_daemon: MakeDaemon) -> None:
-    """RMDA of a client that is cut off stops: what is left is all to be seen, and the log says why."""
+    """RMDA stops when its client is disconnected: what is left is visible, and the log says why."""
     daemon = make_daemon(PLAIN, start=False)
     crowd(daemon.home() / "big", 30_000)
     daemon.start()
@@ -141,7 +145,7 @@ def test_abor_ends_a_walk(make_daemon: MakeDaemon, line: str) -> None:
 
 
 def test_removal_ends_while_names_are_added(tmp_path: Path) -> None:
-    """A directory to which somebody adds names as fast as they go is not removed, and the removal ends."""
+    """RMDA of a directory to which another program adds names all the time ends, and is refused."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "0").touch()
     numbers = iter(range(1, 1_000_000))

@@ -1,4 +1,4 @@
-"""The daemon is killed at any instant of its uploads: each file is whole, the old one or the new one."""
+"""The daemon is killed at any moment of its uploads: each file is whole, the old one or the new one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ UPLOADS = {
 
 
 def digest(content: bytes | None) -> str:
-    """So that a failure is told in a line."""
+    """Return a digest, so that a failure fits on a line."""
     if content is None:
         return "none"
     return f"{len(content)} bytes, {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 class Uploader(threading.Thread):
-    """One upload, whose server may be gone at any moment."""
+    """One upload, whose server may disappear at any moment."""
 
     def __init__(self, daemon: Daemon, user: str, line: str, content: bytes) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Uploader(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Sends everything, as long as there is somebody to send it to."""
+        """Send everything, as long as the server is there."""
         try:
             with secured(self._daemon, self._user) as client:
                 data = open_transfer(client, self._line)
@@ -62,22 +62,22 @@ class Uploader(threading.Thread):
 
 
 def expected(name: str, old: bytes | None, content: bytes) -> bytes:
-    """What the file is when its upload is complete."""
+    """Return the content of the file after a complete upload."""
     return (old or b"") + content if name == "grown" else content
 
 
 def read(path: Path) -> bytes | None:
-    """The file, if there is one."""
+    """Return the content of the file, or None if there is none."""
     return path.read_bytes() if path.exists() else None
 
 
 def parts(daemon: Daemon) -> set[Path]:
-    """All that uploads have left."""
+    """Return all part files."""
     return {path for user in daemon.users for path in daemon.home(user).glob(PRIVATE + "*")}
 
 
 def go_on(daemon: Daemon, user: str, name: str, whole: bytes) -> None:
-    """Goes on with what an upload has left, if it has left anything."""
+    """Resume an upload if it has left a part file."""
     left = daemon.home(user) / part_name(name)
     if not left.exists():
         return
@@ -90,8 +90,11 @@ def go_on(daemon: Daemon, user: str, name: str, whole: bytes) -> None:
 
 
 def test_killed_during_uploads(make_daemon: Callable[..., Daemon]) -> None:
-    """After SIGKILL at a random instant every file is the old one or the new one, by its SHA-256, and the new one where
-    226 was said; the next start removes what nobody can go on with, and the rest can be gone on with."""
+    """After SIGKILL at a random moment every file is the old one or the new one, by its SHA-256.
+
+    It is the new one if 226 was sent. The next start removes part files that cannot be resumed, and the others can be
+    resumed.
+    """
     chance, window = random.Random(7), 0.06
     daemon = make_daemon(users={"alice": {}, "bob": {"permissions": ["upload", "list"]}})
     files = {name: daemon.home(user) / name for name, (user, _) in UPLOADS.items()}

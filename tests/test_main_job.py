@@ -1,4 +1,4 @@
-"""The story that it began with: curl on a cloud server fetches a file of 77 MB."""
+"""The first use of this daemon: curl on a cloud server downloads a file of 77 MB."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SEQUENCE = r"""
 
 
 def test_curl_fetches_77_megabytes(shared: Daemon, tmp_path: Path) -> None:
-    """A bare EPSV over IPv4, the TLS session resumed on the data connection, SIZE, RETR, the same bytes."""
+    """EPSV without argument over IPv4, a data connection that resumes the TLS session, SIZE, RETR, and the same bytes."""
     content = random.Random(1).randbytes(SIZE)
     (shared.home() / "big.bin").write_bytes(content)
     target = tmp_path / "big.bin"

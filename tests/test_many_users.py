@@ -1,4 +1,4 @@
-"""Many users: a start and a reload take little time, and sessions notice nothing."""
+"""Many users: a start and a reload are fast, and do not disturb sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANY = 20_000
 
 
 def users(path: Path, count: int, more: str = "") -> None:
-    """Write a users' file: all users share a home, and have a hash of their own."""
+    """Write a users' file with this many users, who have the same home and hashes of their own."""
     lines = [
         f'  user{number}:\n    password: "$5$rounds=1000$salt{number}$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."\n'
         for number in range(count)
@@ -34,7 +34,10 @@ def users(path: Path, count: int, more: str = "") -> None:
 
 
 def test_a_reload_longer_than_the_deadline_of_a_disk_call(make_daemon: Callable[..., Daemon]) -> None:
-    """With `stalled: 1` many users are reloaded all the same; a session is answered meanwhile, and no disk is blamed."""
+    """A reload of many users takes longer than `stalled: 1`.
+
+    It is completed all the same, a session is answered meanwhile, and the log blames no disk.
+    """
     daemon = make_daemon(merge(PLAIN, {"timeouts": {"stalled": 1}}))
     users(daemon.users_file, 3 * MANY)
     with FtpClient(daemon).login() as client:
@@ -54,7 +57,7 @@ def test_a_reload_longer_than_the_deadline_of_a_disk_call(make_daemon: Callable[
 
 
 def test_what_many_users_have_in_common(tmp_path: Path) -> None:
-    """Each of many users has the own password and home, and the settings that the file gives."""
+    """Each of many users has a password and home of its own, and the settings that the file gives."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     users(tmp_path / "users.yaml", 1000, "    quota: {files: 5}\n    permissions: read-only\n")
     store, faults = load_users(tmp_path / "users.yaml", True)
@@ -71,7 +74,7 @@ def test_what_many_users_have_in_common(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 500, 1999])
 def test_a_fault_among_many_users(tmp_path: Path, at: int) -> None:
-    """The line of one fault among many users is told, and those of several with the same fault."""
+    """The line of one fault among many users is printed, and the lines of several with the same fault."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     users(tmp_path / "users.yaml", 2000)
     text = (tmp_path / "users.yaml").read_text().replace(f"  user{at}:\n", f"  user{at}:\n    umask: 7\n")

@@ -1,4 +1,4 @@
-"""What an administrator is told of files that others may write or read, and of ciphers that protect nothing."""
+"""Checks of the configuration: files that other users may write or read, and ciphers without protection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Daemon]
 
 @pytest.fixture
 def daemon(make_daemon: Make, certificate: Path) -> Daemon:
-    """A configuration with a certificate and a key of its own, for their owner only."""
+    """Return a configuration with a certificate and key that only the owner can read."""
     made = make_daemon(start=False)
     for name in ("certificate.pem", "key.pem"):
         shutil.copy(certificate / name, made.directory / name)
@@ -36,7 +36,7 @@ def daemon(make_daemon: Make, certificate: Path) -> Daemon:
 
 
 def faults(daemon: Daemon, **settings: Any) -> list[str]:
-    """What is wrong with it, each in one line."""
+    """Return the faults of the configuration, each on a line."""
     daemon.settings = merge(daemon.settings, settings)
     daemon.config.write_text(yaml.safe_dump(daemon.settings))
     try:
@@ -49,7 +49,7 @@ def faults(daemon: Daemon, **settings: Any) -> list[str]:
 @pytest.mark.parametrize("mode", [0o666, 0o602, 0o622])
 @pytest.mark.parametrize("name", ["ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "s", "."])
 def test_what_others_may_do_is_a_fault(daemon: Daemon, name: str, mode: int) -> None:
-    """Files and directories that anybody may write are faults, each with the command that ends it."""
+    """Files and directories that anybody may write are faults, each with the command that corrects it."""
     path = daemon.directory / name
     path.chmod(mode | (0o700 if path.is_dir() else 0))
     told = faults(daemon)
@@ -62,7 +62,7 @@ def test_what_others_may_do_is_a_fault(daemon: Daemon, name: str, mode: int) -> 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o444])
 def test_a_key_that_others_may_read(daemon: Daemon, mode: int) -> None:
-    """So it is for the private key, in a file of its own or with the certificate, also behind a link."""
+    """A private key that anybody may read is a fault, also within the certificate's file, and behind a link."""
     key = daemon.directory / "key.pem"
     both = daemon.directory / "both.pem"
     both.write_bytes((daemon.directory / "certificate.pem").read_bytes() + key.read_bytes())
@@ -78,7 +78,7 @@ def test_a_key_that_others_may_read(daemon: Daemon, mode: int) -> None:
 
 
 def test_the_switch(daemon: Daemon) -> None:
-    """With `file_permissions: ignore` none of that is a fault; the check and the daemon say the same."""
+    """With `file_permissions: ignore` none of these is a fault, for the check and for the daemon."""
     (daemon.directory / "key.pem").chmod(0o666)
     check = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True, check=False)
     assert check.returncode == 1 and "chmod o-w" in check.stderr and "chmod o-r" in check.stderr

@@ -1,4 +1,4 @@
-"""NLST: names that RETR takes, as the clients that fetch whole directories with it need them."""
+"""NLST returns names that RETR accepts, for clients that download whole directories with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES: list[tuple[str, list[str]]] = [
 
 @pytest.fixture
 def tree(plain: Daemon) -> Path:
-    """A directory with files at three levels."""
+    """Make a directory with files at three levels."""
     top = plain.home("bob") / "nlst"
     (top / "sub" / "deep").mkdir(parents=True, exist_ok=True)
     for name in ("a.bin", "sub/b.bin", "sub/c d.bin", "sub/deep/e.bin"):
@@ -51,8 +51,10 @@ def tree(plain: Daemon) -> Path:
 
 @pytest.mark.parametrize(("line", "expected"), NAMES)
 def test_names(plain: Daemon, tree: Path, line: str, expected: list[str]) -> None:
-    """`NLST dir` answers with `dir/` before each name (RFC 1123 4.1.2.7), without an argument with bare names; each
-    file among them can be retrieved under its name."""
+    """`NLST dir` sends `dir/` before each name (RFC 1123 section 4.1.2.7), without an argument bare names.
+
+    Each file can be downloaded under its name.
+    """
     with plain_login(plain, "bob") as client:
         client.expect(250, "CWD nlst")
         names = client.download(line).decode().split("\r\n")
@@ -65,7 +67,7 @@ def test_names(plain: Daemon, tree: Path, line: str, expected: list[str]) -> Non
 
 
 def run(command: list[str], text: str, directory: Path) -> str:
-    """Run a client; what it prints."""
+    """Run a client and return its output."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     done = subprocess.run(command, input=text, cwd=directory, capture_output=True, text=True, timeout=PATIENCE)
@@ -73,7 +75,7 @@ def run(command: list[str], text: str, directory: Path) -> str:
 
 
 def test_tnftp_fetches_a_directory(plain: Daemon, tree: Path, tmp_path: Path) -> None:
-    """tnftp's `mget dir` fetches the files of a directory: it asks for what NLST has answered."""
+    """tnftp's `mget dir` downloads the files of a directory, using the names of NLST."""
     (tmp_path / "sub").mkdir()
     text = f"open 127.0.0.1 {plain.port}\nuser bob secret\nepsv4 off\nbinary\ncd nlst\nmget sub\nbye\n"
     said = run(["tnftp", "-n", "-i", "-p"], text, tmp_path)
@@ -94,7 +96,7 @@ foreach (ftp_nlist($ftp, $argv[2]) as $name) {
 
 @pytest.mark.parametrize("name", ["nlst/sub", "/nlst/sub", "nlst/sub/"])
 def test_php_fetches_a_directory(plain: Daemon, tree: Path, tmp_path: Path, name: str) -> None:
-    """PHP's `ftp_nlist` gives names that `ftp_get` takes."""
+    """PHP's `ftp_nlist` returns names that `ftp_get` accepts."""
     if "ftp" not in run(["php", "-m"], "", tmp_path).split():
         pytest.skip("PHP has no FTP here")
     (tmp_path / "fetch.php").write_text(PHP)
@@ -103,7 +105,7 @@ def test_php_fetches_a_directory(plain: Daemon, tree: Path, tmp_path: Path, name
 
 
 def test_lftp_fetches_names(plain: Daemon, tree: Path, tmp_path: Path) -> None:
-    """lftp's `nlist` prints the paths, and its `mget` takes the pattern that it answers itself."""
+    """lftp's `nlist` prints paths, and its `mget` expands a pattern itself."""
     text = (
         f"set ftp:ssl-allow no\nopen -u bob,secret ftp://127.0.0.1:{plain.port}\ncd nlst\nnlist sub\nmget sub/*.bin\n"
     )
@@ -114,7 +116,7 @@ def test_lftp_fetches_names(plain: Daemon, tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "expected"), [("multicwd", "b.bin"), ("nocwd", "nlst/sub/b.bin")])
 def test_curl_lists_names(plain: Daemon, tree: Path, tmp_path: Path, method: str, expected: str) -> None:
-    """curl -l: bare names after CWD, paths where it sends none."""
+    """curl -l prints bare names after CWD, and paths if it sends no CWD."""
     url = f"ftp://bob:secret@127.0.0.1:{plain.port}/nlst/sub/"
     said = run(["curl", "-sS", "-l", "--ftp-method", method, url], "", tmp_path)
     assert said.splitlines()[0].lstrip("/") == expected, said
