@@ -347,7 +347,7 @@ def test_fast_commands_wait(make_daemon: MakeDaemon, login: Login) -> None:
         for _ in range(150):
             assert client.reply().startswith("200 ")
         client.expect(221, "QUIT")
-    assert daemon.log.count("more than 100 commands in a second: they wait") == 1
+    assert daemon.log.count("more than 100 commands per second: further ones are delayed") == 1
 
 
 def test_others_do_not_wait(make_daemon: MakeDaemon) -> None:

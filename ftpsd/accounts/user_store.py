@@ -14,7 +14,7 @@ from ftpsd.system.worker_threads import WorkerThreads
 
 @frozen
 class User:
-    """A user as a store knows it: the canonical name, and settings with the defaults worked in."""
+    """A user as a store knows it: the canonical name, and settings merged with the defaults."""
 
     name: str
     settings: UserSettings

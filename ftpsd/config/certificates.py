@@ -63,7 +63,7 @@ def _read(document: Document, path: Path, key: Key) -> bytes | None:
 
 
 def certificate_blocks(pem: bytes) -> list[bytes]:
-    """Return the certificates of a PEM file, each as the PEM text of its own. A key in the file is left out."""
+    """Return the certificates of a PEM file, each as PEM text. A key in the file is left out."""
     return re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
 
 

@@ -50,7 +50,7 @@ class Document:
         self.fault(key, f"{name}cannot be read: {reason}", remedy)
 
     def duplicate(self, key: Key, line: int) -> None:
-        """Add the fault that a key appears for the second time, in a line."""
+        """Add a fault for a key that appears for the second time, on this line."""
         problem = f"duplicate key, first defined in line {self.line(key)}"
         self.faults.append(Fault(str(self.path), line, dotted(key), problem, "Remove one of the two."))
 

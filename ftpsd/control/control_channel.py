@@ -102,7 +102,7 @@ class ControlChannel:
     def start_tls(self) -> None:
         """Start TLS, with a context that belongs to this session only."""
         if self._drop_unread():
-            # Whatever a man in the middle put behind AUTH would be obeyed inside TLS (CVE-2011-0411).
+            # What a man in the middle has inserted after AUTH would be obeyed inside TLS (CVE-2011-0411).
             self._events.publish(PlainTextAfterAuth(self._events.session))
             self.ended = True
             self._connection.abortConnection()

@@ -107,7 +107,7 @@ class Stream(Protocol):
         """Wait until bytes may be copied, and return how many may be copied in one step."""
 
     def charge(self, count: int) -> None:
-        """Count bytes that were copied as if they had come from the network."""
+        """Charge bytes that were copied on the disk to the rate limits, as if they had been received."""
 
 
 class FileSource:

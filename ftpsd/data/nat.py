@@ -142,7 +142,7 @@ class AddressRefresh:
         self._announcers.add(announcer)
 
     def start(self, seconds: int) -> None:
-        """Look up all host names every so many seconds from now on; do nothing if there are none."""
+        """Look up all host names at regular intervals from now on; do nothing if there are none."""
         self.stop()
         if any(announcer.names for announcer in self._announcers):
             self._task.start(seconds, now=False)

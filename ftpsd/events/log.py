@@ -198,11 +198,11 @@ def _wrong_protocol(_: WrongProtocol) -> Line:
 
 
 def _plain_text_after_auth(_: PlainTextAfterAuth) -> Line:
-    return "injection", "plain text behind AUTH: the connection is cut", {}
+    return "injection", "plain text after AUTH: the connection is closed", {}
 
 
 def _slowed(event: CommandsSlowed) -> Line:
-    return "slowed", f"more than {event.rate} commands in a second: they wait", {}
+    return "slowed", f"more than {event.rate} commands per second: further ones are delayed", {}
 
 
 def _login_failed(event: LoginFailed) -> Line:

@@ -42,7 +42,7 @@ class UserCounts:
         return LocalUserLease(self, user, limits, own)
 
     def remove(self, user: str) -> None:
-        """Count a session of the user no longer."""
+        """Remove a session of the user from the count."""
         _decrement(self.sessions, user)
 
     def begin_transfer(self, user: str, limits: Limits, own: UserLimits) -> None:

@@ -25,7 +25,7 @@ class User(Protocol):
 
     @property
     def settings(self) -> UserSettings:
-        """The user's settings, with the defaults worked in."""
+        """The user's settings, merged with the defaults."""
 
 
 class Backend(Protocol):

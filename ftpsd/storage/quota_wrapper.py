@@ -166,7 +166,7 @@ class QuotaFiles:
         return succeed(Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files))
 
     def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[int]:
-        """Set the permission bits. The daemon can read each directory still: one that it cannot read is not counted."""
+        """Set the permission bits, but keep directories readable for the daemon, which has to count them."""
         return self._files.set_mode(path, mode, mode | 0o700)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""All that the daemon uses of Twisted without a public name, each with what happens when a release no longer has it.
+"""Private names of Twisted that the daemon uses, and what it does when a release no longer has one of them.
 
 `tests/test_twisted_private.py` checks at both ends of the version range that the names exist.
 """

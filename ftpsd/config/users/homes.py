@@ -1,4 +1,4 @@
-"""Find the homes of users on the disk. What many homes have in common is looked at once."""
+"""Find the homes of users on the disk. Directories that many homes share are checked once."""
 
 from __future__ import annotations
 

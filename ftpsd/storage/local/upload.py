@@ -128,7 +128,7 @@ class Upload:
         self.settle()
 
     def flush(self) -> None:
-        """Write all bytes to the disk, as far as `fsync` and the kernel want that, and set the mode."""
+        """Set the mode, and with `fsync` write all bytes to the disk. Raises OSError for late errors of the disk."""
         if self._old is not None and self._old.in_place:
             return
         self._mode = _published_mode(self._target)
