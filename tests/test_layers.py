@@ -42,11 +42,12 @@ MAY_IMPORT = {
 }
 
 #: Classes with more than 15 methods. Interfaces demand most of them: one for each operation of a home (`Files`,
-#: `LocalFiles`) or an upload, and what Twisted calls of a transport and a protocol.
+#: `LocalFiles`) or an upload, one for each event of a session, and what Twisted calls of a transport and a protocol.
 LARGE = {
     "Files": 19,
     "LocalFiles": 24,
     "Upload": 18,
+    "SessionEvents": 18,
     "ControlConnection": 25,
     "FtpsProtocol": 20,
     "FtpsService": 16,
@@ -54,6 +55,7 @@ LARGE = {
     "Handshakes": 16,
     "BanList": 18,
     "Journal": 19,
+    "Queue": 16,
 }
 
 #: Libraries that the pure packages must not touch, and the modules that may use OpenSSL.

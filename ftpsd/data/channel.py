@@ -232,7 +232,7 @@ class DataChannel:
             self.abort(reply)
 
     def input_ended(self, reply: Reply, expected: bool) -> None:
-        """The client has ended its side of the control connection. If it has not sent QUIT, it may have been killed.
+        """The client has ended its side of the control connection. Unless `expected`, it may have been killed.
 
         Then the end of its data stream, unless close_notify proves it, would look like the end of the file. So an
         upload must receive more than can have been in flight, or it is aborted.

@@ -165,14 +165,12 @@ class Connector:
         if self._awaited is None and state in ("connected", "early TLS"):
             # The client has connected, and may send its command at any time.
             self._passive.close_port()
-        elif state == "early TLS":
-            self._fail_late(522, "TLS handshake on the data connection took too long.")
+            return
+        code, text = 425, "No connection arrived at the passive port in time."
+        if state == "early TLS":
+            code, text = 522, "TLS handshake on the data connection took too long."
         elif self._dialer is not None:
-            self._fail_late(425, "Cannot open data connection: the client did not respond in time.")
-        else:
-            self._fail_late(425, "No connection arrived at the passive port in time.")
-
-    def _fail_late(self, code: int, text: str) -> None:
+            text = "Cannot open data connection: the client did not respond in time."
         self.fail(NoDataConnection("timeout", code, text))
 
     def hurry(self) -> None:
