@@ -163,9 +163,12 @@ def test_a_dismissed_session_may_finish_its_transfer(daemon: Daemon, admin: Admi
     """Without `now`, a running upload is complete before the 421."""
     with plain_login(daemon) as client:
         client.command("TYPE I")
+        client.command("ALLO 23")
         data = open_transfer(client, "STOR new")
         data.sendall(b"first half, ")
-        wait_until(lambda: admin.get("transfers")["total"] == 1, "the transfer")
+        wait_until(lambda: (admin.get("transfers")["transfers"] or [{"bytes": 0}])[0]["bytes"] == 12, "the first half")
+        (shown,) = admin.get("transfers")["transfers"]
+        assert (shown["direction"], shown["size"], shown["path"]) == ("upload", 23, "/new")
         assert admin.delete("sessions", address="127.0.0.1") == {"dismissed": 1}
         data.sendall(b"second half")
         data.close()

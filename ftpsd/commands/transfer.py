@@ -111,6 +111,7 @@ async def allocate(session: Session, size: int) -> Reply:
     free = await session.files.free_space(session.directory)
     if size > free:
         raise Refusal(552, f"Insufficient storage: {readable_size(free)} free.")
+    session.allocated = size
     return Reply(202, "No allocation necessary.")
 
 

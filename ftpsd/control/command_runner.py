@@ -122,7 +122,7 @@ class CommandRunner:
         self.transferring = None
         self._session.data.settle()
         if row is not None and row.restartable:
-            self._session.restart_offset, self._session.byte_range = 0, None
+            self._session.restart_offset, self._session.byte_range, self._session.allocated = 0, None, None
         reply = result if isinstance(result, Reply) else self._reply_to(result)
         self._answer(verb, argument, started, reply)
 

@@ -31,7 +31,7 @@ def session_view(started: float, session: Session, channel: ControlChannel, runn
         path=_path(session, runner.argument) if busy else None,
         direction=None if progress is None else progress.direction,
         bytes=0 if progress is None else progress.bytes,
-        expected_size=None if progress is None else progress.expected_size,
+        expected_size=None if progress is None else _size(progress, session),
         rate=_rate(progress, now - runner.began),
     )
 
@@ -46,6 +46,13 @@ def _state(session: Session, channel: ControlChannel, runner: CommandRunner) -> 
     if runner.queue.busy:
         return "command"
     return "login" if session.account is None else "idle"
+
+
+def _size(progress: Progress, session: Session) -> int | None:
+    """Return the total of a transfer. That of an upload is known only if the client has sent ALLO, and all of it."""
+    if progress.direction == "upload" and not session.restart_offset:
+        return session.allocated
+    return progress.expected_size
 
 
 def _rate(progress: Progress | None, seconds: float) -> float:

@@ -53,6 +53,8 @@ class Session:
     directory: VirtualPath = field(default_factory=VirtualPath)
     representation: str = "A"
     restart_offset: int = 0
+    #: The size that ALLO has given for the next upload. It is shown to administrators only.
+    allocated: int | None = None
     byte_range: tuple[int, int] | None = None
     rename_from: VirtualPath | None = None
     protection: str = "C"
