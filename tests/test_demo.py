@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -54,6 +55,23 @@ def test_the_line_that_the_demo_prints_works(tmp_path: Path) -> None:
         assert (tmp_path / "demo" / "files" / "mine").read_text() == "mine"
         for secret in ("users.yaml", "key.pem", "password"):
             assert (tmp_path / "demo" / secret).stat().st_mode & 0o077 == 0
+
+
+def test_the_demo_prints_a_login_to_its_page(tmp_path: Path) -> None:
+    """The link that the demo prints leads to its page, and its code logs in once."""
+    port, _ = free_range(1)
+    with demo(tmp_path / "demo", "--port", str(port)):
+        log, deadline = tmp_path / "demo.log", time.monotonic() + PATIENCE
+        while (
+            found := re.search(r"^page +(http://127\.0\.0\.1:\d+/)#login=(\S+) ", log.read_text(), re.MULTILINE)
+        ) is None:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        url, code = found.groups()
+        assert "<title>ftpsd</title>" in curl(["curl", url])
+        login = ["curl", "-H", "Content-Type: application/json", "-d", json.dumps({"code": code}), f"{url}login"]
+        assert "csrf" in json.loads(curl(login))
+        assert json.loads(curl(login))["status"] == 403
 
 
 def test_the_demo_keeps_what_exists(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from ftpsd.admin.api.problem import Problem
 from ftpsd.admin.api.routes import Route
 from ftpsd.admin.api.sessions import Sessions
 from ftpsd.admin.api.users import Users
+from ftpsd.admin.page.login_resource import LoginResource
+from ftpsd.admin.page.server import Page
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
 from ftpsd.admin.unix_socket import Peer, UnixSocket, peer_of, socket_path
@@ -38,14 +40,17 @@ MOST_NAMES = 1000
 
 
 class Administration:
-    """The API of one daemon. `configuration` is the path of the configuration file, for faults."""
+    """The API of one daemon, and its page. `configuration` is the path of the configuration file, for faults."""
 
     def __init__(self, parts: Parts, status: StatusReader, configuration: str) -> None:
         self._parts = parts
         self._status = status
         self._configuration = configuration
         self._streams = EventStreams(parts)
-        self.api = Api(parts.reactor, with_document([*_routes(parts, status), *self._streams.routes()]))
+        logins = LoginResource()
+        routes = [*_routes(parts, status), *self._streams.routes(), *logins.routes()]
+        self.api = Api(parts.reactor, with_document(routes))
+        self._page = logins.page = Page(parts, self.api, status, configuration)
         self._socket: UnixSocket | None = None
         self._server = HttpServer(parts.reactor, self._answer, BOUNDS)
         #: The names of users of the system, by number.
@@ -54,13 +59,15 @@ class Administration:
         self._logged: dict[tuple[int, int], None] = {}
 
     def open(self, settings: AdminSettings) -> None:
-        """Bind the socket, if there is to be one. Raises InvalidConfiguration."""
+        """Bind the socket and the port of the page, if there are to be any. Raises InvalidConfiguration."""
+        self._page.open(settings.page)
         path = socket_path(settings)
         if path is not None:
             self._socket = UnixSocket(path, settings.group, self._configuration)
 
     def start(self) -> None:
-        """Serve the API."""
+        """Serve the API, and the page."""
+        self._page.start()
         if self._socket is not None:
             self._status.start()
             self._socket.serve(self._parts.reactor, cast(ServerFactory, self._server))
@@ -72,9 +79,10 @@ class Administration:
 
     async def _stop(self) -> None:
         self._status.stop()
+        self._streams.close()
+        await maybeDeferred(self._page.stop)
         if self._socket is None:
             return
-        self._streams.close()
         await maybeDeferred(self._socket.close)
         sent: Deferred[None] = Deferred()
         self._parts.reactor.callLater(0, sent.callback, None)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import secrets
 import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -21,11 +22,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from ftpsd.accounts import hashes
+from ftpsd.cli.page import print_when_ready
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 
 #: The port of a new demonstration, unless an option says otherwise.
 _PORT = 2121
+
+#: What is between the port of a demonstration and that of its page: 8121, usually.
+_PAGE_OFFSET = 6000
+
+#: The first of the passive ports: of these, the one whose range contains no listener.
+_PASSIVE = (50000, 50100, 50200)
+
+#: Bytes of the path of a Unix socket (unix(7)).
+_LONGEST_SOCKET = 107
 
 _CONFIGURATION = """\
 # Created by `ftpsd demo`. To serve other machines, change the address to "::".
@@ -38,6 +49,13 @@ tls:
 passive:
   ports: {low}-{high}
 users: {{file: users.yaml}}
+"""
+
+#: The page, for a directory whose path is short enough for a Unix socket.
+_ADMINISTRATION = """\
+admin:
+  socket: admin.sock
+  page: {{port: {port}}}
 """
 
 _USERS = """\
@@ -88,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"ftpsd demo: {problem}. Change it there, or create the files again with --reset.", file=sys.stderr)
         return 2
     _print_instructions(home, configuration)
+    if configuration.settings.admin.page is not None:
+        print_when_ready(str(home / "ftpsd.yaml"))
     return serve(home / "ftpsd.yaml")
 
 
@@ -105,8 +125,25 @@ def _create(home: Path, port: int) -> None:
         _write(home / "users.yaml", _USERS.format(hashed=hashes.make(_password(home))))
     if not (home / "ftpsd.yaml").exists():
         # The passive ports must not contain the port of the listener.
-        low = 50000 if not 50000 <= port <= 50099 else 51000
-        _write(home / "ftpsd.yaml", _CONFIGURATION.format(port=port, low=low, high=low + 99))
+        page = _page_port(port)
+        low = next(each for each in _PASSIVE if each // 100 not in (port // 100, page // 100))
+        text = _CONFIGURATION.format(port=port, low=low, high=low + 99)
+        if len(os.fsencode(home / "admin.sock")) <= _LONGEST_SOCKET:
+            text += _ADMINISTRATION.format(port=page)
+        _write(home / "ftpsd.yaml", text)
+
+
+def _page_port(port: int) -> int:
+    """Return a free port for the page of a demonstration that listens on `port`."""
+    first = port + _PAGE_OFFSET if port < 50_000 else port - _PAGE_OFFSET
+    for candidate in range(first, first + 10):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            return candidate
+    return first
 
 
 def _password(home: Path) -> str:

@@ -53,6 +53,7 @@ COMMANDS = (
     ),
     Command("events", "live.events", "show events as they happen", "ftpsd events --event upload,upload_failed"),
     Command("kick", "live.kick", "end sessions", "ftpsd kick --user alice --message 'Maintenance.' --ban 1h"),
+    Command("page", "page", "print a link that logs a browser in to the page, once", "ftpsd page"),
     Command("passwd", "passwd", "print the hash of a password, for users.yaml", "ftpsd passwd < password.txt"),
     Command("reload", "live.reload", "load the configuration again, and print its faults", "ftpsd reload"),
     Command("status", "live.status", "show the state of the daemon", "ftpsd status"),

@@ -14,7 +14,7 @@ import attrs
 
 from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
-from ftpsd.config.sections.admin import AdminSettings
+from ftpsd.config.sections.admin import AdminSettings, PageSettings
 from ftpsd.config.settings import (
     ActiveSettings,
     Limits,
@@ -47,6 +47,7 @@ def check(document: Document, settings: Settings) -> None:
     _check_metrics(document, settings)
     _check_state(document, settings)
     _check_admin(document, settings.admin)
+    _check_page(document, settings)
     _check_event_files(document, settings)
     rule_checks.check(document, settings)
 
@@ -64,6 +65,18 @@ def _check_admin(document: Document, admin: AdminSettings) -> None:
         except (KeyError, ValueError):
             remedy = f"Create it: addgroup --system {admin.group}"
             document.fault(("admin", "group"), f"there is no group {quoted(admin.group)}", remedy)
+
+
+def _check_page(document: Document, settings: Settings) -> None:
+    page, key = settings.admin.page, ("admin", "page")
+    if page is None:
+        return
+    _check_listener(document, settings, page, key)
+    if page.port and any(page.port == each.port for each in settings.listen):
+        document.fault((*key, "port"), "is the port of an entry of listen", "Choose another port.")
+    for index, name in enumerate(page.hosts):
+        if not _HOST_NAME.fullmatch(name):
+            document.fault((*key, "hosts", index), f"{quoted(name)} is not a host name", "Write it as ftp.example.com.")
 
 
 def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
@@ -88,7 +101,7 @@ def _check_listeners(document: Document, settings: Settings) -> None:
 
 
 def _check_listener(
-    document: Document, settings: Settings, listener: ListenSettings | MetricsSettings, key: Key
+    document: Document, settings: Settings, listener: ListenSettings | MetricsSettings | PageSettings, key: Key
 ) -> None:
     try:
         ipaddress.ip_address(listener.address)

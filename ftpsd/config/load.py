@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,7 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
-    return [*files, *_old_certificate(configuration, now), *permissions, *weak]
+    return [*files, *_open_page(configuration), *_old_certificate(configuration, now), *permissions, *weak]
 
 
 def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
@@ -175,6 +176,15 @@ def _exposed_event_files(configuration: Configuration) -> list[ConfigurationWarn
         for home in map(str, Path(os.path.realpath(file)).parents)
         if home in homes
     ]
+
+
+def _open_page(configuration: Configuration) -> list[ConfigurationWarning]:
+    page = configuration.settings.admin.page
+    if page is None or ipaddress.ip_address(page.address).is_loopback:
+        return []
+    problem = f"the page at {page.address} is not encrypted"
+    remedy = "write 127.0.0.1, and reach it through ssh or a web server with TLS"
+    return [ConfigurationWarning(("admin", "page", "address"), problem, remedy)]
 
 
 def _old_certificate(configuration: Configuration, now: float) -> list[ConfigurationWarning]:

@@ -110,6 +110,12 @@ class BoundedRequest(Request):
         self.finish()
 
 
+def header(request: Request, name: str) -> str:
+    """Return a header of a request; empty without one. `getHeader` of Twisted fails if it is not UTF-8."""
+    values = request.requestHeaders.getRawHeaders(name.encode()) or ()
+    return b", ".join(values).decode("latin-1")
+
+
 class BoundedChannel(HTTPChannel):
     """One connection."""
 

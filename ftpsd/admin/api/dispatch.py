@@ -17,7 +17,7 @@ from ftpsd.admin.api.routes import Answer, Call, Route
 from ftpsd.system.reactor import Clock
 from ftpsd.system.slices import Slices
 from ftpsd.web.server import Answer as HttpAnswer
-from ftpsd.web.server import BoundedRequest
+from ftpsd.web.server import BoundedRequest, header
 
 log = Logger(namespace="ftpsd")
 
@@ -43,10 +43,10 @@ class Api:
         try:
             result = await self._handle(request, identify)
         except Problem as problem:
-            return _problem(problem)
+            return problem_answer(problem)
         except Exception:
             log.failure("internal error in the admin API")
-            return _problem(Problem(500, "Internal error: see the server's log."))
+            return problem_answer(Problem(500, "Internal error: see the server's log."))
         if isinstance(result, Answer):
             return HttpAnswer(result.status, result.body, "application/json")
         return None
@@ -92,12 +92,13 @@ def _query(uri: bytes) -> str:
 def _body(request: BoundedRequest) -> bytes:
     """Return the body. Only JSON is accepted: a form, which any page of the web could send, is not."""
     data: bytes = request.content.read()  # type: ignore[union-attr]
-    kind = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
+    kind = header(request, "content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "The body must be JSON. Send Content-Type: application/json.")
     return data
 
 
-def _problem(problem: Problem) -> HttpAnswer:
+def problem_answer(problem: Problem) -> HttpAnswer:
+    """Return the answer for an error."""
     body = json.dumps(problem.json()).encode()
     return HttpAnswer(problem.status, body, "application/problem+json", tuple(problem.headers.items()))

@@ -8,6 +8,15 @@ from attrs import frozen
 
 
 @frozen
+class PageSettings:
+    """The listener of the page for administrators, and further names of the server that browsers may use."""
+
+    address: str = "127.0.0.1"
+    port: int = 8121
+    hosts: tuple[str, ...] = ()
+
+
+@frozen
 class AdminSettings:
     """The socket of the admin API, and the group whose members may use it. Changes take effect at the next start.
 
@@ -16,3 +25,4 @@ class AdminSettings:
 
     socket: Path | None = None
     group: str | None = None
+    page: PageSettings | None = None
