@@ -179,7 +179,7 @@ def test_a_ban_of_a_network(daemon: Daemon, command: Command) -> None:
     with FtpClient(daemon, source="127.0.0.130"):
         pass
     bans = json.loads(command("bans", "--json")[1])
-    assert [(each["kind"], each["subject"]) for each in bans] == [("network", "127.0.0.64/26")]
+    assert bans == [{"kind": "network", "subject": "127.0.0.64/26", "until": None}]
     assert "127.0.0.64/26" in command("bans")[1]
     assert command("unban", "127.0.0.64/26")[0] == 0
     with FtpClient(daemon, source="127.0.0.66"):

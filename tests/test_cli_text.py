@@ -66,7 +66,13 @@ def test_times_are_short() -> None:
     assert [short(each) for each in (-1, 0, 59.9, 60, 3599, 3600, 86_399, 86_400, 1e8)] == [
         "0s", "0s", "59s", "1m", "59m", "1h00", "23h59", "1d", "1157d"
     ]  # fmt: skip
-    assert [in_words(each) for each in (0, 61, 7500, 7200, 100_000)] == ["0 s", "1 min", "2 h 5 min", "2 h", "1 d 3 h"]
+    assert [in_words(each) for each in (0, 90, 7500, 7201, 100_000)] == [
+        "0 s",
+        "1 min 30 s",
+        "2 h 5 min",
+        "2 h",
+        "1 d 3 h",
+    ]
 
 
 @given(st.text(max_size=30), st.integers(0, 30))

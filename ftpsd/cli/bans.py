@@ -32,6 +32,9 @@ from ftpsd.system.state import FILE, LaterRelease, State, directory
 SERVICE = Path("/var/lib/ftpsd-state")
 
 
+#: A ban that ends after this time (POSIX) has no end: the year 9999 is the last one of the calendar.
+_NO_END = 253_370_764_800.0
+
 #: Kind, subject and end of a ban; the end is None if there is none.
 Row = tuple[str, str, float | None]
 
@@ -77,12 +80,7 @@ def run(options: argparse.Namespace) -> int:
 def show(configuration: str, as_json: bool = False) -> int:
     """Print the bans in effect, one per line or as a JSON array; return the exit status."""
     now = time.time()
-    try:
-        with _state(configuration) as state:
-            bans: list[Row] = [*tables.current(state, now)]
-    except _InMemory as reason:
-        answer = cast(_Bans, _client(configuration, reason).get("bans"))
-        bans = [(ban["kind"], ban["subject"], ban["until"]) for ban in answer["bans"]]
+    bans = _current(configuration, now)
     if as_json:
         found = [{"kind": kind, "subject": stored_name(subject), "until": until} for kind, subject, until in bans]
         print(json.dumps(found, indent=2))
@@ -94,13 +92,20 @@ def show(configuration: str, as_json: bool = False) -> int:
     return 0
 
 
+def _current(configuration: str, now: float) -> list[Row]:
+    try:
+        with _state(configuration) as state:
+            bans = tables.current(state, now)
+    except _InMemory as reason:
+        answer = cast(_Bans, _client(configuration, reason).get("bans"))
+        return [(ban["kind"], ban["subject"], ban["until"]) for ban in answer["bans"]]
+    return [(kind, subject, until if until < _NO_END else None) for kind, subject, until in bans]
+
+
 def _end(until: float | None, now: float) -> str:
     if until is None:
         return "permanently"
-    try:
-        return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
-    except (ValueError, OverflowError, OSError):
-        return "permanently"  # the time is beyond the year 9999
+    return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
 
 
 def lift(configuration: str, whom: str | None) -> int:

@@ -23,16 +23,14 @@ def parse_duration(text: str) -> int:
 
 
 def in_words(seconds: float) -> str:
-    """Return a time in its two largest units: `45 s`, `3 min`, `2 h 5 min`, `4 d 3 h`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    first, second = ("h", "min") if whole < 86_400 else ("d", "h")
-    large, small = (3600, 60) if whole < 86_400 else (86_400, 3600)
-    rest = whole % large // small
-    return f"{whole // large} {first}" + (f" {rest} {second}" if rest else "")
+    """Return a time in its two largest units: `45 s`, `1 min 30 s`, `2 h 5 min`, `4 d`."""
+    left = max(0, int(seconds))
+    words: list[str] = []
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, length)
+        if words or count or length == 1:
+            words.append(f"{count} {unit}" if count or not words else "")
+    return " ".join(filter(None, words[:2]))
 
 
 def short(seconds: float) -> str:
