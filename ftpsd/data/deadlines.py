@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ftpsd.data.transfer import AnyTransfer
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import NoDataConnection, Refusal
 from ftpsd.system.reactor import Clock, DelayedCall
 
 #: Seconds without a byte after which nothing more is on its way from a client that has gone, on a fast network.
@@ -54,7 +54,7 @@ class Deadlines:
             self._progress, self._since = transfer.progress, now
         silent = now - self._since
         if not transfer.is_open and now >= self._deadline:
-            transfer.abort(Refusal(522, "TLS handshake on the data connection took too long."))
+            transfer.abort(NoDataConnection("timeout", 522, "TLS handshake on the data connection took too long."))
         elif silent >= self._stalled:
             transfer.abort(Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds."))
         else:
