@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured
@@ -81,12 +82,14 @@ def with_metrics(daemon: Daemon, **settings: object) -> Metrics:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[tuple[Daemon, Metrics]]:
     """A daemon with metrics, also for users."""
-    settings = {
+    settings: dict[str, object] = {
         "timeouts": {"data_connect": 1, "login": 20},
         "limits": {"sessions_per_address": 20, "transfers": 7},
         "bans": {"attempts": 2, "allow": ["127.0.0.1"]},
     }
-    daemon = Daemon(tmp_path_factory.mktemp("metrics"), certificate, settings)
+    directory = tmp_path_factory.mktemp("metrics")
+    settings["events"] = {"audit": str(directory / "audit"), "xferlog": str(directory / "xferlog")}
+    daemon = Daemon(directory, certificate, settings)
     metrics = with_metrics(daemon, users=True)
     daemon.start()
     yield daemon, metrics
@@ -255,6 +258,7 @@ def test_the_daemon_itself(served: tuple[Daemon, Metrics]) -> None:
     assert abs(metrics.value("ftpsd_config_last_reload_success_timestamp_seconds") - started) < PATIENCE
     assert metrics.value("ftpsd_worker_threads") > metrics.value("ftpsd_worker_threads_busy")
     assert metrics.value("ftpsd_worker_threads_stuck") == 0
+    assert metrics.value("ftpsd_event_queue_capacity", queue="audit") > metrics.value("ftpsd_event_queue_length")
     assert metrics.value("process_open_fds") >= 5
     assert metrics.value("process_resident_memory_bytes") == pytest.approx(daemon.memory(), rel=0.2)
 
@@ -270,10 +274,9 @@ def test_every_metric_is_documented(served: tuple[Daemon, Metrics]) -> None:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels}
         shown[name] = labels - {"le"}
-    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_]+)` \|([^|]*)\|", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
-    queues = {name for name, labels in documented.items() if labels == {"queue"}}
-    assert documented == shown | {name: {"queue"} for name in queues if not shown[name]}
+    assert documented == shown
 
 
 # --- formats, and the listener ---------------------------------------------------------------------
@@ -298,6 +301,63 @@ def test_promtool_accepts_the_metrics(served: tuple[Daemon, Metrics]) -> None:
         [str(PROMTOOL), "check", "metrics"], input=metrics.get().text, capture_output=True, text=True
     )
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def expressions() -> list[str]:
+    """Return all PromQL expressions of the dashboard and of the alert rules."""
+    dashboard = json.loads((ROOT / "packaging/grafana/ftpsd.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    rules = yaml.safe_load((ROOT / "packaging/prometheus/ftpsd.rules.yaml").read_text())
+    return [
+        *(target["expr"] for target in [*targets, *dashboard["annotations"]["list"]]),
+        *(rule["expr"] for group in rules["groups"] for rule in group["rules"]),
+    ]
+
+
+def test_dashboard_and_alerts_name_real_series(served: tuple[Daemon, Metrics]) -> None:
+    """Each series and each value of a label in the dashboard and in the alert rules is one that the daemon shows."""
+    daemon, metrics = served
+    with secured(daemon) as client:
+        client.upload("STOR a.bin", b"x")
+    samples = [sample for family in parse_text(metrics.get().text) for sample in family.samples]
+    names = {sample.name for sample in samples}
+    values = {(name, value) for sample in samples for name, value in sample.labels.items()}
+    found = expressions()
+    assert len(found) > 30
+    for each in found:
+        named = set(re.findall(r"\b(?:ftpsd|process)_\w+", each))
+        assert named <= names, each
+        assert named or each.startswith("up{"), each
+        for label, choices in re.findall(r'(\w+)=~?"([\w|]+)"', each):
+            assert label == "job" or {(label, choice) for choice in choices.split("|")} <= values, each
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_promtool_accepts_dashboard_and_alerts(tmp_path: Path) -> None:
+    """All expressions are PromQL, and each alert fires when it should and only then."""
+    rules = [
+        {"record": f"expression:{index}", "expr": each.replace("$__rate_interval", "5m").replace("$instance", ".*")}
+        for index, each in enumerate(expressions())
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    alerts = ROOT / "packaging/prometheus"
+    for command in (
+        ("check", "rules", tmp_path / "rules.yaml"),
+        ("check", "rules", alerts / "ftpsd.rules.yaml"),
+        ("test", "rules", alerts / "ftpsd.rules.test.yaml"),
+    ):
+        result = subprocess.run([str(PROMTOOL), *command], capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_alert_is_documented_and_tested() -> None:
+    """docs/monitoring.md has a row for each alert, and the tests of the rules name each."""
+    rules = yaml.safe_load((ROOT / "packaging/prometheus/ftpsd.rules.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    rows = re.findall(r"^\| (`Ftpsd\w+`.*?) \|", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == alerts
+    tests = (ROOT / "packaging/prometheus/ftpsd.rules.test.yaml").read_text()
+    assert set(re.findall(r"Ftpsd\w+", tests)) == alerts
 
 
 def test_health(served: tuple[Daemon, Metrics]) -> None:

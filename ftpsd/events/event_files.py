@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from ftpsd.events.append_file import AppendFile
-from ftpsd.events.hub import Hub
+from ftpsd.events.hub import Hub, QueueState
 from ftpsd.events.record import Record, Recorder, recorded_kinds
 from ftpsd.events.types import (
     Event,
@@ -72,7 +72,12 @@ class LineWriter:
         self.path = path
         self._lines: deque[MakeLine] = deque()
         self._collecting = self._writing = self._failing = False
-        self._dropped = 0
+        #: Lines that were dropped: those that the log does not count yet, and those that it does.
+        self._dropped = self._logged = 0
+
+    def state(self) -> QueueState:
+        """Return the state for metrics."""
+        return QueueState(len(self._lines), CAPACITY, self._dropped + self._logged)
 
     def put(self, line: MakeLine) -> None:
         """Let a line be written soon, or drop it if too many wait."""
@@ -135,6 +140,7 @@ class LineWriter:
             log.info("{path} is written again", path=self.path)
         if self._dropped and len(self._lines) < CAPACITY:
             log.error("{count} events for {path} were dropped", count=self._dropped, path=self.path)
+            self._logged += self._dropped
             self._dropped = 0
 
 
@@ -155,6 +161,11 @@ class EventFiles:
         self._unsubscribe()
         self._audit = self._writer(self._audit, audit)
         self._xferlog = self._writer(self._xferlog, xferlog)
+        for name, writer in (("audit", self._audit), ("xferlog", self._xferlog)):
+            if writer is None:
+                self._hub.queues.pop(name, None)
+            else:
+                self._hub.queues[name] = writer.state
         if self._audit is not None:
             kinds = [kind for kind in recorded_kinds() if kind not in _NOT_AUDITED]
             self._subscriptions += [self._hub.subscribe("audit", kind, self._add_record) for kind in kinds]

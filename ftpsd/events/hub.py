@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
-from weakref import WeakSet
 
+from attrs import frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -56,8 +56,8 @@ class Hub:
         self.now: Now = clock.seconds
         #: Counts what happens too often for an event each time; None while nobody counts.
         self.tally: Tally | None = None
-        #: The queues of listeners, for their lengths.
-        self.queues: WeakSet[EventQueue] = WeakSet()
+        #: The queues in which events wait for a listener, by its name; each returns its state.
+        self.queues: dict[str, Callable[[], QueueState]] = {}
 
     def subscribe(self, name: str, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call a listener with each event of exactly that kind. Return the function that ends this.
@@ -82,7 +82,7 @@ class Hub:
     ) -> EventQueue:
         """Give events of those kinds to a consumer that may take its time, by way of a bounded queue."""
         queue = EventQueue(self._clock, name, consumer, capacity)
-        self.queues.add(queue)
+        self.queues[name] = queue.state
         queue.subscriptions = [self.subscribe(name, kind, queue.put) for kind in kinds]
         return queue
 
@@ -101,14 +101,23 @@ class Hub:
             log.failure("the listener {name} failed; this is logged once", name=name)
 
 
+@frozen
+class QueueState:
+    """How many events wait, how many can, and how many were dropped since the start because the queue was full."""
+
+    length: int
+    capacity: int
+    dropped: int
+
+
 class EventQueue:
     """Events that wait for one consumer. When the queue is full, new ones are dropped and counted."""
 
     def __init__(self, clock: Clock, name: str, consumer: Consumer, capacity: int) -> None:
         self._clock = clock
-        self.name = name
+        self._name = name
         self._consumer = consumer
-        self.capacity = capacity
+        self._capacity = capacity
         self._events: deque[Event] = deque()
         self._running = False
         self._failed = False
@@ -121,9 +130,13 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._events)
 
+    def state(self) -> QueueState:
+        """Return the state for metrics."""
+        return QueueState(len(self._events), self._capacity, self.dropped)
+
     def put(self, event: Event) -> None:
         """Append an event, or drop it. The consumer is called in a later turn of the reactor."""
-        if len(self._events) >= self.capacity:
+        if len(self._events) >= self._capacity:
             self._drop()
             return
         self._events.append(event)
@@ -139,7 +152,7 @@ class EventQueue:
 
     def _drop(self) -> None:
         if not self._dropping:
-            log.warn("the listener {name} is too slow: events are dropped", name=self.name)
+            log.warn("the listener {name} is too slow: events are dropped", name=self._name)
         self._dropping += 1
         self.dropped += 1
 
@@ -154,10 +167,10 @@ class EventQueue:
             return
         self._running = False
         if self._dropping:
-            log.warn("{count} events for the listener {name} were dropped", count=self._dropping, name=self.name)
+            log.warn("{count} events for the listener {name} were dropped", count=self._dropping, name=self._name)
             self._dropping = 0
 
     def _log_failure(self, failure: Failure) -> None:
         if not self._failed:
             self._failed = True
-            log.failure("the listener {name} failed; this is logged once", failure, name=self.name)
+            log.failure("the listener {name} failed; this is logged once", failure, name=self._name)

@@ -28,6 +28,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 import twisted
+from ftpsd.events.types import BanKind
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.metrics.counters import Histogram
 from ftpsd.metrics.reading import Reading
@@ -38,7 +39,7 @@ from ftpsd.system.tls import library_versions
 LOGIN_RESULTS = ("success", "failed", "banned", "disabled", "network", "expired", "hours", "limit", "disk", "error")
 DATA_REASONS = ("foreign", *get_args(NoDataReason))
 TRANSFER_RESULTS = ("complete", "aborted", "failed")
-BAN_KINDS = ("address", "user", "site")
+FAILURE_BANS = ("address", "user", "site")
 RELOAD_RESULTS = ("success", "failed")
 HANDSHAKES = (("control", "data"), ("TLSv1.2", "TLSv1.3"), (True, False))
 
@@ -147,8 +148,8 @@ def _sessions(reading: Reading) -> Iterator[Metric]:
     logins = {**counts.logins, "banned": counts.tally.banned_logins}
     yield _counter("ftpsd_logins", "Logins, by result.", ("result",), _by(LOGIN_RESULTS, logins))
     text = "Bans after failed logins, by what was banned."
-    yield _counter("ftpsd_bans", text, ("kind",), _by(BAN_KINDS, counts.bans))
-    yield _gauge("ftpsd_bans_active", "Bans that are in effect.", ("kind",), _by(BAN_KINDS, reading.bans))
+    yield _counter("ftpsd_bans", text, ("kind",), _by(FAILURE_BANS, counts.bans))
+    yield _gauge("ftpsd_bans_active", "Bans that are in effect.", ("kind",), _by(get_args(BanKind), reading.bans))
 
 
 def _commands(reading: Reading) -> Iterator[Metric]:
@@ -208,12 +209,12 @@ def _threads(reading: Reading) -> Iterator[Metric]:
     yield _gauge("ftpsd_worker_threads", "Worker threads, without stuck ones that were replaced.", (), threads.size)
     yield _gauge("ftpsd_worker_threads_busy", "Worker threads that run a job.", (), threads.busy)
     yield _gauge("ftpsd_worker_threads_stuck", "Worker threads whose disk does not answer.", (), threads.stuck)
-    waiting = {each.name: each.length for each in reading.queues}
+    waiting = {name: each.length for name, each in reading.queues.items()}
     yield _gauge("ftpsd_event_queue_length", "Events that wait for a listener.", ("queue",), _by((), waiting))
-    room = {each.name: each.capacity for each in reading.queues}
+    room = {name: each.capacity for name, each in reading.queues.items()}
     yield _gauge("ftpsd_event_queue_capacity", "Events that can wait for a listener.", ("queue",), _by((), room))
     text = "Events that were dropped because a listener was too slow."
-    dropped = {each.name: each.dropped for each in reading.queues}
+    dropped = {name: each.dropped for name, each in reading.queues.items()}
     yield _counter("ftpsd_event_queue_dropped", text, ("queue",), _by((), dropped))
 
 

@@ -8,17 +8,8 @@ from attrs import frozen
 
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import Status, StatusReader
+from ftpsd.events.hub import QueueState
 from ftpsd.metrics.counters import Counters, Counts
-
-
-@frozen
-class Queue:
-    """An event queue."""
-
-    name: str
-    length: int
-    capacity: int
-    dropped: int
 
 
 @frozen
@@ -29,7 +20,8 @@ class Reading:
     counts: Counts
     #: Bans that are in effect, by kind.
     bans: dict[str, int]
-    queues: tuple[Queue, ...]
+    #: The event queues, by name.
+    queues: dict[str, QueueState]
     #: Why the daemon is not ready; empty if it is.
     not_ready: tuple[str, ...]
     #: Sessions and running transfers by user; None without series for users.
@@ -44,7 +36,7 @@ def read(parts: Parts, status: StatusReader, counters: Counters, not_ready: tupl
         status=status.read(),
         counts=counters.read(users.sessions),
         bans=Counter(ban.kind for ban in bans.bans() if ban.until > now),
-        queues=tuple(Queue(each.name, len(each), each.capacity, each.dropped) for each in parts.hub.queues),
+        queues={name: state() for name, state in parts.hub.queues.items()},
         not_ready=not_ready,
         users=(dict(users.sessions), dict(users.transfers)) if counters.by_user else None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from ftpsd.events.hub import Hub
+from ftpsd.events.hub import Hub, QueueState
 from ftpsd.events.record import Recorder
 from ftpsd.events.types import (
     AdministrativeAct,
@@ -76,7 +76,12 @@ class Feed:
         self._subscriptions: list[Callable[[], None]] = []
         self._waiting: deque[Entry] = deque()
         self._running = False
-        self._dropped = 0
+        #: Events that were dropped: those that the log does not count yet, and those that it does.
+        self._dropped = self._logged = 0
+
+    def state(self) -> QueueState:
+        """Return the state for metrics."""
+        return QueueState(len(self._waiting), CAPACITY, self._dropped + self._logged)
 
     def use(self, rules: Rules) -> None:
         """Follow these rules from now on."""
@@ -88,6 +93,10 @@ class Feed:
             for kind, names in NAMES.items()
             if names & rules.names
         ]
+        if rules.names:
+            self._hub.queues["rules"] = self.state
+        else:
+            self._hub.queues.pop("rules", None)
 
     def start(self, queue: JobQueue) -> None:
         """Write what came so far, and what comes, in this queue's threads."""
@@ -125,6 +134,7 @@ class Feed:
         self._running = False
         if self._dropped:
             log.error("{count} events were not stored for delivery, and are lost", count=self._dropped)
+            self._logged += self._dropped
             self._dropped = 0
         self._begin()
 
