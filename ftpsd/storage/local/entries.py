@@ -65,14 +65,15 @@ class Entries:
 
         `path` is the directory as the client named it, `parts` as the permission rules spell it.
         """
-        ruled = self._ruled_names(parts, directory)
+        ruled, hidden = self._ruled_names(parts, directory), self._hidden
         for item in found:
             name = item.name
-            if is_private(name):
+            # `is_private` begins with the same two tests. Each call for each name is 2 % of the time of a listing.
+            if (name[0] == "." or not name.isascii()) and is_private(name):
                 if (cut := self._incomplete(parts, directory, name)) is not None:
                     yield cut
                 continue
-            if not self.is_shown(name):
+            if hidden is not None and hidden(name):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
