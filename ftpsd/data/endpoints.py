@@ -5,6 +5,7 @@ and TLS calls itself, in a worker thread, and yields when it cannot continue:
 
     READ, WRITE   continue when the socket is ready
     Pause(s)      continue in `s` seconds
+    REACTOR       continue when the reactor has made the calls that were put before, such as sending the 150
     None          progress; another transfer may have the thread now
 
 `transfer.py` drives these generators.
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
+REACTOR = 0
 
 #: Bytes in one TLS or socket call: large, and still within the second-level cache.
 PIECE = 256 * 1024

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.data.endpoints import READ, Closable, Pause, Steps, Waitable
+from ftpsd.data.endpoints import REACTOR, READ, Closable, Pause, Steps, Waitable
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.worker_threads import JobQueue
@@ -138,6 +138,7 @@ class Transfer(Parking, Generic[T]):
         created     start                                                queued
         queued      a thread is free                                     running
         running     the step yields None, and others need the thread     queued
+        running     the step yields REACTOR                              queued, by the reactor
         running     the step yields READ, WRITE or Pause, and others
                     need the thread or a MOMENT in it was not enough     parked
         parked      the socket is ready, the time is over, wake, abort   queued
@@ -241,6 +242,9 @@ class Transfer(Parking, Generic[T]):
             if crowded:
                 self._submit()
             return crowded
+        if wanted == REACTOR:
+            self._queue.call_in_reactor(self._submit)
+            return True
         if not crowded and self._wait_in_thread(wanted):
             return False
         self._queue.call_in_reactor(self._park, wanted)
