@@ -135,9 +135,12 @@ def system(_: Session, __: None) -> Reply:
     return Reply(215, "UNIX Type: L8")
 
 
+_OK = FixedReply(200, "OK.")
+
+
 def noop(_: Session, __: str) -> Reply:
     """NOOP: do nothing."""
-    return Reply(200, "OK.")
+    return _OK
 
 
 def client(session: Session, name: str) -> Reply:

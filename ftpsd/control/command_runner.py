@@ -92,22 +92,22 @@ class CommandRunner:
         except Refusal:
             # No part of the line is logged: it may be a password with a typing error around it.
             self._task.take_tokens(1)
-            self._answer("?", "", started, self._reply_to(Failure()))
+            self._answer(None, "?", "", started, self._reply_to(Failure()))
             return
+        row = TABLE.get(verb)
         if stranger:
-            self._task.take_tokens(TABLE[verb].cost if verb in TABLE else 1)
+            self._task.take_tokens(1 if row is None else row.cost)
         try:
-            result = self._run(verb, argument)
+            result = self._run(row or self._session.find(verb), argument)
         except Exception:
             result = Failure()
         if isinstance(result, Deferred):
-            result.addBoth(self._finish_later, verb, argument, started)
+            result.addBoth(self._finish_later, row, verb, argument, started)
         else:
-            self._finish(result, verb, argument, started)
+            self._finish(result, row, verb, argument, started)
 
-    def _run(self, verb: str, argument: str) -> Reply | Failure | Deferred[Reply]:
+    def _run(self, row: Row, argument: str) -> Reply | Failure | Deferred[Reply]:
         """Return the final reply of a command, now or by a Deferred. Most are known now, and need no Deferred."""
-        row = self._session.find(verb)
         value = self._session.admit(row, argument)
         self.command, self.argument = row, value
         self.transferring = row if row.uses_data or row.restartable or row.walks else None
@@ -117,14 +117,14 @@ class CommandRunner:
     def _finish_later(self, *arguments: object) -> None:
         self._task.run(self._finish, *arguments, must=True)
 
-    def _finish(self, result: Reply | Failure, verb: str, argument: str, started: float) -> None:
-        row = TABLE.get(verb)
-        self.transferring = None
-        self._session.data.settle()
+    def _finish(self, result: Reply | Failure, row: Row | None, verb: str, argument: str, started: float) -> None:
+        if self.transferring is not None:
+            self.transferring = None
+            self._session.data.settle()
         if row is not None and row.restartable:
             self._session.restart_offset, self._session.byte_range, self._session.allocated = 0, None, None
         reply = result if isinstance(result, Reply) else self._reply_to(result)
-        self._answer(verb, argument, started, reply)
+        self._answer(row, verb, argument, started, reply)
 
     def _reply_to(self, failure: Failure) -> Reply:
         """Return the reply for an exception."""
@@ -143,9 +143,8 @@ class CommandRunner:
         log.failure("{label} internal error", failure, label=self._events.session.label)
         return Reply(451, "Internal error: see the server's log.")
 
-    def _answer(self, verb: str, argument: str, started: float, reply: Reply) -> None:
+    def _answer(self, row: Row | None, verb: str, argument: str, started: float, reply: Reply) -> None:
         """Send the final reply, then let the next command begin or end the session."""
-        row = TABLE.get(verb)
         moved = self._session.data.moved if row is not None and row.uses_data else None
         self.answered = self.now()
         self._channel.send_reply(reply)
@@ -159,10 +158,11 @@ class CommandRunner:
         if self._dismissal is not None:
             self.end(self._dismissal)
             return
-        self._errors = self._errors + 1 if self._session.account is None and reply.code >= 400 else 0
-        if self._errors == MAX_ERRORS:
-            self.end(Reply(421, "Too many errors. Goodbye."))
-            return
+        if self._session.account is None:
+            self._errors = self._errors + 1 if reply.code >= 400 else 0
+            if self._errors == MAX_ERRORS:
+                self.end(Reply(421, "Too many errors. Goodbye."))
+                return
         self.queue.finish()
         if self._flow.paused and not self.queue.full:
             self._flow.resume_reading(QUEUE_FULL)

@@ -112,10 +112,8 @@ class ClientGroup:
         return now + left
 
     def charge(self, seconds: float) -> None:
-        """Note that a session of the group has run for so many seconds."""
+        """Note that a session of the group has run for so many seconds. It called `deadline` before, in this round."""
         service_class = self._class
-        if self._round != self.scheduler.round:
-            self._round, self._used = self.scheduler.round, 0.0
         self._used += seconds
         service_class.spent += seconds
         if self._used > service_class.slice - SHORTEST or service_class.spent > service_class.budget - SHORTEST:
@@ -200,7 +198,12 @@ class Task:
         if self._input_round == scheduler.round:
             scheduler.begin_round_if_none_wait()
         self._input_round = scheduler.round
-        self.run(step)
+        started = scheduler.now()
+        self.deadline = self._group.deadline(started)
+        if self.deadline > started:
+            self._run(started, step, ())
+        else:
+            self.wait()
 
     def run(self, step: Callable[..., object], *arguments: object, must: bool = False) -> None:
         """Run a step, or wait. A step that `must` run is never put off, but what follows it may be."""

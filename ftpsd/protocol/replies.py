@@ -31,7 +31,10 @@ class Reply:
     def encode(self) -> bytes:
         """Return the bytes to send: `code text`, or lines from `code-first` to `code last`."""
         if len(self.lines) == 1:
-            return b"%d %s\r\n" % (self.code, _wire(self.lines[0]))
+            text = self.lines[0]
+            if text.isascii() and text.isprintable():
+                return f"{self.code} {text}\r\n".encode("ascii")
+            return b"%d %s\r\n" % (self.code, _wire(text))
         first, *middle, last = (_wire(line) for line in self.lines)
         # A line in the middle must not look like the last one (RFC 959 section 4.2): one with digits gets a space.
         body = b"".join((b" %s\r\n" if line[:1].isdigit() else b"%s\r\n") % line for line in middle)
@@ -55,8 +58,6 @@ class FixedReply(Reply):
 
 def _wire(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
-    if raw.isascii() and raw.isalnum():
-        return raw
     # A line feed cannot be sent within a Telnet line, and would let a file name forge a reply. A CR is sent as CR NUL
     # (RFC 2640 section 3.1), and byte 255 twice (RFC 854; lftp decodes that).
     return raw.replace(b"\0", b"?").replace(b"\n", b"?").replace(b"\r", b"\r\0").replace(b"\xff", b"\xff\xff")
