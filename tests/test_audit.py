@@ -193,7 +193,7 @@ def test_starts_reloads_and_stops_are_audited(make_daemon: Callable[..., Daemon]
     good = daemon.config.read_text()
     daemon.config.write_text(good + "unknown: 1\n")
     os.kill(daemon.pid, 1)
-    daemon.wait_for_log("stays in use")
+    daemon.wait_for_log("remains in effect")
     daemon.config.write_text(good)
     with secured(daemon) as client:
         for number in range(50):

@@ -72,6 +72,8 @@ class Administration:
             self._status.start()
             self._socket.serve(self._parts.reactor, cast(ServerFactory, self._server))
             log.info("admin API on {path}", path=self._socket.path)
+        elif self._page.url:
+            log.warn("nobody can log in to the page: `ftpsd page` needs admin.socket")
 
     def stop(self) -> Deferred[None]:
         """Close all connections, and remove the socket."""
