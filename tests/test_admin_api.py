@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import re
 import socket
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from tests.admin import Admin
 from tests.conftest import PLAIN
-from tests.daemon import PATIENCE, Daemon, merge
+from tests.daemon import PATIENCE, Daemon, ftpsd, merge
 from tests.ftpclient import FtpClient
 from tests.hostile import ends, open_transfer, plain_login, wait_until
 
@@ -217,6 +219,10 @@ def test_bans_survive_a_restart(daemon: Daemon, admin: Admin) -> None:
     assert [each["subject"] for each in before] == ["bob", "198.51.100.0/24"]
     time.sleep(0.1)
     daemon.stop()
+    listed = subprocess.run(
+        ftpsd("bans", "--json", "-c", str(daemon.config)), capture_output=True, check=True, text=True
+    )
+    assert [(each["subject"], each["until"]) for each in json.loads(listed.stdout)][1] == ("198.51.100.0/24", None)
     daemon.start()
     after = admin.get("bans")["bans"]
     assert [each["subject"] for each in after] == ["bob", "198.51.100.0/24"]
@@ -328,6 +334,19 @@ def test_a_body_must_be_json_and_small(admin: Admin) -> None:
         connection.sendall(f"POST /v1/bans HTTP/1.1\r\nHost: h\r\n{header}\r\n\r\n{{}}".encode())
         assert f"HTTP/1.1 {status} ".encode() in connection.recv(65536)
         connection.close()
+
+
+def test_clients_that_send_nothing_keep_nobody_out(admin: Admin) -> None:
+    """However many connections are open and silent, a request is answered; a line without an end is refused."""
+    silent = []
+    for _ in range(100):
+        silent.append(socket.socket(socket.AF_UNIX))
+        silent[-1].connect(str(admin.path))
+    assert admin.get("status")["bans"] == 0
+    silent[-1].sendall(b"GET /" + b"a" * 20_000)
+    assert silent[-1].recv(1000).startswith(b"HTTP/1.1 414 ")
+    for each in silent:
+        each.close()
 
 
 # --- who may use it ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ GROUP = "ftpsd-admin"
 MODE = 0o660
 
 #: Connections that the kernel keeps until they are accepted.
-BACKLOG = 64
+BACKLOG = 512
 
 #: The option of a socket for all groups of the peer (linux/asm-generic/socket.h); Python has no name for it.
 _SO_PEERGROUPS = 59

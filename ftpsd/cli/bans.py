@@ -99,7 +99,7 @@ def _current(configuration: str, now: float) -> list[Row]:
     except _InMemory as reason:
         answer = cast(_Bans, _client(configuration, reason).get("bans"))
         return [(ban["kind"], ban["subject"], ban["until"]) for ban in answer["bans"]]
-    return [(kind, subject, until if until < _NO_END else None) for kind, subject, until in bans]
+    return [(kind, subject, until if until is not None and until < _NO_END else None) for kind, subject, until in bans]
 
 
 def _end(until: float | None, now: float) -> str:

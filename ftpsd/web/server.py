@@ -53,6 +53,7 @@ NOT_FOUND = Answer(404, b"Not found.\n")
 NOT_ALLOWED = Answer(405, b"Only GET and HEAD are served.\n", headers=(("Allow", "GET, HEAD"),))
 INTERNAL_ERROR = Answer(500, b"Internal error: see the server's log.\n")
 
+TOO_LONG = b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -67,6 +68,9 @@ class Transport(Protocol):
 
     def loseWriteConnection(self) -> None:
         """Close this side of the connection when all is sent."""
+
+    def loseConnection(self) -> None:
+        """Close the connection when all is sent."""
 
     def abortConnection(self) -> None:
         """Close the connection now, whatever the client has not read."""
@@ -152,6 +156,12 @@ class BoundedChannel(HTTPChannel):
         """Receive bytes. Twisted would process those that come while the last answer is sent, and fail."""
         if not cast(Transport, self.transport).disconnecting:
             super().dataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is too long. Twisted would close the connection without an answer."""
+        transport = cast(Transport, self.transport)
+        transport.write(TOO_LONG)
+        transport.loseConnection()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Return False: each connection serves one request."""

@@ -12,13 +12,10 @@ from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import valid_text
 from ftpsd.events.types import AdministrativeAct
-from ftpsd.limits.bans.ban_list import Ban, stored_name
+from ftpsd.limits.bans.ban_list import FOR_EVER, Ban, stored_name
 from ftpsd.limits.bans.networks import network_text
 from ftpsd.protocol import parsing
 from ftpsd.protocol.login_rules import Network
-
-#: The length of a ban for ever in seconds, which the state file can hold. No calendar has its end.
-FOR_EVER = 1e12
 
 #: The longest ban that is not for ever: a hundred years.
 LONGEST = 100 * 366 * 86_400

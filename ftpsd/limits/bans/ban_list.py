@@ -22,6 +22,9 @@ from ftpsd.protocol.printable import printable
 #: and an "account" are banned by an administrator.
 Kind = BanKind
 
+#: The length of a ban for ever in seconds, which the state file can hold. No calendar has its end.
+FOR_EVER = 1e12
+
 #: The number of addresses or names that are remembered, of each kind.
 CAPACITY = 10_000
 

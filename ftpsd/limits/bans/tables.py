@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from ftpsd.limits.bans.ban_list import CAPACITY, Kind, stored_address, stored_name
+from ftpsd.limits.bans.ban_list import CAPACITY, FOR_EVER, Kind, stored_address, stored_name
 from ftpsd.limits.bans.known_addresses import KNOWN, MAX_TOTAL
 from ftpsd.protocol.parsing import network, site
 from ftpsd.system.state import State
@@ -88,11 +88,13 @@ def take_lifted(state: State) -> list[tuple[Kind, str]]:
 # --- for `ftpsd bans` ----------------------------------------------------------------------------------
 
 
-def current(state: State, now: float) -> list[tuple[str, str, float]]:
-    """Return kind, subject and end of all active bans; the one that ends last stands last."""
+def current(state: State, now: float) -> list[tuple[str, str, float | None]]:
+    """Return kind, subject and end (None: never) of all active bans; the one that ends last stands last."""
     state.define(BANS)
     found: list[Any] = state.execute(
-        f"SELECT kind, subject, until FROM bans WHERE {IS_BAN} AND until > ? ORDER BY until", now
+        f"SELECT kind, subject, iif(length < {FOR_EVER}, until, NULL) FROM bans WHERE {IS_BAN} AND until > ?"
+        " ORDER BY until",
+        now,
     )
     return found
 
