@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ftpsd.outbox import status as delivery_status
+from ftpsd.outbox.status import DeliveryStatus
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
@@ -88,10 +90,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
         "bans": {"attempts": 2, "allow": ["127.0.0.1"]},
     }
     directory = tmp_path_factory.mktemp("metrics")
-    settings["events"] = {"audit": str(directory / "audit"), "xferlog": str(directory / "xferlog")}
+    journal = directory / "journal"
+    journal.mkdir()
+    rules = [{"on": ["rmdir"], "exec": ["/bin/true"]}]
+    files = {"audit": str(directory / "audit"), "xferlog": str(directory / "xferlog")}
+    settings["events"] = {**files, "directory": str(journal), "rules": rules}
     daemon = Daemon(directory, certificate, settings)
     metrics = with_metrics(daemon, users=True)
     daemon.start()
+    delivery_status.write(journal, DeliveryStatus(1000.0, 3, 2, 900.0))  # as `ftpsd deliver` does
     yield daemon, metrics
     daemon.stop()
 
@@ -241,6 +248,15 @@ def test_rejected_clients(served: tuple[Daemon, Metrics]) -> None:
         client.send_raw(b"not TLS at all")
         client.read_line()
     metrics.becomes(1, "ftpsd_tls_failures_total")
+
+
+def test_the_delivery_of_events(served: tuple[Daemon, Metrics]) -> None:
+    """What `ftpsd deliver` reports is shown."""
+    _, metrics = served
+    assert metrics.value("ftpsd_deliveries_waiting") == 3
+    assert metrics.value("ftpsd_deliveries_failed") == 2
+    assert metrics.value("ftpsd_delivery_oldest_timestamp_seconds") == 900
+    assert metrics.value("ftpsd_delivery_report_timestamp_seconds") == 1000
 
 
 def test_the_daemon_itself(served: tuple[Daemon, Metrics]) -> None:

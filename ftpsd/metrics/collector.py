@@ -32,6 +32,7 @@ from ftpsd.events.types import BanKind
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.metrics.counters import Histogram
 from ftpsd.metrics.reading import Reading
+from ftpsd.outbox import status as delivery_status
 from ftpsd.protocol.replies import NoDataReason
 from ftpsd.system.tls import library_versions
 
@@ -71,6 +72,7 @@ class Collector:
             _connections,
             _limits,
             _threads,
+            _delivery,
             _users,
             _process,
         )
@@ -216,6 +218,21 @@ def _threads(reading: Reading) -> Iterator[Metric]:
     text = "Events that were dropped because a listener was too slow."
     dropped = {name: each.dropped for name, each in reading.queues.items()}
     yield _counter("ftpsd_event_queue_dropped", text, ("queue",), _by((), dropped))
+
+
+def _delivery(reading: Reading) -> Iterator[Metric]:
+    found = None if reading.journal is None else delivery_status.read(reading.journal)
+    if found is None:
+        return
+    text = "Deliveries of events to webhooks and programs that wait."
+    yield _gauge("ftpsd_deliveries_waiting", text, (), found.waiting)
+    text = "Deliveries that were given up, until somebody delivers them again or discards them."
+    yield _gauge("ftpsd_deliveries_failed", text, (), found.failed)
+    text = "Since when the oldest delivery waits, in seconds since the epoch; the time of the report if none waits."
+    oldest = found.time if found.oldest is None else found.oldest
+    yield _gauge("ftpsd_delivery_oldest_timestamp_seconds", text, (), oldest)
+    text = "When ftpsd deliver last reported, in seconds since the epoch."
+    yield _gauge("ftpsd_delivery_report_timestamp_seconds", text, (), found.time)
 
 
 def _users(reading: Reading) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from attrs import frozen
 
@@ -22,13 +23,17 @@ class Reading:
     bans: dict[str, int]
     #: The event queues, by name.
     queues: dict[str, QueueState]
+    #: The directory of the journal of events, whose delivery is to be shown; None without rules.
+    journal: Path | None
     #: Why the daemon is not ready; empty if it is.
     not_ready: tuple[str, ...]
     #: Sessions and running transfers by user; None without series for users.
     users: tuple[dict[str, int], dict[str, int]] | None
 
 
-def read(parts: Parts, status: StatusReader, counters: Counters, not_ready: tuple[str, ...]) -> Reading:
+def read(
+    parts: Parts, status: StatusReader, counters: Counters, journal: Path | None, not_ready: tuple[str, ...]
+) -> Reading:
     """Return the reading of this moment. For the reactor thread."""
     bans, users = parts.counts.bans, parts.counts.users
     now = bans.now()
@@ -37,6 +42,7 @@ def read(parts: Parts, status: StatusReader, counters: Counters, not_ready: tupl
         counts=counters.read(users.sessions),
         bans=Counter(ban.kind for ban in bans.bans() if ban.until > now),
         queues={name: state() for name, state in parts.hub.queues.items()},
+        journal=journal,
         not_ready=not_ready,
         users=(dict(users.sessions), dict(users.transfers)) if counters.by_user else None,
     )

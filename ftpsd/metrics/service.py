@@ -25,6 +25,7 @@ from ftpsd.control.listeners import open_beside
 from ftpsd.metrics.counters import Counters
 from ftpsd.metrics.health import Health
 from ftpsd.metrics.reading import Reading, read
+from ftpsd.outbox.place import journal_directory
 from ftpsd.system.reactor import ListeningPort
 from ftpsd.system.twisted_private import listen_on
 from ftpsd.web.server import Answer, Handler, HttpServer, pages
@@ -125,7 +126,9 @@ class MetricsService:
 
     async def _metrics(self, request: Request) -> Answer:
         not_ready = await self._health.reasons()
-        reading = read(self._parts, self._status, self._counters, not_ready)
+        settings = self._parts.configuration().settings
+        journal = journal_directory(settings, self._path) if settings.events.rules else None
+        reading = read(self._parts, self._status, self._counters, journal, not_ready)
         accept = OPENMETRICS if _accepts(request, "application/openmetrics-text") else TEXT
         # In a thread of its own: it takes milliseconds, and is wanted most when the worker threads are stuck.
         body, content_type = await in_own_thread(self._parts.reactor, partial(self._exposition, reading, accept))
