@@ -228,6 +228,33 @@ CASES = [
     ("bans: {longest: 60}\n", ":6: bans.longest: is less than bans.duration (600)."),
     ("bans: {allow: [home]}\n", ":6: bans.allow[0]: “home” is not a network"),
     ("state: {directory: nowhere}\n", ":6: state.directory: nowhere is not a directory. Create it: install -d"),
+    *[
+        (f"state: {{directory: .}}\nevents: {{rules: [{{on: [upload], {rule}}}]}}\n", f":7: events.rules[0]{fault}")
+        for rule, fault in (
+            ("users: [a]", ": has neither webhook.url nor exec. Write one of webhook: {url: https://…} and exec: ["),
+            ("exec: [/bin/sh], webhook: {url: 'https://h/'}", ": has both webhook and exec."),
+            (
+                "webhook: {url: 'http://h/'}",
+                ".webhook.url: http://h would send events unencrypted through the network.",
+            ),
+            ("webhook: {url: 'https://u:p@h/'}", ".webhook.url: contains a password or a fragment."),
+            ("webhook: {url: 'ftp://h/'}", ".webhook.url: “ftp://h/” is not the URL of a web server. Write it as"),
+            ("webhook: {url: 'https://h:x/'}", ".webhook.url: “https://h:x/” is not the URL of a web server."),
+            ("webhook: {ulr: 'https://h/'}", ".webhook.ulr: unknown key. Did you mean url?"),
+            ("webhook: {url: 'https://h/', secret_file: no}", ".webhook.secret_file: "),
+            ("exec: [sh]", ".exec[0]: “sh” is not an absolute path. Write the program's whole path."),
+            ("exec: [/no/program]", ".exec[0]: /no/program does not exist."),
+            ("exec: [/bin/sh], paths: [in/*]", ".paths[0]: “in/*” does not start with /. Write /in/*.csv, or"),
+        )
+    ],
+    (
+        "events: {rules: [{on: [uplaod], exec: [/bin/sh]}]}\n",
+        ":6: events.rules[0].on[0]: “uplaod” is not a valid value.",
+    ),
+    ("events: {rules: [{exec: [/bin/sh]}]}\n", ":6: events.rules[0].on: is missing. Add on."),
+    ("events: {rules: [{on: [upload], exec: [/bin/sh]}]}\n", ":6: events.rules: there is no directory in which events"),
+    ("events: {journal_size: 1K}\n", ":6: events.journal_size: 1024 is too small. Write 1M or more."),
+    ("events: {give_up: 0}\n", ":6: events.give_up: must be at least one second."),
     ("users: {file: nowhere.yaml}\n", "nowhere.yaml: cannot be read: no such file or directory."),
     (
         "foreign_data: maybe\n",

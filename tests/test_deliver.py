@@ -24,8 +24,9 @@ import yaml
 
 from ftpsd.cli.main import main
 from ftpsd.deliver.queue import Queue
+from ftpsd.outbox.evidence import Home, moved
 from ftpsd.outbox.journal import Journal
-from ftpsd.outbox.segments import segments
+from ftpsd.outbox.segments import add_paths, segments
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import secured
 from tests.hostile import wait_until
@@ -67,7 +68,11 @@ class Outbox:
             "path": path,
             **fields,
         }
-        self.journal.add_event({"event": identity, "record": record, "paths": [path], "file": "/srv/" + path})
+        evidence = moved(Home("/srv", 1), 1, "part", "/srv/" + path)
+        self.journal.add_intent(
+            identity, add_paths({"intent": identity, "record": record, "evidence": evidence}, [path])
+        )
+        self.journal.decide(identity, made=True)
         return identity
 
     def command(self, *arguments: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, moved, was_made
 from ftpsd.outbox.segments import from_line, to_line
 from ftpsd.storage.local.part_files import PRIVATE
 from tests.daemon import PATIENCE, Daemon, merge
@@ -111,6 +112,53 @@ def test_a_damaged_line_is_left_out() -> None:
     assert line.count(b"\n") == 1
     for damaged in (line[:-2], line[:8], b"", b"\n", line.replace(b"intent", b"intend"), b"00000000 []\n"):
         assert from_line(damaged) is None
+
+
+# --- the evidence -------------------------------------------------------------------------------------
+
+
+def test_evidence(tmp_path: Path) -> None:
+    """A change was made if the new name has the inode, also in a directory that was renamed, or if neither has it."""
+    home = Home(str(tmp_path), tmp_path.stat().st_ino)
+    directory = tmp_path / "in"
+    directory.mkdir()
+    part, file = directory / "part", directory / "file"
+    part.write_bytes(b"new")
+    proof = moved(home, part.stat().st_ino, "part", str(file))
+    removal = moved(home, part.stat().st_ino, str(part), None)
+    file.write_bytes(b"old")
+    assert not was_made(proof) and not was_made(removal)
+    directory.rename(tmp_path / "elsewhere")
+    assert not was_made(proof) and not was_made(removal)
+    directory.mkdir()
+    assert not was_made(proof)
+    (tmp_path / "elsewhere/part").rename(tmp_path / "elsewhere/file")
+    assert was_made(proof) and was_made(removal)
+    os.link(tmp_path / "elsewhere/file", tmp_path / "elsewhere/part")  # killed between link() and unlink()
+    assert was_made(proof)
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert was_made(proof) and was_made(removal)
+    with pytest.raises(Undecidable):
+        was_made({**proof, "home": [str(tmp_path / "unmounted"), home.inode]})
+    with pytest.raises(Undecidable):
+        was_made({**proof, "home": [str(directory), home.inode]})
+
+
+def test_evidence_of_bytes_in_place(tmp_path: Path) -> None:
+    """A few bytes that were appended in place are there, or not; nobody knows of a file that was replaced."""
+    home, file = Home(str(tmp_path), tmp_path.stat().st_ino), tmp_path / "file"
+    file.write_bytes(b"old")
+    proof = appended(home, file.stat().st_ino, str(file), 3, b"new")
+    assert not was_made(proof)
+    file.write_bytes(b"oldother")
+    assert not was_made(proof)
+    file.write_bytes(b"oldnew and later ones")
+    assert was_made(proof)
+    other = tmp_path / "other"
+    other.write_bytes(b"oldnew")
+    other.rename(file)
+    with pytest.raises(Lost):
+        was_made(proof)
 
 
 # --- when it cannot be written ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
@@ -79,8 +80,9 @@ class Dispatcher:
         """Remove what was accepted, and begin as many deliveries as may run."""
         now = self._now()
         if self._accepted:
-            accepted, self._accepted = self._accepted, []
+            accepted = list(self._accepted)
             self._queue.remove(accepted, now)
+            del self._accepted[: len(accepted)]
             for line in self._lines.values():
                 line.running.difference_update(accepted)
         if self._stopping:
@@ -111,10 +113,10 @@ class Dispatcher:
         try:
             await line.target.deliver(delivery.entry)
         except NotDelivered as error:
-            self._failed(line, delivery, str(error))
+            self._fail(line, delivery, str(error))
         except Exception:
             log.failure("internal error in a delivery to {target}", target=delivery.target)
-            self._failed(line, delivery, "internal error")
+            self._fail(line, delivery, "internal error")
         else:
             if line.failures >= _FAILURES:
                 log.info("{target} accepts events again", target=delivery.target)
@@ -124,8 +126,16 @@ class Dispatcher:
                 self._clock.callLater(SOON, self._run_soon)
 
     def _run_soon(self) -> None:
-        if self._accepted:
+        try:
             self.run()
+        except sqlite3.Error as error:  # it is done in the next turn
+            log.warn("the database of deliveries is busy: {error}", error=str(error))
+
+    def _fail(self, line: _Line, delivery: Delivery, error: str) -> None:
+        try:
+            self._failed(line, delivery, error)
+        except sqlite3.Error as failure:  # it is due still, and tried again
+            log.warn("the database of deliveries is busy: {error}", error=str(failure))
 
     def _failed(self, line: _Line, delivery: Delivery, error: str) -> None:
         line.running.discard(delivery.number)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftpsd.outbox.segments import Entry
+from ftpsd.outbox.evidence import file_of
+from ftpsd.outbox.segments import Entry, paths_of
 from ftpsd.system.state import Row, State
 
 FILE = "deliveries.sqlite"
@@ -190,7 +191,9 @@ def _insert(execute: Execute, event: Entry, target: str, now: float) -> None:
     assert isinstance(record, dict)
     keys = _keys(event)
     rows = [execute("SELECT 1 FROM keys WHERE target = ? AND key = ? LIMIT 1", target, key) for key in keys]
-    text = json.dumps({name: event[name] for name in ("record", "paths", "file") if name in event})
+    evidence = event.get("evidence")
+    file = {"file": file_of(evidence)} if isinstance(evidence, dict) else {}
+    text = json.dumps({"record": record, "paths": paths_of(event), **file})
     statement = "INSERT OR IGNORE INTO deliveries (event, target, entry, since, due) VALUES (?, ?, ?, ?, ?)"
     execute(statement, record["id"], target, text, now, None if any(rows) else now)
     ((number,),) = execute("SELECT number FROM deliveries WHERE event = ? AND target = ?", record["id"], target)
@@ -200,9 +203,9 @@ def _insert(execute: Execute, event: Entry, target: str, now: float) -> None:
 
 def _keys(event: Entry) -> list[str]:
     """Return what orders an event: its paths, or its session, or nothing that another event has."""
-    paths, record = event.get("paths"), event["record"]
+    paths, record = paths_of(event), event["record"]
     assert isinstance(record, dict)
-    if isinstance(paths, list) and paths:
+    if paths:
         # Text with bytes that are not UTF-8 is nothing that SQLite takes.
         return sorted({json.dumps([record.get("user"), path]) for path in paths})
     return [f"session {record['session']}" if "session" in record else "daemon"]

@@ -25,7 +25,7 @@ from ftpsd.deliver.webhook import Webhook
 from ftpsd.outbox import status
 from ftpsd.outbox.place import journal_directory
 from ftpsd.outbox.rules import Rules
-from ftpsd.outbox.segments import Entry
+from ftpsd.outbox.segments import Entry, paths_of
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.state import lock_directory
@@ -121,9 +121,9 @@ class Deliverer:
         return True
 
     def _targets_of(self, entry: Entry) -> list[str]:
-        record, paths = entry["record"], entry.get("paths", [])
-        assert isinstance(record, dict) and isinstance(paths, list)
-        found = self._rules.matching(record["event"], record.get("user", ""), *paths)
+        record = entry["record"]
+        assert isinstance(record, dict)
+        found = self._rules.matching(record["event"], record.get("user", ""), *paths_of(entry))
         return list(dict.fromkeys(rule.settings.target for rule in found))
 
     def _write_status(self) -> None:

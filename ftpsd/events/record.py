@@ -81,7 +81,22 @@ def recorded_kinds() -> list[type[Event]]:
 
 def iso_time(when: float) -> str:
     """Return a POSIX time in ISO 8601, in UTC with milliseconds: 2026-11-26T02:17:51.043Z."""
-    return f"{datetime.fromtimestamp(when, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
+    milliseconds = int(when * 1000)
+    second, text = _iso_second
+    if milliseconds // 1000 != second:
+        second = milliseconds // 1000
+        text = datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds")[:-6]
+        _remember(second, text)
+    return f"{text}.{milliseconds % 1000:03d}Z"
+
+
+#: The last second that was written, and its text: a busy daemon writes many events in each.
+_iso_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+
+
+def _remember(second: int, text: str) -> None:
+    global _iso_second
+    _iso_second = second, text
 
 
 def valid_text(text: str) -> str:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from ftpsd.events.record import Record, record
 from ftpsd.events.types import FileChanged, SessionInfo, TransferEnded
-from ftpsd.outbox.evidence import Lost, Spot, Undecidable, moved, was_made
+from ftpsd.outbox.evidence import Home, Lost, Undecidable, moved, was_made
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
-from ftpsd.outbox.segments import Entry
+from ftpsd.outbox.segments import Entry, add_paths
 from ftpsd.protocol.interfaces import Change, TransferKind
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Parts
 
 #: The events whose changes are claimed. All others are written when they have happened.
 CLAIMED = frozenset({"upload", "delete", "rename"})
@@ -28,60 +29,63 @@ class Evidence(NamedTuple):
 
     #: See `evidence.was_made`.
     proof: Entry
-    #: The absolute path of the file.
-    file: str
     #: The bytes that were received, and those of the whole file.
     received: int
     size: int
 
 
 class SessionJournal:
-    """What one session writes into the journal. The methods are called in worker threads."""
+    """What one session writes into the journal. The methods are called in worker threads.
+
+    `parts` are the names of a path from the home on, after links were followed.
+    """
 
     def __init__(self, journal: Journal, rules: Rules, session: SessionInfo, home: str) -> None:
         self.journal = journal
         self.session = session
         self._rules = rules
         self._path = home
-        self._home: Spot | None = None
+        self._home: Home | None = None
 
     @property
-    def home(self) -> Spot:
+    def home(self) -> Home:
         """The user's home, looked at once."""
         if self._home is None:
-            self._home = Spot(self._path, os.stat(self._path).st_ino, "")
+            self._home = Home(self._path, os.stat(self._path).st_ino)
         return self._home
 
-    def upload(self, path: VirtualPath, append: bool, offset: int) -> UploadClaim | None:
+    def _absolute(self, parts: Parts) -> str:
+        return "/".join((self._path, *parts))
+
+    def upload(self, path: VirtualPath, parts: Parts, append: bool, offset: int) -> UploadClaim | None:
         """Return the claim of an upload that begins, or None if no rule wants it."""
         if not self._rules.wants("upload", self.session.user, str(path)):
             return None
-        return UploadClaim(self, path, append, offset)
+        return UploadClaim(self, path, self._absolute(parts), append, offset)
 
-    def removal(self, path: VirtualPath, old: Callable[[], tuple[int, Spot]]) -> AbstractContextManager[None]:
-        """Claim that the body removes a file; `old` returns its inode and where it is."""
+    def removal(self, path: VirtualPath, parts: Parts, inode: Callable[[], int]) -> AbstractContextManager[None]:
+        """Claim that the body removes a file. Its inode is asked for if a rule wants that."""
         if not self._rules.wants("delete", self.session.user, str(path)):
             return _UNCLAIMED
-        inode, where = old()
-        return self._change("deleted", path, None, where, moved(self.home, inode, where, None))
+        return self._change("deleted", path, None, moved(self.home, inode(), self._absolute(parts), None))
 
     def rename(
-        self, path: VirtualPath, new_path: VirtualPath, spots: Callable[[], tuple[int, Spot, Spot]]
+        self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts, inode: Callable[[], int]
     ) -> AbstractContextManager[None]:
-        """Claim that the body renames; `spots` returns the inode, and its old and its new place."""
+        """Claim that the body renames. The inode is asked for if a rule wants that."""
         if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
             return _UNCLAIMED
-        inode, old, new = spots()
-        return self._change("renamed", path, new_path, new, moved(self.home, inode, old, new))
+        evidence = moved(self.home, inode(), self._absolute(parts), self._absolute(new_parts))
+        return self._change("renamed", path, new_path, evidence)
 
     @contextmanager
     def _change(
-        self, change: Change, path: VirtualPath, new_path: VirtualPath | None, file: Spot, evidence: Entry
+        self, change: Change, path: VirtualPath, new_path: VirtualPath | None, evidence: Entry
     ) -> Iterator[None]:
         journal, identity = self.journal, self.journal.identity()
         event = FileChanged(self.session, change, str(path), None if new_path is None else str(new_path))
         paths = [str(path)] if new_path is None else [str(path), str(new_path)]
-        entry = intent(record(event, time.time(), identity), paths, file.path, evidence)
+        entry = intent(record(event, time.time(), identity), paths, evidence)
         journal.add_intent(identity, entry)
         made = True
         try:
@@ -101,18 +105,20 @@ class UploadClaim:
     decided  after `decide`
     """
 
-    __slots__ = ("_append", "_identity", "_offset", "_path", "_session", "_since")
+    __slots__ = ("_append", "_identity", "_offset", "_path", "_session", "_since", "file")
 
-    def __init__(self, session: SessionJournal, path: VirtualPath, append: bool, offset: int) -> None:
+    def __init__(self, session: SessionJournal, path: VirtualPath, file: str, append: bool, offset: int) -> None:
         self._session = session
         self._path = path
+        #: The absolute path of the file.
+        self.file = file
         self._append = append
         self._offset = offset
         self._since = time.monotonic()
         self._identity = ""
 
     @property
-    def home(self) -> Spot:
+    def home(self) -> Home:
         """The user's home."""
         return self._session.home
 
@@ -128,7 +134,7 @@ class UploadClaim:
         made = record(event, time.time(), identity)
         assert made is not None
         made["size"] = evidence.size
-        journal.add_intent(identity, intent(made, [path], evidence.file, evidence.proof))
+        journal.add_intent(identity, intent(made, [path], evidence.proof))
         self._identity = identity
 
     def decide(self, made: bool) -> bool:
@@ -145,7 +151,7 @@ def _was_made(evidence: Entry) -> bool:
         return False
 
 
-def intent(made: Record | None, paths: list[str], file: str, evidence: Entry) -> Entry:
-    """Return the line of an intent: the record, what programs are told besides, and the evidence."""
+def intent(made: Record | None, paths: list[str], evidence: Entry) -> Entry:
+    """Return the line of an intent: the record, what else programs are told, and the evidence."""
     assert made is not None
-    return {"intent": made["id"], "record": made, "paths": paths, "file": file, "evidence": evidence}
+    return add_paths({"intent": made["id"], "record": made, "evidence": evidence}, paths)

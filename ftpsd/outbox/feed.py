@@ -32,7 +32,7 @@ from ftpsd.events.types import (
 )
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
-from ftpsd.outbox.segments import Entry
+from ftpsd.outbox.segments import Entry, add_paths
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.worker_threads import JobQueue
 
@@ -122,7 +122,7 @@ class Feed:
         if len(self._waiting) >= CAPACITY:
             self._drop()
             return
-        self._waiting.append({"event": made["id"], "record": made, "paths": paths})
+        self._waiting.append(add_paths({"event": made["id"], "record": made}, paths))
         self._begin()
 
     def _begin(self) -> None:

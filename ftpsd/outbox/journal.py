@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from ftpsd.outbox.segments import Entry, lock_file, segment, segments, to_line
+from ftpsd.outbox.segments import Entry, decision, lock_file, segment, segments, to_line
 from ftpsd.protocol.replies import Refusal
 
 log = Logger(namespace="ftpsd")
@@ -91,7 +91,7 @@ class Journal:
         """Write whether the change of an intent was made. Return False if that can only be done later."""
         self._open.discard(identity)
         with self._lock:
-            self._late.append(to_line({"done" if made else "void": identity}))
+            self._late.append(decision(identity, made))
             return self._write_late()
 
     @property

@@ -6,10 +6,11 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from typing import cast
 
 from twisted.logger import Logger
 
-from ftpsd.outbox.evidence import Lost, Undecidable, was_made
+from ftpsd.outbox.evidence import Lost, Undecidable, file_of, was_made
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.segments import Entry, entries, lock_file, segments
 
@@ -104,7 +105,7 @@ class Reconciler:
     def _log_once(self, identity: str, text: str, entry: Entry, error: Exception) -> None:
         if identity not in self._logged:
             self._logged.add(identity)
-            log.error(text, file=entry["file"], error=str(error))
+            log.error(text, file=file_of(cast(Entry, entry["evidence"])), error=str(error))
 
 
 def open_intents(directory: Path, runs: set[str]) -> dict[str, Entry]:

@@ -54,7 +54,15 @@ def lock_file(directory: Path, run: str) -> Path:
 
 def to_line(entry: Entry) -> bytes:
     """Return an entry as a line of the journal."""
-    text = _encode(entry).encode()
+    return _line(_encode(entry).encode())
+
+
+def decision(identity: str, made: bool) -> bytes:
+    """Return the line with the decision of an intent. An identity needs no quoting."""
+    return _line(b'{"%b":"%b"}' % (b"done" if made else b"void", identity.encode()))
+
+
+def _line(text: bytes) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
@@ -77,3 +85,19 @@ def entries(segment: Segment) -> Iterator[Entry]:
             entry = from_line(line) if line.endswith(b"\n") else None
             if entry is not None:
                 yield entry
+
+
+def paths_of(entry: Entry) -> list[str]:
+    """Return the paths of an event, as clients spell them. An entry names them only if its record has another text."""
+    record, paths = entry["record"], entry.get("paths")
+    assert isinstance(record, dict)
+    if isinstance(paths, list):
+        return paths
+    return [record[name] for name in ("path", "new_path") if name in record]
+
+
+def add_paths(entry: Entry, paths: list[str]) -> Entry:
+    """Return an entry with the paths of its event, if its record has another text."""
+    if paths != paths_of(entry):
+        entry["paths"] = paths
+    return entry

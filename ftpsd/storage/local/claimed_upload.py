@@ -35,7 +35,7 @@ class ClaimedUpload:
     def flush(self) -> None:
         """Write all bytes to the disk, and the intent. Raises Refusal if the event cannot be stored."""
         self._upload.flush()
-        self._claim.intend(self._upload.evidence(self._claim.home))
+        self._claim.intend(self._upload.evidence(self._claim.home, self._claim.file))
 
     def take_name(self) -> None:
         """Give the file its name."""

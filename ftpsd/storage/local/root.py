@@ -11,7 +11,6 @@ from functools import cache, partial
 
 from ftpsd.data.endpoints import FileSource
 from ftpsd.outbox.claims import SessionJournal, UploadClaim
-from ftpsd.outbox.evidence import spot
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.name_rules import Match, folded
 from ftpsd.protocol.paths import VirtualPath
@@ -125,7 +124,8 @@ class Root:
             target = Target(directory, name, append, replaces, self._umask, self._fsync)
             claim = None
             if self._journal is not None:
-                claim = self._journal.upload(path.parent.child(name) if unique else path, append, offset)
+                virtual = path.parent.child(name) if unique else path
+                claim = self._journal.upload(virtual, (*place.parts[:-1], name), append, offset)
             if self.counter is None:
                 return _begin(target, offset, claim)
             names = ((place.directory, name),)
@@ -291,7 +291,7 @@ def _removing(
     """Make the event of a removal durable, if a rule wants that. `name` is that of the file or of its part file."""
     if journal is None:
         return _UNCOUNTED
-    return journal.removal(path, lambda: (_inode(place, name), spot(place.directory, name)))
+    return journal.removal(path, (*place.parts[:-1], name), partial(_inode, place, name))
 
 
 def _renaming(
@@ -300,15 +300,7 @@ def _renaming(
     """Make the event of a rename durable, if a rule wants that."""
     if journal is None:
         return _UNCOUNTED
-    return journal.rename(
-        old,
-        new,
-        lambda: (
-            _inode(source, source.name),
-            spot(source.directory, source.name),
-            spot(target.directory, target.name),
-        ),
-    )
+    return journal.rename(old, new, source.parts, target.parts, partial(_inode, source, source.name))
 
 
 def _inode(place: Place, name: str) -> int:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.claims import Evidence
-from ftpsd.outbox.evidence import Spot, appended, moved, spot
+from ftpsd.outbox.evidence import Home, appended, moved
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.measure import OpenPartFile, measure
@@ -185,15 +185,15 @@ class Upload:
 
     # --- for a durable event (see `claimed_upload`) -----------------------------------------------------
 
-    def evidence(self, home: Spot) -> Evidence:
+    def evidence(self, home: Home, file: str) -> Evidence:
         """Return what tells after a crash whether the upload got its name. Called between `flush` and `take_name`."""
-        target, received = spot(self._directory, self.name), self._position - self._start
+        received = self._position - self._start
         if self._old is not None and self._old.in_place and self._pinned.info is not None:
             data = os.pread(self._fd, received, self._start)
-            proof = appended(home, self._pinned.info.st_ino, target, self._start, data)
+            proof = appended(home, self._pinned.info.st_ino, file, self._start, data)
         else:
-            proof = moved(home, os.fstat(self._fd).st_ino, target._replace(name=self._part), target)
-        return Evidence(proof, target.path, received, self._position)
+            proof = moved(home, os.fstat(self._fd).st_ino, self._part, file)
+        return Evidence(proof, received, self._position)
 
     def leave(self) -> None:
         """Let the part file stay as it is when the upload ends: nobody knows yet that the upload failed."""
