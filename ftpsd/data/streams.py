@@ -42,7 +42,7 @@ class PlainStream:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self.moved = 0
-        self.is_open = False
+        self.is_open = True
         self._interrupted = False
         #: Held while the socket is shut down or closed: a closed descriptor's number may be another connection's.
         self._closing = threading.Lock()
@@ -53,7 +53,6 @@ class PlainStream:
 
     def open(self) -> Steps[None]:
         """Nothing is negotiated."""
-        self.is_open = True
         return
         yield
 
@@ -154,6 +153,7 @@ class TlsStream(PlainStream):
 
     def __init__(self, handshakes: Handshakes) -> None:
         super().__init__(handshakes.socket)
+        self.is_open = False
         self._handshakes = handshakes
         # Both are set when it is open.
         self._handshake: Handshake

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from ftpsd import __version__
 from ftpsd.events.hub import Hub
@@ -82,13 +83,9 @@ class Log:
         argument = printable(event.argument)
         text = printable(event.text, LONGEST_SENTENCE)
         line = f"{session.label} {event.command} {argument}".rstrip(" ")
-        log.info(
-            "{line}",
-            line=f"{line}: {event.code} {text} [{event.seconds:.3f} s]",
-            log_system="ftpsd",
-            session=session.number,
-            user=session.user or "-",
-            address=session.address,
+        _emit(
+            session,
+            f"{line}: {event.code} {text} [{event.seconds:.3f} s]",
             event="command",
             command=event.command,
             argument=argument,
@@ -128,18 +125,29 @@ class Log:
 
 def _write(session: SessionInfo, event: str, text: str, fields: dict[str, object]) -> None:
     text = printable(text, LONGEST_SENTENCE)
-    # The line is complete, so that `LineFormat` need not format it.
-    log.info(
-        "{line}",
-        line=f"{session.label} {text}",
-        log_system="ftpsd",
-        session=session.number,
-        user=session.user or "-",
-        address=session.address,
-        event=event,
-        text=text,
+    _emit(session, f"{session.label} {text}", event=event, text=text, **fields)
+
+
+def _emit(session: SessionInfo, line: str, **fields: object) -> None:
+    """Log a line about a session. It is complete, so that `LineFormat` need not format it.
+
+    `Logger.info` sorts the names of all levels first, which takes 7 µs for each line.
+    """
+    event = {
+        "log_logger": log,
+        "log_level": LogLevel.info,
+        "log_namespace": log.namespace,
+        "log_source": None,
+        "log_format": "{line}",
+        "log_time": time.time(),
+        "line": line,
+        "log_system": "ftpsd",
+        "session": session.number,
+        "user": session.user or "-",
+        "address": session.address,
         **fields,
-    )
+    }
+    log.observer(event)  # type: ignore[call-arg,misc]  # the interface has no self
 
 
 def _ban_lifted(event: BanLifted) -> None:

@@ -60,15 +60,19 @@ class Place:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self.name, flags, dir_fd=self.directory)
 
-    def open_file(self) -> int:
-        """Open the plain file that is there, for reading. Raises Refusal for anything else."""
+    def open_file(self) -> tuple[int, int]:
+        """Open the plain file that is there, for reading. Return its descriptor and size.
+
+        Raises Refusal for anything but a plain file.
+        """
         pinned = self.pin()
         try:
             # Opening has effects: it wakes the writer of a FIFO, rewinds a tape, starts a watchdog. So look first, and
             # open exactly what was looked at.
-            if not stat.S_ISREG(os.fstat(pinned).st_mode):
+            found = os.fstat(pinned)
+            if not stat.S_ISREG(found.st_mode):
                 raise not_plain()
-            return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC), found.st_size
         finally:
             os.close(pinned)
 

@@ -84,19 +84,14 @@ class Root:
         """
         with self._jail.place(path, "download") as place:
             try:
-                descriptor = place.open_file()
+                descriptor, size = place.open_file()
             except FileNotFoundError:
                 if self._entries.incomplete(place) is not None:
                     raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.") from None
                 raise
-        try:
-            found = os.fstat(descriptor)
-            if offset > found.st_size and end is None:
-                raise Refusal(554, f"File has only {found.st_size} bytes.")
-        except BaseException:
+        if offset > size and end is None:
             os.close(descriptor)
-            raise
-        size = found.st_size
+            raise Refusal(554, f"File has only {size} bytes.")
         if size:  # files of /proc have size 0: they are read until they end
             end = size if end is None else min(end, size)
         return FileSource(descriptor, offset, end, size)
