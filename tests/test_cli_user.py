@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from datetime import date
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +22,9 @@ import yaml
 from ftpsd.accounts import hashes
 from ftpsd.cli.main import main
 from ftpsd.config import load
+from ftpsd.limits.bans import tables
+from ftpsd.protocol.permissions import PROFILES
+from ftpsd.system.state import FILE, State
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.disks import SmallDisk, apart, must_work
 from tests.ftpclient import FtpClient
@@ -319,6 +327,64 @@ def test_a_fault_elsewhere_prevents_no_change(daemon: Daemon, capsys: Capture) -
         assert "other faults" in capsys.readouterr().out
     assert user(daemon, "remove", "carol") == 0
     assert "other faults" not in capsys.readouterr().out
+
+
+def test_list_and_show(make_daemon: Make, tmp_path: Path, capsys: Capture) -> None:
+    """They show the home, the last login, the usage of a quota and the bans, as lines and as JSON, but no hash."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    settings = {"state": {"directory": str(tmp_path / "state")}, "bans": {"attempts": 1, "allow": []}}
+    daemon = make_daemon(settings, start=False, users={"bob": {}})
+    assert user(daemon, "list", "--json") == 0 and user(daemon, "show", "alice") == 1
+    assert "does not exist: no daemon has run" in capsys.readouterr().err
+    home = ["--home", str(daemon.home())]
+    assert user(daemon, "add", "alice", "--set", HASH, *home, "--set", "quota={bytes: 10M, files: 100}") == 0
+    (daemon.home() / "file").write_bytes(bytes(2048))
+    daemon.start()
+    assert log_in(daemon, "alice", "secret") == "230"
+    daemon.stop()
+    with closing(State(tmp_path / "state" / FILE)) as state:
+        state.execute(tables.SAVE_BAN, "site", "2001:db8::/48 alice", time.time() + 100, 100.0)
+    capsys.readouterr()
+    assert user(daemon, "list") == 0
+    alice, bob = capsys.readouterr().out.splitlines()[1:]
+    assert re.fullmatch(rf"alice +banned +{date.today()} [0-9:]{{8}} +2.0 KiB of 10.0 MiB, 1 of 100 files +/.*", alice)
+    assert re.fullmatch(r"bob +enabled +- +- +/.*homes/bob", bob)
+    assert user(daemon, "list", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert user(daemon, "show", "alice", "--json") == 0
+    text = capsys.readouterr().out
+    shown = json.loads(text)
+    assert "rounds" not in text and shown["settings"]["permissions"] == sorted(PROFILES["read-write"])
+    del shown["settings"]
+    assert shown == listed[0] and shown["usage"] == {"bytes": 2048, "files": 1}
+    assert (shown["last_address"], shown["bans"][0]["kind"]) == ("127.0.0.1", "site")
+    assert (listed[1]["file"], listed[1]["last_login"]) == (str(daemon.users_file), None)
+    assert user(daemon, "show", "alice") == 0
+    assert "last login" in capsys.readouterr().out
+
+
+def test_the_daemon_loads_changes(make_daemon: Make, capsys: Capture) -> None:
+    """With an admin socket, a change is loaded when the command ends; one that the daemon cannot load is undone."""
+    daemon = make_daemon({"admin": {"socket": "admin.sock"}}, users={"bob": {}})
+    home = ["--home", str(daemon.home())]
+    assert user(daemon, "add", "alice", "--set", HASH, *home) == 0
+    assert "The daemon has loaded it." in capsys.readouterr().out
+    assert log_in(daemon, "alice", "secret") == "230"
+    assert user(daemon, "disable", "alice") == 0
+    assert log_in(daemon, "alice", "secret") == "530"
+    outside = daemon.directory.parent / "outside"
+    assert user(daemon, "add", "carol", "--set", HASH, "--home", str(outside / "carol")) == 0
+    told = capsys.readouterr().out
+    if "Restart the daemon" in told or "systemctl restart" in told:  # Landlock is on
+        assert "outside of the sandbox" in told
+    assert user(daemon, "remove", "carol") == 0
+    daemon.home("bob").rmdir()
+    assert user(daemon, "enable", "alice") == 1
+    told = capsys.readouterr().err
+    assert "users.bob.home" in told and "it is stored, but the daemon cannot load it" in told
+    daemon.home("bob").mkdir()
+    assert user(daemon, "set", "alice", "--permissions", "read-only") == 0
+    assert log_in(daemon, "alice", "secret") == "230"
 
 
 def test_the_password_is_asked_for(daemon: Daemon) -> None:

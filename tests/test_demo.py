@@ -53,7 +53,7 @@ def test_the_line_that_the_demo_prints_works(tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("mine")
         curl(line, "-T", str(tmp_path / "mine"))
         assert (tmp_path / "demo" / "files" / "mine").read_text() == "mine"
-        for secret in ("users.yaml", "key.pem", "password"):
+        for secret in ("users.yaml", "users.d/demo.yaml", "key.pem", "password"):
             assert (tmp_path / "demo" / secret).stat().st_mode & 0o077 == 0
 
 
@@ -105,7 +105,11 @@ def test_the_demo_prints_what_the_files_say(tmp_path: Path) -> None:
         pass
     for name, old, new in (
         ("ftpsd.yaml", f"port: {port}", f"port: {other}"),
-        ("users.yaml", re.findall('"(.*)"', (directory / "users.yaml").read_text())[0], SECRET),
+        (
+            "users.d/demo.yaml",
+            re.findall("password: (.*)", (directory / "users.d" / "demo.yaml").read_text())[0],
+            SECRET,
+        ),
     ):
         (directory / name).write_text((directory / name).read_text().replace(old, new))
     before = snapshot(directory)
@@ -143,4 +147,4 @@ def test_the_demo_is_reset(tmp_path: Path) -> None:
         assert "mine" in curl(second)
     after = snapshot(directory)
     assert after.keys() == before.keys()
-    assert {name for name in before if before[name] == after[name]} == {"files/mine", "files/welcome.txt"}
+    assert {name for name in before if before[name] == after[name]} == {"files/mine", "files/welcome.txt", "users.yaml"}

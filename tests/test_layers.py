@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "metrics": "protocol config.settings web events system outbox limits config control admin",
     "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin metrics",
     "deliver": "protocol config.settings events system outbox config",
-    "cli": "protocol config.settings events system outbox limits accounts config service deliver",
+    "cli": "protocol config.settings events system outbox limits storage accounts config service deliver",
 }
 
 #: Classes with more than 15 methods. Interfaces demand most of them: one for each operation of a home (`Files`,

@@ -8,29 +8,17 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
-import os
-import sqlite3
-import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TypedDict, cast
 
 from ftpsd.cli.admin_client import AdminClient, configured_socket
 from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.options import CONFIGURATION, add_action, add_config
-from ftpsd.config import load
-from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.cli.state_file import InMemory, open_state_file
 from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
-from ftpsd.system.state import FILE, LaterRelease, State, directory
-
-#: The state directory of ftpsd.service. systemd passes it to the daemon in $STATE_DIRECTORY, which no shell has.
-SERVICE = Path("/var/lib/ftpsd-state")
-
 
 #: A ban that ends after this time (POSIX) has no end: the year 9999 is the last one of the calendar.
 _NO_END = 253_370_764_800.0
@@ -47,10 +35,6 @@ class _Ban(TypedDict):
 
 class _Bans(TypedDict):
     bans: list[_Ban]
-
-
-class _InMemory(Unreachable):
-    """The daemon has no state directory."""
 
 
 def add_arguments(bans: argparse.ArgumentParser) -> None:
@@ -94,9 +78,9 @@ def show(configuration: str, as_json: bool = False) -> int:
 
 def _current(configuration: str, now: float) -> list[Row]:
     try:
-        with _state(configuration) as state:
+        with open_state_file(configuration) as state:
             bans = tables.current(state, now)
-    except _InMemory as reason:
+    except InMemory as reason:
         answer = cast(_Bans, _client(configuration, reason).get("bans"))
         return [(ban["kind"], ban["subject"], ban["until"]) for ban in answer["bans"]]
     return [(kind, subject, until if until is not None and until < _NO_END else None) for kind, subject, until in bans]
@@ -111,9 +95,9 @@ def _end(until: float | None, now: float) -> str:
 def lift(configuration: str, whom: str | None) -> int:
     """Lift the bans of an address or a user, or all bans with None; return the exit status."""
     try:
-        with _state(configuration) as state:
+        with open_state_file(configuration) as state:
             lifted = tables.lift(state, whom)
-    except _InMemory as reason:
+    except InMemory as reason:
         lifted = _lift_in_memory(_client(configuration, reason), whom)
     if not lifted:
         raise CommandFailed(f"{stored_name(whom)} is not banned" if whom else "nobody is banned")
@@ -142,39 +126,3 @@ def _client(configuration: str, reason: Unreachable) -> AdminClient:
     if path is None:
         raise reason
     return AdminClient(path)
-
-
-@contextmanager
-def _state(configuration: str) -> Iterator[State]:
-    try:
-        place = directory(load.load_settings(configuration).state)
-    except InvalidConfiguration as error:
-        raise CommandFailed(str(error)) from None
-    if place is None and os.path.abspath(configuration) == load.DEFAULT:
-        place = SERVICE
-    if place is None:
-        raise _InMemory("the daemon keeps its bans in memory only: set state.directory in ftpsd.yaml")
-    path = place / FILE
-    try:
-        _become_owner(path)
-        with closing(State(path)) as state:
-            yield state
-    except FileNotFoundError:
-        raise Unreachable(f"{path} does not exist: no daemon has run with this configuration yet") from None
-    except (OSError, sqlite3.Error, LaterRelease) as error:
-        raise Unreachable(f"{path} cannot be used: {error}") from None
-
-
-def _become_owner(path: Path) -> None:
-    """Change from root to the owner of the state directory, or of the state file if root owns the directory.
-
-    SQLite creates files beside the state file, which the daemon must be able to write. And if the owner has put a link
-    in place of the file, root's permissions do not help them.
-    """
-    owner, file = os.stat(path.parent), os.lstat(path)
-    if not stat.S_ISREG(file.st_mode):
-        raise Unreachable(f"{path} is not a regular file: check who can write to {path.parent}")
-    if os.geteuid() == 0:
-        owner = owner if owner.st_uid else file
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)

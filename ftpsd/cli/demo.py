@@ -9,7 +9,6 @@ import argparse
 import datetime
 import ipaddress
 import os
-import secrets
 import shlex
 import socket
 import sys
@@ -23,6 +22,9 @@ from cryptography.x509.oid import NameOID
 
 from ftpsd.accounts import hashes
 from ftpsd.cli.page import print_when_ready
+from ftpsd.cli.user import passwords
+from ftpsd.cli.user.change import create
+from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 
@@ -59,15 +61,17 @@ admin:
 """
 
 _USERS = """\
+# Your own users may stand here. `ftpsd user` writes users.d: see `ftpsd user list -c ftpsd.yaml`.
 users:
-  demo:
-    password: "{hashed}"
-    home: files
 """
+
+#: The user that a demonstration has.
+_USER = "demo"
 
 
 #: The files that `--reset` creates again. The files of the user stay.
-_CREATED = ("ftpsd.yaml", "users.yaml", "certificate.pem", "key.pem", "password")
+_FILE = f"users.d/{_USER}.yaml"
+_CREATED = ("ftpsd.yaml", "users.yaml", _FILE, "certificate.pem", "key.pem", "password")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,10 +123,6 @@ def _create(home: Path, port: int) -> None:
         (home / "files" / "welcome.txt").write_text("It works.\n")
     if not any((home / name).exists() for name in ("certificate.pem", "key.pem")):
         make_certificate(home / "certificate.pem", home / "key.pem")
-    if not (home / "users.yaml").exists():
-        if not (home / "password").exists():
-            _write(home / "password", secrets.token_urlsafe(12) + "\n")
-        _write(home / "users.yaml", _USERS.format(hashed=hashes.make(_password(home))))
     if not (home / "ftpsd.yaml").exists():
         # The passive ports must not contain the port of the listener.
         page = _page_port(port)
@@ -131,6 +131,13 @@ def _create(home: Path, port: int) -> None:
         if len(os.fsencode(home / "admin.sock")) <= _LONGEST_SOCKET:
             text += _ADMINISTRATION.format(port=page)
         _write(home / "ftpsd.yaml", text)
+    if not (home / "users.yaml").exists():
+        if not (home / "password").exists():
+            _write(home / "password", passwords.generate() + "\n")
+        _write(home / "users.yaml", _USERS)
+        if not (home / _FILE).exists():
+            users = open_users(os.path.realpath(home / "ftpsd.yaml"))  # homes are made through no link
+            create(users, _USER, {"home": "files"}, _password(home))
 
 
 def _page_port(port: int) -> int:
@@ -161,7 +168,7 @@ def _print_instructions(home: Path, configuration: load.Configuration) -> None:
     scheme = "ftps" if listener.tls == "implicit" else "ftp"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}/"
     print(f"address   {url} with {listener.tls} TLS; passive ports {settings.passive.ports}")
-    user = users.get("demo") or next(filter(None, map(users.get, users.names())), None)
+    user = users.get(_USER) or next(filter(None, map(users.get, users.names())), None)
     if user is not None:
         password = _password(home)
         valid = bool(password) and hashes.verify(password, user.settings.password or "")

@@ -59,7 +59,7 @@ COMMANDS = (
     Command("status", "live.status", "show the state of the daemon", "ftpsd status"),
     Command("top", "top.command", "show the sessions live, with their progress", "ftpsd top --transfers --sort rate"),
     Command("unban", "live.unban", "lift the ban of an address, a network or a user", "ftpsd unban --user alice"),
-    Command("user", "user.command", "add, change and remove users", "ftpsd user add alice"),
+    Command("user", "user.command", "add, change, remove and show users", "ftpsd user add alice"),
     Command("who", "live.who", "list the sessions", "ftpsd who --user alice --sort rate"),
 )
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ftpsd.accounts import hashes
-from ftpsd.cli import passwords
+from ftpsd.cli.user import passwords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

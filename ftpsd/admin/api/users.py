@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import partial, singledispatch
-from typing import cast
+from functools import partial
 
-import attrs
-
+from ftpsd.accounts.effective import effective, to_json
+from ftpsd.accounts.last_logins import LastLogin
 from ftpsd.accounts.user_store import UnknownUser, User
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import Parameter
@@ -16,10 +14,8 @@ from ftpsd.admin.api.bans import Bans
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
-from ftpsd.config.settings import Settings, Umask, UserLimits, UserSettings, UserTls
-from ftpsd.events.record import valid_text
+from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans.ban_list import Ban, stored_name
-from ftpsd.protocol.login_rules import Hours
 
 #: The most users of an answer. A configuration may have 100,000.
 MOST = 1000
@@ -67,7 +63,8 @@ class Users:
         for name in names:
             users.append(await store.find(name))
             await call.slices.pause()
-        form = partial(self.form, bans=self._bans.by_user())
+        logins = await self._parts.last_logins.find(names)
+        form = partial(self.form, bans=self._bans.by_user(), logins=logins)
         return await list_answer(call.slices, "users", users, form, total)
 
     async def _show(self, call: Call) -> Answer:
@@ -75,12 +72,14 @@ class Users:
             user = await self._parts.configuration().users.find(call.path["name"])
         except UnknownUser:
             raise Problem(404, "There is no user of this name. GET /v1/users lists all.") from None
-        return answer(self.form(user, self._bans.by_user()))
+        logins = await self._parts.last_logins.find([user.name])
+        return answer(self.form(user, self._bans.by_user(), logins))
 
-    def form(self, user: User, bans: Mapping[str, Sequence[Ban]]) -> Json:
+    def form(self, user: User, bans: Mapping[str, Sequence[Ban]], logins: Mapping[str, LastLogin]) -> Json:
         """Return a user in JSON: the settings, and what is used now. There is no password and no hash."""
         parts = self._parts
         settings = effective(user.settings, parts.configuration().settings)
+        login = logins.get(user.name)
         used = None if settings.home is None else parts.quotas.counted(settings.home)
         return {
             "name": valid_text(user.name),
@@ -88,79 +87,6 @@ class Users:
             "usage": None if used is None else {"bytes": max(0, used.bytes), "files": max(0, used.files)},
             "quota": {"bytes": settings.quota.bytes, "files": settings.quota.files},
             "bans": [self._bans.form(ban) for ban in bans.get(stored_name(user.name), ())],
-            "last_login": None,
+            "last_login": None if login is None else iso_time(login.time),
             "sessions": parts.counts.users.sessions.get(user.name, 0),
         }
-
-
-def effective(user: UserSettings, server: Settings) -> UserSettings:
-    """Return the settings of a user, with those of the server where the user has none."""
-    limits, own = server.limits, user.limits
-    return attrs.evolve(
-        user,
-        limits=UserLimits(
-            sessions=limits.sessions_per_user if own.sessions is None else own.sessions,
-            transfers=limits.transfers_per_user if own.transfers is None else own.transfers,
-            upload_rate=own.upload_rate,
-            download_rate=own.download_rate,
-            session_upload_rate=own.session_upload_rate or limits.session_upload_rate,
-            session_download_rate=own.session_download_rate or limits.session_download_rate,
-        ),
-        tls=UserTls(user.tls.data_session or server.tls.data_session, user.tls.close_notify or server.tls.close_notify),
-    )
-
-
-@singledispatch
-def to_json(value: object) -> Json:
-    """Return a setting in JSON, in the words of the configuration; those of a section without passwords."""
-    if not attrs.has(type(value)):
-        return str(value)  # addresses, networks, paths
-    names = [
-        field.name for field in attrs.fields(cast(type[attrs.AttrsInstance], type(value))) if field.name != "password"
-    ]
-    return {name: to_json(getattr(value, name)) for name in names}
-
-
-@to_json.register
-def _(value: int) -> Json:
-    return value
-
-
-@to_json.register
-def _(value: None) -> Json:
-    return None
-
-
-@to_json.register
-def _(value: Umask) -> Json:
-    return f"{value:03o}"
-
-
-@to_json.register
-def _(value: str) -> Json:
-    return valid_text(value)
-
-
-@to_json.register
-def _(value: Hours) -> Json:
-    return value.text
-
-
-@to_json.register
-def _(value: datetime) -> Json:
-    return value.isoformat()
-
-
-@to_json.register
-def _(value: frozenset) -> Json:  # type: ignore[type-arg]
-    return [to_json(each) for each in sorted(value)]
-
-
-@to_json.register
-def _(value: tuple) -> Json:  # type: ignore[type-arg]
-    return [to_json(each) for each in value]
-
-
-@to_json.register
-def _(value: dict) -> Json:  # type: ignore[type-arg]
-    return {f"/{'/'.join(path)}": to_json(each) for path, each in value.items()}

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftpsd.accounts import hashes
-from ftpsd.cli import passwords
 from ftpsd.cli.failure import CommandFailed, WrongUsage
-from ftpsd.cli.user import home, unit
+from ftpsd.cli.user import home, passwords, unit
 from ftpsd.cli.user.commit import commit, report
 from ftpsd.cli.user.reloading import Result
 from ftpsd.cli.user.users import Users, check_name, open_users

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ftpsd.cli import passwords
 from ftpsd.cli.options import Actions, add_action, add_config
-from ftpsd.cli.user import change
+from ftpsd.cli.user import change, passwords, show
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -32,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = _add(actions, change.remove, "remove", "remove a user", "ftpsd user remove alice --delete-home")
     remove.add_argument("--delete-home", action="store_true", help="delete the home and all files in it, too")
     remove.add_argument("--yes", action="store_true", help="do not ask for a confirmation")
+    showing = _add(actions, show.show, "show", "show a user", "ftpsd user show alice")
+    showing.add_argument("--json", action="store_true", help="print a JSON object")
+    listing = add_action(actions, "list", "list all users", "ftpsd user list --json")
+    listing.set_defaults(action=show.list_users, prog=listing.prog)
+    add_config(listing)
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
 
 
 def run(options: argparse.Namespace) -> int:

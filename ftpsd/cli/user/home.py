@@ -25,6 +25,9 @@ _MODE, _MODE_ABOVE = 0o750, 0o755
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: To pass through a directory, which needs no permission to list it.
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def make(path: str) -> list[str]:
     """Make a home and the directories above it; return those that were made, the outermost first."""
@@ -106,7 +109,7 @@ def _service_user() -> tuple[int, int] | None:
 @contextmanager
 def _walk(path: str, made: list[str] | None = None) -> Iterator[int]:
     """Open a directory, one step after the other. Missing ones are made if a list is given, to which they are added."""
-    descriptor = os.open("/", _OPEN)
+    descriptor = os.open("/", _PASS)
     try:
         for position, name in enumerate(names := Path(path).parts[1:], 1):
             here = "/" + "/".join(names[:position])
@@ -118,7 +121,7 @@ def _walk(path: str, made: list[str] | None = None) -> Iterator[int]:
                     pass
                 except OSError as error:
                     raise failed(error, here) from None
-            below = _open(name, descriptor, here)
+            below = _open(name, descriptor, here, _PASS)
             os.close(descriptor)
             descriptor = below
         yield descriptor
@@ -126,10 +129,10 @@ def _walk(path: str, made: list[str] | None = None) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _open(name: str, above: int, path: str) -> int:
+def _open(name: str, above: int, path: str, flags: int = _OPEN) -> int:
     """Open one directory in another one."""
     try:
-        return os.open(name, _OPEN, dir_fd=above)
+        return os.open(name, flags, dir_fd=above)
     except OSError as error:
         try:
             is_link = stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)

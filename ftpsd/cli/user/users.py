@@ -65,6 +65,10 @@ class Users:
         found = values["home"] if "home" in values else self._section("defaults").get("home")
         return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
 
+    def place(self, name: str) -> str:
+        """Return the file that a user is in."""
+        return str(self.own.path if name in self._section("users") else self.directory.file(name))
+
     def _line(self, name: str) -> str:
         return f"{self.own.path}:{self.own.line(('users', name))}"
 

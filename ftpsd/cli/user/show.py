@@ -1,0 +1,198 @@
+"""Show users: list, show. What they use is counted here, and the last logins and bans are read from the state file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypedDict
+
+from attrs import field, frozen
+
+from ftpsd.accounts.effective import Json, effective, to_json
+from ftpsd.accounts.last_logins import LastLogin, stored
+from ftpsd.accounts.user_store import User
+from ftpsd.cli import text
+from ftpsd.cli.failure import CommandFailed, Unreachable
+from ftpsd.cli.state_file import open_state_file
+from ftpsd.cli.user.users import open_users
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.events.record import iso_time, valid_text
+from ftpsd.limits.bans import tables
+from ftpsd.limits.bans.ban_list import stored_name
+from ftpsd.limits.home_counts import Amount
+from ftpsd.protocol.replies import readable_size
+from ftpsd.storage.local.measure import DirectoryMeter
+
+
+class Shown(TypedDict):
+    """A user as `ftpsd user list --json` shows it."""
+
+    name: str
+    file: str
+    enabled: bool
+    expires: str | None
+    home: str
+    last_login: str | None
+    last_address: str | None
+    quota: dict[str, int | None]
+    usage: dict[str, int] | None
+    bans: list[dict[str, Json]]
+
+
+@frozen
+class State:
+    """What the state file has about users."""
+
+    logins: Mapping[str, LastLogin] = field(factory=dict)
+    #: The bans of user names, by name, each with its kind, subject and end.
+    bans: Mapping[str, Sequence[tuple[str, str, float | None]]] = field(factory=dict)
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print one user."""
+    configuration = _load(options.config)
+    user = configuration.users.users.get(options.name)
+    if user is None:
+        raise CommandFailed("there is no such user")
+    settings = effective(user.settings, configuration.settings)
+    (shown,) = _shown(options.config, [user])
+    if options.json:
+        print(json.dumps({**shown, "settings": to_json(settings)}, indent=2))
+        return 0
+    for label, value in _lines(shown, settings):
+        print(f"{label:12} {text.clean(value)}")
+    return 0
+
+
+def list_users(options: argparse.Namespace) -> int:
+    """Print all users, one in each line."""
+    users = _load(options.config).users.users
+    found = [user for name in sorted(users.names()) if (user := users.get(name)) is not None]
+    shown = _shown(options.config, found)
+    if options.json:
+        print(json.dumps(shown, indent=2))
+        return 0
+    if not shown:
+        print("There are no users: ftpsd user add NAME adds one.", file=sys.stderr)
+        return 0
+    rows = [("USER", "STATE", "LAST LOGIN", "USED", "HOME")]
+    rows += [
+        (text.clean(each["name"]), _state(each), _last_login(each), _usage(each), text.clean(each["home"]))
+        for each in shown
+    ]
+    print("\n".join(text.columns(rows)))
+    return 0
+
+
+def _load(configuration: str) -> load.Configuration:
+    try:
+        return load.load(configuration)
+    except InvalidConfiguration as error:
+        raise CommandFailed(str(error)) from None
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+def _shown(configuration: str, users: Sequence[User]) -> list[Shown]:
+    """Return what is known of some users. Homes are counted before root becomes the owner of the state file."""
+    places = open_users(configuration)
+    used = {user.name: _count(user.settings) for user in users}
+    files = {user.name: places.place(user.name) for user in users}
+    state = _read_state(configuration)
+    return [_form(user, files[user.name], used[user.name], state) for user in users]
+
+
+def _form(user: User, file: str, used: Amount | None, state: State) -> Shown:
+    settings, login = user.settings, state.logins.get(user.name)
+    return {
+        "name": user.name,
+        "file": valid_text(file),
+        "enabled": settings.enabled,
+        "expires": None if settings.expires is None else settings.expires.isoformat(),
+        "home": settings.home or "",
+        "last_login": None if login is None else iso_time(login.time),
+        "last_address": None if login is None else login.address,
+        "quota": {"bytes": settings.quota.bytes, "files": settings.quota.files},
+        "usage": None if used is None else {"bytes": used.bytes, "files": used.files},
+        "bans": [
+            {"kind": kind, "subject": subject, "until": until}
+            for kind, subject, until in state.bans.get(stored_name(user.name), ())
+        ],
+    }
+
+
+def _count(settings: UserSettings) -> Amount | None:
+    """Count what a home holds if the user has a quota; None for a home without one, or that cannot be read."""
+    if settings.quota == QuotaSettings() or settings.home is None:
+        return None
+    try:
+        return sum(DirectoryMeter().amounts(settings.home, ()), Amount())
+    except OSError:
+        return None
+
+
+def _read_state(configuration: str) -> State:
+    try:
+        with open_state_file(configuration) as state:
+            logins, bans = stored(state), tables.current(state, time.time())
+    except Unreachable as reason:
+        print(f"ftpsd user: no last logins and bans: {reason}", file=sys.stderr)
+        return State()
+    by_name: dict[str, list[tuple[str, str, float | None]]] = {}
+    for kind, subject, until in bans:
+        if kind != "address":  # the subject of a site is the site, a blank and the name
+            name = subject.partition(" ")[2] if kind == "site" else subject
+            by_name.setdefault(name, []).append((kind, subject, until))
+    return State(logins, by_name)
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def _lines(shown: Shown, settings: UserSettings) -> Iterable[tuple[str, str]]:
+    """Yield what `ftpsd user show` prints."""
+    yield "user", shown["name"]
+    yield "state", _state(shown)
+    yield "file", shown["file"]
+    yield "home", shown["home"]
+    yield "last login", f"{_last_login(shown)} {shown['last_address'] or ''}".strip()
+    yield "used", _usage(shown)
+    form = to_json(settings)
+    for name, value in form.items() if isinstance(form, Mapping) else ():
+        if name not in ("home", "quota", "enabled"):
+            yield name, json.dumps(value, ensure_ascii=False)
+
+
+def _state(shown: Shown) -> str:
+    expires = shown["expires"]
+    if not shown["enabled"]:
+        return "disabled"
+    if expires is not None and datetime.fromisoformat(expires).timestamp() <= time.time():
+        return "expired"
+    return "banned" if shown["bans"] else "enabled"
+
+
+def _last_login(shown: Shown) -> str:
+    if shown["last_login"] is None:
+        return "-"
+    return datetime.fromisoformat(shown["last_login"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _usage(shown: Shown) -> str:
+    """Return what is used of the quota: `1.2 GiB of 10.0 GiB, 7 of 1000 files`."""
+    used, quota = shown["usage"], shown["quota"]
+    if used is None:
+        return "-"
+    parts = []
+    if quota["bytes"] is not None:
+        parts.append(f"{readable_size(used['bytes'])} of {readable_size(quota['bytes'])}")
+    if quota["files"] is not None:
+        parts.append(f"{used['files']} of {quota['files']} files")
+    return ", ".join(parts)
