@@ -190,6 +190,9 @@ class CommandRunner:
             self._dismissal = reply
         else:
             self._events.publish(SessionDismissed(self._events.session, reply.code, reply.text))
+            if self.transferring is not None:
+                # Before the client reads the reply: it then closes its data connection, which would end the file.
+                self._session.data.abort(Reply(426, "Transfer aborted."))
             self.end(reply)
 
     def input_ended(self) -> None:
