@@ -100,9 +100,10 @@ def draw(client: AdminClient) -> None:
         time.sleep(0.1)
     for each in CLIENTS:
         threading.Thread(target=connect, args=each, daemon=True).start()
-    time.sleep(3.5)
     view = View(room=ROWS)
-    view.update(answers.sessions(client))
+    while sum((session["bytes"] or 0) > 200_000 for session in view.sessions) < sum(bool(each[3]) for each in CLIENTS):
+        time.sleep(0.5)
+        view.update(answers.sessions(client))
     view.selected = 3
     lines = frame.lines(answers.status(client), view, time.time(), frame.Look(WIDTH))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
@@ -119,15 +120,17 @@ def connect(user: str, address: str, program: str, does: str | None, size: int, 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     ftp = ftplib.FTP_TLS(context=context)
-    ftp.connect("127.0.0.1", 2121, source_address=(address, 0))
-    ftp.login(user, "secret")
-    ftp.prot_p()
-    if program:
-        ftp.sendcmd(f"CLNT {program}")
     with suppress(*ftplib.all_errors):
+        ftp.connect("127.0.0.1", 2121, source_address=(address, 0))
+        ftp.login(user, "secret")
+        ftp.prot_p()
+        if program:
+            ftp.sendcmd(f"CLNT {program}")
         if does and does.startswith("RETR"):
             ftp.retrbinary(does, lambda _: None)
         elif does:
+            if program:  # the others do not announce what they send
+                ftp.sendcmd(f"ALLO {size}")
             ftp.storbinary(does, Slow(size, rate))  # type: ignore[arg-type]
         time.sleep(60)
 
