@@ -232,6 +232,21 @@ def test_what_the_page_does_has_a_name(daemon: Daemon, browser: Browser) -> None
     daemon.wait_for_log(rf"root \(page\): kick session {session['number']}")
 
 
+def test_bans_of_administrators_are_events(browser: Browser) -> None:
+    """A ban, and its end, are events like those after failed logins; without a length it has no `seconds`."""
+    for seconds in (60, None):
+        assert browser.call("POST", "/v1/bans", {"address": "203.0.113.9", "seconds": seconds})[0] == 201
+        assert browser.call("DELETE", "/v1/bans?address=203.0.113.9") == (200, {"lifted": 1})
+    events = browser.call("GET", "/recent")[1]["events"]
+    found = [each for each in events if each["event"] in ("ban", "unban") and "203.0.113.9" in each["subject"]]
+    assert [(each["event"], each.get("seconds")) for each in found] == [
+        ("ban", 60),
+        ("unban", None),
+        ("ban", None),
+        ("unban", None),
+    ]
+
+
 class Channel:
     """A connection."""
 

@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar, cast
 
 from ftpsd.events.types import (
     AdministrativeAct,
+    BanAdded,
     BanLifted,
     Banned,
     ConfigurationLoaded,
@@ -170,6 +171,11 @@ def _banned(event: Banned) -> Parts:
     return "ban", {"kind": event.kind, "subject": valid_text(event.subject), "seconds": event.seconds}
 
 
+def _ban_added(event: BanAdded) -> Parts:
+    length: Record = {} if event.seconds is None else {"seconds": event.seconds}
+    return "ban", {"kind": event.kind, "subject": valid_text(event.subject), **length}
+
+
 def _ban_lifted(event: BanLifted) -> Parts:
     return "unban", {"kind": event.kind, "subject": valid_text(event.subject)}
 
@@ -237,6 +243,7 @@ _add(LoginFailed, _login_failed)
 _add(LoginRefused, _login_refused)
 _add(LoginCheckFailed, _login_check_failed)
 _add(Banned, _banned)
+_add(BanAdded, _ban_added)
 _add(BanLifted, _ban_lifted)
 _add(TransferEnded, _transfer_ended)
 _add(FileChanged, _file_changed)

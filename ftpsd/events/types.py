@@ -161,6 +161,15 @@ class Banned(SessionEvent):
 
 
 @frozen(slots=False)
+class BanAdded(Event):
+    """An administrator has banned a network or the account of a user, for `seconds` (None: until the ban is lifted)."""
+
+    kind: BanKind
+    subject: str
+    seconds: float | None
+
+
+@frozen(slots=False)
 class BanLifted(Event):
     """An administrator has lifted a ban."""
 

@@ -11,7 +11,7 @@ from ftpsd.admin.api.problem import Json, Problem, bad_value
 from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import valid_text
-from ftpsd.events.types import AdministrativeAct
+from ftpsd.events.types import AdministrativeAct, BanAdded
 from ftpsd.limits.bans.ban_list import FOR_EVER, Ban, stored_name
 from ftpsd.limits.bans.networks import network_text
 from ftpsd.protocol import parsing
@@ -102,6 +102,7 @@ class Bans:
         length = seconds or FOR_EVER
         ban = Ban("network" if network is not None else "account", subject, self._list.now() + length, length)
         self._list.add(ban)
+        self._parts.hub.publish(BanAdded(ban.kind, subject, seconds))
         self._publish(call, "ban", f"{kind} {subject}")
         return answer(self.form(ban), 201)
 
