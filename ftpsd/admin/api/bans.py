@@ -72,8 +72,9 @@ class Bans:
     def by_user(self) -> Mapping[str, Sequence[Ban]]:
         """Return the bans of each user name."""
         found: dict[str, list[Ban]] = {}
-        for ban in self.active():
-            if ban.kind in ("user", "account", "site"):
+        now = self._list.now()
+        for ban in self._list.bans():
+            if ban.kind in ("user", "account", "site") and ban.until > now:
                 found.setdefault(_name(ban), []).append(ban)
         return found
 

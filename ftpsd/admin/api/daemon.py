@@ -7,6 +7,7 @@ from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import Status, StatusReader, Usage
+from ftpsd.control.lifecycle.reload import STOPPING
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
 
@@ -23,7 +24,7 @@ class DaemonResources:
         summary = "Load the configuration again, and answer when that is done"
         return [
             Route("GET", "/v1/status", self._show, "Show the state of the daemon", schemas.to("Status")),
-            Route("POST", "/v1/reload", self._reload, summary, schemas.to("Reloaded"), problems=[422]),
+            Route("POST", "/v1/reload", self._reload, summary, schemas.to("Reloaded"), problems=[422, 503]),
         ]
 
     async def _show(self, _: Call) -> Answer:
@@ -32,6 +33,8 @@ class DaemonResources:
     async def _reload(self, call: Call) -> Answer:
         self._parts.hub.publish(AdministrativeAct("reload", "", call.administrator))
         result = await self._parts.reloader.reload()
+        if result is STOPPING:
+            raise Problem(503, "The daemon is stopping: it loads no configuration any more.")
         if not result.ok:
             text = "The configuration has faults: the old one stays in use."
             raise Problem(422, text, faults=[valid_text(each) for each in result.faults])
