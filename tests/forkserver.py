@@ -1,7 +1,7 @@
-"""Starts `twistd` in a process that is forked from one that has imported everything already.
+"""Starts `twistd` and `ftpsd` in processes that are forked from one that has imported everything already.
 
-Half of the suite's CPU time would otherwise be the imports of its thousand daemons. What runs is `twistd` all the same: the
-same arguments, a process of its own, its standard output in a file. Run as a module, this is the process that forks.
+Otherwise half of the suite's CPU time would be the imports of its thousand daemons and commands. The programs are the real
+ones: the same arguments, a process of their own, their output in files. Run as a module, this is the process that forks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Forked:
-    """A daemon that the fork server started: the part of subprocess.Popen that tests use."""
+    """A process that the fork server started: the part of subprocess.Popen that tests use."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -40,7 +41,7 @@ class Forked:
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("twistd", timeout or 0.0)
+                raise subprocess.TimeoutExpired("forked process", timeout or 0.0)
             time.sleep(0.005)
         assert self.returncode is not None
         return self.returncode
@@ -64,8 +65,29 @@ _server_environment: dict[str, str] = {}
 
 
 def start(arguments: list[str], directory: Path, log: Path, environment: dict[str, str]) -> Forked | None:
-    """Start `twistd` with `arguments`. Return None when the environment changes how Python itself starts: then the
-    caller must start a new interpreter."""
+    """Start `twistd` with `arguments`, with its output in the file `log`. Return None where `_fork` does."""
+    return _fork(["twistd", *arguments], directory, (os.devnull, str(log), str(log)), environment)
+
+
+def run(arguments: list[str], environment: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `ftpsd` to its end, with `text` as its standard input; like `subprocess.run`."""
+    environment = {**environment, **_server_environment}
+    with tempfile.TemporaryDirectory() as directory:
+        given, out, error = (Path(directory, name) for name in ("input", "output", "error"))
+        given.write_text(text)
+        process = _fork(["ftpsd", *arguments], Path.cwd(), (str(given), str(out), str(error)), environment)
+        if process is None:
+            command = [sys.executable, "-m", "ftpsd", *arguments]
+            return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, timeout=60)
+        status = process.wait(60)
+        return subprocess.CompletedProcess(["ftpsd", *arguments], status, out.read_text(), error.read_text())
+
+
+def _fork(words: list[str], directory: Path, files: tuple[str, str, str], environment: dict[str, str]) -> Forked | None:
+    """Start a program, given by its name and arguments, with three files as its standard streams.
+
+    Return None if the environment changes how Python itself starts: then the caller must start a new interpreter.
+    """
     global _server, _server_environment
     decisive = {name: value for name, value in environment.items() if name.startswith(("PYTHON", "LD_", "MALLOC"))}
     if _server is None:
@@ -85,7 +107,7 @@ def start(arguments: list[str], directory: Path, log: Path, environment: dict[st
         return None
     assert _server.stdin is not None
     assert _server.stdout is not None
-    _server.stdin.write(json.dumps([arguments, str(directory), str(log), environment]) + "\n")
+    _server.stdin.write(json.dumps([words, str(directory), files, environment]) + "\n")
     _server.stdin.flush()
     return Forked(int(_server.stdout.readline()))
 
@@ -97,20 +119,26 @@ def _serve() -> None:
     from twisted.plugin import getPlugins
     from twisted.scripts import twistd
 
+    from ftpsd.cli import bans, check, passwd
+    from ftpsd.cli.main import main
+
+    del bans, check, passwd  # `main` imports them when it needs them
     list(getPlugins(IServiceMaker))
     gc.collect()
     gc.freeze()  # what is shared stays shared
     for line in sys.stdin:
-        arguments, directory, log, environment = json.loads(line)
+        words, directory, files, environment = json.loads(line)
         reading, writing = os.pipe()
         if os.fork() == 0:
             pid = os.fork()
             if pid == 0:
                 os.close(reading)
                 os.close(writing)
-                _become(directory, log, environment)
+                _become(directory, files, environment)
+                sys.argv = words
+                if words[0] == "ftpsd":
+                    sys.exit(main())
                 type(reactor).__init__(reactor)  # a poller and a waker of its own
-                sys.argv = ["twistd", *arguments]
                 twistd.run()
                 sys.exit()
             os.write(writing, b"%d" % pid)
@@ -122,15 +150,14 @@ def _serve() -> None:
         print(pid_text, flush=True)
 
 
-def _become(directory: str, log: str, environment: dict[str, str]) -> None:
+def _become(directory: str, files: list[str], environment: dict[str, str]) -> None:
     """Give this process its directory, environment and standard streams."""
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    with open(os.devnull) as nothing, open(log, "ab") as output:
-        os.dup2(nothing.fileno(), 0)
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    for number, file in enumerate(files):
+        with open(file, "ab" if number else "rb") as stream:
+            os.dup2(stream.fileno(), number)
 
 
 if __name__ == "__main__":

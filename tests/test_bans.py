@@ -30,6 +30,7 @@ from ftpsd.limits.bans.tables import BANS, current, lift
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.state import FILE, State, Store
+from tests import forkserver
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, ftpsd, merge
 from tests.ftpclient import FtpClient, secured
@@ -420,13 +421,11 @@ def command(
     daemon: Daemon, *arguments: str, prefix: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `ftpsd bans` for this daemon."""
-    return subprocess.run(
-        [*prefix, *ftpsd("bans", "-c", str(daemon.config), *arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    words = ["bans", "-c", str(daemon.config), *arguments]
+    complete = {**os.environ, **environment}
+    if not prefix:
+        return forkserver.run(words, complete)
+    return subprocess.run([*prefix, *ftpsd(*words)], capture_output=True, text=True, check=False, env=complete)
 
 
 @pytest.fixture
