@@ -16,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: Seconds for a command.
+_PATIENCE = 120
 
 
 class Forked:
@@ -69,7 +73,9 @@ def start(arguments: list[str], directory: Path, log: Path, environment: dict[st
     return _fork(["twistd", *arguments], directory, (os.devnull, str(log), str(log)), environment)
 
 
-def run(arguments: list[str], environment: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    arguments: Sequence[str], text: str = "", environment: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
     """Run `ftpsd` to its end, with `text` as its standard input; like `subprocess.run`."""
     environment = {**environment, **_server_environment}
     with tempfile.TemporaryDirectory() as directory:
@@ -78,8 +84,10 @@ def run(arguments: list[str], environment: dict[str, str], text: str = "") -> su
         process = _fork(["ftpsd", *arguments], Path.cwd(), (str(given), str(out), str(error)), environment)
         if process is None:
             command = [sys.executable, "-m", "ftpsd", *arguments]
-            return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, timeout=60)
-        status = process.wait(60)
+            return subprocess.run(
+                command, input=text, capture_output=True, text=True, env=environment, timeout=_PATIENCE
+            )
+        status = process.wait(_PATIENCE)
         return subprocess.CompletedProcess(["ftpsd", *arguments], status, out.read_text(), error.read_text())
 
 
@@ -120,9 +128,10 @@ def _serve() -> None:
     from twisted.scripts import twistd
 
     from ftpsd.cli import bans, check, passwd
+    from ftpsd.cli.doctor import command, server
     from ftpsd.cli.main import main
 
-    del bans, check, passwd  # `main` imports them when it needs them
+    del bans, check, passwd, command, server  # `main` imports them when it needs them
     list(getPlugins(IServiceMaker))
     gc.collect()
     gc.freeze()  # what is shared stays shared

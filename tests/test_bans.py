@@ -424,7 +424,7 @@ def command(
     words = ["bans", "-c", str(daemon.config), *arguments]
     complete = {**os.environ, **environment}
     if not prefix:
-        return forkserver.run(words, complete)
+        return forkserver.run(words, environment=complete)
     return subprocess.run([*prefix, *ftpsd(*words)], capture_output=True, text=True, check=False, env=complete)
 
 

@@ -23,6 +23,7 @@ from ftpsd.cli.main import main
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import UserSettings
+from tests import forkserver
 from tests.daemon import SECRET, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 
@@ -443,9 +444,9 @@ def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
 def test_check_and_start_say_the_same(files: Path) -> None:
     """`ftpsd check` and the daemon print the same lines, and both exit with status 1."""
     path = files / "ftpsd.yaml"
-    assert run(ftpsd("check", "-c", str(path))).returncode == 0
+    assert forkserver.run(["check", "-c", str(path)]).returncode == 0
     path.write_text(GOOD + "banner: 3\nlimts: {}\n")
-    checked = run(ftpsd("check", "-c", str(path)))
+    checked = forkserver.run(["check", "-c", str(path)])
     started = run(twistd("-n", "--pidfile=", "ftpsd", "-c", str(path)))
     assert checked.returncode == started.returncode == 1
     assert checked.stderr == started.stderr
@@ -458,16 +459,16 @@ def test_check_prints_json(files: Path) -> None:
     """`ftpsd check --json` prints an array of faults, or of warnings, each with file, line, key, problem and remedy."""
     path = files / "ftpsd.yaml"
     (files / "users.yaml").chmod(0o600)
-    assert json.loads(run(ftpsd("check", "--json", "-c", str(path))).stdout) == []
+    assert json.loads(forkserver.run(["check", "--json", "-c", str(path)]).stdout) == []
     (files / "users.yaml").chmod(0o644)
     path.write_text(GOOD + "users: {file: users.yaml}\n")
-    checked = run(ftpsd("check", "--json", "-c", str(path)))
+    checked = forkserver.run(["check", "--json", "-c", str(path)])
     (warning,) = json.loads(checked.stdout)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert (warning["level"], warning["file"], warning["line"]) == ("warning", str(path), 6)
     assert (warning["key"], warning["remedy"]) == ("users.file", f"chmod o-r {files / 'users.yaml'}")
     path.write_text(GOOD + "banner: 3\nlimts: {}\n")
-    checked = run(ftpsd("check", "--json", "-c", str(path)))
+    checked = forkserver.run(["check", "--json", "-c", str(path)])
     first, second = json.loads(checked.stdout)
     assert (checked.returncode, checked.stderr) == (1, "")
     assert first == {
@@ -480,7 +481,7 @@ def test_check_prints_json(files: Path) -> None:
     }
     assert (second["line"], second["key"]) == (7, "limts")
     path.unlink()
-    (fault,) = json.loads(run(ftpsd("check", "--json", "-c", str(path))).stdout)
+    (fault,) = json.loads(forkserver.run(["check", "--json", "-c", str(path)]).stdout)
     assert fault["line"] is None
 
 
@@ -488,7 +489,7 @@ def test_check_prints_json(files: Path) -> None:
 def test_passwd_refuses_passwords_that_no_client_can_send() -> None:
     """An empty or too long password and one with a NUL byte are refused with status 1 and one line."""
     for password in ("\n", "", "a\0b\n", "x" * 1025 + "\n"):
-        refused = run(ftpsd("passwd"), password)
+        refused = forkserver.run(["passwd"], password)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("ftpsd passwd: the password ") and refused.stderr.count("\n") == 1
 
@@ -515,7 +516,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.process
 def test_passwd_prints_a_hash_that_verifies() -> None:
     """`ftpsd passwd` prints an argon2id hash."""
-    hashed = run(ftpsd("passwd"), "let me in\n").stdout.strip()
+    hashed = forkserver.run(["passwd"], "let me in\n").stdout.strip()
     assert hashed.startswith("$argon2id$")
     assert hashes.is_valid(hashed)
     assert hashes.verify("let me in", hashed)
@@ -581,7 +582,7 @@ def test_a_bad_reload_changes_nothing(make_daemon: Callable[..., Daemon]) -> Non
     daemon.write()
     daemon.reload()
     daemon.wait_for_log("the old configuration remains in effect")
-    checked = run(ftpsd("check", "-c", str(daemon.config))).stderr
+    checked = forkserver.run(["check", "-c", str(daemon.config)]).stderr
     assert checked
     for line in checked.splitlines():
         assert f"not reloaded: {line}" in daemon.log

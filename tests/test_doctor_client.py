@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from ftpsd.cli.doctor import certificate as certificates
+from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.middlebox import Listener, middlebox, replier
 
@@ -26,13 +27,7 @@ def doctor(
 ) -> dict[str, Any]:
     """Run it as alice; its report, with the exit status."""
     options = ["--user", "alice", "--password-stdin", "--json", "--timeout", timeout, "--tries", tries]
-    done = subprocess.run(
-        ftpsd("doctor", "--from", target, *options, *arguments),
-        input=password + "\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forkserver.run(["doctor", "--from", target, *options, *arguments], password + "\n")
     assert "Traceback" not in done.stderr and done.stdout, done.stderr
     report = json.loads(done.stdout)
     assert report["status"] == done.returncode
@@ -343,8 +338,7 @@ def test_a_reader_is_told_that_uploads_are_not_permitted(make_daemon: Any) -> No
 )
 def test_usage_errors(arguments: list[str]) -> None:
     """A line that makes no sense is a usage error, exit status 2."""
-    line = ftpsd("doctor", *arguments, "--user", "alice", "--password-stdin")
-    done = subprocess.run(line, input="secret\n", capture_output=True, text=True, timeout=60)
+    done = forkserver.run(["doctor", *arguments, "--user", "alice", "--password-stdin"], "secret\n")
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr
 
 

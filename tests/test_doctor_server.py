@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from ftpsd.cli.doctor import certificate as certificates
 from ftpsd.cli.doctor import firewall, host, network, server
 from ftpsd.cli.doctor.findings import Finding
+from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.namespaces import apart
 from tests.test_doctor_client import found
@@ -29,13 +30,12 @@ from tests.test_doctor_client import found
 
 def doctor(daemon: Daemon, *arguments: str, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
     """The report about a daemon's configuration."""
-    done = subprocess.run(
-        [*prefix, *ftpsd("doctor", "-c", str(daemon.config), "--json", "--timeout", "5", "--tries", "2", *arguments)],
-        input="secret\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words = ["doctor", "-c", str(daemon.config), "--json", "--timeout", "5", "--tries", "2", *arguments]
+    if prefix:
+        command = [*prefix, *ftpsd(*words)]
+        done = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=120)
+    else:
+        done = forkserver.run(words, "secret\n")
     assert "Traceback" not in done.stderr and done.stdout, done.stderr
     report = json.loads(done.stdout)
     assert isinstance(report, dict) and report["status"] == done.returncode
