@@ -1,5 +1,4 @@
-"""Connections to a passive port that come early: strangers on the client's own address, and clients that begin TLS
-before they send a transfer command."""
+"""Early connections to a passive port: of strangers on the client's host, and of clients that begin TLS at once."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ def _client(daemon: Daemon, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) ->
 
 
 def _silent(stranger: socket.socket) -> None:
-    """Says nothing."""
+    """Send nothing."""
 
 
 def _garbage(stranger: socket.socket) -> None:
@@ -38,7 +37,7 @@ def _half_a_hello(stranger: socket.socket) -> None:
 
 
 def _new_session(stranger: socket.socket) -> None:
-    """A whole handshake, of a session of its own: its first flight."""
+    """Begin a full handshake of a new session: send its first flight."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = tls_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -66,7 +65,7 @@ WAYS = [_silent, _garbage, _half_a_hello, _gone, _reset]
 @pytest.mark.parametrize("wait", [0, 0.3], ids=["at once", "later"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__[1:])
 def test_strangers_who_connect_first(shared: Daemon, way: Callable[[socket.socket], None], wait: float) -> None:
-    """Whoever connects first from the client's own address does not end the client's transfer (PROT P)."""
+    """A stranger on the client's host that connects first does not end the client's transfer (PROT P)."""
     (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared), secured(shared) as client:
         for line in ("RETR mine", "STOR yours", "LIST"):
@@ -91,7 +90,7 @@ def test_strangers_who_connect_first(shared: Daemon, way: Callable[[socket.socke
 
 @VERSIONS
 def test_a_stranger_with_a_session_of_its_own(shared: Daemon, version: ssl.TLSVersion) -> None:
-    """A complete handshake that does not resume the control connection's session gets nothing, and ends nothing."""
+    """A complete handshake of a stranger that does not resume the session of the control connection has no effect."""
     (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), _client(shared, version) as client:
         port = client.passive_port()
@@ -109,7 +108,7 @@ def test_a_stranger_with_a_session_of_its_own(shared: Daemon, version: ssl.TLSVe
 
 @pytest.mark.parametrize("first", [True, False], ids=["client first", "client last"])
 def test_a_crowd_of_strangers(shared: Daemon, first: bool) -> None:
-    """More strangers than are served at once do not keep the client out, or descriptors open."""
+    """More strangers than the daemon serves at the same time neither exclude the client nor leave descriptors open."""
     (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared), secured(shared) as client:
         port = client.passive_port()
@@ -131,8 +130,8 @@ def test_a_crowd_of_strangers(shared: Daemon, first: bool) -> None:
             stranger.close()
 
 
-def test_plain_connections_that_are_gone_again(plain: Daemon) -> None:
-    """With PROT C a connection that has ended before the transfer command is passed over (a scanner of ports)."""
+def test_plain_connections_that_have_ended(plain: Daemon) -> None:
+    """With PROT C, a connection that was closed before the transfer command is ignored (port scanners)."""
     (plain.home() / "mine").write_bytes(BYTES)
     with withstands(plain), frees_everything(plain), plain_login(plain) as client:
         for line in ("RETR mine", "STOR yours"):
@@ -168,8 +167,10 @@ def test_plain_connections_that_are_gone_again(plain: Daemon) -> None:
 @VERSIONS
 @pytest.mark.parametrize("strangers", [0, 2])
 def test_tls_before_the_command(shared: Daemon, version: ssl.TLSVersion, strangers: int) -> None:
-    """A client may do the TLS handshake as soon as it has connected (aioftp, old Go programs): all transfers work,
-    the 150 comes before the first byte, and the session may send other commands between."""
+    """A client may make the TLS handshake as soon as it has connected (aioftp, old Go programs).
+
+    All transfers work, 150 comes before the first byte, and the session may send other commands in between.
+    """
     (shared.home() / "mine").write_bytes(BYTES)
     with withstands(shared), frees_everything(shared), _client(shared, version) as client:
         for line in ("RETR mine", "LIST", "STOR yours", "APPE yours", "NLST", "RETR mine"):
@@ -236,8 +237,8 @@ def test_an_early_handshake_that_is_refused(shared: Daemon, version: ssl.TLSVers
         assert client.download("NLST")
 
 
-def test_early_handshakes_that_are_left(shared: Daemon) -> None:
-    """Early connections, silent or in the middle of a handshake, end with ABOR, a new EPSV, REIN, QUIT or the client."""
+def test_early_handshakes_that_are_abandoned(shared: Daemon) -> None:
+    """Early connections, silent or in a handshake, end with ABOR, a new EPSV, REIN, QUIT or the client."""
     with withstands(shared), frees_everything(shared):
         for way in ("ABOR", "EPSV", "PROT C", "REIN", "QUIT", "reset", "cut"):
             for early in (_silent, _half_a_hello, _garbage, None):
@@ -276,7 +277,7 @@ def test_an_aborted_wait_for_a_handshake(shared: Daemon) -> None:
 
 
 def test_an_early_handshake_that_never_ends(impatient: Daemon) -> None:
-    """From the transfer command on an early handshake has as long as any other."""
+    """From the transfer command on, an early handshake has the same deadline as any other."""
     with withstands(impatient), frees_everything(impatient), secured(impatient) as client:
         with client.connect_data() as data:
             _half_a_hello(data)

@@ -144,7 +144,7 @@ def test_the_input_may_end_before_anything(plain: Daemon) -> None:
 
 
 @ENDINGS
-def test_a_download_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
+def test_a_download_is_completed(plain: Daemon, login: Login, end: Ending) -> None:
     """A download that runs when the input ends is completed."""
     (plain.home() / "large").write_bytes(BYTES * 4)
     with login(plain) as client:
@@ -156,7 +156,7 @@ def test_a_download_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
 
 
 @ENDINGS
-def test_an_upload_that_goes_on(plain: Daemon, login: Login, end: Ending) -> None:
+def test_an_upload_is_completed(plain: Daemon, login: Login, end: Ending) -> None:
     """An upload that runs when the input ends is completed if it ends properly; without TLS it must not pause."""
     target = plain.home() / "stored"
     target.unlink(missing_ok=True)

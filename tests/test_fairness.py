@@ -47,7 +47,7 @@ def slowest(daemon: Daemon, client: FtpClient) -> float:
 
 @pytest.mark.parametrize("quota", [{}, {"quota": {"files": 1_000_000}}], ids=["", "quota"])
 @pytest.mark.parametrize("line", ["STAT /big/zz*", "STAT -R /", "LIST /big/zz*", "RMDA /tree{}", "RMD /big"])
-def test_walks_keep_nobody_waiting(make_daemon: MakeDaemon, line: str, quota: dict[str, Any]) -> None:
+def test_walks_delay_no_other_user(make_daemon: MakeDaemon, line: str, quota: dict[str, Any]) -> None:
     """While 50 sessions of one user walk through directories, SIZE and login of another user are fast.
 
     The log does not blame the disk. When the sessions end, their walks end.

@@ -1,4 +1,4 @@
-"""The time of day is set while the daemon runs, forth and back."""
+"""The time of day is set forward and back while the daemon runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {"sandbox": {"landlock": "off"}}
 
 
 class Clock:
-    """The time of day of a daemon that is started with `prefix` (libfaketime; the monotonic clock stays)."""
+    """The time of day of a daemon that is started with `prefix` (libfaketime; the monotonic clock is not changed)."""
 
     def __init__(self, directory: Path) -> None:
         library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -39,7 +39,7 @@ class Clock:
         )
 
     def jump(self, seconds: int) -> None:
-        """From now on it is so much later than it is, or earlier."""
+        """Set the time of day forward by this many seconds, or back."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.rename(self._file)
@@ -47,13 +47,13 @@ class Clock:
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
-    """A clock that can be set."""
+    """A clock that the test can set."""
     return Clock(tmp_path)
 
 
 @pytest.mark.parametrize("hours", [20, -20], ids=["forth", "back"])
 def test_sessions_and_transfers_do_not_notice(make_daemon: Callable[..., Daemon], clock: Clock, hours: int) -> None:
-    """The clock jumps: sessions stay, an upload that runs is completed, a passive port still waits."""
+    """When the clock is set, sessions continue, a running upload is completed, and a passive port stays open."""
     daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
     with secured(daemon) as idle, secured(daemon) as busy:
         port = idle.passive_port()
@@ -75,8 +75,8 @@ def test_sessions_and_transfers_do_not_notice(make_daemon: Callable[..., Daemon]
     assert "Traceback" not in daemon.log
 
 
-def test_parts_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
-    """The clock jumps over `keep_parts`: what is left of an upload goes with the next sweep, here that of a reload."""
+def test_part_files_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """When the clock is set beyond `keep_parts`, the next sweep removes part files; here that of a reload."""
     daemon = make_daemon({"uploads": {"keep_parts": 7 * DAY}, **SETTINGS}, start=False).start(clock.prefix)
     part, canary = daemon.home() / part_name("cut"), daemon.home() / (part_name("canary") + "-a")
     part.write_bytes(b"some of it")
@@ -94,8 +94,8 @@ def test_parts_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -
     assert "Traceback" not in daemon.log
 
 
-def test_tickets_of_another_decade(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
-    """Beyond the day that a TLS ticket may live, the next data connection is 522; a new session is as good as ever."""
+def test_tickets_that_seem_old(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """When the clock is set beyond the life of TLS tickets, data connections get 522; a new session works."""
     daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
     with secured(daemon) as old:
         clock.jump(3650 * DAY)
@@ -111,8 +111,8 @@ def test_tickets_of_another_decade(make_daemon: Callable[..., Daemon], clock: Cl
     daemon.wait_for_log("LIST: 522 ")
 
 
-def test_time_limits_hold(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
-    """The clock is set back by a day: limits of time are over when they should be, before it and after it."""
+def test_timeouts_hold(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """Setting the clock back by a day does not change when timeouts end."""
     daemon = make_daemon({"timeouts": {"login": 3}, **SETTINGS}, start=False).start(clock.prefix)
     with FtpClient(daemon) as before:
         clock.jump(-DAY)
@@ -122,8 +122,8 @@ def test_time_limits_hold(make_daemon: Callable[..., Daemon], clock: Clock) -> N
     assert "Traceback" not in daemon.log
 
 
-def test_the_certificate_seems_to_have_ended(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
-    """In the far future a reload warns that the certificate has expired, serves on, and forgets it when back."""
+def test_the_certificate_seems_to_have_expired(make_daemon: Callable[..., Daemon], clock: Clock) -> None:
+    """With a clock far in the future, a reload warns that the certificate has expired, and the daemon still serves."""
     daemon = make_daemon(SETTINGS, start=False).start(clock.prefix)
     clock.jump(1000 * DAY)
     daemon.reload()

@@ -14,19 +14,21 @@ from tests.ftpclient import FtpClient, secured
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
+    """Return the CPU time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def limited(count: int) -> tuple[str, ...]:
-    """A prefix that leaves a daemon so many descriptors."""
+    """Return a command that limits the descriptors of the command after it."""
     return ("sh", "-c", f'ulimit -n {count} && exec "$@"', "sh")
 
 
 def test_too_many_sessions_for_the_descriptors(make_daemon: Callable[..., Daemon]) -> None:
-    """Beyond its descriptors the daemon answers 421, with one line in the log for each; sessions that are there move
-    files, and new ones are served when others have left."""
+    """A daemon without free descriptors answers 421, and logs each refusal.
+
+    Existing sessions can transfer files, and new ones are served when others have ended.
+    """
     daemon = make_daemon(start=False).start(limited(80))
     inside: list[FtpClient] = []
     while True:
@@ -57,7 +59,7 @@ def test_too_many_sessions_for_the_descriptors(make_daemon: Callable[..., Daemon
 
 
 def test_data_connections_take_the_last_descriptor(make_daemon: Callable[..., Daemon]) -> None:
-    """Passive ports that take what is left are refused with 451, and the daemon waits without spinning."""
+    """Passive ports beyond the last descriptor are refused with 451, and the daemon waits without a busy loop."""
     daemon = make_daemon(start=False).start(limited(64))
     inside = [secured(daemon) for _ in range(30)]
     replies = [client.command("EPSV") for client in inside]
@@ -90,7 +92,7 @@ def test_data_connections_take_the_last_descriptor(make_daemon: Callable[..., Da
 
 
 def test_the_soft_limit_is_raised(make_daemon: Callable[..., Daemon]) -> None:
-    """A soft limit of 1024 descriptors does not do for 2000 sessions: the daemon raises it as far as it may."""
+    """A soft limit of 1024 descriptors is too low for 2000 sessions: the daemon raises it to the hard limit."""
     daemon = make_daemon(start=False).start(("sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     soft = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[0]

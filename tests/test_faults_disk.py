@@ -1,4 +1,4 @@
-"""A disk that is full, over its quota or broken: the reply says which, and the old file stays whole."""
+"""A disk that is full, over its quota or broken: the reply says which, and the old file stays."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PRIVATE = ".ftpsd-part-"
 
 
 def parts(directory: Path) -> list[str]:
-    """What uploads have left there."""
+    """Return the part files in a directory."""
     return [name for name in os.listdir(directory) if name.startswith(PRIVATE)]
 
 
 @pytest.fixture
 def broken(make_daemon: Callable[..., Daemon]) -> Iterator[tuple[Daemon, FaultyDisk]]:
-    """A daemon whose alice has a disk that fails on demand."""
+    """A daemon whose user alice has a disk that fails on request."""
     daemon = make_daemon(start=False)
     disk = FaultyDisk(daemon.home())
     (disk.backing / "old").write_bytes(OLD)
@@ -33,7 +33,7 @@ def broken(make_daemon: Callable[..., Daemon]) -> Iterator[tuple[Daemon, FaultyD
 
 
 def refused_upload(daemon: Daemon, line: str, data: bytes) -> str:
-    """The final reply to an upload that the server may end at any time."""
+    """Return the final reply to an upload that the server may end at any time."""
     with secured(daemon) as client:
         connection = client._open(line)
         try:
@@ -47,7 +47,7 @@ def refused_upload(daemon: Daemon, line: str, data: bytes) -> str:
 
 
 def test_the_disk_is_full(make_daemon: Callable[..., Daemon]) -> None:
-    """No space left: 452; the old file is whole, nothing of the new one keeps room, and what fits is taken."""
+    """A full disk gets 452. The old file stays, the part file uses no space, and an upload that fits is accepted."""
     daemon = make_daemon(start=False)
     disk = SmallDisk(daemon.home(), 1 << 20)
     daemon.start(disk.prefix)
@@ -65,7 +65,7 @@ def test_the_disk_is_full(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_the_disk_is_read_only(make_daemon: Callable[..., Daemon]) -> None:
-    """A file system that the kernel has made read-only: 550, and reading goes on."""
+    """A read-only file system gets 550, and downloads work."""
     daemon = make_daemon(start=False)
     disk = FaultyDisk(daemon.home())
     (disk.backing / "old").write_bytes(OLD)
@@ -94,7 +94,7 @@ WRITING = {
 
 @pytest.mark.parametrize(("rules", "reply", "kept"), WRITING.values(), ids=WRITING.keys())
 def test_writing_fails(broken: tuple[Daemon, FaultyDisk], rules: dict[str, str], reply: str, kept: int) -> None:
-    """An upload whose disk fails tells the reason; the old file is whole, and the next upload replaces it."""
+    """An upload that fails because of the disk gets the reason. The old file stays, and the next upload replaces it."""
     daemon, disk = broken
     disk.fail(**rules)
     assert refused_upload(daemon, "STOR old", bytes(300_000)) == reply
@@ -111,8 +111,10 @@ def test_writing_fails(broken: tuple[Daemon, FaultyDisk], rules: dict[str, str],
 
 @pytest.mark.parametrize("protection", ["P", "C"])
 def test_reading_fails(broken: tuple[Daemon, FaultyDisk], protection: str) -> None:
-    """A download whose disk fails is 451, not the broken connection's 426, and under TLS nobody can take what came
-    for the whole file: it has no close_notify. The session goes on."""
+    """A download that fails because of the disk gets 451, not 426 as for a broken connection.
+
+    Under TLS it ends without close_notify, so that nobody takes it for the whole file. The session continues.
+    """
     daemon, disk = broken
     daemon.settings["tls"]["require"] = {"data": False}
     daemon.write()
@@ -136,7 +138,7 @@ def test_reading_fails(broken: tuple[Daemon, FaultyDisk], protection: str) -> No
 
 
 def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
-    """A directory that cannot be read is 451."""
+    """A directory that cannot be read gets 451."""
     daemon, disk = broken
     with secured(daemon) as client:
         disk.fail(OPENDIR="EIO")
@@ -150,8 +152,10 @@ def test_listing_fails(broken: tuple[Daemon, FaultyDisk]) -> None:
 
 
 def test_a_tree_that_cannot_be_removed_to_the_end(make_daemon: Callable[..., Daemon]) -> None:
-    """What RMDA leaves of a tree that it takes apart, here for a disk in the middle of it, is all to be seen, and a
-    client that has no RMDA can remove it."""
+    """What RMDA leaves of a tree, here because a disk is mounted in it, is visible.
+
+    A client without RMDA can remove it.
+    """
     daemon = make_daemon(start=False)
     busy = daemon.home().joinpath("top", *["d"] * 80)
     with secured(daemon.start(SmallDisk(busy, 1 << 20).prefix)) as client:

@@ -1,4 +1,4 @@
-"""A home that vanishes while its user is logged in."""
+"""A home that disappears while its user is logged in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tests.test_service import start_upload
 
 
 def test_a_home_that_is_renamed_away(make_daemon: Callable[..., Daemon]) -> None:
-    """All that needs the home is 550 while it is gone, also for new logins; back, all works. An upload that had
-    begun is completed where the home is now."""
+    """Commands in a home that was renamed get 550, also in new sessions; when it is back, they work.
+
+    A running upload is completed in the directory, wherever that is now.
+    """
     daemon = make_daemon()
     home = daemon.home()
     (home / "f").write_bytes(b"content")
@@ -40,7 +42,7 @@ def test_a_home_that_is_renamed_away(make_daemon: Callable[..., Daemon]) -> None
 
 
 def test_a_home_that_is_deleted(make_daemon: Callable[..., Daemon]) -> None:
-    """An upload whose home was deleted ends with 550, and leaves nothing; other users do not notice."""
+    """An upload whose home was deleted gets 550 and leaves nothing. Other users are not affected."""
     daemon = make_daemon()
     with secured(daemon) as client, secured(daemon, "bob") as bob:
         data = start_upload(client, "g")

@@ -1,4 +1,4 @@
-"""The log has nowhere to go: what it would have said is lost, the service is not."""
+"""The log cannot be written: its lines are lost, and the daemon serves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.ftpclient import secured
 
 
 def run(daemon: Daemon, stdout: Any, *options: str, prefix: tuple[str, ...] = ()) -> None:
-    """Starts a daemon whose log is elsewhere; waits until it listens."""
+    """Start a daemon whose log is elsewhere, and wait until it listens."""
     command = [*prefix, *twistd("-n", "--pidfile=", *options, "ftpsd", "-c", str(daemon.config))]
     daemon.log_file.touch()
     daemon.process = subprocess.Popen(command, stdout=stdout, stderr=stdout, stdin=subprocess.DEVNULL)
@@ -33,7 +33,7 @@ def run(daemon: Daemon, stdout: Any, *options: str, prefix: tuple[str, ...] = ()
 
 
 def serves(daemon: Daemon) -> None:
-    """Sessions, transfers, refusals and a reload, all of which are told to the log."""
+    """Check sessions, transfers, refusals and a reload, all of which are logged."""
     for _ in range(3):
         with secured(daemon) as client:
             assert client.upload("STOR f", b"moved").startswith("226")
@@ -44,7 +44,7 @@ def serves(daemon: Daemon) -> None:
 
 
 def test_standard_output_is_full(make_daemon: Callable[..., Daemon]) -> None:
-    """Standard output takes nothing (its disk is full): the daemon serves."""
+    """Standard output cannot be written, because its disk is full: the daemon serves."""
     daemon = make_daemon(start=False)
     with open("/dev/full", "wb") as full:
         run(daemon, full)
@@ -52,7 +52,7 @@ def test_standard_output_is_full(make_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_nobody_reads_standard_output(make_daemon: Callable[..., Daemon]) -> None:
-    """Standard output is a pipe whose reader has gone: the daemon serves."""
+    """Standard output is a pipe without a reader: the daemon serves."""
     daemon = make_daemon(start=False)
     reading, writing = os.pipe()
     run(daemon, writing)
@@ -62,7 +62,7 @@ def test_nobody_reads_standard_output(make_daemon: Callable[..., Daemon]) -> Non
 
 
 def test_the_log_file_is_full(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """The disk of twistd's --logfile is full: the daemon serves, and writes on when there is room again."""
+    """The disk of twistd's --logfile is full: the daemon serves, and logs again when there is room."""
     daemon = make_daemon(start=False)
     disk = SmallDisk(tmp_path / "logs", 65536)
     run(daemon, subprocess.DEVNULL, f"--logfile={disk.directory}/log", prefix=disk.prefix)

@@ -19,13 +19,13 @@ from tests.hostile import wait_until
 
 
 def greeting(daemon: Daemon) -> str:
-    """What a new client is told first."""
+    """Return the greeting of a new session."""
     with FtpClient(daemon, greeting=False) as client:
         return client.reply()
 
 
 def test_reloads_in_a_row_end_with_the_last(make_daemon: Callable[..., Daemon]) -> None:
-    """Several SIGHUPs at once: what the file says at the last of them is in use in the end."""
+    """After several SIGHUPs in a row, the last configuration is in effect."""
     daemon = make_daemon()
     for number in range(20):
         daemon.settings["banner"] = f"banner {number}"
@@ -38,7 +38,7 @@ def test_reloads_in_a_row_end_with_the_last(make_daemon: Callable[..., Daemon]) 
 
 
 def reached(port: int, address: str) -> bool:
-    """Whether somebody listens there."""
+    """Return whether a daemon listens there."""
     try:
         socket.create_connection((address, port), PATIENCE).close()
     except ConnectionRefusedError:
@@ -47,7 +47,10 @@ def reached(port: int, address: str) -> bool:
 
 
 def test_the_address_of_a_port_changes(make_daemon: Callable[..., Daemon]) -> None:
-    """A listener moves to all addresses of the machine and back to another one; sessions go on, the log tells."""
+    """A listener moves to all addresses of the machine and back to another one.
+
+    Sessions continue, and the log says so.
+    """
     daemon = make_daemon()
     with secured(daemon) as session:
         for address, served, unserved in (
@@ -70,7 +73,7 @@ def test_the_address_of_a_port_changes(make_daemon: Callable[..., Daemon]) -> No
 
 
 def test_an_address_that_is_not_ours(make_daemon: Callable[..., Daemon]) -> None:
-    """A port that is to move to an address that this machine has not stays where it is, with a fault in the log."""
+    """A listener that should move to an address which the machine does not have stays, with a fault in the log."""
     daemon = make_daemon()
     daemon.settings["listen"][0]["address"] = "192.0.2.77"
     daemon.write()
@@ -92,7 +95,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
 def test_users_are_garbage(make_daemon: Callable[..., Daemon], content: bytes) -> None:
-    """users.yaml replaced by garbage: new logins work as before; the log names the file and says what stays."""
+    """With garbage in users.yaml logins work as before; the log names the file and says what remains in effect."""
     daemon = make_daemon()
     daemon.users_file.write_bytes(content)
     daemon.reload()

@@ -1,4 +1,4 @@
-"""The resolver fails: `passive.address` is a host name. The names are those of a file `hosts` of the test's own."""
+"""The resolver fails, and `passive.address` is a host name. The test has a file `hosts` of its own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NAMED = {"passive": {"address": NAME, "refresh": 1}}
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Hosts:
-    """What the machine's resolver knows, for a command with `prefix`."""
+    """Return the hosts that the resolver knows, for a command with `prefix`."""
     return Hosts(tmp_path)
 
 
 class Hosts:
-    """A file in place of /etc/hosts, and no name server, in a mount namespace."""
+    """A file in place of /etc/hosts and no name server, in a mount namespace."""
 
     def __init__(self, directory: Path) -> None:
         self._hosts, silent = directory / "hosts", directory / "resolv.conf"
@@ -40,17 +40,17 @@ class Hosts:
             pytest.skip(f"mount namespaces cannot be made here: {probe.stderr.strip()}")
 
     def tell(self, address: str | None) -> None:
-        """From now on the name has this address, or none."""
+        """Give the name this address from now on, or none."""
         self._hosts.write_text(f"{address} {NAME}\n" if address else "")
 
 
 def announced(client: FtpClient) -> str:
-    """The address that PASV tells."""
+    """Return the address that PASV announces."""
     return client.expect(227, "PASV").partition("(")[2].rpartition(",")[0].rpartition(",")[0].replace(",", ".")
 
 
 def test_no_resolver_at_start(make_daemon: Callable[..., Daemon], hosts: Hosts) -> None:
-    """A name that cannot be looked up at start is a fault that names the key; the daemon ends with 1."""
+    """A name that cannot be looked up at the start is a fault with its key, and the exit status is 1."""
     hosts.tell(None)
     daemon = make_daemon(NAMED, start=False)
     command = [*hosts.prefix, *ftpsd("check", "-c", str(daemon.config))]
@@ -64,7 +64,7 @@ def test_no_resolver_at_start(make_daemon: Callable[..., Daemon], hosts: Hosts) 
 
 
 def test_no_resolver_later(make_daemon: Callable[..., Daemon], hosts: Hosts) -> None:
-    """While the resolver fails the last good answer stays, and the log says so; a new answer is taken."""
+    """While the resolver fails, the last address remains in use, and the log says so; a new address is used."""
     daemon = make_daemon(NAMED, start=False).start(hosts.prefix)
     with secured(daemon) as client:
         assert announced(client) == "192.0.2.1"
@@ -77,8 +77,8 @@ def test_no_resolver_later(make_daemon: Callable[..., Daemon], hosts: Hosts) -> 
     assert "Traceback" not in daemon.log
 
 
-def test_older_sessions_hear_of_a_new_address(make_daemon: Callable[..., Daemon], hosts: Hosts) -> None:
-    """A session that began before a reload is told the new address too, whatever the new configuration says."""
+def test_older_sessions_announce_a_new_address(make_daemon: Callable[..., Daemon], hosts: Hosts) -> None:
+    """A session that began before a reload announces the new address, too, whatever the new configuration says."""
     daemon = make_daemon(NAMED, start=False).start(hosts.prefix)
     with secured(daemon) as client:
         daemon.settings["passive"]["address"] = "192.0.2.9"
@@ -92,7 +92,7 @@ def test_older_sessions_hear_of_a_new_address(make_daemon: Callable[..., Daemon]
 
 
 def test_a_silent_resolver() -> None:
-    """A name is not looked up again before its last look-up has ended: it would cost one more thread each time."""
+    """A name is not looked up again before the last look-up has ended: each would occupy one more thread."""
     asked: list[Deferred[str]] = []
 
     def resolve(_: str) -> Deferred[str]:

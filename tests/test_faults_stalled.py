@@ -1,4 +1,4 @@
-"""A disk that stops answering: whoever waits for it is told so, all others go on."""
+"""A disk that does not respond: whoever waits for it gets an error, and all others are served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTENT = b"written before\n"
 
 @pytest.fixture
 def stalling(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest) -> Iterator[tuple[Daemon, FaultyDisk]]:
-    """A daemon whose alice has a faulty disk, and bob a good one."""
+    """A daemon whose user alice has a faulty disk, and bob a good one."""
     daemon = make_daemon({"timeouts": {"stalled": getattr(request, "param", 2)}}, start=False)
     disk = FaultyDisk(daemon.home())
     (disk.backing / "old").write_bytes(CONTENT)
@@ -30,7 +30,7 @@ def stalling(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest)
 
 
 def test_calls_that_do_not_return(stalling: tuple[Daemon, FaultyDisk]) -> None:
-    """A command whose disk call does not return is 451, and the session goes on."""
+    """A command whose disk call does not return gets 451, and the session continues."""
     daemon, disk = stalling
     with secured(daemon) as client:
         disk.fail(LOOKUP="STALL", GETATTR="STALL")
@@ -43,7 +43,7 @@ def test_calls_that_do_not_return(stalling: tuple[Daemon, FaultyDisk]) -> None:
 
 
 def test_a_download_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
-    """A download whose disk stalls ends with 426, which says so; the session goes on, and so does the disk later."""
+    """A download whose disk stalls gets 426 with the reason. The session continues, and later the disk, too."""
     daemon, disk = stalling
     with secured(daemon) as client:
         disk.fail(READ="STALL")
@@ -59,7 +59,7 @@ def test_a_download_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
 
 
 def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
-    """An upload whose disk stalls ends with 426; the old file is whole, and a new upload replaces it."""
+    """An upload whose disk stalls gets 426. The old file stays, and a new upload replaces it."""
     daemon, disk = stalling
     with secured(daemon) as client:
         disk.fail(WRITE="STALL")
@@ -77,8 +77,8 @@ def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
 
 # Threads are replaced after five seconds; until then nobody's call must have been given up.
 @pytest.mark.parametrize("stalling", [12], indirect=True, ids=[""])
-def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
-    """More calls stall than there are threads: another user still logs in and moves files. The log tells."""
+def test_other_users_are_served(stalling: tuple[Daemon, FaultyDisk]) -> None:
+    """When more calls stall than there are threads, another user can still log in and transfer files. It is logged."""
     daemon, disk = stalling
     waiting: list[FtpClient] = [secured(daemon) for _ in range(default_size() + 4)]
     disk.fail(LOOKUP="STALL", GETATTR="STALL")
@@ -98,7 +98,7 @@ def test_others_go_on(stalling: tuple[Daemon, FaultyDisk]) -> None:
 
 
 def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None:
-    """The homes behind one whose disk does not respond are swept all the same, and that one when it answers."""
+    """A home whose disk does not respond delays the sweep of no other home, and is swept when it responds."""
     daemon = make_daemon({"timeouts": {"stalled": 2}, "uploads": {"keep_parts": 1}}, start=False)
     disk = FaultyDisk(daemon.home())
     parts = [home / part_name("f") for home in (disk.backing, daemon.home("bob"))]
@@ -118,8 +118,8 @@ def test_a_home_that_cannot_be_swept(make_daemon: Callable[..., Daemon]) -> None
     assert "Traceback" not in daemon.log
 
 
-def test_a_home_that_does_not_answer_at_start(make_daemon: Callable[..., Daemon]) -> None:
-    """The daemon does not start, and says whose home it is that it waits for; so does `ftpsd check`."""
+def test_a_home_that_does_not_respond_at_start(make_daemon: Callable[..., Daemon]) -> None:
+    """The daemon does not start, and names the home for whose disk it waits; so does `ftpsd check`."""
     daemon = make_daemon(start=False)
     disk = FaultyDisk(daemon.home())
     disk.fail(GETATTR="STALL", LOOKUP="STALL")

@@ -1,4 +1,4 @@
-"""The state file cannot be written, read or believed: bans hold all the same, and are stored when that is over."""
+"""The state file cannot be written or read, or is wrong: bans hold all the same, and are stored later."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DAY = 86_400
 
 
 def shown(daemon: Daemon, address: str) -> Callable[[], bool]:
-    """Whether `ftpsd bans` shows an address."""
+    """Return whether `ftpsd bans` shows an address."""
     return lambda: f" {address} " in command(daemon).stdout
 
 
 def restarted(daemon: Daemon, prefix: tuple[str, ...] = ()) -> Daemon:
-    """The daemon after SIGKILL and a start."""
+    """Kill the daemon, and start it again."""
     assert daemon.process is not None
     daemon.process.kill()
     daemon.process.wait()
@@ -36,14 +36,14 @@ def restarted(daemon: Daemon, prefix: tuple[str, ...] = ()) -> Daemon:
 
 
 def entering(daemon: Daemon) -> tuple[str, ...]:
-    """A prefix that runs a command where a daemon sees its disk."""
+    """Return a command that runs another one where a daemon sees its disk."""
     user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
     return ("nsenter", f"--target={daemon.pid}", "--mount", *user, f"--wd={os.getcwd()}")
 
 
 @pytest.fixture
 def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
-    """A daemon that bans loopback addresses, and has banned 127.0.0.2 before its last end."""
+    """A daemon that bans loopback addresses, and has banned 127.0.0.2 before it was stopped."""
     daemon = make_daemon(merge(PLAIN, STRICT))
     guess(daemon, "127.0.0.2", 4)
     wait_until(shown(daemon, "127.0.0.2"), "the ban in the file")
@@ -53,7 +53,7 @@ def strict(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 @contextmanager
 def locked(daemon: Daemon, *before: str) -> Iterator[None]:
-    """Another process has begun to write, and does not end."""
+    """Let another process hold the file locked."""
     with closing(sqlite3.connect(daemon.directory / FILE, isolation_level=None)) as other:
         for statement in (*before, "BEGIN EXCLUSIVE"):
             other.execute(statement)
@@ -61,7 +61,10 @@ def locked(daemon: Daemon, *before: str) -> Iterator[None]:
 
 
 def test_the_state_file_is_locked(strict: Daemon) -> None:
-    """A ban that could not be written is in the file when the lock is gone: shown, kept over a restart, lifted."""
+    """A ban that could not be stored is stored when the lock ends.
+
+    It is shown then, survives a restart, and can be lifted.
+    """
     strict.start()
     with locked(strict):
         assert guess(strict, "127.0.0.3", 4)[-1] == "530"
@@ -77,7 +80,7 @@ def test_the_state_file_is_locked(strict: Daemon) -> None:
 
 @pytest.mark.parametrize("how", ["for writers", "for readers too"])
 def test_the_state_file_is_locked_at_start(strict: Daemon, how: str) -> None:
-    """What is in the file holds at the latest when the lock is gone, and what came meanwhile is stored then."""
+    """Stored bans hold when the lock ends, at the latest, and new ones are stored then."""
     with locked(strict, *(["PRAGMA locking_mode = EXCLUSIVE"] if how == "for readers too" else [])):
         strict.start()
         assert guess(strict, "127.0.0.3", 4)[-1] == "530"
@@ -91,7 +94,7 @@ def test_the_state_file_is_locked_at_start(strict: Daemon, how: str) -> None:
 
 
 def test_the_disk_of_the_state_file_is_full(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A ban that found no room is written when there is room again."""
+    """A ban for which there was no room is stored when there is room again."""
     disk = SmallDisk(tmp_path / "state", 524288)
     settings = merge(STRICT, {"state": {"directory": str(disk.directory)}})
     daemon = make_daemon(merge(PLAIN, settings), start=False).start(disk.prefix)
@@ -112,7 +115,7 @@ def test_the_disk_of_the_state_file_is_full(make_daemon: Callable[..., Daemon], 
 
 
 def test_the_state_directory_is_read_only(strict: Daemon) -> None:
-    """What is in the file holds; what comes is stored when the directory can be written."""
+    """Stored bans hold; new ones are stored when the directory can be written."""
     place = strict.directory / "state"
     place.mkdir()
     (strict.directory / FILE).rename(place / FILE)
@@ -148,7 +151,7 @@ WRONG = """
 
 
 def test_the_state_file_has_wrong_values(strict: Daemon) -> None:
-    """Rows that cannot be are left out, and all others hold."""
+    """Rows with impossible values are ignored, and all others hold."""
     with closing(sqlite3.connect(strict.directory / FILE)) as other:
         other.executescript(WRONG)
     assert command(strict).stdout.count("\n") == 1
@@ -162,8 +165,8 @@ def test_the_state_file_has_wrong_values(strict: Daemon) -> None:
 
 
 @pytest.mark.parametrize("columns", ["(x)", "(kind, subject, until, length, more NOT NULL)", "(a, b, c, d)"])
-def test_the_state_file_is_of_another_shape(strict: Daemon, columns: str) -> None:
-    """SQLite's, and not ours: it is set aside for a new one, at the first write at the latest."""
+def test_the_state_file_has_other_tables(strict: Daemon, columns: str) -> None:
+    """An SQLite file with other tables is renamed, and a new one is made, at the first write at the latest."""
     with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
         other.execute("DROP TABLE bans")
         other.execute(f"CREATE TABLE bans {columns}")
@@ -177,7 +180,7 @@ def test_the_state_file_is_of_another_shape(strict: Daemon, columns: str) -> Non
 
 
 def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
-    """It is set aside at the next write, and a new one has all bans."""
+    """A damaged file is renamed at the next write, and the new one has all bans."""
     strict.start()
     with closing(sqlite3.connect(strict.directory / FILE, isolation_level=None)) as other:
         for statement in ("BEGIN IMMEDIATE", "DROP TABLE bans", "CREATE TABLE bans (x)", "COMMIT"):
@@ -195,8 +198,10 @@ def test_the_state_file_is_damaged_while_it_is_used(strict: Daemon) -> None:
 
 
 def test_two_daemons_have_one_state_directory(strict: Daemon, make_daemon: Callable[..., Daemon]) -> None:
-    """The second one knows what the first has stored, writes nothing, and says so; when the first has ended (it may have
-    been draining), the second keeps its state there."""
+    """The second daemon reads what the first has stored, writes nothing, and says so.
+
+    When the first has ended, which may take a graceful stop, the second stores its state there.
+    """
     strict.start()
     state = {"state": {"directory": str(strict.directory)}}
     second = make_daemon(merge(PLAIN, {**STRICT, **state}))
@@ -218,7 +223,7 @@ def test_two_daemons_have_one_state_directory(strict: Daemon, make_daemon: Calla
 def test_the_time_of_day_is_corrected_while_bans_run(
     make_daemon: Callable[..., Daemon], clock: Clock, days: int
 ) -> None:
-    """A clock that was wrong is set right: the ban is shown as it runs, and survives a restart."""
+    """When a wrong clock is corrected, the ban is shown with its real end, and survives a restart."""
     clock.jump(-days * DAY)
     daemon = make_daemon(merge(PLAIN, {**STRICT, **SETTINGS}), start=False).start(clock.prefix)
     guess(daemon, "127.0.0.2", 4)
@@ -232,5 +237,5 @@ def test_the_time_of_day_is_corrected_while_bans_run(
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
-    """A clock that can be set."""
+    """A clock that the test can set."""
     return Clock(tmp_path)

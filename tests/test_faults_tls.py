@@ -10,7 +10,7 @@ from tests.ftpclient import FtpClient, read_all
 
 
 def handshake(client: FtpClient) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
-    """AUTH TLS with the records in our hands."""
+    """Make the TLS handshake with records that the test sends itself."""
     client.expect(234, "AUTH TLS")
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client.context.wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -26,7 +26,7 @@ def handshake(client: FtpClient) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.Memo
 
 
 def test_a_damaged_record_behind_a_good_one(shared: Daemon) -> None:
-    """A good record and a damaged one in one segment: the session ends, and the log says so once."""
+    """A good and a damaged record in one segment end the session, and the log says so once."""
     client = FtpClient(shared)
     tls, _, outgoing = handshake(client)
     tls.write(b"NOOP\r\n")

@@ -1,4 +1,4 @@
-"""Disks that take different names for the same file: rules hold for all of them."""
+"""Disks on which different names mean the same file: rules hold for all of these names."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def folding(disk: FoldingDisk, certificate: Path) -> Iterator[Daemon]:
 
 
 def refused(client: FtpClient, line: str) -> str:
-    """The code of a transfer command that is refused before anything moves."""
+    """Return the code of a transfer command that is refused before the transfer."""
     client.passive_port()
     return client.command(line)[:3]
 
@@ -73,7 +73,7 @@ SPELLINGS = ["archive", "ARCHIVE", "Archive", "archive.", "ARCHIV~1", "archiv~1"
 
 @pytest.mark.parametrize("name", [*SPELLINGS, "CAFE\u0301", "caf\u00c9"])
 def test_rules_for_paths(folding: Daemon, disk: FoldingDisk, name: str) -> None:
-    """With `/archive: read-only` nothing below it changes, however the disk lets a client spell it."""
+    """With `/archive: read-only` nothing below it changes, whichever spelling the disk accepts."""
     home = disk.inside(folding.pid) / "alice"
     before = snapshot(home)
     with withstands(folding), secured(folding) as client:
@@ -98,7 +98,7 @@ def test_rules_for_paths(folding: Daemon, disk: FoldingDisk, name: str) -> None:
 
 @pytest.mark.parametrize("line", ["RMDA DATA", "RMDA data/KEEP", "RMDA Data/keep/Safe", "RNFR DATA", "RNFR data/KEEP"])
 def test_trees_above_rules(folding: Daemon, disk: FoldingDisk, line: str) -> None:
-    """A tree with a part that may not be deleted or renamed stays, however it is spelled."""
+    """A tree with a part that may not be deleted or renamed stays, whatever the spelling."""
     with withstands(folding), secured(folding) as client:
         reply = client.command(line)
         if reply.startswith("350"):
@@ -107,8 +107,8 @@ def test_trees_above_rules(folding: Daemon, disk: FoldingDisk, line: str) -> Non
     assert (disk.inside(folding.pid) / "alice/data/keep/safe/file").read_bytes() == b"kept"
 
 
-def test_what_nothing_has_yet(folding: Daemon, disk: FoldingDisk) -> None:
-    """A rule for a name that nothing has yet holds for whatever the disk may take for that name."""
+def test_names_that_do_not_exist_yet(folding: Daemon, disk: FoldingDisk) -> None:
+    """A rule for a name that does not exist yet holds for every spelling that the disk may accept."""
     with withstands(folding), secured(folding) as client:
         client.expect(257, "MKD source")
         client.expect(257, "MKD source/by")
@@ -125,7 +125,7 @@ def test_what_nothing_has_yet(folding: Daemon, disk: FoldingDisk) -> None:
 
 
 def test_another_spelling_replaces_nothing(folding: Daemon) -> None:
-    """A user without `overwrite` and `rmdir` can rename to the same name in capitals, and not to that of another file."""
+    """Without `overwrite` and `rmdir` a file can be renamed to its own name in capitals, not to that of another file."""
     with withstands(folding), secured(folding, "erin") as client:
         for name in ("file", "folder"):
             client.expect(350, f"RNFR {name}")
@@ -135,7 +135,7 @@ def test_another_spelling_replaces_nothing(folding: Daemon) -> None:
 
 
 def test_no_facts_without_permission(folding: Daemon) -> None:
-    """With `/hidden: []` the disk's HIDDEN is not listed, and tells nothing."""
+    """With `/hidden: []` the disk's HIDDEN is not listed, and no fact of it is shown."""
     with withstands(folding), secured(folding) as client:
         for line in ("LIST", "NLST", "MLSD", "LIST -aR", "NLST h*", "NLST H*"):
             assert "hidden" not in client.download(line).decode().lower(), line
@@ -144,8 +144,8 @@ def test_no_facts_without_permission(folding: Daemon) -> None:
             assert "kept" not in said and "226" not in said, (name, said)
 
 
-def test_rules_that_allow_more(folding: Daemon) -> None:
-    """A rule that allows more holds for the directory as the disk spells it, and a file's rule for its other names."""
+def test_rules_that_permit_more(folding: Daemon) -> None:
+    """A rule that permits more holds for the directory as the disk spells it, and a file's rule for its other names."""
     with withstands(folding), secured(folding, "carol") as client:
         assert client.upload("STOR INCOMING/one", b"1").startswith("226")
         assert client.upload("STOR incoming/two", b"2").startswith("226")
@@ -161,7 +161,7 @@ def test_rules_that_allow_more(folding: Daemon) -> None:
     "name", ["secretplace", "SECRETPLACE", "SECRET~1", "secre\u200btplace", "U\u0308BER", "\u00dcber"]
 )
 def test_hidden_names(folding: Daemon, name: str) -> None:
-    """A hidden name is not there under any other name either."""
+    """A hidden name is hidden in every spelling."""
     with withstands(folding), secured(folding, "bob") as client:
         for line in (f"CWD {name}", f"DELE {name}/file", f"RMDA {name}", f"RNFR {name}", f"SIZE {name}/file"):
             assert client.command(line).startswith("550"), line
@@ -170,14 +170,14 @@ def test_hidden_names(folding: Daemon, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe"])
 def test_denied_names(folding: Daemon, name: str) -> None:
-    """A denied name is not given in any spelling that the disk may take for it."""
+    """A denied name cannot be created in any spelling that the disk may accept."""
     with withstands(folding), secured(folding, "bob") as client:
         assert refused(client, f"STOR {name}") == "553"
         client.expect(553, f"MKD {name}")
 
 
 def test_names_of_parts(folding: Daemon) -> None:
-    """What could be a part file is neither listed nor to be touched, in whatever case, or by its short name."""
+    """Names of part files cannot be listed or used, whatever their case, nor by their short names."""
     with withstands(folding), secured(folding, "bob") as client:
         for line in ("LIST -a", "NLST -a", "MLSD"):
             assert "ftpsd-part" not in client.download(line).decode().lower()
@@ -213,7 +213,7 @@ def test_quota(folding: Daemon, disk: FoldingDisk) -> None:
     [("a", "A"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE"), ("a", "a. "), ("ab", "a\u200db"), ("\u212a", "k")],
 )
 def test_folded(one: str, other: str) -> None:
-    """Names that some disk takes for the same fold to the same; dots alone stay."""
+    """Names that some disk takes for the same have the same folded form; names of dots only stay unchanged."""
     assert folded(one) == folded(other)
     assert folded("...") == "..." and folded("a.b") != folded("ab")
     match = matcher([one])
@@ -221,7 +221,7 @@ def test_folded(one: str, other: str) -> None:
 
 
 def test_rules_are_combined() -> None:
-    """Where two rules may be meant the stricter one holds; where one is spelled out, it does."""
+    """If two rules may be meant, the stricter one holds; the rule with the exact spelling holds alone."""
     rules = Permissions(PROFILES["read-write"], {("in",): PROFILES["upload-only"], ("IN",): PROFILES["read-only"]})
     assert rules.at(("in", "x")) == PROFILES["upload-only"]
     assert rules.at(("In",)) == PROFILES["read-write"]

@@ -1,4 +1,4 @@
-"""Which hosts and ports a data connection may have at its other end: the daemon's own, local services, FXP."""
+"""The hosts and ports with which the daemon makes data connections: its own, local services, FXP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _target(host: str, port: int) -> str:
 
 @pytest.mark.parametrize("foreign", [False, True, ["127.0.0.0/8", "::/0"]], ids=["false", "true", "networks"])
 def test_the_control_port_by_any_address(make_daemon: Make, foreign: bool | list[str]) -> None:
-    """No data connection goes to a control port, by whichever address of the machine, also after it has moved."""
+    """No data connection goes to a control port, by any address of the machine, also after the listener has moved."""
     daemon = make_daemon(merge(PLAIN, {"foreign_data": foreign}), address="0.0.0.0")
     daemon.host = "127.0.0.2"
     hosts = ["127.0.0.1", "127.0.0.2", "127.9.9.9", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"]
@@ -57,7 +57,7 @@ def _fetch(client: FtpClient, host: str) -> bytes:
 
 
 def test_foreign_data_true(make_daemon: Make) -> None:
-    """`foreign_data: true` is for other hosts, not for the services of the server's own machine."""
+    """`foreign_data: true` permits other hosts, but not the services of the server's own machine."""
     daemon = make_daemon(merge(PLAIN, {"foreign_data": True}))
     (daemon.home() / "file").write_bytes(b"content")
     with withstands(daemon), _login(daemon) as client:
@@ -82,7 +82,7 @@ def test_foreign_data_true(make_daemon: Make) -> None:
 
 
 def test_foreign_data_of_some_networks(make_daemon: Make) -> None:
-    """With networks, data connections are with the client and with those, to any port of theirs, and nobody else."""
+    """With networks, data connections are permitted with the client and these networks only, to any port."""
     daemon = make_daemon(merge(PLAIN, {"foreign_data": ["127.0.0.2/31", "198.51.100.0/24"]}))
     (daemon.home() / "file").write_bytes(b"content")
     with withstands(daemon), _login(daemon) as client:

@@ -1,4 +1,4 @@
-"""How long a session may be silent."""
+"""The time for which a session may be silent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DURATIONS = pytest.mark.parametrize("duration", [2.4, 5.5])
 
 @DURATIONS
 def test_the_idle_time_begins_with_a_reply(make_daemon: Callable[..., Daemon], duration: float) -> None:
-    """A session has its whole idle time after each reply, however long the command took; then it ends."""
+    """After each reply a session has its whole idle time, however long the command took; then it is ended."""
     with plain_login(make_daemon(merge(PLAIN, {"timeouts": {"idle": 3}}))) as client:
         with open_transfer(client, "STOR slow") as data:
             time.sleep(duration)

@@ -1,4 +1,4 @@
-"""The log's lines: those of sessions are written by ourselves, and look as all others."""
+"""The form of the log's lines: the daemon writes those of sessions itself, and they look like all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOMENTS = st.integers(0, 4 * 10**15).map(lambda microseconds: microseconds / 1e6
 
 @given(st.lists(MOMENTS, min_size=1), st.text(st.characters(blacklist_categories=["C", "Z"]), min_size=1))
 def test_lines_are_what_twisted_would_write(moments: list[float], line: str) -> None:
-    """Whenever it is: the same text, in the same second and in others."""
+    """A line of a session is the one that Twisted would write, in the same second and in others."""
     ours = LineFormat(lambda _: pytest.fail("not a line of others"))
     for moment in moments:
         event = {"log_format": "{line}", "line": line, "log_system": "ftpsd", "log_time": moment}
@@ -26,14 +26,14 @@ def test_lines_are_what_twisted_would_write(moments: list[float], line: str) -> 
 
 
 def test_other_lines_are_left_to_twisted() -> None:
-    """What is of no session, or of another program part, is not ours to write."""
+    """Lines of other parts of the program are formatted by Twisted."""
     ours = LineFormat(lambda event: str(event["log_system"]))
     assert ours({"log_format": "{line}", "line": "x", "log_system": "other", "log_time": 1.0}) == "other"
     assert ours({"log_format": "{a}", "a": "x", "log_system": "ftpsd", "log_time": 1.0}) == "ftpsd"
 
 
 def test_every_line_says_when(shared: Daemon) -> None:
-    """Lines of sessions and of the daemon itself begin alike, so that one pattern reads them all."""
+    """Lines of sessions and of the daemon begin alike, so that one pattern reads all of them."""
     ftpclient.secured(shared).socket.close()
     shared.wait_for_log(r"alice .*> PASS")
     lines = [line for line in shared.log.splitlines() if "> " in line or "listening" in line]

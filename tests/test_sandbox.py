@@ -1,4 +1,4 @@
-"""The sandbox below: what the kernel keeps from the daemon, should the jail have a hole."""
+"""The sandbox: what the kernel denies to the daemon if the jail has a fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASK = "from ftpsd.system import landlock; print(landlock.abi())"
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs a script with this interpreter."""
+    """Run a script with this interpreter."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
@@ -36,7 +36,7 @@ with_landlock = pytest.mark.skipif(
 
 @pytest.fixture
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a file, which is nobody's home and no neighbour of one."""
+    """A directory with a file, far from all homes."""
     directory = tmp_path_factory.mktemp("elsewhere") / "below"
     directory.mkdir()
     (directory / "secret").write_text("what lies elsewhere")
@@ -44,14 +44,14 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lead_away(daemon: Daemon, target: Path) -> None:
-    """A hole in the jail: alice's root is elsewhere all of a sudden. Links below it would not be followed."""
+    """Simulate a fault of the jail: alice's home is another directory. (Links in the home would not be followed.)"""
     daemon.home().rmdir()
     daemon.home().symlink_to(target)
 
 
 @with_landlock
-def test_holes_in_the_jail_lead_nowhere(make_daemon: MakeDaemon, elsewhere: Path) -> None:
-    """Worker threads can neither read, list, write, rename nor remove beyond the places of the start."""
+def test_a_fault_of_the_jail_leads_nowhere(make_daemon: MakeDaemon, elsewhere: Path) -> None:
+    """Worker threads can neither read, list, write, rename nor remove outside of the directories of the start."""
     daemon = make_daemon()
     lead_away(daemon, elsewhere)
     with secured(daemon) as client:
@@ -67,7 +67,7 @@ def test_holes_in_the_jail_lead_nowhere(make_daemon: MakeDaemon, elsewhere: Path
 
 
 def test_off(make_daemon: MakeDaemon, elsewhere: Path) -> None:
-    """`landlock: off` leaves it to permissions alone, and the log says so."""
+    """With `landlock: off` there is no sandbox, and the log says so."""
     daemon = make_daemon({"sandbox": {"landlock": "off"}})
     lead_away(daemon, elsewhere)
     with secured(daemon) as client:
@@ -105,8 +105,8 @@ print(*sorted(said), sep="\\n")
 
 
 @with_landlock
-def test_every_worker_is_inside(tmp_path: Path) -> None:
-    """Rules hold for the thread that makes them and those that it starts: all workers of the pool."""
+def test_all_worker_threads_are_limited(tmp_path: Path) -> None:
+    """All worker threads are limited: rules hold for the thread that makes them and those that it starts."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
@@ -123,7 +123,7 @@ def test_threads_of_others() -> None:
 
 
 def test_no_new_privileges(make_daemon: MakeDaemon) -> None:
-    """No thread of the daemon can gain a privilege, with Landlock or without."""
+    """No thread of the daemon can gain privileges, with or without Landlock."""
     daemon = make_daemon({"sandbox": {"landlock": "off"}})
     with secured(daemon):
         for status in Path(f"/proc/{daemon.pid}/task").glob("*/status"):
@@ -131,8 +131,8 @@ def test_no_new_privileges(make_daemon: MakeDaemon) -> None:
 
 
 @with_landlock
-def test_what_homes_are_for_still_works(make_daemon: MakeDaemon) -> None:
-    """Files, directories and links are moved within a home, from one directory to another."""
+def test_files_can_be_moved_within_a_home(make_daemon: MakeDaemon) -> None:
+    """Files, directories and links can be moved within a home, also to another directory."""
     daemon = make_daemon()
     (daemon.home() / "link").symlink_to("file")
     os.mkfifo(daemon.home() / "pipe")
@@ -152,7 +152,10 @@ def test_what_homes_are_for_still_works(make_daemon: MakeDaemon) -> None:
 
 @with_landlock
 def test_reload_with_new_users(make_daemon: MakeDaemon, elsewhere: Path) -> None:
-    """Homes beside others, and where {user} stands, need no restart. Others do: the reload is refused with the line."""
+    """New homes beside the present ones, and where {user} stands, need no restart.
+
+    A reload with others is refused, with the line.
+    """
     template = elsewhere.parent / "template"
     (template / "carol").mkdir(parents=True)
     daemon = make_daemon(users={"alice": {}, "carol": {"home": f"{template}/{{user}}"}})
@@ -175,8 +178,8 @@ def test_reload_with_new_users(make_daemon: MakeDaemon, elsewhere: Path) -> None
 
 
 @with_landlock
-def test_a_home_that_was_made_anew(make_daemon: MakeDaemon) -> None:
-    """A home that was removed, and is there again, works at once."""
+def test_a_home_that_was_made_again(make_daemon: MakeDaemon) -> None:
+    """A home that was removed and made again works immediately."""
     daemon = make_daemon(users={"alice": {}})
     daemon.home().rename(daemon.directory / "old")
     daemon.home().mkdir()
@@ -186,7 +189,10 @@ def test_a_home_that_was_made_anew(make_daemon: MakeDaemon) -> None:
 
 @with_landlock
 def test_certificates_are_renewed(make_daemon: MakeDaemon, certificate: Path, tmp_path: Path) -> None:
-    """As certbot does it: links to other files of a neighbouring directory. Links to elsewhere need a restart."""
+    """A certificate can be renewed as certbot does, with links to other files of a neighbouring directory.
+
+    Links to other places need a restart.
+    """
     live, archive, other = (tmp_path / name for name in ("live/ftp", "archive/ftp", "other"))
     for directory in (live, archive, other):
         directory.mkdir(parents=True)
@@ -210,7 +216,7 @@ def test_certificates_are_renewed(make_daemon: MakeDaemon, certificate: Path, tm
 
 @with_landlock
 def test_twistd_keeps_its_files(make_daemon: MakeDaemon, tmp_path: Path) -> None:
-    """In the background, with a log file that is turned over and a pid file that is removed at the end."""
+    """twistd works in the background, with a log file that it rotates and a pid file that it removes at the end."""
     daemon = make_daemon(start=False)
     logs, runs = tmp_path / "logs", tmp_path / "runs"
     logs.mkdir()
@@ -260,7 +266,7 @@ os.execv(sys.argv[2], sys.argv[2:])
     ids=["not built in", "not switched on", "forbidden", "deadly", "too old"],
 )
 def test_the_daemon_runs_without_it(make_daemon: MakeDaemon, answer: int, reason: str) -> None:
-    """Where the kernel has no Landlock, or a filter of system calls is in the way, the log says why, and all works."""
+    """If the kernel has no Landlock, or a filter of system calls prevents it, the log says why, and the daemon serves."""
     daemon = make_daemon(start=False)
     daemon.start((sys.executable, "-c", FILTERED, str(answer)))
     daemon.wait_for_log(f"landlock is off: {reason}")

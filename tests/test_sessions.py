@@ -1,4 +1,4 @@
-"""Login, limits and time, by sessions without sockets (see `inprocess.py`): what needs no daemon."""
+"""Login, limits and timeouts, by sessions without sockets (see `inprocess.py`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.quick
 
 
 def test_a_login_that_takes_too_long() -> None:
-    """A client that has not logged in within `timeouts.login` hears 421, however often it says something."""
+    """A client that has not logged in within `timeouts.login` gets 421, however often it sends something."""
     server = Server(settings={"timeouts": Timeouts(login=60)})
     client = server.connect()
     client.heard()
@@ -26,7 +26,7 @@ def test_a_login_that_takes_too_long() -> None:
 
 
 def test_an_idle_session_ends() -> None:
-    """A session that says nothing for `timeouts.idle` hears 421; each command begins the time anew."""
+    """A session that sends nothing for `timeouts.idle` gets 421; each command restarts the timer."""
     server = Server(settings={"timeouts": Timeouts(idle=300)})
     client = server.connect().log_in()
     server.clock.advance(299)
@@ -51,7 +51,7 @@ def test_site_idle() -> None:
 
 
 def test_a_client_that_does_not_read_its_last_reply() -> None:
-    """Ten seconds after the last reply the connection is cut, whether the client has read it or not."""
+    """Ten seconds after the last reply the connection is closed, whether the client has read it or not."""
     server = Server()
     client = server.connect().log_in()
     assert client.say("QUIT").startswith("221 ")
@@ -91,7 +91,7 @@ def test_a_banned_address() -> None:
 
 
 def test_sessions_of_an_address() -> None:
-    """`limits.sessions_per_address` and `limits.sessions` count the sessions that there are, not those that were."""
+    """`limits.sessions_per_address` and `limits.sessions` count sessions that exist, not those that have ended."""
     server = Server(settings={"limits": Limits(sessions=3, sessions_per_address=2)})
     first, second = server.connect("203.0.113.1"), server.connect("203.0.113.1")
     assert server.connect("203.0.113.1").heard().startswith("421 ")
@@ -103,7 +103,7 @@ def test_sessions_of_an_address() -> None:
 
 
 def test_sessions_of_a_user() -> None:
-    """One session more than a user may have is refused with 421 behind the right password."""
+    """One session more than a user may have is refused with 421 after the right password."""
     users = {"alice": UserSettings(limits=UserLimits(sessions=1)), "bob": UserSettings()}
     server = Server(users=users)
     first = server.connect().log_in()
@@ -119,7 +119,7 @@ def test_sessions_of_a_user() -> None:
     "change", [{"enabled": False}, {"networks": UserNetworks(deny=())}, {"networks": UserNetworks(allow=())}]
 )
 def test_users_who_may_not_log_in(change: dict[str, object]) -> None:
-    """The right password of a disabled user is answered with 530; empty lists of networks keep nobody out."""
+    """The right password of a disabled user gets 530; empty lists of networks exclude nobody."""
     server = Server(users={"alice": attrs.evolve(UserSettings(), **change)})
     client = server.connect()
     client.say("USER alice")
@@ -128,14 +128,14 @@ def test_users_who_may_not_log_in(change: dict[str, object]) -> None:
 
 
 def test_replies_come_in_the_order_of_the_commands() -> None:
-    """Whatever a client pipelines, it gets one final reply for each command, in order."""
+    """Each pipelined command gets one final reply, in order."""
     client = Server().connect().log_in()
     client.send(b"PWD\r\nNOOP\r\nXYZZY\r\nTYPE I\r\nCWD nowhere\r\nSYST\r\n")
     assert [line[:3] for line in client.heard().splitlines()] == ["257", "200", "500", "200", "550", "215"]
 
 
 def test_uploads_and_downloads() -> None:
-    """What was stored is fetched, listed and measured; without a data connection each is 425."""
+    """A stored file can be downloaded, listed and measured; without a data connection each of these gets 425."""
     client = Server().connect().log_in()
     assert client.say("STOR a").startswith("425 ")
     client.data.incoming.append(b"one\r\ntwo\r\n")
@@ -150,7 +150,7 @@ def test_uploads_and_downloads() -> None:
 
 
 def test_a_logout_frees_the_session() -> None:
-    """REIN forgets the login: the user's count is free again, and every command needs a login."""
+    """REIN ends the login: the user's session is free again, and every command needs a login."""
     users = {"alice": UserSettings(limits=UserLimits(sessions=1))}
     server = Server(users=users)
     client = server.connect().log_in()
@@ -160,7 +160,7 @@ def test_a_logout_frees_the_session() -> None:
 
 
 def test_a_flood_of_commands_waits() -> None:
-    """A session that sends more than its rate allows is not read for a while; nothing is lost."""
+    """A session that sends more than its rate is not read for a while, and nothing is lost."""
     server = Server(settings={"limits": Limits(commands_per_second=10)})
     client = server.connect().log_in()
     sent = 0

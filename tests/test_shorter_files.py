@@ -23,7 +23,7 @@ SHORTER = "451 File became shorter while it was read."
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon that lets plain text through, and has a rate limit for bob."""
+    """A daemon that permits plain text, and has a rate limit for bob."""
     users = {"alice": {}, "bob": {"limits": {"download_rate": "1G"}}}
     daemon = Daemon(tmp_path_factory.mktemp("shorter"), certificate, PLAIN, users).start()
     yield daemon
@@ -51,7 +51,7 @@ def _ends_without_close_notify(data: ssl.SSLSocket) -> int:
 )
 @BOTH
 def test_a_download(daemon: Daemon, login: Login, prepare: tuple[str, ...], user: str) -> None:
-    """A download whose file becomes shorter is 451, and under TLS it ends without close_notify."""
+    """If the file becomes shorter, the download gets 451, and under TLS it ends without close_notify."""
     path = _file(daemon, user)
     with withstands(daemon), login(daemon, user) as client:
         connection = client.connect_data()
@@ -73,7 +73,7 @@ def test_a_download(daemon: Daemon, login: Login, prepare: tuple[str, ...], user
 
 @pytest.mark.parametrize("size", [0, MIB], ids=["nothing", "some"])
 def test_a_checksum(daemon: Daemon, size: int) -> None:
-    """HASH never tells of bytes that it has not read: it is 451 when the file becomes shorter."""
+    """HASH never returns the digest of bytes that it has not read: it gets 451 if the file becomes shorter."""
     path = _file(daemon, "alice", 8192 * MIB)
     with withstands(daemon), secured(daemon) as client:
         for line in ("HASH file", "RANG 7 8000000000", "HASH file"):
@@ -90,7 +90,7 @@ def test_a_checksum(daemon: Daemon, size: int) -> None:
 
 @BOTH
 def test_a_file_that_grows(daemon: Daemon, login: Callable[[Daemon], FtpClient]) -> None:
-    """A download ends where the file ended when it began: curl cuts a connection that brings more than SIZE said."""
+    """A download ends where the file ended at its beginning: curl closes a connection that sends more than SIZE."""
     path = _file(daemon, "alice")
     with withstands(daemon), login(daemon) as client:
         connection = client.connect_data()
@@ -108,7 +108,7 @@ def test_a_file_that_grows(daemon: Daemon, login: Callable[[Daemon], FtpClient])
 
 
 def test_checksums_at_the_end_of_a_file(daemon: Daemon) -> None:
-    """HASH tells the range that it has read: of an empty file, of one that ends within the range, of nothing."""
+    """HASH returns the range that it has read, also of an empty file, an early end, and an empty range."""
     with withstands(daemon), plain_login(daemon) as client:
         _file(daemon, "alice", 0)
         assert client.expect(213, "HASH file").split()[2] == "0-0"

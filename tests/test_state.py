@@ -1,4 +1,4 @@
-"""The state file: what is in it survives, and what is wrong with it stops no daemon."""
+"""The state file: its content survives, and no damage prevents the daemon from serving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS things (name TEXT PRIMARY KEY)"
 
 
 def filled(place: Path, *names: str) -> State:
-    """A state with a table of things."""
+    """Return a state with a table."""
     state = open_state(place)
     state.define(TABLE)
     for name in names:
@@ -30,20 +30,20 @@ def filled(place: Path, *names: str) -> State:
 
 
 def things(state: State) -> list[str]:
-    """What is in that table."""
+    """Return the rows of that table."""
     state.define(TABLE)
     return [name for (name,) in state.execute("SELECT name FROM things ORDER BY name")]
 
 
-def test_it_survives(tmp_path: Path) -> None:
-    """What was written is there at the next start, in a file for its owner only."""
+def test_rows_survive_a_restart(tmp_path: Path) -> None:
+    """What was written is there after a restart, in a file that only the owner can read."""
     filled(tmp_path, "a", "b").close()
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
     assert things(open_state(tmp_path)) == ["a", "b"]
 
 
 def test_a_killed_process_leaves_what_it_committed(tmp_path: Path) -> None:
-    """SIGKILL in the middle of a transaction: what was committed is there, and no half of the rest."""
+    """After SIGKILL during a transaction, the committed rows are there, and none of the others."""
     script = f"""
 import os, pathlib, signal
 from ftpsd.system.state import State
@@ -59,7 +59,7 @@ with state.transaction() as execute:
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
-    """A failure within takes everything back, and the next transaction works."""
+    """A failure within a transaction undoes all of it, and the next transaction works."""
     state = filled(tmp_path, "a")
     with pytest.raises(sqlite3.IntegrityError):
         with state.transaction() as execute:
@@ -82,12 +82,12 @@ def test_changes_of_others_are_seen(tmp_path: Path) -> None:
 
 
 def garbage(path: Path) -> None:
-    """Not SQLite's."""
+    """Write something that is no SQLite file."""
     path.write_bytes(b"This is no database." * 1000)
 
 
 def torn(path: Path) -> None:
-    """The second half is something else."""
+    """Overwrite the second half of the file."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size // 2)
@@ -96,7 +96,7 @@ def torn(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [garbage, torn])
 def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """It is kept under another name, with all that belongs to it, and a new one is made."""
+    """A damaged file is renamed with all files beside it, and a new one is made."""
     filled(tmp_path, *(f"{n:050}" for n in range(500))).close()
     damage(tmp_path / FILE)
     damaged = (tmp_path / FILE).read_bytes()
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[Path], No
 
 
 def test_a_file_of_a_later_release_is_not_touched(tmp_path: Path) -> None:
-    """After a downgrade the state is in memory, and the file as it was."""
+    """After a downgrade the state is in memory, and the file is not changed."""
     state = filled(tmp_path, "later")
     state.execute("PRAGMA user_version = 99")
     state.close()
@@ -116,15 +116,15 @@ def test_a_file_of_a_later_release_is_not_touched(tmp_path: Path) -> None:
     assert found == ("later",)
 
 
-def test_no_place(tmp_path: Path) -> None:
-    """Where no file can be, the state is in memory."""
+def test_no_directory(tmp_path: Path) -> None:
+    """If there is no directory for the file, the state is in memory."""
     assert things(filled(tmp_path / "nowhere", "a")) == ["a"]
     (tmp_path / FILE).mkdir()
     assert things(filled(tmp_path, "a")) == ["a"]
 
 
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting, else the first directory that systemd names, else nowhere."""
+def test_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory is that of the setting, else the first one of systemd, else there is none."""
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     assert directory(StateSettings()) is None
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
@@ -134,7 +134,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("trouble", ["garbage", "a directory", "not writable"])
 def test_the_daemon_starts_all_the_same(make_daemon: Callable[..., Daemon], tmp_path: Path, trouble: str) -> None:
-    """Whatever is in the place of the file, the daemon serves and says what is wrong."""
+    """Whatever has the name of the state file, the daemon serves and says what is wrong."""
     place = tmp_path / "state"
     place.mkdir()
     if trouble == "garbage":
@@ -151,7 +151,7 @@ def test_the_daemon_starts_all_the_same(make_daemon: Callable[..., Daemon], tmp_
 
 
 def test_damage_while_it_runs(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A file that is overwritten while the daemon runs is a log line, and logins go on."""
+    """When the file is overwritten while the daemon runs, it is logged, and logins work."""
     daemon = make_daemon({"state": {"directory": str(tmp_path)}})
     with secured(daemon):
         pass

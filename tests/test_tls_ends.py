@@ -89,7 +89,7 @@ def _control(daemon: Daemon, version: ssl.TLSVersion, log: Path) -> tuple[FtpCli
 def test_sessions_that_end_properly(
     shared: Daemon, tmp_path: Path, version: ssl.TLSVersion, alerts: tuple[bytes, ...]
 ) -> None:
-    """A close_notify ends the session without a complaint in the log, also if user_canceled comes first."""
+    """close_notify ends the session without an error in the log, also if user_canceled comes first."""
     before = len(shared.log)
     client, connection = _control(shared, version, tmp_path / "keys")
     client.expect(331, "USER alice")
@@ -140,7 +140,7 @@ def _told_once(daemon: Daemon, before: int) -> None:
 @VERSIONS
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_inside_tls(shared: Daemon, version: ssl.TLSVersion, garbage: bytes) -> None:
-    """Bytes that are no TLS record end the session at once, with an alert and one line in the log."""
+    """Bytes that are no TLS record end the session immediately, with an alert and one line in the log."""
     before = len(shared.log)
     with FtpClient(shared) as client:
         client.start_tls(tls_context(version))
@@ -155,7 +155,7 @@ def test_garbage_inside_tls(shared: Daemon, version: ssl.TLSVersion, garbage: by
 @pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_instead_of_a_handshake(shared: Daemon, garbage: bytes, implicit: bool) -> None:
-    """A client that does not speak TLS where it must gets an alert in plain text and the end."""
+    """A client that does not speak TLS where it must gets an alert in plain text, and is disconnected."""
     before = len(shared.log)
     port = shared.implicit_port if implicit else shared.port
     with socket.create_connection((shared.host, port), PATIENCE) as connection:
@@ -170,7 +170,7 @@ def test_garbage_instead_of_a_handshake(shared: Daemon, garbage: bytes, implicit
 
 
 def test_garbage_in_a_handshake(shared: Daemon) -> None:
-    """The same when the daemon waits for the client's last flight."""
+    """The same happens while the daemon waits for the client's last flight."""
     before = len(shared.log)
     client = FtpClient(shared)
     client.expect(234, "AUTH TLS")
@@ -191,7 +191,7 @@ def test_garbage_in_a_handshake(shared: Daemon) -> None:
 
 @VERSIONS
 def test_the_client_may_end_tls_first(plain: Daemon, tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """After CCC the daemon waits a moment for the client's close_notify, and answers it. lftp needs that."""
+    """After CCC the daemon waits a moment for the client's close_notify, and answers it, for lftp."""
     client, connection = _control(plain, version, tmp_path / "keys")
     client.expect(331, "USER alice")
     client.expect(230, "PASS secret")
@@ -208,7 +208,7 @@ def test_the_client_may_end_tls_first(plain: Daemon, tmp_path: Path, version: ss
 
 @VERSIONS
 def test_the_daemon_ends_tls_if_the_client_waits(plain: Daemon, tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """A client that waits for the daemon's close_notify gets it. What it says in TLS before is answered."""
+    """A client that waits for the daemon's close_notify gets it. A command that it sends in TLS before is answered."""
     client, connection = _control(plain, version, tmp_path / "keys")
     client.expect(331, "USER alice")
     client.expect(230, "PASS secret")

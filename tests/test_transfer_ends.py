@@ -1,4 +1,4 @@
-"""How a transfer begins and ends beside its control connection: what is published, and what comes first."""
+"""The order of a transfer's beginning and end and of its control connection: what is published, and what comes first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = BYTES * 3
 
 
 def _end_properly(data: socket.socket) -> None:
-    """Ends the data stream as an upload should, and waits for nothing."""
+    """End the data stream as an upload should, and wait for nothing."""
     if isinstance(data, ssl.SSLSocket):
         data.settimeout(0)
         try:
@@ -41,7 +41,7 @@ def _reset(client: FtpClient) -> None:
 def test_a_complete_upload_of_a_client_that_has_gone(
     plain: Daemon, login: Login, go: Callable[[FtpClient], None], quits: bool
 ) -> None:
-    """An upload whose data stream has ended properly is published, even if the control connection is lost at once."""
+    """An upload whose data stream has ended properly is published, even if the control connection is lost immediately."""
     with withstands(plain):
         for number in range(10):
             path = plain.home() / f"complete{number}"
@@ -58,7 +58,7 @@ def test_a_complete_upload_of_a_client_that_has_gone(
 
 
 def test_a_complete_upload_at_a_limited_rate(make_daemon: Callable[..., Daemon]) -> None:
-    """A rate limit may make the daemon read what a client has sent long after that has gone: it is still published."""
+    """It is published even if a rate limit lets the daemon read the last bytes long after the client has gone."""
     daemon = make_daemon(users={"alice": {"limits": {"upload_rate": "2M"}}, "bob": {}})
     path = daemon.home() / "slow"
     client = secured(daemon)
@@ -75,7 +75,7 @@ def test_a_complete_upload_at_a_limited_rate(make_daemon: Callable[..., Daemon])
 def test_an_upload_that_ends_after_its_client(plain: Daemon, login: Login, go: Callable[[FtpClient], None]) -> None:
     """An upload whose control connection is lost before the end of its data stream publishes nothing.
 
-    A FIN only ends the client's commands: close_notify proves later that the file is complete, a FIN of the data
+    A FIN only ends the client's commands. A later close_notify proves that the file is complete; a FIN of the data
     connection does not, since a client that is killed sends one.
     """
     path = plain.home() / "orphan"
@@ -99,7 +99,7 @@ def test_an_upload_that_ends_after_its_client(plain: Daemon, login: Login, go: C
 
 @BOTH
 def test_an_abort_at_the_very_end(plain: Daemon, login: Login) -> None:
-    """ABOR beside the end of an upload: 226 if and only if the file is published."""
+    """ABOR at the end of an upload: 226 if and only if the file is published."""
     with withstands(plain), login(plain) as client:
         for number in range(60):
             path = plain.home() / "aborted"
@@ -121,7 +121,7 @@ def test_an_abort_at_the_very_end(plain: Daemon, login: Login) -> None:
 @pytest.mark.parametrize("line", ["RETR first", "LIST", "NLST", "MLSD"])
 @pytest.mark.parametrize("active", [False, True], ids=["passive", "active"])
 def test_150_comes_before_the_first_byte(plain: Daemon, line: str, active: bool) -> None:
-    """In a plain transfer to the client the 150 is on its way before the first byte of data."""
+    """In a plain-text download the 150 is sent before the first byte of data."""
     (plain.home() / "first").write_bytes(b"first")
     with withstands(plain), plain_login(plain) as client:
         for _ in range(40):
