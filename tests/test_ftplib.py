@@ -23,10 +23,10 @@ LARGE = random.Random(3).randbytes(10 * 1024 * 1024)
 
 
 class Resuming(ftplib.FTP_TLS):
-    """FTP_TLS, which up to Python 3.14 does not resume its TLS session on data connections, made to."""
+    """FTP_TLS that resumes its TLS session on data connections, which it does not do by itself up to Python 3.14."""
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
-        """As the base has it, with the control connection's session."""
+        """Like the base class, with the control connection's session."""
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
         if self._prot_p:  # type: ignore[attr-defined]
             assert isinstance(self.sock, ssl.SSLSocket)
@@ -41,7 +41,7 @@ def log_in(
     encoding: str = "utf-8",
     context: ssl.SSLContext | None = None,
 ) -> ftplib.FTP_TLS:
-    """A session whose data connections are encrypted."""
+    """Return a session with encrypted data connections."""
     ftp = kind(context=context or tls_context(), timeout=PATIENCE, encoding=encoding)
     ftp.connect(daemon.host, daemon.port)
     ftp.login(user, "secret")
@@ -51,7 +51,7 @@ def log_in(
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """alice's sessions must be resumed, bob's need not."""
+    """A daemon that requires resumption from alice, but not from bob."""
     users = {"alice": {}, "bob": {"tls": {"data_session": "allow"}}}
     daemon = Daemon(tmp_path_factory.mktemp("ftplib"), certificate, users=users).start()
     yield daemon
@@ -76,19 +76,19 @@ def _empty(directory: Path) -> None:
 
 
 def fetch(ftp: ftplib.FTP, name: str, rest: int | None = None) -> bytes:
-    """A file, in TYPE I."""
+    """Return a file, in TYPE I."""
     pieces: list[bytes] = []
     assert ftp.retrbinary(f"RETR {name}", pieces.append, rest=rest).startswith("226 ")
     return b"".join(pieces)
 
 
 def store(ftp: ftplib.FTP, name: str, content: bytes, rest: int | None = None) -> None:
-    """A file, in TYPE I."""
+    """Store a file, in TYPE I."""
     assert ftp.storbinary(f"STOR {name}", io.BytesIO(content), rest=rest).startswith("226 ")
 
 
 def same(left: bytes, right: bytes) -> bool:
-    """Whether two files have the same SHA-256."""
+    """Return whether two files have the same SHA-256."""
     return hashlib.sha256(left).digest() == hashlib.sha256(right).digest()
 
 
@@ -107,7 +107,7 @@ def test_round_trip(
     kind: type[ftplib.FTP_TLS],
     passive: bool,
 ) -> None:
-    """The same bytes up and down: resumed, or not where data_session: allow lets that be."""
+    """The same bytes up and down, with resumption, and without it where `data_session: allow` permits that."""
     with log_in(daemon, user, kind, context=tls_context(version)) as ftp:
         ftp.set_pasv(passive)
         store(ftp, "file.bin", content)
@@ -119,8 +119,10 @@ def test_round_trip(
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("command", ["NLST", "RETR file.bin", "STOR new.bin"])
 def test_session_that_is_not_resumed(daemon: Daemon, version: ssl.TLSVersion, command: str) -> None:
-    """Under data_session: require, a data connection with a session of its own is a 522 that names the
-    setting, and moves nothing."""
+    """With `data_session: require`, a data connection with a session of its own gets 522, which names the setting.
+
+    Nothing is transferred.
+    """
     _empty(daemon.home())
     (daemon.home() / "file.bin").write_bytes(b"secret of alice")
     with log_in(daemon, kind=ftplib.FTP_TLS, context=tls_context(version)) as ftp:
@@ -139,8 +141,10 @@ def test_session_that_is_not_resumed(daemon: Daemon, version: ssl.TLSVersion, co
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_refusal_reaches_the_user(daemon: Daemon, version: ssl.TLSVersion) -> None:
-    """Who lists with a plain FTP_TLS hears of the 522, behind a failure of TLS or without (one record more would
-    be a ticket)."""
+    """The user of a plain FTP_TLS that lists gets the 522, after an error of TLS or without one.
+
+    (One more record would be a session ticket.)
+    """
     ftp = log_in(daemon, kind=ftplib.FTP_TLS, context=tls_context(version))
     try:
         with pytest.raises(ftplib.error_perm, match=r"^522 .*data_session"):
@@ -155,7 +159,7 @@ def test_refusal_reaches_the_user(daemon: Daemon, version: ssl.TLSVersion) -> No
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("command", ["RETR file.bin", "STOR file.bin"])
 def test_ticket_of_a_refused_connection(daemon: Daemon, version: ssl.TLSVersion, command: str) -> None:
-    """Who was refused on a data connection has learned nothing there that opens the next one."""
+    """A client that was refused on a data connection has got no ticket there for the next one."""
     _empty(daemon.home())
     (daemon.home() / "file.bin").write_bytes(b"secret of alice")
     thief = tls_context(version)
@@ -187,7 +191,7 @@ def test_ticket_of_a_refused_connection(daemon: Daemon, version: ssl.TLSVersion,
 
 
 def test_clear_command_channel(plain: Daemon) -> None:
-    """ftplib's ccc() takes TLS off where plain text is allowed, and the session goes on."""
+    """ccc() ends TLS where plain text is permitted, and the session continues."""
     with log_in(plain) as ftp:
         ftp.ccc()
         assert isinstance(ftp.sock, ssl.SSLSocket)
@@ -197,14 +201,14 @@ def test_clear_command_channel(plain: Daemon) -> None:
 
 
 def test_ccc_refused(ftp: ftplib.FTP_TLS) -> None:
-    """Where TLS is required, CCC is a 534."""
+    """Where TLS is required, CCC gets 534."""
     with pytest.raises(ftplib.error_perm, match=r"^534 "):
         ftp.ccc()
     assert ftp.pwd() == "/"
 
 
 def test_clear_data(plain: Daemon) -> None:
-    """PROT C leaves data connections in plain text, where that is allowed."""
+    """PROT C gives data connections in plain text, where that is permitted."""
     with log_in(plain) as ftp:
         ftp.prot_c()
         store(ftp, "clear", b"text")
@@ -212,7 +216,7 @@ def test_clear_data(plain: Daemon) -> None:
 
 
 def test_clear_data_refused(ftp: ftplib.FTP_TLS) -> None:
-    """Where TLS is required for data, PROT C is a 534, and transfers stay encrypted."""
+    """Where TLS is required for data, PROT C gets 534, and transfers stay encrypted."""
     with pytest.raises(ftplib.error_perm, match=r"^534 "):
         ftp.prot_c()
     store(ftp, "file", b"text")
@@ -220,7 +224,7 @@ def test_clear_data_refused(ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_plain_ftp_is_refused(daemon: Daemon) -> None:
-    """ftplib.FTP gets no further than USER, and the reply says what to send."""
+    """ftplib.FTP is refused at USER, and the reply says what to send."""
     with ftplib.FTP(timeout=PATIENCE) as ftp:
         ftp.connect(daemon.host, daemon.port)
         with pytest.raises(ftplib.error_perm, match=r"^530 .*AUTH TLS"):
@@ -228,7 +232,7 @@ def test_plain_ftp_is_refused(daemon: Daemon) -> None:
 
 
 def test_plain_ftp(plain: Daemon) -> None:
-    """ftplib.FTP is served where plain text is allowed."""
+    """ftplib.FTP is served where plain text is permitted."""
     assert PLAIN["tls"]["require"]["login"] is False
     with ftplib.FTP(timeout=PATIENCE) as ftp:
         ftp.connect(plain.host, plain.port)
@@ -242,14 +246,14 @@ def test_plain_ftp(plain: Daemon) -> None:
 
 @pytest.mark.parametrize("rest", [0, 1, 5_000_001, len(LARGE) - 1, len(LARGE)])
 def test_rest_of_a_download(daemon: Daemon, ftp: ftplib.FTP_TLS, rest: int) -> None:
-    """REST and RETR send what is behind the offset, to the last byte and to none."""
+    """REST and RETR send what follows the offset, which may be one byte or nothing."""
     (daemon.home() / "file.bin").write_bytes(LARGE)
     assert same(fetch(ftp, "file.bin", rest), LARGE[rest:])
     assert same(fetch(ftp, "file.bin"), LARGE)
 
 
 def test_rest_behind_the_end(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """An offset behind the end of the file is refused, and forgotten."""
+    """An offset beyond the end of the file is refused, and forgotten."""
     (daemon.home() / "file.bin").write_bytes(b"short")
     with pytest.raises(ftplib.error_perm, match=r"^554 "):
         fetch(ftp, "file.bin", 6)
@@ -257,7 +261,7 @@ def test_rest_behind_the_end(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_rest_of_an_upload(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """An upload that was cut is gone on with: SIZE tells where, REST and STOR bring the rest."""
+    """A cut upload can be resumed: SIZE returns the offset, REST and STOR send the rest."""
     ftp.voidcmd("TYPE I")
     connection = ftp.transfercmd("STOR file.bin")
     connection.sendall(LARGE[:3_000_000])
@@ -274,21 +278,21 @@ def test_rest_of_an_upload(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_rest_within_a_file(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """REST and STOR keep the head of a file that is there, and its tail is what is sent."""
+    """REST and STOR within an existing file keep its beginning and replace the rest."""
     (daemon.home() / "file.bin").write_bytes(b"0123456789")
     store(ftp, "file.bin", b"abc", 4)
     assert (daemon.home() / "file.bin").read_bytes() == b"0123abc"
 
 
 def test_append(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """APPE makes a file and adds to it."""
+    """APPE makes a file and appends to it."""
     for piece in (b"one", b"two"):
         ftp.storbinary("APPE file.txt", io.BytesIO(piece))
     assert (daemon.home() / "file.txt").read_bytes() == b"onetwo"
 
 
 def test_unique(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """STOU never touches a file that is there."""
+    """STOU never changes an existing file."""
     (daemon.home() / "file").write_bytes(b"old")
     for _ in range(2):
         ftp.storbinary("STOU file", io.BytesIO(b"new"))
@@ -297,7 +301,7 @@ def test_unique(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_abort(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """abort() in the midst of a download: 426 for it, 226 for ABOR, and the session goes on."""
+    """abort() during a download: 426 for the download, 226 for ABOR, and the session continues."""
     (daemon.home() / "file.bin").write_bytes(LARGE * 4)
     ftp.voidcmd("TYPE I")
     connection = ftp.transfercmd("RETR file.bin")
@@ -310,7 +314,7 @@ def test_abort(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_abort_of_an_upload(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """abort() in the midst of an upload: the old file stays as it was."""
+    """abort() during an upload: the old file stays."""
     (daemon.home() / "file.bin").write_bytes(b"old")
     connection = ftp.transfercmd("STOR file.bin")
     connection.sendall(b"new")
@@ -321,7 +325,7 @@ def test_abort_of_an_upload(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_abort_of_nothing(ftp: ftplib.FTP_TLS) -> None:
-    """abort() while nothing runs is a 226."""
+    """abort() without a transfer gets 226."""
     assert ftp.abort().startswith("226 ")
     assert ftp.pwd() == "/"
 
@@ -353,7 +357,7 @@ def _download_text(ftp: ftplib.FTP, name: str) -> bytes:
 
 
 def test_lines(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """storlines and retrlines: CRLF on the wire, LF on the disk, the same lines."""
+    """storlines and retrlines: CRLF on the network, LF on the disk, the same lines."""
     lines = ["first", "", "grüße", " blanks ", "x" * 5000, "last"]
     ftp.storlines("STOR text", io.BytesIO("\n".join(lines).encode()))
     assert (daemon.home() / "text").read_bytes() == ("\n".join(lines) + "\n").encode()
@@ -403,7 +407,7 @@ def test_text_up(daemon: Daemon, ftp: ftplib.FTP_TLS, pieces: list[bytes], conte
     ],
 )
 def test_text_down(daemon: Daemon, ftp: ftplib.FTP_TLS, content: bytes, sent: bytes) -> None:
-    """TYPE A down: each LF becomes CRLF, a CRLF stays one, chunk edges included."""
+    """TYPE A down: each LF becomes CRLF, and a CRLF stays one, also across pieces."""
     (daemon.home() / "text").write_bytes(content)
     assert _download_text(ftp, "text") == sent
 
@@ -417,7 +421,7 @@ def test_binary_keeps_line_ends(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_size_of_a_text(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """SIZE in TYPE A is refused: what it would say is not what TYPE I sends."""
+    """SIZE in TYPE A is refused: the size on the disk is not that of the transfer."""
     (daemon.home() / "text").write_bytes(b"a\nb\n")
     ftp.voidcmd("TYPE A")
     with pytest.raises(ftplib.error_perm, match=r"^550 "):
@@ -464,7 +468,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names(daemon: Daemon, ftp: ftplib.FTP_TLS, name: str) -> None:
-    """Every name means itself in every command, as a file and as a directory."""
+    """Every name works in every command, for files and directories."""
     raw = name.encode()
     store(ftp, name, raw)
     assert os.listdir(bytes(daemon.home())) == [raw]
@@ -492,7 +496,7 @@ def test_names(daemon: Daemon, ftp: ftplib.FTP_TLS, name: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"\xff", b"a\xffb", b"\xff\xff", b"\xe4\xf6\xfc", b"\x80", b"x\xff"])
 def test_names_that_are_not_utf_8(daemon: Daemon, raw: bytes) -> None:
-    """Bytes that are not UTF-8 come to the disk and back as they are."""
+    """Bytes that are not UTF-8 are stored and returned unchanged."""
     _empty(daemon.home())
     name = raw.decode("latin-1")
     with log_in(daemon, encoding="latin-1") as ftp:
@@ -511,7 +515,7 @@ def test_names_that_are_not_utf_8(daemon: Daemon, raw: bytes) -> None:
 
 
 def test_single_255(daemon: Daemon) -> None:
-    """A 255 that is not doubled, as ftplib sends it, means itself where nothing else is possible."""
+    """A single byte 255, which ftplib does not double, means itself where nothing else is possible."""
     _empty(daemon.home())
     with log_in(daemon, encoding="latin-1") as ftp:
         store(ftp, "a\xffb", b"content")
@@ -522,7 +526,7 @@ def test_single_255(daemon: Daemon) -> None:
 @pytest.mark.parametrize("verb", ["STOR", "RETR", "DELE", "MKD", "RMD", "RNFR", "SIZE", "CWD"])
 @pytest.mark.parametrize("blank", ["", " "], ids=["none", "blank"])
 def test_empty_name(daemon: Daemon, ftp: ftplib.FTP_TLS, verb: str, blank: str) -> None:
-    """A command that needs a name and gets none is a 501, and does nothing."""
+    """A command without the name that it needs gets 501, and does nothing."""
     ftp.makepasv()
     with pytest.raises(ftplib.error_perm, match=r"^501 "):
         ftp.sendcmd(verb + blank)
@@ -531,7 +535,7 @@ def test_empty_name(daemon: Daemon, ftp: ftplib.FTP_TLS, verb: str, blank: str) 
 
 
 def test_name_too_long(ftp: ftplib.FTP_TLS) -> None:
-    """A name that the disk cannot have is a 553."""
+    """A name that is too long for the disk gets 553."""
     with pytest.raises(ftplib.error_perm, match=r"^553 "):
         store(ftp, "x" * 256, b"")
     with pytest.raises(ftplib.error_perm, match=r"^553 "):
@@ -542,7 +546,7 @@ def test_name_too_long(ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_directories(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """mkd, cwd, pwd, rmd, rename: quotes doubled in 257 come back as one, and the root stays."""
+    """mkd, cwd, pwd, rmd, rename: doubled quotes in 257 mean one quote, and the root stays."""
     name = 'a "b" c'
     assert ftp.mkd(name) == f"/{name}"
     assert '"/a ""b"" c"' in ftp.sendcmd(f"CWD {name}") + ftp.sendcmd("PWD")
@@ -576,7 +580,7 @@ def test_rename_of_nothing(ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_rename_over_a_file(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """A rename puts one file in place of another, as on the disk."""
+    """A rename replaces an existing file."""
     (daemon.home() / "old").write_bytes(b"old")
     (daemon.home() / "new").write_bytes(b"new")
     ftp.rename("new", "old")
@@ -585,7 +589,7 @@ def test_rename_over_a_file(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_mlsd(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """mlsd tells the facts that were asked for, true ones."""
+    """mlsd returns the facts that were requested, with true values."""
     (daemon.home() / "file").write_bytes(b"12345")
     os.utime(daemon.home() / "file", (1_000_000_000, 1_000_000_000))
     (daemon.home() / "file").chmod(0o640)
@@ -602,7 +606,7 @@ def test_mlsd(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 
 def test_listing(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """dir and nlst: of here, of a directory, of a file, of a pattern, and of an empty directory."""
+    """dir and nlst of the current directory, a directory, a file, a pattern, and an empty directory."""
     for name in ("a.txt", "b.txt", "c.bin"):
         (daemon.home() / name).write_bytes(b"")
     (daemon.home() / "sub").mkdir()
@@ -620,7 +624,7 @@ def test_listing(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
 
 @pytest.mark.parametrize("count", [1999, 2000, 2001])
 def test_directory_of_2000_files(daemon: Daemon, ftp: ftplib.FTP_TLS, count: int) -> None:
-    """A directory of 2,000 files is listed whole by NLST, LIST and MLSD, each name once."""
+    """A directory of 2,000 files is listed completely by NLST, LIST and MLSD, each name once."""
     names = sorted(f"file {number:05d}.bin" for number in range(count))
     (daemon.home() / "many").mkdir()
     for name in names:
@@ -634,7 +638,7 @@ def test_directory_of_2000_files(daemon: Daemon, ftp: ftplib.FTP_TLS, count: int
 
 
 def test_many_small_files(daemon: Daemon, ftp: ftplib.FTP_TLS) -> None:
-    """A hundred files up, listed, down, and deleted in one session."""
+    """A hundred files are uploaded, listed, downloaded and deleted in one session."""
     contents = {f"{number}.bin": random.Random(number).randbytes(number) for number in range(100)}
     for name, content in contents.items():
         store(ftp, name, content)

@@ -1,4 +1,4 @@
-"""What the fuzzers and the scanners have found of sessions, each with the commands that showed it."""
+"""Faults of sessions that fuzzers and scanners have found, each with the commands that showed it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clients(plain: Daemon) -> Iterator[Clients]:
 
 
 def begin(client: FtpClient, line: str, data: bytes) -> socket.socket:
-    """An upload that is not finished."""
+    """Begin an upload that is not finished."""
     connection = client.connect_data()
     client.expect(150, line)
     connection.sendall(data)
@@ -36,7 +36,7 @@ def begin(client: FtpClient, line: str, data: bytes) -> socket.socket:
 
 
 def cut(client: FtpClient, line: str, data: bytes) -> None:
-    """An upload that is cut."""
+    """Cut an upload."""
     with begin(client, line, data):
         client.send("ABOR")
         assert client.reply().startswith("426")
@@ -44,12 +44,12 @@ def cut(client: FtpClient, line: str, data: bytes) -> None:
 
 
 def inside(daemon: Daemon) -> Path:
-    """The directory on the disk."""
+    """Return the directory on the disk."""
     return daemon.home() / "d"
 
 
 def test_a_refused_rmd_leaves_an_append_alone(plain: Daemon, clients: Clients) -> None:
-    """RMD of a directory in which an append runs whose old file was deleted takes nothing of it away."""
+    """RMD of a directory with a running APPE, whose old file was deleted, does not affect the upload."""
     one, other = clients
     other.upload("STOR /d/f", b"old ")
     connection = begin(one, "APPE /d/f", b"new")
@@ -63,7 +63,7 @@ def test_a_refused_rmd_leaves_an_append_alone(plain: Daemon, clients: Clients) -
 
 
 def test_a_refused_rmd_leaves_what_was_cut(plain: Daemon, clients: Clients) -> None:
-    """RMD of a directory in which an upload runs keeps what is left of another one."""
+    """RMD of a directory with a running upload keeps the part file of another one."""
     one, other = clients
     cut(one, "STOR /d/f", b"x")
     (inside(plain) / part_name("f")).write_bytes(b"half")
@@ -76,7 +76,7 @@ def test_a_refused_rmd_leaves_what_was_cut(plain: Daemon, clients: Clients) -> N
 
 @pytest.mark.parametrize("verb", ["STOR", "APPE"])
 def test_rmda_below_an_upload_frees_its_descriptors(plain: Daemon, clients: Clients, verb: str) -> None:
-    """An upload whose directory RMDA has taken is refused, and holds no file open."""
+    """An upload whose directory was removed by RMDA is refused, and keeps no file open."""
     one, other = clients
     other.upload("STOR /d/f", b"old")
     connection = begin(one, f"{verb} /d/f", b"new")
@@ -89,7 +89,7 @@ def test_rmda_below_an_upload_frees_its_descriptors(plain: Daemon, clients: Clie
 
 
 def test_a_refused_dele_changes_nothing(plain: Daemon, clients: Clients) -> None:
-    """DELE of a directory is refused, and what is left of an upload of that name stays."""
+    """DELE of a directory is refused, and the part file of an upload to that name stays."""
     one, other = clients
     cut(one, "STOR /d/f", b"x")
     (inside(plain) / part_name("f")).write_bytes(b"half")
@@ -99,7 +99,7 @@ def test_a_refused_dele_changes_nothing(plain: Daemon, clients: Clients) -> None
 
 
 def test_stou_beside_a_directory(clients: Clients) -> None:
-    """STOU finds a free name, also where the one that is wanted is a directory's."""
+    """STOU finds a free name, also if a directory has the wanted one."""
     one, _ = clients
     one.expect(250, "CWD /d")
     one.expect(257, "MKD upload")
@@ -108,7 +108,7 @@ def test_stou_beside_a_directory(clients: Clients) -> None:
 
 
 def test_rmda_of_a_tree_deeper_than_any_path(plain: Daemon, clients: Clients) -> None:
-    """RMDA removes what renames have put together, a thousand levels and more."""
+    """RMDA removes a tree of a thousand levels and more, as renames can make one."""
     one, _ = clients
     for _ in range(7):
         deep = "/t" + "/d" * 189
@@ -123,7 +123,7 @@ def test_rmda_of_a_tree_deeper_than_any_path(plain: Daemon, clients: Clients) ->
 
 
 def test_replies_before_close_notify(plain: Daemon) -> None:
-    """A client that says close_notify right behind its last command still hears the replies."""
+    """A client that sends close_notify right after its last command still gets the replies."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secured = tls_context().wrap_bio(incoming, outgoing)
     with socket.create_connection((plain.host, plain.implicit_port), PATIENCE) as connection:

@@ -1,4 +1,4 @@
-"""lftp, which mirrors trees, fetches in pieces and goes on with what was cut."""
+"""lftp, which mirrors trees, downloads in pieces and resumes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TREE: dict[bytes, bytes | None] = {
 
 
 def lftp(daemon: Daemon, commands: str, *settings: str, fails: bool = False) -> str:
-    """Runs some commands of lftp's; all that it prints."""
+    """Run commands of lftp. Return its output."""
     script = SETTINGS + "\n".join(settings) + f"\nopen -u alice,secret {daemon.host}:{daemon.port}\n" + commands
     done = subprocess.run(
         ["lftp", "--norc", "-f", "/dev/stdin"],
@@ -71,7 +71,7 @@ def lftp(daemon: Daemon, commands: str, *settings: str, fails: bool = False) -> 
 
 @pytest.fixture
 def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The shared daemon with nothing in alice's home."""
+    """The shared daemon, with nothing in alice's home."""
     _empty(os.fsencode(shared.home()))
     yield shared
     _empty(os.fsencode(shared.home()))
@@ -87,7 +87,7 @@ def _empty(directory: bytes) -> None:
 
 
 def plant(top: Path, tree: dict[bytes, bytes | None]) -> None:
-    """Makes a tree."""
+    """Make a tree."""
     for path, content in tree.items():
         place = os.path.join(os.fsencode(top), path)
         os.makedirs(place if content is None else os.path.dirname(place), exist_ok=True)
@@ -97,7 +97,7 @@ def plant(top: Path, tree: dict[bytes, bytes | None]) -> None:
 
 
 def harvest(top: Path) -> dict[bytes, str | None]:
-    """A tree as SHA-256 of its files; empty directories are None."""
+    """Return the SHA-256 of each file of a tree; None for an empty directory."""
     start = os.fsencode(top)
     found: dict[bytes, str | None] = {}
     for directory, directories, files in os.walk(start):
@@ -111,7 +111,7 @@ def harvest(top: Path) -> dict[bytes, str | None]:
 
 
 def digests(tree: dict[bytes, bytes | None]) -> dict[bytes, str | None]:
-    """What `harvest` says of a tree."""
+    """Return what `harvest` returns for a tree."""
     return {path: None if content is None else hashlib.sha256(content).hexdigest() for path, content in tree.items()}
 
 
@@ -120,7 +120,7 @@ def digests(tree: dict[bytes, bytes | None]) -> dict[bytes, str | None]:
 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_mirror_down(daemon: Daemon, tmp_path: Path, parallel: int) -> None:
-    """A tree of odd names comes down whole, with its times and modes; a second mirror has nothing to do."""
+    """A tree with unusual names is downloaded with its times and modes; a second mirror transfers nothing."""
     plant(daemon.home(), TREE)
     os.utime(daemon.home() / "one", (1_000_000_000, 1_000_000_000))
     (daemon.home() / "one").chmod(0o640)
@@ -135,7 +135,7 @@ def test_mirror_down(daemon: Daemon, tmp_path: Path, parallel: int) -> None:
 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_mirror_up(daemon: Daemon, tmp_path: Path, parallel: int) -> None:
-    """A tree of odd names goes up whole, with its times and modes; a second mirror has nothing to do."""
+    """A tree with unusual names is uploaded with its times and modes; a second mirror transfers nothing."""
     source = tmp_path / "tree"
     plant(source, TREE)
     os.utime(source / "one", (1_000_000_000, 1_000_000_000))
@@ -149,7 +149,7 @@ def test_mirror_up(daemon: Daemon, tmp_path: Path, parallel: int) -> None:
 
 
 def test_mirror_that_deletes(daemon: Daemon, tmp_path: Path) -> None:
-    """mirror -R --delete takes away what is there no more, trees too, and brings what is new."""
+    """mirror -R --delete removes files and trees that no longer exist, and uploads new ones."""
     plant(daemon.home(), {b"old/deep/er": b"1", b"-old": b"2", b"stays": b"3", b"gone dir": None})
     plant(tmp_path / "tree", {b"stays": b"3", b"new/file": b"4"})
     lftp(daemon, f"mirror -R --delete {tmp_path / 'tree'} /")
@@ -158,7 +158,7 @@ def test_mirror_that_deletes(daemon: Daemon, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_mirror_of_bytes_that_are_not_utf_8(daemon: Daemon, tmp_path: Path, direction: str) -> None:
-    """Names in another charset (and with 255, which is Telnet's) come and go as their bytes."""
+    """Names in another charset, also with 255, which Telnet uses, keep their bytes."""
     tree: dict[bytes, bytes | None] = {b"a\xffb": b"1", b"\xe4\xf6\xfc": b"2", b"\xff": b"3"}
     local = tmp_path / "tree"
     local.mkdir()
@@ -175,7 +175,7 @@ def test_mirror_of_bytes_that_are_not_utf_8(daemon: Daemon, tmp_path: Path, dire
 
 
 def test_mirror_of_2000_files(daemon: Daemon, tmp_path: Path) -> None:
-    """What a mirror would fetch of a directory of 2,000 files is all of them."""
+    """A mirror of a directory of 2,000 files would download all of them."""
     plant(daemon.home(), {b"many/file %05d" % number: b"" for number in range(2000)})
     said = lftp(daemon, f"mirror --dry-run --verbose=3 /many {tmp_path / 'many'}")
     assert len(set(re.findall(r"file(?:%20|\\? )(\d{5})", said))) == 2000, said[:2000]
@@ -185,7 +185,7 @@ def test_mirror_of_2000_files(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_pget(daemon: Daemon, tmp_path: Path) -> None:
-    """pget -n 4 fetches the pieces of a file over several sessions, and puts them together."""
+    """pget -n 4 downloads the pieces of a file in several sessions, and joins them."""
     content = random.Random(6).randbytes(10 * 1024 * 1024)
     (daemon.home() / "large file.bin").write_bytes(content)
     before = len(re.findall("RETR large file.bin", daemon.log))
@@ -197,7 +197,7 @@ def test_pget(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_get_is_resumed(daemon: Daemon, tmp_path: Path) -> None:
-    """get -c fetches what is missing."""
+    """get -c downloads the missing bytes."""
     (daemon.home() / "file.bin").write_bytes(CONTENT)
     (tmp_path / "file.bin").write_bytes(CONTENT[:1_000_000])
     lftp(daemon, f"lcd {tmp_path}\nget -c file.bin")
@@ -205,7 +205,7 @@ def test_get_is_resumed(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_put_is_resumed(daemon: Daemon, tmp_path: Path) -> None:
-    """put -c goes on with an upload that was cut, where it ended."""
+    """put -c resumes a cut upload where it ended."""
     with secured(daemon) as client:
         data = client.connect_data()
         client.expect(150, "STOR file.bin")
@@ -239,7 +239,7 @@ def test_round_trip(daemon: Daemon, tmp_path: Path, mode: str, content: bytes) -
 
 
 def test_put_with_a_temporary_name(daemon: Daemon, tmp_path: Path) -> None:
-    """xfer:use-temp-file: uploads under another name, then renames."""
+    """xfer:use-temp-file: lftp uploads under another name, then renames."""
     (tmp_path / "file").write_bytes(b"content")
     lftp(daemon, f"lcd {tmp_path}\nput file", "set xfer:use-temp-file true")
     assert os.listdir(daemon.home()) == ["file"]
@@ -247,7 +247,7 @@ def test_put_with_a_temporary_name(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_ascii(daemon: Daemon, tmp_path: Path) -> None:
-    """get -a and put -a: CRLF on the wire, LF on both sides."""
+    """get -a and put -a: CRLF on the network, LF on both sides."""
     (tmp_path / "text").write_bytes(b"one\ntwo\n\nfour\n")
     lftp(daemon, f"lcd {tmp_path}\nput -a text\nget -a text -o copy")
     assert (daemon.home() / "text").read_bytes() == b"one\ntwo\n\nfour\n"
@@ -275,7 +275,7 @@ def test_mv_and_rm(daemon: Daemon) -> None:
 
 
 def test_glob(daemon: Daemon, tmp_path: Path) -> None:
-    """mget, mrm and glob mean the names that match, and only those."""
+    """mget, mrm and glob use the names that match, and no others."""
     tree = {f"file {number}.txt".encode(): b"%d" % number for number in range(20)}
     plant(daemon.home(), {**tree, b"file.bin": b"no", b"sub/file x.txt": b"x"})
     lftp(daemon, f"lcd {tmp_path}\nmget file*.txt\nmget -d s*/*.txt\nglob --exist file?1*.txt")
@@ -286,7 +286,7 @@ def test_glob(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_ls(daemon: Daemon) -> None:
-    """`ls -la` shows hidden files, itself and its parent; of a file, the file; `nlist`, names."""
+    """`ls -la` lists hidden files, the directory itself and its parent; of a file, the file. `nlist` lists names."""
     plant(daemon.home(), {b".hidden": b"", b"file one": b"12345", b"sub/in": b""})
     lines = lftp(daemon, "ls -la").splitlines()
     assert [line.split(maxsplit=8)[8] for line in lines] == [".", "..", ".hidden", "file one", "sub"]
@@ -300,7 +300,7 @@ def test_ls(daemon: Daemon) -> None:
 
 
 def test_cls_and_du(daemon: Daemon) -> None:
-    """lftp understands what it is told: cls, find and du from MLSD and from LIST."""
+    """lftp understands the listings: cls, find and du with MLSD and with LIST."""
     plant(daemon.home(), {b"a/b c/d": b"12345", b"-e": b"1"})
     for facts in ("true", "false"):
         settings = f"set ftp:use-mlsd {facts}"
@@ -311,7 +311,7 @@ def test_cls_and_du(daemon: Daemon) -> None:
 
 
 def test_cd(daemon: Daemon) -> None:
-    """cd is checked, pwd tells where one is, quotes included."""
+    """cd fails for a missing directory, and pwd returns the present one, quotes included."""
     plant(daemon.home(), {b'a "b" c/d': None})
     said = lftp(daemon, "cd 'a \"b\" c/d'\npwd\ncd ..\npwd")
     assert [line.partition(str(daemon.port))[2] for line in said.splitlines() if "ftp://" in line] == [
@@ -322,13 +322,13 @@ def test_cd(daemon: Daemon) -> None:
 
 
 def test_wrong_password(daemon: Daemon) -> None:
-    """A wrong password is told, and not tried again and again."""
+    """A wrong password is reported, and not tried again and again."""
     line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
     assert "530" in lftp(daemon, line, fails=True)
 
 
 def test_a_wrong_password_is_sent_once(make_daemon: Callable[..., Daemon]) -> None:
-    """lftp gives up after the last wrong password of a session, though it may try again five times."""
+    """lftp gives up after the last wrong password of a session, although it may try five times."""
     daemon = make_daemon({"limits": {"login_failures": 1}})
     line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
     lftp(daemon, line, "set net:max-retries 5", fails=True)

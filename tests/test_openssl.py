@@ -1,4 +1,4 @@
-"""What TLS is spoken, and what is not, as openssl s_client sees it."""
+"""TLS versions, ciphers and extensions that the daemon accepts and refuses, as openssl s_client sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ["explicit", "implicit"]
 
 
 def s_client(daemon: Daemon, kind: str, *options: str, words: bytes = b"QUIT\r\n") -> str:
-    """All that s_client says of a connection over which it sends some words."""
+    """Return the output of s_client for a connection on which it sends some words."""
     where = ["-connect", f"{daemon.host}:{daemon.port}", "-starttls", "ftp"]
     if kind == "implicit":
         where = ["-connect", f"{daemon.host}:{daemon.implicit_port}"]
@@ -36,14 +36,14 @@ def s_client(daemon: Daemon, kind: str, *options: str, words: bytes = b"QUIT\r\n
 
 
 def protocol_of(said: str) -> tuple[str, str]:
-    """The version and the cipher that were agreed on."""
+    """Return the negotiated version and cipher."""
     match = re.search(r"^New, (\S+), Cipher is (.+)$", said, re.MULTILINE)
     assert match is not None, said
     return match[1], match[2]
 
 
 def refused(said: str) -> bool:
-    """Whether the handshake has failed."""
+    """Return whether the handshake has failed."""
     return protocol_of(said)[1] == "(NONE)" and "221 " not in said
 
 
@@ -51,7 +51,7 @@ def refused(said: str) -> bool:
 def keys(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: Path
 ) -> Iterator[Daemon]:
-    """A daemon with a key of each kind: which suites are possible depends on it."""
+    """Return daemons with a key of each kind, since the possible suites depend on it."""
     directory = tmp_path_factory.mktemp(request.param)
     make_certificate(directory / "certificate.pem", directory / "key.pem")
     if request.param == "RSA":
@@ -76,7 +76,7 @@ def keys(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("option", "version"), [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")])
 def test_version_accepted(shared: Daemon, kind: str, option: str, version: str) -> None:
-    """TLS 1.2 and TLS 1.3 are spoken."""
+    """TLS 1.2 and TLS 1.3 are accepted."""
     said = s_client(shared, kind, option)
     assert protocol_of(said)[0] == version
     assert "221 " in said
@@ -85,7 +85,7 @@ def test_version_accepted(shared: Daemon, kind: str, option: str, version: str) 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", ["-tls1", "-tls1_1"])
 def test_version_refused(shared: Daemon, kind: str, option: str) -> None:
-    """TLS 1.0 and 1.1 are refused with the alert that says so."""
+    """TLS 1.0 and 1.1 are refused with the proper alert."""
     said = s_client(shared, kind, option, "-cipher", "ALL:@SECLEVEL=0")
     assert refused(said)
     assert re.search("alert protocol version", said), said
@@ -128,7 +128,7 @@ def test_suite_refused(keys: Daemon, suite: str) -> None:
 
 @pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"])
 def test_suite_accepted(keys: Daemon, suite: str) -> None:
-    """ECDHE with AES-GCM and with ChaCha20 are spoken in TLS 1.2, whatever key the server has."""
+    """ECDHE with AES-GCM and with ChaCha20 is accepted in TLS 1.2, with each kind of key."""
     both = f"ECDHE-ECDSA-{suite}:ECDHE-RSA-{suite}"
     said = s_client(keys, "implicit", "-tls1_2", "-cipher", both)
     assert protocol_of(said)[1] in both.split(":")
@@ -136,13 +136,13 @@ def test_suite_accepted(keys: Daemon, suite: str) -> None:
 
 @pytest.mark.parametrize("suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
 def test_suite_of_tls_1_3(keys: Daemon, suite: str) -> None:
-    """The three suites of TLS 1.3 that everyone has are spoken."""
+    """The three common suites of TLS 1.3 are accepted."""
     said = s_client(keys, "implicit", "-tls1_3", "-ciphersuites", suite)
     assert protocol_of(said) == ("TLSv1.3", suite)
 
 
 def test_configured_suites(make_daemon: Callable[..., Daemon]) -> None:
-    """`ciphers` says what TLS 1.2 may use instead."""
+    """`ciphers` sets the suites of TLS 1.2."""
     daemon = make_daemon({"tls": {"ciphers": "ECDHE-ECDSA-AES256-SHA384"}})
     said = s_client(daemon, "implicit", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-SHA384")
     assert protocol_of(said)[1] == "ECDHE-ECDSA-AES256-SHA384"
@@ -156,7 +156,7 @@ def test_configured_suites(make_daemon: Callable[..., Daemon]) -> None:
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("offered", ["ftp", "ftp-data", "http/1.1,ftp", "ftp,h2"])
 def test_alpn_accepted(shared: Daemon, kind: str, version: str, offered: str) -> None:
-    """A client that names FTP among its protocols gets that one, and a session."""
+    """A client whose ALPN has FTP gets that protocol, and a session."""
     said = s_client(shared, kind, version, "-alpn", offered)
     chosen = next(name for name in offered.split(",") if name.startswith("ftp"))
     assert re.search(rf"^ALPN protocol: {chosen}$", said, re.MULTILINE), said
@@ -167,14 +167,14 @@ def test_alpn_accepted(shared: Daemon, kind: str, version: str, offered: str) ->
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("offered", ["h2", "http/1.1", "h2,http/1.1", "smtp", "imap"])
 def test_alpn_refused(shared: Daemon, kind: str, version: str, offered: str) -> None:
-    """A client that names other protocols only was led astray: no_application_protocol, and the end."""
+    """A client whose ALPN has only other protocols gets no_application_protocol, and is disconnected."""
     said = s_client(shared, kind, version, "-alpn", offered)
     assert re.search("alert no application protocol|alert number 120", said), said
     assert refused(said)
 
 
 def test_alpn_refusal_is_logged(shared: Daemon) -> None:
-    """The log says in one line, without a traceback, which protocol was asked for."""
+    """The log has one line without a traceback, which names the protocols."""
     s_client(shared, "implicit", "-alpn", "acme-tls/1")
     shared.wait_for_log(r"TLS failed: .*acme-tls/1")
     assert "Traceback" not in shared.log
@@ -182,13 +182,13 @@ def test_alpn_refusal_is_logged(shared: Daemon) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_alpn(shared: Daemon, kind: str) -> None:
-    """Most clients name no protocol."""
+    """Most clients send no ALPN."""
     assert "No ALPN negotiated" in s_client(shared, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_renegotiation(shared: Daemon, kind: str) -> None:
-    """A client that wants to negotiate anew under TLS 1.2 is refused; others do not notice."""
+    """Renegotiation in TLS 1.2 is refused; other sessions are not affected."""
     where = ["-connect", f"{shared.host}:{shared.port}", "-starttls", "ftp"]
     if kind == "implicit":
         where = ["-connect", f"{shared.host}:{shared.implicit_port}"]
@@ -225,7 +225,7 @@ def test_no_renegotiation(shared: Daemon, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_secure_renegotiation_and_no_compression(shared: Daemon, kind: str) -> None:
-    """RFC 5746 is spoken (old clients insist on it), and nothing is compressed."""
+    """Secure renegotiation (RFC 5746) is announced, since old clients require it, and there is no compression."""
     said = s_client(shared, kind, "-tls1_2", "-comp")
     assert "Secure Renegotiation IS supported" in said
     assert re.search(r"^Compression: NONE$", said, re.MULTILINE), said
@@ -234,7 +234,7 @@ def test_secure_renegotiation_and_no_compression(shared: Daemon, kind: str) -> N
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_the_ticket_of_another_connection(shared: Daemon, version: str, tmp_path: Path) -> None:
-    """A control connection that brings the ticket of another one negotiates from the beginning."""
+    """A control connection with the ticket of another one makes a full handshake."""
     saved = str(tmp_path / "session")
     s_client(shared, "implicit", version, "-sess_out", saved)
     said = s_client(shared, "implicit", version, "-sess_in", saved)
@@ -243,7 +243,7 @@ def test_the_ticket_of_another_connection(shared: Daemon, version: str, tmp_path
 
 
 def test_no_early_data(shared: Daemon, tmp_path: Path) -> None:
-    """No ticket allows early data, and what a client sends all the same is not obeyed: it is sent in vain."""
+    """No ticket permits early data, and early data that a client sends all the same is ignored."""
     saved, early = tmp_path / "session", tmp_path / "early"
     early.write_bytes(b"HELP\r\n")
     said = s_client(shared, "implicit", "-tls1_3", "-sess_out", str(saved))
@@ -256,7 +256,7 @@ def test_no_early_data(shared: Daemon, tmp_path: Path) -> None:
 
 
 def elements(der: bytes) -> Iterator[bytes]:
-    """What follows each other in DER."""
+    """Return the elements of a DER sequence."""
     while der:
         long = der[1] & 0x7F if der[1] & 0x80 else 0
         size = 2 + long + (int.from_bytes(der[2 : 2 + long], "big") if long else der[1])
@@ -265,7 +265,7 @@ def elements(der: bytes) -> Iterator[bytes]:
 
 
 def allow_early_data(saved: Path) -> None:
-    """Makes a session one whose client believes that it may send 16384 bytes early: field 15 of its SEQUENCE."""
+    """Change a session so that its client believes it may send 16384 bytes early: field 15 of its SEQUENCE."""
     session = ssl.PEM_cert_to_DER_cert(saved.read_text().replace("SSL SESSION PARAMETERS", "CERTIFICATE"))
     assert session[:2] == b"\x30\x82"
     fields = b"".join(sorted([*elements(session[4:]), b"\xaf\x04\x02\x02\x40\x00"], key=lambda field: field[0]))
@@ -275,7 +275,7 @@ def allow_early_data(saved: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_close_notify(shared: Daemon, kind: str) -> None:
-    """After QUIT the server ends TLS as it should: no unexpected end."""
+    """After QUIT the server ends TLS with close_notify."""
     said = s_client(shared, kind)
     assert "221 " in said
     assert "unexpected eof" not in said, said
@@ -294,7 +294,7 @@ def test_tls_on_the_explicit_port(shared: Daemon) -> None:
 
 
 def test_plain_text_on_the_implicit_port(shared: Daemon) -> None:
-    """FTP in plain text on a port for implicit TLS is no TLS, and the end."""
+    """Plain-text FTP on a port for implicit TLS is refused, and the connection closed."""
     with socket.create_connection((shared.host, shared.implicit_port), PATIENCE) as connection:
         connection.sendall(b"USER alice\r\n")
         heard = b""

@@ -61,7 +61,7 @@ PATHS = EXISTING | INSIDE | KEPT | RUNNING | st.lists(NAMES, min_size=1, max_siz
 
 
 class Bulk(bytes):
-    """Much content. hypothesis keeps what it prints of each step: that is little."""
+    """Large content, with a short representation: hypothesis keeps what it prints of each step."""
 
     def __repr__(self) -> str:
         return f"Bulk({bytes(self[:10])!r}, {len(self)})"
@@ -81,7 +81,7 @@ SESSIONS = st.integers(0, 1)
 
 
 class Sessions(RuleBasedStateMachine):
-    """Two sessions of one user change a tree, a third one looks at it."""
+    """Two sessions of one user change a tree, and a third one reads it."""
 
     daemon: Daemon
 
@@ -114,7 +114,7 @@ class Sessions(RuleBasedStateMachine):
         assert "Traceback" not in text and "internal error" not in text, text[-4000:]
 
     def held(self) -> list[str]:
-        """What the daemon has open in the home."""
+        """Return the files of the home that the daemon has open."""
         found = []
         for link in DiskPath(f"/proc/{self.daemon.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
@@ -124,11 +124,14 @@ class Sessions(RuleBasedStateMachine):
     # --- helpers -----------------------------------------------------------------------------------
 
     def free(self, number: int) -> User | None:
-        """A session that no upload keeps busy; that with the number, if it can be."""
+        """Return a session without a running upload: that with the number, if possible."""
         return next((each for each in (self.users[number], self.users[1 - number]) if each.sending is None), None)
 
     def expect(self, number: int, code: int, line: Callable[[User], str], change: Callable[[], object]) -> str:
-        """A command whose change the model makes, too: its reply has that code, or the model's refusal."""
+        """Send a command whose change the model makes, too.
+
+        Its reply must have this code, or be the model's refusal.
+        """
         user = self.free(number)
         if user is None:
             return ""
@@ -145,7 +148,7 @@ class Sessions(RuleBasedStateMachine):
         return DiskPath(self.home, *path)
 
     def parts(self, directory: Directory) -> frozenset[str]:
-        """The private files of a directory."""
+        """Return the part files of a directory."""
         path = self.tree.path_of(directory)
         names = os.listdir(self.disk(path)) if path is not None else []
         return frozenset(name for name in names if name.startswith(PRIVATE))
@@ -254,7 +257,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(number=SESSIONS, path=PATHS, how=SPELLINGS)
     def facts(self, number: int, path: Path, how: int) -> None:
-        """SIZE, MDTM, MLST and HASH of whatever is there, or not."""
+        """SIZE, MDTM, MLST and HASH of a name that may not exist."""
         found = self.free(number)
         if found is None:
             return
@@ -302,7 +305,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(path=EXISTING | RUNNING, data=DATA)
     def local(self, path: Path, data: bytes) -> None:
-        """A program on the machine adds to a file."""
+        """Another program of the machine appends to a file."""
         with suppress(Refused):
             self.tree.file(path).add(data)
             with self.disk(path).open("ab") as file:
@@ -367,7 +370,7 @@ class Sessions(RuleBasedStateMachine):
         offset=st.sampled_from([None, None, None, 0, 1, 5, 20]),
     )
     def upload(self, number: int, path: Path, how: int, data: bytes, verb: str, offset: int | None) -> None:
-        """Begins an upload, and leaves its data connection open."""
+        """Begin an upload, and leave its data connection open."""
         user = self.free(number)
         if user is None:
             return
@@ -411,7 +414,7 @@ class Sessions(RuleBasedStateMachine):
         user.sending = Sending(upload, connection, data, self.parts(upload.directory) - before)
 
     def sending(self, number: int) -> tuple[User, Sending]:
-        """A session with an upload: that with the number, if it has one."""
+        """Return a session with a running upload: that with the number, if it has one."""
         user = next(each for each in (self.users[number], self.users[1 - number]) if each.sending is not None)
         sending, user.sending = user.sending, None
         assert sending is not None
@@ -455,7 +458,7 @@ class Sessions(RuleBasedStateMachine):
         other=DATA,
     )
     def contest(self, number: int, path: Path, data: bytes, verb: str, way: str, other: bytes) -> None:
-        """One session continues a file, and meanwhile something else happens to it."""
+        """One session continues a file, which is changed meanwhile."""
         if not isinstance(dict(self.tree.walk()).get(path), File):
             self.upload(number, path, 0, b"old", "STOR", None)
             if self.uploading():
@@ -478,7 +481,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(uploading)
     @rule(number=SESSIONS, way=st.sampled_from(["data", "data", "abort", "control"]))
     def cut(self, number: int, way: str) -> None:
-        """The data connection is cut, the client aborts, or is gone."""
+        """The data connection is cut, or the client aborts or disappears."""
         user, sending = self.sending(number)
         user.sending = sending
         data = sending.sent.replace(b"\r\n", b"\n") if user.type == "A" else sending.sent
@@ -506,7 +509,7 @@ class Sessions(RuleBasedStateMachine):
         self.tree.cut(sending.upload, content[len(sending.upload.start) :])
 
     def let_arrive(self, sending: Sending, data: bytes) -> None:
-        """Waits until all is in the part, but for a CR that waits for its LF: hypothesis wants the same every time."""
+        """Wait until all bytes are in the part file, except a CR before LF: hypothesis needs the same result each time."""
         path = self.tree.path_of(sending.upload.directory)
         wanted, deadline = len(sending.upload.start + data) - 1, time.monotonic() + 1
         while path is not None and time.monotonic() < deadline:
@@ -517,7 +520,10 @@ class Sessions(RuleBasedStateMachine):
             time.sleep(0.002)
 
     def what_is_kept(self, sending: Sending) -> bytes | None:
-        """Waits until the daemon has let go of an upload's files; what it has kept under the name of the part."""
+        """Wait until the daemon has closed an upload's files.
+
+        Return what it has kept under the name of the part file.
+        """
         path = self.tree.path_of(sending.upload.directory)
         if path is None:
             return None
@@ -533,7 +539,7 @@ class Sessions(RuleBasedStateMachine):
         return found.read_bytes() if mine and found.exists() and not self.locked(path, frozenset([usual])) else None
 
     def locked(self, path: Path, names: frozenset[str]) -> bool:
-        """Whether the daemon holds the lock of a part."""
+        """Return whether the daemon holds the lock of a part file."""
         for name in names:
             with suppress(FileNotFoundError), self.disk((*path, name)).open("rb") as file:
                 try:
@@ -546,7 +552,7 @@ class Sessions(RuleBasedStateMachine):
 
     @invariant()
     def the_disk_agrees(self) -> None:
-        """Names, contents, modes, times and what is kept of uploads are on the disk as the model has them."""
+        """Names, contents, modes, times and part files on the disk are those of the model."""
         for path, node in self.tree.walk():
             info = self.disk(path).stat()
             assert node.mode is None or stat.S_IMODE(info.st_mode) == node.mode, path
@@ -590,7 +596,7 @@ class Sessions(RuleBasedStateMachine):
 
 
 def test_sessions_agree_with_a_model(make_daemon: Callable[..., Daemon]) -> None:
-    """Whatever two sessions of a user do to a tree, disk and listings are what the replies have said."""
+    """Whatever two sessions of a user do to a tree, disk and listings agree with the replies."""
     Sessions.daemon = make_daemon(PLAIN)
     examples = int(200 * MINUTES) or 40
     while examples > 0:  # hypothesis keeps a quarter of a megabyte of each
