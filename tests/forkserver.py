@@ -19,6 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import ftpsd
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 #: Seconds for a command.
@@ -77,7 +79,7 @@ def run(
     arguments: Sequence[str], text: str = "", environment: Mapping[str, str] = os.environ
 ) -> subprocess.CompletedProcess[str]:
     """Run `ftpsd` to its end, with `text` as its standard input; like `subprocess.run`."""
-    environment = {**environment, **_server_environment}
+    environment = {**environment, "PYTHONPATH": str(Path(ftpsd.__file__).parents[1])}  # as for a daemon
     with tempfile.TemporaryDirectory() as directory:
         given, out, error = (Path(directory, name) for name in ("input", "output", "error"))
         given.write_text(text)
