@@ -1,19 +1,14 @@
-"""Metrics and health checks of a real daemon: each value after what a client has done."""
+"""Metrics of a real daemon: each value after what a client has done; formats, dashboard and alert rules."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,64 +16,15 @@ import yaml
 
 from ftpsd.outbox import status as delivery_status
 from ftpsd.outbox.status import DeliveryStatus
-from tests.daemon import PATIENCE, Daemon, ftpsd
+from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, secured
-from tests.hostile import wait_until
+from tests.prometheus import Metrics, parse_text, with_metrics
 
 pytest.importorskip("prometheus_client")
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 ROOT = Path(__file__).parents[1]
 PROMTOOL = shutil.which("promtool")
-
-
-class Answer:
-    """The answer to GET."""
-
-    def __init__(self, port: int, path: str, accept: str = "", host: str = "127.0.0.1") -> None:
-        request = urllib.request.Request(f"http://{host}:{port}{path}", headers={"Accept": accept} if accept else {})
-        try:
-            response = urllib.request.urlopen(request, timeout=PATIENCE)
-        except urllib.error.HTTPError as error:
-            response = error
-        with response:
-            self.status = response.status
-            self.type = response.headers["Content-Type"]
-            self.text = response.read().decode()
-
-
-class Metrics:
-    """Reads the metrics of a daemon."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def get(self, path: str = "/metrics", accept: str = "") -> Answer:
-        """Return the answer of the listener."""
-        return Answer(self.port, path, accept)
-
-    def value(self, name: str, **labels: str) -> float:
-        """Return one value: 0 if the series is not there, the sum if several have these labels."""
-        return sum(
-            sample.value
-            for family in parse_text(self.get().text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    def becomes(self, wanted: float, name: str, **labels: str) -> None:
-        """Wait until a value is as wanted."""
-        wait_until(lambda: self.value(name, **labels) == wanted, f"{name} {labels} is not {wanted}: {self.get().text}")
-
-
-def with_metrics(daemon: Daemon, **settings: object) -> Metrics:
-    """Add the section to the configuration of a daemon that is not started, at a port of its own."""
-    port = daemon.passive[1]
-    daemon.settings["passive"]["ports"] = f"{daemon.passive[0]}-{port - 2}"
-    daemon.settings["metrics"] = {"port": port, **settings}
-    daemon.write()
-    return Metrics(port)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +241,7 @@ def test_every_metric_is_documented(served: tuple[Daemon, Metrics]) -> None:
     assert documented == shown
 
 
-# --- formats, and the listener ---------------------------------------------------------------------
+# --- formats, dashboard and alerts -----------------------------------------------------------------
 
 
 def test_both_formats(served: tuple[Daemon, Metrics]) -> None:
@@ -374,144 +320,3 @@ def test_every_alert_is_documented_and_tested() -> None:
     assert {name for row in rows for name in re.findall(r"\w+", row)} == alerts
     tests = (ROOT / "packaging/prometheus/ftpsd.rules.test.yaml").read_text()
     assert set(re.findall(r"Ftpsd\w+", tests)) == alerts
-
-
-def test_health(served: tuple[Daemon, Metrics]) -> None:
-    """/live and /ready answer as text and as JSON; other paths are not there."""
-    _, metrics = served
-    assert (metrics.get("/live").status, metrics.get("/live").text) == (200, "live\n")
-    assert (metrics.get("/ready").status, metrics.get("/ready").text) == (200, "ready\n")
-    ready = metrics.get("/ready", "application/json")
-    assert json.loads(ready.text) == {"ready": True, "reasons": []}
-    assert metrics.get("/").status == 404
-
-
-def test_greedy_clients_of_the_listener(served: tuple[Daemon, Metrics]) -> None:
-    """Clients that send nothing, and one that sends a large body, do not keep the next one out."""
-    _, metrics = served
-    silent = [socket.create_connection(("127.0.0.1", metrics.port), PATIENCE) for _ in range(50)]
-    with socket.create_connection(("127.0.0.1", metrics.port), PATIENCE) as poster:
-        poster.sendall(b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 100_000)
-        assert poster.recv(1000).startswith(b"HTTP/1.1 413 ")
-        assert metrics.get("/live").status == 200
-    for each in silent:
-        each.close()
-
-
-# --- reload, stop, and faults ----------------------------------------------------------------------
-
-
-def answers(port: int, host: str = "127.0.0.1") -> bool:
-    """Return whether the listener answers there."""
-    try:
-        return Answer(port, "/live", host=host).status == 200
-    except urllib.error.URLError:
-        return False
-
-
-def test_reload(make_daemon: Callable[..., Daemon]) -> None:
-    """The section can come, move and go with a reload. A port that is in use changes nothing."""
-    daemon = make_daemon(start=False)
-    metrics = with_metrics(daemon)
-    section = daemon.settings.pop("metrics")
-    daemon.write()
-    daemon.start()
-    assert not answers(metrics.port)
-    daemon.settings["metrics"] = section
-    daemon.write()
-    daemon.reload()
-    assert metrics.value("ftpsd_config_reloads_total", result="success") == 1
-    assert 'user="' not in metrics.get().text
-    daemon.settings["metrics"] = {**section, "address": "127.0.0.3"}
-    daemon.write()
-    daemon.reload()
-    assert answers(metrics.port, "127.0.0.3")
-    assert not answers(metrics.port)
-    with socket.create_server(("127.0.0.1", metrics.port - 1)):
-        daemon.settings["metrics"] = {"port": metrics.port - 1}
-        daemon.write()
-        os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for_log("cannot listen on 127.0.0.1 port")
-    assert answers(metrics.port, "127.0.0.3")
-    assert "ftpsd_config_last_reload_successful 0.0" in Answer(metrics.port, "/metrics", host="127.0.0.3").text
-    daemon.reload()
-    assert answers(metrics.port - 1)
-    assert not answers(metrics.port, "127.0.0.3")
-    del daemon.settings["metrics"]
-    daemon.write()
-    daemon.reload()
-    assert not answers(metrics.port - 1)
-    assert "Traceback" not in daemon.log
-
-
-def test_ready_while_the_daemon_stops(make_daemon: Callable[..., Daemon]) -> None:
-    """While running transfers finish, /ready says 503 and why, and /live and /metrics answer."""
-    daemon = make_daemon({"timeouts": {"drain": 30}}, start=False)
-    metrics = with_metrics(daemon)
-    daemon.start()
-    with secured(daemon) as client:
-        plain = client.connect_data()
-        client.expect(150, "STOR a.bin")
-        connection = client.secure_data(plain)
-        os.kill(daemon.pid, signal.SIGTERM)
-        wait_until(lambda: metrics.get("/ready").status == 503, daemon.log)
-        assert metrics.get("/ready").text == "not ready: the daemon is stopping\n"
-        ready = metrics.get("/ready", "application/json")
-        assert json.loads(ready.text) == {"ready": False, "reasons": ["the daemon is stopping"]}
-        assert metrics.get("/live").status == 200
-        assert metrics.value("ftpsd_ready") == 0
-        with FtpClient(daemon, greeting=False) as late:
-            assert late.reply().startswith("421")
-        assert metrics.value("ftpsd_sessions_rejected_total", reason="stopping") == 1
-        connection.unwrap().close()
-        assert client.reply().startswith("226")
-    assert daemon.process is not None
-    daemon.process.wait(PATIENCE)
-
-
-def test_a_missing_library_is_a_fault(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """Without prometheus_client, the section is a fault that names the package for pip and for apt."""
-    daemon = make_daemon(start=False)
-    with_metrics(daemon)
-    (tmp_path / "prometheus_client.py").write_text("raise ImportError('not here')")
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    command = ftpsd("check", "-c", str(daemon.config))
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert re.search(r"ftpsd\.yaml:\d+: metrics: needs the Python module prometheus_client", result.stderr)
-    assert "pip install 'ftpsd[metrics]'" in result.stderr
-    assert "apt install python3-prometheus-client" in result.stderr
-    del daemon.settings["metrics"]
-    daemon.write()
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize(
-    ("section", "problem"),
-    [
-        ({"address": "localhost"}, "metrics.address: “localhost” is not an IP address"),
-        ({"port": 70000}, "metrics.port: 70000 is not a port"),
-        ({"port": "listen"}, "metrics.port: is the port of an entry of listen"),
-        ({"users": "some"}, "metrics.users: "),
-        ({"user": True}, "metrics.user: unknown key. Did you mean users?"),
-        ([], "metrics: must be a mapping"),
-    ],
-    ids=str,
-)
-def test_faults(make_daemon: Callable[..., Daemon], section: object, problem: str) -> None:
-    """Each fault of the section is named."""
-    daemon = make_daemon(start=False)
-    if isinstance(section, dict) and section.get("port") == "listen":
-        section = {"port": daemon.port}
-    daemon.settings["metrics"] = section
-    daemon.write()
-    result = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True)
-    assert result.returncode == 1
-    assert problem in result.stderr
-
-
-def test_the_library_is_not_imported_without_the_section() -> None:
-    """The daemon does not import prometheus_client unless it is needed."""
-    code = "import sys, ftpsd.service; sys.exit('prometheus_client' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

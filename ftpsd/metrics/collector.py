@@ -210,7 +210,7 @@ def _threads(reading: Reading) -> Iterator[Metric]:
     threads = reading.status.threads
     yield _gauge("ftpsd_worker_threads", "Worker threads, without stuck ones that were replaced.", (), threads.size)
     yield _gauge("ftpsd_worker_threads_busy", "Worker threads that run a job.", (), threads.busy)
-    yield _gauge("ftpsd_worker_threads_stuck", "Worker threads whose disk does not answer.", (), threads.stuck)
+    yield _gauge("ftpsd_worker_threads_stuck", "Worker threads whose disk does not respond.", (), threads.stuck)
     waiting = {name: each.length for name, each in reading.queues.items()}
     yield _gauge("ftpsd_event_queue_length", "Events that wait for a listener.", ("queue",), _by((), waiting))
     room = {name: each.capacity for name, each in reading.queues.items()}

@@ -24,7 +24,7 @@ class Health:
         for each in parts.listeners.missing(parts.configuration().settings.listen):
             found.append(f"not listening on {each.address} port {each.port}")
         if not await self._worker_threads_respond():
-            found.append("the worker threads do not respond: a disk may not answer")
+            found.append("the worker threads do not respond: a disk may not respond")
         return tuple(found)
 
     async def _worker_threads_respond(self) -> bool:
