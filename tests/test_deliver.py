@@ -331,6 +331,23 @@ def test_reload_and_stop(outbox: Outbox) -> None:
         assert os.access(outbox.events / "delivery.json", os.R_OK)
 
 
+def test_a_database_that_cannot_be_used(outbox: Outbox) -> None:
+    """What keeps the deliverer from its database is logged once; when it is mended, everything is delivered."""
+    obstacle = outbox.events / "deliveries.sqlite"
+    obstacle.mkdir()
+    with Receiver() as receiver:
+        outbox.configure({"on": ["upload"], "webhook": {"url": receiver.url}})
+        outbox.add("/a")
+        with Deliverer(outbox.config) as deliverer:
+            deliverer.wait_for_log("cannot be used")
+            time.sleep(0.5)
+            obstacle.rmdir()
+            wait_until(lambda: len(receiver.accepted()) == 1, "delivered")
+            assert deliverer.log.count("cannot be used") == 1
+            with Deliverer(outbox.config.rename(outbox.config.with_name("same.yaml"))) as second:
+                second.wait_for_log("another `ftpsd deliver`")
+
+
 def test_order_by_path(outbox: Outbox) -> None:
     """Of the deliveries that share a path, the first one is due only: also by a rename, and also after a failure."""
     queue = Queue(outbox.events)

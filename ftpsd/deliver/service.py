@@ -18,7 +18,7 @@ from ftpsd.config.load import load_rules
 from ftpsd.config.settings import Settings
 from ftpsd.deliver.dispatcher import PARALLEL, Dispatcher
 from ftpsd.deliver.program import Program, exists
-from ftpsd.deliver.queue import Queue
+from ftpsd.deliver.queue import FILE, Queue
 from ftpsd.deliver.reader import JournalReader
 from ftpsd.deliver.target import Target
 from ftpsd.deliver.webhook import Webhook
@@ -28,7 +28,7 @@ from ftpsd.outbox.rules import Rules
 from ftpsd.outbox.segments import Entry, paths_of
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.state import lock_directory
+from ftpsd.system.state import LaterRelease, lock_directory
 
 log = Logger(namespace="ftpsd")
 
@@ -105,15 +105,16 @@ class Deliverer:
         if self._queue is not None:
             return True
         try:
-            self._lock = lock_directory(self.directory)
+            if self._lock < 0:
+                self._lock = lock_directory(self.directory)
             self._queue = queue = Queue(self.directory)
         except FileNotFoundError:
             return False  # no event was written yet
         except BlockingIOError:
             self._log_failure(f"another `ftpsd deliver` has {self.directory}")
             return False
-        except (OSError, sqlite3.Error) as error:
-            self._log_failure(f"{self.directory} cannot be used: {error}")
+        except (OSError, sqlite3.Error, LaterRelease) as error:
+            self._log_failure(f"{self.directory / FILE} cannot be used: {error}")
             return False
         self._reader = JournalReader(self.directory, queue, self._targets_of)
         self._dispatcher = Dispatcher(self._reactor, queue, time.time)

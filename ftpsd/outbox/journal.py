@@ -57,14 +57,14 @@ class Journal:
         self._size, self._fsync = size, fsync
 
     def start(self, directory: Path) -> None:
-        """Begin a run. Nothing is created before the first event. Raises OSError."""
-        self._directory = directory
+        """Begin a run. Nothing is created before the first event. Raises OSError: then no event can be written."""
         old = segments(directory) if directory.is_dir() else []
         last = max((each.run for each in old), default="")
         self._others = sum(_size(each.path) for each in old)
         # Later than the last run, also if somebody has set the clock back.
         began = max(time.time_ns(), int(last[:16] or "0", 16) + 1)
         self.run = f"{began:016x}{secrets.token_hex(4)}"
+        self._directory = directory
 
     def identity(self) -> str:
         """Return a new identity for an event."""
@@ -168,7 +168,7 @@ class Journal:
     def _begin_segment(self) -> None:
         directory = self._directory
         if directory is None:
-            raise OSError(errno.EBADF, "the daemon has no directory for events, or is stopping")
+            raise OSError(errno.EBADF, "their directory cannot be used, or the daemon stops")
         if self._lock_fd < 0:
             directory.mkdir(mode=0o700, exist_ok=True)
             self._lock_fd = _locked(lock_file(directory, self.run))

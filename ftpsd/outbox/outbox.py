@@ -34,19 +34,23 @@ class Outbox:
         self._feed = Feed(hub, recorder, self._journal)
         self._reconciler = Reconciler(self._journal)
         self._workers: WorkerThreads | None = None
+        self._directory = Path()
         self._again = PeriodicTask(reactor, "writing events again", self._try_again)
 
     def start(self, directory: Path | None, workers: WorkerThreads) -> None:
         """Decide what the last run has left open, before clients are served. The threads may start later."""
         self._workers = workers
-        if directory is None:
-            return
+        if directory is not None:
+            self._directory = directory
+            self._begin()
+            self._again.start(INTERVAL, now=False)
+
+    def _begin(self) -> None:
         try:
-            self._journal.start(directory)
-            self._reconciler.start(directory)
+            self._journal.start(self._directory)
+            self._reconciler.start(self._directory)
         except OSError as error:
-            log.error("events cannot be stored in {path}: {error}", path=str(directory), error=str(error))
-        self._again.start(INTERVAL, now=False)
+            log.error("events cannot be stored in {path}: {error}", path=str(self._directory), error=str(error))
 
     def serve(self) -> None:
         """Write events of the hub. The threads have started."""
@@ -76,6 +80,8 @@ class Outbox:
         return session_journal
 
     def _try_again(self) -> None:
+        if not self._journal.run:
+            self._begin()
         self._reconciler.run()
         if self._workers is not None and self._journal.behind:
             self._workers.queue("events").submit(self._journal.flush)
