@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from ftpsd.accounts import hashes
+from ftpsd.cli.admin_client import AdminClient
 from ftpsd.cli.main import main
 from ftpsd.config import load
 from ftpsd.limits.bans import tables
@@ -370,6 +371,8 @@ def test_the_daemon_loads_changes(make_daemon: Make, capsys: Capture) -> None:
     assert user(daemon, "add", "alice", "--set", HASH, *home) == 0
     assert "The daemon has loaded it." in capsys.readouterr().out
     assert log_in(daemon, "alice", "secret") == "230"
+    shown = AdminClient(daemon.directory / "admin.sock").get("users/alice")
+    assert isinstance(shown, dict) and str(shown["last_login"]).startswith("20")
     assert user(daemon, "disable", "alice") == 0
     assert log_in(daemon, "alice", "secret") == "530"
     outside = daemon.directory.parent / "outside"
