@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,25 @@ def test_a_flood_delays_no_other_session(plain: Daemon, line: bytes, secure: boo
                 neighbour.expect(200, "NOOP")
                 assert time.monotonic() - began < 1  # 20 ms on an idle machine; it was seconds
                 time.sleep(0.01)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["strangers", "one user"])
+def test_a_flood_delays_no_watchdog_message(
+    make_daemon: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """While a hundred clients send commands as fast as they can, systemd gets its watchdog messages in time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        daemon = make_daemon(PLAIN)
+        clients = [FtpClient(daemon, source="127.0.0.9") for _ in range(100)]
+        for client in clients if known else []:
+            client.login()
+        with flood(clients, FLOODS["FEAT"]):
+            seen = 0
+            while seen < 4:
+                systemd.settimeout(10)  # WatchdogSec is 60; a message is due each second
+                seen += b"WATCHDOG=1" in systemd.recv(4096)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
