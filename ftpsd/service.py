@@ -295,12 +295,16 @@ class FtpsService(MultiService):
             raise SystemExit(1) from None
 
     def startService(self) -> None:
-        """Start all parts, and report that the daemon serves."""
+        """Start all parts, and report the start when the reactor runs."""
         super().startService()
         self._snapshot.data.warn_if_private()
         log_warnings(self._configuration)
-        self._notifier.ready()
-        self._hub.publish(DaemonStarted())
+
+        def report() -> None:
+            self._notifier.ready()
+            self._hub.publish(DaemonStarted())
+
+        self._reactor.callLater(0, report)  # before the reactor runs, SIGTERM would not stop the daemon gracefully
 
     def _prepare_process(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
