@@ -136,8 +136,10 @@ def test_abor_ends_a_walk(make_daemon: MakeDaemon, line: str) -> None:
     with plain_login(daemon) as client:
         data = client.connect_data() if line.startswith("LIST") else None
         client.send(line, "ABOR")
-        replies = [client.reply()[:3] for _ in range(3 if data else 2)]
-        assert replies == ["150"] * (data is not None) + ["426", "226"]
+        first = client.reply()[:3]
+        if data is not None and first == "150":  # unless ABOR came before the directory was open
+            first = client.reply()[:3]
+        assert [first, client.reply()[:3]] == ["426", "226"]
         if data is not None:
             data.close()
         assert os.listdir(daemon.home() / "big")

@@ -157,14 +157,13 @@ def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:
     users, homes = configuration.settings.users, configuration.users.homes.all
     # An empty directory counts, too: the next user has a file there.
     places = [(("users", "file"), users.file), (("users", "directory"), users.files / "NAME.yaml")]
-    return [
-        ConfigurationWarning(
-            key, f"the home {home} contains {path}, with the hashes of all passwords", "choose another home"
-        )
-        for key, path in places
-        for home in map(str, Path(os.path.realpath(path)).parents)
-        if home in homes
-    ]
+    found = {}
+    for key, path in reversed(places):  # a home that contains both is named once, with the file
+        for home in map(str, Path(os.path.realpath(path)).parents):
+            if home in homes:
+                problem = f"the home {home} contains {path}, with the hashes of all passwords"
+                found[home] = ConfigurationWarning(key, problem, "choose another home")
+    return list(found.values())
 
 
 def _exposed_event_files(configuration: Configuration) -> list[ConfigurationWarning]:
