@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pytest
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, moved, was_made
 from ftpsd.outbox.segments import from_line, to_line
 from ftpsd.storage.local.part_files import PRIVATE
+from tests.admin import Admin
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import secured
 from tests.hostile import wait_until
@@ -83,6 +85,22 @@ def test_events_of_rules_are_written(make: Make) -> None:
     assert [each["event"] for each in journal.others] == ["login", "mkdir"]
     assert {each["user"] for each in journal.others} == {"bob"}
     assert journal.made[-1]["new_path"] == "/y"
+
+
+def test_bans_of_administrators_are_written(make: Make) -> None:
+    """A rule for `ban` and `unban` gets the bans that an administrator adds and lifts, with what was done."""
+    with tempfile.TemporaryDirectory(prefix="ftpsd-") as short:
+        socket = Path(short) / "admin.sock"
+        daemon = make({"on": ["ban", "unban", "admin"]}, more={"admin": {"socket": str(socket)}})
+        api = Admin(socket)
+        api.post("bans", {"address": "192.0.2.0/24", "seconds": 3600}, 201)
+        assert api.delete("bans", address="192.0.2.0/24") == {"lifted": 1}
+    wait_until(lambda: len(JournalNow(daemon).others) == 4, "two bans and two acts")
+    bans = [each for each in JournalNow(daemon).others if each["event"] != "admin"]
+    assert [(each["event"], each["subject"], each.get("seconds")) for each in bans] == [
+        ("ban", "192.0.2.0/24", 3600),
+        ("unban", "192.0.2.0/24", None),
+    ]
 
 
 def test_nothing_is_written_without_rules(make: Make) -> None:

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from twisted.internet.task import Clock
 
+from ftpsd.config.sections.events import EventName
 from ftpsd.events.record import Record, Recorder, iso_time, record, recorded_kinds
 from ftpsd.events.session_events import info
 from ftpsd.events.types import DaemonStarted, Event, FileChanged, LoggedIn, LoginCheckFailed, TransferEnded
@@ -62,6 +63,18 @@ def test_every_kind_has_a_record_or_is_left_out_on_purpose() -> None:
     for kind in KINDS:
         if kind.__name__ in NOT_RECORDED:
             assert record(example(kind), 1.5, "7-1") is None
+
+
+def test_rules_can_name_every_record() -> None:
+    """`on` of a rule accepts the names of all records, each kind says which names it has, and has no other."""
+    kinds = recorded_kinds()
+    assert {name for names in kinds.values() for name in names} == set(get_args(EventName))
+    found: dict[str, set[str]] = {}
+    for event in variants():
+        result = record(event, 1.5, "7-1")
+        if result is not None:
+            found.setdefault(type(event).__name__, set()).add(str(result["event"]))
+    assert found == {kind.__name__: set(names) for kind, names in kinds.items()}
 
 
 def test_the_document_has_every_event_and_field() -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeAlias, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 from ftpsd.events.types import (
     AdministrativeAct,
@@ -60,8 +60,8 @@ _TRANSFERS: dict[TransferKind, str] = {"download": "download", "upload": "upload
 
 def record(event: Event, when: float, identity: str) -> Record | None:
     """Return the record of an event that was published at `when` (POSIX time), or None if the kind has no record."""
-    make = _MAKERS.get(type(event))
-    parts = make(event) if make is not None else None
+    row = _ROWS.get(type(event))
+    parts = row.make(event) if row is not None else None
     if parts is None:
         return None
     name, fields = parts
@@ -75,9 +75,9 @@ def record(event: Event, when: float, identity: str) -> Record | None:
     return result
 
 
-def recorded_kinds() -> list[type[Event]]:
-    """Return the kinds of events that have a record."""
-    return list(_MAKERS)
+def recorded_kinds() -> Mapping[type[Event], frozenset[str]]:
+    """Return the kinds of events that have a record, each with the names that its record may have."""
+    return {kind: row.names for kind, row in _ROWS.items()}
 
 
 def iso_time(when: float) -> str:
@@ -226,29 +226,36 @@ def _seconds(seconds: float) -> float:
     return round(seconds, 3)
 
 
-_MAKERS: dict[type[Event], Callable[[Event], Parts | None]] = {}
+class _Row(NamedTuple):
+    """How events of one kind become records."""
+
+    names: frozenset[str]
+    make: Callable[[Event], Parts | None]
 
 
-def _add(kind: type[E], make: Callable[[E], Parts | None]) -> None:
-    _MAKERS[kind] = cast(Callable[[Event], Parts | None], make)
+_ROWS: dict[type[Event], _Row] = {}
 
 
-_add(SessionOpened, _opened)
-_add(SessionRejected, _rejected)
-_add(SessionDismissed, _dismissed)
-_add(SessionClosed, _closed)
-_add(LoggedIn, _logged_in)
-_add(LoggedOut, _logged_out)
-_add(LoginFailed, _login_failed)
-_add(LoginRefused, _login_refused)
-_add(LoginCheckFailed, _login_check_failed)
-_add(Banned, _banned)
-_add(BanAdded, _ban_added)
-_add(BanLifted, _ban_lifted)
-_add(TransferEnded, _transfer_ended)
-_add(FileChanged, _file_changed)
-_add(DaemonStarted, _started)
-_add(DaemonStopping, _stopping)
-_add(ConfigurationLoaded, _loaded)
-_add(ConfigurationRefused, _refused)
-_add(AdministrativeAct, _administrative_act)
+def _add(kind: type[E], make: Callable[[E], Parts | None], *names: str) -> None:
+    _ROWS[kind] = _Row(frozenset(names), cast(Callable[[Event], Parts | None], make))
+
+
+_add(SessionOpened, _opened, "connect")
+_add(SessionRejected, _rejected, "refused")
+_add(SessionDismissed, _dismissed, "kick")
+_add(SessionClosed, _closed, "disconnect")
+_add(LoggedIn, _logged_in, "login")
+_add(LoggedOut, _logged_out, "logout")
+_add(LoginFailed, _login_failed, "login_failed")
+_add(LoginRefused, _login_refused, "login_refused")
+_add(LoginCheckFailed, _login_check_failed, "login_refused")
+_add(Banned, _banned, "ban")
+_add(BanAdded, _ban_added, "ban")
+_add(BanLifted, _ban_lifted, "unban")
+_add(TransferEnded, _transfer_ended, *(f"{name}{end}" for name in _TRANSFERS.values() for end in ("", "_failed")))
+_add(FileChanged, _file_changed, *_CHANGES.values())
+_add(DaemonStarted, _started, "start")
+_add(DaemonStopping, _stopping, "stop")
+_add(ConfigurationLoaded, _loaded, "reload")
+_add(ConfigurationRefused, _refused, "reload_failed")
+_add(AdministrativeAct, _administrative_act, "admin")

@@ -8,28 +8,8 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from ftpsd.events.hub import Hub, QueueState
-from ftpsd.events.record import Recorder
-from ftpsd.events.types import (
-    AdministrativeAct,
-    BanLifted,
-    Banned,
-    ConfigurationLoaded,
-    ConfigurationRefused,
-    DaemonStarted,
-    DaemonStopping,
-    Event,
-    FileChanged,
-    LoggedIn,
-    LoggedOut,
-    LoginCheckFailed,
-    LoginFailed,
-    LoginRefused,
-    SessionClosed,
-    SessionDismissed,
-    SessionOpened,
-    SessionRejected,
-    TransferEnded,
-)
+from ftpsd.events.record import Recorder, recorded_kinds
+from ftpsd.events.types import Event, FileChanged, TransferEnded
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
 from ftpsd.outbox.segments import Entry, add_paths
@@ -41,27 +21,8 @@ log = Logger(namespace="ftpsd")
 #: Events that may wait for the disk. Further ones are dropped, and counted in the log.
 CAPACITY = 10_000
 
-#: The names of the records that a kind of event may have, without those that are claimed (see `claims`).
-NAMES: dict[type[Event], set[str]] = {
-    SessionOpened: {"connect"},
-    SessionRejected: {"refused"},
-    SessionDismissed: {"kick"},
-    SessionClosed: {"disconnect"},
-    LoggedIn: {"login"},
-    LoggedOut: {"logout"},
-    LoginFailed: {"login_failed"},
-    LoginRefused: {"login_refused"},
-    LoginCheckFailed: {"login_refused"},
-    Banned: {"ban"},
-    BanLifted: {"unban"},
-    TransferEnded: {"upload_failed", "download", "download_failed"},
-    FileChanged: {"mkdir", "rmdir", "chmod", "mtime"},
-    DaemonStarted: {"start"},
-    DaemonStopping: {"stop"},
-    ConfigurationLoaded: {"reload"},
-    ConfigurationRefused: {"reload_failed"},
-    AdministrativeAct: {"admin"},
-}
+#: Records that the storage writes before the event happens (see `claims`).
+CLAIMED = frozenset({"upload", "delete", "rename"})
 
 
 class Feed:
@@ -90,8 +51,8 @@ class Feed:
             unsubscribe()
         self._subscriptions = [
             self._hub.subscribe("the journal of events", kind, self._take)
-            for kind, names in NAMES.items()
-            if names & rules.names
+            for kind, names in recorded_kinds().items()
+            if (names - CLAIMED) & rules.names
         ]
         if rules.names:
             self._hub.queues["rules"] = self.state
