@@ -17,16 +17,20 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from ftpsd.accounts.chain import ChainStore
+from ftpsd.accounts.hash_verifier import HashVerifier
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
+from ftpsd.accounts.sources.running import RunningSources
+from ftpsd.accounts.user_store import UserStore
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
 from ftpsd.admin.unix_socket import socket_path
-from ftpsd.config import load
+from ftpsd.config import load, sources
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.config.settings import ListenSettings, PortRange
+from ftpsd.config.settings import ListenSettings, PortRange, Settings
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
 from ftpsd.control.lifecycle.reload import Reloader, log_warnings
@@ -106,10 +110,12 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
         settings.users.files / "NAME.yaml",
         tls.certificate,
         tls.private_key or tls.certificate,
+        *sources.sandbox_files(settings),
     ]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
-    written = map(os.path.realpath, filter(None, (directory(settings.state), events.directory, *beside)))
+    elsewhere = sources.sandbox_directories(settings)
+    written = map(os.path.realpath, filter(None, (directory(settings.state), events.directory, *beside, *elsewhere)))
     removed = filter(None, [socket_path(settings.admin)])
     return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd, removed)
 
@@ -131,6 +137,8 @@ class SnapshotFactory:
         self._control_ports = control_ports
         self._outbox = outbox
         self.workers = WorkerThreads(reactor)
+        self.sources = RunningSources(reactor, self.workers.call_in_reactor)
+        self._verifier = HashVerifier(self.workers)
         self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
         #: Snapshots with the same port range share its ports.
@@ -138,14 +146,13 @@ class SnapshotFactory:
 
     def make(self, configuration: load.Configuration) -> Snapshot:
         """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
-        settings, users = configuration.settings, configuration.users
+        settings, users = configuration.settings, self._users(configuration)
         self.workers.patience = settings.timeouts.stalled
-        users.start(self.workers)
         self.quotas.keep(users.homes.with_quota, users.homes.all)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
         return Snapshot(
             settings=settings,
-            portal=self._portal(configuration, ledger),
+            portal=self._portal(settings, users, ledger),
             contexts=configuration.contexts,
             data=DataPlane(self._shared(configuration)),
             policy=policy_of(settings),
@@ -154,11 +161,18 @@ class SnapshotFactory:
             shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
         )
 
-    def _portal(self, configuration: load.Configuration, ledger: Ledger) -> Portal:
+    def _users(self, configuration: load.Configuration) -> UserStore:
         settings = configuration.settings
+        running = self.sources.use(configuration.sources, settings.timeouts.login)
+        place = sources.yaml_place(settings)
+        users = ChainStore(configuration.users, place, running, configuration.builder.build, self.workers)
+        users.start(self._verifier)
+        return users
+
+    def _portal(self, settings: Settings, users: UserStore, ledger: Ledger) -> Portal:
         files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings))
         realm = cast(IRealm, Realm(time.time, files, ledger))
-        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(configuration.users))])
+        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users))])
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings
@@ -263,6 +277,7 @@ class FtpsService(MultiService):
             Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
+            Part(lambda: None, self._snapshots.sources.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),

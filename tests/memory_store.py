@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from ftpsd.accounts.user_store import Homes, SourceFailed, UnknownUser, User, WrongPassword
+from ftpsd.accounts.hash_verifier import HashVerifier
+from ftpsd.accounts.user_store import Admit, Homes, SourceFailed, UnknownUser, User, WrongPassword
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
-from ftpsd.system.worker_threads import WorkerThreads
 
 
 class MemoryUserStore:
     """Users as they are given. `failure` is why the source does not answer; None if it does."""
-
-    concurrency = 2
 
     def __init__(self, users: Mapping[str, UserSettings]) -> None:
         self.failure: str | None = None
@@ -26,7 +24,7 @@ class MemoryUserStore:
         counted = frozenset(user.home for user in self._users.values() if user.home and user.quota.bytes is not None)
         return Homes(homes, counted, sorted(homes))
 
-    def start(self, workers: WorkerThreads) -> None:
+    def start(self, verifier: HashVerifier) -> None:
         """Nothing blocks."""
 
     def knows(self, name: str) -> bool:
@@ -40,8 +38,9 @@ class MemoryUserStore:
             raise UnknownUser
         return User(name, self._users[name])
 
-    async def verify(self, name: str, password: str, peer: Address) -> User:
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
         """Return the user if the password is right."""
+        await admit()
         user = await self.find(name)
         if password != user.settings.password:
             raise WrongPassword

@@ -619,10 +619,10 @@ import os, sys
 from ftpsd.accounts.user_store import SourceFailed
 from ftpsd.accounts.yaml_store import YamlUserStore
 working = YamlUserStore.verify
-async def verify(self, name, password, peer):
+async def verify(self, name, password, peer, admit):
     if os.path.exists(sys.argv[-1] + ".down"):
         raise SourceFailed("the directory server is down")
-    return await working(self, name, password, peer)
+    return await working(self, name, password, peer, admit)
 YamlUserStore.verify = verify
 from twisted.scripts.twistd import run
 run()

@@ -14,6 +14,7 @@ import pytest
 from ftpsd.commands import TABLE
 from ftpsd.config import load
 from ftpsd.config.convert import optional_section
+from ftpsd.config.sections.sources import SOURCES
 from ftpsd.config.settings import PortRange, Settings, UserSettings
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
@@ -68,6 +69,15 @@ def test_configuration_is_documented() -> None:
     assert rows(users.split("| permission |")[0]) == expected
     for permission in PERMISSIONS:
         assert f"`{permission}`" in users
+
+
+@pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"yaml"}))
+def test_each_source_is_documented(kind: str) -> None:
+    """docs/users-TYPE.md has every key of a source, with its default, and no other; docs/users.md links to it."""
+    assert rows((ROOT / f"docs/users-{kind}.md").read_text()) == {
+        key: told(default) for key, default in keys(SOURCES[kind]).items() if key != "type"
+    }
+    assert f"(users-{kind}.md)" in (ROOT / "docs/users.md").read_text()
 
 
 @pytest.mark.parametrize(("page", "section"), [("ftpsd.yaml.5", Settings), ("ftpsd-users.yaml.5", UserSettings)])

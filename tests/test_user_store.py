@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import pytest
 from twisted.internet.defer import Deferred
 
-from ftpsd.accounts import yaml_store
+from ftpsd.accounts import hash_verifier
+from ftpsd.accounts.hash_verifier import HashVerifier
 from ftpsd.accounts.user_store import SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.loader import load_users
@@ -21,6 +22,16 @@ from tests.memory_store import MemoryUserStore
 T = TypeVar("T")
 
 PEER = plain_address("192.0.2.1")
+
+
+async def admit() -> None:
+    """Let every login proceed."""
+
+
+def verifier() -> HashVerifier:
+    """Return a verifier that needs no threads."""
+    workers: Any = DirectCalls()
+    return HashVerifier(workers)
 
 
 def yaml_users(directory: Path) -> UserStore:
@@ -48,8 +59,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> UserStore:
     (tmp_path / "alice" / "bob").mkdir(parents=True)
     make: Callable[[Path], UserStore] = request.param
     made = make(tmp_path)
-    workers: Any = DirectCalls()
-    made.start(workers)
+    made.start(verifier())
     return made
 
 
@@ -84,13 +94,13 @@ def test_a_user_is_found(store: UserStore, tmp_path: Path) -> None:
 
 def test_a_password_is_verified(store: UserStore) -> None:
     """`verify` returns the same user as `find`, and raises WrongPassword or UnknownUser."""
-    assert result(store.verify("bob", "secret", PEER)) == result(store.find("bob"))
+    assert result(store.verify("bob", "secret", PEER, admit)) == result(store.find("bob"))
     for password in ("Secret", "", "secret\0", "x" * 5000, "\udcff"):
         with pytest.raises(WrongPassword):
-            result(store.verify("bob", password, PEER))
+            result(store.verify("bob", password, PEER, admit))
     for name in ("carol", "", "\udcff", "a\0b"):
         with pytest.raises(UnknownUser):
-            result(store.verify(name, "secret", PEER))
+            result(store.verify(name, "secret", PEER, admit))
 
 
 def test_names_are_listed(store: UserStore) -> None:
@@ -106,21 +116,16 @@ def test_homes(store: UserStore, tmp_path: Path) -> None:
     assert f"{tmp_path}/alice" in store.homes.outermost
 
 
-def test_logins_may_run_side_by_side(store: UserStore) -> None:
-    """`concurrency` lets at least one login proceed."""
-    assert store.concurrency >= 1
-
-
 def test_unknown_names_cost_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The YAML store verifies a hash for a name that nobody has, always the same one for that name."""
     (tmp_path / "alice" / "bob").mkdir(parents=True)
-    store, workers = yaml_users(tmp_path), DirectCalls()
-    store.start(workers)  # type: ignore[arg-type]
+    store = yaml_users(tmp_path)
+    store.start(verifier())
     verified: list[str] = []
-    monkeypatch.setattr(yaml_store.hashes, "verify", lambda password, hashed: verified.append(hashed))
+    monkeypatch.setattr(hash_verifier.hashes, "verify", lambda password, hashed: verified.append(hashed))
     for name in ("carol", "carol", "dave"):
         with pytest.raises(UnknownUser):
-            result(store.verify(name, "secret", PEER))
+            result(store.verify(name, "secret", PEER, admit))
     assert len(verified) == 3 and verified[0] == verified[1]
 
 
@@ -129,10 +134,10 @@ def test_decoys_log_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "users.yaml").write_text("users: {}\n")
     store, _ = load_users(tmp_path / "users.yaml", True)
     assert store is not None
-    store.start(DirectCalls())  # type: ignore[arg-type]
-    monkeypatch.setattr(yaml_store.hashes, "verify", lambda password, hashed: True)
+    store.start(verifier())
+    monkeypatch.setattr(hash_verifier.hashes, "verify", lambda password, hashed: True)
     with pytest.raises(UnknownUser):
-        result(store.verify("alice", "secret", PEER))
+        result(store.verify("alice", "secret", PEER, admit))
 
 
 def test_a_source_that_fails(tmp_path: Path) -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ftpsd.accounts.fair_queue import FairSemaphore
-from ftpsd.accounts.user_store import UnknownUser, User, UserStore, WrongPassword
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.accounts.user_store import Admit, UnknownUser, User, UserStore, WrongPassword
+from ftpsd.protocol.parsing import Address
 
 
 class LoginCredentials(UsernamePassword):  # type: ignore[misc]
-    """A user name, a password, and the address of the client that sent them.
+    """A user name, a password, the address of the client that sent them, and what is called when it is its turn."""
 
-    `admit` raises a Refusal if the client was banned or has gone since.
-    """
-
-    def __init__(self, user: bytes, password: bytes, client: Address, admit: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, user: bytes, password: bytes, client: Address, admit: Admit) -> None:
         super().__init__(user, password)
         self.client = client
         self.admit = admit
@@ -29,36 +23,27 @@ class LoginCredentials(UsernamePassword):  # type: ignore[misc]
 
 @implementer(ICredentialsChecker)
 class PasswordChecker:
-    """Ask the user store about passwords, `store.concurrency` of them at the same time.
-
-    Waiting logins are served round-robin by client network. They are checked against the bans again before the store is
-    asked, so that no password of a banned client is hashed.
-    """
+    """Ask the user store about passwords."""
 
     credentialInterfaces = (IUsernamePassword,)
 
     def __init__(self, store: UserStore) -> None:
         self._store = store
-        self._turns = FairSemaphore(store.concurrency)
 
     def requestAvatarId(self, credentials: LoginCredentials) -> Deferred[User]:
         """Return the user, which is the avatar ID: the realm needs the settings that belong to this very answer.
 
-        Raises UnauthorizedLogin for an unknown name and for a wrong password, which clients must not tell apart, and
-        SourceFailed.
+        Raises UnauthorizedLogin for an unknown name and for a wrong password, which clients must not tell apart; and
+        LoginDenied and SourceFailed.
         """
         return Deferred.fromCoroutine(self._check(credentials))
 
     async def _check(self, credentials: LoginCredentials) -> User:
         name, password = _text(credentials.username), _text(credentials.password)
-        await self._turns.acquire(network(credentials.client))
         try:
-            await credentials.admit()
-            return await self._store.verify(name, password, credentials.client)
+            return await self._store.verify(name, password, credentials.client, credentials.admit)
         except (UnknownUser, WrongPassword):
             raise UnauthorizedLogin from None
-        finally:
-            self._turns.release()
 
 
 def _text(value: bytes) -> str:

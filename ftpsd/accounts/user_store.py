@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence, Set
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
-from ftpsd.system.worker_threads import WorkerThreads
+
+if TYPE_CHECKING:
+    from ftpsd.accounts.hash_verifier import HashVerifier
 
 
 @frozen
@@ -45,8 +47,24 @@ class WrongPassword(Exception):
     """The password is not that of the user."""
 
 
+class LoginDenied(Exception):
+    """The source knows the user, but does not let the user log in now. `reason` is a sentence for the client."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class SourceFailed(Exception):
     """The source of the users gave no answer that can be used. The text is for the log, and holds no secret."""
+
+
+class InvalidRecord(Exception):
+    """What a source knows about a user cannot be used. The text has every fault: key, problem, remedy."""
+
+
+#: Called when a login that has waited comes to its turn. Raises Refusal if the client was banned or has gone since.
+Admit = Callable[[], Awaitable[None]]
 
 
 class UserStore(Protocol):
@@ -54,17 +72,16 @@ class UserStore(Protocol):
 
     A store has a deadline for each question to its source, and raises SourceFailed when that is over: the client gets
     451 and may try again. A store may answer from a cache instead; it decides how old an answer may be.
-    """
 
-    #: How many calls of `verify` may run at the same time. A store that hashes needs no more than there are processors.
-    concurrency: int
+    Logins that must wait, for a hash or for a source, are served round-robin by client network.
+    """
 
     @property
     def homes(self) -> Homes:
         """The homes that are known now."""
 
-    def start(self, workers: WorkerThreads) -> None:
-        """Prepare for `find` and `verify`, which may block threads of `workers`. Called once, before either of them."""
+    def start(self, verifier: HashVerifier) -> None:
+        """Prepare for `find` and `verify`, which verify hashes with `verifier`. Called once, before either of them."""
 
     def knows(self, name: str) -> bool:
         """Return whether a user of this name is known without asking the source: the log shows no other names."""
@@ -72,11 +89,11 @@ class UserStore(Protocol):
     async def find(self, name: str) -> User:
         """Return a user. Raises UnknownUser or SourceFailed."""
 
-    async def verify(self, name: str, password: str, peer: Address) -> User:
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
         """Return the user if the password is right; `peer` is the address of the client.
 
-        Raises UnknownUser, WrongPassword or SourceFailed. An unknown name takes as long as a wrong password, so that
-        clients cannot find out which names exist.
+        Raises UnknownUser, WrongPassword, LoginDenied, SourceFailed, or what `admit` raises. An unknown name takes as
+        long as a wrong password, so that clients cannot find out which names exist.
         """
 
     def names(self) -> AsyncIterator[str]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import attrs
 
-from ftpsd.accounts import hashes
-from ftpsd.accounts.user_store import Homes, UnknownUser, User, WrongPassword
+from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
+from ftpsd.accounts.user_store import Admit, Homes, UnknownUser, User, WrongPassword
+from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import Address, network
-from ftpsd.system.worker_threads import WorkerThreads
+from ftpsd.protocol.parsing import Address
 
 #: Tables with more users are freed in a thread of their own.
 _FREED_IN_THREAD = 5000
@@ -72,19 +70,22 @@ def _free(records: dict[str, str]) -> None:
 class YamlUserStore:
     """The store of the users in `users.yaml` and `users.d`. A reload makes a new one.
 
-    `decoys` are hashes that are verified for names that do not exist.
+    `decoys` are some of their hashes (see `hash_verifier.Decoys`). `defaults` are those of the file, which hold for
+    users of other sources, too.
     """
 
-    def __init__(self, users: UserTable, homes: Homes, decoys: Sequence[str] = ()) -> None:
-        self.concurrency = max(1, os.cpu_count() or 1)
+    def __init__(
+        self, users: UserTable, homes: Homes, decoys: Sequence[str] = (), defaults: Mapping[str, Value] | None = None
+    ) -> None:
         self.homes = homes
+        self.defaults = defaults or {}
         self.users = users
-        self._decoys = list(decoys)
-        self._workers: WorkerThreads | None = None
+        self._decoys = Decoys(decoys)
+        self._verifier: HashVerifier | None = None
 
-    def start(self, workers: WorkerThreads) -> None:
-        """Hash in worker threads from now on."""
-        self._workers = workers
+    def start(self, verifier: HashVerifier) -> None:
+        """Verify hashes with this verifier from now on."""
+        self._verifier = verifier
 
     def knows(self, name: str) -> bool:
         """Return whether a user has this name."""
@@ -97,27 +98,20 @@ class YamlUserStore:
             raise UnknownUser
         return user
 
-    async def verify(self, name: str, password: str, peer: Address) -> User:
-        """Return the user if the password is right, or raise UnknownUser or WrongPassword.
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
+        """Return the user if the password is right, or raise UnknownUser, WrongPassword, or what `admit` raises.
 
         For a name that does not exist the hash of some user is verified, always the same one for that name.
         """
-        assert self._workers is not None, "the store has not been started"
+        assert self._verifier is not None, "the store has not been started"
         user = self.users.get(name)
         hashed = user.settings.password if user is not None else None
-        queue = self._workers.queue(network(peer), "login")
-        matches = await queue.call(hashes.verify, password, hashed or self._decoy(name))
+        matches = await self._verifier.matches(password, hashed or self._decoys.choose(name), peer, admit)
         if user is None:
             raise UnknownUser
         if not matches or not hashed:
             raise WrongPassword
         return user
-
-    def _decoy(self, name: str) -> str:
-        if not self._decoys:
-            self._decoys.append(hashes.make(os.urandom(16).hex()))
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-        return self._decoys[digest[0] % len(self._decoys)]
 
     async def names(self) -> AsyncIterator[str]:
         """Iterate over all names."""

@@ -19,6 +19,7 @@ from ftpsd.config import scalars
 from ftpsd.config.faults import Key, quoted, suggestion
 from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
+from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.config.settings import ForeignData, Pattern, PortRange, Umask
 from ftpsd.config.yaml import Document
@@ -92,6 +93,10 @@ def _converter(base: Path) -> cattrs.Converter:
         lambda value, kind: converter.structure({} if value is None else value, cast(type, optional_section(kind))),
     )
     converter.register_structure_hook_factory(attrs.has, lambda cls: _section(make_dict_structure_fn(cls, converter)))
+    converter.register_structure_hook_func(
+        lambda kind: kind is SourceSettings,
+        lambda value, _: converter.structure(value, _source_class(value)),
+    )
     return converter
 
 
@@ -139,6 +144,18 @@ def _foreign_data(converter: cattrs.Converter, value: object) -> object:
     return _sequence(converter, value, tuple[Network, ...])
 
 
+def _source_class(value: object) -> type[SourceSettings]:
+    """Return the class of an entry of `users.sources`."""
+    if not isinstance(value, dict):
+        raise InvalidValue("must be a mapping", "Write type: and the other keys of the source below it, indented.")
+    if "type" not in value:
+        raise InvalidValue("has no type", f"Add type: {', '.join(sorted(SOURCES))}.")
+    found = SOURCES.get(value["type"]) if isinstance(value["type"], str) else None
+    if found is None:
+        raise InvalidValue(f"{quoted(value['type'])} is not a type of source", suggestion(str(value["type"]), SOURCES))
+    return found
+
+
 def _section(structure_section: Hook) -> Hook:
     def checked(value: object, kind: object) -> object:
         value = {} if value is None else value  # a section without any key
@@ -181,6 +198,11 @@ def _check_keys(document: Document, value: object, cls: type, key: Key) -> None:
     """Add a fault for each unknown key, at any depth. cattrs would report them without a line."""
     if not isinstance(value, dict) or not attrs.has(cls):
         return
+    if cls is SourceSettings:
+        kind = value.get("type")
+        cls = SOURCES.get(kind, cls) if isinstance(kind, str) else cls
+        if cls is SourceSettings:
+            return  # the conversion reports the type
     fields = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
     for name, below in value.items():
         kind = optional_section(fields.get(name)) or fields.get(name)

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import attrs
 
+from ftpsd.accounts.sources.source import ConfiguredSource
 from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config import certificates, checks, modes, rule_checks
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.settings import Settings
+from ftpsd.config.sources import make_sources
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.users.loader import load_users
+from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.parsing import timestamp
 from ftpsd.system.tls import ContextMaker
@@ -41,6 +44,16 @@ class Configuration:
     addresses: dict[str, str]
     #: Files of users that others than their owner may change or read.
     exposed: Sequence[ExposedFile] = ()
+    #: The sources other than the YAML files, in the order in which they are asked.
+    sources: Sequence[ConfiguredSource] = ()
+
+    @property
+    def builder(self) -> RecordBuilder:
+        """What builds the settings of users whom other sources know."""
+        settings = self.settings
+        base, resumption = settings.users.file.parent, settings.tls.data_session != "off"
+        homes = {*self.users.homes.parents, *map(os.path.realpath, settings.sandbox.homes)}
+        return RecordBuilder(base, self.users.defaults, resumption, homes)
 
 
 def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
@@ -71,9 +84,10 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     users, faults = load_users(settings.users.file, settings.tls.data_session != "off", watch, files)
     if settings.file_permissions == "check":
         modes.check_user_files(main, settings, files.exposed)
+    sources = make_sources(main, settings)
     if main.faults or faults or contexts is None or users is None:
         raise InvalidConfiguration([*main.faults, *faults])
-    return Configuration(settings, users, contexts, addresses, files.exposed)
+    return Configuration(settings, users, contexts, addresses, files.exposed, sources)
 
 
 def _check_directory(main: Document, settings: Settings) -> None:

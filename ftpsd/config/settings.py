@@ -15,6 +15,7 @@ from attrs import Factory, frozen
 
 from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
+from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
@@ -113,6 +114,9 @@ class UsersSettings:
     file: Path = Path("users.yaml")
     #: None: users.d beside the file, which need not exist.
     directory: Path | None = None
+    #: The sources in the order in which they are asked: `file` and `directory` first, unless an entry says when.
+    sources: tuple[SourceSettings, ...] = ()
+    cache: CacheSettings = Factory(CacheSettings)
 
     @property
     def files(self) -> Path:
@@ -153,9 +157,14 @@ class Limits:
 
 @frozen
 class SandboxSettings:
-    """Whether the kernel restricts the daemon to the files that it needs. A change takes effect at the next start."""
+    """Whether the kernel restricts the daemon to the files that it needs, and to which homes of users from sources.
+
+    Changes take effect at the next start.
+    """
 
     landlock: Literal["auto", "off"] = "auto"
+    #: Directories below which users may have homes that are not known at the start.
+    homes: tuple[Path, ...] = ()
 
 
 @frozen

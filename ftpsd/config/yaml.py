@@ -9,8 +9,9 @@ from pathlib import Path
 import yaml
 
 from ftpsd.config.faults import Fault, Key, dotted
+from ftpsd.config.sections.values import Value
 from ftpsd.config.yaml_lines import LineFinder, last_line
-from ftpsd.config.yaml_values import BAD_CHARACTER, Value, ValueBuilder
+from ftpsd.config.yaml_values import BAD_CHARACTER, ValueBuilder
 from ftpsd.system.landlock import RESTART, is_denied
 
 #: Bytes that are decoded in one call.

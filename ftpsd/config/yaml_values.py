@@ -12,10 +12,8 @@ from typing import Final
 import yaml
 
 from ftpsd.config.faults import Key
+from ftpsd.config.sections.values import Value
 from ftpsd.config.yaml_lines import UNNAMED, Loader
-
-#: What a YAML file can hold. Only an explicit tag (`!!binary`, `!!set`) makes other types, which no setting accepts.
-Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 #: The most values of a file for each of its bytes: a few lines with aliases of aliases can stand for billions.
 _MOST_VALUES = 10

@@ -17,7 +17,7 @@ from ftpsd.cli.user.users import Users, check_name, open_users
 from ftpsd.cli.user.values import Values, assignment, change, permissions, text
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.config.yaml_values import Value
+from ftpsd.config.sections.values import Value
 
 
 def add(options: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ from ftpsd.cli.user.reloading import Reload
 from ftpsd.cli.user.values import Values, parse
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.config.users.loader import home_of
+from ftpsd.config.sections.values import Value
 from ftpsd.config.users.names import SUFFIX, folded, problem
+from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
-from ftpsd.config.yaml_values import Value
 
 
 @define

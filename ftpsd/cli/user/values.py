@@ -9,8 +9,8 @@ import yaml
 
 from ftpsd.cli.failure import CommandFailed, WrongUsage
 from ftpsd.config.faults import quoted
+from ftpsd.config.sections.values import Value
 from ftpsd.config.yaml import read
-from ftpsd.config.yaml_values import Value
 
 #: The keys of one user.
 Values = dict[str, Value]

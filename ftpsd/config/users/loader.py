@@ -10,20 +10,17 @@ import attrs
 from ftpsd.accounts import hashes
 from ftpsd.accounts.user_store import Homes
 from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
-from ftpsd.config.checks import check_limits
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import Fault, Key, suggestion
+from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.directory import UserFiles
 from ftpsd.config.users.homes import HomeFinder, parents
+from ftpsd.config.users.records import check_user, home_of, with_defaults
 from ftpsd.config.yaml import Document, read
-from ftpsd.config.yaml_values import Value
 from ftpsd.protocol.paths import outermost
 from ftpsd.system import landlock
-
-#: Sections in which a user's keys override those of the defaults one by one.
-_SECTIONS = ("limits", "names", "networks", "quota", "tls")
 
 #: The most hashes that are verified for names that do not exist.
 _DECOYS = 256
@@ -148,7 +145,7 @@ class _Loader:
         """Return a store with all users added so far."""
         found = parents(self._base, self._templates, self._homes)
         homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found)
-        return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
+        return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS], self._defaults)
 
     # --- what users have in common -----------------------------------------------------------------
 
@@ -158,7 +155,7 @@ class _Loader:
         before = len(document.faults)
         settings = structure(document, defaults, UserSettings, place.key)
         if settings is not None:
-            self._check(place, settings)
+            check_user(place.document, place.key, settings, self._resumption)
         wrong = {fault.key.split(".")[1] for fault in document.faults[before:] if "." in fault.key}
         return {name: value for name, value in defaults.items() if name not in wrong}
 
@@ -168,7 +165,7 @@ class _Loader:
         text = repr(rest) if rest else ""
         kind = self._kinds.get(text)
         if kind is None or type(password) is not str or type(home) is not str:
-            kind = self._new_kind(place, _with_defaults(self._defaults, rest), {"password": password, "home": home})
+            kind = self._new_kind(place, with_defaults(self._defaults, rest), {"password": password, "home": home})
             if kind is not None:
                 self._kinds[text] = kind
         return kind
@@ -182,19 +179,11 @@ class _Loader:
         user = structure(place.document, {**values, **given}, UserSettings, place.key)
         if user is None or len(faults) > before:
             return None
-        self._check(place, user)
+        check_user(place.document, place.key, user, self._resumption)
         kind = self._users.add_kind(attrs.evolve(user, password=None, home=None))
         if user.quota != QuotaSettings():
             self._kinds_with_quota.add(kind)
         return kind if len(faults) == before else None
-
-    def _check(self, place: Place, user: UserSettings) -> None:
-        """Check settings that have the right types."""
-        check_limits(place.document, user.limits, (*place.key, "limits"))
-        if user.tls.data_session == "require" and not self._resumption:
-            # The TLS of a session begins before its user is known.
-            problem = "require is not possible: ftpsd.yaml has tls.data_session: off"
-            place.fault(("tls", "data_session"), problem, "Write allow there, which requires nothing of other users.")
 
     # --- passwords and homes -----------------------------------------------------------------------
 
@@ -230,19 +219,3 @@ class _Loader:
             else:
                 return found
         return None
-
-
-def home_of(home: str, name: str, base: Path) -> str:
-    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
-    path = home.replace("{user}", name)
-    return path if path.startswith("/") else f"{base}/{path}"
-
-
-def _with_defaults(defaults: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the defaults with a user's values; within sections key by key, so that one limit keeps the others."""
-    merged = {**defaults, **values}
-    for name in _SECTIONS:
-        common, own = defaults.get(name), values.get(name)
-        if isinstance(common, dict) and isinstance(own, dict):
-            merged[name] = {**common, **own}
-    return merged

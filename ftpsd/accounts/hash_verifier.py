@@ -1,0 +1,52 @@
+"""Verify password hashes in worker threads: HashVerifier. All stores share it, also after a reload."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from ftpsd.accounts import hashes
+from ftpsd.accounts.fair_queue import FairSemaphore
+from ftpsd.accounts.user_store import Admit
+from ftpsd.protocol.parsing import Address, network
+from ftpsd.system.worker_threads import WorkerThreads
+
+
+class HashVerifier:
+    """Verifies as many hashes at the same time as there are processors. For the reactor thread.
+
+    Waiting logins are served round-robin by client network. They are checked against the bans again when their turn
+    comes, so that no password of a banned client is hashed.
+    """
+
+    def __init__(self, workers: WorkerThreads) -> None:
+        self._workers = workers
+        self._turns = FairSemaphore(max(1, os.cpu_count() or 1))
+
+    async def matches(self, password: str, hashed: str, peer: Address, admit: Admit) -> bool:
+        """Return whether the password matches the hash. Raises what `admit` raises."""
+        owner = network(peer)
+        await self._turns.acquire(owner)
+        try:
+            await admit()
+            return await self._workers.queue(owner, "login").call(hashes.verify, password, hashed)
+        finally:
+            self._turns.release()
+
+
+class Decoys:
+    """Hashes that are verified for names that do not exist: an unknown name must take as long as a wrong password."""
+
+    #: The most hashes.
+    MOST = 256
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._hashes = list(known)
+
+    def choose(self, name: str) -> str:
+        """Return a hash for a name that does not exist, always the same one."""
+        if not self._hashes:
+            self._hashes.append(hashes.make(os.urandom(16).hex()))
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return self._hashes[digest[0] % len(self._hashes)]

@@ -1,0 +1,111 @@
+"""Make the sources of users from their settings: `users.sources`. Nothing connects to a source during a load."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from ftpsd.accounts.sources.source import ConfiguredSource, Secrets, Source, UnusableSettings
+from ftpsd.config.faults import Key
+from ftpsd.config.sections.sources import RemoteSource, YamlSource
+from ftpsd.config.settings import Settings
+from ftpsd.config.yaml import Document
+
+#: The modules with the function `make` (see `ftpsd.accounts.sources.source`), by the type of the source. They are
+#: imported only when a source of this type is configured.
+MODULES: Mapping[str, str] = {}
+
+#: The most bytes of a secret.
+_LONGEST_SECRET = 4096
+
+
+def make_sources(document: Document, settings: Settings) -> tuple[ConfiguredSource, ...]:
+    """Return the sources of `users.sources` in their order, without `yaml`. Those that have faults are left out."""
+    found = []
+    for index, each in enumerate(settings.users.sources):
+        if isinstance(each, RemoteSource):
+            made = _make(document, index, each, settings.file_permissions == "check")
+            if made is not None:
+                found.append(made)
+    _check(document, settings)
+    return tuple(found)
+
+
+def yaml_place(settings: Settings) -> int:
+    """Return how many other sources are asked before the YAML files."""
+    types = [each.type for each in settings.users.sources]
+    return types.index("yaml") if "yaml" in types else 0
+
+
+def _check(document: Document, settings: Settings) -> None:
+    key: Key = ("users", "sources")
+    yaml = [index for index, each in enumerate(settings.users.sources) if isinstance(each, YamlSource)]
+    for index in yaml[1:]:
+        document.fault((*key, index), "is the second entry with type: yaml", "Remove one of the two.")
+    for index, each in enumerate(settings.users.sources):
+        for name in ("timeout", "concurrency"):
+            if isinstance(each, RemoteSource) and not 1 <= getattr(each, name) <= 100:
+                problem = f"{getattr(each, name)} is not between 1 and 100"
+                document.fault((*key, index, name), problem, "Write such a number, or remove the key.")
+
+
+def _make(document: Document, index: int, settings: RemoteSource, check_modes: bool) -> ConfiguredSource | None:
+    key: Key = ("users", "sources", index)
+    before = len(document.faults)
+    secrets = {path: _secret(document, key, path, check_modes) for path in settings.secret_files}
+    digests = {path: _digest(document, key, path) for path in settings.files}
+    if len(document.faults) > before:
+        return None
+    try:
+        module = importlib.import_module(MODULES[settings.type])
+        make = cast(Callable[[RemoteSource, Secrets], Source], module.make)
+        name = f"{settings.type}[{index}]"
+        return ConfiguredSource(name, settings, {**digests, **secrets}, make(settings, secrets))
+    except UnusableSettings as error:
+        document.fault((*key, *filter(None, error.key.split("."))), error.problem, error.remedy)
+        return None
+
+
+def _secret(document: Document, key: Key, path: Path, check_modes: bool) -> str:
+    """Return the secret in a file, without the line end. One that everyone may read is a fault."""
+    try:
+        with open(path, "rb") as file:
+            mode, data = os.fstat(file.fileno()).st_mode, file.read(_LONGEST_SECRET + 1)
+        secret = data.decode().removesuffix("\n")
+    except OSError as error:
+        document.unreadable(key, path, error)
+        return ""
+    except UnicodeDecodeError:
+        document.fault(key, f"{path} is not UTF-8", "Write the secret as text, in one line.")
+        return ""
+    if not secret or len(data) > _LONGEST_SECRET or "\n" in secret or "\0" in secret:
+        document.fault(key, f"{path} does not hold one line with a secret", "Write the secret in one line.")
+    elif check_modes and mode & (stat.S_IROTH | stat.S_IWOTH):
+        document.fault(key, f"everyone on this machine may read {path}", f"chmod o-rwx {path}")
+    return secret
+
+
+def _digest(document: Document, key: Key, path: Path) -> str:
+    """Return what changes when a file changes. A directory of certificates is identified by its time."""
+    try:
+        if path.is_dir():
+            return str(path.stat().st_mtime_ns)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        document.unreadable(key, path, error)
+        return ""
+
+
+def sandbox_files(settings: Settings) -> Sequence[Path]:
+    """Return the files that the sources read."""
+    return [path for each in settings.users.sources for path in (*each.files, *each.secret_files)]
+
+
+def sandbox_directories(settings: Settings) -> Sequence[Path]:
+    """Return the directories in which the sources write, and in which homes may lie."""
+    return [*(path for each in settings.users.sources for path in each.directories), *settings.sandbox.homes]

@@ -1,0 +1,146 @@
+"""Turn the record of a user in a source into settings: RecordBuilder.
+
+A record has the keys of one user in `users.yaml`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+
+import attrs
+
+from ftpsd.accounts.user_store import InvalidRecord
+from ftpsd.config.checks import check_limits
+from ftpsd.config.convert import structure
+from ftpsd.config.faults import Key
+from ftpsd.config.sections.values import Value
+from ftpsd.config.settings import UserSettings
+from ftpsd.config.yaml import Document
+from ftpsd.system import landlock
+
+#: Sections in which a user's keys override those of the defaults one by one.
+_SECTIONS = ("limits", "names", "networks", "quota", "tls")
+
+#: The deepest nesting, the most values and the longest string of a record. A source may be broken or hostile.
+_DEEPEST, _MOST_VALUES, _LONGEST = 8, 10_000, 100_000
+
+#: No setting needs a larger number, and Python refuses to print one of some thousand digits.
+_LARGEST_NUMBER = 2**63 - 1
+
+#: How many faults of a record are told, and how long each may be: a log line has all of them.
+_MOST_FAULTS, _LONGEST_FAULT = 3, 300
+
+
+class RecordBuilder:
+    """Builds settings of users whom sources know. In any thread; blocks.
+
+    `base` is the directory of `users.yaml`, to which homes are relative; `defaults` are those of that file. Homes must
+    lie below the directories `homes`.
+    """
+
+    def __init__(self, base: Path, defaults: Mapping[str, Value], resumption: bool, homes: Iterable[str]) -> None:
+        self._base = base
+        self._defaults = dict(defaults)
+        self._resumption = resumption
+        self._homes = sorted(homes)
+
+    def build(self, name: str, values: Mapping[str, Value]) -> UserSettings:
+        """Return the settings of a user, merged with the defaults; `home` is its path without symbolic links.
+
+        Raises InvalidRecord with every fault.
+        """
+        document = Document(Path(), lines={(): 0})
+        problem = _unusable(values)
+        if problem is not None:
+            raise InvalidRecord(problem)
+        settings = structure(document, with_defaults(self._defaults, values), UserSettings)
+        if settings is not None:
+            check_user(document, (), settings, self._resumption)
+            settings = attrs.evolve(settings, home=self._home(document, name, settings.home))
+        if settings is None or document.faults:
+            faults = [
+                f"{fault.key}: {fault.problem}"[:_LONGEST_FAULT] + f". {fault.remedy}" for fault in document.faults
+            ]
+            raise InvalidRecord(" ".join(islice(faults, _MOST_FAULTS)))
+        return settings
+
+    def _home(self, document: Document, name: str, home: str | None) -> str | None:
+        if not home:
+            document.fault(("home",), "is missing", "Add the directory that is the user's root.")
+            return None
+        if "/" in name or name in ("", ".", ".."):
+            document.fault((), "is not a valid user name", "Write a name without /.")
+            return None
+        path = home_of(home, name, self._base)
+        found = os.path.realpath(path)
+        if not any(found.startswith(f"{above.rstrip('/')}/") for above in self._homes):
+            remedy = f"Add {os.path.dirname(found)} to sandbox.homes in ftpsd.yaml, and restart the daemon."
+            document.fault(("home",), f"{found} does not lie below any entry of sandbox.homes", remedy)
+        elif not os.path.isdir(found):
+            document.fault(("home",), f"{found} is not a directory", f"Create it: install -d {found}")
+        elif landlock.is_denied(found):
+            document.fault(("home",), f"{found} is outside of the sandbox", landlock.RESTART)
+        return found
+
+
+def check_user(document: Document, key: Key, user: UserSettings, resumption: bool) -> None:
+    """Check settings of a user that have the right types. `key` is that of the user."""
+    check_limits(document, user.limits, (*key, "limits"))
+    if user.tls.data_session == "require" and not resumption:
+        # The TLS of a session begins before its user is known.
+        problem = "require is not possible: ftpsd.yaml has tls.data_session: off"
+        remedy = "Write allow there, which requires nothing of other users."
+        document.fault((*key, "tls", "data_session"), problem, remedy)
+
+
+def home_of(home: str, name: str, base: Path) -> str:
+    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
+    path = home.replace("{user}", name)
+    return path if path.startswith("/") else f"{base}/{path}"
+
+
+def with_defaults(defaults: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the defaults with a user's values; within sections key by key, so that one limit keeps the others."""
+    merged = {**defaults, **values}
+    for name in _SECTIONS:
+        common, own = defaults.get(name), values.get(name)
+        if isinstance(common, dict) and isinstance(own, dict):
+            merged[name] = {**common, **own}
+    return merged
+
+
+def _unusable(values: object) -> str | None:
+    """Return why a record cannot even be looked at: wrong types, or too large. Return None if it can."""
+    if not isinstance(values, Mapping):
+        return "the record is not a mapping"
+    level: list[object] = [dict(values)]
+    count = 0
+    for _ in range(_DEEPEST):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                if not all(isinstance(key, str) for key in each):
+                    return "a key is not a string"
+                below += [*each.keys(), *each.values()]
+            elif isinstance(each, list):
+                below += each
+            elif not _is_scalar(each):
+                return "a value is not plain text, a number or a boolean, or it is too large"
+        count += len(below)
+        if count > _MOST_VALUES:
+            return "the record has too many values"
+        if not below:
+            return None
+        level = below
+    return "the record is nested too deeply"
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
+    if isinstance(value, int):
+        return abs(value) <= _LARGEST_NUMBER
+    return value is None or isinstance(value, float)
