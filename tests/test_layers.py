@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "commands": "protocol",
     "config.settings": "protocol",
     "system": "protocol config.settings",
+    "helper": "",
     "web": "system",
     "events": "protocol config.settings system",
     "outbox": "protocol config.settings events system",
