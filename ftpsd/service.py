@@ -138,7 +138,7 @@ class SnapshotFactory:
         self._outbox = outbox
         self.workers = WorkerThreads(reactor)
         self.sources = RunningSources(reactor, self.workers.call_in_reactor)
-        self._verifier = HashVerifier(self.workers)
+        self._verifier = HashVerifier(self.workers, reactor)
         self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
         #: Snapshots with the same port range share its ports.
@@ -166,6 +166,7 @@ class SnapshotFactory:
         running = self.sources.use(configuration.sources, settings.timeouts.login)
         place = sources.yaml_place(settings)
         users = ChainStore(configuration.users, place, running, configuration.builder.build, self.workers)
+        self._verifier.remembered.use(settings.users.cache.seconds)
         users.start(self._verifier)
         return users
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from ftpsd.accounts import hash_verifier
 from ftpsd.accounts.hash_verifier import HashVerifier
@@ -31,7 +32,7 @@ async def admit() -> None:
 def verifier() -> HashVerifier:
     """Return a verifier that needs no threads."""
     workers: Any = DirectCalls()
-    return HashVerifier(workers)
+    return HashVerifier(workers, Clock())
 
 
 def yaml_users(directory: Path) -> UserStore:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from ftpsd.accounts import hashes
 from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
+from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.sources.running import RunningSource
 from ftpsd.accounts.sources.source import Answer, Question, Record
 from ftpsd.accounts.user_store import (
@@ -80,14 +82,18 @@ class ChainStore:
             return await self._yaml.verify(name, password, peer, admit)
         found = found or await self._ask(self._after, question, admit)
         if found is None:
-            await self._verifier.matches(password, self._decoys.choose(name), peer, admit)
+            claim = Claim("", name, self._decoys.choose(name), password)
+            await self._verifier.matches(claim, peer, admit, known=False)
             raise UnknownUser
         source, answer = found
         if not answer.verified:
             hashed = answer.values.get("password")
             if not isinstance(hashed, str):
                 raise SourceFailed(f"source {source.name}: the user {answer.name} has no password hash")
-            if not await self._verifier.matches(password, hashed, peer, admit):
+            if not hashes.is_valid(hashed):
+                raise SourceFailed(f"source {source.name}: the user {answer.name}: password is not a supported hash")
+            claim = Claim(source.name, answer.name, hashed, password)
+            if not await self._verifier.matches(claim, peer, admit):
                 raise WrongPassword
         return await self._user(source, answer, peer)
 

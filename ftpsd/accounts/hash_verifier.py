@@ -1,4 +1,4 @@
-"""Verify password hashes in worker threads: HashVerifier. All stores share it, also after a reload."""
+"""Verify password hashes in worker threads, or from memory: HashVerifier. All stores share it, also after a reload."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 from ftpsd.accounts import hashes
 from ftpsd.accounts.fair_queue import FairSemaphore
+from ftpsd.accounts.remembered import Claim, RememberedPasswords
 from ftpsd.accounts.user_store import Admit
 from ftpsd.protocol.parsing import Address, network
+from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
 
@@ -17,20 +19,33 @@ class HashVerifier:
     """Verifies as many hashes at the same time as there are processors. For the reactor thread.
 
     Waiting logins are served round-robin by client network. They are checked against the bans again when their turn
-    comes, so that no password of a banned client is hashed.
+    comes, so that no password of a banned client is hashed. A password that was right recently needs no hash, and does
+    not wait.
     """
 
-    def __init__(self, workers: WorkerThreads) -> None:
+    def __init__(self, workers: WorkerThreads, clock: Clock) -> None:
+        self.remembered = RememberedPasswords(clock)
         self._workers = workers
         self._turns = FairSemaphore(max(1, os.cpu_count() or 1))
 
-    async def matches(self, password: str, hashed: str, peer: Address, admit: Admit) -> bool:
-        """Return whether the password matches the hash. Raises what `admit` raises."""
+    async def matches(self, claim: Claim, peer: Address, admit: Admit, known: bool = True) -> bool:
+        """Return whether the password of a claim matches its hash. Raises what `admit` raises.
+
+        Without a `known` user the hash is a decoy, which takes as long, and matches no password.
+        """
+        if self.remembered.matches(claim) and known:
+            return True
+        if not await self._hash(claim, peer, admit) or not known:
+            return False
+        self.remembered.remember(claim)
+        return True
+
+    async def _hash(self, claim: Claim, peer: Address, admit: Admit) -> bool:
         owner = network(peer)
         await self._turns.acquire(owner)
         try:
             await admit()
-            return await self._workers.queue(owner, "login").call(hashes.verify, password, hashed)
+            return await self._workers.queue(owner, "login").call(hashes.verify, claim.password, claim.hashed)
         finally:
             self._turns.release()
 

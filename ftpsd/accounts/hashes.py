@@ -1,4 +1,4 @@
-"""Make password hashes with argon2id, and verify passwords against every hash format that users.yaml allows."""
+"""Make password hashes with argon2id, and verify passwords against every hash format that users may have."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import warnings
 from contextlib import nullcontext
 from threading import Lock
 
+from ftpsd.accounts import libcrypt
+from ftpsd.config.sections.passwords import PasswordSettings
+
 with warnings.catch_warnings():
     # passlib imports `crypt`, which is deprecated in Python 3.11 and 3.12, and removed in 3.13.
     warnings.simplefilter("ignore", DeprecationWarning)
     from passlib.context import CryptContext
+    from passlib.hash import argon2
 
-_CONTEXT = CryptContext(schemes=["argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"])
+_CONTEXT = CryptContext(
+    schemes=[
+        *("argon2", "scrypt", "bcrypt", "sha512_crypt", "sha256_crypt"),
+        *("ldap_salted_sha1", "ldap_salted_sha256", "ldap_salted_sha512", "ldap_sha1"),
+    ]
+)
 
 #: Formats that have been used, and the lock for the first use of one.
 _initialized: set[str | None] = set()
@@ -25,14 +34,39 @@ _MAX_SHAPES = 1000
 #: The maximum length of a password in bytes. A longer one is refused before it is hashed, to limit the cost of a login.
 LONGEST_PASSWORD = 1024
 
+#: A hash of yescrypt, which libcrypt verifies: parameters, salt and digest (crypt(5)).
+_YESCRYPT = re.compile(r"\$y\$[./0-9A-Za-z]+\$[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}")
 
-def make(password: str) -> str:
-    """Return a new argon2id hash of a password."""
-    return str(_CONTEXT.hash(password.encode("utf-8", "surrogateescape")))
+#: The formats for which libcrypt is used. It does not keep the interpreter lock, as passlib does for sha512-crypt.
+_CRYPT = ("$y$", "$6$", "$5$")
+
+#: What LDAP servers put before a hash. The names of schemes are case-insensitive (RFC 2307 section 5.3).
+_LDAP = re.compile(r"\{([0-9A-Za-z]+)\}(.*)", re.DOTALL)
 
 
-#: The end of a hash: salt and digest, or both in one part (bcrypt).
-_RANDOM = re.compile(r"(\$2.*\$|.*\$(?=[^$]+\$))([./+0-9A-Za-z]+)(?:\$([./+0-9A-Za-z]+))?")
+def make(password: str, cost: PasswordSettings = PasswordSettings()) -> str:  # noqa: B008 - it is frozen
+    """Return a new argon2id hash of a password. Blocks for as long as the cost demands."""
+    handler = argon2.using(
+        type="ID", memory_cost=cost.memory >> 10, rounds=cost.iterations, parallelism=cost.parallelism
+    )
+    return str(handler.hash(password.encode("utf-8", "surrogateescape")))
+
+
+def _plain(hashed: str) -> str:
+    """Return a hash in the form in which passlib and libcrypt know it: without {CRYPT}, other schemes in capitals."""
+    match = _LDAP.fullmatch(hashed)
+    if match is None:
+        return hashed
+    scheme, rest = match[1].upper(), match[2]
+    if scheme in ("CRYPT", "ARGON2"):
+        return rest if rest.startswith("$") else ""  # the old DES-based crypt looks at 8 characters only
+    return f"{{{scheme}}}{rest}"
+
+
+#: The end of a hash: salt and digest, or both in one part (bcrypt, and schemes of LDAP).
+_RANDOM = re.compile(
+    r"((?:\{[0-9A-Za-z]+\})?\$2.*\$|.*\$(?=[^$]+\$)|\{[0-9A-Za-z]+\})([./+0-9A-Za-z]+)(?:\$([./+0-9A-Za-z]+))?(=*)"
+)
 
 
 def is_valid(hashed: str) -> bool:
@@ -46,7 +80,7 @@ def is_valid(hashed: str) -> bool:
         return _parses(hashed)
     prefix, salt, digest = match[1], match[2], match[3] or ""
     signs = tuple(sign in salt or sign in digest for sign in "./+")
-    shape = (prefix, len(salt), len(digest), signs)
+    shape = (prefix, len(salt), len(digest), signs, match[4])
     if shape not in _shapes:
         if len(_shapes) >= _MAX_SHAPES:
             return _parses(hashed)
@@ -55,11 +89,19 @@ def is_valid(hashed: str) -> bool:
 
 
 def _parses(hashed: str) -> bool:
+    plain = _plain(hashed)
+    if plain.startswith("$y$"):
+        return _YESCRYPT.fullmatch(plain) is not None and libcrypt.supports(plain)
     try:
-        handler = _CONTEXT.handler(_CONTEXT.identify(hashed, required=True))
-        return handler.from_string(hashed).checksum is not None
+        handler = _CONTEXT.handler(_CONTEXT.identify(plain, required=True))
+        return handler.from_string(plain).checksum is not None
     except (ValueError, TypeError, KeyError):
         return False
+
+
+def is_weak(hashed: str) -> bool:
+    """Return whether a valid hash has no salt: equal passwords have equal hashes, and tables of them exist."""
+    return hashed[:5].upper() == "{SHA}"
 
 
 def verify(password: str, hashed: str) -> bool:
@@ -67,6 +109,13 @@ def verify(password: str, hashed: str) -> bool:
     secret = password.encode("utf-8", "surrogateescape")
     if len(secret) > LONGEST_PASSWORD or b"\0" in secret:
         return False
+    plain = _plain(hashed)
+    if plain.startswith(_CRYPT) and len(secret) <= libcrypt.LONGEST_PASSWORD and libcrypt.supports(plain):
+        return libcrypt.verify(secret, plain)
+    return _verify_with_passlib(secret, plain)
+
+
+def _verify_with_passlib(secret: bytes, hashed: str) -> bool:
     scheme = _CONTEXT.identify(hashed)
     # passlib builds its tables and finds its backends at the first use of a format, which is not thread-safe.
     with nullcontext() if scheme in _initialized else _initializing:

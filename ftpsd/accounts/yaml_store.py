@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import attrs
 
+from ftpsd.accounts import hashes
 from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
+from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.user_store import Admit, Homes, UnknownUser, User, WrongPassword
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
+
+#: The name of this source.
+SOURCE = "yaml"
 
 #: Tables with more users are freed in a thread of their own.
 _FREED_IN_THREAD = 5000
@@ -27,6 +32,8 @@ class UserTable:
     def __init__(self) -> None:
         self._records: dict[str, str] = {}
         self._kinds: list[UserSettings] = []
+        #: The names of users whose hashes have no salt.
+        self.weak: list[str] = []
 
     def add_kind(self, settings: UserSettings) -> int:
         """Keep settings that users have in common, all but password and home; return their number."""
@@ -36,6 +43,8 @@ class UserTable:
     def add(self, name: str, kind: int, password: str, home: str) -> None:
         """Keep a user whose other settings are those with the number `kind`."""
         self._records[name] = f"{kind}\0{password}\0{home}"
+        if hashes.is_weak(password):
+            self.weak.append(name)
 
     def get(self, name: str) -> User | None:
         """Return a user; None if there is none of this name."""
@@ -44,6 +53,14 @@ class UserTable:
             return None
         kind, password, home = record.split("\0")
         return User(name, attrs.evolve(self._kinds[int(kind)], password=password, home=home))
+
+    def current_hash(self, name: str) -> str | None:
+        """Return the password hash of a user; None if there is none of this name, or the user is disabled."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        kind, password, _ = record.split("\0")
+        return password if self._kinds[int(kind)].enabled else None
 
     def names(self) -> Sequence[str]:
         """Return all names, in the order in which they were added."""
@@ -84,8 +101,9 @@ class YamlUserStore:
         self._verifier: HashVerifier | None = None
 
     def start(self, verifier: HashVerifier) -> None:
-        """Verify hashes with this verifier from now on."""
+        """Verify hashes with this verifier from now on. It forgets the passwords of users who have changed."""
         self._verifier = verifier
+        verifier.remembered.follow(SOURCE, self.users.current_hash)
 
     def knows(self, name: str) -> bool:
         """Return whether a user has this name."""
@@ -106,10 +124,11 @@ class YamlUserStore:
         assert self._verifier is not None, "the store has not been started"
         user = self.users.get(name)
         hashed = user.settings.password if user is not None else None
-        matches = await self._verifier.matches(password, hashed or self._decoys.choose(name), peer, admit)
+        claim = Claim(SOURCE, name, hashed or self._decoys.choose(name), password)
+        matches = await self._verifier.matches(claim, peer, admit, known=bool(hashed))
         if user is None:
             raise UnknownUser
-        if not matches or not hashed:
+        if not matches:
             raise WrongPassword
         return user
 

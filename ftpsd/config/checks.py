@@ -15,6 +15,7 @@ import attrs
 from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
 from ftpsd.config.sections.admin import AdminSettings, PageSettings
+from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import (
     ActiveSettings,
     Limits,
@@ -33,6 +34,9 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1
 #: Bytes of the path of a Unix socket (unix(7)).
 _LONGEST_SOCKET = 107
 
+#: The least and the most bytes of `passwords.memory`.
+_LEAST_MEMORY, _MOST_MEMORY = 1 << 20, 1 << 30
+
 _POSITIVE = "Write 1 or a larger number."
 
 
@@ -43,6 +47,7 @@ def check(document: Document, settings: Settings) -> None:
     _check_active(document, settings.active)
     _check_timeouts(document, settings.timeouts)
     check_limits(document, settings.limits, ("limits",))
+    check_passwords(document, settings.passwords)
     _check_bans(document, settings)
     _check_metrics(document, settings)
     _check_state(document, settings)
@@ -167,6 +172,18 @@ def _check_timeouts(document: Document, timeouts: Timeouts) -> None:
     for each in attrs.fields(Timeouts):
         if getattr(timeouts, each.name) < 1:
             document.fault(("timeouts", each.name), "must be at least one second", _POSITIVE)
+
+
+def check_passwords(document: Document, passwords: PasswordSettings) -> None:
+    """Check the parameters of argon2id: what the library takes, and what a login may cost without a mistake."""
+    key = ("passwords", "memory")
+    if passwords.memory < _LEAST_MEMORY:
+        document.fault(key, f"{passwords.memory} bytes are too few to resist guessing", "Write 19M or more.")
+    elif passwords.memory > _MOST_MEMORY:
+        document.fault(key, f"{passwords.memory} bytes for each login are too many", "Write 1G or less.")
+    for name, value, most in (("iterations", passwords.iterations, 100), ("parallelism", passwords.parallelism, 64)):
+        if not 1 <= value <= most:
+            document.fault(("passwords", name), f"{value} is not possible", f"Write a number from 1 to {most}.")
 
 
 def _check_bans(document: Document, settings: Settings) -> None:

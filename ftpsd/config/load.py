@@ -17,6 +17,7 @@ from ftpsd.config import certificates, checks, modes, rule_checks
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
+from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.sources import make_sources
 from ftpsd.config.users.directory import ExposedFile, UserFiles
@@ -24,10 +25,14 @@ from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.parsing import timestamp
+from ftpsd.protocol.printable import printable
 from ftpsd.system.tls import ContextMaker
 
 #: The configuration of the daemon and of the command `ftpsd`, unless an option names another one.
 DEFAULT = "/etc/ftpsd/ftpsd.yaml"
+
+#: The most names of users in a warning.
+_MOST_NAMES = 5
 
 #: Days before its end from which on a certificate is worth a warning.
 EXPIRES_SOON = 14
@@ -110,6 +115,19 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
     return settings
 
 
+def load_passwords(path: str | os.PathLike[str]) -> PasswordSettings:
+    """Return what a new password hash costs, whatever faults other sections have. Raises InvalidConfiguration."""
+    main = read(Path(os.path.abspath(path)))
+    settings = _settings(main)
+    if settings is None:
+        raise InvalidConfiguration(main.faults)
+    others = len(main.faults)
+    checks.check_passwords(main, settings.passwords)
+    if len(main.faults) > others:
+        raise InvalidConfiguration(main.faults[others:])
+    return settings.passwords
+
+
 def load_rules(path: str | os.PathLike[str]) -> Settings:
     """Return the settings with rules for events that can be used, for `ftpsd deliver`. Blocks.
 
@@ -164,7 +182,17 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
+    weak += _weak_hashes(configuration.users.users.weak)
     return [*files, *_open_page(configuration), *_old_certificate(configuration, now), *permissions, *weak]
+
+
+def _weak_hashes(names: Sequence[str]) -> list[ConfigurationWarning]:
+    if not names:
+        return []
+    shown = ", ".join(map(printable, names[:_MOST_NAMES]))
+    more = f" and {len(names) - _MOST_NAMES} others" if len(names) > _MOST_NAMES else ""
+    problem = f"the hashes of {shown}{more} have no salt ({{SHA}}), so that tables of passwords break them"
+    return [ConfigurationWarning(("users",), problem, "give new passwords with `ftpsd user passwd`")]
 
 
 def _exposed_hashes(configuration: Configuration) -> list[ConfigurationWarning]:

@@ -15,6 +15,7 @@ from attrs import Factory, frozen
 
 from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
+from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
@@ -221,6 +222,7 @@ class Settings:
     active: ActiveSettings = ActiveSettings()
     foreign_data: ForeignData = False
     users: UsersSettings = UsersSettings()
+    passwords: PasswordSettings = Factory(PasswordSettings)
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     sandbox: SandboxSettings = SandboxSettings()

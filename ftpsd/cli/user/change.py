@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ftpsd.accounts import hashes
 from ftpsd.cli.failure import CommandFailed, WrongUsage
 from ftpsd.cli.user import home, passwords, unit
 from ftpsd.cli.user.commit import commit, report
@@ -34,7 +33,7 @@ def add(options: argparse.Namespace) -> int:
 
 def create(users: Users, name: str, values: Values, password: str | None) -> None:
     """Add a user with these keys, a password unless they have its hash, and a home. Raises CommandFailed."""
-    new = values if password is None else {"password": hashes.make(password), **values}
+    new = values if password is None else {"password": passwords.hashed(password, users.configuration), **values}
     made: list[str] = []
 
     def write(_: bytes | None) -> bytes:
@@ -68,7 +67,7 @@ def passwd(options: argparse.Namespace) -> int:
     users = open_users(options.config)
     users.require_file(options.name)
     password = passwords.choose(options)
-    hashed = hashes.make(password)
+    hashed = passwords.hashed(password, users.configuration)
     _edit(users, options.name, lambda values: change(values, [("password", hashed)]))
     users.notes.insert(0, f"{options.name} has a new password.")
     return _finish(users, password if options.generate else None)

@@ -7,8 +7,11 @@ import getpass
 import secrets
 import sys
 
+from ftpsd.accounts import hashes
 from ftpsd.accounts.hashes import LONGEST_PASSWORD
 from ftpsd.cli.failure import CommandFailed, WrongUsage
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
 
 #: Letters and digits that nobody takes for each other: 32 of them, so each has 5 bits.
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -33,6 +36,14 @@ def choose(options: argparse.Namespace) -> str:
     if not sys.stdin.isatty():
         raise WrongUsage("there is no terminal to ask for the password: use --password-stdin or --generate")
     return from_terminal()
+
+
+def hashed(password: str, configuration: str) -> str:
+    """Return a new hash with the parameters of a configuration. Raises CommandFailed if they cannot be used."""
+    try:
+        return hashes.make(password, load.load_passwords(configuration))
+    except InvalidConfiguration as error:
+        raise CommandFailed(str(error)) from None
 
 
 def generate() -> str:
