@@ -11,7 +11,7 @@ from ftpsd.config.settings import Settings
 from ftpsd.data.channel import DataPlane
 from ftpsd.limits.ledger import Ledger
 from ftpsd.protocol.session import Policy
-from ftpsd.system.tls import ContextMaker
+from ftpsd.system.tls.contexts import ContextMaker
 
 
 @frozen

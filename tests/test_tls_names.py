@@ -10,7 +10,9 @@ from OpenSSL import SSL, crypto
 
 import ftpsd
 from ftpsd.cli.demo import make_certificate
-from ftpsd.system import tls
+from ftpsd.system.tls import private
+from ftpsd.system.tls.contexts import ContextMaker, Identity
+from ftpsd.system.tls.errors import is_close_notify
 
 PRIVATE = re.compile(r"SSL\._(lib|ffi)|\._ssl\b|\._raise_ssl_error|\._(into|from)_ssl|context\._context")
 
@@ -20,8 +22,8 @@ def handshake(directory: Path) -> tuple[SSL.Connection, SSL.Connection]:
     make_certificate(directory / "certificate.pem", directory / "key.pem")
     certificate = crypto.load_certificate(crypto.FILETYPE_PEM, (directory / "certificate.pem").read_bytes())
     key = crypto.load_privatekey(crypto.FILETYPE_PEM, (directory / "key.pem").read_bytes())
-    identity = tls.Identity((certificate,), key)
-    server = SSL.Connection(tls.ContextMaker(identity)(), None)
+    identity = Identity((certificate,), key)
+    server = SSL.Connection(ContextMaker(identity)(), None)
     server.set_accept_state()
     client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
     client.set_connect_state()
@@ -41,10 +43,10 @@ def handshake(directory: Path) -> tuple[SSL.Connection, SSL.Connection]:
 def test_private_names_are_used_in_one_module() -> None:
     """Whatever a release of pyOpenSSL removes, one module is to be changed."""
     users = [path.name for path in Path(ftpsd.__file__).parent.rglob("*.py") if PRIVATE.search(path.read_text())]
-    assert users == ["tls.py"]
+    assert users == ["private.py"]
 
 
-@pytest.mark.parametrize("decrypt", [tls.decrypt_in_place, tls.decrypt_by_record])
+@pytest.mark.parametrize("decrypt", [private.decrypt_in_place, private.decrypt_by_record])
 def test_both_ways_to_decrypt(tmp_path: Path, decrypt: object) -> None:
     """Without the private names, the same bytes arrive, and the same error ends them."""
     assert callable(decrypt)
@@ -57,23 +59,23 @@ def test_both_ways_to_decrypt(tmp_path: Path, decrypt: object) -> None:
     count, error = decrypt(server, buffer)
     assert bytes(buffer[:count]) == data
     assert error is not None
-    assert tls.is_close_notify(server, error)
-    assert not tls.resumed(server)
+    assert is_close_notify(server, error)
+    assert not private.resumed(server)
 
 
 def test_this_release_has_all_names() -> None:
     """The fast way to decrypt is used, and nothing is missing."""
-    assert tls.decrypt is tls.decrypt_in_place
-    tls.require_names(SSL._lib)  # type: ignore[attr-defined]
+    assert private.decrypt is private.decrypt_in_place
+    private.require_names(SSL._lib)  # type: ignore[attr-defined]
 
 
 def test_a_release_without_a_name_is_reported() -> None:
     """The message names the release, what it does not have, and the remedy."""
     with pytest.raises(ImportError, match=r"pyOpenSSL, \d+\..*SSL_session_reused, SSL_set_fd.*pip install"):
-        tls.require_names(object())
+        private.require_names(object())
 
 
 def test_whole_writes_without_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the private names, `send` returns after each record, which is slower and works."""
-    monkeypatch.setattr(tls, "_lib", object())
-    tls.whole_writes(SSL.Context(SSL.TLS_SERVER_METHOD))
+    monkeypatch.setattr(private, "_lib", object())
+    private.whole_writes(SSL.Context(SSL.TLS_SERVER_METHOD))

@@ -13,7 +13,7 @@ from OpenSSL import SSL, crypto
 from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
-from ftpsd.system.tls import CIPHERS, ContextMaker, Identity
+from ftpsd.system.tls.contexts import CIPHERS, ContextMaker, Identity
 
 _CERTIFICATE: Key = ("tls", "certificate")
 

@@ -26,7 +26,7 @@ from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.parsing import timestamp
 from ftpsd.protocol.printable import printable
-from ftpsd.system.tls import ContextMaker
+from ftpsd.system.tls.contexts import ContextMaker
 
 #: The configuration of the daemon and of the command `ftpsd`, unless an option names another one.
 DEFAULT = "/etc/ftpsd/ftpsd.yaml"

@@ -15,7 +15,7 @@ from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
-from ftpsd.system import tls
+from ftpsd.system.tls.private import handshake_facts
 
 
 class ControlChannel:
@@ -120,4 +120,4 @@ class ControlChannel:
             raise Refusal(503, "Send AUTH TLS first.")
         policy = account.data_session if account is not None else self._tls.data_session
         check = require_resumption if policy == "require" else accept_any
-        return self._context, self._events.counted(check, tls.handshake_facts)
+        return self._context, self._events.counted(check, handshake_facts)

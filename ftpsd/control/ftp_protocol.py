@@ -32,7 +32,7 @@ from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Session
 from ftpsd.snapshot import Snapshot
-from ftpsd.system.tls import handshake_facts
+from ftpsd.system.tls.private import handshake_facts
 
 
 class FtpsProtocol(FTP):

@@ -28,8 +28,8 @@ from ftpsd.control.tls.engine import Event, TlsEngine, TlsState
 from ftpsd.control.tls.output import Output
 from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls.reset_watch import ResetWatch
-from ftpsd.system import tls
 from ftpsd.system.reactor import Reactor
+from ftpsd.system.tls import errors
 
 log = Logger(namespace="ftpsd")
 
@@ -202,15 +202,15 @@ class ControlConnection(Protocol):
         """Send the alert that OpenSSL has made for the client, then close. Only once: what was held fails again."""
         if self.disconnecting:
             return
-        if isinstance(error, tls.NotTls) and self.tls is not None:
+        if isinstance(error, errors.NotTls) and self.tls is not None:
             if self.tls.stopping:  # the client continues in plain text without close_notify
                 self._end_tls()
                 return
             self._output.flush()
-            self._output.send_plain(tls.refuse_garbage(self.tls.connection))
+            self._output.send_plain(errors.refuse_garbage(self.tls.connection))
         self._output.send_records()
         self._begin_close()
-        self._protocol.tls_failed(tls.describe(error))
+        self._protocol.tls_failed(errors.describe(error))
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

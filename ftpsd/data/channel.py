@@ -22,7 +22,7 @@ from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply
-from ftpsd.system import tls
+from ftpsd.system.tls.private import resumed
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")
@@ -265,7 +265,7 @@ def _open_first(
 
 def require_resumption(connection: SSL.Connection) -> None:
     """Check a handshake with `data_session: require`. The ticket of another session does not resume."""
-    if not tls.resumed(connection):
+    if not resumed(connection):
         raise NoDataConnection(
             "not_resumed",
             522,

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 
 from ftpsd.data.endpoints import PIECE, READ, SMALL, WRITE, Pause, Steps
 from ftpsd.protocol.replies import NoDataConnection, Refusal
-from ftpsd.system import tls
+from ftpsd.system.tls.errors import describe
 
 #: Called with the connection when its handshake has ended. Raises the Refusal of one that is not acceptable.
 Check = Callable[[SSL.Connection], None]
@@ -35,7 +35,7 @@ MAX_AT_ONCE, MAX_IN_ALL = 16, 64
 
 def broken(error: OSError | SSL.Error) -> Refusal:
     """Return the reply to a data connection that broke."""
-    why = tls.describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
+    why = describe(error) if isinstance(error, SSL.Error) else error.strerror or str(error)
     return Refusal(426, f"Data connection failed: {why}.")
 
 
@@ -81,7 +81,7 @@ class Handshake:
                 yield from self._send(self.outgoing())
             except SSL.Error as error:
                 yield from self._send(self.outgoing())  # the alert
-                text = f"TLS failed on the data connection: {tls.describe(error)}."
+                text = f"TLS failed on the data connection: {describe(error)}."
                 raise NoDataConnection("tls", 522, text) from None
         last_flight = self.outgoing()
         self._check(self.tls)

@@ -20,7 +20,8 @@ from OpenSSL import SSL
 from ftpsd.data.endpoints import COPY, READ, WRITE, FileSource, Pause, Steps
 from ftpsd.data.handshakes import Handshake, Handshakes, broken
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system import tls
+from ftpsd.system.tls import errors
+from ftpsd.system.tls.private import decrypt, move_to_socket
 
 #: Errors that only a socket can have. With any other error, `sendfile` has failed at the file.
 _NETWORK = {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT, errno.EPROTO}
@@ -201,7 +202,7 @@ class TlsSender(TlsStream):
         # Tickets, a small file, close_notify and FIN leave in one segment. The kernel delays it by 200 ms at most.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         yield from self._send_raw(handshake.tickets)
-        tls.move_to_socket(self._tls, self._socket.fileno())
+        move_to_socket(self._tls, self._socket.fileno())
 
     def send(self, data: bytes | memoryview) -> Steps[None]:
         """Send all of the data. OpenSSL requires that a `send` that must wait is repeated with the same bytes."""
@@ -271,11 +272,11 @@ class TlsReceiver(TlsStream):
             handshake.feed((yield from self._receive_raw(handshake.incoming)))
 
     def _decrypt(self, buffer: memoryview) -> int:
-        count, error = tls.decrypt(self._tls, buffer)
+        count, error = decrypt(self._tls, buffer)
         if error is None or isinstance(error, SSL.WantReadError):
             return count
-        if not tls.is_close_notify(self._tls, error):
-            if not tls.is_end_of_file(error):
+        if not errors.is_close_notify(self._tls, error):
+            if not errors.is_end_of_file(error):
                 raise broken(error)
             if not self._lenient:
                 raise Refusal(
@@ -288,7 +289,7 @@ class TlsReceiver(TlsStream):
 
     def finish_receiving(self) -> Steps[None]:
         """Send the tickets that were held back, and close_notify. The peer need not read them."""
-        tls.close(self._tls)
+        errors.close(self._tls)
         yield from self._send_raw(self._handshake.tickets + self._handshake.outgoing())
 
 

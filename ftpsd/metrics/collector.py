@@ -34,7 +34,7 @@ from ftpsd.metrics.counters import Histogram
 from ftpsd.metrics.reading import Reading
 from ftpsd.outbox import status as delivery_status
 from ftpsd.protocol.replies import NoDataReason
-from ftpsd.system.tls import library_versions
+from ftpsd.system.tls.private import library_versions
 
 #: The values of labels that are shown from the start.
 LOGIN_RESULTS = ("success", "failed", "banned", "disabled", "network", "expired", "hours", "limit", "disk", "error")

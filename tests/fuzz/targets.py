@@ -33,7 +33,7 @@ from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Policy, Session
-from ftpsd.system.tls import NotTls
+from ftpsd.system.tls.errors import NotTls
 from tests.daemon import SECRET
 from tests.inprocess import Transport
 

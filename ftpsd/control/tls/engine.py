@@ -6,7 +6,7 @@ from enum import Enum
 
 from OpenSSL import SSL
 
-from ftpsd.system import tls
+from ftpsd.system.tls import errors
 
 
 class TlsState(Enum):
@@ -75,6 +75,6 @@ class TlsEngine:
         except SSL.WantReadError:
             return Event.NOTHING
         except SSL.Error as error:
-            if not tls.is_close_notify(connection, error):
+            if not errors.is_close_notify(connection, error):
                 raise
             return Event.CLOSED

@@ -8,7 +8,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from ftpsd.control.tls.engine import TlsEngine, TlsState
-from ftpsd.system import tls
+from ftpsd.system.tls import errors
 from ftpsd.system.twisted_private import NOTHING_UNSENT, unsent
 
 #: Bytes that are read from OpenSSL at a time, and that are held before they are sent.
@@ -101,5 +101,5 @@ class Output:
     def send_close_notify(self) -> None:
         """Say that no more records follow."""
         if self.engine is not None:
-            tls.close(self.engine.connection)
+            errors.close(self.engine.connection)
             self.send_records()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftpsd.system import tls
+from ftpsd.system.tls import errors
 
 #: RFC 5246 section 6.2.3. A longer record is passed on as far as it has arrived, for OpenSSL to refuse.
 _MAX_LENGTH = 2**14 + 2048
@@ -14,11 +14,11 @@ def next_record(data: bytes) -> bytes:
     Raises NotTls if `data` does not begin like a record. OpenSSL gets one record at a time, so that plain text after
     the last record stays plain text (CCC, REIN), and no call is needed to learn that no record is left.
     """
-    if data[:2] not in tls.RECORD_STARTS:
-        raise tls.NotTls
-    if len(data) < tls.HEADER:
+    if data[:2] not in errors.RECORD_STARTS:
+        raise errors.NotTls
+    if len(data) < errors.HEADER:
         return b""
-    end = tls.HEADER + int.from_bytes(data[3:5], "big")
-    if len(data) < end <= tls.HEADER + _MAX_LENGTH:
+    end = errors.HEADER + int.from_bytes(data[3:5], "big")
+    if len(data) < end <= errors.HEADER + _MAX_LENGTH:
         return b""
     return data[:end]

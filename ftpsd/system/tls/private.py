@@ -1,0 +1,105 @@
+"""Everything that pyOpenSSL has no public name for.
+
+Its private names (`_lib`, `_ffi`, `_ssl`, `_context`, `_raise_ssl_error`) are used in this module only. If a release
+removes them, `decrypt` and `whole_writes` do without, more slowly. For the others, an ImportError names them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from OpenSSL import SSL
+
+_lib = getattr(SSL, "_lib", None)
+_ffi = getattr(SSL, "_ffi", None)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of pyOpenSSL and OpenSSL."""
+    return {"pyopenssl": version("pyOpenSSL"), "openssl": SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode().split()[1]}
+
+
+def missing_names(lib: object) -> list[str]:
+    """Return the private names that are needed, and that this release of pyOpenSSL does not have."""
+    missing = [name for name in ("SSL_session_reused", "SSL_set_fd") if not hasattr(lib, name)]
+    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None)
+    return missing if hasattr(connection, "_ssl") else [*missing, "Connection._ssl"]
+
+
+def require_names(lib: object) -> None:
+    """Raise ImportError, with a remedy, if a private name is missing that has no replacement."""
+    if missing := missing_names(lib):
+        raise ImportError(
+            f"ftpsd cannot use this release of pyOpenSSL, {version('pyOpenSSL')}: it has no {', '.join(missing)}. "
+            "Install an older release: pip install 'pyOpenSSL<27'"
+        )
+
+
+require_names(_lib)
+
+
+def whole_writes(context: SSL.Context) -> None:
+    """Let one `send` write all of its records. pyOpenSSL makes it return after each record (16 KiB).
+
+    Without the private names nothing changes: `send` is then called once for each record.
+    """
+    clear, handle = getattr(_lib, "SSL_CTX_clear_mode", None), getattr(context, "_context", None)
+    if clear is not None and handle is not None:
+        clear(handle, 1)  # SSL_MODE_ENABLE_PARTIAL_WRITE in openssl/ssl.h
+
+
+def resumed(connection: SSL.Connection) -> bool:
+    """Return whether the handshake resumed a session. pyOpenSSL has no public name for it (its issue 1244)."""
+    return bool(_lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined,union-attr]
+
+
+def handshake_facts(connection: SSL.Connection) -> tuple[str, bool]:
+    """Return the TLS version ("TLSv1.3") of a connection, and whether its handshake resumed a session."""
+    return connection.get_protocol_version_name(), resumed(connection)
+
+
+def move_to_socket(connection: SSL.Connection, descriptor: int) -> None:
+    """Let OpenSSL use a socket instead of memory, after the handshake. Bytes in memory are discarded."""
+    _lib.SSL_set_fd(connection._ssl, descriptor)  # type: ignore[attr-defined,union-attr]
+    connection._into_ssl = connection._from_ssl = None  # freed by OpenSSL
+
+
+def decrypt_in_place(connection: SSL.Connection, buffer: memoryview) -> tuple[int, SSL.Error | None]:
+    """Decrypt all records that have arrived into a buffer. Return the number of bytes, and the error that ended it.
+
+    `Connection.recv_into` allocates and copies for each record of 16 KiB, which is more work than the record itself.
+    This gives OpenSSL the buffer. The buffer is released before anything is raised: a cycle of exceptions and
+    frames that holds an exported memoryview crashes the garbage collector of CPython 3.11.
+    """
+    lib, ssl = _lib, connection._ssl  # type: ignore[attr-defined]
+    filled, size = 0, len(buffer)
+    with _ffi.from_buffer("char[]", buffer) as start:  # type: ignore[union-attr]
+        while filled < size:
+            count = lib.SSL_read(ssl, start + filled, size - filled)  # type: ignore[union-attr]
+            if count <= 0:
+                break
+            filled += count
+        else:
+            return filled, None
+    try:
+        connection._raise_ssl_error(ssl, count)  # type: ignore[attr-defined]
+    except SSL.Error as error:
+        return filled, error.with_traceback(None)
+    raise AssertionError("SSL_read ended without a reason")
+
+
+def decrypt_by_record(connection: SSL.Connection, buffer: memoryview) -> tuple[int, SSL.Error | None]:
+    """Do the same as `decrypt_in_place`, with public names only."""
+    filled = 0
+    try:
+        while filled < len(buffer):
+            filled += connection.recv_into(buffer[filled:])
+    except SSL.Error as error:
+        return filled, error.with_traceback(None)
+    return filled, None
+
+
+_can_decrypt_in_place = (
+    hasattr(_lib, "SSL_read") and hasattr(_ffi, "from_buffer") and hasattr(SSL.Connection, "_raise_ssl_error")
+)
+decrypt = decrypt_in_place if _can_decrypt_in_place else decrypt_by_record
