@@ -103,15 +103,9 @@ def makeService(options: Options) -> FtpsService:
 
 
 def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, object] | None) -> Sandbox:
-    settings, tls = configuration.settings, configuration.settings.tls
-    files = [
-        Path(path),
-        settings.users.file,
-        settings.users.files / "NAME.yaml",
-        tls.certificate,
-        tls.private_key or tls.certificate,
-        *sources.sandbox_files(settings),
-    ]
+    settings = configuration.settings
+    files = [Path(path), settings.users.file, settings.users.files / "NAME.yaml", *sources.sandbox_files(settings)]
+    files += [file for _, pair in settings.tls.pairs for file in (pair.certificate, pair.key_file)]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
     elsewhere = sources.sandbox_directories(settings)

@@ -25,13 +25,21 @@ class FtpClient:
     """One control connection."""
 
     def __init__(
-        self, daemon: Daemon, implicit: bool = False, greeting: bool = True, source: str | None = None
+        self,
+        daemon: Daemon,
+        implicit: bool = False,
+        greeting: bool = True,
+        source: str | None = None,
+        name: str | None = "localhost",
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.host = daemon.host
+        #: The host that TLS names (SNI).
+        self.name = name
         port = daemon.implicit_port if implicit else daemon.port
         where = (source, 0) if source else None
         self.socket: socket.socket = socket.create_connection((self.host, port), PATIENCE, where)
-        self.context = tls_context()
+        self.context = context or tls_context()
         self._buffer = b""
         if implicit:
             self._wrap()
@@ -98,7 +106,7 @@ class FtpClient:
     # --- TLS and login ---------------------------------------------------------------------------
 
     def _wrap(self) -> None:
-        self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost")
+        self.socket = self.context.wrap_socket(self.socket, server_hostname=self.name)
 
     def start_tls(self, context: ssl.SSLContext | None = None) -> None:
         """Send AUTH TLS and make the handshake."""
@@ -139,7 +147,7 @@ class FtpClient:
         if not ragged:
             self.context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Python sets with OpenSSL 3
         return self.context.wrap_socket(
-            connection, server_hostname="localhost", session=session, suppress_ragged_eofs=ragged
+            connection, server_hostname=self.name, session=session, suppress_ragged_eofs=ragged
         )
 
     def _open(self, line: str | bytes) -> socket.socket:

@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.config.settings import ListenSettings, RequireSettings, Settings, TlsSettings, UserSettings
+from ftpsd.config.sections.tls import RequireSettings, TlsSettings
+from ftpsd.config.settings import ListenSettings, Settings, UserSettings
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices

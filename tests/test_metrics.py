@@ -212,7 +212,7 @@ def test_the_daemon_itself(served: tuple[Daemon, Metrics]) -> None:
         ["openssl", "x509", "-enddate", "-noout", "-in", daemon.certificate], capture_output=True, text=True, check=True
     ).stdout.partition("=")[2]
     expires = time.mktime(time.strptime(end.strip(), "%b %d %H:%M:%S %Y GMT")) - time.timezone
-    assert metrics.value("ftpsd_certificate_expiry_timestamp_seconds") == expires
+    assert metrics.value("ftpsd_certificate_expiry_timestamp_seconds", file=str(daemon.certificate)) == expires
     assert metrics.value("ftpsd_build_info") == 1
     assert metrics.value("ftpsd_ready") == 1
     assert metrics.value("ftpsd_config_last_reload_successful") == 1

@@ -11,7 +11,8 @@ from OpenSSL import SSL, crypto
 import ftpsd
 from ftpsd.cli.demo import make_certificate
 from ftpsd.system.tls import private
-from ftpsd.system.tls.contexts import ContextMaker, Identity
+from ftpsd.system.tls.certificates import Certificates, Identity
+from ftpsd.system.tls.contexts import ContextMaker
 from ftpsd.system.tls.errors import is_close_notify
 
 PRIVATE = re.compile(r"SSL\._(lib|ffi)|\._ssl\b|\._raise_ssl_error|\._(into|from)_ssl|context\._context")
@@ -23,7 +24,7 @@ def handshake(directory: Path) -> tuple[SSL.Connection, SSL.Connection]:
     certificate = crypto.load_certificate(crypto.FILETYPE_PEM, (directory / "certificate.pem").read_bytes())
     key = crypto.load_privatekey(crypto.FILETYPE_PEM, (directory / "key.pem").read_bytes())
     identity = Identity((certificate,), key)
-    server = SSL.Connection(ContextMaker(identity)(), None)
+    server = SSL.Connection(ContextMaker(Certificates([identity]))(), None)
     server.set_accept_state()
     client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
     client.set_connect_state()

@@ -16,7 +16,6 @@ from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
 from ftpsd.limits import transfer_counts
 from ftpsd.limits.descriptors import descriptors_in_use
-from ftpsd.protocol.parsing import timestamp
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.worker_threads import ThreadUsage
 
@@ -45,7 +44,7 @@ class Transfers:
 
 @frozen
 class Certificate:
-    """The certificate that new sessions get, and its end as POSIX time (None: it has none)."""
+    """A certificate for new sessions, and its end as POSIX time (None: it has none)."""
 
     file: Path
     expires: float | None
@@ -75,7 +74,7 @@ class Status:
     limits: tuple[Usage, ...]
     #: How many bans are in effect.
     bans: int
-    certificate: Certificate
+    certificates: tuple[Certificate, ...]
     #: The last load of the configuration, and when the last one came into effect.
     reload: LoadResult
     last_good_reload: float
@@ -107,6 +106,7 @@ class StatusReader:
         transfers = self._transfers()
         limits = tuple(self._limits(transfers))
         ports = parts.snapshot().data.ports
+        identities = parts.configuration().contexts.certificates.identities
         return Status(
             version=ftpsd.__version__,
             started=self._started,
@@ -116,7 +116,7 @@ class StatusReader:
             transfers=transfers,
             limits=limits,
             bans=parts.counts.bans.count_active(),
-            certificate=self._certificate(),
+            certificates=tuple(Certificate(each.file, each.expires) for each in identities),
             reload=parts.reloader.last,
             last_good_reload=parts.reloader.last_good.time,
             threads=parts.workers.usage(),
@@ -145,9 +145,3 @@ class StatusReader:
         yield Usage("upload_rate", transfers.upload_rate, limits.upload_rate)
         yield Usage("download_rate", transfers.download_rate, limits.download_rate)
         yield Usage("open_files", *descriptors_in_use())
-
-    def _certificate(self) -> Certificate:
-        configuration = self._parts.configuration()
-        end = configuration.contexts.identity.chain[0].get_notAfter()
-        expires = None if end is None else timestamp(end.decode().rstrip("Z"))
-        return Certificate(configuration.settings.tls.certificate, expires)

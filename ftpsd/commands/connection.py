@@ -18,10 +18,11 @@ def auth(session: Session, mechanism: str) -> Reply:
         raise Refusal(504, "Unsupported mechanism: use AUTH TLS.")
     if session.control.encrypted:
         raise Refusal(503, "Connection already encrypted.")
+    host = session.host
     session.reinitialize()  # RFC 4217 section 4.2: commands in plain text have no effect any more
     if mechanism in ("TLS-P", "SSL"):
         session.protection = "P"
-    session.control.call_after_reply(session.control.start_tls)
+    session.control.call_after_reply(lambda: session.control.start_tls(host))
     return Reply(234, f"AUTH {mechanism} successful.")
 
 

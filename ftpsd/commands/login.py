@@ -70,7 +70,10 @@ def leave(session: Session, _: str) -> Reply:
 
 
 def host(session: Session, name: str) -> Reply:
-    """HOST: accept the host name of the TLS handshake, or any address (RFC 7151). There is one host only."""
+    """HOST: accept the host name of the TLS handshake, or any address (RFC 7151).
+
+    All hosts have the same users. Before AUTH, the name chooses the certificate for clients that send no SNI.
+    """
     if session.account is not None:
         raise Refusal(503, "Send HOST before login.")
     asked = name.strip()
@@ -87,9 +90,9 @@ def host(session: Session, name: str) -> Reply:
         # Behind NAT the client knows the server by another address, so any address of the right family is accepted.
         if isinstance(literal, ipaddress.IPv6Address) != (session.control.server.version == 6):
             raise Refusal(504, "Host not served.")
-    if session.host_selected:
+    if session.host:
         session.reinitialize()
-    session.host_selected = True
+    session.host = asked
     return Reply(220, "Host accepted.")
 
 

@@ -1,4 +1,4 @@
-"""Load the certificate and the private key that `ftpsd.yaml` names, and judge the cipher suites."""
+"""Load the certificates and private keys that `ftpsd.yaml` names, and judge the cipher suites."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
 from ftpsd.config.faults import ConfigurationWarning, Key, quoted
+from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
-from ftpsd.system.tls.contexts import CIPHERS, ContextMaker, Identity
-
-_CERTIFICATE: Key = ("tls", "certificate")
+from ftpsd.system.tls.certificates import Certificates, Identity
+from ftpsd.system.tls.contexts import CIPHERS, ContextMaker
 
 # Cipher suites by their names in OpenSSL.
 _ANONYMOUS = re.compile("A(?:EC)?DH-")
@@ -32,26 +32,34 @@ _KINDS = (
 
 
 def load(document: Document, settings: Settings) -> ContextMaker | None:
-    """Return a maker of TLS contexts; None if certificate, key or ciphers have a fault."""
+    """Return a maker of TLS contexts; None if a certificate, its key or the ciphers have a fault."""
     tls = settings.tls
-    key_path, key_key = (tls.private_key, "private_key") if tls.private_key else (tls.certificate, "certificate")
-    where: Key = ("tls", key_key)
-    chain_pem = _read(document, tls.certificate, _CERTIFICATE)
-    key_pem = _read(document, key_path, where) if key_path != tls.certificate else chain_pem
+    found = [_load_pair(document, key, pair) for key, pair in tls.pairs]
+    identities = [each for each in found if each is not None]
+    if len(identities) < len(found):
+        return None
+    maker = ContextMaker(Certificates(identities), tls.minimum_version, tls.ciphers, tls.data_session != "off")
+    return maker if _check_ciphers(document, tls.ciphers, maker) else None
+
+
+def _load_pair(document: Document, key: Key, pair: CertificateSettings) -> Identity | None:
+    """Return a certificate and its private key, whose settings stand at a key; None if one of them has a fault."""
+    where, key_where = (*key, "certificate"), (*key, pair.key_name)
+    chain_pem = _read(document, pair.certificate, where)
+    key_pem = _read(document, pair.key_file, key_where) if pair.key_file != pair.certificate else chain_pem
     if chain_pem is None or key_pem is None:
         return None
-    chain = _parse_chain(document, tls.certificate, chain_pem)
+    chain = _parse_chain(document, pair.certificate, where, chain_pem)
     if chain is None:
         return None
-    key = _parse_key(document, key_path, where, key_pem)
-    if key is None:
+    private_key = _parse_key(document, pair.key_file, key_where, key_pem)
+    if private_key is None:
         return None
-    maker = ContextMaker(Identity(chain, key), tls.minimum_version, tls.ciphers, tls.data_session != "off")
-    if not _match(chain[0], key):
-        problem = f"the key in {key_path} does not belong to the certificate"
-        document.fault(where, problem, "Name the key that the certificate was made with.")
+    if not _match(chain[0], private_key):
+        problem = f"the key in {pair.key_file} does not belong to the certificate"
+        document.fault(key_where, problem, "Name the key that the certificate was made with.")
         return None
-    return maker if _check_ciphers(document, tls.ciphers, maker) else None
+    return Identity(chain, private_key, pair.certificate, pair.addresses)
 
 
 def _read(document: Document, path: Path, key: Key) -> bytes | None:
@@ -67,18 +75,16 @@ def certificate_blocks(pem: bytes) -> list[bytes]:
     return re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
 
 
-def _parse_chain(document: Document, path: Path, pem: bytes) -> tuple[crypto.X509, ...] | None:
+def _parse_chain(document: Document, path: Path, where: Key, pem: bytes) -> tuple[crypto.X509, ...] | None:
     blocks = certificate_blocks(pem)
     if not blocks:
-        document.fault(
-            _CERTIFICATE, f"{path} contains no certificate", "Name a PEM file, the server's certificate first."
-        )
+        document.fault(where, f"{path} contains no certificate", "Name a PEM file, the server's certificate first.")
         return None
     try:
         chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
         chain[0].to_cryptography().public_key()  # parsed only when it is asked for: a damaged key must show now
     except Exception:  # two libraries raise many types for damaged files, without a common base
-        document.fault(_CERTIFICATE, f"{path} is damaged", "Create the file again.")
+        document.fault(where, f"{path} is damaged", "Create the file again.")
         return None
     return chain
 

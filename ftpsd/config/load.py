@@ -24,7 +24,6 @@ from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
-from ftpsd.protocol.parsing import timestamp
 from ftpsd.protocol.printable import printable
 from ftpsd.system.tls.contexts import ContextMaker
 
@@ -183,7 +182,7 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
-    return [*files, *_open_page(configuration), *_old_certificate(configuration, now), *permissions, *weak]
+    return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak]
 
 
 def _weak_hashes(names: Sequence[str]) -> list[ConfigurationWarning]:
@@ -228,13 +227,18 @@ def _open_page(configuration: Configuration) -> list[ConfigurationWarning]:
     return [ConfigurationWarning(("admin", "page", "address"), problem, remedy)]
 
 
-def _old_certificate(configuration: Configuration, now: float) -> list[ConfigurationWarning]:
-    end = configuration.contexts.identity.chain[0].get_notAfter()
-    if end is None:
-        return []
-    days = int((timestamp(end.decode().rstrip("Z")) - now) // 86_400)
-    if days >= EXPIRES_SOON:
-        return []
-    path = configuration.settings.tls.certificate
-    expires = f"expires in {days} days" if days >= 0 else "has expired, and clients that verify it refuse to connect"
-    return [ConfigurationWarning(("tls", "certificate"), f"the certificate {path} {expires}", "renew it")]
+def _certificates(configuration: Configuration, now: float) -> list[ConfigurationWarning]:
+    found = []
+    pairs = zip(configuration.settings.tls.pairs, configuration.contexts.certificates.identities, strict=True)
+    for (key, pair), identity in pairs:
+        days = None if identity.expires is None else int((identity.expires - now) // 86_400)
+        if days is not None and days < EXPIRES_SOON:
+            ends = (
+                f"expires in {days} days" if days >= 0 else "has expired, and clients that verify it refuse to connect"
+            )
+            problem = f"the certificate {pair.certificate} {ends}"
+            found.append(ConfigurationWarning((*key, "certificate"), problem, "renew it"))
+        if identity in configuration.contexts.certificates.never_shown:
+            problem = f"no client is shown the certificate {pair.certificate}, since earlier ones have its names"
+            found.append(ConfigurationWarning((*key, "certificate"), problem, "remove it, or add addresses"))
+    return found

@@ -15,20 +15,23 @@ from ftpsd.config.yaml import Document
 
 def check(document: Document, settings: Settings) -> None:
     """Add a fault for each file that everyone may change, and for a private key that everyone may read."""
-    key, private = _private_key(settings)
+    keys = _private_keys(settings)
     named: list[tuple[Key, Path]] = [
         ((), document.path),
         (("users", "file"), settings.users.file),
-        (("tls", "certificate"), settings.tls.certificate),
-        (key, private),
+        *(((*key, "certificate"), pair.certificate) for key, pair in settings.tls.pairs),
+        *keys,
     ]
     if settings.state.directory is not None:
         named.append((("state", "directory"), settings.state.directory))
     for where, path in dict.fromkeys(named):
         for writable in _writable(path):
             _fault(document, where, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
-    if mode_of(private) & stat.S_IROTH:
-        _fault(document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}")
+    for key, private in keys:
+        if mode_of(private) & stat.S_IROTH:
+            _fault(
+                document, key, f"everyone on this machine may read the private key {private}", f"chmod o-r {private}"
+            )
 
 
 def check_user_files(document: Document, settings: Settings, exposed: Sequence[ExposedFile]) -> None:
@@ -74,18 +77,16 @@ def warnings(settings: Settings, exposed: Sequence[ExposedFile]) -> list[Configu
         problem = f"everyone on this machine may read the password hashes in {users}"
         found.append(ConfigurationWarning(("users", "file"), problem, f"chmod o-r {users}"))
     own = {0, os.getegid(), *os.getgroups()}
-    key, private = _private_key(settings)
-    for where, path in ((("users", "file"), users), (key, private)):
+    for where, path in ((("users", "file"), users), *_private_keys(settings)):
         if mode_of(path) & stat.S_IWGRP and _group(path) not in own:
             problem = f"a group other than root's and the daemon's may write to {path}"
             found.append(ConfigurationWarning(where, problem, f"chmod g-w {path}"))
     return found + _user_file_warnings(settings.users.files, exposed, own)
 
 
-def _private_key(settings: Settings) -> tuple[Key, Path]:
-    """Return the key that names the file of the private key, and the file."""
-    tls = settings.tls
-    return (("tls", "private_key"), tls.private_key) if tls.private_key else (("tls", "certificate"), tls.certificate)
+def _private_keys(settings: Settings) -> list[tuple[Key, Path]]:
+    """Return the files of the private keys, each with the key that names it."""
+    return [((*key, pair.key_name), pair.key_file) for key, pair in settings.tls.pairs]
 
 
 def _fault(document: Document, key: Key, problem: str, command: str) -> None:

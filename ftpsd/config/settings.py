@@ -17,14 +17,12 @@ from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
+from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
 from ftpsd.protocol.permissions import PROFILES, Permissions
-
-DataSession = Literal["off", "allow", "require"]
-CloseNotify = Literal["require", "lenient"]
 
 #: Which other hosts than the client may be the peer of a data connection: all (True), none (False), or some networks.
 ForeignData = bool | tuple[Network, ...]
@@ -53,27 +51,6 @@ class ListenSettings:
     address: str
     port: int
     tls: Literal["explicit", "implicit"] = "explicit"
-
-
-@frozen
-class RequireSettings:
-    """Whether login and data must be encrypted."""
-
-    login: bool = True
-    data: bool = True
-
-
-@frozen
-class TlsSettings:
-    """The certificate, the private key, and the requirements for TLS."""
-
-    certificate: Path
-    private_key: Path | None = None
-    minimum_version: Literal["1.2", "1.3"] = "1.2"
-    ciphers: str | None = None
-    require: RequireSettings = RequireSettings()
-    data_session: DataSession = "require"
-    close_notify: CloseNotify = "require"
 
 
 @frozen

@@ -99,15 +99,15 @@ class ControlChannel:
         engine = self._connection.tls
         return engine is not None and engine.state is TlsState.HANDSHAKE
 
-    def start_tls(self) -> None:
-        """Start TLS, with a context that belongs to this session only."""
+    def start_tls(self, host: str = "") -> None:
+        """Start TLS, with a context that belongs to this session only, and the certificate for `host`."""
         if self._drop_unread():
             # What a man in the middle has inserted after AUTH would be obeyed inside TLS (CVE-2011-0411).
             self._events.publish(PlainTextAfterAuth(self._events.session))
             self.ended = True
             self._connection.abortConnection()
             return
-        self._context = self._contexts()
+        self._context = self._contexts(host, self.server)
         self._connection.start_tls(self._context)
 
     def stop_tls(self) -> None:

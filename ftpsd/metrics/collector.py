@@ -127,10 +127,9 @@ def _daemon(reading: Reading) -> Iterator[Metric]:
     }
     yield InfoMetricFamily("ftpsd_build", "Versions of ftpsd and of the libraries that it uses.", value=versions)
     yield _gauge("ftpsd_ready", "Whether the daemon is ready for clients (/ready).", (), float(not reading.not_ready))
-    text = "When the certificate for new sessions expires, in seconds since the epoch."
-    expires = status.certificate.expires
-    end = [] if expires is None else [((), expires)]
-    yield _gauge("ftpsd_certificate_expiry_timestamp_seconds", text, (), end)
+    text = "When a certificate for new sessions expires, in seconds since the epoch, by the file of the certificate."
+    ends = [((str(each.file),), each.expires) for each in status.certificates if each.expires is not None]
+    yield _gauge("ftpsd_certificate_expiry_timestamp_seconds", text, ("file",), dict(ends).items())
     text = "When the configuration in effect was loaded, in seconds since the epoch."
     yield _gauge("ftpsd_config_last_reload_success_timestamp_seconds", text, (), status.last_good_reload)
     text = "Whether the last load of the configuration succeeded."

@@ -321,8 +321,8 @@ class Control(Protocol):
     def call_after_reply(self, step: Callable[[], None]) -> None:
         """Call `step` after the final reply of the command that runs."""
 
-    def start_tls(self) -> None:
-        """Start the TLS handshake."""
+    def start_tls(self, host: str = "") -> None:
+        """Start the TLS handshake. `host` chooses the certificate if the handshake names none."""
 
     def stop_tls(self) -> None:
         """Continue in plain text (CCC, REIN)."""

@@ -59,7 +59,8 @@ class Session:
     rename_from: VirtualPath | None = None
     protection: str = "C"
     epsv_only: bool = False
-    host_selected: bool = False
+    #: The host that the client has named with HOST.
+    host: str = ""
     aborted: bool = False
     facts: frozenset[str] = frozenset(FACTS)
     hash: str = next(iter(HASHES))

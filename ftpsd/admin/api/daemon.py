@@ -6,7 +6,7 @@ from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
 from ftpsd.admin.parts import Parts
-from ftpsd.admin.status import Status, StatusReader, Usage
+from ftpsd.admin.status import Certificate, Status, StatusReader, Usage
 from ftpsd.control.lifecycle.reload import STOPPING
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
@@ -41,9 +41,15 @@ class DaemonResources:
         return answer({"ok": True, "warnings": [valid_text(each) for each in result.warnings]})
 
 
+def _certificate(certificate: Certificate) -> dict[str, str | None]:
+    expires = None if certificate.expires is None else iso_time(certificate.expires)
+    return {"file": valid_text(str(certificate.file)), "expires": expires}
+
+
 def status_json(status: Status) -> Json:
     """Return the status in JSON."""
-    transfers, certificate, ports = status.transfers, status.certificate, status.passive_ports
+    transfers, ports = status.transfers, status.passive_ports
+    certificates = [_certificate(each) for each in status.certificates]
     return {
         "version": status.version,
         "started": iso_time(status.started),
@@ -58,10 +64,8 @@ def status_json(status: Status) -> Json:
         },
         "limits": [_usage(each) for each in status.limits],
         "bans": status.bans,
-        "certificate": {
-            "file": valid_text(str(certificate.file)),
-            "expires": None if certificate.expires is None else iso_time(certificate.expires),
-        },
+        "certificate": min(certificates, key=lambda each: each["expires"] or "never"),
+        "certificates": certificates,
         "reload": {
             "time": iso_time(status.reload.time),
             "ok": status.reload.ok,

@@ -78,6 +78,7 @@ COMPONENTS: Schema = {
         sessions=COUNT,
     ),
     "Reload": record(time=TIME, ok=FLAG, faults=STRINGS, last_good=TIME),
+    "Certificate": record(file=STRING, expires=maybe(TIME)),
     "Status": record(
         version=STRING,
         started=TIME,
@@ -87,7 +88,8 @@ COMPONENTS: Schema = {
         transfers=record(uploads=COUNT, downloads=COUNT, upload_rate=NUMBER, download_rate=NUMBER),
         limits=array(LIMIT),
         bans=COUNT,
-        certificate=record(file=STRING, expires=maybe(TIME)),
+        certificate=to("Certificate"),
+        certificates=array(to("Certificate")),
         reload=to("Reload"),
         threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
         passive_ports=record(first=COUNT, last=COUNT, used=COUNT),

@@ -80,7 +80,7 @@ def _check_from(options: argparse.Namespace) -> Report:
     if options.cafile is not None:
         _check_authorities(options.cafile)
     ask = partial(credentials, options.user, options.password_stdin)
-    trust = (options.cafile, options.fingerprint, options.insecure)
+    trust = (options.cafile, (options.fingerprint,) if options.fingerprint else (), options.insecure)
     report = Report(f"{host}, port {port}, {'implicit' if implicit else 'explicit'} TLS")
     remote.check(Target(host, port, implicit, ask, options.timeout, *trust), options.tries, report)
     return report

@@ -26,7 +26,8 @@ class Target:
     #: Seconds for each connection, reply and handshake.
     timeout: float = 5.0
     cafile: str | None = None
-    fingerprint: str | None = None
+    #: The fingerprints that are trusted; none: only what an authority has signed.
+    fingerprints: tuple[str, ...] = ()
     insecure: bool = False
     #: The name that the certificate must have, if not `host`.
     name: str | None = None
@@ -95,11 +96,11 @@ def _open_unverified(target: Target, error: ssl.SSLCertVerificationError, report
     assert client.tls is not None
     chain = sent_chain(client.tls)
     leaf = certificate.fingerprint(chain[0])
-    if target.fingerprint is not None and certificate.same_fingerprint(leaf, target.fingerprint):
+    if any(certificate.same_fingerprint(leaf, each) for each in target.fingerprints):
         report.ok("the certificate has the fingerprint that you gave")
         return client
     finding = certificate.refused(chain, error.verify_code, error.verify_message, target.name or target.host)
-    if target.fingerprint is not None:
+    if target.fingerprints:
         client.close()
         raise Ended(certificate.intercepted(f"The certificate has the fingerprint {leaf}, not the one that you gave."))
     if target.insecure:

@@ -23,6 +23,7 @@ from ftpsd.cli.doctor.findings import Finding, Report, printable
 from ftpsd.config import load
 from ftpsd.config.certificates import certificate_blocks
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.protocol.parsing import is_ipv4
 
@@ -59,7 +60,7 @@ def check(path: str, report: Report) -> Settings | None:
     else:
         report.ok(f"{path} has no fault")
     service = _service()
-    _judge(report, "the certificate", _certificate(settings))
+    _judge(report, "the certificate", _certificates(settings))
     _judge(report, "the network", _network(settings, configuration, service))
     _firewall(settings, report)
     if configuration is not None:
@@ -112,18 +113,31 @@ def read_chain(path: Path) -> list[x509.Certificate]:
     return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
 
 
-def _certificate(settings: Settings) -> list[Finding]:
+def _certificates(settings: Settings) -> list[Finding]:
+    """Judge each certificate; of several, each finding names one. One of them must have the announced name."""
+    name = next(iter(settings.passive.host_names), None)
+    pairs = [pair for _, pair in settings.tls.pairs]
+    judged = [(pair, finding) for pair in pairs for finding in _certificate(pair, name)]
+    misnamed = [finding for _, finding in judged if finding.code == "tls.wrong_name"]
+    if len(pairs) == 1:
+        return [finding for _, finding in judged]
+    return [
+        evolve(finding, problem=f"{pair.certificate}: {finding.problem}")
+        for pair, finding in judged
+        if finding not in misnamed or len(misnamed) == len(pairs)
+    ]
+
+
+def _certificate(pair: CertificateSettings, name: str | None) -> list[Finding]:
     try:
-        chain = read_chain(settings.tls.certificate)
+        chain = read_chain(pair.certificate)
     except (OSError, ValueError):
         return []  # a fault of the configuration says so
     try:
-        pem = (settings.tls.private_key or settings.tls.certificate).read_bytes()
-        key = load_pem_private_key(pem, None).public_key()
+        key = load_pem_private_key(pair.key_file.read_bytes(), None).public_key()
     except (OSError, ValueError, TypeError):
         key = None
-    names = settings.passive.host_names
-    return certificate.file(chain, key, names[0] if names else None, _now()) if chain else []
+    return certificate.file(chain, key, name, _now()) if chain else []
 
 
 def _now() -> datetime.datetime:
@@ -222,9 +236,10 @@ def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
     transfers = min(limits.sessions, ports, limits.transfers or limits.sessions)
     answer = _run("timedatectl", "show", "-p", "NTPSynchronized", "--value")
     synchronized = None if answer is None or not answer.strip() else answer.strip() == "yes"
-    files = [os.stat(each).st_mtime for each in (path, settings.tls.certificate) if os.path.exists(each)]
+    files = [Path(path), *(pair.certificate for _, pair in settings.tls.pairs)]
+    changed = [os.stat(each).st_mtime for each in files if os.path.exists(each)]
     found = host.descriptors(service.open_files, limits.sessions, transfers)
-    return found + host.clock(synchronized, time.time(), max(files, default=0.0))
+    return found + host.clock(synchronized, time.time(), max(changed, default=0.0))
 
 
 # --- as a client ---------------------------------------------------------------------------------
@@ -238,7 +253,8 @@ def log_in(
     Stop at a refused login: each one more would count towards a ban of this machine and of the user name.
     """
     try:
-        trusted = certificate.fingerprint(read_chain(settings.tls.certificate)[0])
+        chains = [read_chain(pair.certificate) for _, pair in settings.tls.pairs]
+        trusted = tuple(certificate.fingerprint(chain[0]) for chain in chains)
     except (OSError, ValueError, IndexError):
         return
     known: list[tuple[str, str]] = []

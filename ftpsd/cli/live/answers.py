@@ -58,7 +58,7 @@ class Transfers(TypedDict):
 
 
 class Certificate(TypedDict):
-    """The certificate of new sessions."""
+    """A certificate of new sessions."""
 
     file: str
     expires: str | None
@@ -99,7 +99,9 @@ class Status(TypedDict):
     transfers: Transfers
     limits: list[Usage]
     bans: int
+    #: The one that expires first.
     certificate: Certificate
+    certificates: list[Certificate]
     reload: Reload
     threads: Threads
     passive_ports: PassivePorts

@@ -50,7 +50,8 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     for number, limit in enumerate(each for each in status["limits"] if each["limit"] is not None):
         yield _once("limits", number), _limit(limit)
     yield "bans", str(status["bans"])
-    yield "certificate", _certificate(status["certificate"], now)
+    for number, certificate in enumerate(status["certificates"]):
+        yield _once("certificate", number), _certificate(certificate, now)
     yield from _reload(status["reload"])
     threads, ports = status["threads"], status["passive_ports"]
     stuck = f", {threads['stuck']} STUCK: see the log" if threads["stuck"] else ", none stuck"

@@ -3,16 +3,21 @@
 Each session has a private context, made when its TLS starts. Its data connections use the same context, so a ticket
 resumes within its own session and nowhere else. That binds a data connection to its control connection, in TLS 1.2 and
 1.3, and the daemon keeps no state for it.
+
+If the client names a host whose certificate is another one, its connections switch to a second context of the session.
+Tickets stay with the first context: OpenSSL keeps their key in the context that a connection began with.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
+from ftpsd.protocol.parsing import Address
+from ftpsd.system.tls.certificates import Certificates, Choice
 from ftpsd.system.tls.private import whole_writes
 
 #: For TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
@@ -51,18 +56,10 @@ def _choose_protocol(_: SSL.Connection, offered: list[bytes]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """The certificate chain, the server's own certificate first, and its private key. Both are parsed once."""
-
-    chain: tuple[crypto.X509, ...]
-    key: crypto.PKey
-
-
-@dataclass(frozen=True, slots=True)
 class ContextMaker:
     """Makes the private contexts of sessions. Immutable: a reload makes a new one."""
 
-    identity: Identity
+    certificates: Certificates
     minimum_version: str = "1.2"
     ciphers: str | None = None
     resumption: bool = True
@@ -71,8 +68,32 @@ class ContextMaker:
         """Return the OpenSSL names of the cipher suites that are offered."""
         return list(SSL.Connection(self()).get_cipher_list())
 
-    def __call__(self) -> SSL.Context:
-        """Return a new context. This takes about 0.15 ms."""
+    def __call__(self, host: str = "", address: Address | None = None) -> SSL.Context:
+        """Return a new context. This takes about 0.15 ms.
+
+        It shows the certificate for `host`, or else for the server's address, unless the handshake names a host.
+        """
+        choice = self.certificates.find(host) or self.certificates.default(address)
+        context = self._context(choice)
+        if not self.certificates.is_single:
+            context.set_tlsext_servername_callback(self._switch(choice))
+        return context
+
+    def _switch(self, begun: Choice) -> Callable[[SSL.Connection], None]:
+        """Return the callback that switches a connection to the certificate of the host that its client names."""
+        contexts: dict[Choice, SSL.Context] = {}
+
+        def switch(connection: SSL.Connection) -> None:
+            name = connection.get_servername()
+            choice = None if name is None else self.certificates.find(name.decode("ascii", "replace"))
+            if choice is not None and choice is not begun:
+                if choice not in contexts:
+                    contexts[choice] = self._context(choice)
+                connection.set_context(contexts[choice])
+
+        return switch
+
+    def _context(self, choice: Choice) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(_VERSIONS[self.minimum_version])
         context.set_options(
@@ -84,10 +105,11 @@ class ContextMaker:
         # Otherwise each idle session keeps 32 KiB of record buffers.
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_cipher_list((self.ciphers or CIPHERS).encode())
-        context.use_certificate(self.identity.chain[0])
-        for certificate in self.identity.chain[1:]:
+        for identity in choice.identities:
+            context.use_certificate(identity.chain[0])
+            context.use_privatekey(identity.key)
+        for certificate in choice.intermediates:
             context.add_extra_chain_cert(certificate)
-        context.use_privatekey(self.identity.key)
         context.set_alpn_select_callback(_choose_protocol)
         if self.resumption:
             context.set_session_id(b"ftpsd")
