@@ -57,6 +57,7 @@ from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.snapshot import Snapshot, policy_of
+from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.root import process_umask
@@ -166,7 +167,8 @@ class SnapshotFactory:
 
     def _portal(self, settings: Settings, users: UserStore, ledger: Ledger) -> Portal:
         files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings))
-        realm = cast(IRealm, Realm(time.time, files, ledger))
+        trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
+        realm = cast(IRealm, Realm(time.time, trees, ledger))
         return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users))])
 
     def _shared(self, configuration: load.Configuration) -> Shared:

@@ -38,6 +38,7 @@ from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot, policy_of
 from ftpsd.storage.backend import Backend
+from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
@@ -268,7 +269,8 @@ class Server:
             backend = LocalBackend(
                 workers, Quotas(self.clock, workers, DirectoryMeter(), LocalHomeCounts()), fsync=False
             )
-        realm: Any = Realm(self.now, backend, ledger)
+        trees = FolderTrees(backend, lambda folder: backend, workers, self.clock, self.now())
+        realm: Any = Realm(self.now, trees, ledger)
         checker: Any = PasswordChecker(self.users)
         snapshot: Any = Snapshot(
             self.settings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,8 +23,9 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import ChangeCounter, Files, Upload, User
+from ftpsd.storage.backend import ChangeCounter, Files, Mount, Upload, User
 from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quota
 from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.upload_start import RESUMABLE, OldFile, choose_start
@@ -96,19 +97,6 @@ class MemoryHome:
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
-
-
-class MemorySource:
-    """Pieces of a listing."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class MemoryReader:
@@ -239,14 +227,61 @@ class MemoryPartFile:
         """Nothing is open."""
 
 
+class MemoryDirectories:
+    """The directories of a home, for listings. The names in it follow those of `at`."""
+
+    def __init__(self, home: MemoryHome, permissions: Permissions, at: Parts) -> None:
+        self._home = home
+        self._permissions = permissions
+        self._at = at
+
+    def require(self, path: VirtualPath, *permissions: str) -> Parts:
+        """Return the names below the home of a path at which one of the permissions holds."""
+        if self._permissions.at(path.parts).isdisjoint(permissions):
+            raise Refusal(550, f"{path}: no permission to {permissions[0]}.")
+        return path.parts[len(self._at) :]
+
+    def entry_of(self, parts: Parts, name: str) -> Entry:
+        """Return the facts of what has a path in the home."""
+        part = self._home.parts.get(parts)
+        if parts not in self._home.nodes and part is not None and part.data and not part.uploading:
+            return Entry(name, stat.S_IFREG | 0o600, len(part.data), 1_700_000_000.0, 0, id(part), incomplete=True)
+        node = self._home.find(parts)
+        return Entry(name, node.mode, node.size, node.modified, 0, id(node))
+
+    def entry(self, path: VirtualPath, *permissions: str) -> Entry:
+        """Return the facts of a name."""
+        return self.entry_of(self.require(path, *permissions), path.name)
+
+    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+        """Yield the entries of a directory."""
+        parts = self.require(path, "list")
+        if with_dots:
+            yield [self.entry_of(parts, "."), self.entry_of(parts, "..")]
+        if self._home.find(parts).content is not None:
+            raise _error(errno.ENOTDIR)
+        cut = {each for each, part in self._home.parts.items() if part.data and not part.uploading}
+        yield [self.entry_of(each, each[-1]) for each in {*self._home.nodes, *cut} if each and each[:-1] == parts]
+
+    def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
+        """Yield the names of the directories in a directory."""
+        for portion in self.portions(path, False):
+            yield [each.name for each in portion if each.is_directory]
+
+
 class MemoryFiles:
     """The files of one user in one session."""
 
     walking = False
+    root = None
 
-    def __init__(self, home: MemoryHome, permissions: Permissions) -> None:
+    def __init__(self, home: MemoryHome, mount: Mount) -> None:
         self._home = home
-        self._permissions = permissions
+        self._permissions = mount.permissions
+        self._at = mount.at
+        self.directories = MemoryDirectories(home, mount.permissions, mount.at)
+        self._require, self._entry = self.directories.require, self.directories.entry_of
+        self._listings = Listings(self.directories)
         self._counter: ChangeCounter | None = None
 
     def count_changes(self, counter: ChangeCounter) -> None:
@@ -259,44 +294,14 @@ class MemoryFiles:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _require(self, path: VirtualPath, *permissions: str) -> Parts:
-        """Return the parts of a path at which one of the permissions holds."""
-        if self._permissions.at(path.parts).isdisjoint(permissions):
-            raise Refusal(550, f"{path}: no permission to {permissions[0]}.")
-        return path.parts
-
     def _changing(self, *paths: Parts) -> AbstractContextManager[object]:
         return nullcontext() if self._counter is None else self._counter.changing(partial(self._home.measure, paths))
-
-    def _entry(self, parts: Parts, name: str) -> Entry:
-        part = self._home.parts.get(parts)
-        if parts not in self._home.nodes and part is not None and part.data and not part.uploading:
-            return Entry(name, stat.S_IFREG | 0o600, len(part.data), 1_700_000_000.0, 0, id(part), incomplete=True)
-        node = self._home.find(parts)
-        return Entry(name, node.mode, node.size, node.modified, 0, id(node))
-
-    def _children(self, parts: Parts) -> list[Parts]:
-        cut = {each for each, part in self._home.parts.items() if part.data and not part.uploading}
-        return sorted(each for each in {*self._home.nodes, *cut} if each and each[:-1] == parts)
 
     # --- transfers ---------------------------------------------------------------------------------
 
     def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> Opening[Source]:
         """Return the opening of a listing."""
-
-        def open() -> MemorySource:
-            text = "".join(f"{line(entry)}\r\n" for entry in self._entries(path, request))
-            return MemorySource([text.encode("utf-8", "surrogateescape")])
-
-        return open
-
-    def _entries(self, path: VirtualPath, request: ListRequest) -> list[Entry]:
-        parts = self._require(path, "list")
-        entry = self._entry(parts, request.path or path.name)
-        if not entry.is_directory or request.directory:
-            return [entry]
-        children = self._children(parts)
-        return [self._entry(each, each[-1]) for each in (reversed(children) if request.reverse else children)]
+        return partial(self._listings.listing, path, request, line)
 
     def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
         """Return the opening of a file for reading."""
@@ -322,17 +327,17 @@ class MemoryFiles:
         return partial(self._begin, path, offset, append, unique)
 
     def _begin(self, path: VirtualPath, offset: int, append: bool, unique: bool) -> interfaces.Upload:
-        parts = path.parts
+        asked = parts = path.parts[len(self._at) :]
         if not parts:
             raise _error(errno.EISDIR)
-        while unique and (parts in self._home.nodes or parts in self._home.parts or parts == path.parts):
-            parts = (*path.parts[:-1], f"{path.name}.{os.urandom(4).hex()}")
+        while unique and (parts in self._home.nodes or parts in self._home.parts or parts == asked):
+            parts = (*asked[:-1], f"{path.name}.{os.urandom(4).hex()}")
         self._home.find(parts[:-1])
         old = self._home.nodes.get(parts)
         if old is not None and old.content is None:
             raise Refusal(550, "Not a plain file.")
         self._require(path, "upload" if old is None else "append" if append else "overwrite")
-        may_replace = old is not None or "overwrite" in self._permissions.at(parts)
+        may_replace = old is not None or "overwrite" in self._permissions.at((*self._at, *parts))
         begin: Callable[[], Upload] = partial(MemoryUpload, self._home, parts, may_replace, offset, append)
         if self._counter is None:
             return begin()
@@ -346,14 +351,20 @@ class MemoryFiles:
 
     async def require_directory(self, path: VirtualPath) -> None:
         """Return if the path is a directory in which the user has any permission."""
-        if self._home.find(path.parts).content is not None:
+        if self._home.find(path.parts[len(self._at) :]).content is not None:
             raise _error(errno.ENOTDIR)
         if not self._permissions.at(path.parts):
             raise Refusal(550, f"{path}: no permission.")
 
     async def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
         """Return the first entries of a listing."""
-        return self._entries(path, request)[:limit]
+        steps = self._listings.first_entries(path, request, limit)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: list[Entry] = end.value
+                return found
 
     async def size(self, path: VirtualPath) -> int:
         """Return the size of a file, or of the part file of an upload that was cut."""
@@ -364,7 +375,7 @@ class MemoryFiles:
 
     async def free_space(self, path: VirtualPath) -> int:
         """Return the free bytes of the disk."""
-        self._home.find(path.parts)
+        self._home.find(path.parts[len(self._at) :])
         return self._home.free
 
     async def available_space(self, path: VirtualPath) -> int:
@@ -372,7 +383,7 @@ class MemoryFiles:
         self._require(path, "list")
         return await self.free_space(path)
 
-    async def usage(self) -> Usage | None:
+    async def usage(self, path: VirtualPath) -> Usage | None:
         """Return None: nobody counts."""
         return None
 
@@ -400,12 +411,12 @@ class MemoryFiles:
         """Remove a directory and all below it."""
         parts = self._require_removable(path)
         for permission in ("delete", "rmdir"):
-            if not self._permissions.throughout(parts, permission):
+            if not self._permissions.throughout(path.parts, permission):
                 raise Refusal(550, f"{path}: no permission to delete some of its contents.")
         self._remove(parts)
 
     def _require_removable(self, path: VirtualPath) -> Parts:
-        _require_below_root(path.parts)
+        _require_below_root(path.parts[len(self._at) :])
         parts = self._require(path, "rmdir")
         if self._home.find(parts).content is not None:
             raise _error(errno.ENOTDIR)
@@ -420,7 +431,7 @@ class MemoryFiles:
 
     async def remove(self, path: VirtualPath) -> None:
         """Remove a file, or the part file of an upload that was cut."""
-        _require_below_root(path.parts)
+        _require_below_root(path.parts[len(self._at) :])
         parts = self._require(path, "delete")
         if self._entry(parts, path.name).is_directory:
             raise _error(errno.EISDIR)
@@ -428,12 +439,12 @@ class MemoryFiles:
 
     async def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Rename a file or directory."""
-        _require_below_root(old.parts)
+        _require_below_root(old.parts[len(self._at) :])
         source, target = self._require(old, "rename"), self._require(new, "rename")
         moved, replaced = self._home.find(source), self._home.nodes.get(target)
         self._home.find(target[:-1])
         needed = "rmdir" if moved.content is None else "overwrite"
-        if replaced is not None and needed not in self._permissions.at(target):
+        if replaced is not None and needed not in self._permissions.at(new.parts):
             raise Refusal(553, f"{new} already exists.")
         if target[: len(source)] == source != target:
             raise _error(errno.EINVAL)
@@ -447,15 +458,19 @@ class MemoryFiles:
             if source != target:
                 self._home.parts.pop(target, None)
 
+    async def move_to(self, other: Files, old: VirtualPath, new: VirtualPath) -> None:
+        """Raise Refusal: that would be a copy."""
+        raise Refusal(553, "The new name is on another disk.")
+
     async def set_time(self, path: VirtualPath, modified: float) -> float:
         """Set the time of modification."""
-        _require_below_root(path.parts)
+        _require_below_root(path.parts[len(self._at) :])
         self._home.find(self._require(path, "times")).modified = modified
         return modified
 
     async def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> int:
         """Set the permission bits."""
-        _require_below_root(path.parts)
+        _require_below_root(path.parts[len(self._at) :])
         node = self._home.find(self._require(path, "chmod"))
         if node.content is None and directory_mode is not None:
             mode = directory_mode
@@ -469,23 +484,24 @@ def _require_below_root(parts: Parts) -> None:
 
 
 class MemoryBackend:
-    """Homes in memory, by the names of their users."""
+    """Homes and folders in memory, by their places."""
 
     def __init__(self) -> None:
         self.homes: dict[str, MemoryHome] = {}
         self._usages: dict[str, HomeUsage] = {}
 
-    async def open(self, user: User, session: SessionInfo) -> Files:
-        """Return the files of a user for one session. A user with a quota has the home alone."""
-        home = self.homes.setdefault(user.name, MemoryHome())
-        files = MemoryFiles(home, user.settings.permission_rules)
-        if user.settings.quota == QuotaSettings():
+    async def open(self, user: User, session: SessionInfo, mount: Mount | None = None) -> Files:
+        """Return the files of a user for one session. A user without a home has one with the user's name."""
+        mount = mount or Mount(user.name, user.settings.permission_rules, user.settings.quota)
+        home = self.homes.setdefault(mount.place, MemoryHome())
+        files = MemoryFiles(home, mount)
+        if mount.quota == QuotaSettings():
             return files
-        usage = self._usages.setdefault(user.name, HomeUsage(user.name, home, LocalHomeCount()))
+        usage = self._usages.setdefault(mount.place, HomeUsage(mount.place, home, LocalHomeCount()))
         usage.sessions += 1
         for _ in usage.count(lambda: 0.0):
             pass
-        return QuotaFiles(files, Quota(usage, user.settings.quota))
+        return QuotaFiles(files, Quota(usage, mount.quota, mount.at))
 
 
 def contents(home: MemoryHome) -> Mapping[str, bytes]:

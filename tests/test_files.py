@@ -1,10 +1,10 @@
-"""What every storage promises (`ftpsd.storage.backend`): local directories and memory, each with and without a quota."""
+"""What every storage promises (`ftpsd.storage.backend`): directories, memory and folders, with and without a quota."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.home_counts import Amount, LocalHomeCounts
@@ -19,9 +20,10 @@ from ftpsd.protocol.interfaces import Opening, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import PROFILES
+from ftpsd.protocol.permissions import PROFILES, Parts
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import Backend, Files, HomeMeter
+from ftpsd.storage.backend import Files, HomeMeter, Trees
+from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
@@ -50,29 +52,77 @@ class Person:
 class Storage:
     """One implementation, and the quota that its users have unless a test says something else."""
 
-    backend: Backend
+    trees: Trees
+    #: The home; for a folder where its files are.
     home: str
     meter: HomeMeter
     quota: QuotaSettings
+    #: Where the tests act: in the home, or in a folder that they take for the root.
+    at: Parts = ()
+    #: The folders of the user, with the places of their files.
+    folders: dict[Parts, str] = field(default_factory=dict)
+    #: The home around the folder.
+    around: str = ""
 
     def open(self, quota: QuotaSettings | None = None, **settings: Any) -> Files:
         """Return the files of a user for one session."""
-        user = UserSettings(home=self.home, quota=quota or self.quota, **settings)
-        return result(self.backend.open(Person(self.home, user), SESSION))
+        quota = quota or self.quota
+        if not self.at:
+            user = UserSettings(home=self.home, quota=quota, **settings)
+            return result(self.trees.open(Person(self.home, user), SESSION))
+        folders = {
+            at: FolderSettings(place, quota=quota if at == self.at else QuotaSettings())
+            for at, place in self.folders.items()
+        }
+        user = UserSettings(home=self.around, folders=folders, **settings)
+        inside: Any = Inside(result(self.trees.open(Person("alice", user), SESSION)), self.at)
+        files: Files = inside
+        return files
 
     def held(self) -> Amount:
         """Return what the home holds, part files included."""
         return sum(self.meter.amounts(self.home, ()), Amount())
 
+    def usage(self, bytes: int, files: int, max_bytes: int | None, max_files: int | None) -> Usage:
+        """Return what the files report of a quota."""
+        return Usage(bytes, files, max_bytes, max_files, self.at)
 
-def local(tmp_path: Path, quota: QuotaSettings) -> Storage:
-    """A directory, with worker threads that are direct calls."""
-    (tmp_path / "home").mkdir()
+
+class Inside:
+    """Files whose paths are below a folder."""
+
+    def __init__(self, files: Any, at: Parts) -> None:
+        self._files = files
+        self._at = at
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._files, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return found(*map(self._inside, arguments), **named)
+
+        return call
+
+    def _inside(self, value: object) -> object:
+        return VirtualPath((*self._at, *value.parts)) if isinstance(value, VirtualPath) else value
+
+
+def local_backend(counted: set[str], homes: set[str]) -> LocalBackend:
+    """Directories, with worker threads that are direct calls."""
     workers: Any = DirectCalls()
     quotas = Quotas(Clock(), workers, DirectoryMeter(), LocalHomeCounts())
+    quotas.keep(counted, homes)
+    return LocalBackend(workers, quotas, fsync=False)
+
+
+def local(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A directory."""
+    (tmp_path / "home").mkdir()
     home = str(tmp_path / "home")
-    quotas.keep({home} if quota != QuotaSettings() else set(), {home})
-    return Storage(LocalBackend(workers, quotas, fsync=False), home, DirectoryMeter(), quota)
+    backend = local_backend({home} if quota != QuotaSettings() else set(), {home})
+    return Storage(backend, home, DirectoryMeter(), quota)
 
 
 def memory(tmp_path: Path, quota: QuotaSettings) -> Storage:
@@ -82,11 +132,58 @@ def memory(tmp_path: Path, quota: QuotaSettings) -> Storage:
     return Storage(backend, "alice", home, quota)
 
 
+def in_folders(storage: Storage, tmp_path: Path, *folders: Parts) -> Storage:
+    """Let the tests act in the last one of some folders. The others, and the home, are directories with files of the
+    same names, which nobody must touch."""
+    places = {}
+    for number, at in enumerate(((), *folders[:-1])):
+        (tmp_path / f"around{number}").mkdir()
+        places[at] = str(tmp_path / f"around{number}")
+        for name in "abdefg":
+            (tmp_path / f"around{number}" / name).write_bytes(b"of another directory")
+    around = places.pop(())
+    kinds = [storage.trees if at == folders[-1] else local_backend(set(), set()) for at in folders]
+    backends: Any = iter([])
+
+    def backend_of(_: FolderSettings) -> Any:
+        nonlocal backends
+        found = next(backends, None)
+        if found is None:
+            backends = iter(kinds)
+            found = next(backends)
+        return found
+
+    workers: Any = DirectCalls()
+    trees = FolderTrees(local_backend(set(), set()), backend_of, workers, Clock(), 1_700_000_000.0)
+    return replace(storage, trees=trees, at=folders[-1], folders={**places, folders[-1]: storage.home}, around=around)
+
+
+def folder(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A folder that is a directory."""
+    return in_folders(local(tmp_path, quota), tmp_path, ("shared",))
+
+
+def nested_folder(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A folder in a directory of another folder that does not exist."""
+    return in_folders(local(tmp_path, quota), tmp_path, ("shared",), ("shared", "deep", "in"))
+
+
+def memory_folder(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A folder in memory."""
+    return in_folders(memory(tmp_path, quota), tmp_path, ("a", "b"))
+
+
 KINDS = {
     "local": (local, QuotaSettings()),
     "quota over local": (local, LARGE),
     "memory": (memory, QuotaSettings()),
     "quota over memory": (memory, LARGE),
+    "folder": (folder, QuotaSettings()),
+    "quota over folder": (folder, LARGE),
+    "nested folder": (nested_folder, QuotaSettings()),
+    "quota over nested folder": (nested_folder, LARGE),
+    "folder in memory": (memory_folder, QuotaSettings()),
+    "quota over folder in memory": (memory_folder, LARGE),
 }
 
 
@@ -97,13 +194,13 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     made = make(tmp_path, quota)
     yield made
     files = made.open()
-    usage = result(files.usage())
+    usage = result(files.usage(VirtualPath()))
     held = made.held()
-    assert usage == (None if quota == QuotaSettings() else Usage(held.bytes, held.files, LARGE.bytes, LARGE.files))
+    assert usage == (None if quota == QuotaSettings() else made.usage(held.bytes, held.files, LARGE.bytes, LARGE.files))
     files.close()
 
 
-@pytest.fixture(params=["quota over local", "quota over memory"])
+@pytest.fixture(params=[name for name in KINDS if name.startswith("quota")])
 def limited(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """Each implementation with a quota."""
     make, quota = KINDS[request.param]
@@ -500,7 +597,7 @@ def test_bytes_of_a_quota(limited: Storage) -> None:
     refused(552, lambda: upload.write(b"x"))
     upload.close()
     assert limited.held() == Amount(60, 1)
-    assert result(files.usage()) == Usage(60, 1, 100, None)
+    assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
     store(files.writer(path("new")), bytes(40))
     assert result(files.available_space(path("/"))) == 0
     refused(552, files.writer(path("another")))
@@ -525,9 +622,9 @@ def test_what_an_upload_resumes_is_charged_once(limited: Storage) -> None:
     """A part file counts while it is kept, and as part of the upload that continues it."""
     files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
     cut(files.writer(path("f")), bytes(60))
-    assert result(files.usage()) == Usage(60, 1, 100, None)
+    assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
     upload = files.writer(path("f"), offset=60)()
-    assert result(files.usage()) == Usage(60, 1, 100, None)
+    assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
     send(upload, bytes(40))
     refused(552, lambda: upload.write(b"x"))
     upload.close()

@@ -48,6 +48,7 @@ MAY_IMPORT = {
 LARGE = {
     "Files": 19,
     "LocalFiles": 24,
+    "FolderFiles": 29,
     "Upload": 18,
     "SessionEvents": 18,
     "ControlConnection": 25,

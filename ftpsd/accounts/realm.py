@@ -18,7 +18,7 @@ from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
-from ftpsd.storage.backend import Backend, Files
+from ftpsd.storage.backend import Files, Trees
 
 
 class IUserAvatar(Interface):
@@ -66,9 +66,9 @@ Avatar = tuple[object, UserAvatar, Callable[[], None]]
 class Realm:
     """Open sessions of users, if their login rules and session limits permit it."""
 
-    def __init__(self, now: Callable[[], float], backend: Backend, ledger: Ledger) -> None:
+    def __init__(self, now: Callable[[], float], trees: Trees, ledger: Ledger) -> None:
         self._now = now
-        self._backend = backend
+        self._trees = trees
         self._ledger = ledger
 
     def requestAvatar(self, avatarId: User, mind: Visitor, *interfaces: object) -> Deferred[Avatar]:
@@ -86,7 +86,7 @@ class Realm:
             raise AccessDenied(denial)
         lease = await self._ledger.admit_user(user.name, user.settings.limits)
         try:
-            files = await self._backend.open(user, evolve(visitor.session, user=user.name))
+            files = await self._trees.open(user, evolve(visitor.session, user=user.name))
         except BaseException:
             lease.release()
             raise

@@ -37,13 +37,13 @@ def idle(session: Session, argument: str) -> Reply:
 
 
 async def quota(session: Session, _: None) -> Reply:
-    """SITE QUOTA: report what the account uses and its limits."""
-    usage = await session.files.usage()
+    """SITE QUOTA: report what the account uses and its limits, or those of the folder of the current directory."""
+    usage = await session.files.usage(session.directory)
     if usage is None:
         return Reply(200, "No quota.")
     return Reply(
         200,
-        "Quota of this account:",
+        f"Quota of {VirtualPath(usage.at)}:" if usage.at else "Quota of this account:",
         f" Bytes: {_of(usage.bytes, usage.max_bytes)}",
         f" Files: {_of(usage.files, usage.max_files)}, directories included",
         "End.",

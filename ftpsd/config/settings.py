@@ -15,14 +15,16 @@ from attrs import Factory, frozen
 
 from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
+from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
+from ftpsd.config.sections.values import QuotaSettings as QuotaSettings
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
-from ftpsd.protocol.permissions import PROFILES, Permissions
+from ftpsd.protocol.permissions import PROFILES, Permissions, mounted
 
 #: Which other hosts than the client may be the peer of a data connection: all (True), none (False), or some networks.
 ForeignData = bool | tuple[Network, ...]
@@ -259,14 +261,6 @@ class Umask(int):
 
 
 @frozen
-class QuotaSettings:
-    """The maximum size of a user's home, in bytes and in files. None means no limit."""
-
-    bytes: Quantity | None = None
-    files: int | None = None
-
-
-@frozen
 class UserLimits:
     """Limits of one user. `upload_rate` and `download_rate` are for all sessions of the user together."""
 
@@ -287,7 +281,7 @@ class UserSettings:
     permissions: frozenset[str] = PROFILES["read-write"]
     paths: dict[tuple[str, ...], frozenset[str]] = Factory(dict)
     tls: UserTls = UserTls()
-    quota: QuotaSettings = QuotaSettings()
+    quota: QuotaSettings = Factory(QuotaSettings)
     limits: UserLimits = UserLimits()
     enabled: bool = True
     networks: UserNetworks = UserNetworks()
@@ -295,11 +289,14 @@ class UserSettings:
     hours: tuple[Hours, ...] = ()
     names: UserNames = UserNames()
     umask: Umask | None = None
+    #: Directories from elsewhere, by the paths at which the user sees them.
+    folders: dict[tuple[str, ...], FolderSettings] = Factory(dict)
 
     @property
     def permission_rules(self) -> Permissions:
-        """The permissions, in the form that sessions use."""
-        return Permissions(self.permissions, self.paths)
+        """The permissions in the whole tree, in the form that sessions use."""
+        own = {at: each.permissions for at, each in self.folders.items() if each.permissions is not None}
+        return Permissions(self.permissions, mounted(self.paths, own) if own else self.paths)
 
     @property
     def login_rules(self) -> LoginRules:

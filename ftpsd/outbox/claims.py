@@ -70,12 +70,16 @@ class SessionJournal:
         return self._change("deleted", path, None, moved(self.home, inode(), self._absolute(parts), None))
 
     def rename(
-        self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts, inode: Callable[[], int]
+        self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts | None, inode: Callable[[], int]
     ) -> AbstractContextManager[None]:
-        """Claim that the body renames. The inode is asked for if a rule wants that."""
+        """Claim that the body renames. The inode is asked for if a rule wants that.
+
+        Without `new_parts` the file leaves the home: then only its old name tells whether that was done.
+        """
         if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
             return _UNCLAIMED
-        evidence = moved(self.home, inode(), self._absolute(parts), self._absolute(new_parts))
+        new = None if new_parts is None else self._absolute(new_parts)
+        evidence = moved(self.home, inode(), self._absolute(parts), new)
         return self._change("renamed", path, new_path, evidence)
 
     @contextmanager

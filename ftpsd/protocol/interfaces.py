@@ -14,7 +14,7 @@ from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import Address, Endpoint, ListRequest
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import Permissions
+from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Reply
 
 T = TypeVar("T")
@@ -98,12 +98,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a home holds, and its limits (None: no limit)."""
+    """What a home or folder holds, and its limits (None: no limit)."""
 
     bytes: int
     files: int
     max_bytes: int | None
     max_files: int | None
+    #: The path of the folder; that of the root for a home.
+    at: Parts = ()
 
 
 class Files(Protocol):
@@ -162,8 +164,8 @@ class Files(Protocol):
     def available_space(self, path: VirtualPath) -> Awaitable[int]:
         """Return the free bytes for a new file. The permission to list is needed."""
 
-    def usage(self) -> Awaitable[Usage | None]:
-        """Return what the home holds, or None if nobody has a quota in it."""
+    def usage(self, path: VirtualPath) -> Awaitable[Usage | None]:
+        """Return what the home or folder of a path holds, or None if nobody has a quota in it."""
 
     @property
     def walking(self) -> bool:

@@ -77,6 +77,14 @@ class Permissions:
         )
 
 
+def mounted(
+    paths: Mapping[Parts, frozenset[str]], folders: Mapping[Parts, frozenset[str]]
+) -> dict[Parts, frozenset[str]]:
+    """Return the rules of a user for paths with those of folders: at and below a folder, they can only take away."""
+    rules = {path: permissions & _nearest(folders, path, permissions) for path, permissions in paths.items()}
+    return {**folders, **rules}
+
+
 def _fold(parts: Parts) -> Parts:
     return tuple(map(folded, parts))
 

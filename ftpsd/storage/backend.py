@@ -5,15 +5,18 @@ A new kind of storage implements `Backend` and `Files`; `tests/test_files.py` is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Container, Generator, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ftpsd.config.settings import UserSettings
+from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol import interfaces
+from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import Parts, Permissions
 
 
 class User(Protocol):
@@ -28,8 +31,33 @@ class User(Protocol):
         """The user's settings, merged with the defaults."""
 
 
-class Backend(Protocol):
-    """A kind of storage for homes."""
+_NO_QUOTA = QuotaSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A tree of files, and where its user sees it: the home at the root, or a folder.
+
+    All paths are those that the user sees, also in the rules for permissions and in replies and events.
+    """
+
+    #: Where the files are: for a directory of this machine its absolute path, without symbolic links.
+    place: str
+    permissions: Permissions
+    quota: QuotaSettings = _NO_QUOTA
+    at: Parts = ()
+    #: The names of the folders that are mounted in directories of this tree, by directory. Entries that have the same
+    #: names are hidden.
+    covered: Mapping[Parts, frozenset[str]] = field(default_factory=dict)
+
+
+def mount_of_home(user: User) -> Mount:
+    """Return the home of a user who has no folders."""
+    return Mount(user.settings.home or "", user.settings.permission_rules, user.settings.quota)
+
+
+class Trees(Protocol):
+    """Opens all that a user sees: the home, with the folders in it."""
 
     def open(self, user: User, session: SessionInfo) -> Awaitable[Files]:
         """Return the files of a user for one session. The caller closes them.
@@ -38,8 +66,38 @@ class Backend(Protocol):
         """
 
 
+class Backend(Protocol):
+    """A kind of storage for homes and folders."""
+
+    def open(self, user: User, session: SessionInfo, mount: Mount | None = None) -> Awaitable[Files]:
+        """Return the files of a home or folder for one session. None stands for the user's home. See `Trees`."""
+
+
+class Directories(Protocol):
+    """Reads directories, for listings. Everything blocks, and raises Refusal or OSError."""
+
+    def entry(self, path: VirtualPath, *permissions: str) -> Entry:
+        """Return the facts of a name at which one of the permissions holds."""
+
+    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+        """Yield the entries of a directory in portions, in no order. Each takes a few disk calls, and may be empty.
+
+        With `with_dots` the first portion is `.` and `..`.
+        """
+
+    def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
+        """Yield the names of the directories in a directory, in portions, in no order."""
+
+
 class Files(interfaces.Files, Protocol):
     """The files of one user in one session."""
+
+    @property
+    def directories(self) -> Directories:
+        """What reads the directories, in a thread of the caller."""
+
+    def move_to(self, other: Files, old: VirtualPath, new: VirtualPath) -> Awaitable[None]:
+        """Rename a file to a path in other files of the same user. Raises Refusal (553) if that is not possible."""
 
     def close(self) -> None:
         """End the walk that runs, if there is one: the session has ended."""
@@ -47,6 +105,10 @@ class Files(interfaces.Files, Protocol):
 
 class CountableFiles(Files, Protocol):
     """Files whose changes can be counted, so that a quota can wrap them."""
+
+    @property
+    def root(self) -> object:
+        """What `move_to` of other files of the same kind needs."""
 
     def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> Awaitable[int]:
         """Set the permission bits: `directory_mode` if the path is a directory. Return those that were stored."""
@@ -68,6 +130,16 @@ class ChangeCounter(Protocol):
 
     def changing(self, measure: Measure) -> AbstractContextManager[object]:
         """Measure before and after the body, which changes names. The body must be short: other sessions wait."""
+
+    @property
+    def order(self) -> str:
+        """Return what identifies the home that is counted. `changing` of two counters is entered in this order."""
+
+    def receiving(self, amount: Amount, measure: Measure) -> AbstractContextManager[object]:
+        """As `changing`, for a body that moves an amount here from files that another counter counts.
+
+        Entering raises Refusal if the limit does not permit the amount.
+        """
 
     def require_a_file(self) -> None:
         """Raise Refusal if no file or directory may be added. Called within `changing`, to make a directory."""

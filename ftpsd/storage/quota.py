@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount, HomeLedger, bytes_exceeded, files_exceeded
+from ftpsd.protocol.permissions import Parts
 from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
@@ -24,10 +25,12 @@ log = Logger(namespace="ftpsd")
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One user's limit on what a home holds. No method blocks for longer than other threads add numbers."""
+    """One user's limit on what a home or folder holds. No method blocks for longer than other threads add numbers."""
 
     usage: HomeUsage
     limit: QuotaSettings
+    #: The folder that is counted; the root for a home.
+    at: Parts = ()
 
     def charge(self, amount: Amount) -> None:
         """Add to the usage of the home. Raises Refusal (552) if it would exceed the limit."""

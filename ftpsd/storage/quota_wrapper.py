@@ -12,11 +12,12 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from twisted.internet.defer import Deferred, succeed
 
+from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
@@ -31,9 +32,22 @@ class QuotaCounter:
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
 
+    @property
+    def order(self) -> str:
+        """See `ChangeCounter`."""
+        return self._quota.usage.home
+
     def changing(self, measure: Measure) -> AbstractContextManager[object]:
         """See `ChangeCounter`."""
         return self._quota.usage.changing(measure)
+
+    @contextmanager
+    def receiving(self, amount: Amount, measure: Measure) -> Iterator[None]:
+        """See `ChangeCounter`. The amount is charged first, and returned in the step that counts what has come."""
+        with self._quota.usage.changing(measure) as charges:
+            self._quota.charge(amount)
+            charges.append((Amount() - amount, QuotaSettings()))
+            yield
 
     def require_a_file(self) -> None:
         """See `ChangeCounter`."""
@@ -128,6 +142,7 @@ class QuotaFiles:
         self._quota = quota
         files.count_changes(QuotaCounter(quota))
         # These are as they were: `QuotaCounter` counts the changes that they make.
+        self.directories = files.directories
         self.listing = files.listing
         self.reader = files.reader
         self.writer = files.writer
@@ -139,6 +154,8 @@ class QuotaFiles:
         self.remove_tree = files.remove_tree
         self.remove = files.remove
         self.rename = files.rename
+        self.move_to = files.move_to
+        self.root = files.root
         self.set_time = files.set_time
         self.size = files.size
         self.stop = files.stop
@@ -160,10 +177,10 @@ class QuotaFiles:
             return 0
         return free if remaining is None else min(free, remaining)
 
-    def usage(self) -> Deferred[Usage | None]:
-        """Return what the home holds, and the limits."""
+    def usage(self, path: VirtualPath) -> Deferred[Usage | None]:
+        """Return what the home or folder holds, and the limits."""
         amount, limit = self._quota.usage.amount, self._quota.limit
-        return succeed(Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files))
+        return succeed(Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files, self._quota.at))
 
     def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[int]:
         """Set the permission bits, but keep directories readable for the daemon, which has to count them."""

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import NewType
 
+from attrs import frozen
+
 #: What a YAML file, or the record of a user in another source, can hold. Only an explicit tag of YAML (`!!binary`,
 #: `!!set`) makes other types, which no setting accepts.
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 #: A number that may be written with the suffix K, M, G or T (powers of 1024).
 Quantity = NewType("Quantity", int)
+
+
+@frozen
+class QuotaSettings:
+    """The maximum size of a home or folder, in bytes and in files. None means no limit."""
+
+    bytes: Quantity | None = None
+    files: int | None = None

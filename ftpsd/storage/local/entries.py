@@ -12,7 +12,7 @@ from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.jail import Jail, Place
+from ftpsd.storage.local.jail import Jail, Place, is_covered
 from ftpsd.storage.local.part_files import is_private, part_name, resumable_entry
 from ftpsd.storage.local.tree import Identity, identity
 
@@ -30,6 +30,7 @@ class Entries:
         self._jail = jail
         self._permissions = jail.permission_rules
         self._hidden = jail.name_rules.hidden
+        self._covered = jail.covered
 
     def entry(self, path: VirtualPath, *permissions: str) -> Entry:
         """Return the facts of a path at which one of the permissions holds.
@@ -66,14 +67,18 @@ class Entries:
         `path` is the directory as the client named it, `parts` as the permission rules spell it.
         """
         ruled, hidden = self._ruled_names(parts, directory), self._hidden
+        covered = [self._covered[each] for each in {parts, path.parts} if each in self._covered]
         for item in found:
             name = item.name
             # `is_private` begins with the same two tests. Each call for each name is 2 % of the time of a listing.
             if (name[0] == "." or not name.isascii()) and is_private(name):
-                if (cut := self._incomplete(parts, directory, name)) is not None:
+                cut = self._incomplete(parts, directory, name)
+                if cut is not None and not any(is_covered(each, directory, cut.name) for each in covered):
                     yield cut
                 continue
             if hidden is not None and hidden(name):
+                continue
+            if covered and any(is_covered(each, directory, name) for each in covered):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)

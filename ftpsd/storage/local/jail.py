@@ -11,14 +11,15 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ftpsd.protocol.name_rules import NameRules, folded
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import PERMITTED_ACTIONS, Parts, Permissions
+from ftpsd.protocol.permissions import PERMITTED_ACTIONS, Parts
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Mount
 from ftpsd.storage.local.part_files import is_private
 
 #: The most links that are followed in one path, as in Linux.
@@ -27,6 +28,8 @@ _MOST_LINKS = 40
 #: The form of the second, short name that FAT and NTFS give to a file with a long name.
 _SHORT_NAME = re.compile(r"(?=[^.]{1,8}(\.|\Z))[^.~]*~[0-9]+(\.[^.]{0,3})?\Z")
 
+_ROOT = "The root directory cannot be changed."
+
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,8 +37,9 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Place:
     """The end of a path: an open directory, and a name in it.
 
-    `parts` are the names below the root that lead there, as the rules for permissions spell them. `others` are further
-    paths that may mean this place: through a link, or because the disk may ignore case. What they forbid is forbidden.
+    `parts` are the names that lead there in the user's tree, as the rules for permissions spell them. `others` are
+    further paths that may mean this place: through a link, or because the disk may ignore case. What they forbid is
+    forbidden.
     """
 
     directory: int
@@ -78,12 +82,21 @@ class Place:
 
 
 class Jail:
-    """The tree below one root, and the permissions of one user in it. Everything blocks."""
+    """The tree below one root, and the permissions of one user in it. Everything blocks.
 
-    def __init__(self, home: str, permission_rules: Permissions, name_rules: NameRules) -> None:
-        self._home = home
-        self.permission_rules = permission_rules
+    The root is a home, or a folder: then all paths begin with those names by which the user sees it (`at`).
+    """
+
+    def __init__(self, mount: Mount, name_rules: NameRules) -> None:
+        self._home = mount.place
+        self.at = mount.at
+        self.covered = mount.covered
+        self.permission_rules = mount.permissions
         self.name_rules = name_rules
+
+    def below(self, parts: Parts) -> Parts:
+        """Return the names of a path that follow those of the root."""
+        return parts[len(self.at) :]
 
     @contextmanager
     def place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
@@ -109,7 +122,7 @@ class Jail:
 
     def require_name(self, parts: tuple[str, ...]) -> None:
         """Raise Refusal (553) if the user may not give one of the names in a path."""
-        if not self.name_rules.allowed(parts):
+        if not self.name_rules.allowed(self.below(parts)):
             raise Refusal(553, f"{VirtualPath(parts)}: name not allowed.")
 
     def permissions(self, place: Place) -> frozenset[str]:
@@ -140,7 +153,7 @@ class Jail:
         """Return the place of a path, and leave its directory open. The rules for the next name of the path:
 
         1. `..`, which only the target of a link can have, starts at the root again, with one name less.
-        2. A name that no listing shows does not exist.
+        2. A name that no listing shows does not exist; nor does one that a folder hides.
         3. A link is replaced by the names of its target; the last name of the path is one only with `follow`. An
            absolute target must lie below the root, and starts there. At most 40 links are followed.
         4. The last name is the place. Any other one is a directory, which is opened.
@@ -148,17 +161,18 @@ class Jail:
         Where the rules for permissions mean several paths, the permissions of all of them hold (`others`): for the
         first link its own path, and for a name that several rules may mean, the first of them.
         """
-        todo, done, links = list(parts), list[str](), 0
+        at = list(self.at)
+        todo, done, links = list(self.below(parts)), at, 0
         others: list[Parts] = []
         directory = self._open_home()
         try:
             while todo:
                 name = todo.pop(0)
                 if name == "..":
-                    todo, done = _parent(done) + todo, []
+                    todo, done = _parent(done, len(at)) + todo, at
                     self._reopen(directory)
                     continue
-                self._require_shown(directory, name)
+                self._require_shown(directory, tuple(done), name)
                 ruled, ambiguous = name, False
                 if self.permission_rules.paths:
                     ruled, ambiguous = self._as_ruled(directory, tuple(done), name)
@@ -166,7 +180,7 @@ class Jail:
                 if target is None:
                     if ambiguous:
                         others.append((*done, ruled, *todo))
-                    done.append(ruled)
+                    done = [*done, ruled]
                     if not todo:
                         return Place(directory, name, tuple(done), tuple(others))
                     directory = _enter(directory, name)
@@ -178,7 +192,7 @@ class Jail:
                     others.append((*done, ruled, *todo))
                 inside = self._below_home(target)
                 if inside is not None:
-                    done, target = [], inside
+                    done, target = at, inside
                     self._reopen(directory)
                 todo = [each for each in target.split("/") if each not in ("", ".")] + todo
             return Place(directory, ".", tuple(done), tuple(others))
@@ -186,10 +200,12 @@ class Jail:
             os.close(directory)
             raise
 
-    def _require_shown(self, directory: int, name: str) -> None:
+    def _require_shown(self, directory: int, parts: Parts, name: str) -> None:
         """Raise FileNotFoundError for a name that no listing shows."""
         hidden = self.name_rules.hidden
         if is_private(name) or (hidden is not None and hidden(name)) or ("~" in name and _is_alias(directory, name)):
+            raise FileNotFoundError(errno.ENOENT, "not shown")
+        if self.covered and is_covered(self.covered.get(parts, ()), directory, name):
             raise FileNotFoundError(errno.ENOENT, "not shown")
 
     def _as_ruled(self, directory: int, parts: Parts, name: str) -> tuple[str, bool]:
@@ -245,10 +261,29 @@ def _link_target(directory: int, name: str) -> str | None:
         raise
 
 
-def _parent(names: list[str]) -> list[str]:
-    if not names:
+def _parent(names: list[str], above: int) -> list[str]:
+    """Return the names below the root that lead to the parent of a directory; `above` names lead to the root."""
+    if len(names) == above:
         raise _outside()
-    return names[:-1]
+    return names[above:-1]
+
+
+def is_covered(folders: Collection[str], directory: int, name: str) -> bool:
+    """Return whether one of the folders in a directory hides a name, also on a disk that ignores case."""
+    if name in folders:
+        return True
+    same = [each for each in folders if folded(each) == folded(name)]
+    found = _stat(directory, name) if same else None
+    return found is not None and any(
+        (one := _stat(directory, each)) is not None and os.path.samestat(found, one) for each in same
+    )
+
+
+def require_below_root(jail: Jail, parts: Parts) -> None:
+    """Raise Refusal (550) for the root itself."""
+    if not jail.below(parts):
+        text = f"{VirtualPath(parts)} is a folder of the server: it cannot be changed." if jail.at else _ROOT
+        raise Refusal(550, text)
 
 
 def _stat(directory: int, name: str) -> os.stat_result | None:

@@ -20,7 +20,7 @@ from ftpsd.storage.backend import ChangeCounter
 from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.claimed_upload import ClaimedUpload
 from ftpsd.storage.local.entries import Entries
-from ftpsd.storage.local.jail import Jail, Place, not_plain
+from ftpsd.storage.local.jail import Jail, Place, not_plain, require_below_root
 from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.upload import Replaces, Target, begin_upload, exists, free_name
@@ -44,11 +44,11 @@ class Root:
     def __init__(
         self, jail: Jail, entries: Entries, umask: int, fsync: bool, journal: SessionJournal | None = None
     ) -> None:
-        self._jail = jail
+        self.jail = jail
         self._entries = entries
         self._umask = umask
         self._fsync = fsync
-        self._journal = journal
+        self.journal = journal
         #: Counts changes of names, if somebody has a quota in the home.
         self.counter: ChangeCounter | None = None
 
@@ -56,7 +56,7 @@ class Root:
 
     def size(self, path: VirtualPath) -> int:
         """Return the size of a file, or that of the part file of an upload that was cut if there is no file."""
-        jail = self._jail
+        jail = self.jail
         with jail.place(path, None) as place:
             try:
                 found = place.stat()
@@ -72,7 +72,7 @@ class Root:
 
     def free_space(self, path: VirtualPath, permission: str | None = None) -> int:
         """Return the free bytes of the disk that holds a path."""
-        with self._jail.place(path, permission) as place:
+        with self.jail.place(path, permission) as place:
             with _pinned(place) as descriptor:
                 found = os.fstatvfs(descriptor)
         return found.f_bavail * found.f_frsize
@@ -82,7 +82,7 @@ class Root:
 
         SIZE has returned the present size, and curl closes a connection that sends more.
         """
-        with self._jail.place(path, "download") as place:
+        with self.jail.place(path, "download") as place:
             try:
                 descriptor, size = place.open_file()
             except FileNotFoundError:
@@ -100,9 +100,9 @@ class Root:
         self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False
     ) -> interfaces.Upload:
         """Begin an upload. Nobody sees it before it is published."""
-        if not path.parts:
+        if not self.jail.below(path.parts):
             raise IsADirectoryError(errno.EISDIR, "root")
-        jail = self._jail
+        jail = self.jail
         with jail.new_place(path, None) as place:
             there = not unique and _is_file(place)
             jail.require("upload" if not there else "append" if append else "overwrite", place)
@@ -118,9 +118,9 @@ class Root:
             directory = os.open(".", flags, dir_fd=place.directory)
             target = Target(directory, name, append, replaces, self._umask, self._fsync)
             claim = None
-            if self._journal is not None:
+            if self.journal is not None:
                 virtual = path.parent.child(name) if unique else path
-                claim = self._journal.upload(virtual, (*place.parts[:-1], name), append, offset)
+                claim = self.journal.upload(virtual, jail.below((*place.parts[:-1], name)), append, offset)
             if self.counter is None:
                 return _begin(target, offset, claim)
             names = ((place.directory, name),)
@@ -134,10 +134,10 @@ class Root:
 
     def make_directory(self, path: VirtualPath) -> None:
         """Make an empty directory."""
-        if not path.parts:
+        if not self.jail.below(path.parts):
             raise FileExistsError(errno.EEXIST, "root")
         mode = 0o777 & ~self._umask
-        with self._jail.new_place(path, "mkdir", follow=False) as place:
+        with self.jail.new_place(path, "mkdir", follow=False) as place:
             with self._changing((place.directory, place.name)):
                 if self.counter is not None and not exists(place.directory, place.name):
                     self.counter.require_a_file()
@@ -148,21 +148,21 @@ class Root:
 
     def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
         """Remove an empty directory, but not a link to one."""
-        with self._changeable(path, "rmdir") as place:
+        with self.changeable(path, "rmdir") as place:
             yield from part_files.clear_directory(place.directory, place.name, lambda *name: self._changing(name))
             with self._changing((place.directory, place.name)):
                 os.rmdir(place.name, dir_fd=place.directory)
 
     def remove_tree(self, path: VirtualPath) -> JobSteps[None]:
         """Remove a directory and all below it. Of links in it, their targets stay."""
-        with self._changeable(path, "rmdir") as place:
+        with self.changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-            hidden = self._jail.name_rules.hidden
+            hidden = self.jail.name_rules.hidden
             if hidden is not None and (yield from _contains_match(place, hidden)):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             for permission in ("delete", "rmdir"):
-                if not self._jail.throughout(place, permission):
+                if not self.jail.throughout(place, permission):
                     raise Refusal(550, f"{path}: no permission to delete some of its contents.")
             yield from tree.remove(place.directory, place.name, self._delete)
 
@@ -172,12 +172,12 @@ class Root:
 
     def remove(self, path: VirtualPath) -> None:
         """Remove a file or a link, and the part file of an upload of that name that was cut."""
-        with self._changeable(path, "delete") as place:
+        with self.changeable(path, "delete") as place:
             there = exists(place.directory, place.name)
             if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             name = place.name if there else part_files.part_name(place.name)
-            with _removing(self._journal, path, place, name), self._changing((place.directory, place.name)):
+            with _removing(self, path, place, name), self._changing((place.directory, place.name)):
                 if there:
                     os.unlink(place.name, dir_fd=place.directory)
                 if not part_files.remove_unused(place.directory, place.name) and not there:
@@ -185,8 +185,8 @@ class Root:
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> None:
         """Rename a file or directory. What has the new name is replaced if the user may overwrite."""
-        jail = self._jail
-        with self._changeable(old, "rename") as source, self._changeable(new, "rename", True) as target:
+        jail = self.jail
+        with self.changeable(old, "rename") as source, self.changeable(new, "rename", True) as target:
             for each in (source, target):
                 # What a tree contains moves too, to where the rules below the target hold.
                 if not jail.throughout(each, "rename"):
@@ -197,8 +197,8 @@ class Root:
             replace = ("rmdir" if is_directory else "overwrite") in jail.permissions(target)
             try:
                 names = ((source.directory, source.name), (target.directory, target.name))
-                with _renaming(self._journal, old, new, source, target), self._changing(*names):
-                    if replace or _is_respelled(source, target):
+                with _renaming(self, old, new, source, target), self._changing(*names):
+                    if replace or is_respelled(source, target):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
                         rename_new(source.directory, source.name, target.directory, target.name)
@@ -211,15 +211,15 @@ class Root:
                 raise Refusal(553, f"{new} already exists.") from None
 
     @contextmanager
-    def _changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
-        _require_below_root(path.parts)
-        with (self._jail.new_place if new else self._jail.place)(path, permission, follow=False) as place:
+    def changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
+        require_below_root(self.jail, path.parts)
+        with (self.jail.new_place if new else self.jail.place)(path, permission, follow=False) as place:
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> float:
         """Set the time of modification. Return the time that the disk stored, which may be rounded or clamped."""
-        with self._jail.place(path, "times") as place:
-            _require_below_root(place.parts)  # of the place, not of the path: a link may lead to the root
+        with self.jail.place(path, "times") as place:
+            require_below_root(self.jail, place.parts)  # of the place, not of the path: a link may lead to the root
             accessed = place.stat().st_atime_ns
             os.utime(
                 place.name,
@@ -231,8 +231,8 @@ class Root:
 
     def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> int:
         """Set the permission bits, also of a file that cannot be opened. Return those that the disk stored."""
-        with self._jail.place(path, "chmod") as place:
-            _require_below_root(place.parts)
+        with self.jail.place(path, "chmod") as place:
+            require_below_root(self.jail, place.parts)
             with _pinned(place) as descriptor:
                 if directory_mode is not None and stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     mode = directory_mode
@@ -251,7 +251,7 @@ def _is_file(place: Place) -> bool:
     return True
 
 
-def _is_respelled(source: Place, target: Place) -> bool:
+def is_respelled(source: Place, target: Place) -> bool:
     """Return whether two names are the same file on a disk that ignores case: then nothing is replaced."""
     if source.name == target.name or folded(source.name) != folded(target.name):
         return False
@@ -259,11 +259,6 @@ def _is_respelled(source: Place, target: Place) -> bool:
         return os.path.samestat(source.stat(), target.stat())
     except FileNotFoundError:
         return False
-
-
-def _require_below_root(parts: tuple[str, ...]) -> None:
-    if not parts:
-        raise Refusal(550, "The root directory cannot be changed.")
 
 
 def _contains_match(place: Place, match: Match) -> JobSteps[bool]:
@@ -280,25 +275,25 @@ def _begin(target: Target, offset: int, claim: UploadClaim | None) -> backend.Up
     return upload if claim is None else ClaimedUpload(upload, claim)
 
 
-def _removing(
-    journal: SessionJournal | None, path: VirtualPath, place: Place, name: str
-) -> AbstractContextManager[object]:
+def _removing(root: Root, path: VirtualPath, place: Place, name: str) -> AbstractContextManager[object]:
     """Make the event of a removal durable, if a rule wants that. `name` is that of the file or of its part file."""
-    if journal is None:
+    if root.journal is None:
         return _UNCOUNTED
-    return journal.removal(path, (*place.parts[:-1], name), partial(_inode, place, name))
+    parts = root.jail.below((*place.parts[:-1], name))
+    return root.journal.removal(path, parts, partial(inode_of, place, name))
 
 
 def _renaming(
-    journal: SessionJournal | None, old: VirtualPath, new: VirtualPath, source: Place, target: Place
+    root: Root, old: VirtualPath, new: VirtualPath, source: Place, target: Place
 ) -> AbstractContextManager[object]:
     """Make the event of a rename durable, if a rule wants that."""
-    if journal is None:
+    if root.journal is None:
         return _UNCOUNTED
-    return journal.rename(old, new, source.parts, target.parts, partial(_inode, source, source.name))
+    parts, new_parts = root.jail.below(source.parts), root.jail.below(target.parts)
+    return root.journal.rename(old, new, parts, new_parts, partial(inode_of, source, source.name))
 
 
-def _inode(place: Place, name: str) -> int:
+def inode_of(place: Place, name: str) -> int:
     return os.stat(name, dir_fd=place.directory, follow_symlinks=False).st_ino
 
 

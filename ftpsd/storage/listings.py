@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from fnmatch import translate
-from itertools import islice
 
 from ftpsd.data.endpoints import ChunkSource
 from ftpsd.protocol.listing import Entry, shown
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.local.entries import Entries, make_entry
-from ftpsd.storage.local.jail import Jail
-from ftpsd.storage.local.tree import STEP, in_portions, names_in, portion
+from ftpsd.storage.backend import Directories
+from ftpsd.storage.local.tree import in_portions, portion
 from ftpsd.system.worker_threads import JobSteps
 
 #: A directory with at most this many entries is listed in the order of its names, a larger one in that of the disk.
@@ -30,11 +27,10 @@ Batch = tuple[str, list[Entry]]
 
 
 class Listings:
-    """Makes listings of directories below one root."""
+    """Makes listings of the directories of one user."""
 
-    def __init__(self, jail: Jail, entries: Entries) -> None:
-        self._jail = jail
-        self._entries = entries
+    def __init__(self, directories: Directories) -> None:
+        self._directories = directories
 
     def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> ChunkSource:
         """Open a listing; `line` formats an entry. Raises Refusal or OSError if its top cannot be listed."""
@@ -57,7 +53,7 @@ class Listings:
 
     def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
         try:
-            single = self._entries.entry(path, "list")
+            single = self._directories.entry(path, "list")
         except FileNotFoundError:
             if not any(sign in path.name for sign in "*?["):
                 raise
@@ -110,31 +106,17 @@ class Listings:
         return path, in_portions(below, limit, lambda: self._below(path))
 
     def _below(self, path: VirtualPath) -> Iterator[list[str]]:
-        """Yield the names of the directories in a directory, in no order."""
         with suppress(OSError, Refusal):
-            if self._jail.permission_rules.paths:  # the rules may hide some
-                for batch in self._directory(path, ListRequest(path="")):
-                    yield [each.name for each in batch if _is_below(each)]
-                return
-            with self._jail.place(path, "list") as place:
-                descriptor = place.open_directory()
-            try:
-                for _, names in names_in(descriptor):
-                    yield [name for name in names if self._entries.is_shown(name)]
-            finally:
-                os.close(descriptor)
+            yield from self._directories.names_below(path)
 
     def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
-        with self._jail.place(path, "list") as place:
-            descriptor, parts = place.open_directory(), place.parts
+        portions = self._directories.portions(path, request.all)
         try:
             if request.all:
-                here = os.fstat(descriptor)
-                yield [make_entry(".", here), make_entry("..", here)]
-            with os.scandir(descriptor) as found:
-                yield from _in_batches(found, lambda some: self._entries.scan(path, parts, descriptor, some), request)
+                yield next(portions, [])
+            yield from _in_batches(portions, request)
         finally:
-            os.close(descriptor)
+            portions.close()
 
 
 def _prefix(request: ListRequest, below: tuple[str, ...]) -> str:
@@ -162,20 +144,17 @@ def _is_below(entry: Entry) -> bool:
     return entry.is_directory and not entry.is_link and entry.name not in (".", "..")
 
 
-def _in_batches(
-    found: Iterator[os.DirEntry[str]],
-    scan: Callable[[Iterable[os.DirEntry[str]]], Iterable[Entry]],
-    request: ListRequest,
-) -> Iterator[list[Entry]]:
+def _in_batches(portions: Iterator[list[Entry]], request: ListRequest) -> Iterator[list[Entry]]:
     """Yield the entries of a directory in batches, of which some are empty, so that no step takes long."""
-    batch, enough = list[Entry](), SORTED
-    while some := list(islice(found, STEP)):
-        batch += scan(some)
-        if len(batch) >= enough:
+    batch, enough, unfinished = list[Entry](), SORTED, False
+    for some in portions:
+        if unfinished:
+            yield []
+        batch += some
+        unfinished = len(batch) < enough
+        if not unfinished:
             yield batch
             batch, enough = [], _BATCH
-        elif len(some) == STEP:
-            yield []
     if enough == SORTED:
         _sort(batch, request)
     if batch:

@@ -1,0 +1,19 @@
+"""The settings of a folder: a directory from elsewhere in the tree of users."""
+
+from __future__ import annotations
+
+from attrs import Factory, frozen
+
+from ftpsd.config.sections.values import QuotaSettings
+
+
+@frozen
+class FolderSettings:
+    """A folder. Its key is the path at which users see it."""
+
+    #: The directory. A relative path is relative to the directory of `users.yaml`.
+    path: str
+    #: None: those of the directory in which the folder appears. Otherwise a user's `paths` in it only take away.
+    permissions: frozenset[str] | None = None
+    #: The maximum size of what the folder holds, for all users together.
+    quota: QuotaSettings = Factory(QuotaSettings)

@@ -1,0 +1,50 @@
+"""Read directories of this machine for listings (see `backend.Directories`). Everything here blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from itertools import islice
+
+from ftpsd.protocol.listing import Entry
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.storage.local.entries import Entries, make_entry
+from ftpsd.storage.local.jail import Jail
+from ftpsd.storage.local.tree import STEP, names_in
+
+
+class LocalDirectories:
+    """The directories below one root, as one user may see them."""
+
+    def __init__(self, jail: Jail, entries: Entries) -> None:
+        self._jail = jail
+        self._entries = entries
+        self.entry = entries.entry
+
+    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+        """Yield the entries of a directory in portions, in no order."""
+        with self._jail.place(path, "list") as place:
+            descriptor, parts = place.open_directory(), place.parts
+        try:
+            if with_dots:
+                here = os.fstat(descriptor)
+                yield [make_entry(".", here), make_entry("..", here)]
+            with os.scandir(descriptor) as found:
+                while some := list(islice(found, STEP)):
+                    yield list(self._entries.scan(path, parts, descriptor, some))
+        finally:
+            os.close(descriptor)
+
+    def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
+        """Yield the names of the directories in a directory, in no order."""
+        if self._jail.permission_rules.paths or self._jail.covered:  # some may be hidden
+            for portion in self.portions(path, False):
+                yield [each.name for each in portion if each.is_directory and not each.is_link]
+            return
+        with self._jail.place(path, "list") as place:
+            descriptor = place.open_directory()
+        try:
+            for _, names in names_in(descriptor):
+                yield [name for name in names if self._entries.is_shown(name)]
+        finally:
+            os.close(descriptor)

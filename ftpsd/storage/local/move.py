@@ -1,0 +1,73 @@
+"""Move a file or directory between two directories that are mounted in one tree: homes and folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.home_usage import measure_nothing
+from ftpsd.storage.local import part_files
+from ftpsd.storage.local.jail import Place
+from ftpsd.storage.local.measure import measure, measure_name
+from ftpsd.storage.local.rename import rename_new
+from ftpsd.storage.local.root import Root, inode_of
+
+
+def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None:
+    """Rename within one file system. What has the new name is replaced if the user may overwrite there."""
+    with source.changeable(old, "rename") as here, target.changeable(new, "rename", True) as there:
+        for jail, place in ((source.jail, here), (target.jail, there)):
+            if not jail.throughout(place, "rename"):
+                raise Refusal(550, f"{VirtualPath(place.parts)}: no permission to rename some of its contents.")
+        is_directory = stat.S_ISDIR(here.stat().st_mode)
+        if is_directory and (source.counter is not None or target.counter is not None):
+            # A whole tree would have to be counted while nobody changes it.
+            raise Refusal(553, "A directory cannot be moved into or out of a place with a quota: move its files.")
+        replace = ("rmdir" if is_directory else "overwrite") in target.jail.permissions(there)
+        try:
+            with _leaving(source, old, new, here), _counted(source, target, here, there):
+                if replace:
+                    os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)
+                else:
+                    rename_new(here.directory, here.name, there.directory, there.name)
+                part_files.remove_unused(there.directory, there.name)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise other_storage() from None
+            if isinstance(error, FileExistsError) and not replace:
+                raise Refusal(553, f"{new} already exists.") from None
+            raise
+
+
+def other_storage() -> Refusal:
+    """Return the refusal of a move that would have to copy."""
+    return Refusal(553, "The new name is on another disk: download the file and upload it there.")
+
+
+def _leaving(source: Root, old: VirtualPath, new: VirtualPath, here: Place) -> AbstractContextManager[object]:
+    """Make the event durable, if a rule wants that."""
+    if source.journal is None:
+        return nullcontext()
+    return source.journal.rename(old, new, source.jail.below(here.parts), None, partial(inode_of, here, here.name))
+
+
+@contextmanager
+def _counted(source: Root, target: Root, here: Place, there: Place) -> Iterator[None]:
+    """Count what the body takes from one place and adds to the other, in both at once."""
+    leaving = source.counter
+    arriving = target.counter
+    with ExitStack() as stack:
+        for counter in sorted(filter(None, (leaving, arriving)), key=lambda each: each.order):
+            stack.enter_context(counter.changing(measure_nothing))  # both locks, always in the same order
+        if leaving is not None:
+            stack.enter_context(leaving.changing(partial(measure, ((here.directory, here.name),))))
+        if arriving is not None:
+            amount = measure_name(here.directory, here.name, ())
+            stack.enter_context(arriving.receiving(amount, partial(measure, ((there.directory, there.name),))))
+        yield
