@@ -17,12 +17,10 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from ftpsd.accounts.chain import ChainStore
-from ftpsd.accounts.hash_verifier import HashVerifier
+from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.accounts.sources.running import RunningSources
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
@@ -132,8 +130,8 @@ class SnapshotFactory:
         self._control_ports = control_ports
         self._outbox = outbox
         self.workers = WorkerThreads(reactor)
-        self.sources = RunningSources(reactor, self.workers.call_in_reactor)
-        self._verifier = HashVerifier(self.workers, reactor)
+        self._stores = StoreFactory(reactor, self.workers)
+        self.sources = self._stores.sources
         self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
         #: Snapshots with the same port range share its ports.
@@ -141,7 +139,11 @@ class SnapshotFactory:
 
     def make(self, configuration: load.Configuration) -> Snapshot:
         """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
-        settings, users = configuration.settings, self._users(configuration)
+        settings = configuration.settings
+        #: The users of the last snapshot.
+        self.users = users = self._stores.make(
+            settings, configuration.users, configuration.sources, configuration.builder.build
+        )
         self.workers.patience = settings.timeouts.stalled
         self.quotas.keep(users.homes.with_quota, users.homes.all)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
@@ -155,15 +157,6 @@ class SnapshotFactory:
             now=time.time,
             shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
         )
-
-    def _users(self, configuration: load.Configuration) -> UserStore:
-        settings = configuration.settings
-        running = self.sources.use(configuration.sources, settings.timeouts.login)
-        place = sources.yaml_place(settings)
-        users = ChainStore(configuration.users, place, running, configuration.builder.build, self.workers)
-        self._verifier.remembered.use(settings.users.cache.seconds)
-        users.start(self._verifier)
-        return users
 
     def _portal(self, settings: Settings, users: UserStore, ledger: Ledger) -> Portal:
         files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings))
@@ -274,7 +267,7 @@ class FtpsService(MultiService):
             Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
-            Part(lambda: None, self._snapshots.sources.stop),
+            Part(self._snapshots.sources.start, self._snapshots.sources.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(self._start_refresh, self._refresh.stop),
             Part(self._start_sweeper, self._sweeper.stop),
@@ -353,8 +346,8 @@ class FtpsService(MultiService):
         self._refresh.start(self._configuration.settings.passive.refresh)
 
     def _start_sweeper(self) -> None:
-        settings, homes = self._configuration.settings, self._configuration.users.homes
-        self._sweeper.start(lambda: homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
+        settings, users = self._configuration.settings, self._snapshots.users
+        self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _write_events(self) -> None:
         events = self._configuration.settings.events

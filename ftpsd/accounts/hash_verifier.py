@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ftpsd.accounts import hashes
 from ftpsd.accounts.fair_queue import FairSemaphore
@@ -56,11 +56,16 @@ class Decoys:
     #: The most hashes.
     MOST = 256
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
+    def __init__(self, known: Sequence[str] = ()) -> None:
         self._hashes = list(known)
 
+    def note(self, hashed: str) -> None:
+        """Add the hash of some user, unless there are enough."""
+        if len(self._hashes) < self.MOST and hashed not in self._hashes:
+            self._hashes.append(hashed)
+
     def choose(self, name: str) -> str:
-        """Return a hash for a name that does not exist, always the same one."""
+        """Return a hash for a name that does not exist, always the same one while none is added."""
         if not self._hashes:
             self._hashes.append(hashes.make(os.urandom(16).hex()))
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

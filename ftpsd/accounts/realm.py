@@ -24,6 +24,7 @@ from ftpsd.storage.backend import Files, Trees
 class IUserAvatar(Interface):
     """What one session of a user may use."""
 
+    name = Attribute("The name of the user, as the source stores it.")
     files = Attribute("The user's `ftpsd.storage.backend.Files`.")
     permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
@@ -35,7 +36,8 @@ class IUserAvatar(Interface):
 class UserAvatar:
     """The avatar of a user who has logged in."""
 
-    def __init__(self, user: UserSettings, files: Files, lease: UserLease) -> None:
+    def __init__(self, name: str, user: UserSettings, files: Files, lease: UserLease) -> None:
+        self.name = name
         self.files = files
         self.permissions: Permissions = user.permission_rules
         self.data_session = user.tls.data_session
@@ -95,4 +97,4 @@ class Realm:
             files.close()
             lease.release()
 
-        return IUserAvatar, UserAvatar(user.settings, files, lease), log_out
+        return IUserAvatar, UserAvatar(user.name, user.settings, files, lease), log_out

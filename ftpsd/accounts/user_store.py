@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 from ftpsd.config.settings import UserSettings
+from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.printable import printable
 
 if TYPE_CHECKING:
     from ftpsd.accounts.hash_verifier import HashVerifier
@@ -53,6 +55,11 @@ class LoginDenied(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+    @property
+    def denial(self) -> Denial:
+        """The refusal, with what of the sentence can be sent."""
+        return Denial("source", printable(self.reason) or "Login refused.")
 
 
 class SourceFailed(Exception):

@@ -97,6 +97,7 @@ class YamlUserStore:
         self.homes = homes
         self.defaults = defaults or {}
         self.users = users
+        self.decoys = decoys
         self._decoys = Decoys(decoys)
         self._verifier: HashVerifier | None = None
 

@@ -103,6 +103,12 @@ class UsersSettings:
         """The directory of the users' files."""
         return self.directory or self.file.parent / "users.d"
 
+    @property
+    def yaml_place(self) -> int:
+        """How many other sources are asked before the YAML files."""
+        types = [each.type for each in self.sources]
+        return types.index("yaml") if "yaml" in types else 0
+
 
 @frozen
 class Timeouts:

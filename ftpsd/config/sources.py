@@ -36,12 +36,6 @@ def make_sources(document: Document, settings: Settings) -> tuple[ConfiguredSour
     return tuple(found)
 
 
-def yaml_place(settings: Settings) -> int:
-    """Return how many other sources are asked before the YAML files."""
-    types = [each.type for each in settings.users.sources]
-    return types.index("yaml") if "yaml" in types else 0
-
-
 def _check(document: Document, settings: Settings) -> None:
     key: Key = ("users", "sources")
     yaml = [index for index, each in enumerate(settings.users.sources) if isinstance(each, YamlSource)]

@@ -10,6 +10,7 @@ from twisted.cred.error import UnauthorizedLogin
 
 from ftpsd.accounts.password_checker import LoginCredentials
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar, Visitor
+from ftpsd.accounts.user_store import LoginDenied
 from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.session_events import SessionEvents
@@ -73,6 +74,7 @@ class Login:
         except Exception as error:
             await self._fail(user, error)
             return None
+        user = avatar.name
         try:
             await self._check_again(user)
         except Refusal:
@@ -111,7 +113,7 @@ class Login:
             self._log_bans(await self._ledger.record_failure(self._client, user), user)
             await self._ledger.check_bans(self._client, user)
             return
-        if isinstance(error, AccessDenied):
+        if isinstance(error, AccessDenied | LoginDenied):
             await self._ledger.check_bans(self._client, user)
             reason, refusal = error.denial.reason, Refusal(530, error.denial.text)
         elif isinstance(error, Refusal):  # one session too many, or a disk that does not respond

@@ -135,7 +135,8 @@ class LoginRefused(SessionEvent):
     """The password was right and the user may not log in here and now, or cannot."""
 
     name: str
-    #: disabled, network, expired or hours (the user's settings), limit (too many sessions), disk (it does not respond)
+    #: disabled, network, expired or hours (the user's settings), source (it refuses), limit (too many sessions), disk
+    #: (it does not respond)
     reason: str
     text: str
 

@@ -37,7 +37,19 @@ from ftpsd.protocol.replies import NoDataReason
 from ftpsd.system.tls.private import library_versions
 
 #: The values of labels that are shown from the start.
-LOGIN_RESULTS = ("success", "failed", "banned", "disabled", "network", "expired", "hours", "limit", "disk", "error")
+LOGIN_RESULTS = (
+    "success",
+    "failed",
+    "banned",
+    "disabled",
+    "network",
+    "expired",
+    "hours",
+    "source",
+    "limit",
+    "disk",
+    "error",
+)
 DATA_REASONS = ("foreign", *get_args(NoDataReason))
 TRANSFER_RESULTS = ("complete", "aborted", "failed")
 FAILURE_BANS = ("address", "user", "site")

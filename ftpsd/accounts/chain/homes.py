@@ -1,0 +1,65 @@
+"""The homes of all users: those of the YAML files, and those of users who have logged in: KnownHomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+
+from ftpsd.accounts.user_store import Homes
+from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.protocol.paths import outermost
+
+
+class _Union(Set[str]):
+    """Two sets as one, without a copy: the first may have 100,000 homes."""
+
+    def __init__(self, first: Set[str], second: Set[str]) -> None:
+        self._first, self._second = first, second
+
+    def __contains__(self, home: object) -> bool:
+        return home in self._first or home in self._second
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._first
+        yield from (home for home in tuple(self._second) if home not in self._first)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class KnownHomes:
+    """Homes of users who have logged in since the start. They survive a reload: sessions may still use them."""
+
+    def __init__(self) -> None:
+        self._all: set[str] = set()
+        self._with_quota: set[str] = set()
+
+    def add(self, user: UserSettings) -> None:
+        """Add the home of a user. Other threads may look into the sets meanwhile."""
+        if user.home is not None:
+            self._all.add(user.home)
+            if user.quota != QuotaSettings():
+                self._with_quota.add(user.home)
+
+    def beside(self, homes: Homes) -> Homes:
+        """Return these homes and others together. The sets grow with each login; `outermost` is that of this moment."""
+        return Homes(
+            all=_Union(homes.all, self._all),
+            with_quota=_Union(homes.with_quota, self._with_quota),
+            outermost=self._outermost(homes),
+            parents=homes.parents,
+        )
+
+    def _outermost(self, homes: Homes) -> Sequence[str]:
+        """Return the outermost homes. Each parent of a home is looked up, but not each of 100,000 homes."""
+        own = [home for home in outermost(self._all) if not _lies_in(home, homes.all)]
+        around = [home for home in own if any(f"{parent}/".startswith(f"{home}/") for parent in homes.parents)]
+        if not around:
+            return [*homes.outermost, *own]
+        return [*(each for each in homes.outermost if not _lies_in(each, set(around))), *own]
+
+
+def _lies_in(home: str, others: Set[str]) -> bool:
+    """Return whether a path is one of others, or lies in one."""
+    while home not in others and "/" in home:
+        home = home.rpartition("/")[0]
+    return home in others

@@ -1,0 +1,229 @@
+"""The store of all users: the YAML files and the sources, asked in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from ftpsd.accounts import hashes
+from ftpsd.accounts.chain.homes import KnownHomes
+from ftpsd.accounts.chain.recent import RecentLogins
+from ftpsd.accounts.chain.running import RunningSource
+from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
+from ftpsd.accounts.remembered import Claim
+from ftpsd.accounts.sources.source import Answer, Question, Record
+from ftpsd.accounts.user_store import (
+    Admit,
+    Homes,
+    InvalidRecord,
+    LoginDenied,
+    SourceFailed,
+    UnknownUser,
+    User,
+    WrongPassword,
+)
+from ftpsd.accounts.yaml_store import YamlUserStore
+from ftpsd.config.settings import UserSettings
+from ftpsd.protocol.parsing import Address, network, plain_address
+from ftpsd.system.reactor import Clock
+from ftpsd.system.worker_threads import WorkerThreads
+
+#: Builds the settings of a user from a record. Blocks. Raises InvalidRecord.
+Build = Callable[[str, Record], UserSettings]
+
+#: Stands for the YAML files, whose store is another one after each reload, where a login is remembered.
+YAML = "yaml"
+
+#: The most bytes of a name or a password that a source is asked about.
+LONGEST = 1000
+
+_LOCAL = plain_address("127.0.0.1")
+
+
+@attrs.frozen
+class Shared:
+    """What the stores of all configuration snapshots share."""
+
+    clock: Clock
+    workers: WorkerThreads
+    recent: RecentLogins
+    homes: KnownHomes
+
+
+class ChainStore:
+    """Asks the YAML files and the sources in order. The first one that knows the name decides.
+
+    `place` is how many of the sources are asked before the YAML files.
+    """
+
+    def __init__(
+        self, yaml: YamlUserStore, place: int, sources: Sequence[RunningSource], build: Build, shared: Shared
+    ) -> None:
+        self._yaml = yaml
+        self._places: tuple[YamlUserStore | RunningSource, ...] = (*sources[:place], yaml, *sources[place:])
+        self._build = build
+        self._shared = shared
+        self._decoys = Decoys(yaml.decoys)
+        self._verifier: HashVerifier | None = None
+
+    @property
+    def homes(self) -> Homes:
+        """The homes that are known now."""
+        return self._shared.homes.beside(self._yaml.homes)
+
+    def start(self, verifier: HashVerifier) -> None:
+        """Verify hashes with this verifier from now on."""
+        self._verifier = verifier
+        self._yaml.start(verifier)
+
+    def knows(self, name: str) -> bool:
+        """Return whether the YAML files have a user of this name, or one has logged in recently."""
+        return self._yaml.knows(name) or name in self._shared.recent
+
+    async def find(self, name: str) -> User:
+        """Return a user. Raises UnknownUser, LoginDenied or SourceFailed."""
+        question = Question(name, None, _LOCAL)
+        for place in self._places:
+            if isinstance(place, YamlUserStore):
+                if place.knows(name):
+                    return await place.find(name)
+            elif _can_be_asked(name):
+                answer = await place.ask(question, _always)
+                if answer is not None:
+                    return await self._user(place, answer, _LOCAL)
+        raise UnknownUser
+
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
+        """Return the user if the password is right.
+
+        Raises UnknownUser, WrongPassword, LoginDenied, SourceFailed, or what `admit` raises. Each failed login takes as
+        long as if all places had been asked, and one hash verified.
+        """
+        question = Question(name, password, peer)
+        for index in range(len(self._places)):
+            try:
+                user = await self._verify_at(index, question, admit)
+            except WrongPassword:
+                self._shared.recent.forget(name, password)
+                await self._wait_for_others(self._places[index + 1 :])
+                raise
+            except LoginDenied:
+                self._shared.recent.forget(name)
+                raise
+            if user is not None:
+                return user
+        self._shared.recent.forget(name)
+        await self._verify_decoy(question, admit)
+        raise UnknownUser
+
+    async def names(self) -> AsyncIterator[str]:
+        """Iterate over the names of the users in the YAML files. Other sources may have millions, and be slow."""
+        async for name in self._yaml.names():
+            yield name
+
+    # --- one place -------------------------------------------------------------------------------
+
+    async def _verify_at(self, index: int, question: Question, admit: Admit) -> User | None:
+        """Return the user if this place knows the name; None if it does not."""
+        place, name, password = self._places[index], question.name, question.password or ""
+        if isinstance(place, YamlUserStore):
+            if not place.knows(name):
+                return None
+            user = await place.verify(name, password, question.peer, admit)
+            if index:
+                self._shared.recent.remember(name, password, YAML, None)
+            return user
+        if not _can_be_asked(name, password):
+            return None
+        try:
+            answer = await self._ask(place, question, admit)
+        except InvalidAnswer:
+            raise
+        except SourceFailed as error:
+            return await self._verify_without(index, question, error)
+        if answer is None:
+            return None
+        user = await self._user(place, answer, question.peer)
+        self._shared.recent.remember(name, password, place, answer)
+        return user
+
+    async def _ask(self, source: RunningSource, question: Question, admit: Admit) -> Answer | None:
+        """Return a user whose password is right; None if the source has none of this name."""
+        assert self._verifier is not None, "the store has not been started"
+        try:
+            answer = await source.ask(question, admit)
+        except WrongPassword:
+            await self._verify_decoy(question, admit)
+            raise
+        if answer is None or answer.verified:
+            return answer
+        hashed = answer.values.get("password")
+        if not isinstance(hashed, str) or len(hashed) > LONGEST or not hashes.is_valid(hashed):
+            problem = "password is missing, or not a supported password hash"
+            raise InvalidAnswer(f"source {source.name}: the user {answer.name}: {problem}")
+        self._decoys.note(hashed)
+        claim = Claim(source.name, answer.name, hashed, question.password or "")
+        if not await self._verifier.matches(claim, question.peer, admit):
+            raise WrongPassword
+        return answer
+
+    async def _verify_without(self, index: int, question: Question, error: SourceFailed) -> User | None:
+        """Do without a source that has failed, if the last login of this name says how. Otherwise raise its `error`.
+
+        If the source knew the user, the password must be the one of then. If another place did, which is asked later,
+        the source did not know the name, and is left out.
+        """
+        recent, place = self._shared.recent, self._places[index]
+        known = recent.place(question.name)
+        if isinstance(place, RunningSource) and known is place:
+            answer = recent.answer(question.name, question.password or "", network(question.peer))
+            if answer is not None:
+                return await self._user(place, answer, question.peer)
+        elif known in map(_key, self._places[index + 1 :]):
+            return None
+        raise error
+
+    async def _user(self, source: RunningSource, answer: Answer, peer: Address) -> User:
+        queue = self._shared.workers.queue(network(peer), "login")
+        try:
+            settings = await queue.call(self._build, answer.name, answer.values)
+        except InvalidRecord as error:
+            raise InvalidAnswer(f"source {source.name}: the user {answer.name}: {error}") from None
+        self._shared.homes.add(settings)
+        return User(answer.name, settings)
+
+    # --- time ------------------------------------------------------------------------------------
+
+    async def _verify_decoy(self, question: Question, admit: Admit) -> None:
+        assert self._verifier is not None, "the store has not been started"
+        claim = Claim("", question.name, self._decoys.choose(question.name), question.password or "")
+        await self._verifier.matches(claim, question.peer, admit, known=False)
+
+    async def _wait_for_others(self, places: Sequence[YamlUserStore | RunningSource]) -> None:
+        """Wait as long as these places would have taken for a name that they do not know."""
+        delay = sum(place.usual_delay() for place in places if isinstance(place, RunningSource))
+        if delay:
+            waiting: Deferred[None] = Deferred()
+            self._shared.clock.callLater(delay, waiting.callback, None)
+            await waiting
+
+
+class InvalidAnswer(SourceFailed):
+    """What the source knows about the user cannot be used. The source itself works."""
+
+
+def _key(place: YamlUserStore | RunningSource) -> object:
+    """Return what stands for a place where a login is remembered."""
+    return YAML if isinstance(place, YamlUserStore) else place
+
+
+def _can_be_asked(name: str, password: str = "x") -> bool:
+    """Return whether sources are asked. LDAP servers take an empty password for an anonymous login, which succeeds."""
+    texts = [text.encode("utf-8", "surrogateescape") for text in (name, password)]
+    return all(0 < len(text) <= LONGEST and b"\0" not in text for text in texts)
+
+
+async def _always() -> None:
+    """Admit everybody."""
