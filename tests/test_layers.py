@@ -57,7 +57,6 @@ LARGE = {
     "CommandRunner": 16,
     "Handshakes": 16,
     "BanList": 18,
-    "Journal": 19,
     "Queue": 16,
 }
 
