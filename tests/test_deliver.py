@@ -356,8 +356,8 @@ def test_order_by_path(outbox: Outbox) -> None:
         {"event": str(number), "record": {"id": str(number), "event": "upload", "user": "u"}, "paths": each}
         for number, each in enumerate(paths)
     ]
-    queue.take_over("file", 1, entries, lambda event: ["here"], 1.0)
-    queue.take_over("file", 2, entries, lambda event: ["here"], 1.0)
+    queue.intake.take_over("file", 1, entries, lambda event: ["here"], 1.0)
+    queue.intake.take_over("file", 2, entries, lambda event: ["here"], 1.0)
 
     def due() -> list[str]:
         return [each.event for each in queue.due("here", 100.0, 10)]

@@ -57,7 +57,6 @@ LARGE = {
     "CommandRunner": 16,
     "Handshakes": 16,
     "BanList": 18,
-    "Queue": 16,
 }
 
 #: Libraries that the pure packages must not touch, and the modules that may use OpenSSL.

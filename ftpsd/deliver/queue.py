@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftpsd.outbox.evidence import file_of
-from ftpsd.outbox.segments import Entry, paths_of
+from ftpsd.deliver.intake import Execute, Intake, keys_of
+from ftpsd.outbox.segments import Entry
 from ftpsd.system.state import Row, State
 
 FILE = "deliveries.sqlite"
@@ -29,8 +29,6 @@ _TABLES = (
 )
 
 _COLUMNS = "number, event, target, entry, since, attempts, failed, error"
-
-Execute = Callable[..., list[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +56,12 @@ class Queue:
     def __init__(self, directory: Path) -> None:
         self._state = State(directory / FILE)
         self._state.define(*_TABLES)
+        #: Takes entries over from the journal.
+        self.intake = Intake(self._state)
 
     def close(self) -> None:
         """Close the database."""
         self._state.close()
-
-    # --- what was read of the journal ------------------------------------------------------------------
-
-    def position(self, file: str) -> int:
-        """Return how many bytes of a file of the journal were taken over."""
-        found = self._state.execute("SELECT offset FROM positions WHERE file = ?", file)
-        return int(found[0][0]) if found else 0
-
-    def take_over(
-        self, file: str, position: int, entries: Iterable[Entry], targets: Callable[[Entry], Iterable[str]], now: float
-    ) -> None:
-        """Take entries over from a file up to a position. `targets` returns those of an event."""
-        with self._state.transaction() as execute:
-            for entry in entries:
-                event = _decided(execute, file, entry)
-                if event is not None:
-                    for target in targets(event):
-                        _insert(execute, event, target, now)
-            execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", file, position)
-
-    def has_intents(self, file: str) -> bool:
-        """Return whether a file has intents that are not decided."""
-        return bool(self._state.execute("SELECT 1 FROM intents WHERE file = ? LIMIT 1", file))
-
-    def forget(self, file: str) -> None:
-        """Forget the position in a file that was removed."""
-        self._state.execute("DELETE FROM positions WHERE file = ?", file)
 
     def size(self) -> int:
         """Return the bytes of the database that are in use."""
@@ -96,8 +69,6 @@ class Queue:
             self._state.execute(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * size)
-
-    # --- deliveries --------------------------------------------------------------------------------
 
     def targets(self) -> set[str]:
         """Return the targets for which deliveries wait."""
@@ -152,7 +123,7 @@ class Queue:
             where = "failed IS NOT NULL AND (?1 IS NULL OR event = ?1)"
             rows = execute(f"SELECT number, target, entry FROM deliveries WHERE {where}", event)
             for number, target, entry in rows:
-                for key in _keys(json.loads(entry)):
+                for key in keys_of(json.loads(entry)):
                     execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", target, key, number)
             statement = f"UPDATE deliveries SET failed = NULL, attempts = 0, since = ?2, due = ?2 WHERE {where}"
             execute(statement, event, now)
@@ -168,47 +139,6 @@ class Queue:
 def _delivery(row: Row) -> Delivery:
     number, event, target, entry, since, attempts, failed, error = row
     return Delivery(number, event, target, json.loads(entry), since, attempts, failed, error)
-
-
-def _decided(execute: Execute, file: str, entry: Entry) -> Entry | None:
-    """Take one entry over. Return the event that has happened, if it says so of one."""
-    if "intent" in entry:
-        execute("INSERT OR IGNORE INTO intents VALUES (?, ?, ?)", entry["intent"], file, json.dumps(entry))
-        return None
-    if "event" in entry:
-        return entry
-    identity = entry.get("done", entry.get("void"))
-    found = execute("SELECT entry FROM intents WHERE event = ?", identity)
-    execute("DELETE FROM intents WHERE event = ?", identity)
-    if not found or "done" not in entry:
-        return None
-    event: Entry = json.loads(found[0][0])
-    return event
-
-
-def _insert(execute: Execute, event: Entry, target: str, now: float) -> None:
-    record = event["record"]
-    assert isinstance(record, dict)
-    keys = _keys(event)
-    rows = [execute("SELECT 1 FROM keys WHERE target = ? AND key = ? LIMIT 1", target, key) for key in keys]
-    evidence = event.get("evidence")
-    file = {"file": file_of(evidence)} if isinstance(evidence, dict) else {}
-    text = json.dumps({"record": record, "paths": paths_of(event), **file})
-    statement = "INSERT OR IGNORE INTO deliveries (event, target, entry, since, due) VALUES (?, ?, ?, ?, ?)"
-    execute(statement, record["id"], target, text, now, None if any(rows) else now)
-    ((number,),) = execute("SELECT number FROM deliveries WHERE event = ? AND target = ?", record["id"], target)
-    for key in keys:
-        execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", target, key, number)
-
-
-def _keys(event: Entry) -> list[str]:
-    """Return what orders an event: its paths, or its session, or nothing that another event has."""
-    paths, record = paths_of(event), event["record"]
-    assert isinstance(record, dict)
-    if paths:
-        # Text with bytes that are not UTF-8 is nothing that SQLite takes.
-        return sorted({json.dumps([record.get("user"), path]) for path in paths})
-    return [f"session {record['session']}" if "session" in record else "daemon"]
 
 
 def _release(execute: Execute, number: int, now: float) -> None:

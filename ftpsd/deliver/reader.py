@@ -22,6 +22,7 @@ class JournalReader:
     def __init__(self, directory: Path, queue: Queue, targets: Callable[[Entry], Iterable[str]]) -> None:
         self._directory = directory
         self._queue = queue
+        self._intake = queue.intake
         self._targets = targets
         #: The files that are read completely, but kept for an intent.
         self._positions: dict[str, int] = {}
@@ -49,7 +50,7 @@ class JournalReader:
         name = segment.path.name
         position = self._positions.get(name)
         if position is None:
-            position = self._positions[name] = self._queue.position(name)
+            position = self._positions[name] = self._intake.position(name)
         try:
             with segment.path.open("rb") as file:
                 file.seek(position)
@@ -58,14 +59,14 @@ class JournalReader:
             return False
         complete = data[: data.rfind(b"\n") + 1]
         if complete:
-            self._queue.take_over(name, position + len(complete), self._entries(segment, complete), self._targets, now)
+            self._intake.take_over(name, position + len(complete), self._entries(segment, complete), self._targets, now)
             self._positions[name] = position + len(complete)
             return True
         if len(data) == _PIECE:
             log.error("{file} has a line that is too long: it is skipped", file=name)
             self._positions[name] = position + len(data)
             return True
-        if final and not self._queue.has_intents(name):
+        if final and not self._intake.has_intents(name):
             self._remove(segment)
         return False
 
@@ -85,5 +86,5 @@ class JournalReader:
         except OSError as error:
             log.error("{path} cannot be removed: {error}", path=str(segment.path), error=str(error))
             return
-        self._queue.forget(segment.path.name)
+        self._intake.forget(segment.path.name)
         self._positions.pop(segment.path.name, None)
