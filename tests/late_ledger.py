@@ -10,8 +10,9 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import UserLimits
 from ftpsd.limits.bans.ban_list import Ban
-from ftpsd.limits.home_counts import HomeCount
+from ftpsd.limits.home_counts import GroupCount, HomeCount
 from ftpsd.limits.ledger import Ledger, SessionLease, UserLease
+from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import Address
 
 T = TypeVar("T")
@@ -49,10 +50,14 @@ class LateLedger:
         """Remember a login."""
         return self._later(self._ledger.record_login(client, user))
 
-    def admit_user(self, user: str, own: UserLimits) -> Awaitable[UserLease]:
+    def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> Awaitable[UserLease]:
         """Count a session of a user."""
-        return self._later(self._ledger.admit_user(user, own))
+        return self._later(self._ledger.admit_user(user, own, shares))
 
     def home(self, home: str) -> HomeCount:
         """Return the count of a home, which is no later."""
         return self._ledger.home(home)
+
+    def group(self, name: str) -> GroupCount:
+        """Return the count of a group, which is no later."""
+        return self._ledger.group(name)

@@ -15,7 +15,7 @@ from functools import partial
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.types import SessionInfo
-from ftpsd.limits.home_counts import Amount, LocalHomeCount
+from ftpsd.limits.home_counts import Amount, LocalHomeCount, QuotaLimits
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Usage
 from ftpsd.protocol.listing import Entry
@@ -501,7 +501,7 @@ class MemoryBackend:
         usage.sessions += 1
         for _ in usage.count(lambda: 0.0):
             pass
-        return QuotaFiles(files, Quota(usage, mount.quota, mount.at))
+        return QuotaFiles(files, Quota(usage, QuotaLimits(mount.quota), mount.at))
 
 
 def contents(home: MemoryHome) -> Mapping[str, bytes]:

@@ -10,10 +10,12 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.settings import BanSettings, Limits, QuotaSettings, UserLimits
 from ftpsd.limits import session_counts
-from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.home_counts import Amount, GroupLimit, QuotaLimits
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionRefused
+from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from tests import late_ledger
@@ -171,6 +173,59 @@ def test_rates_are_shared_as_the_settings_say(ask: Asked) -> None:
     assert lease.rates == "10000 bytes/s down"
 
 
+def staff(**limits: int) -> Share:
+    """What the members of a group share."""
+    return Share("group", "staff", SharedLimits(**limits))  # type: ignore[arg-type]
+
+
+def test_sessions_of_a_group(ask: Asked) -> None:
+    """Sessions of all members count together, and one too many names the group; other users are not affected."""
+    ledger, share = ask.ledger(), staff(sessions=2)
+    lease = ask(ledger.admit_user("alice", UserLimits(), [share]))
+    ask(ledger.admit_user("bob", UserLimits(), [share]))
+    with pytest.raises(SessionEnd, match=r"Too many sessions of the group staff \(limit: 2\)"):
+        ask(ledger.admit_user("carol", UserLimits(), [share]))
+    ask(ledger.admit_user("carol", UserLimits()))
+    lease.release()
+    ask(ledger.admit_user("carol", UserLimits(), [share]))
+
+
+def test_a_refused_session_counts_nowhere(ask: Asked) -> None:
+    """A session that one limit refuses is not counted for the others."""
+    ledger, share = ask.ledger(), staff(sessions=2)
+    ask(ledger.admit_user("alice", UserLimits(sessions=1), [share]))
+    for _ in range(3):
+        with pytest.raises(SessionEnd, match="of this user"):
+            ask(ledger.admit_user("alice", UserLimits(sessions=1), [share]))
+    ask(ledger.admit_user("bob", UserLimits(), [share]))
+
+
+def test_transfers_of_a_group(ask: Asked) -> None:
+    """Transfers of all members count together; one too many is 450, which names the group."""
+    ledger, share = ask.ledger(), staff(transfers=1)
+    alice, bob = (ask(ledger.admit_user(name, UserLimits(), [share])) for name in ("alice", "bob"))
+
+    async def both() -> None:
+        async with alice.transfer(), bob.transfer():
+            pytest.fail("two transfers at the same time")
+
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"Too many transfers of the group staff \(limit: 1\)"):
+            ask(both())
+
+
+def test_rates_of_a_group(ask: Asked) -> None:
+    """The members share the rate of their group; a changed rate holds for later sessions, which share the new one."""
+    ledger = ask.ledger()
+    first, second = (
+        ask(ledger.admit_user(name, UserLimits(), [staff(upload_rate=9000)])).rate_limits("upload")
+        for name in ("alice", "bob")
+    )
+    assert first[0] is second[0] and first[0].rate == 9000
+    later = ask(ask.ledger().admit_user("alice", UserLimits(), [staff(upload_rate=5000)])).rate_limits("upload")
+    assert later[0] is not first[0] and later[0].rate == 5000
+
+
 def test_few_descriptors(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last descriptors are for the sessions that exist."""
     monkeypatch.setattr(session_counts, "descriptors_are_short", lambda: True)
@@ -182,7 +237,7 @@ def test_a_home_is_counted_for_all_who_use_it(ask: Asked) -> None:
     """Each charge counts for everybody in the home, and one that would exceed a limit adds nothing."""
     ledger, reloaded = ask.ledger(), ask.ledger()
     mine, theirs, other = ledger.home("/srv/a"), reloaded.home("/srv/a"), ledger.home("/srv/b")
-    limit = QuotaSettings(bytes=1000, files=2)
+    limit = QuotaLimits(QuotaSettings(bytes=1000, files=2))
     mine.charge(Amount(600, 1), limit)
     with pytest.raises(Refusal, match="Quota exceeded: 600 bytes of 1000 bytes used"):
         theirs.charge(Amount(401), limit)
@@ -196,14 +251,55 @@ def test_a_home_is_counted_for_all_who_use_it(ask: Asked) -> None:
     assert theirs.amount == Amount(1999, 7)
 
 
+def test_a_group_counts_the_homes_of_its_members(ask: Asked) -> None:
+    """What one home holds counts for the group in the same step, whoever changes it; each home counts once."""
+    ledger = ask.ledger()
+    mine, theirs, group = ledger.home("/srv/a"), ledger.home("/srv/b"), ledger.group("staff")
+    theirs.set(Amount(600, 1))
+    for home in ("/srv/a", "/srv/b", "/srv/a"):
+        group.include(home)
+    limits = QuotaLimits(groups=(GroupLimit("staff", group, QuotaSettings(bytes=1000, files=4)),))
+    mine.charge(Amount(300, 1), limits)
+    with pytest.raises(Refusal, match="Quota of the group staff exceeded: 900 bytes of 1000 bytes used"):
+        mine.charge(Amount(101), limits)
+    assert mine.amount == Amount(300, 1) and group.amount == Amount(900, 2)
+    theirs.charge(Amount(5000), QuotaLimits())  # by a user of that home who is not in the group
+    theirs.correct(Amount(-5600), [(Amount(500, 2), limits)])
+    assert group.amount == Amount(800, 4)
+    with pytest.raises(Refusal, match="Quota of the group staff exceeded: 4 of 4 files"):
+        mine.charge(Amount(files=1), limits)
+    group.exclude("/srv/b")
+    theirs.charge(Amount(10_000), QuotaLimits())
+    assert group.amount == mine.amount == Amount(300, 1)
+
+
+def test_a_home_in_several_groups(ask: Asked) -> None:
+    """Each group's limit must be kept, and a charge that one of them refuses counts for none."""
+    ledger = ask.ledger()
+    home, wide, narrow = ledger.home("/srv/a"), ledger.group("wide"), ledger.group("narrow")
+    for group in (wide, narrow):
+        group.include("/srv/a")
+    limits = QuotaLimits(
+        groups=(
+            GroupLimit("wide", wide, QuotaSettings(bytes=1000)),
+            GroupLimit("narrow", narrow, QuotaSettings(bytes=100)),
+        )
+    )
+    with pytest.raises(Refusal, match="of the group narrow"):
+        home.charge(Amount(101), limits)
+    assert home.amount == wide.amount == narrow.amount == Amount()
+    home.charge(Amount(100), limits)
+    assert home.amount == wide.amount == narrow.amount == Amount(100)
+
+
 def test_measured_changes_have_no_limit(ask: Asked) -> None:
     """What was measured counts whatever it is; charges in the same step keep their limits."""
     home = ask.ledger().home("/srv/a")
     home.correct(Amount(5000, 1), [])
-    home.correct(Amount(-4500), [(Amount(500), QuotaSettings(bytes=1000))])
+    home.correct(Amount(-4500), [(Amount(500), QuotaLimits(QuotaSettings(bytes=1000)))])
     assert home.amount == Amount(1000, 1)
     with pytest.raises(Refusal, match="552"):
-        home.correct(Amount(3, 1), [(Amount(1), QuotaSettings(bytes=1000))])
+        home.correct(Amount(3, 1), [(Amount(1), QuotaLimits(QuotaSettings(bytes=1000)))])
     assert home.amount == Amount(1003, 2)
 
 

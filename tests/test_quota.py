@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount, LocalHomeCount, LocalHomeCounts
+from ftpsd.limits.home_counts import Amount, LocalHomeCount, LocalHomeCounts, QuotaLimits
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.home_usage import STALE, HomeUsage
 from ftpsd.storage.local.measure import DirectoryMeter, measure, measure_name
@@ -311,7 +311,7 @@ def test_a_home_within_a_home_is_swept(make_daemon: MakeDaemon) -> None:
 
 def test_resumed_part_files_are_charged_in_one_step(tmp_path: Path) -> None:
     """An upload that resumes a part file is charged in one step: no other session can take the room in between."""
-    count, limit = HomeUsage(str(tmp_path), DirectoryMeter(), LocalHomeCount()), QuotaSettings(bytes=1000)
+    count, limit = HomeUsage(str(tmp_path), DirectoryMeter(), LocalHomeCount()), QuotaLimits(QuotaSettings(bytes=1000))
     (tmp_path / part_name("f")).write_bytes(bytes(900))
     directory = os.open(tmp_path, os.O_RDONLY)
     count.add(Amount(900, 1))

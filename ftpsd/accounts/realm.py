@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from attrs import evolve
@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
 from ftpsd.accounts.user_store import User
+from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import UserSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.ledger import Ledger, UserLease
+from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
@@ -66,12 +68,22 @@ Avatar = tuple[object, UserAvatar, Callable[[], None]]
 
 @implementer(IRealm)
 class Realm:
-    """Open sessions of users, if their login rules and session limits permit it."""
+    """Open sessions of users, if their login rules and session limits permit it.
 
-    def __init__(self, now: Callable[[], float], trees: Trees, ledger: Ledger) -> None:
+    `groups` are the limits that the members of groups share.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        trees: Trees,
+        ledger: Ledger,
+        groups: Mapping[str, SharedSettings] | None = None,
+    ) -> None:
         self._now = now
         self._trees = trees
         self._ledger = ledger
+        self._groups = groups or {}
 
     def requestAvatar(self, avatarId: User, mind: Visitor, *interfaces: object) -> Deferred[Avatar]:
         """Return the avatar of a user whose password was right; `mind` is who logs in.
@@ -86,7 +98,9 @@ class Realm:
         denial = user.settings.login_rules.denial(visitor.client, self._now())
         if denial is not None:
             raise AccessDenied(denial)
-        lease = await self._ledger.admit_user(user.name, user.settings.limits)
+        names = user.settings.groups
+        shares = [Share("group", name, self._groups[name].limits) for name in names if name in self._groups]
+        lease = await self._ledger.admit_user(user.name, user.settings.limits, shares)
         try:
             files = await self._trees.open(user, evolve(visitor.session, user=user.name))
         except BaseException:

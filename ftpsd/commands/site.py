@@ -37,21 +37,22 @@ def idle(session: Session, argument: str) -> Reply:
 
 
 async def quota(session: Session, _: None) -> Reply:
-    """SITE QUOTA: report what the account uses and its limits, or those of the folder of the current directory."""
+    """SITE QUOTA: report what is used of the nearest limits: of the account, its groups, or the current folder."""
     usage = await session.files.usage(session.directory)
     if usage is None:
         return Reply(200, "No quota.")
     return Reply(
         200,
         f"Quota of {VirtualPath(usage.at)}:" if usage.at else "Quota of this account:",
-        f" Bytes: {_of(usage.bytes, usage.max_bytes)}",
-        f" Files: {_of(usage.files, usage.max_files)}, directories included",
+        f" Bytes: {_of(usage.bytes, usage.max_bytes, usage.bytes_group)}",
+        f" Files: {_of(usage.files, usage.max_files, usage.files_group)}, directories included",
         "End.",
     )
 
 
-def _of(used: int, limit: int | None) -> str:
-    return f"{used} of {limit}" if limit is not None else f"{used}, no limit"
+def _of(used: int, limit: int | None, group: str) -> str:
+    whose = f" of the group {group}" if group else ""
+    return f"{used} of {limit}{whose}" if limit is not None else f"{used}, no limit"
 
 
 def who(session: Session, _: None) -> Reply:

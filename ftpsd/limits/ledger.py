@@ -17,10 +17,10 @@ from typing import Protocol
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import Ban, BanList
 from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
-from ftpsd.limits.home_counts import HomeCount, HomeLedger, LocalHomeCounts
+from ftpsd.limits.home_counts import GroupCount, HomeCount, HomeLedger, LocalHomeCounts
 from ftpsd.limits.session_counts import RejectReason, SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
-from ftpsd.limits.user_limits import UserCounts
+from ftpsd.limits.user_limits import Share, UserCounts, server_share, user_share
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
@@ -75,8 +75,8 @@ class Ledger(HomeLedger, Protocol):
     def record_login(self, client: Address, user: str) -> Awaitable[None]:
         """Remember that the user has logged in from this address."""
 
-    def admit_user(self, user: str, own: UserLimits) -> Awaitable[UserLease]:
-        """Count a session of a user who has logged in; `own` are the user's limits.
+    def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> Awaitable[UserLease]:
+        """Count a session of a user who has logged in; `own` are the user's limits, `shares` those of the groups.
 
         Raises SessionEnd if there are too many sessions.
         """
@@ -127,13 +127,22 @@ class LocalLedger:
         """Remember that the user has logged in from this address."""
         self._bans.record_login(client, user)
 
-    async def admit_user(self, user: str, own: UserLimits) -> UserLease:
+    async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
-        return self._users.admit(user, self._limits, own)
+        limits = self._limits
+        session = UserLimits(
+            session_upload_rate=own.session_upload_rate or limits.session_upload_rate,
+            session_download_rate=own.session_download_rate or limits.session_download_rate,
+        )
+        return self._users.admit([user_share(user, limits, own), *shares, server_share(limits)], session)
 
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""
         return self._homes.home(home)
+
+    def group(self, name: str) -> GroupCount:
+        """Return the count of the homes of a group."""
+        return self._homes.group(name)
 
 
 class _LocalSessionLease:

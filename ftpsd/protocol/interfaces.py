@@ -98,7 +98,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a home or folder holds, and its limits (None: no limit)."""
+    """What is used of the limits of bytes and of files in a home or folder. None is no limit."""
 
     bytes: int
     files: int
@@ -106,6 +106,9 @@ class Usage:
     max_files: int | None
     #: The path of the folder; that of the root for a home.
     at: Parts = ()
+    #: The groups that have these limits; empty for the user's own.
+    bytes_group: str = ""
+    files_group: str = ""
 
 
 class Files(Protocol):

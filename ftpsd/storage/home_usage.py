@@ -16,8 +16,7 @@ from threading import RLock
 
 from twisted.internet.defer import DeferredLock
 
-from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount, Charge, HomeCount
+from ftpsd.limits.home_counts import Amount, Charge, HomeCount, QuotaLimits
 from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.system.worker_threads import JobSteps
 
@@ -25,7 +24,7 @@ from ftpsd.system.worker_threads import JobSteps
 STALE = 3600
 
 #: No limits.
-_NO_LIMIT = QuotaSettings()
+_NO_LIMIT = QuotaLimits()
 
 
 def measure_nothing(_: Container[Hashable]) -> Amount:

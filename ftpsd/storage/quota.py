@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -13,9 +13,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount, HomeLedger, bytes_exceeded, files_exceeded
+from ftpsd.limits.home_counts import (
+    Amount,
+    GroupCount,
+    GroupLimit,
+    HomeLedger,
+    QuotaLimits,
+    bytes_exceeded,
+    files_exceeded,
+)
 from ftpsd.protocol.permissions import Parts
 from ftpsd.storage.backend import HomeMeter, Measure
+from ftpsd.storage.group_usage import GroupUsage
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
@@ -24,35 +33,63 @@ log = Logger(namespace="ftpsd")
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """How much of a limit is used; of that of a group, if it has a name. A limit of None is no limit."""
+
+    used: int
+    limit: int | None
+    group: str = ""
+
+    @property
+    def remaining(self) -> int | None:
+        """What may be added; None without a limit."""
+        return None if self.limit is None else max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
-    """One user's limit on what a home or folder holds. No method blocks for longer than other threads add numbers."""
+    """One user's limits on what a home or folder holds. No method blocks for longer than other threads add numbers."""
 
     usage: HomeUsage
-    limit: QuotaSettings
+    limits: QuotaLimits
     #: The folder that is counted; the root for a home.
     at: Parts = ()
 
     def charge(self, amount: Amount) -> None:
-        """Add to the usage of the home. Raises Refusal (552) if it would exceed the limit."""
-        self.usage.charge(amount, self.limit)
+        """Add to the usage of the home. Raises Refusal (552) if it would exceed a limit."""
+        self.usage.charge(amount, self.limits)
 
-    def remaining_bytes(self) -> int | None:
-        """Return the bytes that may be added, or None without a limit."""
-        return None if self.limit.bytes is None else max(0, self.limit.bytes - self.usage.amount.bytes)
+    def bytes(self) -> Use:
+        """Return the use of the nearest limit of bytes: the one that lets fewest be added."""
+        groups = [Use(each.count.amount.bytes, each.quota.bytes, each.name) for each in self.limits.groups]
+        return _nearest(Use(self.usage.amount.bytes, self.limits.home.bytes), groups)
+
+    def files(self) -> Use:
+        """Return the use of the nearest limit of files."""
+        groups = [Use(each.count.amount.files, each.quota.files, each.name) for each in self.limits.groups]
+        return _nearest(Use(self.usage.amount.files, self.limits.home.files), groups)
 
     def permits_a_file(self) -> bool:
         """Return whether one more file or directory may be made."""
-        return self.limit.files is None or self.usage.amount.files < self.limit.files
+        return self.files().remaining != 0
 
     def require_a_file(self) -> None:
         """Raise Refusal (552) if no file or directory may be added."""
-        if self.limit.files is not None and not self.permits_a_file():
-            raise files_exceeded(self.usage.amount.files, self.limit.files)
+        use = self.files()
+        if use.limit is not None and use.remaining == 0:
+            raise files_exceeded(use.used, use.limit, use.group)
 
     def require_room(self) -> None:
         """Raise Refusal (552) if no byte may be added."""
-        if self.limit.bytes is not None and self.remaining_bytes() == 0:
-            raise bytes_exceeded(self.usage.amount.bytes, self.limit.bytes)
+        use = self.bytes()
+        if use.limit is not None and use.remaining == 0:
+            raise bytes_exceeded(use.used, use.limit, use.group)
+
+
+def _nearest(home: Use, groups: Sequence[Use]) -> Use:
+    """Return the use with least remaining; that of the home if nothing is limited."""
+    limited = [each for each in (home, *groups) if each.limit is not None]
+    return min(limited, key=lambda use: use.remaining or 0, default=home)
 
 
 class Quotas:
@@ -69,9 +106,18 @@ class Quotas:
         self._usages: dict[str, HomeUsage] = {}
         self._counted: Set[str] = frozenset()
         self._homes: Set[str] = frozenset()
+        #: The groups of the newest configuration that have a quota.
+        self._groups: dict[str, GroupUsage] = {}
 
-    def keep(self, counted: Set[str], homes: Set[str]) -> None:
-        """Set which of all homes are counted from now on. They are counted when their first session comes."""
+    def keep(self, counted: Set[str], homes: Set[str], groups: Mapping[str, Set[str]] | None = None) -> None:
+        """Set which of all homes are counted from now on. They are counted when their first session comes.
+
+        `groups` are the homes of the groups that have a quota, which are in `counted`, too.
+        """
+        known, self._groups = self._groups, {}
+        for name, members in (groups or {}).items():
+            group = self._groups[name] = known.get(name) or GroupUsage(name, self._ledger.group(name))
+            group.want(members)
         self._usages = {home: usage for home, usage in self._usages.items() if home in counted}
         self._counted = counted
         self._homes = homes
@@ -103,6 +149,41 @@ class Quotas:
             raise BlockingIOError(errno.EAGAIN, "the home is being counted")
         with usage.changing(measure) if usage is not None else nullcontext():
             yield
+
+    async def begin(
+        self, home: str, own: QuotaSettings, groups: Mapping[str, QuotaSettings], at: Parts = ()
+    ) -> Quota | None:
+        """Begin a session in a home, or in the folder `at`; return None if nobody has a quota there.
+
+        All homes of the user's groups are counted first, if they were not before. The caller calls `HomeUsage.leave` at
+        the end of the session. Raises OSError if the user's home cannot be counted.
+        """
+        entered = self.enter(home)
+        if entered is None:
+            return None
+        usage = await entered
+        try:
+            limits = [GroupLimit(name, await self._counted_group(name, home), quota) for name, quota in groups.items()]
+        except BaseException:
+            usage.leave()
+            raise
+        return Quota(usage, QuotaLimits(own, tuple(limits)), at)
+
+    async def _counted_group(self, name: str, home: str) -> GroupCount:
+        """Return the count of a group with the homes of all members, and with that of a user who comes now."""
+        group = self._groups.get(name)
+        if group is None:  # a reload has removed it since the session began
+            count = self._ledger.group(name)
+            count.include(home)
+            return count
+        group.add(home)
+        await group.turn.run(self._count_group, group)
+        return group.count
+
+    def _count_group(self, group: GroupUsage) -> Deferred[None]:
+        if group.is_complete:
+            return succeed(None)
+        return self._workers.queue(f"group {group.name}", "walk").run(group.update(self._usage, self._clock.seconds))
 
     def enter(self, home: str) -> Deferred[HomeUsage] | None:
         """Begin a session in a home. Return its usage, counted if necessary, or None if nobody has a quota there.

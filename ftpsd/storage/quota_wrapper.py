@@ -64,7 +64,7 @@ class QuotaCounter:
             with self._quota.usage.changing(measure) as charges:
                 charged = ChargedUpload(begin(), self._quota)
                 initial = charged.take_over()
-                charges.append((initial, self._quota.limit))
+                charges.append((initial, self._quota.limits))
             charged.paid = initial
             self._quota.require_room()
         except BaseException:
@@ -167,20 +167,21 @@ class QuotaFiles:
 
     async def free_space(self, path: VirtualPath) -> int:
         """Return the free bytes of the storage or the quota, whichever are fewer."""
-        free, remaining = await self._files.free_space(path), self._quota.remaining_bytes()
+        free, remaining = await self._files.free_space(path), self._quota.bytes().remaining
         return free if remaining is None else min(free, remaining)
 
     async def available_space(self, path: VirtualPath) -> int:
         """Return the free bytes for a new file: none if the quota permits no more files."""
-        free, remaining = await self._files.available_space(path), self._quota.remaining_bytes()
+        free, remaining = await self._files.available_space(path), self._quota.bytes().remaining
         if not self._quota.permits_a_file():
             return 0
         return free if remaining is None else min(free, remaining)
 
     def usage(self, path: VirtualPath) -> Deferred[Usage | None]:
-        """Return what the home or folder holds, and the limits."""
-        amount, limit = self._quota.usage.amount, self._quota.limit
-        return succeed(Usage(max(0, amount.bytes), max(0, amount.files), limit.bytes, limit.files, self._quota.at))
+        """Return what is used of the nearest limits: of the home or folder, or of a group."""
+        size, files = self._quota.bytes(), self._quota.files()
+        used = max(0, size.used), max(0, files.used)
+        return succeed(Usage(*used, size.limit, files.limit, self._quota.at, size.group, files.group))
 
     def set_mode(self, path: VirtualPath, mode: int) -> Awaitable[int]:
         """Set the permission bits, but keep directories readable for the daemon, which has to count them."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 
+from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.outbox.claims import SessionJournal
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Upload, Usage
@@ -21,7 +22,7 @@ from ftpsd.storage.local.entries import Entries
 from ftpsd.storage.local.jail import Jail
 from ftpsd.storage.local.move import move, other_storage
 from ftpsd.storage.local.root import Root, process_umask
-from ftpsd.storage.quota import Quota, Quotas
+from ftpsd.storage.quota import Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.walks import Walks
 from ftpsd.system.worker_threads import WorkerThreads
@@ -34,24 +35,32 @@ class LocalBackend:
     """Homes and folders that are directories of this machine. With `fsync`, an upload is on the disk before it is
     published.
 
-    `journals` makes the journal of a session, if rules want events of its user.
+    `journals` makes the journal of a session, if rules want events of its user. `groups` are those with a quota.
     """
 
     def __init__(
-        self, workers: WorkerThreads, quotas: Quotas, fsync: bool, journals: Journals = lambda session, home: None
+        self,
+        workers: WorkerThreads,
+        quotas: Quotas,
+        fsync: bool,
+        journals: Journals = lambda session, home: None,
+        groups: Mapping[str, QuotaSettings] | None = None,
     ) -> None:
         self._workers = workers
         self._quotas = quotas
         self._fsync = fsync
         self._journals = journals
+        self._groups = groups or {}
 
     async def open(self, user: User, session: SessionInfo, mount: Mount | None = None) -> backend.Files:
         """Return the files of a home or folder for one session (see `Backend`)."""
         mount = mount or mount_of_home(user)
-        entered = self._quotas.enter(mount.place)
-        usage = None if entered is None else await entered
+        # A folder counts for itself, and for no group.
+        names = () if mount.at else user.settings.groups
+        groups = {name: self._groups[name] for name in names if name in self._groups}
+        quota = await self._quotas.begin(mount.place, mount.quota, groups, mount.at)
         files = LocalFiles(self._workers, user, mount, self._fsync, self._journals(session, mount.place))
-        return files if usage is None else QuotaFiles(files, Quota(usage, mount.quota, mount.at))
+        return files if quota is None else QuotaFiles(files, quota)
 
 
 class LocalFiles:

@@ -1,0 +1,79 @@
+"""What the homes of a group's members hold together: GroupUsage.
+
+The sum changes with each of the homes (`limits/home_counts`). So all homes must have been counted: the first session of
+a member after a start, or after a home was added, waits until they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+
+from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
+
+from ftpsd.limits.home_counts import GroupCount
+from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.system.worker_threads import JobSteps
+
+log = Logger(namespace="ftpsd")
+
+
+class GroupUsage:
+    """The homes of a group. For the reactor thread, except for the steps of `update`."""
+
+    def __init__(self, name: str, count: GroupCount) -> None:
+        self.name = name
+        self.count = count
+        #: A lock for `update`.
+        self.turn = DeferredLock()
+        self._wanted: Set[str] = frozenset()
+        #: Homes of members who are not known before they log in.
+        self._more: set[str] = set()
+        #: Increased with each change of the homes; and its value for the homes that the count includes.
+        self._version = 0
+        self._counted_version = -1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the count includes the homes of all members that are known."""
+        return self._counted_version == self._version
+
+    def want(self, homes: Set[str]) -> None:
+        """Set the homes of the members that a configuration load has found."""
+        self._wanted = homes
+        self._version += 1
+
+    def add(self, home: str) -> None:
+        """Add the home of a member who logs in."""
+        if home not in self._wanted and home not in self._more:
+            self._more.add(home)
+            self._version += 1
+
+    def update(self, usage_of: Callable[[str], HomeUsage | None], clock: Callable[[], float]) -> JobSteps[None]:
+        """Return the steps that count the homes of all members which are not counted, and include these homes only.
+
+        A home that cannot be counted does not keep other members out: it counts as what is uploaded there from now on.
+        """
+        return self._steps({*self._wanted, *self._more}, self._version, usage_of, clock)
+
+    def _steps(
+        self,
+        wanted: Set[str],
+        version: int,
+        usage_of: Callable[[str], HomeUsage | None],
+        clock: Callable[[], float],
+    ) -> JobSteps[None]:
+        for home in self.count.homes - wanted:
+            self.count.exclude(home)
+            yield
+        for home in wanted:
+            usage = usage_of(home)
+            if usage is not None and usage.counted is None:
+                try:
+                    yield from usage.count(clock)
+                except OSError as error:
+                    text = "{home} cannot be counted for the quota of the group {group}: {error}"
+                    log.warn(text, home=home, group=self.name, error=str(error))
+            self.count.include(home)
+            yield
+        self._counted_version = version
