@@ -28,7 +28,8 @@ from ftpsd.admin.status import StatusReader
 from ftpsd.admin.unix_socket import socket_path
 from ftpsd.config import load, sources
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.config.settings import ListenSettings, PortRange, Settings
+from ftpsd.config.sections.groups import SharedSettings
+from ftpsd.config.settings import ListenSettings, PortRange, QuotaSettings, Settings
 from ftpsd.control.factory import FtpsFactory
 from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
 from ftpsd.control.lifecycle.reload import Reloader, log_warnings
@@ -103,7 +104,8 @@ def makeService(options: Options) -> FtpsService:
 
 def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, object] | None) -> Sandbox:
     settings = configuration.settings
-    files = [Path(path), settings.users.file, settings.users.files / "NAME.yaml", *sources.sandbox_files(settings)]
+    files = [Path(path), settings.users.file, *sources.sandbox_files(settings)]
+    files += [directory / "NAME.yaml" for directory in (settings.users.files, settings.users.group_files)]
     files += [file for _, pair in settings.tls.pairs for file in (pair.certificate, pair.key_file)]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
@@ -145,11 +147,11 @@ class SnapshotFactory:
             settings, configuration.users, configuration.sources, configuration.builder.build
         )
         self.workers.patience = settings.timeouts.stalled
-        self.quotas.keep(users.homes.with_quota, users.homes.all)
+        self.quotas.keep(users.homes.with_quota, users.homes.all, users.homes.of_groups)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
         return Snapshot(
             settings=settings,
-            portal=self._portal(settings, users, ledger),
+            portal=self._portal(settings, configuration.layers.shared, users, ledger),
             contexts=configuration.contexts,
             data=DataPlane(self._shared(configuration)),
             policy=policy_of(settings),
@@ -158,10 +160,13 @@ class SnapshotFactory:
             shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
         )
 
-    def _portal(self, settings: Settings, users: UserStore, ledger: Ledger) -> Portal:
-        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings))
+    def _portal(
+        self, settings: Settings, groups: Mapping[str, SharedSettings], users: UserStore, ledger: Ledger
+    ) -> Portal:
+        quotas = {name: group.quota for name, group in groups.items() if group.quota != QuotaSettings()}
+        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
         trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
-        realm = cast(IRealm, Realm(time.time, trees, ledger))
+        realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
         return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users))])
 
     def _shared(self, configuration: load.Configuration) -> Shared:

@@ -60,8 +60,9 @@ def test_what_many_users_have_in_common(tmp_path: Path) -> None:
     """Each of many users has a password and home of its own, and the settings that the file gives."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     users(tmp_path / "users.yaml", 1000, "    quota: {files: 5}\n    permissions: read-only\n")
-    store, faults = load_users(tmp_path / "users.yaml", True)
-    assert store is not None and not faults
+    loaded = load_users(tmp_path / "users.yaml", True)
+    store = loaded.store
+    assert store is not None and not loaded.faults
     assert len(store.users) == 1001 and len(set(store.users.names())) == 1001
     settings = {name: user.settings for name in store.users.names() if (user := store.users.get(name)) is not None}
     assert settings["user7"].password.split("$")[3] == "salt7"  # type: ignore[union-attr]
@@ -79,7 +80,7 @@ def test_a_fault_among_many_users(tmp_path: Path, at: int) -> None:
     users(tmp_path / "users.yaml", 2000)
     text = (tmp_path / "users.yaml").read_text().replace(f"  user{at}:\n", f"  user{at}:\n    umask: 7\n")
     (tmp_path / "users.yaml").write_text(text + "    umask: 7\n" if at != 1999 else text)
-    _, faults = load_users(tmp_path / "users.yaml", True)
+    faults = load_users(tmp_path / "users.yaml", True).faults
     assert min(faults).key == f"users.user{at}.umask"
     assert min(fault.line for fault in faults) == 5 + 2 * at
     assert len(faults) == (1 if at == 1999 else 2)

@@ -43,8 +43,9 @@ def yaml_users(directory: Path) -> UserStore:
         f"  alice: {{home: '{directory}/alice', quota: {{bytes: 1K}}}}\n"
         f"  bob: {{home: '{directory}/alice/bob'}}\n"
     )
-    store, faults = load_users(path, True)
-    assert store is not None, faults
+    loaded = load_users(path, True)
+    store = loaded.store
+    assert store is not None, loaded.faults
     return store
 
 
@@ -133,7 +134,7 @@ def test_unknown_names_cost_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_decoys_log_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any user, every name is unknown, whatever the decoy hash says."""
     (tmp_path / "users.yaml").write_text("users: {}\n")
-    store, _ = load_users(tmp_path / "users.yaml", True)
+    store = load_users(tmp_path / "users.yaml", True).store
     assert store is not None
     store.start(verifier())
     monkeypatch.setattr(hash_verifier.hashes, "verify", lambda password, hashed: True)

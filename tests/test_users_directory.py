@@ -172,7 +172,8 @@ def test_thousands_of_files(tmp_path: Path) -> None:
     (tmp_path / "users.d" / "user77.yaml").write_text("password: secret\n")
     started = time.process_time()
     files = UserFiles(tmp_path / "users.d", DiskWatch())
-    store, found = load_users(tmp_path / "users.yaml", True, files=files)
+    loaded = load_users(tmp_path / "users.yaml", True, files=files)
+    store, found = loaded.store, loaded.faults
     assert time.process_time() - started < 10
     assert store is not None and len(store.users) == 5000
     assert [Path(each.file).name for each in found] == ["user77.yaml"]

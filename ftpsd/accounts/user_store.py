@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.login_rules import Denial
@@ -39,6 +39,8 @@ class Homes:
     outermost: Sequence[str] = ()
     #: The directories in which homes lie or may be created.
     parents: frozenset[str] = frozenset()
+    #: By group whose members share a quota: their homes, which are in `with_quota`, too.
+    of_groups: Mapping[str, Set[str]] = Factory(dict)
 
 
 class UnknownUser(Exception):

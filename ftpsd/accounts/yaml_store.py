@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import attrs
 
@@ -12,7 +12,6 @@ from ftpsd.accounts import hashes
 from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
 from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.user_store import Admit, Homes, UnknownUser, User, WrongPassword
-from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
 
@@ -87,15 +86,11 @@ def _free(records: dict[str, str]) -> None:
 class YamlUserStore:
     """The store of the users in `users.yaml` and `users.d`. A reload makes a new one.
 
-    `decoys` are some of their hashes (see `hash_verifier.Decoys`). `defaults` are those of the file, which hold for
-    users of other sources, too.
+    `decoys` are some of their hashes (see `hash_verifier.Decoys`).
     """
 
-    def __init__(
-        self, users: UserTable, homes: Homes, decoys: Sequence[str] = (), defaults: Mapping[str, Value] | None = None
-    ) -> None:
+    def __init__(self, users: UserTable, homes: Homes, decoys: Sequence[str] = ()) -> None:
         self.homes = homes
-        self.defaults = defaults or {}
         self.users = users
         self.decoys = decoys
         self._decoys = Decoys(decoys)

@@ -15,6 +15,7 @@ import attrs
 from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
 from ftpsd.config.sections.admin import AdminSettings, PageSettings
+from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import (
     ActiveSettings,
@@ -84,7 +85,7 @@ def _check_page(document: Document, settings: Settings) -> None:
             document.fault((*key, "hosts", index), f"{quoted(name)} is not a host name", "Write it as ftp.example.com.")
 
 
-def check_limits(document: Document, limits: Limits | UserLimits, key: Key) -> None:
+def check_limits(document: Document, limits: Limits | UserLimits | SharedLimits, key: Key) -> None:
     """Refuse limits of 0: in other servers they mean no limit, and here they would stop everything."""
     for each in attrs.fields(attrs.resolve_types(type(limits))):
         value, least = getattr(limits, each.name), MIN_BYTES if each.name.endswith("_rate") else 1

@@ -21,6 +21,7 @@ from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.sources import make_sources
 from ftpsd.config.users.directory import ExposedFile, UserFiles
+from ftpsd.config.users.layers import Layers
 from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
@@ -48,6 +49,8 @@ class Configuration:
     addresses: dict[str, str]
     #: Files of users that others than their owner may change or read.
     exposed: Sequence[ExposedFile] = ()
+    #: The defaults and groups of the YAML files, which hold for users of other sources, too.
+    layers: Layers = attrs.Factory(Layers)
     #: The sources other than the YAML files, in the order in which they are asked.
     sources: Sequence[ConfiguredSource] = ()
 
@@ -57,7 +60,7 @@ class Configuration:
         settings = self.settings
         base, resumption = settings.users.file.parent, settings.tls.data_session != "off"
         homes = {*self.users.homes.parents, *map(os.path.realpath, settings.sandbox.homes)}
-        return RecordBuilder(base, self.users.defaults, resumption, homes)
+        return RecordBuilder(base, self.layers, resumption, homes)
 
 
 def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
@@ -85,13 +88,15 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     watch.end()
     _check_directory(main, settings)
     files = UserFiles(settings.users.files, watch, changes)
-    users, faults = load_users(settings.users.file, settings.tls.data_session != "off", watch, files)
+    groups = UserFiles(settings.users.group_files, watch, kind="group")
+    found = load_users(settings.users.file, settings.tls.data_session != "off", watch, files, groups)
     if settings.file_permissions == "check":
-        modes.check_user_files(main, settings, files.exposed)
+        for directory in (files, groups):
+            modes.check_user_files(main, directory)
     sources = make_sources(main, settings)
-    if main.faults or faults or contexts is None or users is None:
-        raise InvalidConfiguration([*main.faults, *faults])
-    return Configuration(settings, users, contexts, addresses, files.exposed, sources)
+    if main.faults or found.faults or contexts is None or found.store is None:
+        raise InvalidConfiguration([*main.faults, *found.faults])
+    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources)
 
 
 def _check_directory(main: Document, settings: Settings) -> None:

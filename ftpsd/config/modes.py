@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftpsd.config.faults import ConfigurationWarning, Key
 from ftpsd.config.settings import Settings
-from ftpsd.config.users.directory import ExposedFile
+from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.yaml import Document
 
 
@@ -34,9 +34,9 @@ def check(document: Document, settings: Settings) -> None:
             )
 
 
-def check_user_files(document: Document, settings: Settings, exposed: Sequence[ExposedFile]) -> None:
-    """Add a fault if everyone may change files of users, or replace them, or add some."""
-    directory, key = settings.users.files, ("users", "directory")
+def check_user_files(document: Document, files: UserFiles) -> None:
+    """Add a fault if everyone may change files of users or groups, or replace them, or add some."""
+    directory, exposed, key = files.directory, files.exposed, ("users", "directory")
     for writable in _writable(directory) if directory.exists() else ():
         _fault(document, key, f"everyone on this machine may write to {writable}", f"chmod o-w {writable}")
     found = [file for file in exposed if file.mode & stat.S_IWOTH]

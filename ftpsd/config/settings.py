@@ -109,6 +109,11 @@ class UsersSettings:
         types = [each.type for each in self.sources]
         return types.index("yaml") if "yaml" in types else 0
 
+    @property
+    def group_files(self) -> Path:
+        """The directory of the groups' files, beside that of the users' files. It need not exist."""
+        return self.files.parent / "groups.d"
+
 
 @frozen
 class Timeouts:
@@ -284,6 +289,8 @@ class UserSettings:
 
     password: str | None = None
     home: str | None = None
+    #: The groups whose keys the user has, besides their own: later ones win.
+    groups: tuple[str, ...] = ()
     permissions: frozenset[str] = PROFILES["read-write"]
     paths: dict[tuple[str, ...], frozenset[str]] = Factory(dict)
     tls: UserTls = UserTls()

@@ -188,9 +188,9 @@ def users(text: bytes) -> None:
     """users.yaml, whatever is in it: users, or faults that tell where and what."""
     path = _directory() / "any-users.yaml"
     path.write_bytes(text)
-    found, faults = load.load_users(path, True)
-    assert found is not None or faults
-    _check_faults(faults, text)
+    found = load.load_users(path, True)
+    assert found.store is not None or found.faults
+    _check_faults(found.faults, text)
 
 
 def _check_faults(faults: Iterable[Fault], text: bytes) -> None:

@@ -1,11 +1,11 @@
-"""What the members of a group share: the section `shared` of a group in `users.yaml`."""
+"""The keys of a group in `users.yaml`: those of a user, and what all members share."""
 
 from __future__ import annotations
 
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.values import Quantity
-from ftpsd.config.settings import QuotaSettings
+from ftpsd.config.settings import QuotaSettings, UserSettings
 
 
 @frozen
@@ -24,3 +24,10 @@ class SharedSettings:
 
     quota: QuotaSettings = Factory(QuotaSettings)
     limits: SharedLimits = SharedLimits()
+
+
+@frozen
+class GroupSettings(UserSettings):
+    """The keys of a group. Those of a user hold for each member, `shared` for all members together."""
+
+    shared: SharedSettings = SharedSettings()

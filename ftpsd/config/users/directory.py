@@ -1,4 +1,4 @@
-"""Read the files of `users.d`: UserFiles. Each file NAME.yaml holds the keys of the user NAME.
+"""Read the files of `users.d` and `groups.d`: UserFiles. Each file NAME.yaml holds the keys of the user or group NAME.
 
 Names that do not end in .yaml or that start with a dot are ignored: editors and package managers leave such files.
 """
@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from attrs import frozen
 
@@ -40,11 +41,18 @@ class UserFiles:
     """The files of a directory, in the order of their names.
 
     `changes` has contents in place of files, by the name of the user; None stands for a file that is not there. With
-    them a change is checked before it is made.
+    them a change is checked before it is made. `kind` is what a file stands for.
     """
 
-    def __init__(self, directory: Path, watch: DiskWatch, changes: Mapping[str, bytes | None] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        watch: DiskWatch,
+        changes: Mapping[str, bytes | None] | None = None,
+        kind: Literal["user", "group"] = "user",
+    ) -> None:
         self.directory = directory
+        self.kind = kind
         self._watch = watch
         self._changes = dict(changes or {})
         self.exposed: list[ExposedFile] = []
@@ -64,7 +72,7 @@ class UserFiles:
         for file_name, is_link in sorted(entries.items()):
             name = file_name.removesuffix(SUFFIX)
             path = self.directory / file_name
-            wrong = _misnamed(path, name)
+            wrong = _misnamed(path, name, self.kind)
             if wrong is not None:
                 yield name, wrong
             elif name in self._changes:
@@ -111,14 +119,14 @@ class UserFiles:
         return read(path, data)
 
 
-def _misnamed(path: Path, name: str) -> Document | None:
+def _misnamed(path: Path, name: str, kind: str) -> Document | None:
     """Return a document with the fault of a file's name; None if there is none."""
     document = Document(path)
     wrong = problem(name)
     if path.suffix == _MISTAKEN:
         document.unusable("is not read, since its name does not end in .yaml", f"Rename it to {path.stem}{SUFFIX}.")
     elif wrong is not None:
-        document.unusable(f"the name of the user {wrong}", "Rename the file.")
+        document.unusable(f"the name of the {kind} {wrong}", "Rename the file.")
     return document if document.faults else None
 
 

@@ -15,9 +15,11 @@ from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import Fault, Key, suggestion
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
 from ftpsd.config.users.homes import HomeFinder, parents
-from ftpsd.config.users.records import check_user, home_of, with_defaults
+from ftpsd.config.users.layers import Layers, load_layers
+from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.paths import outermost
 from ftpsd.system import landlock
@@ -27,21 +29,22 @@ _DECOYS = 256
 
 
 @attrs.frozen
-class Place:
-    """Where a user stands: a document, and the key in it of all keys of the user."""
+class LoadedUsers:
+    """The users of the YAML files, and what they have in common. The store is None if the files cannot be read."""
 
-    document: Document
-    key: Key
-
-    def fault(self, key: Key, problem: str, remedy: str) -> None:
-        """Add a fault at a key of the user."""
-        self.document.fault((*self.key, *key), problem, remedy)
+    store: YamlUserStore | None
+    layers: Layers
+    faults: list[Fault]
 
 
 def load_users(
-    path: Path, resumption: bool, watch: DiskWatch | None = None, files: UserFiles | None = None
-) -> tuple[YamlUserStore | None, list[Fault]]:
-    """Return the store of all users of a file, and of the files of a directory; and the faults of all these files.
+    path: Path,
+    resumption: bool,
+    watch: DiskWatch | None = None,
+    files: UserFiles | None = None,
+    group_files: UserFiles | None = None,
+) -> LoadedUsers:
+    """Return the users and groups of a file, and of the files of two directories; and the faults of all these files.
 
     `resumption` is whether `ftpsd.yaml` lets data connections resume TLS sessions.
     """
@@ -51,23 +54,17 @@ def load_users(
     watch.end()
     if not document.faults and document.value is None:  # a full disk leaves such a file when it is written again
         document.fault((), "the file is empty", "Write `users: {}` for no users.")
-    if document.faults:
-        return None, document.faults
-    defaults, users = _sections(document)
-    if not isinstance(defaults, dict):
-        structure(document, defaults, UserSettings, ("defaults",))
-        return None, document.faults
-    if not isinstance(users, dict):
-        document.fault(
-            ("users",), "must be a mapping of names", "Write each name with a colon, and its keys below it, indented."
-        )
-        return None, document.faults
-    loader = _Loader(document, defaults, resumption, watch)
+    top = _sections(document) if not document.faults else None
+    if top is None:
+        return LoadedUsers(None, Layers(), document.faults)
+    defaults, groups, users = top
+    layers, group_faults = load_layers(document, defaults, groups, group_files, resumption)
+    loader = _Loader(path.parent, layers, resumption, watch)
     faults = _add_files(loader, files, document, users) if files is not None else []
     while users:  # one by one: to free all values in one step would stop the sessions for a moment
         name, values = users.popitem()
         loader.add(name, values, Place(document, ("users", name)))
-    return loader.store(), [*document.faults, *faults]
+    return LoadedUsers(loader.store(), layers, [*document.faults, *group_faults, *faults])
 
 
 def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Mapping[str, Value]) -> list[Fault]:
@@ -85,36 +82,50 @@ def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Map
     return faults
 
 
-def _sections(document: Document) -> tuple[Value, Value]:
-    """Return the values of `defaults` and `users`, and check that there are no other keys."""
+def _sections(document: Document) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]] | None:
+    """Return the values of `defaults`, `groups` and `users`, and check that there are no other keys.
+
+    Return None if one of them is no mapping.
+    """
     top = document.value
     if not isinstance(top, dict):
         document.fault((), "the file must be a mapping", "Start with users:")
         top = {}
     for name in top:
-        if name not in ("defaults", "users"):
-            document.fault((name,), "unknown key", suggestion(name, ("defaults", "users")))
-    defaults, users = top.get("defaults"), top.get("users")
-    return {} if defaults is None else defaults, {} if users is None else users
+        if name not in ("defaults", "groups", "users"):
+            document.fault((name,), "unknown key", suggestion(name, ("defaults", "groups", "users")))
+    defaults, groups, users = ({} if top.get(name) is None else top[name] for name in ("defaults", "groups", "users"))
+    if not isinstance(defaults, dict):
+        structure(document, defaults, UserSettings, ("defaults",))
+        return None
+    for name, section in (("groups", groups), ("users", users)):
+        if not isinstance(section, dict):
+            remedy = "Write each name with a colon, and its keys below it, indented."
+            document.fault((name,), "must be a mapping of names", remedy)
+    return (defaults, groups, users) if isinstance(groups, dict) and isinstance(users, dict) else None
 
 
 class _Loader:
-    """Adds the users of a file to a store, and their faults to the document."""
+    """Adds the users of a file to a store, and their faults to the document. Homes are relative to `base`."""
 
-    def __init__(self, document: Document, defaults: dict[str, Value], resumption: bool, watch: DiskWatch) -> None:
+    def __init__(self, base: Path, layers: Layers, resumption: bool, watch: DiskWatch) -> None:
+        self._base = base
+        self._layers = layers
         self._resumption = resumption
-        self._base = document.path.parent
-        self._defaults = self._without_faults(document, defaults)
         self._finder = HomeFinder(watch)
         self._users = UserTable()
         #: The numbers of kinds (see `UserTable`), by the text of a user's values.
         self._kinds: dict[str, int] = {}
-        self._kinds_with_quota: set[int] = set()
+        #: Of each kind: the sets of homes to which that of a user belongs, beside the set of all.
+        self._sets: list[list[set[str]]] = []
         #: All values of `home` that contain {user}.
         self._templates: set[str] = set()
-        self._note_template(defaults.get("home"))
+        for record in (layers.defaults, *layers.groups.values()):
+            self._note_template(record.get("home"))
         self._homes: set[str] = set()
         self._homes_with_quota: set[str] = set()
+        #: By group with a shared quota: the homes of its members.
+        self._homes_of_groups: dict[str, set[str]] = {name: set() for name in layers.quotas(layers.shared)}
         self._passwords: list[str] = []
 
     def add(self, name: str, values: Value, place: Place) -> None:
@@ -124,8 +135,7 @@ class _Loader:
         if not isinstance(values, dict):
             place.fault((), "must be a mapping", "Write password: and home: below the name, indented.")
             return
-        password = values["password"] if "password" in values else self._defaults.get("password")
-        home = values["home"] if "home" in values else self._defaults.get("home")
+        password, home = self._layers.get(values, "password"), self._layers.get(values, "home")
         kind = self._kind(place, values, password, home)
         self._note_template(home)
         if kind is None:
@@ -135,8 +145,8 @@ class _Loader:
             return
         self._users.add(name, kind, hashed, found)
         self._homes.add(found)
-        if kind in self._kinds_with_quota:
-            self._homes_with_quota.add(found)
+        for homes in self._sets[kind]:
+            homes.add(found)
         self._passwords.append(hashed)
         if len(self._passwords) > 8 * _DECOYS:
             self._passwords = sorted(self._passwords)[:_DECOYS]
@@ -144,20 +154,11 @@ class _Loader:
     def store(self) -> YamlUserStore:
         """Return a store with all users added so far."""
         found = parents(self._base, self._templates, self._homes)
-        homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found)
-        return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS], self._defaults)
+        groups = self._homes_of_groups
+        homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found, groups)
+        return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
     # --- what users have in common -----------------------------------------------------------------
-
-    def _without_faults(self, document: Document, defaults: dict[str, Value]) -> dict[str, Value]:
-        """Check the defaults, and return those keys that have no fault: it is not repeated for each user."""
-        place = Place(document, ("defaults",))
-        before = len(document.faults)
-        settings = structure(document, defaults, UserSettings, place.key)
-        if settings is not None:
-            check_user(place.document, place.key, settings, self._resumption)
-        wrong = {fault.key.split(".")[1] for fault in document.faults[before:] if "." in fault.key}
-        return {name: value for name, value in defaults.items() if name not in wrong}
 
     def _kind(self, place: Place, values: dict[str, Value], password: Value, home: Value) -> int | None:
         """Return the number of a user's settings without password and home; None if any of them has a fault."""
@@ -165,7 +166,7 @@ class _Loader:
         text = repr(rest) if rest else ""
         kind = self._kinds.get(text)
         if kind is None or type(password) is not str or type(home) is not str:
-            kind = self._new_kind(place, with_defaults(self._defaults, rest), {"password": password, "home": home})
+            kind = self._new_kind(place, rest, {"password": password, "home": home})
             if kind is not None:
                 self._kinds[text] = kind
         return kind
@@ -173,16 +174,22 @@ class _Loader:
     def _new_kind(self, place: Place, values: dict[str, Value], own: dict[str, Value]) -> int | None:
         faults = place.document.faults
         before = len(faults)
-        given = {
-            name: value for name, value in own.items() if value is not None
-        }  # what is missing is a fault of its own
-        user = structure(place.document, {**values, **given}, UserSettings, place.key)
+        self._layers.check_groups(place, values)
+        if self._layers.groups_of(values):  # so that a fault has the place that it has in the file, also in a list
+            structure(place.document, values, UserSettings, place.key)
+        if len(faults) > before:
+            return None
+        # What is missing is a fault of its own.
+        given = {name: value for name, value in own.items() if value is not None}
+        user = structure(place.document, {**self._layers.merge(values), **given}, UserSettings, place.key)
         if user is None or len(faults) > before:
             return None
-        check_user(place.document, place.key, user, self._resumption)
+        check_user(place, user, self._resumption)
         kind = self._users.add_kind(attrs.evolve(user, password=None, home=None))
-        if user.quota != QuotaSettings():
-            self._kinds_with_quota.add(kind)
+        groups = self._layers.quotas(user.groups)
+        is_counted = groups or user.quota != QuotaSettings()
+        counted = [self._homes_with_quota] if is_counted else []
+        self._sets.append([*counted, *(self._homes_of_groups[name] for name in groups)])
         return kind if len(faults) == before else None
 
     # --- passwords and homes -----------------------------------------------------------------------

@@ -13,16 +13,13 @@ from pathlib import Path
 import attrs
 
 from ftpsd.accounts.user_store import InvalidRecord
-from ftpsd.config.checks import check_limits
 from ftpsd.config.convert import structure
-from ftpsd.config.faults import Key
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
+from ftpsd.config.users.checks import Place, check_user
+from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.system import landlock
-
-#: Sections in which a user's keys override those of the defaults one by one.
-_SECTIONS = ("limits", "names", "networks", "quota", "tls")
 
 #: The deepest nesting, the most values and the longest string of a record. A source may be broken or hostile.
 _DEEPEST, _MOST_VALUES, _LONGEST = 8, 10_000, 100_000
@@ -37,28 +34,30 @@ _MOST_FAULTS, _LONGEST_FAULT = 3, 300
 class RecordBuilder:
     """Builds settings of users whom sources know. In any thread; blocks.
 
-    `base` is the directory of `users.yaml`, to which homes are relative; `defaults` are those of that file. Homes must
-    lie below the directories `homes`.
+    `base` is the directory of `users.yaml`, to which homes are relative; `layers` has the defaults and groups of that
+    file. Homes must lie below the directories `homes`.
     """
 
-    def __init__(self, base: Path, defaults: Mapping[str, Value], resumption: bool, homes: Iterable[str]) -> None:
+    def __init__(self, base: Path, layers: Layers, resumption: bool, homes: Iterable[str]) -> None:
         self._base = base
-        self._defaults = dict(defaults)
+        self._layers = layers
         self._resumption = resumption
         self._homes = sorted(homes)
 
     def build(self, name: str, values: Mapping[str, Value]) -> UserSettings:
-        """Return the settings of a user, merged with the defaults; `home` is its path without symbolic links.
+        """Return the settings of a user, merged with the groups and defaults; `home` has no symbolic links.
 
-        Raises InvalidRecord with every fault.
+        Raises InvalidRecord with every fault. A group that does not exist is one: it may be what restricts the user.
         """
         document = Document(Path(), lines={(): 0})
+        place = Place(document, ())
         problem = _unusable(values)
         if problem is not None:
             raise InvalidRecord(problem)
-        settings = structure(document, with_defaults(self._defaults, values), UserSettings)
+        self._layers.check_groups(place, values)
+        settings = structure(document, self._layers.merge(values), UserSettings)
         if settings is not None:
-            check_user(document, (), settings, self._resumption)
+            check_user(place, settings, self._resumption)
             settings = attrs.evolve(settings, home=self._home(document, name, settings.home))
         if settings is None or document.faults:
             faults = [
@@ -86,30 +85,10 @@ class RecordBuilder:
         return found
 
 
-def check_user(document: Document, key: Key, user: UserSettings, resumption: bool) -> None:
-    """Check settings of a user that have the right types. `key` is that of the user."""
-    check_limits(document, user.limits, (*key, "limits"))
-    if user.tls.data_session == "require" and not resumption:
-        # The TLS of a session begins before its user is known.
-        problem = "require is not possible: ftpsd.yaml has tls.data_session: off"
-        remedy = "Write allow there, which requires nothing of other users."
-        document.fault((*key, "tls", "data_session"), problem, remedy)
-
-
 def home_of(home: str, name: str, base: Path) -> str:
     """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
     path = home.replace("{user}", name)
     return path if path.startswith("/") else f"{base}/{path}"
-
-
-def with_defaults(defaults: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the defaults with a user's values; within sections key by key, so that one limit keeps the others."""
-    merged = {**defaults, **values}
-    for name in _SECTIONS:
-        common, own = defaults.get(name), values.get(name)
-        if isinstance(common, dict) and isinstance(own, dict):
-            merged[name] = {**common, **own}
-    return merged
 
 
 def _unusable(values: object) -> str | None:

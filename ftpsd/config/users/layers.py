@@ -1,0 +1,165 @@
+"""The defaults and the groups of `users.yaml` and `groups.d`, and what a user gets from them: Layers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ftpsd.config.checks import check_limits
+from ftpsd.config.convert import structure
+from ftpsd.config.faults import Fault
+from ftpsd.config.sections.groups import GroupSettings, SharedSettings
+from ftpsd.config.sections.values import Value
+from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.config.users.checks import Place, check_user
+from ftpsd.config.users.directory import UserFiles
+from ftpsd.config.users.merge import Record, merge
+from ftpsd.config.users.names import problem
+from ftpsd.config.yaml import Document
+
+#: Keys that no group can have, and the remedy.
+PERSONAL = {
+    "password": "Give each user one: a password that several people know is soon known to others.",
+    "totp": "Give each user one.",
+    "groups": "Name all groups at the users: a group cannot be in another one.",
+}
+
+
+class Layers:
+    """What users have in common. The records have no faults: what was wrong in them is left out."""
+
+    def __init__(
+        self,
+        defaults: Record | None = None,
+        groups: Mapping[str, Record] | None = None,
+        shared: Mapping[str, SharedSettings] | None = None,
+    ) -> None:
+        self.defaults = defaults or {}
+        self.groups = groups or {}
+        #: What the members of a group share; only groups that have such limits.
+        self.shared = shared or {}
+        self._remedies: dict[str, str] = {}
+
+    def groups_of(self, values: Record) -> list[str]:
+        """Return the names of the groups of a user, each once, in their order."""
+        names = values["groups"] if "groups" in values else self.defaults.get("groups")
+        return [name for name in dict.fromkeys(_strings(names)) if name in self.groups]
+
+    def merge(self, values: Record) -> dict[str, Value]:
+        """Return a user's keys, merged with those of the groups and the defaults."""
+        names = self.groups_of(values)
+        merged = merge(self.defaults, [*(self.groups[name] for name in names), values])
+        return {**merged, "groups": list(names)} if names else merged
+
+    def get(self, values: Record, key: str) -> Value:
+        """Return one of the keys that are no sections and that the last layer decides, as `merge` would."""
+        if key in values:
+            return values[key]
+        having = (self.groups[name] for name in reversed(self.groups_of(values)) if key in self.groups[name])
+        return next(having, self.defaults).get(key)
+
+    def check_groups(self, place: Place, values: Record) -> None:
+        """Add a fault for each name in `groups` that no group has."""
+        names = values.get("groups")
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name not in self.groups:
+                place.fault(("groups", index), f"there is no group {name}", self._remedy(name))
+
+    def quotas(self, names: Iterable[str]) -> list[str]:
+        """Return those of some groups whose members share a quota."""
+        return [name for name in names if name in self.shared and self.shared[name].quota != QuotaSettings()]
+
+    def _remedy(self, name: str) -> str:
+        """Return the remedy for a name that no group has; it is kept, since many users may have the same fault."""
+        if name not in self._remedies:
+            near = difflib.get_close_matches(name, self.groups, 1, 0.6)
+            add = f"Add it below groups: in users.yaml, or as groups.d/{name}.yaml."
+            self._remedies[name] = f"Did you mean {near[0]}?" if near else add
+        return self._remedies[name]
+
+
+def load_layers(
+    document: Document, defaults: dict[str, Value], groups: dict[str, Value], files: UserFiles | None, resumption: bool
+) -> tuple[Layers, list[Fault]]:
+    """Return the defaults and groups of `users.yaml`, with the groups of a directory; and the faults of its files.
+
+    The faults in `users.yaml` are those of the document.
+    """
+    reader = _Reader(resumption)
+    for name, values in groups.items():
+        reader.add(name, values, Place(document, ("groups", name)))
+    faults = []
+    for name, each in files.documents() if files is not None else ():
+        if not each.faults and each.value is None:
+            each.fault((), "the file is empty", "Write the keys of the group, or remove the file.")
+        if name in groups:
+            other = f"{document.path}:{document.line(('groups', name))}"
+            each.fault((), f"the group {name} is in {other}, too", "Remove one of the two.")
+        reader.add(name, None if each.faults else each.value, Place(each, ()))
+        faults += each.faults
+    common = _without_faults(Place(document, ("defaults",)), defaults, UserSettings, resumption)
+    layers = Layers(common, reader.groups, reader.shared)
+    layers.check_groups(Place(document, ("defaults",)), common)
+    return layers, faults
+
+
+class _Reader:
+    """Collects groups."""
+
+    def __init__(self, resumption: bool) -> None:
+        self._resumption = resumption
+        self.groups: dict[str, Record] = {}
+        self.shared: dict[str, SharedSettings] = {}
+
+    def add(self, name: str, values: Value, place: Place) -> None:
+        """Add a group. One with faults exists, too, so that its members have none."""
+        self.groups[name] = {}
+        wrong = problem(name)
+        if wrong is not None:
+            place.fault((), f"the name of the group {wrong}", "Choose another name.")
+        if values is None:
+            return
+        if not isinstance(values, dict):
+            place.fault((), "must be a mapping", "Write the keys of the group below its name, indented.")
+            return
+        for key, remedy in PERSONAL.items():
+            if key in values:
+                place.fault((key,), "cannot be a key of a group", remedy)
+        own = {key: value for key, value in values.items() if key not in PERSONAL}
+        good = _without_faults(place, own, GroupSettings, self._resumption)
+        shared = good.pop("shared", None)
+        self.groups[name] = good
+        found = structure(place.document, shared, SharedSettings, (*place.key, "shared"))
+        if found is not None and found != SharedSettings():
+            self.shared[name] = found
+
+
+def _without_faults(
+    place: Place, values: dict[str, Value], cls: type[UserSettings], resumption: bool
+) -> dict[str, Value]:
+    """Check the keys of the defaults or of a group, and return those without a fault: it is not repeated per user."""
+    before = len(place.document.faults)
+    _check(place, values, cls, resumption)
+    if len(place.document.faults) == before:
+        return dict(values)
+    return {name: value for name, value in values.items() if _is_good({name: value}, cls, resumption)}
+
+
+def _is_good(values: dict[str, Value], cls: type[UserSettings], resumption: bool) -> bool:
+    document = Document(Path(), lines={(): 0})
+    _check(Place(document, ()), values, cls, resumption)
+    return not document.faults
+
+
+def _check(place: Place, values: dict[str, Value], cls: type[UserSettings], resumption: bool) -> None:
+    settings = structure(place.document, values, cls, place.key)
+    if settings is None:
+        return
+    check_user(place, settings, resumption)
+    if isinstance(settings, GroupSettings):
+        check_limits(place.document, settings.shared.limits, (*place.key, "shared", "limits"))
+
+
+def _strings(value: Value) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
