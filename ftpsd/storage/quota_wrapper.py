@@ -17,8 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from twisted.internet.defer import Deferred, succeed
 
-from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.home_counts import Amount, QuotaLimits
 from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
@@ -46,7 +45,7 @@ class QuotaCounter:
         """See `ChangeCounter`. The amount is charged first, and returned in the step that counts what has come."""
         with self._quota.usage.changing(measure) as charges:
             self._quota.charge(amount)
-            charges.append((Amount() - amount, QuotaSettings()))
+            charges.append((Amount() - amount, QuotaLimits()))
             yield
 
     def require_a_file(self) -> None:

@@ -26,6 +26,7 @@ RULES: Mapping[str, Rule] = {
     "groups": "last",
     "permissions": "last",
     "paths": "entries",
+    "folders": "entries",
     "tls.data_session": "last",
     "tls.close_notify": "last",
     "quota.bytes": "last",
