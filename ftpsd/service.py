@@ -21,6 +21,7 @@ from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
+from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
@@ -125,12 +126,14 @@ class SnapshotFactory:
         refresh: AddressRefresh,
         control_ports: Callable[[], set[int]],
         outbox: Outbox,
+        codes: UsedCodes,
     ) -> None:
         self._reactor = reactor
         self._counts = counts
         self._refresh = refresh
         self._control_ports = control_ports
         self._outbox = outbox
+        self._codes = codes
         self.workers = WorkerThreads(reactor)
         self._stores = StoreFactory(reactor, self.workers)
         self.sources = self._stores.sources
@@ -167,7 +170,7 @@ class SnapshotFactory:
         files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
         trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
         realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
-        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users))])
+        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users, self._codes, time.time))])
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings
@@ -218,6 +221,7 @@ class FtpsService(MultiService):
         self._counts = LedgerState(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
+        self._codes = UsedCodes(self._store, time.time)
         self._last_logins = LastLogins(
             reactor, self._store, self._hub, time.time, lambda name: self._configuration.users.knows(name)
         )
@@ -228,7 +232,9 @@ class FtpsService(MultiService):
         self._services = ControlServices(reactor, Scheduler(reactor), self._hub, self._sessions)
         self._listeners = Listeners(reactor, path, self._factory)
         self._refresh = AddressRefresh(reactor)
-        self._snapshots = SnapshotFactory(reactor, self._counts, self._refresh, self._listeners.ports, self._outbox)
+        self._snapshots = SnapshotFactory(
+            reactor, self._counts, self._refresh, self._listeners.ports, self._outbox, self._codes
+        )
         self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
@@ -268,6 +274,7 @@ class FtpsService(MultiService):
             Part(self._write_events, self._event_files.stop),
             Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
             Part(bans.restore, bans.stop),
+            Part(self._codes.restore),
             Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
             Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),

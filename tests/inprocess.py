@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
+from ftpsd.accounts.totp import UsedCodes
 from ftpsd.config.sections.tls import RequireSettings, TlsSettings
 from ftpsd.config.settings import ListenSettings, Settings, UserSettings
 from ftpsd.control.factory import FtpsFactory
@@ -42,6 +43,7 @@ from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
+from ftpsd.system.state import Store
 from tests.memory_files import MemoryBackend
 from tests.memory_store import MemoryUserStore
 
@@ -263,6 +265,7 @@ class Server:
         users = users or {"alice": UserSettings(), "bob": UserSettings()}
         self.users = MemoryUserStore({name: self._with_home(name, user) for name, user in users.items()})
         workers: Any = DirectCalls()
+        reactor: Any = self.clock
         ledger = make_ledger(self.clock, self.settings)
         backend: Backend = MemoryBackend()
         if homes is not None:
@@ -271,7 +274,7 @@ class Server:
             )
         trees = FolderTrees(backend, lambda folder: backend, workers, self.clock, self.now())
         realm: Any = Realm(self.now, trees, ledger)
-        checker: Any = PasswordChecker(self.users)
+        checker: Any = PasswordChecker(self.users, UsedCodes(Store(reactor), self.now), self.now)
         snapshot: Any = Snapshot(
             self.settings,
             Portal(realm, [checker]),

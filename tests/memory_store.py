@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 
 from ftpsd.accounts.hash_verifier import HashVerifier
-from ftpsd.accounts.user_store import Admit, Homes, SourceFailed, UnknownUser, User, WrongPassword
+from ftpsd.accounts.user_store import LOCAL, Admit, Homes, SourceFailed, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
 
@@ -31,7 +31,7 @@ class MemoryUserStore:
         """Return whether a user has this name."""
         return name in self._users
 
-    async def find(self, name: str) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user."""
         self._require_source()
         if name not in self._users:

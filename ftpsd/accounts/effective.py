@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 import attrs
 
-from ftpsd.config.settings import Settings, Umask, UserLimits, UserSettings, UserTls
+from ftpsd.config.settings import Settings, TotpSecret, Umask, UserLimits, UserSettings, UserTls
 from ftpsd.events.record import valid_text
 from ftpsd.protocol.login_rules import Hours
 
@@ -57,6 +57,11 @@ def _(value: None) -> Json:
 @to_json.register
 def _(value: Umask) -> Json:
     return f"{value:03o}"
+
+
+@to_json.register
+def _(value: TotpSecret) -> Json:
+    return True  # the secret is not shown
 
 
 @to_json.register

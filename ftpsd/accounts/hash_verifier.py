@@ -28,16 +28,20 @@ class HashVerifier:
         self._workers = workers
         self._turns = FairSemaphore(max(1, os.cpu_count() or 1))
 
-    async def matches(self, claim: Claim, peer: Address, admit: Admit, known: bool = True) -> bool:
+    async def matches(
+        self, claim: Claim, peer: Address, admit: Admit, known: bool = True, remember: bool = True
+    ) -> bool:
         """Return whether the password of a claim matches its hash. Raises what `admit` raises.
 
-        Without a `known` user the hash is a decoy, which takes as long, and matches no password.
+        Without a `known` user the hash is a decoy, which takes as long, and matches no password. A password that must
+        not be remembered is hashed each time.
         """
-        if self.remembered.matches(claim) and known:
+        if self.remembered.matches(claim) and known and remember:
             return True
         if not await self._hash(claim, peer, admit) or not known:
             return False
-        self.remembered.remember(claim)
+        if remember:
+            self.remembered.remember(claim)
         return True
 
     async def _hash(self, claim: Claim, peer: Address, admit: Admit) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ftpsd.accounts.user_store import Admit, UnknownUser, User, UserStore, WrongPassword
+from ftpsd.accounts import totp
+from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.protocol.parsing import Address
 
 
@@ -23,12 +27,14 @@ class LoginCredentials(UsernamePassword):  # type: ignore[misc]
 
 @implementer(ICredentialsChecker)
 class PasswordChecker:
-    """Ask the user store about passwords."""
+    """Ask the user store about passwords, and check one-time passwords."""
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, store: UserStore) -> None:
+    def __init__(self, store: UserStore, codes: UsedCodes, now: Callable[[], float]) -> None:
         self._store = store
+        self._codes = codes
+        self._now = now
 
     def requestAvatarId(self, credentials: LoginCredentials) -> Deferred[User]:
         """Return the user, which is the avatar ID: the realm needs the settings that belong to this very answer.
@@ -41,9 +47,36 @@ class PasswordChecker:
     async def _check(self, credentials: LoginCredentials) -> User:
         name, password = _text(credentials.username), _text(credentials.password)
         try:
-            return await self._store.verify(name, password, credentials.client, credentials.admit)
+            return await self._verify(name, password, credentials)
         except (UnknownUser, WrongPassword):
             raise UnauthorizedLogin from None
+
+    async def _verify(self, name: str, password: str, credentials: LoginCredentials) -> User:
+        """Return the user if password and code are right.
+
+        The password is verified whatever the code is, and the store remembers no password of a user with a secret: the
+        time shows neither which of the two was wrong, nor that a code was used before.
+        """
+        secret, step = None, None
+        parts = totp.split(password)
+        if parts is not None:
+            secret = await self._secret(name, credentials)
+            step = totp.matching_step(secret, parts[1], self._now())
+            password = password if secret is None else parts[0]
+        user = await self._store.verify(name, password, credentials.client, credentials.admit)
+        if user.settings.totp != secret:  # no code was sent, or the user has changed meanwhile
+            raise WrongPassword
+        if secret is not None and (step is None or not self._codes.use(user.name, step)):
+            raise WrongPassword
+        return user
+
+    async def _secret(self, name: str, credentials: LoginCredentials) -> str | None:
+        """Return the secret of a user's one-time passwords; None if there is none."""
+        try:
+            user = await self._store.find(name, credentials.client, credentials.admit)
+        except (UnknownUser, LoginDenied, SourceFailed):  # `verify` reports it
+            return None
+        return user.settings.totp
 
 
 def _text(value: bytes) -> str:

@@ -9,7 +9,7 @@ from attrs import Factory, frozen
 
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.login_rules import Denial
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.printable import printable
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ class InvalidRecord(Exception):
 Admit = Callable[[], Awaitable[None]]
 
 
+async def always() -> None:
+    """Admit everybody."""
+
+
+#: The address of questions that no client asks.
+LOCAL = plain_address("127.0.0.1")
+
+
 class UserStore(Protocol):
     """A source of users. All methods are for the reactor thread, and none blocks it.
 
@@ -95,8 +103,12 @@ class UserStore(Protocol):
     def knows(self, name: str) -> bool:
         """Return whether a user of this name is known without asking the source: the log shows no other names."""
 
-    async def find(self, name: str) -> User:
-        """Return a user. Raises UnknownUser or SourceFailed."""
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+        """Return a user, without a check of a password.
+
+        Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises. `peer` and `admit` belong to the client
+        that logs in, if one does.
+        """
 
     async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
         """Return the user if the password is right; `peer` is the address of the client.

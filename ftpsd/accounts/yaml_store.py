@@ -11,7 +11,7 @@ import attrs
 from ftpsd.accounts import hashes
 from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
 from ftpsd.accounts.remembered import Claim
-from ftpsd.accounts.user_store import Admit, Homes, UnknownUser, User, WrongPassword
+from ftpsd.accounts.user_store import LOCAL, Admit, Homes, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
 
@@ -105,7 +105,7 @@ class YamlUserStore:
         """Return whether a user has this name."""
         return name in self.users
 
-    async def find(self, name: str) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user, or raise UnknownUser."""
         user = self.users.get(name)
         if user is None:
@@ -121,7 +121,8 @@ class YamlUserStore:
         user = self.users.get(name)
         hashed = user.settings.password if user is not None else None
         claim = Claim(SOURCE, name, hashed or self._decoys.choose(name), password)
-        matches = await self._verifier.matches(claim, peer, admit, known=bool(hashed))
+        has_secret = user is not None and user.settings.totp is not None
+        matches = await self._verifier.matches(claim, peer, admit, known=bool(hashed), remember=not has_secret)
         if user is None:
             raise UnknownUser
         if not matches:

@@ -21,7 +21,7 @@ from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.values import Quantity
-from ftpsd.config.settings import ForeignData, Pattern, PortRange, Umask
+from ftpsd.config.settings import ForeignData, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -75,6 +75,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (Pattern, scalars.pattern),
         (PathPattern, scalars.path_pattern),
         (Umask, scalars.umask),
+        (TotpSecret, scalars.totp_secret),
     ]
     for kind, convert in conversions:
         converter.register_structure_hook(kind, partial(_ignore_type, convert))

@@ -5,6 +5,8 @@ Each function takes a plain value, and raises InvalidValue if it does not fit.
 
 from __future__ import annotations
 
+import base64
+import importlib
 import ipaddress
 import re
 from datetime import datetime, timedelta
@@ -13,10 +15,14 @@ from typing import get_args
 from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.values import Quantity
-from ftpsd.config.settings import Pattern, PortRange, Umask
+from ftpsd.config.settings import Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
+
+#: The least bytes of a secret (RFC 4226 section 4, R6).
+_LEAST_SECRET = 16
+_MAKE_SECRET = "Let `ftpsd user totp` make one."
 
 
 class InvalidValue(ValueError):
@@ -171,6 +177,23 @@ def path_pattern(value: object) -> PathPattern:
         remedy = "Write /in/*.csv, or /in/** for all below /in."
         raise InvalidValue(f"{quoted(value)} does not start with /", remedy)
     return PathPattern(text)
+
+
+def totp_secret(value: object) -> TotpSecret:
+    """Return the secret of one-time passwords. It is in no fault."""
+    try:
+        secret = string(value).replace(" ", "").rstrip("=").upper()
+        size = len(base64.b32decode(secret + "=" * (-len(secret) % 8)))
+    except ValueError:  # InvalidValue is one, and has the secret in its text
+        raise InvalidValue("is not a secret in base32", _MAKE_SECRET) from None
+    if size < _LEAST_SECRET:
+        raise InvalidValue("is too short", _MAKE_SECRET)
+    try:
+        importlib.import_module("pyotp")
+    except ImportError as error:
+        remedy = "Install it (pip install 'ftpsd[totp]', or apt install python3-pyotp), or remove the key."
+        raise InvalidValue(f"needs the Python module pyotp, which cannot be imported ({error})", remedy) from None
+    return TotpSecret(secret)
 
 
 def umask(value: object) -> Umask:

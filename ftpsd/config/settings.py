@@ -267,6 +267,12 @@ class UserNames:
     hide: tuple[Pattern, ...] = ()
 
 
+class TotpSecret(str):
+    """The secret of a user's one-time passwords, in base32. It is never shown."""
+
+    __slots__ = ()
+
+
 class Umask(int):
     """Permission bits that are removed from the mode of new files and directories."""
 
@@ -304,6 +310,7 @@ class UserSettings:
     umask: Umask | None = None
     #: Directories from elsewhere, by the paths at which the user sees them.
     folders: dict[tuple[str, ...], FolderSettings] = Factory(dict)
+    totp: TotpSecret | None = None
 
     @property
     def permission_rules(self) -> Permissions:

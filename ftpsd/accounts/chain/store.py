@@ -15,6 +15,7 @@ from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
 from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.sources.source import Answer, Question, Record
 from ftpsd.accounts.user_store import (
+    LOCAL,
     Admit,
     Homes,
     InvalidRecord,
@@ -23,10 +24,11 @@ from ftpsd.accounts.user_store import (
     UnknownUser,
     User,
     WrongPassword,
+    always,
 )
 from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import Address, network, plain_address
+from ftpsd.protocol.parsing import Address, network
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -38,8 +40,6 @@ YAML = "yaml"
 
 #: The most bytes of a name or a password that a source is asked about.
 LONGEST = 1000
-
-_LOCAL = plain_address("127.0.0.1")
 
 
 @attrs.frozen
@@ -82,17 +82,17 @@ class ChainStore:
         """Return whether the YAML files have a user of this name, or one has logged in recently."""
         return self._yaml.knows(name) or name in self._shared.recent
 
-    async def find(self, name: str) -> User:
-        """Return a user. Raises UnknownUser, LoginDenied or SourceFailed."""
-        question = Question(name, None, _LOCAL)
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+        """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises."""
+        question = Question(name, None, peer)
         for place in self._places:
             if isinstance(place, YamlUserStore):
                 if place.knows(name):
                     return await place.find(name)
             elif _can_be_asked(name):
-                answer = await place.ask(question, _always)
+                answer = await place.ask(question, admit)
                 if answer is not None:
-                    return await self._user(place, answer, _LOCAL)
+                    return await self._user(place, answer, peer)
         raise UnknownUser
 
     async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
@@ -165,7 +165,8 @@ class ChainStore:
             raise InvalidAnswer(f"source {source.name}: the user {answer.name}: {problem}")
         self._decoys.note(hashed)
         claim = Claim(source.name, answer.name, hashed, question.password or "")
-        if not await self._verifier.matches(claim, question.peer, admit):
+        has_secret = answer.values.get("totp") is not None
+        if not await self._verifier.matches(claim, question.peer, admit, remember=not has_secret):
             raise WrongPassword
         return answer
 
@@ -223,7 +224,3 @@ def _can_be_asked(name: str, password: str = "x") -> bool:
     """Return whether sources are asked. LDAP servers take an empty password for an anonymous login, which succeeds."""
     texts = [text.encode("utf-8", "surrogateescape") for text in (name, password)]
     return all(0 < len(text) <= LONGEST and b"\0" not in text for text in texts)
-
-
-async def _always() -> None:
-    """Admit everybody."""

@@ -28,7 +28,7 @@ def add(options: argparse.Namespace) -> int:
     users.require_new(name)
     password = None if "password" in values else passwords.choose(options)
     create(users, name, values, password)
-    return _finish(users, password if options.generate else None)
+    return finish(users, password if options.generate else None)
 
 
 def create(users: Users, name: str, values: Values, password: str | None) -> None:
@@ -68,9 +68,9 @@ def passwd(options: argparse.Namespace) -> int:
     users.require_file(options.name)
     password = passwords.choose(options)
     hashed = passwords.hashed(password, users.configuration)
-    _edit(users, options.name, lambda values: change(values, [("password", hashed)]))
+    edit(users, options.name, lambda values: change(values, [("password", hashed)]))
     users.notes.insert(0, f"{options.name} has a new password.")
-    return _finish(users, password if options.generate else None)
+    return finish(users, password if options.generate else None)
 
 
 def set_keys(options: argparse.Namespace) -> int:
@@ -87,9 +87,9 @@ def set_keys(options: argparse.Namespace) -> int:
         return changed
 
     made: list[str] = []
-    _edit(users, options.name, with_keys, lambda: home.unmake(made))
+    edit(users, options.name, with_keys, lambda: home.unmake(made))
     users.notes.insert(0, f"{options.name} is changed.")
-    return _finish(users)
+    return finish(users)
 
 
 def enable(options: argparse.Namespace) -> int:
@@ -104,12 +104,12 @@ def disable(options: argparse.Namespace) -> int:
 
 def _enable(options: argparse.Namespace, value: bool, effect: str) -> int:
     users = open_users(options.config)
-    _edit(users, options.name, lambda values: change(values, [("enabled", value)]))
+    edit(users, options.name, lambda values: change(values, [("enabled", value)]))
     users.notes.insert(0, f"{options.name} {effect}.")
-    return _finish(users)
+    return finish(users)
 
 
-def _edit(users: Users, name: str, edit: Callable[[Values], Values], undo: Callable[[], None] = lambda: None) -> None:
+def edit(users: Users, name: str, edit: Callable[[Values], Values], undo: Callable[[], None] = lambda: None) -> None:
     """Change the keys of a user with a file."""
     users.require_file(name)
     commit(users, name, lambda _: text(edit(users.values(name, users.require_file(name)))), undo)
@@ -142,7 +142,7 @@ def remove(options: argparse.Namespace) -> int:
 
     commit(users, name, nothing)
     users.notes.insert(0, f"{name} is removed. Running sessions continue.")
-    status = _finish(users)
+    status = finish(users)
     if options.delete_home:
         _delete_home(users, str(path))
         print(f"{path} is deleted.")
@@ -184,7 +184,7 @@ def _delete_home(users: Users, path: str) -> None:
     home.delete(os.path.normpath(path))
 
 
-def _finish(users: Users, password: str | None = None) -> int:
+def finish(users: Users, password: str | None = None) -> int:
     """Print what was done, and a generated password; return the exit status."""
     print("\n".join(users.notes))
     if password is not None:

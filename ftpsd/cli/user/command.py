@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from ftpsd.cli.options import Actions, add_action, add_config
-from ftpsd.cli.user import change, passwords, show
+from ftpsd.cli.user import change, passwords, show, totp
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_keys(add)
     passwd = _add(actions, change.passwd, "passwd", "give a user a new password", "ftpsd user passwd alice --generate")
     passwords.add_options(passwd)
+    code = _add(actions, totp.totp, "totp", "require one-time passwords of a user", "ftpsd user totp alice")
+    totp.add_options(code)
     change_keys = _add(
         actions, change.set_keys, "set", "change keys of a user", "ftpsd user set alice --set limits.sessions=5"
     )
