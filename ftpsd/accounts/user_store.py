@@ -52,16 +52,19 @@ class WrongPassword(Exception):
 
 
 class LoginDenied(Exception):
-    """The source knows the user, but does not let the user log in now. `reason` is a sentence for the client."""
+    """The source knows the user, but does not let the user log in now.
 
-    def __init__(self, reason: str) -> None:
+    `reason` is a sentence for the client, and `word` says why in the log.
+    """
+
+    def __init__(self, reason: str, word: str = "source") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.word = reason, word
 
     @property
     def denial(self) -> Denial:
         """The refusal, with what of the sentence can be sent."""
-        return Denial("source", printable(self.reason) or "Login refused.")
+        return Denial(self.word, printable(self.reason) or "Login refused.")
 
 
 class SourceFailed(Exception):

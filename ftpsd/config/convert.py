@@ -20,7 +20,7 @@ from ftpsd.config.faults import Key, quoted, suggestion
 from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
-from ftpsd.config.sections.values import Quantity
+from ftpsd.config.sections.values import Quantity, UserValues
 from ftpsd.config.settings import ForeignData, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
@@ -68,6 +68,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (int, scalars.integer),
         (_as_type(Quantity), scalars.quantity),
         (Path, lambda value: base / scalars.string(value)),
+        (_as_type(UserValues), scalars.user_values),
         (PortRange, scalars.ports),
         (_as_type(Network), scalars.network),
         (Hours, scalars.hours),
@@ -83,6 +84,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (frozenset[str], scalars.permissions),
         (dict[tuple[str, ...], frozenset[str]], scalars.paths),
         (ForeignData, lambda value: _foreign_data(converter, value)),
+        (dict[str, str], scalars.texts),
     ]
     for generic, convert in generics:
         converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))

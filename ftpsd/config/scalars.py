@@ -14,7 +14,7 @@ from typing import get_args
 
 from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
-from ftpsd.config.sections.values import Quantity
+from ftpsd.config.sections.values import Quantity, UserValues
 from ftpsd.config.settings import Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
@@ -76,6 +76,20 @@ def choice(value: object, kind: object) -> object:
     if value not in choices:
         raise InvalidValue(f"{quoted(value)} is not a valid value", suggestion(str(value), choices))
     return value
+
+
+def texts(value: object) -> dict[str, str]:
+    """Return a mapping of names to strings."""
+    if not isinstance(value, dict):
+        raise InvalidValue("must be a mapping", "Write it as {name: value}.")
+    return {string(name): string(each) for name, each in value.items()}
+
+
+def user_values(value: object) -> UserValues:
+    """Return keys of a user, which are checked with the rest of the record."""
+    if not isinstance(value, dict):
+        raise InvalidValue("must be a mapping", "Write it as {key: value}.")
+    return UserValues(value)
 
 
 # --- the network -----------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from ftpsd.config.yaml import Document
 
 #: The modules with the function `make` (see `ftpsd.accounts.sources.source`), by the type of the source. They are
 #: imported only when a source of this type is configured.
-MODULES: Mapping[str, str] = {}
+MODULES: Mapping[str, str] = {
+    "ldap": "ftpsd.accounts.sources.ldap.make",
+}
 
 #: The most bytes of a secret.
 _LONGEST_SECRET = 4096
@@ -61,7 +63,8 @@ def _make(document: Document, index: int, settings: RemoteSource, check_modes: b
         name = f"{settings.type}[{index}]"
         return ConfiguredSource(name, settings, {**digests, **secrets}, make(settings, secrets))
     except UnusableSettings as error:
-        document.fault((*key, *filter(None, error.key.split("."))), error.problem, error.remedy)
+        below = [int(part) if part.isdigit() else part for part in error.key.split(".") if part]
+        document.fault((*key, *below), error.problem, error.remedy)
         return None
 
 

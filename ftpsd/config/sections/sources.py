@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+from attrs import Factory, frozen
+
+from ftpsd.config.sections.values import UserValues
 
 
 @frozen(kw_only=True)
@@ -49,8 +51,63 @@ class RemoteSource(SourceSettings):
     concurrency: int = 4
 
 
+@frozen
+class Membership:
+    """How the groups of a user are found in a directory: by an attribute of the user, and by a search below `base`."""
+
+    #: The attribute of a user's entry that lists groups. None: it is not looked at.
+    attribute: str | None = "memberOf"
+    #: Where groups are searched for. None: nowhere.
+    base: str | None = None
+    #: What matches the groups of a user. None: `member`, `uniqueMember` and `memberUid` are compared.
+    filter: str | None = None
+    #: Groups within groups. search: further searches; active-directory: a matching rule of that server.
+    nested: Literal["off", "search", "active-directory"] = "off"
+
+
+@frozen(kw_only=True)
+class LdapSource(RemoteSource):
+    """A directory. Users are found by a search with `filter` below `base`, or have the distinguished name `bind`."""
+
+    type: Literal["ldap"]
+    servers: tuple[str, ...]
+    #: auto: StartTLS for ldap:// unless the server is this machine. starttls: in any case. off: never.
+    tls: Literal["auto", "starttls", "off"] = "auto"
+    #: The authorities that the server's certificate may be of; None: those of the system.
+    ca: Path | None = None
+    #: The account that searches; None: searches are anonymous.
+    bind_dn: str | None = None
+    password_file: Path | None = None
+    base: str | None = None
+    scope: Literal["subtree", "one"] = "subtree"
+    filter: str = "(uid={name})"
+    bind: str | None = None
+    #: The attribute with the canonical name; None: the one that `filter` or `bind` compares with {name}.
+    name: str | None = None
+    #: Keys of a user, as `quota.bytes`, and the attributes that hold their values.
+    attributes: dict[str, str] = Factory(dict)
+    #: Values of all users. An attribute takes precedence.
+    values: UserValues = Factory(lambda: UserValues({}))
+    #: Groups of the directory, by distinguished name or by name, and the groups of ours that they stand for.
+    groups: dict[str, str] = Factory(dict)
+    membership: Membership = Membership()
+    #: Only members of one of these groups may log in. Empty: everybody may.
+    required_groups: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The authorities."""
+        return () if self.ca is None else (self.ca,)
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """The password of `bind_dn`."""
+        return () if self.password_file is None else (self.password_file,)
+
+
 #: The classes of the entries, by their `type`.
 SOURCES: Mapping[str, type[SourceSettings]] = {
+    "ldap": LdapSource,
     "yaml": YamlSource,
 }
 

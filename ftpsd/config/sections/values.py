@@ -13,6 +13,9 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 #: A number that may be written with the suffix K, M, G or T (powers of 1024).
 Quantity = NewType("Quantity", int)
 
+#: Keys of a user, as in `users.yaml`, that stand in another place.
+UserValues = NewType("UserValues", dict[str, Value])
+
 
 @frozen
 class QuotaSettings:
