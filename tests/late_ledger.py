@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import UserLimits
-from ftpsd.limits.bans.ban_list import Ban
+from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.home_counts import GroupCount, HomeCount
 from ftpsd.limits.ledger import Ledger, SessionLease, UserLease
 from ftpsd.limits.user_limits import Share

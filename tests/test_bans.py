@@ -22,7 +22,8 @@ from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.config.settings import BanSettings
 from ftpsd.events.hub import Hub
 from ftpsd.limits.bans import ban_list, known_addresses
-from ftpsd.limits.bans.ban_list import Ban, BanList
+from ftpsd.limits.bans.ban_list import BanList
+from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.bans.known_addresses import DAY, KNOWN
 from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, BanPolicy
 from ftpsd.limits.bans.store import BanStore
@@ -236,7 +237,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         rules.fail(address, "x" * 5000 + str(number))
         rules.record_login(at(address), f"user{number}")
         rules.fail(str(ipaddress.IPv6Address(number << 64)), f"user{number}", times=1)
-    assert len(rules.bans) == len(rules.bans.failures["address"]) == len(rules.bans.failures["user"]) == 50
+    assert len(rules.bans.table) == len(rules.bans.failures["address"]) == len(rules.bans.failures["user"]) == 50
     assert rules.address_ban(at(address)) is not None
     assert rules.bans.is_known("user999", address)
     assert not rules.bans.is_known("user9", str(ipaddress.IPv4Address(9 + (1 << 30))))
@@ -320,7 +321,7 @@ def test_growth_survives_a_restart() -> None:
     second = Kept(store, 0, 1_700_000_000 + 700)
     assert [ban.length for ban in second.rules.record_failure(HOME, "alice") if ban.kind == "address"] == [1200]
     third = Kept(store, 0, 1_700_000_000 + 60 * DAY)
-    assert len(third.bans) == 0
+    assert len(third.bans.table) == 0
 
 
 @pytest.mark.parametrize("wrong", [-(10**9), -3600, 3600, 10 * DAY])

@@ -56,7 +56,6 @@ LARGE = {
     "FtpsService": 16,
     "CommandRunner": 16,
     "Handshakes": 16,
-    "BanList": 18,
 }
 
 #: Libraries that the pure packages must not touch, and the modules that may use OpenSSL.

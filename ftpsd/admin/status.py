@@ -115,7 +115,7 @@ class StatusReader:
             sessions=limits[0],
             transfers=transfers,
             limits=limits,
-            bans=parts.counts.bans.count_active(),
+            bans=sum(1 for _ in parts.counts.bans.table.in_effect()),
             certificates=tuple(Certificate(each.file, each.expires) for each in identities),
             reload=parts.reloader.last,
             last_good_reload=parts.reloader.last_good.time,

@@ -15,7 +15,7 @@ from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
 from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import Banned, LoginCheckFailed, LoginFailed, LoginRefused
-from ftpsd.limits.bans.ban_list import Ban
+from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd

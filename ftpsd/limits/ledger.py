@@ -15,7 +15,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.ban_list import Ban, BanList
+from ftpsd.limits.bans.ban_list import BanList
+from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
 from ftpsd.limits.home_counts import GroupCount, HomeCount, HomeLedger, LocalHomeCounts
 from ftpsd.limits.session_counts import RejectReason, SessionCounts

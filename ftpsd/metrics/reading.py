@@ -36,11 +36,10 @@ def read(
 ) -> Reading:
     """Return the reading of this moment. For the reactor thread."""
     bans, users = parts.counts.bans, parts.counts.users
-    now = bans.now()
     return Reading(
         status=status.read(),
         counts=counters.read(users.sessions),
-        bans=Counter(ban.kind for ban in bans.bans() if ban.until > now),
+        bans=Counter(ban.kind for ban in bans.table.in_effect()),
         queues={name: state() for name, state in parts.hub.queues.items()},
         journal=journal,
         not_ready=not_ready,

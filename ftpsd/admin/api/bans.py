@@ -12,7 +12,8 @@ from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import valid_text
 from ftpsd.events.types import AdministrativeAct, BanAdded
-from ftpsd.limits.bans.ban_list import FOR_EVER, Ban, stored_name
+from ftpsd.limits.bans.ban_list import stored_name
+from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
 from ftpsd.limits.bans.networks import network_text
 from ftpsd.protocol import parsing
 from ftpsd.protocol.login_rules import Network
@@ -66,16 +67,14 @@ class Bans:
 
     def active(self) -> list[Ban]:
         """Return all bans in effect; the one that ends last stands last."""
-        now = self._list.now()
-        return sorted((ban for ban in self._list.bans() if ban.until > now), key=lambda ban: ban.until)
+        return sorted(self._list.table.in_effect(), key=lambda ban: ban.until)
 
     def by_user(self) -> Mapping[str, Sequence[Ban]]:
         """Return the bans of each user name."""
         found: dict[str, list[Ban]] = {}
-        now = self._list.now()
-        for ban in self._list.bans():
-            if ban.kind in ("user", "account", "site") and ban.until > now:
-                found.setdefault(_name(ban), []).append(ban)
+        for ban in self._list.table.in_effect():
+            if ban.user is not None:
+                found.setdefault(ban.user, []).append(ban)
         return found
 
     def form(self, ban: Ban) -> Json:
@@ -122,7 +121,7 @@ class Bans:
             raise bad_value("address", ", user and all are missing", "Write one of them.")
         name = None if user is None else stored_name(user)
         lifted = 0
-        for ban in list(self._list.bans()):
+        for ban in list(self._list.table.all()):
             if everything or concerns(ban, network, name):
                 lifted += ban.until > self._list.now()
                 self._parts.bans.lift(ban)
@@ -148,15 +147,10 @@ def concerns(ban: Ban, network: Network | None, user: str | None) -> bool:
 
     The ban of a site from a name is one of the name, and one of the site.
     """
-    if user is not None and ban.kind in ("user", "account", "site") and _name(ban) == user:
+    if user is not None and ban.user == user:
         return True
     where = ban.subject.partition(" ")[0]
     return network is not None and ban.kind in ("address", "network", "site") and _is_in(where, network)
-
-
-def _name(ban: Ban) -> str:
-    """Return the user name of a ban that has one."""
-    return ban.subject.partition(" ")[2] if ban.kind == "site" else ban.subject
 
 
 def _is_in(text: str, network: Network) -> bool:

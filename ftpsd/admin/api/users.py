@@ -15,7 +15,8 @@ from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import iso_time, valid_text
-from ftpsd.limits.bans.ban_list import Ban, stored_name
+from ftpsd.limits.bans.ban_list import stored_name
+from ftpsd.limits.bans.ban_table import Ban
 
 #: The most users of an answer. A configuration may have 100,000.
 MOST = 1000

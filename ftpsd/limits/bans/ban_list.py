@@ -7,23 +7,14 @@ same user only (`known_addresses.py`).
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
-from ftpsd.events.types import BanKind
+from ftpsd.limits.bans.ban_table import Ban, BanTable, Kind
+from ftpsd.limits.bans.failures import FailureWindow
 from ftpsd.limits.bans.known_addresses import KnownAddresses
-from ftpsd.limits.bans.networks import Networks
 from ftpsd.protocol.parsing import Address, plain_address, site
 from ftpsd.protocol.printable import printable
-
-#: What is banned. The subject of a "site" is the site, a blank, and the user name from which it is banned. A "network"
-#: and an "account" are banned by an administrator.
-Kind = BanKind
-
-#: The length of a ban for ever in seconds, which the state file can hold. No calendar has its end.
-FOR_EVER = 1e12
 
 #: The number of addresses or names that are remembered, of each kind.
 CAPACITY = 10_000
@@ -45,24 +36,6 @@ def stored_address(text: str, group: Callable[[Address], str]) -> str:
         return text
 
 
-@dataclass(slots=True)
-class Ban:
-    """A ban. It is kept after its end, because the length of the next ban depends on it."""
-
-    kind: Kind
-    subject: str
-    until: float
-    length: float
-    #: Whether a refused connection was logged: once for each ban, or a flood of connections would fill the log.
-    logged: bool = False
-    #: Its end as POSIX time, if it was made before the daemon started.
-    stored: float | None = None
-
-
-def _end(ban: Ban) -> float:
-    return ban.until
-
-
 class Listener(Protocol):
     """Is called for each change of the list."""
 
@@ -79,42 +52,13 @@ class Listener(Protocol):
         """Handle the removal of a known address from the full table."""
 
 
-class FailureWindow:
-    """Recent failed logins, by subject. Each event counts once."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, dict[Hashable, float]] = {}
-
-    def add(self, subject: str, event: Hashable, now: float, window: float) -> int:
-        """Record an event. Return how many the subject has had in the last `window` seconds."""
-        events = {each: when for each, when in self._events.pop(subject, {}).items() if now - when < window}
-        events[event] = now
-        self._events[subject] = events  # the subject that changed last stands last
-        if len(self._events) > CAPACITY:
-            del self._events[next(iter(self._events))]
-        return len(events)
-
-    def clear(self, subject: str) -> None:
-        """Forget the events of a subject."""
-        self._events.pop(subject, None)
-
-    def clear_prefix(self, prefix: str) -> None:
-        """Forget the events of all subjects that start with a prefix."""
-        for subject in [each for each in self._events if each.startswith(prefix)]:
-            del self._events[subject]
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-
 class BanList:
-    """Bans, failed logins and known addresses."""
+    """Bans, failed logins and known addresses: the changes, and who is told of them. `table` has the bans."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.failures: dict[Kind, FailureWindow] = {kind: FailureWindow() for kind in get_args(Kind)}
-        self._bans: dict[tuple[Kind, str], Ban] = {}
-        self._networks = Networks()
+        self.failures: dict[Kind, FailureWindow] = {kind: FailureWindow(CAPACITY) for kind in get_args(Kind)}
+        self.table = BanTable(now)
         self._known = KnownAddresses()
         self._listener: Listener | None = None
 
@@ -122,63 +66,20 @@ class BanList:
         """Report changes from now on."""
         self._listener = listener
 
-    # --- bans ------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        """Return how many bans there are, those included that are over and may make the next one longer."""
-        return len(self._bans)
-
-    def bans(self) -> Iterable[Ban]:
-        """Return all bans, those that are over included."""
-        return self._bans.values()
-
-    def count_active(self) -> int:
-        """Return how many bans are in effect."""
-        now = self.now()
-        return sum(ban.until > now for ban in self._bans.values())
-
-    def last(self, kind: Kind, subject: str) -> Ban | None:
-        """Return the last ban of a subject, which may be over."""
-        return self._bans.get((kind, subject))
-
-    def active(self, kind: Kind, subject: str) -> Ban | None:
-        """Return the ban of a subject that is banned now."""
-        ban = self._bans.get((kind, subject))
-        return ban if ban is not None and ban.until > self.now() else None
-
-    def network_ban(self, client: Address) -> Ban | None:
-        """Return the ban of a network that contains an address."""
-        found = (self.active("network", subject) for subject in self._networks.around(client))
-        return next((ban for ban in found if ban is not None), None)
-
     def add(self, ban: Ban) -> None:
         """Add a new ban. The failures that led to it count no more."""
         self.failures[ban.kind].clear(ban.subject)
-        self._keep(ban)
+        self.table.keep(ban)
         if self._listener is not None:
             self._listener.ban_added(ban)
-        if len(self._bans) > CAPACITY:
-            self._drop(min(self._bans.values(), key=_end))
-
-    def _drop(self, ban: Ban) -> None:
-        self._forget(ban.kind, ban.subject)
-        if self._listener is not None:
-            self._listener.ban_dropped(ban)
-
-    def _keep(self, ban: Ban) -> None:
-        self._bans[ban.kind, ban.subject] = ban
-        if ban.kind == "network":
-            self._networks.add(ban.subject)
-
-    def _forget(self, kind: Kind, subject: str) -> None:
-        self._bans.pop((kind, subject), None)
-        if kind == "network":
-            self._networks.remove(subject)
+        for dropped in self.table.make_room(CAPACITY):
+            if self._listener is not None:
+                self._listener.ban_dropped(dropped)
 
     def lift(self, kind: Kind, subject: str) -> None:
         """Forget a ban, as if there had been none. The listener is not called: it is the source of this."""
         self.failures[kind].clear(subject)
-        self._forget(kind, subject)
+        self.table.forget(kind, subject)
         if kind == "address":  # its failures would ban its site from a name soon after
             self.failures["site"].clear_prefix(f"{stored_address(subject.partition('/')[0], site)} ")
 
@@ -207,11 +108,10 @@ class BanList:
     def merge(self, bans: Iterable[Ban], known: Iterable[tuple[str, str, float]]) -> None:
         """Add what was stored. Bans that were made since the start stay as they are; the listener is not called."""
         for ban in bans:
-            own = self._bans.get((ban.kind, ban.subject))
+            own = self.table.last(ban.kind, ban.subject)
             if own is None or own.stored is not None:
-                self._keep(ban)
-        for ban in heapq.nsmallest(len(self._bans) - CAPACITY, self._bans.values(), key=_end):
-            self._forget(ban.kind, ban.subject)
+                self.table.keep(ban)
+        self.table.make_room(CAPACITY)
         for user, address, when in known:
             self._known.merge(user, address, when)
             list(self._known.make_room())
@@ -222,7 +122,7 @@ class BanList:
         No ban becomes shorter by that, or longer than it was made.
         """
         now = self.now()
-        for ban in self._bans.values():
+        for ban in self.table.all():
             if ban.stored is not None:
                 ban.until = max(ban.until, min(ban.stored - new, now + ban.length))
         self._known.shift(old - new, now)

@@ -25,7 +25,8 @@ import math
 from collections.abc import Hashable
 
 from ftpsd.config.settings import BanSettings
-from ftpsd.limits.bans.ban_list import Ban, BanList, Kind, stored_name
+from ftpsd.limits.bans.ban_list import BanList, stored_name
+from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
 
@@ -52,17 +53,17 @@ class BanPolicy:
 
     def address_ban(self, client: Address) -> Ban | None:
         """Return the ban of a client's address, whatever name the client uses."""
-        ban = self._bans.active("address", network(client)) if self._settings.attempts else None
-        ban = ban or self._bans.network_ban(client)
+        ban = self._bans.table.active("address", network(client)) if self._settings.attempts else None
+        ban = ban or self._bans.table.network_ban(client)
         return ban if ban is not None and not self._is_allowed(client) else None
 
     def name_ban(self, client: Address, user: str) -> Ban | None:
         """Return the ban of a user name, if it holds for this client."""
         name = stored_name(user)
-        account = self._bans.active("account", name)
+        account = self._bans.table.active("account", name)
         if account is not None:
             return account
-        ban = self._bans.active("user", name) or self._bans.active("site", f"{site(client)} {name}")
+        ban = self._bans.table.active("user", name) or self._bans.table.active("site", f"{site(client)} {name}")
         if ban is None or not self._applies_to(client) or self._bans.is_known(name, network(client)):
             return None
         return ban
@@ -103,11 +104,11 @@ class BanPolicy:
 
     def _count(self, kind: Kind, subject: str, event: Hashable) -> Ban | None:
         bans, settings = self._bans, self._settings
-        if bans.active(kind, subject) is not None:
+        if bans.table.active(kind, subject) is not None:
             return None  # the password was sent before the ban
         if bans.failures[kind].add(subject, event, bans.now(), settings.window) < settings.attempts:
             return None
-        length = self._length(bans.last(kind, subject))
+        length = self._length(bans.table.last(kind, subject))
         ban = Ban(kind, subject, bans.now() + length, length)
         bans.add(ban)
         return ban

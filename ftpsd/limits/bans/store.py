@@ -21,7 +21,8 @@ from twisted.logger import Logger
 from ftpsd.events.hub import Publisher
 from ftpsd.events.types import BanLifted
 from ftpsd.limits.bans import tables
-from ftpsd.limits.bans.ban_list import Ban, BanList, Kind
+from ftpsd.limits.bans.ban_list import BanList
+from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.bans.sync_state import Event, Sync, SyncState
 from ftpsd.limits.bans.tables import AddressRow, BanRow, Rows
 from ftpsd.system.state import Store, Value
@@ -154,7 +155,7 @@ class BanStore:
         if self._sync.state is not Sync.CURRENT:
             if self._sync.try_now(self._bans.now()):
                 await self._catch_up()
-        elif len(self._bans):  # without bans a check costs nothing
+        elif len(self._bans.table):  # without bans a check costs nothing
             self._lift(await self._store.put(self._file.find_lifted))
 
     def _check_clock(self) -> None:
@@ -199,7 +200,7 @@ class BanStore:
         """Return the rows of the whole list."""
         ahead = self._ahead_now()
         known = [(user, address, when + ahead) for user, address, when in self._bans.known_addresses()]
-        return [_row(ban, ahead) for ban in self._bans.bans()], known
+        return [_row(ban, ahead) for ban in self._bans.table.all()], known
 
     def stop(self) -> None:
         """Store what could not be stored before, for the last time."""

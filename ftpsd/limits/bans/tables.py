@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from ftpsd.limits.bans.ban_list import CAPACITY, FOR_EVER, Kind, stored_address, stored_name
+from ftpsd.limits.bans.ban_list import CAPACITY, stored_address, stored_name
+from ftpsd.limits.bans.ban_table import FOR_EVER, Kind
 from ftpsd.limits.bans.known_addresses import KNOWN, MAX_TOTAL
 from ftpsd.protocol.parsing import network, site
 from ftpsd.system.state import State
