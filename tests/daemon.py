@@ -69,6 +69,7 @@ class Daemon:
         users: dict[str, Any] | None = None,
         address: str = "127.0.0.1",
         arguments: tuple[str, ...] = (),
+        groups: dict[str, Any] | None = None,
     ) -> None:
         low, high = free_range()
         self.directory = directory
@@ -96,6 +97,7 @@ class Daemon:
             settings or {},
         )
         self.users = users or {"alice": {}, "bob": {}}
+        self.groups = groups or {}
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | forkserver.Forked | None = None
         self.write()
@@ -107,7 +109,7 @@ class Daemon:
             self.home(name).mkdir(parents=True, exist_ok=True)
             users[name] = {"password": SECRET, "home": str(self.home(name)), **values}
         self.config.write_text(yaml.safe_dump(self.settings))
-        self.users_file.write_text(yaml.safe_dump({"users": users}))
+        self.users_file.write_text(yaml.safe_dump({"groups": self.groups, "users": users}))
 
     def home(self, user: str = "alice") -> Path:
         """Return the directory of a user's home."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Sequence, Set
 
 from ftpsd.accounts.user_store import Homes
 from ftpsd.config.settings import QuotaSettings, UserSettings
@@ -33,11 +33,11 @@ class KnownHomes:
         self._all: set[str] = set()
         self._with_quota: set[str] = set()
 
-    def add(self, user: UserSettings) -> None:
-        """Add the home of a user. Other threads may look into the sets meanwhile."""
+    def add(self, user: UserSettings, groups: Container[str] = ()) -> None:
+        """Add the home of a user. `groups` are those with a quota. Other threads may look into the sets meanwhile."""
         if user.home is not None:
             self._all.add(user.home)
-            if user.quota != QuotaSettings():
+            if user.quota != QuotaSettings() or any(name in groups for name in user.groups):
                 self._with_quota.add(user.home)
 
     def beside(self, homes: Homes) -> Homes:
@@ -47,6 +47,7 @@ class KnownHomes:
             with_quota=_Union(homes.with_quota, self._with_quota),
             outermost=self._outermost(homes),
             parents=homes.parents,
+            of_groups=homes.of_groups,
         )
 
     def _outermost(self, homes: Homes) -> Sequence[str]:

@@ -192,7 +192,7 @@ class ChainStore:
             settings = await queue.call(self._build, answer.name, answer.values)
         except InvalidRecord as error:
             raise InvalidAnswer(f"source {source.name}: the user {answer.name}: {error}") from None
-        self._shared.homes.add(settings)
+        self._shared.homes.add(settings, self._yaml.homes.of_groups)
         return User(answer.name, settings)
 
     # --- time ------------------------------------------------------------------------------------
