@@ -45,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     "names.deny": "all",
     "names.hide": "all",
     "umask": "last",
+    "totp": "last",
 }
 
 #: Keys whose keys are merged one by one.
