@@ -223,7 +223,7 @@ class FtpsService(MultiService):
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
         self._codes = UsedCodes(self._store, time.time)
         self._last_logins = LastLogins(
-            reactor, self._store, self._hub, time.time, lambda name: self._configuration.users.knows(name)
+            reactor, self._store, self._hub, time.time, lambda name: self._snapshots.users.may_exist(name)
         )
         self._sessions = LocalSessionRegistry(reactor)
         #: The running sessions, for administration.
@@ -260,6 +260,8 @@ class FtpsService(MultiService):
             workers=self._snapshots.workers,
             quotas=self._snapshots.quotas,
             reloader=self._reloader,
+            sources=self._snapshots.sources,
+            users=lambda: self._snapshots.users,
             configuration=lambda: self._configuration,
             snapshot=lambda: self._snapshot,
         )

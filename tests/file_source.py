@@ -134,6 +134,15 @@ def register() -> None:
     sources.MODULES["file"] = "tests.file_source"  # type: ignore[index]
 
 
+def command_line() -> int:
+    """Run the command `ftpsd` with this type of source."""
+    import tests.file_source
+    from ftpsd.cli.main import main
+
+    tests.file_source.register()
+    return main()
+
+
 def run() -> None:
     """Run twistd with this type of source."""
     from twisted.scripts import twistd

@@ -535,7 +535,7 @@ def test_sources_over_a_reload() -> None:
     def load(*numbers: int, secret: str = "s") -> list[RunningSource]:
         settings = RemoteSource(type="memory")
         sources = [
-            ConfiguredSource(f"memory[{index}]", settings, {Path("f"): secret}, made[number])  # type: ignore[arg-type]
+            ConfiguredSource(index, settings, {Path("f"): secret}, made[number])  # type: ignore[arg-type]
             for index, number in enumerate(numbers)
         ]
         return running.use(sources, 60)

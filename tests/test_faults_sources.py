@@ -8,37 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import SECRET, Daemon, twistd
-from tests.file_source import UserFile
 from tests.ftpclient import FtpClient, secured
-
-#: The source checks this password.
-BY_SOURCE = {"plain": "secret", "home": "homes/carol"}
-
-
-class SourceDaemon(Daemon):
-    """A daemon with Alice and Bob in users.yaml, and Carol, Dave and others in a source."""
-
-    timeout = 2
-
-    def with_source(self, **users: dict[str, object]) -> UserFile:
-        """Configure the source, and return its file."""
-        for name in ("carol", "dave"):
-            self.home(name).mkdir(parents=True, exist_ok=True)
-        (self.directory / "source").mkdir()
-        path = self.directory / "source" / "users.json"
-        source = {"type": "file", "path": str(path), "timeout": self.timeout, "concurrency": 2}
-        self.settings["users"] = {"sources": [source]}
-        self.settings["sandbox"] = {"homes": [str(self.directory / "homes")]}
-        self.settings["bans"] = {"attempts": 3, "allow": []}
-        self.write()
-        hashed = {"password": SECRET, "home": "homes/dave"}
-        return UserFile(path, **{"carol": BY_SOURCE, "dave": hashed, **users})
-
-    def command(self) -> list[str]:
-        """Return the command that runs a daemon which knows this type of source."""
-        python, option, _, *arguments = twistd("-n", "--pidfile=", "ftpsd", "-c", str(self.config))
-        return [python, option, "from tests.file_source import run; run()", *arguments]
+from tests.source_daemon import SourceDaemon, attempt, passes
 
 
 @pytest.fixture
@@ -53,24 +24,6 @@ def stopped(daemon: SourceDaemon) -> object:
     yield
     daemon.stop()
     assert "Traceback" not in daemon.log and "internal error" not in daemon.log.replace("internal error: Zero", "")
-
-
-def passes(daemon: Daemon, code: int, user: str, password: str = "secret") -> FtpClient:
-    """Try to log in with a new connection, and return it."""
-    client = FtpClient(daemon)
-    client.start_tls()
-    client.expect(331, f"USER {user}")
-    client.expect(code, f"PASS {password}")
-    if code == 230:
-        client.expect(200, "PBSZ 0")
-        client.expect(200, "PROT P")
-    return client
-
-
-def attempt(daemon: Daemon, code: int, user: str, password: str = "secret") -> None:
-    """Try to log in, and disconnect."""
-    with passes(daemon, code, user, password):
-        pass
 
 
 def test_a_source_that_is_down_at_start(daemon: SourceDaemon) -> None:

@@ -161,6 +161,7 @@ def test_why_the_daemon_is_not_ready() -> None:
         counts=LedgerState(clock.seconds),
         listeners=Listeners(clock, "", lambda _: pytest.fail("nothing is opened")),
         workers=WorkerThreads(clock),  # they were not started
+        sources=SimpleNamespace(status=lambda: ()),
         configuration=lambda: SimpleNamespace(settings=SimpleNamespace(listen=listen)),
     )
     reasons = Deferred.fromCoroutine(Health(parts).reasons())

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "snapshot": "protocol config.settings system limits data",
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
     "admin": "protocol config.settings web events system outbox limits data storage accounts config control snapshot",
-    "metrics": "protocol config.settings web events system outbox limits config control admin",
+    "metrics": "protocol config.settings web events system outbox limits accounts config control admin",
     "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin metrics",
     "deliver": "protocol config.settings events system outbox config",
     "cli": "protocol config.settings events system outbox limits storage accounts config service deliver",

@@ -19,6 +19,7 @@ from ftpsd.outbox.status import DeliveryStatus
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.prometheus import Metrics, parse_text, with_metrics
+from tests.source_daemon import SourceDaemon
 
 pytest.importorskip("prometheus_client")
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -41,7 +42,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
     rules = [{"on": ["rmdir"], "exec": ["/bin/true"]}]
     files = {"audit": str(directory / "audit"), "xferlog": str(directory / "xferlog")}
     settings["events"] = {**files, "directory": str(journal), "rules": rules}
-    daemon = Daemon(directory, certificate, settings)
+    daemon = SourceDaemon(directory, certificate, settings)
+    daemon.with_source()
     metrics = with_metrics(daemon, users=True)
     daemon.start()
     delivery_status.write(journal, DeliveryStatus(1000.0, 3, 2, 900.0))  # as `ftpsd deliver` does

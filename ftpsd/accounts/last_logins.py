@@ -41,7 +41,7 @@ class LastLogin:
 class LastLogins:
     """Stores the last login of each user. For the reactor thread; nothing blocks it.
 
-    `knows` returns whether there is a user of a name now, `wall` the POSIX time.
+    `knows` returns whether there may be a user of a name now, `wall` the POSIX time.
     """
 
     def __init__(

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from ftpsd.accounts.chain.sources import RunningSources
 from ftpsd.accounts.last_logins import LastLogins
+from ftpsd.accounts.user_store import UserStore
 from ftpsd.config.load import Configuration
 from ftpsd.control.lifecycle.reload import Reloader
 from ftpsd.control.listeners import Listeners
@@ -40,6 +42,9 @@ class Parts:
     workers: WorkerThreads
     quotas: Quotas
     reloader: Reloader
+    sources: RunningSources
+    #: Return the users of the last load that is in effect.
+    users: Callable[[], UserStore]
     #: Return what the last load that is in effect has made.
     configuration: Callable[[], Configuration]
     snapshot: Callable[[], Snapshot]

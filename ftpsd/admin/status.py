@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 import ftpsd
+from ftpsd.accounts.chain.counts import SourceStatus
 from ftpsd.admin.parts import Parts
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
@@ -80,6 +81,8 @@ class Status:
     last_good_reload: float
     threads: ThreadUsage
     passive_ports: PassivePorts
+    #: The sources of users, without the YAML files.
+    sources: tuple[SourceStatus, ...]
 
 
 class StatusReader:
@@ -121,6 +124,7 @@ class StatusReader:
             last_good_reload=parts.reloader.last_good.time,
             threads=parts.workers.usage(),
             passive_ports=PassivePorts(ports.low, ports.high, ports.used),
+            sources=parts.sources.status(),
         )
 
     def _transfers(self) -> Transfers:

@@ -35,6 +35,7 @@ def make_sources(document: Document, settings: Settings) -> tuple[ConfiguredSour
             if made is not None:
                 found.append(made)
     _check(document, settings)
+    _check_homes(document, settings)
     return tuple(found)
 
 
@@ -50,6 +51,12 @@ def _check(document: Document, settings: Settings) -> None:
                 document.fault((*key, index, name), problem, "Write such a number, or remove the key.")
 
 
+def _check_homes(document: Document, settings: Settings) -> None:
+    for index, home in enumerate(settings.sandbox.homes):
+        if not home.is_dir():
+            document.fault(("sandbox", "homes", index), f"{home} is not a directory", f"Create it: install -d {home}")
+
+
 def _make(document: Document, index: int, settings: RemoteSource, check_modes: bool) -> ConfiguredSource | None:
     key: Key = ("users", "sources", index)
     before = len(document.faults)
@@ -60,8 +67,7 @@ def _make(document: Document, index: int, settings: RemoteSource, check_modes: b
     try:
         module = importlib.import_module(MODULES[settings.type])
         make = cast(Callable[[RemoteSource, Secrets], Source], module.make)
-        name = f"{settings.type}[{index}]"
-        return ConfiguredSource(name, settings, {**digests, **secrets}, make(settings, secrets))
+        return ConfiguredSource(index, settings, {**digests, **secrets}, make(settings, secrets))
     except UnusableSettings as error:
         below = [int(part) if part.isdigit() else part for part in error.key.split(".") if part]
         document.fault((*key, *below), error.problem, error.remedy)

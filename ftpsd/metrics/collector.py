@@ -23,11 +23,13 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 import twisted
+from ftpsd.accounts.chain.counts import RESULTS
 from ftpsd.events.types import BanKind
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.metrics.counters import Histogram
@@ -84,6 +86,7 @@ class Collector:
             _connections,
             _limits,
             _threads,
+            _sources,
             _delivery,
             _users,
             _process,
@@ -229,6 +232,28 @@ def _threads(reading: Reading) -> Iterator[Metric]:
     text = "Events that were dropped because a listener was too slow."
     dropped = {name: each.dropped for name, each in reading.queues.items()}
     yield _counter("ftpsd_event_queue_dropped", text, ("queue",), _by((), dropped))
+
+
+def _sources(reading: Reading) -> Iterator[Metric]:
+    sources = reading.status.sources
+    if not sources:
+        return
+    text = "Whether a source of users answers, as far as is known."
+    yield _gauge(
+        "ftpsd_source_up", text, ("source",), [((each.name,), float(each.state != "down")) for each in sources]
+    )
+    text = "Questions to a source of users, by result."
+    questions = [((each.name, result), each.results.get(result, 0)) for each in sources for result in RESULTS]
+    yield _counter("ftpsd_source_questions", text, ("source", "result"), questions)
+    text = "How long questions to a source of users took, without the time in the waiting line."
+    summary = SummaryMetricFamily("ftpsd_source_question_seconds", text, labels=("source",))
+    for each in sources:
+        summary.add_metric([each.name], sum(each.results.values()) - each.results.get("busy", 0), each.seconds)
+    yield summary
+    text = "Logins that wait for a source of users."
+    yield _gauge("ftpsd_source_waiting", text, ("source",), [((each.name,), each.waiting) for each in sources])
+    text = "Threads of a source of users that do not return from a question."
+    yield _gauge("ftpsd_source_threads_hanging", text, ("source",), [((each.name,), each.hanging) for each in sources])
 
 
 def _delivery(reading: Reading) -> Iterator[Metric]:

@@ -23,9 +23,20 @@ class Health:
         found = ["the daemon is stopping"] if parts.counts.sessions.closed else []
         for each in parts.listeners.missing(parts.configuration().settings.listen):
             found.append(f"not listening on {each.address} port {each.port}")
+        found += self._sources()
         if not await self._worker_threads_respond():
             found.append("the worker threads do not respond: a disk may not respond")
         return tuple(found)
+
+    def _sources(self) -> list[str]:
+        """Return the sources that are down, if nobody can log in without them.
+
+        A balancer would take all daemons out of service for one source that is down, together with users of others.
+        """
+        sources = self._parts.sources.status()
+        if not sources or any(each.state != "down" for each in sources) or len(self._parts.configuration().users.users):
+            return []
+        return [each.error for each in sources]
 
     async def _worker_threads_respond(self) -> bool:
         """Run a job that does nothing, as a login would."""

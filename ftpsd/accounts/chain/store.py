@@ -82,6 +82,10 @@ class ChainStore:
         """Return whether the YAML files have a user of this name, or one has logged in recently."""
         return self._yaml.knows(name) or name in self._shared.recent
 
+    def may_exist(self, name: str) -> bool:
+        """Return whether there may be a user of this name: sources are not asked."""
+        return self._yaml.knows(name) or len(self._places) > 1
+
     async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises."""
         question = Question(name, None, peer)

@@ -105,9 +105,14 @@ class Source(Protocol):
 class ConfiguredSource:
     """A source that a load has made. It is equal to one of another load with the same settings, secrets and files."""
 
-    #: The type and the index in `users.sources`, as "ldap[1]": identifies the source in log lines and metrics.
-    name: str
+    #: The index in `users.sources`.
+    index: int
     settings: RemoteSource
     #: What the files hold of which the source was made.
     contents: Mapping[Path, str] = field(repr=False)
     source: Source = field(eq=False)
+
+    @property
+    def name(self) -> str:
+        """What identifies the source in log lines and metrics, as "ldap[1]"."""
+        return f"{self.settings.type}[{self.index}]"

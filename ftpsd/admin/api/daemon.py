@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ftpsd.accounts.chain.counts import RESULTS, SourceStatus
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
@@ -74,6 +75,20 @@ def status_json(status: Status) -> Json:
         },
         "threads": status.threads._asdict(),
         "passive_ports": {"first": ports.first, "last": ports.last, "used": ports.used},
+        "sources": [_source(each) for each in status.sources],
+    }
+
+
+def _source(source: SourceStatus) -> Json:
+    return {
+        "name": source.name,
+        "state": source.state,
+        "error": valid_text(source.error) or None,
+        "questions": {result: source.results.get(result, 0) for result in RESULTS},
+        "waiting": source.waiting,
+        "running": source.running,
+        "hanging": source.hanging,
+        "remembered": source.remembered,
     }
 
 

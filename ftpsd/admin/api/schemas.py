@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from ftpsd.accounts.chain.counts import RESULTS, State
 from ftpsd.admin.api.arguments import Schema
 from ftpsd.events.types import BanKind
 from ftpsd.limits.session_registry import SessionState
@@ -93,6 +94,17 @@ COMPONENTS: Schema = {
         reload=to("Reload"),
         threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
         passive_ports=record(first=COUNT, last=COUNT, used=COUNT),
+        sources=array(to("Source")),
+    ),
+    "Source": record(
+        name={"type": "string", "description": "The type and the index in users.sources, as ldap[1]."},
+        state={"enum": list(get_args(State))},
+        error=maybe({"type": "string", "description": "The last failure; null if there was none."}),
+        questions=record(**dict.fromkeys(RESULTS, COUNT)),
+        waiting=COUNT,
+        running=COUNT,
+        hanging=COUNT,
+        remembered={"type": "integer", "minimum": 0, "description": "Users who get in while the source is down."},
     ),
     "Reloaded": record(ok={"const": True}, warnings=STRINGS),
     "Problem": {

@@ -7,7 +7,7 @@ from functools import partial
 
 from ftpsd.accounts.effective import effective, to_json
 from ftpsd.accounts.last_logins import LastLogin
-from ftpsd.accounts.user_store import UnknownUser, User
+from ftpsd.accounts.user_store import LoginDenied, SourceFailed, UnknownUser, User
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import Parameter
 from ftpsd.admin.api.bans import Bans
@@ -37,21 +37,28 @@ class Users:
     def routes(self) -> list[Route]:
         """Return the routes of this subject."""
         return [
-            Route("GET", "/v1/users", self._list, "List users", schemas.listed("users", "User"), parameters=PAGE),
+            Route(
+                "GET",
+                "/v1/users",
+                self._list,
+                "List the users of the YAML files",
+                schemas.listed("users", "User"),
+                parameters=PAGE,
+            ),
             Route(
                 "GET",
                 "/v1/users/{name}",
                 self._show,
-                "Show a user",
+                "Show a user of the YAML files or of a source, which is asked",
                 schemas.to("User"),
                 path_parameters={"name": {"type": "string", "minLength": 1}},
-                problems=[404],
+                problems=[404, 503],
             ),
         ]
 
     async def _list(self, call: Call) -> Answer:
         offset, limit = call.arguments.number("offset", 0, 10**9), call.arguments.number("limit", MOST, MOST)
-        store = self._parts.configuration().users
+        store = self._parts.users()
         names: list[str] = []
         total = 0
         async for name in store.names():
@@ -70,9 +77,13 @@ class Users:
 
     async def _show(self, call: Call) -> Answer:
         try:
-            user = await self._parts.configuration().users.find(call.path["name"])
+            user = await self._parts.users().find(call.path["name"])
         except UnknownUser:
-            raise Problem(404, "There is no user of this name. GET /v1/users lists all.") from None
+            raise Problem(404, "There is no user of this name. GET /v1/users lists those of the YAML files.") from None
+        except LoginDenied as error:
+            raise Problem(404, f"The source of this user refuses: {valid_text(error.denial.text)}") from None
+        except SourceFailed as error:
+            raise Problem(503, valid_text(str(error))) from None
         logins = await self._parts.last_logins.find([user.name])
         return answer(self.form(user, self._bans.by_user(), logins))
 

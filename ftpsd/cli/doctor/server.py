@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from ftpsd.accounts.sources.probe import probe_all
 from ftpsd.cli.doctor import certificate, firewall, host, network, remote
 from ftpsd.cli.doctor.control import Target
 from ftpsd.cli.doctor.findings import Finding, Report, printable
@@ -65,6 +66,8 @@ def check(path: str, report: Report) -> Settings | None:
     _firewall(settings, report)
     if configuration is not None:
         _judge(report, "homes and disks", _homes(configuration, service))
+        if configuration.sources:
+            _judge(report, "the sources of users", _sources(configuration))
     _judge(report, "open files and clock", _machine(settings, path, service))
     return settings
 
@@ -240,6 +243,19 @@ def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
     changed = [os.stat(each).st_mtime for each in files if os.path.exists(each)]
     found = host.descriptors(service.open_files, limits.sessions, transfers)
     return found + host.clock(synchronized, time.time(), max(changed, default=0.0))
+
+
+def _sources(configuration: load.Configuration) -> list[Finding]:
+    """Log in to each source of users. The daemon may do so as another user, and from its sandbox."""
+    return [
+        Finding(
+            "source.failed",
+            "fault",
+            f"users.sources: {name} does not answer: {error}",
+            "Check that the server runs, and that the entry names it and its password.",
+        )
+        for name, error in probe_all(configuration.sources).items()
+    ]
 
 
 # --- as a client ---------------------------------------------------------------------------------

@@ -88,6 +88,18 @@ class PassivePorts(TypedDict):
     used: int
 
 
+class Source(TypedDict):
+    """A source of users."""
+
+    name: str
+    state: str
+    error: str | None
+    questions: dict[str, int]
+    waiting: int
+    hanging: int
+    remembered: int
+
+
 class Status(TypedDict):
     """The state of the daemon."""
 
@@ -105,6 +117,7 @@ class Status(TypedDict):
     reload: Reload
     threads: Threads
     passive_ports: PassivePorts
+    sources: list[Source]
 
 
 class _Page(TypedDict):

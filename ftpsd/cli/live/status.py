@@ -58,6 +58,17 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     yield "worker threads", f"{threads['busy']} of {threads['size']} busy{stuck}"
     count = ports["last"] - ports["first"] + 1
     yield "passive ports", f"{_use(ports['used'], count)} ({ports['first']}-{ports['last']})"
+    for number, source in enumerate(status["sources"]):
+        yield _once("sources", number), _source(source)
+
+
+def _source(source: answers.Source) -> str:
+    failed = sum(source["questions"].get(result, 0) for result in ("failed", "late", "busy"))
+    asked = f"{sum(source['questions'].values())} questions, {failed} failed"
+    if source["state"] == "down":
+        return f"{source['name']}: DOWN, {source['remembered']} users can log in without it: {source['error']}"
+    hanging = f", {source['hanging']} HANG" if source["hanging"] else ""
+    return f"{source['name']}: {source['state']}, {asked}, {source['waiting']} wait{hanging}"
 
 
 def _once(title: str, number: int) -> str:

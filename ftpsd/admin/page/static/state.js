@@ -30,6 +30,9 @@ function warnings(status) {
     found.push(`The certificate ${Date.parse(expires) < Date.now() ? "has expired" : "expires soon"}: renew it.`);
   }
   if (!status.reload.ok) found.push("The last reload has failed, and the old configuration is in effect:", ...status.reload.faults);
+  for (const { name, state, error } of status.sources) {
+    if (state === "down") found.push(`The source of users ${name} does not answer: ${error}`);
+  }
   if (status.threads.stuck) found.push(`${status.threads.stuck} worker threads are stuck: a disk does not answer.`);
   for (const { name, used, limit } of status.limits) {
     if (limit !== null && limit > 1 && used >= 0.9 * limit) {
