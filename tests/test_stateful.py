@@ -10,7 +10,7 @@ import shutil
 import ssl
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path as DiskPath
 
@@ -25,6 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ftpsd.limits.home_counts import Amount
+from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon
@@ -85,19 +87,28 @@ class Sessions(RuleBasedStateMachine):
 
     daemon: Daemon
 
+    #: The folders, and their directories.
+    folders: Mapping[Path, DiskPath] = {}
+    #: The users of the two sessions.
+    names = ("alice", "alice")
+
     def __init__(self) -> None:
         super().__init__()
         self.tree = Tree()
+        for path in self.folders:
+            self.tree.add_folder(path)
         self.home = self.daemon.home()
-        for entry in self.home.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.places = {(): self.home, **self.folders}
+        for place in self.places.values():
+            for entry in place.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self.log_start = self.daemon.log_file.stat().st_size
         self.users: list[User] = []
         self.watcher = User(self.daemon, False)
 
     @initialize(encrypted=st.booleans())
     def begin(self, encrypted: bool) -> None:
-        self.users = [User(self.daemon, True), User(self.daemon, encrypted)]
+        self.users = [User(self.daemon, True, self.names[0]), User(self.daemon, encrypted, self.names[1])]
 
     def teardown(self) -> None:
         for user in (*self.users, self.watcher):
@@ -119,7 +130,7 @@ class Sessions(RuleBasedStateMachine):
         for link in DiskPath(f"/proc/{self.daemon.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
                 found.append(os.readlink(link))
-        return [each for each in found if each.startswith(str(self.home))]
+        return [each for each in found if each.startswith(tuple(map(str, self.places.values())))]
 
     # --- helpers -----------------------------------------------------------------------------------
 
@@ -145,12 +156,13 @@ class Sessions(RuleBasedStateMachine):
         return reply
 
     def disk(self, path: Path) -> DiskPath:
-        return DiskPath(self.home, *path)
+        mount = self.tree.mount(path)
+        return DiskPath(self.places[mount], *path[len(mount) :])
 
     def parts(self, directory: Directory) -> frozenset[str]:
         """Return the part files of a directory."""
         path = self.tree.path_of(directory)
-        names = os.listdir(self.disk(path)) if path is not None else []
+        names = os.listdir(self.disk(path)) if path is not None and not directory.is_virtual else []
         return frozenset(name for name in names if name.startswith(PRIVATE))
 
     # --- directories and names ---------------------------------------------------------------------
@@ -237,9 +249,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, seconds=st.integers(1, 2**32))
     def mfmt(self, number: int, path: Path, how: int, seconds: int) -> None:
         def change() -> None:
-            if not path:
-                raise Refused
-            node = self.tree.find(path)
+            node = self.tree.changeable(path)
             node.modified, node.changes = seconds, node.changes + 1
 
         digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
@@ -248,9 +258,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(number=SESSIONS, path=PATHS, how=SPELLINGS, mode=st.sampled_from([0o700, 0o755, 0o777, 0o711]))
     def chmod(self, number: int, path: Path, how: int, mode: int) -> None:
         def change() -> None:
-            if not path:
-                raise Refused
-            node = self.tree.find(path)
+            node = self.tree.changeable(path)
             node.mode, node.changes = mode, node.changes + 1
 
         self.expect(number, 200, lambda user: f"SITE CHMOD {mode:o} {user.name(path, how)}", change)
@@ -276,6 +284,8 @@ class Sessions(RuleBasedStateMachine):
             if (data := self.tree.incomplete(path)) is not None:
                 return f"250-Facts of /{'/'.join(path)}\r\n type=file;size={len(data)};"
             node = self.tree.find(path)
+            if isinstance(node, Directory) and node.is_virtual:
+                return f"250-Facts of /{'/'.join(path)}\r\n type=dir;modify="
             kind = "type=dir;" if isinstance(node, Directory) else f"type=file;size={len(node.data)};"
             return f"250-Facts of /{'/'.join(path)}\r\n {kind}modify={self.modified(path)};"
 
@@ -497,7 +507,7 @@ class Sessions(RuleBasedStateMachine):
             if not user.encrypted:  # without close_notify an upload that ends before the daemon's cut is complete
                 with suppress(ConnectionResetError):
                     assert sending.connection.recv(1) == b""
-            self.users[self.users.index(user)] = User(self.daemon, user.encrypted)
+            self.users[self.users.index(user)] = User(self.daemon, user.encrypted, user.user)
         user.sending = None
         sending.connection.close()
         content = self.what_is_kept(sending)
@@ -554,6 +564,8 @@ class Sessions(RuleBasedStateMachine):
     def the_disk_agrees(self) -> None:
         """Names, contents, modes, times and part files on the disk are those of the model."""
         for path, node in self.tree.walk():
+            if isinstance(node, Directory) and node.is_virtual:
+                continue
             info = self.disk(path).stat()
             assert node.mode is None or stat.S_IMODE(info.st_mode) == node.mode, path
             if isinstance(node, File):
@@ -561,11 +573,12 @@ class Sessions(RuleBasedStateMachine):
                 assert node.modified is None or int(info.st_mtime) == node.modified, path
                 continue
             names = os.listdir(self.disk(path))
-            assert sorted(name for name in names if not name.startswith(PRIVATE)) == sorted(node.entries), path
+            entries = [name for name in node.entries if (*path, name) not in self.tree.fixed]
+            assert sorted(name for name in names if not name.startswith(PRIVATE)) == sorted(entries), path
             for name, kept in node.kept.items():
                 assert self.disk((*path, part_name(name))).read_bytes() == kept, (path, name)
             running = [upload for upload in self.tree.running if upload.directory is node]
-            assert len(names) - len(node.entries) == len(node.kept) + sum(1 + each.copy for each in running), names
+            assert len(names) - len(entries) == len(node.kept) + sum(1 + each.copy for each in running), names
 
     @invariant()
     def the_server_agrees(self) -> None:
@@ -595,13 +608,65 @@ class Sessions(RuleBasedStateMachine):
                 assert hashlib.sha256(node.data).hexdigest() in reply, (path, reply)
 
 
+class SessionsWithFolders(Sessions):
+    """Two users have one home and the same folders, each with a quota that must be counted exactly."""
+
+    names = ("alice", "bob")
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: What the daemon still counts of the last example, whose files were removed behind its back.
+        self.gone = self.miscounted()
+
+    def local(self, path: Path, data: bytes) -> None:
+        """Other programs change nothing here: their changes are not counted before the next count."""
+
+    @invariant()
+    def the_quotas_agree(self) -> None:
+        """What is counted in the home and in each folder is what its disk holds, unless an upload runs."""
+        if not self.uploading():
+            assert self.miscounted() == self.gone
+
+    def miscounted(self) -> dict[Path, Amount]:
+        """Return by how much more is counted in each place than its disk holds."""
+        found = {}
+        for path, place in self.places.items():
+            assert self.watcher.code(f"CWD /{'/'.join(path)}") == 250
+            size, files = map(int, re.findall(r": (\d+) of", self.watcher.command("SITE QUOTA")))
+            found[path] = Amount(size, files) - sum(DirectoryMeter().amounts(str(place), ()), Amount())
+        return found
+
+
 def test_sessions_agree_with_a_model(make_daemon: Callable[..., Daemon]) -> None:
     """Whatever two sessions of a user do to a tree, disk and listings agree with the replies."""
     Sessions.daemon = make_daemon(PLAIN)
-    examples = int(200 * MINUTES) or 40
+    search(Sessions, int(200 * MINUTES) or 40)
+
+
+def test_sessions_in_folders_agree_with_a_model(make_daemon: Callable[..., Daemon], tmp_path: DiskPath) -> None:
+    """The same for two users who share a home and folders, one of these in another one; and all is counted exactly."""
+    paths: dict[Path, str] = {("a",): "outer", ("a", "c d", "b"): "inner", ("ünï", "'"): "other"}
+    SessionsWithFolders.folders = {path: tmp_path / name for path, name in paths.items()}
+    for place in SessionsWithFolders.folders.values():
+        place.mkdir()
+    quota = {"bytes": 10**9, "files": 10**6}
+    folders = {
+        "/" + "/".join(path): {"path": str(place), "quota": quota}
+        for path, place in SessionsWithFolders.folders.items()
+    }
+    daemon = make_daemon(PLAIN, start=False)
+    user = {"home": str(daemon.home()), "quota": quota, "folders": folders}
+    daemon.users = {"alice": user, "bob": user}
+    daemon.write()
+    SessionsWithFolders.daemon = daemon.start()
+    search(SessionsWithFolders, int(200 * MINUTES) or 40)
+
+
+def search(machine: type[Sessions], examples: int) -> None:
+    """Look for a sequence of commands that breaks a promise."""
     while examples > 0:  # hypothesis keeps a quarter of a megabyte of each
         run_state_machine_as_test(
-            Sessions,
+            machine,
             settings=settings(
                 max_examples=min(examples, ROUND),
                 stateful_step_count=40,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from operator import eq
@@ -19,6 +19,7 @@ from ftpsd.config import scalars
 from ftpsd.config.faults import Key, quoted, suggestion
 from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
+from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.values import Quantity, UserValues
 from ftpsd.config.settings import ForeignData, Pattern, PortRange, TotpSecret, Umask
@@ -35,9 +36,9 @@ Hook = Callable[..., object]
 
 
 class InvalidEntries(ValueError):
-    """Errors of the entries of a list, each with its index."""
+    """Errors of the entries of a list or mapping, each with its index or key."""
 
-    def __init__(self, errors: list[tuple[int, Exception]]) -> None:
+    def __init__(self, errors: Sequence[tuple[str | int, Exception]]) -> None:
         super().__init__("entries")
         self.errors = errors
 
@@ -85,6 +86,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (dict[tuple[str, ...], frozenset[str]], scalars.paths),
         (ForeignData, lambda value: _foreign_data(converter, value)),
         (dict[str, str], scalars.texts),
+        (dict[tuple[str, ...], FolderSettings], lambda value: _folders(converter, value)),
     ]
     for generic, convert in generics:
         converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))
@@ -159,6 +161,26 @@ def _source_class(value: object) -> type[SourceSettings]:
     return found
 
 
+def _folders(converter: cattrs.Converter, value: object) -> dict[tuple[str, ...], FolderSettings]:
+    """Return folders by path. An entry that is null stands for no folder: it removes that of a group, or for all."""
+    if not isinstance(value, dict):
+        raise InvalidValue("must be a mapping of paths to folders", "Write it as {/shared: {path: /srv/shared}}.")
+    found: dict[tuple[str, ...], FolderSettings] = {}
+    errors: list[tuple[str | int, Exception]] = []
+    for path, folder in value.items():
+        try:
+            at = scalars.folder_path(path)
+            if at in found:
+                raise InvalidValue("has the path of another folder", "Remove one of the two.")
+            if folder is not None:
+                found[at] = converter.structure(folder, FolderSettings)
+        except Exception as error:
+            errors.append((path, error))
+    if errors:
+        raise InvalidEntries(errors)
+    return found
+
+
 def _section(structure_section: Hook) -> Hook:
     def checked(value: object, kind: object) -> object:
         value = {} if value is None else value  # a section without any key
@@ -213,6 +235,9 @@ def _check_keys(document: Document, value: object, cls: type, key: Key) -> None:
             document.fault((*key, name), "unknown key", suggestion(name, fields))
         elif kind is not None and attrs.has(kind):
             _check_keys(document, below, kind, (*key, name))
+        elif get_origin(kind) is dict and isinstance(below, dict):
+            for path, each in below.items():
+                _check_keys(document, each, get_args(kind)[1], (*key, name, path))
         elif _is_sequence(kind) and isinstance(below, list):
             for index, each in enumerate(below):
                 _check_keys(document, each, get_args(kind)[0], (*key, name, index))

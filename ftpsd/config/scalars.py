@@ -19,6 +19,7 @@ from ftpsd.config.settings import Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
+from ftpsd.protocol.replies import Refusal
 
 #: The least bytes of a secret (RFC 4226 section 4, R6).
 _LEAST_SECRET = 16
@@ -232,6 +233,20 @@ def permissions(value: object) -> frozenset[str]:
         if each not in PERMISSIONS:
             raise InvalidValue(f"{quoted(each)} is not a permission", suggestion(str(each), PERMISSIONS))
     return frozenset(value)
+
+
+def folder_path(value: object) -> tuple[str, ...]:
+    """Return the names in the path at which users see a folder."""
+    text = string(value)
+    if not text.startswith("/"):
+        raise InvalidValue(f"the path {text} does not start with /", f"Write /{text}.")
+    try:
+        parts = VirtualPath().join(text).parts
+    except Refusal as refusal:
+        raise InvalidValue(refusal.reply.text.rstrip("."), "Choose a shorter path.") from None
+    if not parts:
+        raise InvalidValue("/ is the home", "Write a path below /, as /shared.")
+    return parts
 
 
 def paths(value: object) -> dict[tuple[str, ...], frozenset[str]]:

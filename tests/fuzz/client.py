@@ -28,12 +28,13 @@ class Sending:
 class User:
     """A session that is logged in, with TLS or without."""
 
-    def __init__(self, daemon: Daemon, encrypted: bool) -> None:
+    def __init__(self, daemon: Daemon, encrypted: bool, user: str = "alice") -> None:
         self.encrypted = encrypted
+        self.user = user
         self.client = FtpClient(daemon)
         if encrypted:
             self.client.start_tls()
-        self.client.login()
+        self.client.login(user)
         self.directory: Path = ()
         self.type = "I"
         self.rename_from: Path | None = None

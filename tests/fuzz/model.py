@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 Path = tuple[str, ...]
@@ -42,6 +43,10 @@ class Directory:
     modified: int | None = None
     mode: int | None = None
     changes: int = 0
+    #: Whether it is a folder: then it has a disk and a quota of its own. Not in a tree without folders.
+    is_folder: bool = False
+    #: Whether it only leads to folders, and is on no disk.
+    is_virtual: bool = False
 
     def forget(self, name: str) -> None:
         """Nothing is left of an upload."""
@@ -75,6 +80,28 @@ class Tree:
     def __init__(self) -> None:
         self.root = Directory()
         self.running: list[Upload] = []
+        #: Folders, and the directories that lead to them: they stay where they are.
+        self.fixed: set[Path] = set()
+
+    def add_folder(self, path: Path) -> None:
+        """Put a folder into the tree."""
+        holder = self.root
+        for depth, name in enumerate(path[:-1], 1):
+            below = holder.entries.setdefault(name, Directory(is_virtual=True))
+            assert isinstance(below, Directory)
+            holder = below
+            self.fixed.add(path[:depth])
+        holder.entries[path[-1]] = Directory(is_folder=True)
+        self.fixed.add(path)
+
+    def mount(self, path: Path) -> Path:
+        """The path of the folder around a path; that of the root for the home."""
+        for depth in range(len(path), 0, -1):
+            with suppress(Refused):
+                node = self.find(path[:depth])
+                if isinstance(node, Directory) and node.is_folder:
+                    return path[:depth]
+        return ()
 
     # --- what is there -----------------------------------------------------------------------------
 
@@ -131,9 +158,18 @@ class Tree:
         return len(self.file(path).data if data is None else data)
 
     def _place(self, path: Path) -> tuple[Directory, str]:
-        if not path:
+        if not path or path in self.fixed:
             raise Refused
-        return self.directory(path[:-1]), path[-1]
+        holder = self.directory(path[:-1])
+        if holder.is_virtual:
+            raise Refused
+        return holder, path[-1]
+
+    def changeable(self, path: Path) -> File | Directory:
+        """What a path names, whose time or mode is to be changed."""
+        if not path or path in self.fixed:
+            raise Refused
+        return self.find(path)
 
     # --- names -------------------------------------------------------------------------------------
 
@@ -171,8 +207,12 @@ class Tree:
     def rename(self, old: Path, new: Path) -> None:
         """RNTO, with the rules of rename(2)."""
         source, old_name = self._place(old)
+        if new in self.fixed:
+            raise Refused(553)
         target, new_name = self._place(new)
         node = self.find(old)
+        if isinstance(node, Directory) and self.mount(old) != self.mount(new):
+            raise Refused(553)
         if isinstance(node, Directory) and new != old and new[: len(old)] == old:
             raise Refused(553)
         there = target.entries.get(new_name)

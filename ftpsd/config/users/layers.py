@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ftpsd.config.checks import check_limits
 from ftpsd.config.convert import structure
@@ -14,6 +15,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
+from ftpsd.config.users.folders import CommonFolders, FolderFinder, load_common_folders
 from ftpsd.config.users.merge import Record, merge
 from ftpsd.config.users.names import problem
 from ftpsd.config.yaml import Document
@@ -26,6 +28,19 @@ PERSONAL = {
 }
 
 
+#: Checks settings that have the right types: adds a fault to the place for each that cannot be used.
+Check = Callable[[Place, UserSettings], None]
+
+
+class Sections(NamedTuple):
+    """The values of the sections of `users.yaml`."""
+
+    defaults: dict[str, Value]
+    groups: dict[str, Value]
+    users: dict[str, Value]
+    folders: Value
+
+
 class Layers:
     """What users have in common. The records have no faults: what was wrong in them is left out."""
 
@@ -34,11 +49,14 @@ class Layers:
         defaults: Record | None = None,
         groups: Mapping[str, Record] | None = None,
         shared: Mapping[str, SharedSettings] | None = None,
+        folders: CommonFolders | None = None,
     ) -> None:
         self.defaults = defaults or {}
         self.groups = groups or {}
         #: What the members of a group share; only groups that have such limits.
         self.shared = shared or {}
+        #: Folders for all users or for some.
+        self.folders = folders or CommonFolders()
         self._remedies: dict[str, str] = {}
 
     def groups_of(self, values: Record) -> list[str]:
@@ -46,10 +64,11 @@ class Layers:
         names = values["groups"] if "groups" in values else self.defaults.get("groups")
         return [name for name in dict.fromkeys(_strings(names)) if name in self.groups]
 
-    def merge(self, values: Record) -> dict[str, Value]:
-        """Return a user's keys, merged with those of the groups and the defaults."""
+    def merge(self, name: str, values: Record) -> dict[str, Value]:
+        """Return a user's keys, merged with those of the groups and the defaults, and with the folders for the user."""
         names = self.groups_of(values)
         merged = merge(self.defaults, [*(self.groups[name] for name in names), values])
+        merged = self.folders.add_to(merged, name, names)
         return {**merged, "groups": list(names)} if names else merged
 
     def get(self, values: Record, key: str) -> Value:
@@ -80,13 +99,19 @@ class Layers:
 
 
 def load_layers(
-    document: Document, defaults: dict[str, Value], groups: dict[str, Value], files: UserFiles | None, resumption: bool
+    document: Document, sections: Sections, files: UserFiles | None, resumption: bool, finder: FolderFinder
 ) -> tuple[Layers, list[Fault]]:
-    """Return the defaults and groups of `users.yaml`, with the groups of a directory; and the faults of its files.
+    """Return what `users.yaml` has besides users, with the groups of a directory; and the faults of its files.
 
     The faults in `users.yaml` are those of the document.
     """
-    reader = _Reader(resumption)
+    groups = sections.groups
+
+    def check(place: Place, settings: UserSettings) -> None:
+        check_user(place, settings, resumption)
+        finder.find(place, settings.folders)
+
+    reader = _Reader(check)
     for name, values in groups.items():
         reader.add(name, values, Place(document, ("groups", name)))
     faults = []
@@ -98,8 +123,9 @@ def load_layers(
             each.fault((), f"the group {name} is in {other}, too", "Remove one of the two.")
         reader.add(name, None if each.faults else each.value, Place(each, ()))
         faults += each.faults
-    common = _without_faults(Place(document, ("defaults",)), defaults, UserSettings, resumption)
-    layers = Layers(common, reader.groups, reader.shared)
+    common = _without_faults(Place(document, ("defaults",)), sections.defaults, UserSettings, check)
+    folders = load_common_folders(document, sections.folders, reader.groups, finder)
+    layers = Layers(common, reader.groups, reader.shared, folders)
     layers.check_groups(Place(document, ("defaults",)), common)
     return layers, faults
 
@@ -107,8 +133,8 @@ def load_layers(
 class _Reader:
     """Collects groups."""
 
-    def __init__(self, resumption: bool) -> None:
-        self._resumption = resumption
+    def __init__(self, check: Check) -> None:
+        self._check = check
         self.groups: dict[str, Record] = {}
         self.shared: dict[str, SharedSettings] = {}
 
@@ -127,7 +153,7 @@ class _Reader:
             if key in values:
                 place.fault((key,), "cannot be a key of a group", remedy)
         own = {key: value for key, value in values.items() if key not in PERSONAL}
-        good = _without_faults(place, own, GroupSettings, self._resumption)
+        good = _without_faults(place, own, GroupSettings, self._check)
         shared = good.pop("shared", None)
         self.groups[name] = good
         found = structure(place.document, shared, SharedSettings, (*place.key, "shared"))
@@ -135,28 +161,26 @@ class _Reader:
             self.shared[name] = found
 
 
-def _without_faults(
-    place: Place, values: dict[str, Value], cls: type[UserSettings], resumption: bool
-) -> dict[str, Value]:
+def _without_faults(place: Place, values: dict[str, Value], cls: type[UserSettings], check: Check) -> dict[str, Value]:
     """Check the keys of the defaults or of a group, and return those without a fault: it is not repeated per user."""
     before = len(place.document.faults)
-    _check(place, values, cls, resumption)
+    _check(place, values, cls, check)
     if len(place.document.faults) == before:
         return dict(values)
-    return {name: value for name, value in values.items() if _is_good({name: value}, cls, resumption)}
+    return {name: value for name, value in values.items() if _is_good({name: value}, cls, check)}
 
 
-def _is_good(values: dict[str, Value], cls: type[UserSettings], resumption: bool) -> bool:
+def _is_good(values: dict[str, Value], cls: type[UserSettings], check: Check) -> bool:
     document = Document(Path(), lines={(): 0})
-    _check(Place(document, ()), values, cls, resumption)
+    _check(Place(document, ()), values, cls, check)
     return not document.faults
 
 
-def _check(place: Place, values: dict[str, Value], cls: type[UserSettings], resumption: bool) -> None:
+def _check(place: Place, values: dict[str, Value], cls: type[UserSettings], check: Check) -> None:
     settings = structure(place.document, values, cls, place.key)
     if settings is None:
         return
-    check_user(place, settings, resumption)
+    check(place, settings)
     if isinstance(settings, GroupSettings):
         check_limits(place.document, settings.shared.limits, (*place.key, "shared", "limits"))
 

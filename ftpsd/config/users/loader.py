@@ -17,8 +17,9 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
+from ftpsd.config.users.folders import FolderFinder
 from ftpsd.config.users.homes import HomeFinder, parents
-from ftpsd.config.users.layers import Layers, load_layers
+from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.paths import outermost
@@ -57,14 +58,17 @@ def load_users(
     top = _sections(document) if not document.faults else None
     if top is None:
         return LoadedUsers(None, Layers(), document.faults)
-    defaults, groups, users = top
-    layers, group_faults = load_layers(document, defaults, groups, group_files, resumption)
-    loader = _Loader(path.parent, layers, resumption, watch)
+    users, finder = top.users, HomeFinder(watch)
+    folders = FolderFinder(path.parent, finder)
+    layers, group_faults = load_layers(document, top, group_files, resumption, folders)
+    loader = _Loader(path.parent, layers, resumption, finder, folders)
     faults = _add_files(loader, files, document, users) if files is not None else []
     while users:  # one by one: to free all values in one step would stop the sessions for a moment
         name, values = users.popitem()
         loader.add(name, values, Place(document, ("users", name)))
-    return LoadedUsers(loader.store(), layers, [*document.faults, *group_faults, *faults])
+    store = loader.store()
+    overlaps = folders.overlaps(store.homes.all, store.homes.with_quota)
+    return LoadedUsers(store, layers, [*document.faults, *group_faults, *faults, *overlaps])
 
 
 def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Mapping[str, Value]) -> list[Fault]:
@@ -82,18 +86,18 @@ def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Map
     return faults
 
 
-def _sections(document: Document) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]] | None:
-    """Return the values of `defaults`, `groups` and `users`, and check that there are no other keys.
+def _sections(document: Document) -> Sections | None:
+    """Return the values of all sections, and check that there are no others.
 
-    Return None if one of them is no mapping.
+    Return None if one of `defaults`, `groups` and `users` is no mapping.
     """
     top = document.value
     if not isinstance(top, dict):
         document.fault((), "the file must be a mapping", "Start with users:")
         top = {}
     for name in top:
-        if name not in ("defaults", "groups", "users"):
-            document.fault((name,), "unknown key", suggestion(name, ("defaults", "groups", "users")))
+        if name not in Sections._fields:
+            document.fault((name,), "unknown key", suggestion(name, Sections._fields))
     defaults, groups, users = ({} if top.get(name) is None else top[name] for name in ("defaults", "groups", "users"))
     if not isinstance(defaults, dict):
         structure(document, defaults, UserSettings, ("defaults",))
@@ -102,17 +106,20 @@ def _sections(document: Document) -> tuple[dict[str, Value], dict[str, Value], d
         if not isinstance(section, dict):
             remedy = "Write each name with a colon, and its keys below it, indented."
             document.fault((name,), "must be a mapping of names", remedy)
-    return (defaults, groups, users) if isinstance(groups, dict) and isinstance(users, dict) else None
+    if not isinstance(groups, dict) or not isinstance(users, dict):
+        return None
+    return Sections(defaults, groups, users, top.get("folders"))
 
 
 class _Loader:
     """Adds the users of a file to a store, and their faults to the document. Homes are relative to `base`."""
 
-    def __init__(self, base: Path, layers: Layers, resumption: bool, watch: DiskWatch) -> None:
+    def __init__(self, base: Path, layers: Layers, resumption: bool, finder: HomeFinder, folders: FolderFinder) -> None:
         self._base = base
         self._layers = layers
         self._resumption = resumption
-        self._finder = HomeFinder(watch)
+        self._finder = finder
+        self._folders = folders
         self._users = UserTable()
         #: The numbers of kinds (see `UserTable`), by the text of a user's values.
         self._kinds: dict[str, int] = {}
@@ -136,7 +143,7 @@ class _Loader:
             place.fault((), "must be a mapping", "Write password: and home: below the name, indented.")
             return
         password, home = self._layers.get(values, "password"), self._layers.get(values, "home")
-        kind = self._kind(place, values, password, home)
+        kind = self._kind(name, place, values, password, home)
         self._note_template(home)
         if kind is None:
             return
@@ -153,6 +160,8 @@ class _Loader:
 
     def store(self) -> YamlUserStore:
         """Return a store with all users added so far."""
+        self._homes |= self._folders.all
+        self._homes_with_quota |= self._folders.with_quota
         found = parents(self._base, self._templates, self._homes)
         groups = self._homes_of_groups
         homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found, groups)
@@ -160,18 +169,20 @@ class _Loader:
 
     # --- what users have in common -----------------------------------------------------------------
 
-    def _kind(self, place: Place, values: dict[str, Value], password: Value, home: Value) -> int | None:
+    def _kind(self, name: str, place: Place, values: dict[str, Value], password: Value, home: Value) -> int | None:
         """Return the number of a user's settings without password and home; None if any of them has a fault."""
         rest = {name: value for name, value in values.items() if name not in ("password", "home")}
         text = repr(rest) if rest else ""
+        if self._layers.folders:
+            text += repr(list(self._layers.folders.of(name, self._layers.groups_of(values))))
         kind = self._kinds.get(text)
         if kind is None or type(password) is not str or type(home) is not str:
-            kind = self._new_kind(place, rest, {"password": password, "home": home})
+            kind = self._new_kind(name, place, rest, {"password": password, "home": home})
             if kind is not None:
                 self._kinds[text] = kind
         return kind
 
-    def _new_kind(self, place: Place, values: dict[str, Value], own: dict[str, Value]) -> int | None:
+    def _new_kind(self, name: str, place: Place, values: dict[str, Value], own: dict[str, Value]) -> int | None:
         faults = place.document.faults
         before = len(faults)
         self._layers.check_groups(place, values)
@@ -181,11 +192,12 @@ class _Loader:
             return None
         # What is missing is a fault of its own.
         given = {name: value for name, value in own.items() if value is not None}
-        user = structure(place.document, {**self._layers.merge(values), **given}, UserSettings, place.key)
+        user = structure(place.document, {**self._layers.merge(name, values), **given}, UserSettings, place.key)
         if user is None or len(faults) > before:
             return None
         check_user(place, user, self._resumption)
-        kind = self._users.add_kind(attrs.evolve(user, password=None, home=None))
+        user = attrs.evolve(user, password=None, home=None, folders=self._folders.find(place, user.folders))
+        kind = self._users.add_kind(user)
         groups = self._layers.quotas(user.groups)
         is_counted = groups or user.quota != QuotaSettings()
         counted = [self._homes_with_quota] if is_counted else []

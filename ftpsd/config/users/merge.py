@@ -71,6 +71,16 @@ def merge(defaults: Record, layers: Sequence[Record]) -> dict[str, Value]:
     return _nested({**common, **merged})
 
 
+def merge_paths(below: Record, above: Record) -> dict[str, Value]:
+    """Return the entries of two mappings by path; of two for one path, however it is written, that of `above`."""
+    names = set(map(_names, above))
+    return {**{path: value for path, value in below.items() if _names(path) not in names}, **above}
+
+
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(filter(None, path.split("/")))
+
+
 def origins(key: str, layers: Sequence[Record]) -> list[int]:
     """Return which layers a key's effective value comes from; `layers` begins with the defaults."""
     having = [number for number, layer in enumerate(layers) if _has(layer, key)]
@@ -85,7 +95,7 @@ def _rule(path: _Path) -> Rule:
 
 def _combined(rule: Rule, below: Value, above: Value) -> Value:
     if rule == "entries" and isinstance(below, dict) and isinstance(above, dict):
-        return {**below, **above}
+        return merge_paths(below, above)
     if rule == "all" and isinstance(below, list) and isinstance(above, list):
         return [*below, *(each for each in above if each not in below)]
     if rule == "all" and isinstance(below, bool) and isinstance(above, bool):

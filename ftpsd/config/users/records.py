@@ -14,11 +14,14 @@ import attrs
 
 from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config.convert import structure
+from ftpsd.config.faults import Key
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place, check_user
+from ftpsd.config.users.folders import Folders, folder_directory
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
+from ftpsd.protocol.paths import VirtualPath
 from ftpsd.system import landlock
 
 #: The deepest nesting, the most values and the longest string of a record. A source may be broken or hostile.
@@ -55,10 +58,11 @@ class RecordBuilder:
         if problem is not None:
             raise InvalidRecord(problem)
         self._layers.check_groups(place, values)
-        settings = structure(document, self._layers.merge(values), UserSettings)
+        settings = structure(document, self._layers.merge(name, values), UserSettings)
         if settings is not None:
             check_user(place, settings, self._resumption)
-            settings = attrs.evolve(settings, home=self._home(document, name, settings.home))
+            home, folders = self._home(document, name, settings.home), self._folders(document, settings.folders)
+            settings = attrs.evolve(settings, home=home, folders=folders)
         if settings is None or document.faults:
             faults = [
                 f"{fault.key}: {fault.problem}"[:_LONGEST_FAULT] + f". {fault.remedy}" for fault in document.faults
@@ -73,15 +77,26 @@ class RecordBuilder:
         if "/" in name or name in ("", ".", ".."):
             document.fault((), "is not a valid user name", "Write a name without /.")
             return None
-        path = home_of(home, name, self._base)
+        return self._directory(document, ("home",), home_of(home, name, self._base))
+
+    def _folders(self, document: Document, folders: Folders) -> Folders:
+        """Return folders with the paths of their directories, without symbolic links."""
+        found = {}
+        for at, folder in folders.items():
+            key, path = ("folders", str(VirtualPath(at)), "path"), folder_directory(folder.path, self._base)
+            found[at] = attrs.evolve(folder, path=self._directory(document, key, path))
+        return found
+
+    def _directory(self, document: Document, key: Key, path: str) -> str:
+        """Return the path of a home or folder without symbolic links. Add a fault if it cannot be used."""
         found = os.path.realpath(path)
         if not any(found.startswith(f"{above.rstrip('/')}/") for above in self._homes):
             remedy = f"Add {os.path.dirname(found)} to sandbox.homes in ftpsd.yaml, and restart the daemon."
-            document.fault(("home",), f"{found} does not lie below any entry of sandbox.homes", remedy)
+            document.fault(key, f"{found} does not lie below any entry of sandbox.homes", remedy)
         elif not os.path.isdir(found):
-            document.fault(("home",), f"{found} is not a directory", f"Create it: install -d {found}")
+            document.fault(key, f"{found} is not a directory", f"Create it: install -d {found}")
         elif landlock.is_denied(found):
-            document.fault(("home",), f"{found} is outside of the sandbox", landlock.RESTART)
+            document.fault(key, f"{found} is outside of the sandbox", landlock.RESTART)
         return found
 
 

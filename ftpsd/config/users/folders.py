@@ -1,0 +1,209 @@
+"""The folders of `users.yaml`: which ones are for whom, and whether their directories can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+
+import attrs
+
+from ftpsd.config.convert import structure
+from ftpsd.config.faults import Fault, Key, dotted, quoted
+from ftpsd.config.sections.folders import FolderSettings
+from ftpsd.config.sections.values import QuotaSettings, Value
+from ftpsd.config.settings import UserSettings
+from ftpsd.config.users.checks import Place
+from ftpsd.config.users.homes import HomeFinder
+from ftpsd.config.users.merge import merge_paths
+from ftpsd.config.yaml import Document
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.permissions import PROFILES
+from ftpsd.system import landlock
+
+#: What an entry of `for` begins with if it names a group.
+_GROUP = "group:"
+
+#: The folders of one user, by their paths.
+Folders = dict[tuple[str, ...], FolderSettings]
+
+
+class CommonFolders:
+    """The folders at the top level of `users.yaml`, each for all users or for some. They have no faults."""
+
+    def __init__(self, entries: Mapping[str, tuple[Value, frozenset[str] | None]] | None = None) -> None:
+        #: By path: the keys of the folder, and for whom it is (None: for all).
+        self._entries = entries or {}
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def of(self, name: str, groups: Iterable[str]) -> dict[str, Value]:
+        """Return the folders of a user by their paths, as they would stand at the user."""
+        names = {name, *(f"{_GROUP}{each}" for each in groups)}
+        return {path: keys for path, (keys, wanted) in self._entries.items() if wanted is None or wanted & names}
+
+    def add_to(self, values: dict[str, Value], name: str, groups: Iterable[str]) -> dict[str, Value]:
+        """Return the merged keys of a user with these folders. Folders of the user at the same paths replace them."""
+        found, own = self.of(name, groups) if self else None, values.get("folders")
+        if not found or not (own is None or isinstance(own, dict)):
+            return values
+        return {**values, "folders": merge_paths(found, own or {})}
+
+
+def load_common_folders(document: Document, value: Value, groups: Iterable[str], finder: FolderFinder) -> CommonFolders:
+    """Return the folders at the top level of `users.yaml`. Those with a fault are left out."""
+    if value is None:
+        return CommonFolders()
+    if not isinstance(value, dict):
+        remedy = "Write it as {/shared: {path: /srv/shared}}."
+        document.fault(("folders",), "must be a mapping of paths to folders", remedy)
+        return CommonFolders()
+    known = frozenset(groups)
+    entries: dict[str, tuple[Value, frozenset[str] | None]] = {}
+    seen: set[tuple[str, ...]] = set()
+    for path, keys in value.items():
+        before = len(document.faults)
+        own, wanted = _without_for(document, ("folders", path), keys, known)
+        user = structure(document, {"folders": {path: {} if own is None else own}}, UserSettings)
+        at = next(iter(user.folders), ()) if user is not None else ()
+        if at in seen:
+            document.fault(("folders", path), "has the path of another folder", "Remove one of the two.")
+        elif user is not None:
+            seen.add(at)
+            finder.find(Place(document, ()), user.folders)
+        if len(document.faults) == before:
+            entries[path] = own, wanted
+    return CommonFolders(entries)
+
+
+def _without_for(
+    document: Document, key: Key, keys: Value, groups: frozenset[str]
+) -> tuple[Value, frozenset[str] | None]:
+    """Return the keys of a folder without `for`, and for whom it is (None: for all)."""
+    if not isinstance(keys, dict) or "for" not in keys:
+        return keys, None
+    own = {name: each for name, each in keys.items() if name != "for"}
+    return own, None if keys["for"] is None else _wanted(document, (*key, "for"), keys["for"], groups)
+
+
+def _wanted(document: Document, key: Key, value: Value, groups: frozenset[str]) -> frozenset[str]:
+    if not isinstance(value, list):
+        document.fault(key, "must be a list", "Write names of users, or group:NAME: [alice, group:staff].")
+        return frozenset()
+    found = set()
+    for index, each in enumerate(value):
+        if not isinstance(each, str) or not each:
+            document.fault((*key, index), f"{quoted(each)} is not a name", "Write the name of a user, or group:NAME.")
+        elif each.startswith(_GROUP) and each.removeprefix(_GROUP) not in groups:
+            name = each.removeprefix(_GROUP)
+            document.fault((*key, index), f"there is no group {name}", "Add it below groups:, or correct the name.")
+        else:
+            found.add(each)
+    return frozenset(found)
+
+
+@attrs.define
+class _Found:
+    """A directory that is a folder: where it was named first, and how it is used."""
+
+    place: Place
+    key: Key
+    is_counted: bool = False
+    is_written: bool = False
+
+
+class FolderFinder:
+    """Finds the directories of folders, each once."""
+
+    def __init__(self, base: Path, finder: HomeFinder) -> None:
+        self._base = base
+        self._finder = finder
+        self._real: dict[str, str | None] = {}
+        #: By directory, without symbolic links.
+        self._found: dict[str, _Found] = {}
+
+    def find(self, place: Place, folders: Folders) -> Folders:
+        """Return folders with the paths of their directories, without symbolic links. Add faults for the others."""
+        return {
+            at: attrs.evolve(folder, path=real)
+            for at, folder in folders.items()
+            if (real := self._find(place, at, folder)) is not None
+        }
+
+    def _find(self, place: Place, at: tuple[str, ...], folder: FolderSettings) -> str | None:
+        path = folder_directory(folder.path, self._base)
+        key: Key = ("folders", str(VirtualPath(at)), "path")
+        if path not in self._real:
+            self._real[path] = self._look_up(place, key, path)
+        real = self._real[path]
+        if real is not None:
+            found = self._found.setdefault(real, _Found(place, key))
+            found.is_counted |= folder.quota != QuotaSettings()
+            found.is_written |= folder.permissions is None or not folder.permissions <= PROFILES["read-only"]
+        return real
+
+    def _look_up(self, place: Place, key: Key, path: str) -> str | None:
+        found = self._finder.find(place.document, (*place.key, *key), path)
+        if found is None:
+            place.fault(key, f"{path} is not a directory", f"Create it for the daemon's user: install -d {path}")
+        elif self._finder.is_denied(path):
+            place.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
+        else:
+            return found
+        return None
+
+    @property
+    def all(self) -> set[str]:
+        """All directories that were found."""
+        return set(self._found)
+
+    @property
+    def with_quota(self) -> set[str]:
+        """Those that have a quota."""
+        return {path for path, found in self._found.items() if found.is_counted}
+
+    def overlaps(self, homes: Iterable[str], counted: Set[str]) -> list[Fault]:
+        """Return a fault for each folder around or in a home or another folder, if one of both is counted.
+
+        What a session changes is counted for its own home or folder: the other one would be wrong. `homes` and
+        `counted` include the folders. A folder in which nobody can write may be anywhere.
+        """
+        if not self._found:
+            return []
+        above: dict[str, str] = {}  # by directory: a home or folder below it, a counted one if there is one
+        parents: dict[str, str] = {}
+        for home in homes:
+            parent = home.rpartition("/")[0] or "/"
+            if parent not in parents or home in counted:
+                parents[parent] = home
+        for parent, home in parents.items():
+            for each in _upwards(parent):
+                if each not in above or home in counted:
+                    above[each] = home
+        every = {*homes}
+        faults = []
+        for path, found in self._found.items():
+            around = [each for each in _upwards(path.rpartition("/")[0] or "/") if each in every]
+            others = [*around, *([above[path]] if path in above else [])]
+            other = next((each for each in others if path in counted or each in counted), None)
+            if other is not None and found.is_written:
+                faults.append(_overlap(found, path, other))
+        return faults
+
+
+def _overlap(found: _Found, path: str, other: str) -> Fault:
+    document, key = found.place.document, (*found.place.key, *found.key)
+    problem = f"{path} and {other} lie in each other, and have a quota: it would count wrong"
+    remedy = "Choose separate directories, remove the quota, or make the folder read-only."
+    return Fault(str(document.path), document.line(key), dotted(key), problem, remedy)
+
+
+def folder_directory(path: str, base: Path) -> str:
+    """Return the absolute path of a folder's directory. `base` is the directory of `users.yaml`."""
+    return path if path.startswith("/") else f"{base}/{path}"
+
+
+def _upwards(directory: str) -> Sequence[str]:
+    """Return a directory and all above it."""
+    parts = directory.rstrip("/").split("/")
+    return ["/".join(parts[:length]) or "/" for length in range(len(parts), 0, -1)]

@@ -1,0 +1,210 @@
+"""Folders in `users.yaml`: for whom they are, and their faults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ftpsd.accounts.user_store import InvalidRecord
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.protocol.permissions import PROFILES
+from tests.daemon import SECRET
+from tests.test_configuration import files, settings_of
+
+__all__ = ["files"]
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def base(files: Path) -> Path:
+    """A valid configuration, and directories."""
+    for name in ("alice", "bob", "one", "two", "one/inner"):
+        (files / name).mkdir()
+    (files / "link").symlink_to("two")
+    return files
+
+
+def write(base: Path, users: dict[str, Any], **sections: Any) -> Path:
+    """Write users.yaml; return the path of ftpsd.yaml."""
+    each = {name: {"password": SECRET, "home": name, **values} for name, values in users.items()}
+    (base / "users.yaml").write_text(yaml.safe_dump({"users": each, **sections}, sort_keys=False))
+    return base / "ftpsd.yaml"
+
+
+def folders(base: Path, configuration: load.Configuration, name: str) -> dict[str, str]:
+    """Return the folders of a user and their directories, relative to the base."""
+    found = settings_of(name, configuration).folders
+    return {"/" + "/".join(at): os.path.relpath(folder.path, os.path.realpath(base)) for at, folder in found.items()}
+
+
+def faults(path: Path) -> list[str]:
+    """Return the faults of a configuration."""
+    with pytest.raises(InvalidConfiguration) as found:
+        load.load(path)
+    return [str(fault).replace(f"{path.parent}/", "") for fault in found.value.faults]
+
+
+def test_for_whom_folders_are(base: Path) -> None:
+    """Those at the top level are for all, or for users and members of groups that `for` names; others add to them."""
+    path = write(
+        base,
+        {
+            "alice": {"groups": ["staff"], "folders": {"/own": {"path": "two"}}},
+            "bob": {"folders": {"/all": None, "/team/": {"path": str(base / "two"), "permissions": ["list"]}}},
+        },
+        groups={"staff": {"folders": {"/group": {"path": "one"}}}},
+        folders={
+            "/all": {"path": "one"},
+            "/staff": {"path": "link", "for": ["group:staff"]},
+            "/bob": {"path": "one", "for": ["bob", "nobody"]},
+            "/team": {
+                "path": "one",
+                "for": ["bob", "group:staff"],
+                "permissions": "read-only",
+                "quota": {"bytes": "1G"},
+            },
+            "/none": {"path": "one", "for": []},
+        },
+    )
+    configuration = load.load(path)
+    assert folders(base, configuration, "alice") == {
+        "/all": "one",
+        "/staff": "two",
+        "/team": "one",
+        "/group": "one",
+        "/own": "two",
+    }
+    assert folders(base, configuration, "bob") == {"/bob": "one", "/team": "two"}
+    team = settings_of("alice", configuration).folders["team",]
+    assert (team.permissions, team.quota.bytes) == (PROFILES["read-only"], 1 << 30)
+    homes = configuration.users.homes
+    real = os.path.realpath(base)
+    assert {f"{real}/one", f"{real}/two"} <= homes.all
+    assert homes.with_quota == {f"{real}/one"}
+    assert real in homes.parents
+
+
+def test_folders_of_the_defaults(base: Path) -> None:
+    """They are for users without folders of their own; a folder of all users is counted although nobody has it yet."""
+    path = write(
+        base,
+        {"alice": {}, "bob": {"folders": {"/own": {"path": "two"}}}},
+        defaults={"folders": {"/common": {"path": "one", "quota": {"files": 7}}}},
+    )
+    configuration = load.load(path)
+    assert folders(base, configuration, "alice") == {"/common": "one"}
+    assert folders(base, configuration, "bob") == {"/own": "two"}
+    path = write(base, {}, folders={"/x": {"path": "one", "quota": {"files": 7}}})
+    assert load.load(path).users.homes.with_quota == {os.path.realpath(base / "one")}
+
+
+FAULTS: list[tuple[Any, str]] = [
+    ([], "folders: must be a mapping of paths to folders. Write it as"),
+    ({"shared": {"path": "one"}}, "folders.shared: the path shared does not start with /. Write /shared."),
+    ({"/": {"path": "one"}}, "folders./: / is the home. Write a path below /"),
+    ({"/a": {"path": "one"}, "//a/": {"path": "two"}}, "folders.//a/: has the path of another folder. Remove one"),
+    ({"/a": "one"}, "folders./a: must be a mapping. Write its keys"),
+    ({"/a": {}}, "folders./a.path: is missing. Add path."),
+    ({"/a": {"path": 7}}, "folders./a.path: "),
+    ({"/a": {"path": "one", "pth": 1}}, "folders./a.pth: unknown key. Did you mean path?"),
+    ({"/a": {"path": "one", "quota": {"bites": 1}}}, "folders./a.quota.bites: unknown key. Did you mean bytes?"),
+    ({"/a": {"path": "one", "permissions": "raed-only"}}, "folders./a.permissions: “raed-only” is not a permission"),
+    ({"/a": {"path": "missing"}}, "folders./a.path: missing is not a directory. Create it for the daemon's user: ins"),
+    ({"/a": {"path": "ftpsd.yaml"}}, "folders./a.path: ftpsd.yaml is not a directory. Create it"),
+    ({"/" + "a/" * 300: {"path": "one"}}, ": Path too deep. Choose a shorter path."),
+]
+
+
+@pytest.mark.parametrize("where", ["top", "user", "group", "defaults"])
+@pytest.mark.parametrize(("value", "expected"), FAULTS)
+def test_faults(base: Path, where: str, value: Any, expected: str) -> None:
+    """Each has the file, the line, the key and a remedy, wherever the folder stands, and is told once."""
+    key, users, sections = {
+        "top": ("", {"alice": {}, "bob": {}}, {"folders": value}),
+        "user": ("users.alice.", {"alice": {"folders": value}, "bob": {}}, {}),
+        "group": (
+            "groups.staff.",
+            {"alice": {"groups": ["staff"]}, "bob": {"groups": ["staff"]}},
+            {"groups": {"staff": {"folders": value}}},
+        ),
+        "defaults": ("defaults.", {"alice": {}, "bob": {}}, {"defaults": {"folders": value}}),
+    }[where]
+    (fault,) = faults(write(base, users, **sections))
+    assert fault.startswith("users.yaml:")
+    assert int(fault.split(":")[1]) > 0
+    assert expected in fault
+    if expected.startswith("folders"):
+        assert f": {key}{expected}" in fault
+
+
+FOR: list[tuple[Any, str]] = [
+    ("alice", "folders./a.for: must be a list. Write names of users, or group:NAME"),
+    ([7], "folders./a.for[0]: 7 is not a name. Write the name of a user"),
+    (["alice", "group:stuff"], "folders./a.for[1]: there is no group stuff. Add it below groups:"),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), FOR)
+def test_faults_of_for(base: Path, value: Any, expected: str) -> None:
+    """It names users, who may be anywhere, and groups, which must exist."""
+    path = write(base, {"alice": {}}, folders={"/a": {"path": "one", "for": value}}, groups={"staff": {}})
+    (fault,) = faults(path)
+    assert expected in fault
+
+
+def test_for_is_for_the_top_level_only(base: Path) -> None:
+    """Elsewhere the folder belongs to the user or the group that has it."""
+    (fault,) = faults(write(base, {"alice": {"folders": {"/a": {"path": "one", "for": ["bob"]}}}}))
+    assert "users.alice.folders./a.for: unknown key" in fault
+
+
+OVERLAPS: list[tuple[bool, dict[str, Any], dict[str, Any]]] = [
+    # whether it is a fault, the keys of Alice, whose home is one/inner, and the folders
+    (False, {}, {"/a": {"path": "one"}}),
+    (True, {"quota": {"bytes": 1}}, {"/a": {"path": "one"}}),
+    (True, {}, {"/a": {"path": "one", "quota": {"bytes": 1}}}),
+    (False, {"quota": {"bytes": 1}}, {"/a": {"path": "one", "permissions": "read-only"}}),
+    (False, {"quota": {"bytes": 1}}, {"/a": {"path": "one/inner"}}),
+    (False, {"quota": {"bytes": 1}}, {"/a": {"path": "two", "quota": {"bytes": 1}}}),
+    (False, {}, {"/a": {"path": "one/inner/below"}}),
+    (True, {"quota": {"files": 1}}, {"/a": {"path": "one/inner/below"}}),
+    (True, {}, {"/a": {"path": "one/inner/below", "quota": {"files": 1}}}),
+    (True, {}, {"/a": {"path": "one/inner/below", "quota": {"files": 1}}, "/b": {"path": "one"}}),
+]
+
+
+@pytest.mark.parametrize(("wrong", "alice", "common"), OVERLAPS)
+def test_overlaps(base: Path, wrong: bool, alice: dict[str, Any], common: dict[str, Any]) -> None:
+    """A folder around or in a home or another folder is a fault if one of them is counted, unless nobody can write."""
+    (base / "one/inner/below").mkdir()
+    path = write(base, {"alice": {"home": "one/inner", **alice}, "bob": {}}, folders=common)
+    if not wrong:
+        load.load(path)
+        return
+    found = faults(path)
+    assert all("lie in each other" in fault and "users.yaml:" in fault and "folders./" in fault for fault in found)
+
+
+def test_users_of_sources(base: Path) -> None:
+    """They get the folders at the top level, too; their own must lie below sandbox.homes."""
+    (base / "ftpsd.yaml").write_text((base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}/one]}}\n")
+    (base / "one/carol").mkdir()
+    path = write(base, {}, folders={"/all": {"path": "two"}, "/c": {"path": "two", "for": ["carol"]}})
+    builder = load.load(path).builder
+    built = builder.build("carol", {"home": str(base / "one/carol"), "folders": {"/own": {"path": "one/inner"}}})
+    real = os.path.realpath(base)
+    assert {at: folder.path for at, folder in built.folders.items()} == {
+        ("all",): f"{real}/two",
+        ("c",): f"{real}/two",
+        ("own",): f"{real}/one/inner",
+    }
+    for folder, expected in (("/etc", "sandbox.homes"), ("one/nothing", "is not a directory"), (7, "path")):
+        with pytest.raises(InvalidRecord) as caught:
+            builder.build("carol", {"home": str(base / "one/carol"), "folders": {"/own": {"path": folder}}})
+        assert "folders./own.path" in str(caught.value) and expected in str(caught.value)
