@@ -20,6 +20,8 @@ from ftpsd.config.yaml import Document
 #: imported only when a source of this type is configured.
 MODULES: Mapping[str, str] = {
     "ldap": "ftpsd.accounts.sources.ldap.make",
+    "http": "ftpsd.accounts.sources.http",
+    "helper": "ftpsd.accounts.sources.helper",
 }
 
 #: The most bytes of a secret.

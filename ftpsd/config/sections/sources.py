@@ -105,10 +105,47 @@ class LdapSource(RemoteSource):
         return () if self.password_file is None else (self.password_file,)
 
 
+@frozen(kw_only=True)
+class HttpSource(RemoteSource):
+    """A web server that is asked with a POST. With `socket`, the connection is to that Unix socket."""
+
+    type: Literal["http"]
+    url: str
+    socket: Path | None = None
+    #: The key of the signature; None: requests are not signed.
+    secret_file: Path | None = None
+    #: The authorities that the server's certificate may be of; None: those of the system.
+    ca_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The authorities."""
+        return () if self.ca_file is None else (self.ca_file,)
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """The key."""
+        return () if self.secret_file is None else (self.secret_file,)
+
+
+@frozen(kw_only=True)
+class HelperSource(RemoteSource):
+    """A program on a Unix socket, such as `ftpsd-pam-helper`. `user` is the user of its process.
+
+    Without `user` it must belong to root or to the daemon's user.
+    """
+
+    type: Literal["helper"]
+    socket: Path
+    user: str | None = None
+
+
 #: The classes of the entries, by their `type`.
 SOURCES: Mapping[str, type[SourceSettings]] = {
     "ldap": LdapSource,
     "yaml": YamlSource,
+    "http": HttpSource,
+    "helper": HelperSource,
 }
 
 
