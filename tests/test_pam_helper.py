@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.helper import messages
+from ftpsd.helper.main import parser
 from tests import pam
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
@@ -285,3 +286,15 @@ def test_answers_are_lines() -> None:
     answer = messages.accepted("a\nauth_ok:1", "/home\nname:root\r", 1000, 1000)
     assert answer.split(b"\n")[2:4] == [b"name:a auth_ok:1", b"dir:/home name:root "]
     assert answer.count(b"\n") == 7
+
+
+def test_every_option_is_documented() -> None:
+    """The man page and the completion have each option, with its default."""
+    options = [action for action in parser()._actions if action.dest not in ("help", "version")]
+    page = (ROOT / "docs/man/ftpsd-pam-helper.8").read_text().replace("\\-", "-")
+    completion = (ROOT / "packaging/bash-completion/ftpsd-pam-helper").read_text()
+    for action in options:
+        (name,) = action.option_strings
+        assert f" {name} " in completion or f" {name}'" in completion
+        (text,) = re.findall(rf'^\.BI {name} " [A-Z]+"\n((?:.|\n)*?)\n\.[TS][PH]', page, re.MULTILINE)
+        assert not action.default or text.endswith(f"[{action.default}]"), name

@@ -32,7 +32,7 @@ class _Unusable(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer until SIGTERM; return the exit status: 0, or 1 if the helper cannot start."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         users, answer = _users(options.user), _answerer(options)
@@ -51,21 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.unlink(options.socket)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    found = argparse.ArgumentParser(
         prog="ftpsd-pam-helper", description="Check the passwords of system users with PAM, for ftpsd."
     )
-    parser.add_argument("--version", action="version", version=f"ftpsd-pam-helper {ftpsd.__version__}")
-    parser.add_argument("--socket", metavar="PATH", help="the socket to create (default: the one of systemd)")
-    parser.add_argument("--user", default="ftpsd", help="who may connect, beside root (default: ftpsd)")
-    parser.add_argument("--service", default="ftpsd", help="the file in /etc/pam.d (default: ftpsd)")
-    parser.add_argument(
+    found.add_argument("--version", action="version", version=f"ftpsd-pam-helper {ftpsd.__version__}")
+    found.add_argument("--socket", metavar="PATH", help="the socket to create (default: the one of systemd)")
+    found.add_argument("--user", default="ftpsd", help="who may connect, beside root (default: ftpsd)")
+    found.add_argument("--service", default="ftpsd", help="the file in /etc/pam.d (default: ftpsd)")
+    found.add_argument(
         "--minimum-uid", type=_number, default=1000, metavar="N", help="users with lower numbers are unknown (1000)"
     )
-    parser.add_argument("--subdirectory", default="", metavar="NAME", help="the home for FTP, below each user's home")
-    parser.add_argument("--timeout", type=_number, default=15, metavar="SECONDS", help="for each request (15)")
-    parser.add_argument("--processes", type=_number, default=32, metavar="N", help="requests at the same time (32)")
-    return parser
+    found.add_argument("--subdirectory", default="", metavar="NAME", help="the home for FTP, below each user's home")
+    found.add_argument("--timeout", type=_number, default=15, metavar="SECONDS", help="for each request (15)")
+    found.add_argument("--processes", type=_number, default=32, metavar="N", help="requests at the same time (32)")
+    return found
 
 
 def _number(text: str) -> int:

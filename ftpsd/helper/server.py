@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection
 from typing import NoReturn
@@ -69,6 +70,7 @@ class Server:
             connection, _ = self._listener.accept()
         except OSError as error:
             log(f"a connection was not accepted: {error.strerror}")
+            time.sleep(_LOOK)  # the connection still waits
             return
         with connection:
             user = _user_of(connection)
