@@ -31,15 +31,15 @@ from ftpsd.config import load, sources
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import ListenSettings, PortRange, QuotaSettings, Settings
-from ftpsd.control.factory import FtpsFactory
+from ftpsd.control.incoming.factory import FtpsFactory
+from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
 from ftpsd.control.lifecycle.reload import Reloader, log_warnings
-from ftpsd.control.listeners import Listeners
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import AddressRefresh, Announcer
-from ftpsd.data.passive_ports import PortPool
+from ftpsd.data.passive.ports import PortPool
 from ftpsd.data.shared import Shared
 from ftpsd.events.event_files import EventFiles
 from ftpsd.events.hub import Hub

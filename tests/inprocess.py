@@ -26,7 +26,7 @@ from ftpsd.accounts.realm import Realm
 from ftpsd.accounts.totp import UsedCodes
 from ftpsd.config.sections.tls import RequireSettings, TlsSettings
 from ftpsd.config.settings import ListenSettings, Settings, UserSettings
-from ftpsd.control.factory import FtpsFactory
+from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.data.endpoints import FileSource, Steps

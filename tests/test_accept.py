@@ -13,8 +13,8 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 
-from ftpsd.control.accept import BATCH, MAX_SECONDS, ControlPort
-from ftpsd.data.passive_ports import Listener, PortPool
+from ftpsd.control.incoming.accept import BATCH, MAX_SECONDS, ControlPort
+from ftpsd.data.passive.ports import Listener, PortPool
 from ftpsd.protocol.parsing import Address
 from tests.daemon import free_range
 from tests.hostile import reset

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import ListenSettings
-from ftpsd.control.listeners import Listeners
+from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.metrics.health import Health
 from ftpsd.system.worker_threads import WorkerThreads

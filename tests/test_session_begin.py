@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import BanSettings, Limits
-from ftpsd.control.factory import FtpsFactory
+from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.events.hub import Hub

@@ -10,8 +10,8 @@ from ftpsd.accounts.chain.sources import RunningSources
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config.load import Configuration
+from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.control.lifecycle.reload import Reloader
-from ftpsd.control.listeners import Listeners
 from ftpsd.events.hub import Hub
 from ftpsd.events.record import Recorder
 from ftpsd.limits.bans.store import BanStore

@@ -11,8 +11,8 @@ from ftpsd.data.connect import Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
 from ftpsd.data.endpoints import REACTOR, Closable, FileSource, Steps
 from ftpsd.data.handshakes import Handshakes
-from ftpsd.data.passive_connection import Connected
-from ftpsd.data.passive_ports import PortPool
+from ftpsd.data.passive.connection import Connected
+from ftpsd.data.passive.ports import PortPool
 from ftpsd.data.shared import Protection, Shared
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender

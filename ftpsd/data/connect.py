@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from ftpsd.data.deadlines import Deadline
 from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Handshakes
-from ftpsd.data.passive_connection import ClientPeers, Connected, PassiveConnection
-from ftpsd.data.passive_ports import data_socket
+from ftpsd.data.passive.connection import ClientPeers, Connected, PassiveConnection
+from ftpsd.data.passive.ports import data_socket
 from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address, Endpoint

@@ -40,7 +40,7 @@ def broken(error: OSError | SSL.Error) -> Refusal:
 
 
 class Acceptor(Protocol):
-    """A passive port: see `passive_ports.Listener`. The methods may be called in a worker thread."""
+    """A passive port: see `passive.ports.Listener`. The methods may be called in a worker thread."""
 
     def accept(self) -> socket.socket | None:
         """Return the next connection, or None if there is none now."""

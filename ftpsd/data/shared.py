@@ -10,7 +10,7 @@ from OpenSSL import SSL
 from ftpsd.config.settings import Timeouts
 from ftpsd.data.handshakes import Check
 from ftpsd.data.nat import Announcer, is_local
-from ftpsd.data.passive_ports import PortPool
+from ftpsd.data.passive.ports import PortPool
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Endpoint

@@ -21,7 +21,7 @@ from ftpsd.admin.status import StatusReader
 from ftpsd.config.disk_watch import in_own_thread
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import MetricsSettings
-from ftpsd.control.listeners import open_beside
+from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.metrics.counters import Counters
 from ftpsd.metrics.health import Health
 from ftpsd.metrics.reading import Reading, read

@@ -77,7 +77,7 @@ class ReactorCalls:
         return self._eventfd
 
     def connectionLost(self, reason: Failure) -> None:
-        """Continue to watch: the event was that of another descriptor (see `passive_ports.Listener.connectionLost`)."""
+        """Continue to watch: the event was that of another descriptor (see `passive.ports.Listener.connectionLost`)."""
         self._reactor.addReader(self)
 
     def logPrefix(self) -> str:

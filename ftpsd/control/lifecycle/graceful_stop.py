@@ -6,7 +6,7 @@ import signal
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.control.listeners import Listeners
+from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Reactor

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.data.handshakes import Handshakes, broken
-from ftpsd.data.passive_ports import Listener
+from ftpsd.data.passive.ports import Listener
 from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.data.transfer import Transfer
 from ftpsd.protocol.interfaces import Events
@@ -31,7 +31,7 @@ Connected = socket.socket | Handshakes
 
 
 class ClientPeers:
-    """Admits the session's client and `foreign_data` to its passive ports (see `passive_ports.Peers`)."""
+    """Admits the session's client and `foreign_data` to its passive ports (see `ports.Peers`)."""
 
     def __init__(self, shared: Shared, client: Address, events: Events) -> None:
         self._shared = shared

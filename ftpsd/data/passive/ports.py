@@ -156,7 +156,7 @@ class Listener:
         """Continue to watch the socket: a listening socket cannot lose its connection.
 
         The reactor polls several events together. If it closes a descriptor while it handles them, this socket may get
-        the same number, and then the event of the old descriptor arrives here (see `control/accept.py`).
+        the same number, and then the event of the old descriptor arrives here (see `control/incoming/accept.py`).
         """
         if self._watched:
             self._reactor.addReader(self)

@@ -13,8 +13,8 @@ from twisted.logger import Logger
 
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import ListenSettings
-from ftpsd.control.accept import ControlPort
-from ftpsd.control.factory import FtpsFactory
+from ftpsd.control.incoming.accept import ControlPort
+from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.reactor import ListeningPort, Reactor
 from ftpsd.system.systemd import Inherited, choose, inherited_listeners
