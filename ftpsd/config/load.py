@@ -19,7 +19,7 @@ from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import Settings
-from ftpsd.config.sources import make_sources
+from ftpsd.config.sources import make_sources, source_warnings
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.users.loader import load_users
@@ -187,6 +187,7 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
+    files += source_warnings(settings)
     return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from ftpsd.config.sections.events import EventRule, WebhookSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 from ftpsd.outbox.place import MIN_JOURNAL, journal_directory
+from ftpsd.protocol.parsing import is_loopback
 
 
 def check(document: Document, settings: Settings) -> None:
@@ -67,7 +67,7 @@ def _check_webhook(document: Document, webhook: WebhookSettings, key: Key) -> No
         document.fault((*key, "url"), problem, "Write it as https://host.example/path.")
     elif parts.username is not None or parts.fragment:
         document.fault((*key, "url"), "contains a password or a fragment", "Remove it: secret_file signs the events.")
-    elif parts.scheme == "http" and not webhook.insecure and not _is_loopback(host):
+    elif parts.scheme == "http" and not webhook.insecure and not is_loopback(host):
         problem = f"http://{host} would send events unencrypted through the network"
         document.fault((*key, "url"), problem, "Write https://, or insecure: true if the network can be trusted.")
     for name, file in (("secret_file", webhook.secret_file), ("ca_file", webhook.ca_file)):
@@ -81,13 +81,6 @@ def _check_secret(document: Document, webhook: WebhookSettings, key: Key) -> Non
     if file is not None and mode_of(file) & stat.S_IROTH:
         remedy = f"Run: chmod o-r {file} (or write file_permissions: ignore)"
         document.fault(key, f"everyone on this machine may read the secret {file}", remedy)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_program(document: Document, program: str, key: Key) -> None:

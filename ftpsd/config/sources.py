@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from ftpsd.accounts.sources.source import ConfiguredSource, Secrets, Source, UnusableSettings
-from ftpsd.config.faults import Key
-from ftpsd.config.sections.sources import RemoteSource, YamlSource
-from ftpsd.config.settings import Settings
+from ftpsd.config.convert import structure
+from ftpsd.config.faults import ConfigurationWarning, Key
+from ftpsd.config.sections.sources import LdapSource, RemoteSource, YamlSource
+from ftpsd.config.settings import Settings, UserSettings
 from ftpsd.config.yaml import Document
 
 #: The modules with the function `make` (see `ftpsd.accounts.sources.source`), by the type of the source. They are
@@ -51,6 +52,18 @@ def _check(document: Document, settings: Settings) -> None:
             if isinstance(each, RemoteSource) and not 1 <= getattr(each, name) <= 100:
                 problem = f"{getattr(each, name)} is not between 1 and 100"
                 document.fault((*key, index, name), problem, "Write such a number, or remove the key.")
+        if isinstance(each, LdapSource):
+            structure(document, each.values, UserSettings, (*key, index, "values"))
+
+
+def source_warnings(settings: Settings) -> list[ConfigurationWarning]:
+    """Return what works, but should be changed."""
+    found = []
+    for index, each in enumerate(settings.users.sources):
+        for url in each.unencrypted if isinstance(each, LdapSource) else ():
+            problem = f"passwords go to {url} in plain text"
+            found.append(ConfigurationWarning(("users", "sources", index, "tls"), problem, "remove tls: off"))
+    return found
 
 
 def _check_homes(document: Document, settings: Settings) -> None:

@@ -202,6 +202,14 @@ def is_ipv4(text: str) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its address or as localhost."""
+    try:
+        return plain_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def network(address: Address) -> str:
     """Return the network by which an address is counted: `203.0.113.9`, or `2001:db8::/64`, which one host may own.
 

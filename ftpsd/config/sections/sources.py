@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.values import UserValues
+from ftpsd.protocol.parsing import is_loopback
 
 
 @frozen(kw_only=True)
@@ -103,6 +105,12 @@ class LdapSource(RemoteSource):
     def secret_files(self) -> tuple[Path, ...]:
         """The password of `bind_dn`."""
         return () if self.password_file is None else (self.password_file,)
+
+    @property
+    def unencrypted(self) -> tuple[str, ...]:
+        """The servers to which passwords go in plain text through the network."""
+        plain = [url for url in self.servers if self.tls == "off" and url.startswith("ldap:")]
+        return tuple(url for url in plain if not is_loopback(urlsplit(url).hostname or ""))
 
 
 @frozen(kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ftpsd.accounts.sources.source import Secrets, Source, UnusableSettings
 from ftpsd.config.sections.sources import LdapSource
+from ftpsd.protocol.parsing import is_loopback
 
 try:
     import ldap
@@ -57,7 +57,8 @@ def _tls(settings: LdapSource) -> list[tuple[str, Tls]]:
     authorities = settings.ca or next((Path(each) for each in _SYSTEM_AUTHORITIES if Path(each).is_file()), None)
     found = []
     for url in settings.servers:
-        start = url.startswith("ldap:") and settings.tls != "off" and (settings.tls == "starttls" or not is_local(url))
+        start = settings.tls == "starttls" or (settings.tls == "auto" and not is_loopback(urlsplit(url).hostname or ""))
+        start = start and url.startswith("ldap:")
         if authorities is None and (start or url.startswith("ldaps:")):
             problem = "is missing, and this system has no file of authorities"
             raise UnusableSettings("ca", problem, "Name the file with the certificate of the server's authority.")
@@ -84,15 +85,6 @@ def _scheme(index: int, url: str, tls: str) -> str:
         problem = f"is encrypted from the start, which tls: {tls} contradicts"
         raise UnusableSettings(key, problem, "Write ldap:// there, or remove tls.")
     return parts.scheme
-
-
-def is_local(url: str) -> bool:
-    """Return whether the server at a URL is known to be on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return url.startswith("ldapi:") or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # --- users and groups ------------------------------------------------------------------------------
