@@ -17,6 +17,7 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
 from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.password_checker import PasswordChecker
@@ -31,6 +32,7 @@ from ftpsd.config import load, sources
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import ListenSettings, PortRange, QuotaSettings, Settings
+from ftpsd.config.tls import client_certificates
 from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
@@ -108,6 +110,7 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     files = [Path(path), settings.users.file, *sources.sandbox_files(settings)]
     files += [directory / "NAME.yaml" for directory in (settings.users.files, settings.users.group_files)]
     files += [file for _, pair in settings.tls.pairs for file in (pair.certificate, pair.key_file)]
+    files += [file for _, file in client_certificates.files(settings)]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
     elsewhere = sources.sandbox_directories(settings)
@@ -170,7 +173,13 @@ class SnapshotFactory:
         files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
         trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
         realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
-        return Portal(realm, [cast(ICredentialsChecker, PasswordChecker(users, self._codes, time.time))])
+        clients = settings.tls.clients
+        policy = None if clients is None else CertificatePolicy(users, clients)
+        checkers = (
+            PasswordChecker(users, self._codes, time.time, policy),
+            CertificateChecker(users, self._codes, time.time),
+        )
+        return Portal(realm, [cast(ICredentialsChecker, each) for each in checkers])
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -100,7 +101,7 @@ class Authority:
 
     def issue(
         self,
-        common_name: str = "",
+        common_name: str | Sequence[str] = "",
         *names: x509.GeneralName,
         purpose: Purpose | None = "client",
         kind: Kind = "ec",
@@ -108,7 +109,8 @@ class Authority:
     ) -> Issued:
         """Return a new certificate. `valid` are its first and last day, from now."""
         key = make_key(kind)
-        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+        common_names = [common_name] if isinstance(common_name, str) else common_name
+        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, each) for each in common_names if each]
         builder = self._builder(x509.Name(attributes), key, self, valid)
         builder = builder.add_extension(x509.BasicConstraints(False, None), True)
         if names:

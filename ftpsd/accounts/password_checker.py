@@ -11,18 +11,31 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ftpsd.accounts import totp
+from ftpsd.accounts.certificate_checker import CertificatePolicy
 from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.protocol.parsing import Address
+from ftpsd.system.tls.client_certificates import ClientCertificate
 
 
 class LoginCredentials(UsernamePassword):  # type: ignore[misc]
-    """A user name, a password, the address of the client that sent them, and what is called when it is its turn."""
+    """A user name, a password, the address of the client that sent them, and what is called when it is its turn.
 
-    def __init__(self, user: bytes, password: bytes, client: Address, admit: Admit) -> None:
+    `certificate` is what the client has shown in its TLS handshake.
+    """
+
+    def __init__(
+        self,
+        user: bytes,
+        password: bytes,
+        client: Address,
+        admit: Admit,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         super().__init__(user, password)
         self.client = client
         self.admit = admit
+        self.certificate = certificate
 
 
 @implementer(ICredentialsChecker)
@@ -31,10 +44,17 @@ class PasswordChecker:
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, store: UserStore, codes: UsedCodes, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: UserStore,
+        codes: UsedCodes,
+        now: Callable[[], float],
+        certificates: CertificatePolicy | None = None,
+    ) -> None:
         self._store = store
         self._codes = codes
         self._now = now
+        self._certificates = certificates
 
     def requestAvatarId(self, credentials: LoginCredentials) -> Deferred[User]:
         """Return the user, which is the avatar ID: the realm needs the settings that belong to this very answer.
@@ -47,7 +67,13 @@ class PasswordChecker:
     async def _check(self, credentials: LoginCredentials) -> User:
         name, password = _text(credentials.username), _text(credentials.password)
         try:
-            return await self._verify(name, password, credentials)
+            if self._certificates is None:
+                return await self._verify(name, password, credentials)
+            may_log_in = await self._certificates.rule(credentials.certificate, credentials.client, credentials.admit)
+            user = await self._verify(name, password, credentials)
+            if not may_log_in(user):
+                raise WrongPassword
+            return user
         except (UnknownUser, WrongPassword):
             raise UnauthorizedLogin from None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Awaitable, Callable
 
 from ftpsd.protocol import parsing
-from ftpsd.protocol.command import Command
+from ftpsd.protocol.command import Command, Result
+from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.replies import Refusal, Reply, SessionEnd
+from ftpsd.protocol.replies import FixedReply, Refusal, Reply, SessionEnd, WrongCertificate
 from ftpsd.protocol.session import Session
+
+PASSWORD_REQUIRED = FixedReply(331, "Password required.")
 
 
 def _require_tls(session: Session) -> None:
@@ -17,14 +21,32 @@ def _require_tls(session: Session) -> None:
         raise Refusal(530, "Encryption required before login: send AUTH TLS.")
 
 
-def user(session: Session, name: str) -> Reply:
+def user(session: Session, name: str) -> Result:
     """USER: set the name for the login. The reply does not say whether such a user exists."""
     _require_tls(session)
     if session.account is not None:
         session.log_out()
         session.directory = VirtualPath()
+    session.by_certificate = False
+    if session.control.identify is not None:
+        session.user = None
+        return _identify(session, name, session.control.identify)
     session.user = name
-    return Reply(331, "Password required.")
+    return PASSWORD_REQUIRED
+
+
+async def _identify(session: Session, name: str, identify: Callable[[str], Awaitable[Account | None]]) -> Reply:
+    """USER with certificates of clients: log in (232, RFC 2228 section 5.1), or ask for the password."""
+    try:
+        account = await identify(name)
+    except WrongCertificate as wrong:
+        raise _failed(session, wrong.reply.text) from None
+    session.user = name
+    if account is None:
+        return PASSWORD_REQUIRED
+    session.by_certificate = True
+    _begin(session, account)
+    return Reply(232, "Login successful: authorized by certificate.")
 
 
 async def password(session: Session, secret: str) -> Reply:
@@ -33,21 +55,32 @@ async def password(session: Session, secret: str) -> Reply:
     if session.user is None:
         raise Refusal(503, "Login with USER first.")
     if session.account is not None:
+        if session.by_certificate:  # whatever was sent: some clients send PASS without reading the reply to USER
+            return Reply(230, "Already logged in by certificate.")
         raise Refusal(503, "Already logged in.")
     account = await session.control.login(session.user, secret)
     if account is None:
-        session.failures += 1
-        if session.failures >= session.policy.login_failures:
-            # Not 421: clients take it for temporary, and would send the same password until they are banned. Not "too
-            # many" or "later": after a 530 with these words lftp tries again (its setting ftp:retry-530).
-            raise SessionEnd(530, "Login incorrect. Goodbye.")
-        raise Refusal(530, "Login incorrect.")
+        raise _failed(session, "Login incorrect.")
+    _begin(session, account)
+    return Reply(230, "Login successful.")
+
+
+def _failed(session: Session, text: str) -> Refusal:
+    """Count a failed login, and return its reply; the last one ends the session."""
+    session.failures += 1
+    if session.failures >= session.policy.login_failures:
+        # Not 421: clients take it for temporary, and would send the same password until they are banned. Not "too many"
+        # or "later": after a 530 with these words lftp tries again (its setting ftp:retry-530).
+        return SessionEnd(530, f"{text} Goodbye.")
+    return Refusal(530, text)
+
+
+def _begin(session: Session, account: Account) -> None:
     session.account = account
     session.data.owner = account.name
     session.data.rate_limits = account.lease.rate_limits
     session.data.lenient = account.close_notify == "lenient"
     session.control.set_idle_timeout(session.policy.idle)
-    return Reply(230, "Login successful.")
 
 
 def account(session: Session, _: str) -> Reply:

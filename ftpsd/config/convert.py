@@ -21,8 +21,9 @@ from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
+from ftpsd.config.sections.tls import Files
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import ForeignData, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import Fingerprint, ForeignData, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -78,6 +79,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (PathPattern, scalars.path_pattern),
         (Umask, scalars.umask),
         (TotpSecret, scalars.totp_secret),
+        (Fingerprint, scalars.fingerprint),
     ]
     for kind, convert in conversions:
         converter.register_structure_hook(kind, partial(_ignore_type, convert))
@@ -87,6 +89,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (ForeignData, lambda value: _foreign_data(converter, value)),
         (dict[str, str], scalars.texts),
         (dict[tuple[str, ...], FolderSettings], lambda value: _folders(converter, value)),
+        (Files, lambda value: converter.structure(value, tuple[Path, ...] if isinstance(value, list) else Path)),
     ]
     for generic, convert in generics:
         converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))

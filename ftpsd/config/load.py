@@ -13,13 +13,14 @@ import attrs
 
 from ftpsd.accounts.sources.source import ConfiguredSource
 from ftpsd.accounts.yaml_store import YamlUserStore
-from ftpsd.config import certificates, checks, modes, rule_checks
+from ftpsd.config import checks, modes, rule_checks
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.sources import make_sources, source_warnings
+from ftpsd.config.tls import certificates, client_certificates
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.users.loader import load_users
@@ -82,7 +83,7 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     checks.check(main, settings)
     addresses = _resolve_names(main, settings)
     watch.begin(main, ("tls", "certificate"), settings.tls.certificate)
-    contexts = certificates.load(main, settings)
+    contexts = certificates.load(main, settings, client_certificates.load(main, settings))
     if settings.file_permissions == "check":
         modes.check(main, settings)
     watch.end()
@@ -185,10 +186,11 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     settings = configuration.settings
     permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
+    clients = client_certificates.warnings(configuration.contexts.clients, now)
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
     files += source_warnings(settings)
-    return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak]
+    return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak, *clients]
 
 
 def _weak_hashes(names: Sequence[str]) -> list[ConfigurationWarning]:

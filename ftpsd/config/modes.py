@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ftpsd.config.faults import ConfigurationWarning, Key
 from ftpsd.config.settings import Settings
+from ftpsd.config.tls import client_certificates
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.yaml import Document
 
@@ -21,6 +22,7 @@ def check(document: Document, settings: Settings) -> None:
         (("users", "file"), settings.users.file),
         *(((*key, "certificate"), pair.certificate) for key, pair in settings.tls.pairs),
         *keys,
+        *client_certificates.files(settings),
     ]
     if settings.state.directory is not None:
         named.append((("state", "directory"), settings.state.directory))

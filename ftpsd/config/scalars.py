@@ -15,7 +15,7 @@ from typing import get_args
 from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import Fingerprint, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
@@ -209,6 +209,15 @@ def totp_secret(value: object) -> TotpSecret:
         remedy = "Install it (pip install 'ftpsd[totp]', or apt install python3-pyotp), or remove the key."
         raise InvalidValue(f"needs the Python module pyotp, which cannot be imported ({error})", remedy) from None
     return TotpSecret(secret)
+
+
+def fingerprint(value: object) -> Fingerprint:
+    """Return a SHA-256 fingerprint, as OpenSSL prints it or in plain hexadecimal digits."""
+    text = re.sub("^sha-?256( fingerprint)?[:=]", "", str(value).strip(), flags=re.IGNORECASE).lower()
+    if not re.fullmatch("[0-9a-f]{64}|([0-9a-f]{2}:){31}[0-9a-f]{2}", text):
+        remedy = "Write what `openssl x509 -noout -fingerprint -sha256 -in FILE` prints."
+        raise InvalidValue(f"{quoted(value)} is not a SHA-256 fingerprint", remedy)
+    return Fingerprint(text.replace(":", ""))
 
 
 def umask(value: object) -> Umask:

@@ -273,6 +273,12 @@ class TotpSecret(str):
     __slots__ = ()
 
 
+class Fingerprint(str):
+    """The SHA-256 fingerprint of a certificate, in 64 hexadecimal digits."""
+
+    __slots__ = ()
+
+
 class Umask(int):
     """Permission bits that are removed from the mode of new files and directories."""
 
@@ -311,6 +317,7 @@ class UserSettings:
     #: Directories from elsewhere, by the paths at which the user sees them.
     folders: dict[tuple[str, ...], FolderSettings] = Factory(dict)
     totp: TotpSecret | None = None
+    certificates: tuple[Fingerprint, ...] = ()
 
     @property
     def permission_rules(self) -> Permissions:

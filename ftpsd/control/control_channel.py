@@ -6,15 +6,17 @@ from collections.abc import Awaitable, Callable
 
 from OpenSSL import SSL
 
+from ftpsd.control.tls.data_checks import accept_any, require_certificate, require_resumption
 from ftpsd.control.tls.engine import TlsState
 from ftpsd.control.tls_layer import ControlConnection
-from ftpsd.data.channel import accept_any, require_resumption
+from ftpsd.data.handshakes import Check
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import PlainTextAfterAuth
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.tls.client_certificates import ClientCertificate, client_certificate
 from ftpsd.system.tls.private import handshake_facts
 
 
@@ -22,6 +24,7 @@ class ControlChannel:
     """Sends the replies of one session, and turns TLS on and off. FtpsProtocol adds the login and the idle time."""
 
     login: Callable[[str, str], Awaitable[Account | None]]
+    identify: Callable[[str], Awaitable[Account | None]] | None
     forget_login: Callable[[], None]
     set_idle_timeout: Callable[[int], None]
 
@@ -45,6 +48,8 @@ class ControlChannel:
         self._connection = connection
         self._contexts = snapshot.contexts
         self._context: SSL.Context | None = None
+        #: The certificate that the client has shown in the last handshake.
+        self._certificate: ClientCertificate | None = None
         self._tls = snapshot.settings.tls
         self._events = events
         self._steps: list[Callable[[], None]] = []
@@ -110,6 +115,19 @@ class ControlChannel:
         self._context = self._contexts(host, self.server)
         self._connection.start_tls(self._context)
 
+    def tls_established(self) -> None:
+        """A handshake is complete."""
+        engine, clients = self._connection.tls, self._contexts.clients
+        assert engine is not None
+        self._events.tls_established(*handshake_facts(engine.connection))
+        if clients is not None:
+            self._certificate = client_certificate(engine.connection, clients.source)
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The verified certificate of the client; None if it has none, or continues in plain text."""
+        return self._certificate if self.encrypted else None
+
     def stop_tls(self) -> None:
         """Continue in plain text. Data connections keep the context for PROT P."""
         self._connection.stop_tls()
@@ -119,5 +137,8 @@ class ControlChannel:
         if self._context is None:
             raise Refusal(503, "Send AUTH TLS first.")
         policy = account.data_session if account is not None else self._tls.data_session
-        check = require_resumption if policy == "require" else accept_any
+        check: Check = require_resumption if policy == "require" else accept_any
+        if self._contexts.clients is not None:
+            own = self._certificate
+            check = require_certificate(None if own is None else own.fingerprint, check)
         return self._context, self._events.counted(check, handshake_facts)

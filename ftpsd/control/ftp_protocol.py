@@ -15,6 +15,7 @@ from twisted.protocols.ftp import FTP
 from twisted.python.failure import Failure
 
 from ftpsd.commands import TABLE
+from ftpsd.control.certificate_login import CertificateLogin
 from ftpsd.control.command_runner import CommandRunner
 from ftpsd.control.control_channel import ControlChannel
 from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, Backpressure, InputFlow
@@ -32,7 +33,6 @@ from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Session
 from ftpsd.snapshot import Snapshot
-from ftpsd.system.tls.private import handshake_facts
 
 
 class FtpsProtocol(FTP):
@@ -102,6 +102,11 @@ class FtpsProtocol(FTP):
         )
         login = Login(channel, snapshot, services.scheduler, self._task, timeouts, events)
         channel.login, channel.forget_login = login.attempt, login.forget
+        channel.identify = None
+        clients = snapshot.settings.tls.clients
+        if clients is not None:
+            certificates = CertificateLogin(channel, login, clients)
+            channel.identify, channel.login = certificates.identify, certificates.attempt
         channel.set_idle_timeout = timeouts.set_idle_timeout
         self._channel, self._session, self._timeouts = channel, session, timeouts
         self._runner = CommandRunner(services.reactor, session, channel, self._flow, timeouts, events)
@@ -114,7 +119,7 @@ class FtpsProtocol(FTP):
 
     def tls_established(self) -> None:
         """A TLS handshake of the control connection is complete."""
-        self._events.tls_established(*handshake_facts(self.transport.tls.connection))
+        self._channel.tls_established()
         if self._implicit and not self._greeted:
             self.greet()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from twisted.cred.error import UnauthorizedLogin
 
+from ftpsd.accounts.certificate_checker import CertificateCredentials, CodeRequired
 from ftpsd.accounts.password_checker import LoginCredentials
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar, Visitor
 from ftpsd.accounts.user_store import LoginDenied
@@ -20,6 +21,7 @@ from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.tls.client_certificates import ClientCertificate
 
 
 class Connection(Protocol):
@@ -28,6 +30,10 @@ class Connection(Protocol):
     client: Address
     #: Whether the session has ended.
     ended: bool
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The verified certificate of the client."""
 
 
 def strangers_group(scheduler: Scheduler, snapshot: Snapshot, client: Address) -> ClientGroup:
@@ -58,7 +64,25 @@ class Login:
         self._events = events
 
     async def attempt(self, user: str, password: str) -> Account | None:
-        """Return the account, or None for a wrong name or password.
+        """Return the account, or None for a wrong name or password. Raises what `_log_in` raises."""
+        check = partial(self._check_again, user)
+        certificate = self._connection.certificate
+        return await self._log_in(
+            user, LoginCredentials(_bytes(user), _bytes(password), self._client, check, certificate)
+        )
+
+    async def attempt_with_certificate(
+        self, user: str, certificate: ClientCertificate, code: str | None = None
+    ) -> Account | None:
+        """Return the account, or None if the certificate is not that of a user with this name.
+
+        Raises CodeRequired if the user needs a one-time password (`code`) as well, and what `_log_in` raises.
+        """
+        check = partial(self._check_again, user)
+        return await self._log_in(user, CertificateCredentials(user, certificate, self._client, check, code))
+
+    async def _log_in(self, user: str, credentials: object) -> Account | None:
+        """Return the account, or None for wrong credentials.
 
         Raises Refusal: 530 for a banned client or a user who may not log in now, 421 for one session too many, 451 when
         the password cannot be checked. Only a wrong name or password counts towards a ban. Bans are checked before and
@@ -70,7 +94,9 @@ class Login:
             self._events.login_banned()
             raise
         try:
-            avatar, logout = await self._open_avatar(user, password)
+            avatar, logout = await self._open_avatar(credentials)
+        except CodeRequired:
+            raise
         except Exception as error:
             await self._fail(user, error)
             return None
@@ -82,7 +108,9 @@ class Login:
             raise
         await self._ledger.record_login(self._client, user)
         self._task.move(self._scheduler.user(user))
-        self._events.logged_in(user, avatar.lease.rates)
+        certificate = self._connection.certificate
+        shown = () if certificate is None else (certificate.subject, certificate.fingerprint)
+        self._events.logged_in(user, avatar.lease.rates, *shown)
         tls = self._snapshot.settings.tls
         data_session = avatar.data_session or tls.data_session
         close_notify = avatar.close_notify or tls.close_notify
@@ -95,10 +123,8 @@ class Login:
             self._timeouts.wait_for_login()
             self._task.move(strangers_group(self._scheduler, self._snapshot, self._client))
 
-    async def _open_avatar(self, user: str, password: str) -> tuple[UserAvatar, Callable[[], None]]:
-        """Return the user's avatar and its logout if the password is right."""
-        check = partial(self._check_again, user)
-        credentials: Any = LoginCredentials(_bytes(user), _bytes(password), self._client, check)
+    async def _open_avatar(self, credentials: Any) -> tuple[UserAvatar, Callable[[], None]]:
+        """Return the user's avatar and its logout if the credentials are right."""
         avatar: Any
         visitor = Visitor(self._client, self._events.session)
         _, avatar, logout = await self._snapshot.portal.login(credentials, visitor, IUserAvatar)
@@ -130,6 +156,12 @@ class Login:
         if self._connection.ended:
             raise Refusal(421, "Session has ended.")
         await self._ledger.check_bans(self._client, user)
+
+    def refuse(self, user: str, refusal: Refusal) -> NoReturn:
+        """Log that a client's certificate permits no login, and raise the Refusal."""
+        name = self._events.visible_name(user)
+        self._events.publish(LoginRefused(self._events.session, name, "certificate", refusal.reply.text))
+        raise refusal
 
     def _log_bans(self, bans: Sequence[Ban], user: str) -> None:
         for ban in bans:

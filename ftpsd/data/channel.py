@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from OpenSSL import SSL
-
 from ftpsd.data.connect import Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
 from ftpsd.data.endpoints import REACTOR, Closable, FileSource, Steps
@@ -21,8 +19,7 @@ from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import Address, network
-from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply
-from ftpsd.system.tls.private import resumed
+from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")
@@ -261,18 +258,3 @@ def _open_first(
     if reply_first:
         yield REACTOR
     return (yield from move(end))
-
-
-def require_resumption(connection: SSL.Connection) -> None:
-    """Check a handshake with `data_session: require`. The ticket of another session does not resume."""
-    if not resumed(connection):
-        raise NoDataConnection(
-            "not_resumed",
-            522,
-            "The data connection must resume the TLS session of its control connection. "
-            "(data_session: allow, for all or for one user, admits clients that cannot do this.)",
-        )
-
-
-def accept_any(_: SSL.Connection) -> None:
-    """Check a handshake with `data_session: allow` or `off`: accept it."""

@@ -160,6 +160,14 @@ def _administrative_act(event: AdministrativeAct) -> None:
 
 
 def _logged_in(event: LoggedIn) -> None:
+    if event.fingerprint:
+        shown = {"certificate": printable(event.certificate), "fingerprint": event.fingerprint}
+        _write(
+            event.session,
+            "certificate",
+            "client certificate: {certificate}, SHA-256 {fingerprint}".format(**shown),
+            {**shown},
+        )
     if event.rates:
         _write(event.session, "rates", f"limited to {event.rates}", {"rates": event.rates})
 

@@ -147,8 +147,10 @@ def _closed(event: SessionClosed) -> Parts:
     return "disconnect", {"seconds": _seconds(event.seconds)}
 
 
-def _logged_in(_: LoggedIn) -> Parts:
-    return "login", {}
+def _logged_in(event: LoggedIn) -> Parts:
+    if not event.fingerprint:
+        return "login", {}
+    return "login", {"certificate": valid_text(event.certificate), "fingerprint": event.fingerprint}
 
 
 def _logged_out(_: LoggedOut) -> Parts:

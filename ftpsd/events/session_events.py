@@ -78,10 +78,10 @@ class SessionEvents:
         """The control connection is closed."""
         self._hub.publish(SessionClosed(self.session, self._hub.now() - self._opened))
 
-    def logged_in(self, user: str, rates: str) -> None:
-        """A user has logged in, with limits of bandwidth as `rates` states them."""
+    def logged_in(self, user: str, rates: str, certificate: str = "", fingerprint: str = "") -> None:
+        """A user has logged in, with limits of bandwidth as `rates` states them, and a certificate if it has one."""
         self.session = evolve(self.session, user=user)
-        self._hub.publish(LoggedIn(self.session, rates))
+        self._hub.publish(LoggedIn(self.session, rates, certificate, fingerprint))
 
     def logged_out(self) -> None:
         """The user has logged out, and the session continues."""

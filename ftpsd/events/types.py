@@ -113,9 +113,14 @@ class CommandsSlowed(SessionEvent):
 
 @frozen(slots=False)
 class LoggedIn(SessionEvent):
-    """A user has logged in. `rates` states the bandwidth that the session may use, empty without a limit."""
+    """A user has logged in. `rates` states the bandwidth that the session may use, empty without a limit.
+
+    `certificate` is the subject of the client's certificate and `fingerprint` its SHA-256; empty without one.
+    """
 
     rates: str
+    certificate: str = ""
+    fingerprint: str = ""
 
 
 @frozen(slots=False)
@@ -136,7 +141,7 @@ class LoginRefused(SessionEvent):
 
     name: str
     #: disabled, network, expired or hours (the user's settings), source (it refuses), limit (too many sessions), disk
-    #: (it does not respond)
+    #: (it does not respond), certificate (the client's is missing or another user's; no password was asked for)
     reason: str
     text: str
 

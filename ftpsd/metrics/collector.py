@@ -50,6 +50,7 @@ LOGIN_RESULTS = (
     "source",
     "limit",
     "disk",
+    "certificate",
     "error",
 )
 DATA_REASONS = ("foreign", *get_args(NoDataReason))

@@ -303,6 +303,9 @@ class Control(Protocol):
     now: Callable[[], float]
     #: Sets the idle timeout, in seconds.
     set_idle_timeout: Callable[[int], None]
+    #: Is called with the name of USER; None: certificates of clients do not count. Returns the account if the client's
+    #: certificate is enough for a login, or None if a password is needed. Raises WrongCertificate and Refusal.
+    identify: Callable[[str], Awaitable[Account | None]] | None
     #: Is called when a user logs out: the limits of sessions without a login hold again.
     forget_login: Callable[[], None]
 

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 from typing import Literal
 
-NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed"]
+NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed", "certificate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,19 @@ class NoDataConnection(Refusal):
     lost          the connection has ended before the transfer
     tls           the TLS handshake has failed
     not_resumed   the TLS handshake has not resumed the session of the control connection
+    certificate   the client certificate is not that of the control connection
     """
 
     def __init__(self, reason: NoDataReason, code: int, text: str) -> None:
         super().__init__(code, text)
         self.reason = reason
+
+
+class WrongCertificate(Refusal):
+    """A Refusal because a login failed: the client's certificate is not that of the user."""
+
+    def __init__(self) -> None:
+        super().__init__(530, "Login incorrect: the client certificate is not for this user.")
 
 
 class SessionEnd(Refusal):

@@ -49,6 +49,8 @@ class Session:
     table: Table
     user: str | None = None
     account: Account | None = None
+    #: Whether the certificate of the client was enough for the login.
+    by_certificate: bool = False
     failures: int = 0
     directory: VirtualPath = field(default_factory=VirtualPath)
     representation: str = "A"

@@ -22,8 +22,9 @@ from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
 from ftpsd.cli.demo import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.site import SUBCOMMANDS
-from ftpsd.config import certificates, load
+from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
+from ftpsd.config.tls import certificates
 from ftpsd.config.yaml import Document
 from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls_layer import ControlConnection

@@ -22,10 +22,10 @@ from ftpsd.cli.doctor import certificate, firewall, host, network, remote
 from ftpsd.cli.doctor.control import Target
 from ftpsd.cli.doctor.findings import Finding, Report, printable
 from ftpsd.config import load
-from ftpsd.config.certificates import certificate_blocks
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
+from ftpsd.config.tls.certificates import certificate_blocks
 from ftpsd.protocol.parsing import is_ipv4
 
 #: Seconds for each program that is asked.

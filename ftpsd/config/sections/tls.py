@@ -40,6 +40,30 @@ class CertificateSettings:
         return "private_key" if self.private_key else "certificate"
 
 
+#: One file, or several.
+Files = Path | tuple[Path, ...]
+
+
+@frozen
+class ClientCertificateSettings:
+    """Whether clients need certificates, and what one is worth.
+
+    `ca` and `crl` are the authorities that sign them and the lists of those that were revoked. `map` is the part of a
+    certificate that names its user.
+    """
+
+    ca: Path
+    crl: Files = ()
+    mode: Literal["off", "optional", "required"] = "optional"
+    login: Literal["password", "certificate", "both"] = "certificate"
+    map: Literal["cn", "email", "uri", "fingerprint"] = "cn"
+
+    @property
+    def crl_files(self) -> tuple[Path, ...]:
+        """The files with revocation lists."""
+        return (self.crl,) if isinstance(self.crl, Path) else self.crl
+
+
 @frozen
 class TlsSettings:
     """The certificates with their private keys, and the requirements for TLS."""
@@ -47,11 +71,18 @@ class TlsSettings:
     certificate: Path
     private_key: Path | None = None
     certificates: tuple[CertificateSettings, ...] = ()
+    client_certificates: ClientCertificateSettings | None = None
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     ciphers: str | None = None
     require: RequireSettings = RequireSettings()
     data_session: DataSession = "require"
     close_notify: CloseNotify = "require"
+
+    @property
+    def clients(self) -> ClientCertificateSettings | None:
+        """The settings for certificates of clients; None if clients are not asked for any."""
+        settings = self.client_certificates
+        return None if settings is None or settings.mode == "off" else settings
 
     @property
     def pairs(self) -> list[tuple[tuple[str | int, ...], CertificateSettings]]:

@@ -24,6 +24,7 @@ from ftpsd.config.yaml import Document
 PERSONAL = {
     "password": "Give each user one: a password that several people know is soon known to others.",
     "totp": "Give each user one.",
+    "certificates": "Name them at their users: a group's would be enough to log in as each of its members.",
     "groups": "Name all groups at the users: a group cannot be in another one.",
 }
 

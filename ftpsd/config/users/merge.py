@@ -46,6 +46,7 @@ RULES: Mapping[str, Rule] = {
     "names.hide": "all",
     "umask": "last",
     "totp": "last",
+    "certificates": "last",
 }
 
 #: Keys whose keys are merged one by one.

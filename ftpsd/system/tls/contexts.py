@@ -18,6 +18,7 @@ from OpenSSL import SSL
 
 from ftpsd.protocol.parsing import Address
 from ftpsd.system.tls.certificates import Certificates, Choice
+from ftpsd.system.tls.client_certificates import ClientVerifier
 from ftpsd.system.tls.private import whole_writes
 
 #: For TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
@@ -63,6 +64,8 @@ class ContextMaker:
     minimum_version: str = "1.2"
     ciphers: str | None = None
     resumption: bool = True
+    #: Verifies the certificates of clients; None: they are not asked for any.
+    clients: ClientVerifier | None = None
 
     def suites(self) -> list[str]:
         """Return the OpenSSL names of the cipher suites that are offered."""
@@ -111,6 +114,8 @@ class ContextMaker:
         for certificate in choice.intermediates:
             context.add_extra_chain_cert(certificate)
         context.set_alpn_select_callback(_choose_protocol)
+        if self.clients is not None:
+            self.clients.attach(context)
         if self.resumption:
             context.set_session_id(b"ftpsd")
             context.set_timeout(_LIFETIME)

@@ -6,9 +6,11 @@ removes them, `decrypt` and `whole_writes` do without, more slowly. For the othe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from OpenSSL import SSL
+from cryptography import x509
+from OpenSSL import SSL, crypto
 
 _lib = getattr(SSL, "_lib", None)
 _ffi = getattr(SSL, "_ffi", None)
@@ -103,3 +105,40 @@ _can_decrypt_in_place = (
     hasattr(_lib, "SSL_read") and hasattr(_ffi, "from_buffer") and hasattr(SSL.Connection, "_raise_ssl_error")
 )
 decrypt = decrypt_in_place if _can_decrypt_in_place else decrypt_by_record
+
+
+def share_store(
+    authorities: Sequence[crypto.X509], revocations: Sequence[x509.CertificateRevocationList]
+) -> Callable[[SSL.Context], None]:
+    """Return a function that lets a context verify its peers' certificates with these authorities and lists.
+
+    All contexts share one store, since a newer pyOpenSSL parses each list again when it is added to a store. An older
+    one cannot share a store, but adds what was parsed before.
+    """
+    crl_class = getattr(crypto, "CRL", None)
+    lists = [crl_class.from_cryptography(each) if crl_class is not None else each for each in revocations]
+
+    def fill(store: crypto.X509Store) -> None:
+        for authority in authorities:
+            store.add_cert(authority)
+        for each in lists:
+            store.add_crl(each)
+        if lists:
+            store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+
+    def fill_own(context: SSL.Context) -> None:
+        store = context.get_cert_store()
+        assert store is not None
+        fill(store)
+
+    if _lib is None or not hasattr(_lib, "X509_STORE_up_ref") or not hasattr(_lib, "SSL_CTX_set_cert_store"):
+        return fill_own
+    shared = crypto.X509Store()
+    fill(shared)
+    handle = shared._store
+
+    def share(context: SSL.Context) -> None:
+        _lib.X509_STORE_up_ref(handle)
+        _lib.SSL_CTX_set_cert_store(context._context, handle)
+
+    return share

@@ -15,6 +15,7 @@ from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 from ftpsd.system.tls.certificates import Certificates, Identity
+from ftpsd.system.tls.client_certificates import ClientVerifier
 from ftpsd.system.tls.contexts import CIPHERS, ContextMaker
 
 # Cipher suites by their names in OpenSSL.
@@ -31,22 +32,26 @@ _KINDS = (
 )
 
 
-def load(document: Document, settings: Settings) -> ContextMaker | None:
-    """Return a maker of TLS contexts; None if a certificate, its key or the ciphers have a fault."""
+def load(document: Document, settings: Settings, clients: ClientVerifier | None) -> ContextMaker | None:
+    """Return a maker of TLS contexts; None if a certificate, its key or the ciphers have a fault.
+
+    `clients` verifies the certificates of clients.
+    """
     tls = settings.tls
     found = [_load_pair(document, key, pair) for key, pair in tls.pairs]
     identities = [each for each in found if each is not None]
     if len(identities) < len(found):
         return None
-    maker = ContextMaker(Certificates(identities), tls.minimum_version, tls.ciphers, tls.data_session != "off")
+    resumption = tls.data_session != "off"
+    maker = ContextMaker(Certificates(identities), tls.minimum_version, tls.ciphers, resumption, clients)
     return maker if _check_ciphers(document, tls.ciphers, maker) else None
 
 
 def _load_pair(document: Document, key: Key, pair: CertificateSettings) -> Identity | None:
     """Return a certificate and its private key, whose settings stand at a key; None if one of them has a fault."""
     where, key_where = (*key, "certificate"), (*key, pair.key_name)
-    chain_pem = _read(document, pair.certificate, where)
-    key_pem = _read(document, pair.key_file, key_where) if pair.key_file != pair.certificate else chain_pem
+    chain_pem = read_file(document, pair.certificate, where)
+    key_pem = read_file(document, pair.key_file, key_where) if pair.key_file != pair.certificate else chain_pem
     if chain_pem is None or key_pem is None:
         return None
     chain = _parse_chain(document, pair.certificate, where, chain_pem)
@@ -62,7 +67,8 @@ def _load_pair(document: Document, key: Key, pair: CertificateSettings) -> Ident
     return Identity(chain, private_key, pair.certificate, pair.addresses)
 
 
-def _read(document: Document, path: Path, key: Key) -> bytes | None:
+def read_file(document: Document, path: Path, key: Key) -> bytes | None:
+    """Return the contents of a file that a key names; None, with a fault, if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,0 +1,122 @@
+"""Load the authorities and revocation lists for certificates of clients, and warn of what will refuse clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from OpenSSL import crypto
+
+from ftpsd.config.faults import ConfigurationWarning, Key
+from ftpsd.config.sections.tls import ClientCertificateSettings
+from ftpsd.config.settings import Settings
+from ftpsd.config.tls.certificates import certificate_blocks, read_file
+from ftpsd.config.yaml import Document
+from ftpsd.protocol.parsing import timestamp
+from ftpsd.system.tls.client_certificates import ClientVerifier, subject_of
+
+_SECTION: Key = ("tls", "client_certificates")
+_CA: Key = (*_SECTION, "ca")
+_CRL: Key = (*_SECTION, "crl")
+
+
+def load(document: Document, settings: Settings) -> ClientVerifier | None:
+    """Return what verifies certificates of clients; None if there is nothing to verify, or a fault."""
+    clients = settings.tls.clients
+    if clients is None:
+        return None
+    if not (settings.tls.require.login or clients.mode == "optional"):
+        problem = "required is not possible: tls.require.login is false, and plain text has no certificates"
+        document.fault((*_SECTION, "mode"), problem, "Write optional, or require TLS.")
+    authorities = _authorities(document, clients.ca)
+    lists = [each for key, path in crl_files(clients) for each in _lists(document, key, path)]
+    return ClientVerifier(clients.map, authorities, lists) if authorities and not document.faults else None
+
+
+def crl_files(clients: ClientCertificateSettings) -> list[tuple[Key, Path]]:
+    """Return the files with revocation lists, each with its key."""
+    if isinstance(clients.crl, Path):
+        return [(_CRL, clients.crl)]
+    return [((*_CRL, index), path) for index, path in enumerate(clients.crl)]
+
+
+def files(settings: Settings) -> list[tuple[Key, Path]]:
+    """Return all files of the section, each with its key."""
+    clients = settings.tls.clients
+    return [] if clients is None else [(_CA, clients.ca), *crl_files(clients)]
+
+
+def _authorities(document: Document, path: Path) -> list[crypto.X509]:
+    pem = read_file(document, path, _CA)
+    if pem is None:
+        return []
+    blocks = certificate_blocks(pem)
+    if not blocks:
+        document.fault(_CA, f"{path} contains no certificate", "Name a PEM file with the certificates of authorities.")
+    found = []
+    for number, block in enumerate(blocks, 1):
+        try:
+            certificate = crypto.load_certificate(crypto.FILETYPE_PEM, block)
+            certificate.to_cryptography().public_key()
+            found.append(certificate)
+        except Exception:  # two libraries raise many types for damaged files, without a common base
+            document.fault(_CA, f"certificate {number} in {path} is damaged", "Remove it, or create the file again.")
+    return found
+
+
+def _lists(document: Document, key: Key, path: Path) -> list[x509.CertificateRevocationList]:
+    data = read_file(document, path, key)
+    if data is None:
+        return []
+    blocks = re.findall(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", data, re.DOTALL)
+    try:
+        if blocks:
+            return [x509.load_pem_x509_crl(block) for block in blocks]
+        return [x509.load_der_x509_crl(data)]
+    except Exception:
+        document.fault(key, f"{path} contains no usable revocation list", "Name a CRL file, in PEM or DER.")
+        return []
+
+
+# --- warnings ----------------------------------------------------------------------------------------
+
+
+def warnings(verifier: ClientVerifier | None, now: float) -> Iterator[ConfigurationWarning]:
+    """Yield what refuses clients: authorities and lists that have expired, and authorities without a list."""
+    if verifier is None:
+        return
+    for each in verifier.authorities:
+        end = each.get_notAfter()
+        if end is not None and timestamp(end.decode().rstrip("Z")) <= now:
+            name = subject_of(each.to_cryptography())
+            problem = f"the authority {name} has expired, and all certificates that it has signed are refused"
+            yield ConfigurationWarning(_CA, problem, "replace it")
+    for revocations in verifier.revocations:
+        until = _end(revocations)
+        if until is not None and until.timestamp() <= now:
+            problem = f"the revocation list of {revocations.issuer.rfc4514_string()} has expired on {until:%Y-%m-%d}"
+            yield ConfigurationWarning(_CRL, f"{problem}, and all of its certificates are refused", "get a new list")
+    if verifier.revocations:
+        listed = {each.issuer for each in verifier.revocations}
+        for certificate in (each.to_cryptography() for each in verifier.authorities):
+            if certificate.subject not in listed and _signs(certificate):
+                problem = f"no revocation list is of {subject_of(certificate)}, and certificates that it has signed"
+                yield ConfigurationWarning(_CRL, f"{problem} are refused", "add its list")
+
+
+def _end(revocations: x509.CertificateRevocationList) -> datetime | None:
+    if hasattr(revocations, "next_update_utc"):  # cryptography 42; Debian 12 has 38
+        return revocations.next_update_utc
+    end = revocations.next_update
+    return None if end is None else end.replace(tzinfo=UTC)
+
+
+def _signs(certificate: x509.Certificate) -> bool:
+    """Return whether it is the certificate of an authority, and not that of a single client."""
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except (x509.ExtensionNotFound, ValueError):
+        return False

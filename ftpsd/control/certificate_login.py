@@ -1,0 +1,70 @@
+"""What a client's certificate means when its user is named (USER): CertificateLogin."""
+
+from __future__ import annotations
+
+from ftpsd.accounts import totp
+from ftpsd.accounts.certificate_checker import CodeRequired
+from ftpsd.config.sections.tls import ClientCertificateSettings
+from ftpsd.control.login import Connection, Login
+from ftpsd.protocol.interfaces import Account
+from ftpsd.protocol.replies import Refusal, WrongCertificate
+
+
+class CertificateLogin:
+    """Decides at USER whether the client's certificate is needed, is enough, or is wrong.
+
+        settings                   no certificate       the user's        another one
+        optional, password         password             password          password
+        required, password         refused              password          password; refused at PASS if another user's
+        optional, certificate      password             logged in         password
+        required, certificate      refused              logged in         refused
+        either, both               refused              password          refused, now or at PASS
+
+    A missing certificate is refused here and not in the handshake: clients show the text of this reply, but an alert
+    as an error of their TLS library. A certificate that cannot be verified does end the handshake.
+    """
+
+    def __init__(self, connection: Connection, login: Login, settings: ClientCertificateSettings) -> None:
+        self._connection = connection
+        self._login = login
+        self._kind = settings.login
+        self._required = settings.mode == "required"
+        #: The user whose certificate is enough together with a one-time password, which PASS brings.
+        self._needs_code: str | None = None
+
+    async def identify(self, user: str) -> Account | None:
+        """Return the account if the certificate is enough, or None if the client must send the password.
+
+        Raises Refusal without a certificate, WrongCertificate for another user's, and what `Login.attempt` raises.
+        """
+        self._needs_code = None
+        needed = self._required or self._kind == "both"
+        certificate = self._connection.certificate
+        if certificate is None:
+            if needed:
+                self._login.refuse(user, Refusal(530, "Client certificate required: choose one in your FTP program."))
+            return None
+        if self._kind == "password":
+            return None
+        if not certificate.may_be_for(user):  # nothing is looked up, so nothing can be guessed
+            if needed:
+                self._login.refuse(user, WrongCertificate())
+            return None
+        if self._kind == "both":
+            return None
+        try:
+            account = await self._login.attempt_with_certificate(user, certificate)
+        except CodeRequired:
+            self._needs_code = user
+            return None
+        if account is None and self._required:
+            raise WrongCertificate
+        return account
+
+    async def attempt(self, user: str, password: str) -> Account | None:
+        """Return the account, or None for a wrong password. After the user's certificate its last six digits count."""
+        certificate = self._connection.certificate
+        if certificate is None or user != self._needs_code:
+            return await self._login.attempt(user, password)
+        _, code = totp.split(password) or ("", "")
+        return await self._login.attempt_with_certificate(user, certificate, code)

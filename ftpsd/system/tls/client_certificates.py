@@ -1,0 +1,166 @@
+"""Certificates of clients: ClientVerifier verifies them in the handshake, ClientCertificate is what one says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
+
+from ftpsd.system.tls.private import share_store
+
+#: Which part of a certificate names its user.
+NameSource = Literal["cn", "email", "uri", "fingerprint"]
+
+#: The most certificates between a client's and its authority.
+_DEEPEST = 8
+
+#: The most bytes of the names of authorities that are sent to clients. A certificate of a bundle with all authorities
+#: of the web would not fit into a handshake message, and clients then need no hint.
+_MOST_NAMES = 16 * 1024
+
+#: OpenSSL's error for an issuer without a revocation list (x509_vfy.h).
+_NO_CRL = 3
+
+#: What the log says for OpenSSL's errors.
+_PROBLEMS = {
+    _NO_CRL: "tls.client_certificates.crl has no list of its issuer",
+    8: "the revocation list of its issuer is not signed by it",
+    9: "it is not valid yet",
+    10: "it has expired",
+    11: "the revocation list of its issuer is not valid yet",
+    12: "the revocation list of its issuer has expired",
+    18: "no authority in tls.client_certificates.ca has signed it",
+    19: "no authority in tls.client_certificates.ca has signed it",
+    20: "no authority in tls.client_certificates.ca has signed it, or an intermediate certificate is missing",
+    21: "no authority in tls.client_certificates.ca has signed it, or an intermediate certificate is missing",
+    22: "its chain is too long",
+    23: "it has been revoked",
+    26: "it is not for clients (extendedKeyUsage)",
+}
+
+
+class InvalidCertificate(SSL.Error):
+    """The certificate that a client has shown, or one in its chain, cannot be accepted."""
+
+    def __init__(self, certificate: crypto.X509, error: int) -> None:
+        problem = _PROBLEMS.get(error, f"OpenSSL's error {error}")
+        subject = subject_of(certificate.to_cryptography())
+        super().__init__([("ftpsd", "", f"the client certificate {subject} is refused: {problem}")])
+
+
+class ClientVerifier:
+    """Verifies the certificates of clients: signed by an authority, for clients, valid now, and not revoked.
+
+    Without revocation lists nothing is revoked. With lists, one of each issuer is needed, and it must be valid: a list
+    that is missing or has expired refuses all certificates of that issuer. A certificate that stands among the
+    authorities needs no list.
+    """
+
+    def __init__(
+        self,
+        source: NameSource,
+        authorities: Sequence[crypto.X509],
+        revocations: Sequence[x509.CertificateRevocationList] = (),
+    ) -> None:
+        #: Which part of a certificate names its user.
+        self.source = source
+        self.authorities = tuple(authorities)
+        self.revocations = tuple(revocations)
+        self._attach_store = share_store(self.authorities, self.revocations)
+        self._trusted = {each.digest("sha256") for each in authorities}
+        names = sum(len(each.get_subject().der()) for each in authorities)
+        self._named = self.authorities if names <= _MOST_NAMES else ()
+
+    def attach(self, context: SSL.Context) -> None:
+        """Let a context ask clients for a certificate, and verify it. A client may have none."""
+        self._attach_store(context)
+        for each in self._named:
+            context.add_client_ca(each)
+        context.set_verify_depth(_DEEPEST)
+        context.set_verify(SSL.VERIFY_PEER, self._check)
+
+    def _check(self, _: SSL.Connection, certificate: crypto.X509, error: int, depth: int, valid: int) -> bool:
+        if not valid and not (error == _NO_CRL and certificate.digest("sha256") in self._trusted):
+            raise InvalidCertificate(certificate, error)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The verified certificate of a client. `names` are the user names in it; by a fingerprint it has none."""
+
+    subject: str
+    #: SHA-256 of the certificate, in hexadecimal digits.
+    fingerprint: str
+    source: NameSource
+    names: tuple[str, ...] = ()
+
+    def is_for(self, user: str, fingerprints: Sequence[str]) -> bool:
+        """Return whether it is the certificate of a user with these fingerprints, of which a user may have none."""
+        if self.source != "fingerprint" and _normal(user, self.source) not in self.names:
+            return False
+        return self.fingerprint in fingerprints or not (fingerprints or self.source == "fingerprint")
+
+    def may_be_for(self, user: str) -> bool:
+        """Return whether it could be that of a user, by the name that a client has sent."""
+        return self.source == "fingerprint" or user.casefold() in (name.casefold() for name in self.names)
+
+
+def client_certificate(connection: SSL.Connection, source: NameSource) -> ClientCertificate | None:
+    """Return the certificate that the client has shown in its handshake, or in the one that was resumed."""
+    certificate = connection.get_peer_certificate()
+    if certificate is None:
+        return None
+    parsed = certificate.to_cryptography()
+    names = tuple(_normal(name, source) for name in _names(parsed, source))
+    return ClientCertificate(subject_of(parsed), _fingerprint(certificate), source, names)
+
+
+def peer_fingerprint(connection: SSL.Connection) -> str | None:
+    """Return the SHA-256 fingerprint of the peer's certificate in hexadecimal digits; None if it has shown none."""
+    certificate = connection.get_peer_certificate()
+    return None if certificate is None else _fingerprint(certificate)
+
+
+def _fingerprint(certificate: crypto.X509) -> str:
+    return certificate.digest("sha256").decode().replace(":", "").lower()
+
+
+def subject_of(certificate: x509.Certificate) -> str:
+    """Return the subject, as in RFC 4514, for the log."""
+    try:
+        return certificate.subject.rfc4514_string() or "without a subject"
+    except ValueError:
+        return "with a subject that cannot be read"
+
+
+def _names(certificate: x509.Certificate, source: NameSource) -> list[str]:
+    """Return the user names of a certificate. Several are allowed: the authority has signed each."""
+    try:
+        if source == "cn":
+            return [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        if source == "fingerprint":
+            return []
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if source == "email":
+            return list(names.get_values_for_type(x509.RFC822Name))
+        return [_last_part(each) for each in names.get_values_for_type(x509.UniformResourceIdentifier)]
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+
+
+def _last_part(uri: str) -> str:
+    """Return what follows the last / or : of a URI, since user names have no /."""
+    return uri[max(uri.rfind("/"), uri.rfind(":")) + 1 :]
+
+
+def _normal(name: str, source: NameSource) -> str:
+    """Return a name as it is compared. Case matters, but not in the domain of an address (RFC 5280 section 7.5)."""
+    if source != "email":
+        return name
+    local, at, domain = name.rpartition("@")
+    return f"{local}{at}{domain.lower()}"

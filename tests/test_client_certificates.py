@@ -1,0 +1,450 @@
+"""Certificates of clients: verified in the handshake, matched to users, and bound to data connections."""
+
+from __future__ import annotations
+
+import ftplib
+import re
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, read_all, tls_context
+from tests.pki import Authority, Issued, make_key, pem
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+Make = Callable[..., Daemon]
+
+
+class Pki:
+    """Two authorities that the daemon trusts, one below the first, one that it does not trust, and their lists."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.root = Authority("root")
+        self.below = Authority("below", self.root)
+        self.bad = Authority("bad", self.root)
+        self.second = Authority("second", key=make_key("rsa"))
+        self.stranger = Authority("stranger")
+        self.alice = self.root.issue("alice")
+        self.bob = self.root.issue("bob")
+        self.ca = directory / "ca.pem"
+        self.ca.write_bytes(b"".join(pem(each.certificate) for each in (self.root, self.second)))
+        self._count = 0
+
+    def file(self, issued: Issued) -> Path:
+        """Write a certificate with chain and key to a new file."""
+        self._count += 1
+        return issued.write(self.directory / f"{self._count}.pem")
+
+    def context(self, issued: Issued | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+        """Return a client's context with a certificate."""
+        context = tls_context(version)
+        if issued is not None:
+            context.load_cert_chain(self.file(issued))
+        return context
+
+    def settings(self, **more: object) -> dict[str, Any]:
+        """Return settings with the section `client_certificates`."""
+        return {"tls": {"client_certificates": {"ca": str(self.ca), **more}}}
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """The authorities."""
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def optional(tmp_path_factory: pytest.TempPathFactory, pki: Pki, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with the defaults of the section: certificates are optional, and enough for a login."""
+    daemon = Daemon(tmp_path_factory.mktemp("optional"), certificate, pki.settings()).start()
+    yield daemon
+    daemon.stop()
+
+
+def connect(daemon: Daemon, context: ssl.SSLContext, implicit: bool = False) -> FtpClient:
+    """Return a client after the handshake."""
+    client = FtpClient(daemon, implicit, context=context)
+    if not implicit:
+        client.start_tls()
+    return client
+
+
+def protect(client: FtpClient) -> FtpClient:
+    """Send what follows a login."""
+    for line in ("PBSZ 0", "PROT P", "TYPE I"):
+        client.expect(200, line)
+    return client
+
+
+@VERSIONS
+@pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
+def test_a_certificate_is_enough(optional: Daemon, pki: Pki, version: ssl.TLSVersion, implicit: bool) -> None:
+    """USER is answered 232 if the certificate is the user's; PASS is accepted, and data connections resume."""
+    with connect(optional, pki.context(pki.alice, version), implicit) as client:
+        client.expect(232, "USER alice")
+        for password in ("secret", "", "wrong"):
+            client.expect(230, f"PASS {password}")
+        protect(client)
+        assert client.upload("STOR file", b"content").startswith("226")
+        assert client.download("RETR file") == b"content"
+        client.expect(331, "USER bob")  # the certificate is alice's
+        client.expect(530, "PASS wrong")
+        client.expect(230, "PASS secret")
+        client.expect(503, "PASS secret")
+        client.expect(232, "USER alice")
+    assert f"client certificate: CN=alice, SHA-256 {pki.alice.fingerprint}" in optional.log
+
+
+@VERSIONS
+def test_without_a_certificate_the_password_decides(optional: Daemon, pki: Pki, version: ssl.TLSVersion) -> None:
+    """With `mode: optional`, a client without a certificate logs in with its password."""
+    with connect(optional, pki.context(None, version)) as client:
+        client.login()
+        assert client.upload("STOR file", b"content").startswith("226")
+
+
+def test_names_in_certificates(optional: Daemon, pki: Pki, make_daemon: Make) -> None:
+    """Case matters, a name with NUL or a prefix is not the user's, and each of several names counts."""
+    names = ["Alice", "alice\0", "alice\0bob", "alice ", "ali", "älice", "a" * 60, ""]
+    for name in names:
+        with connect(optional, pki.context(pki.root.issue(name))) as client:
+            client.expect(331, "USER alice")
+    several = pki.root.issue(["carol", "alice", "bob"])
+    for name in ("alice", "bob"):
+        with connect(optional, pki.context(several)) as client:
+            client.expect(232, f"USER {name}")
+
+
+def test_maps(pki: Pki, make_daemon: Make) -> None:
+    """Addresses ignore the case of the domain only, of a URI the last part is the name."""
+    users: dict[str, dict[str, object]] = {"alice@Example.org": {}, "scanner-7": {}, "alice": {}}
+    email = make_daemon(pki.settings(map="email"), users)
+    for address, code in (
+        ("alice@example.ORG", 232),
+        ("Alice@example.org", 331),
+        ("alice@example.com", 331),
+    ):
+        issued = pki.root.issue("alice@Example.org", x509.RFC822Name("x@y"), x509.RFC822Name(address))
+        with connect(email, pki.context(issued)) as client:
+            client.expect(code, "USER alice@Example.org")
+    uri = make_daemon(pki.settings(map="uri"), users)
+    for text, code in (
+        ("spiffe://example.org/site/scanner-7", 232),
+        ("urn:device:scanner-7", 232),
+        ("spiffe://example.org/scanner-7/", 331),
+        ("https://example.org/?scanner-7", 331),
+        ("spiffe://example.org/scanner%2d7", 331),
+    ):
+        with connect(uri, pki.context(pki.root.issue("scanner-7", x509.UniformResourceIdentifier(text)))) as client:
+            client.expect(code, "USER scanner-7")
+
+
+def test_fingerprints(pki: Pki, make_daemon: Make) -> None:
+    """`certificates:` lists a user's certificates: with `map: fingerprint` they decide alone, else together with the name."""
+    colons = re.sub("(..)(?!$)", r"\1:", pki.bob.fingerprint.upper())
+    users = {"alice": {"certificates": [f"SHA256 Fingerprint={colons}", "0" * 64]}, "bob": {}, "carol": {}}
+    daemon = make_daemon(pki.settings(map="fingerprint"), users)
+    with connect(daemon, pki.context(pki.bob)) as client:
+        client.expect(232, "USER alice")
+        client.expect(331, "USER bob")
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(331, "USER alice")
+    pinned = make_daemon(pki.settings(), {"alice": {"certificates": [pki.alice.fingerprint]}, "bob": {}})
+    with connect(pinned, pki.context(pki.alice)) as client:
+        client.expect(232, "USER alice")
+    with connect(pinned, pki.context(pki.root.issue("alice"))) as client:
+        client.expect(331, "USER alice")
+
+
+#: What the log says, and the alert of TLS 1.3, for each certificate that is refused in the handshake.
+REFUSED: dict[str, tuple[str, str]] = {
+    "expired": ("it has expired", "CERTIFICATE_EXPIRED"),
+    "early": ("it is not valid yet", "BAD_CERTIFICATE"),
+    "stranger": ("no authority in tls.client_certificates.ca has signed it", "UNKNOWN_CA"),
+    "self-signed": ("no authority in tls.client_certificates.ca has signed it", "UNKNOWN_CA"),
+    "server": ("it is not for clients", "UNSUPPORTED_CERTIFICATE"),
+    "mail": ("it is not for clients", "UNSUPPORTED_CERTIFICATE"),
+    "without chain": ("or an intermediate certificate is missing", "UNKNOWN_CA"),
+    "revoked": ("it has been revoked", "CERTIFICATE_REVOKED"),
+    "revoked issuer": ("it has been revoked", "CERTIFICATE_REVOKED"),
+}
+
+
+def refused_certificates(pki: Pki) -> dict[str, Issued]:
+    """Return the certificates of REFUSED; the revoked ones are revoked here."""
+    revoked = pki.root.issue("alice")
+    pki.root.revoke(revoked, pki.bad)
+    whole = pki.below.issue("alice")
+    alone = Authority("alice")
+    return {
+        "expired": pki.root.issue("alice", valid=(-9, -1)),
+        "early": pki.root.issue("alice", valid=(1, 9)),
+        "stranger": pki.stranger.issue("alice"),
+        "self-signed": Issued(alone.certificate, alone.key),
+        "server": pki.root.issue("alice", purpose="server"),
+        "mail": pki.root.issue("alice", purpose="mail"),
+        "without chain": Issued(whole.certificate, whole.key),
+        "revoked": revoked,
+        "revoked issuer": pki.bad.issue("alice"),
+    }
+
+
+@VERSIONS
+@pytest.mark.parametrize("mode", ["optional", "required"])
+def test_refused_in_the_handshake(pki: Pki, make_daemon: Make, version: ssl.TLSVersion, mode: str) -> None:
+    """A certificate that cannot be verified ends the handshake, with the right alert and a log line that says why."""
+    certificates = refused_certificates(pki)
+    (pki.directory / "root.crl").write_bytes(pki.root.crl())
+    (pki.directory / "others.crl").write_bytes(b"".join(each.crl() for each in (pki.below, pki.bad, pki.second)))
+    daemon = make_daemon(
+        pki.settings(mode=mode, crl=[str(pki.directory / f"{name}.crl") for name in ("root", "others")])
+    )
+    for name, issued in certificates.items():
+        text, alert = REFUSED[name]
+        with pytest.raises(ssl.SSLError) as raised, connect(daemon, pki.context(issued, version)) as client:
+            assert isinstance(client.socket, ssl.SSLSocket)
+            client.socket.settimeout(20)
+            client.send("NOOP")
+            client.socket.recv(1)
+        assert alert in str(raised.value).replace(" ", "_").upper(), name
+        daemon.wait_for_log(rf"TLS failed: the client certificate CN=\w+ is refused: .*{re.escape(text)}")
+        daemon.log_file.write_bytes(b"")
+    for issued in (pki.alice, pki.below.issue("alice"), pki.second.issue("alice", kind="rsa")):
+        with connect(daemon, pki.context(issued, version)) as client:
+            client.expect(232, "USER alice")
+
+
+@VERSIONS
+def test_required_and_missing(pki: Pki, make_daemon: Make, version: ssl.TLSVersion) -> None:
+    """With `mode: required`, a client without a certificate gets 530 at USER, with a sentence."""
+    for login in ("password", "certificate", "both"):
+        daemon = make_daemon(pki.settings(mode="required", login=login))
+        with connect(daemon, pki.context(None, version)) as client:
+            assert client.command("USER alice") == "530 Client certificate required: choose one in your FTP program."
+            client.expect(503, "PASS secret")
+        assert "login of alice refused: Client certificate required" in daemon.log
+
+
+@pytest.mark.parametrize("mode", ["optional", "required"])
+def test_both(pki: Pki, make_daemon: Make, mode: str) -> None:
+    """With `login: both`, the user's certificate and password are needed."""
+    users = {"alice": {}, "bob": {}, "carol": {"certificates": ["0" * 64]}}
+    daemon = make_daemon(pki.settings(mode=mode, login="both"), users)
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(331, "USER alice")
+        client.expect(530, "PASS wrong")
+        client.expect(230, "PASS secret")
+        protect(client)
+        assert client.upload("STOR file", b"content").startswith("226")
+        assert client.command("USER bob").startswith("530 Login incorrect: the client certificate is not for this user")
+        client.expect(503, "PASS secret")
+    with connect(daemon, pki.context(None)) as client:
+        client.expect(530, "USER alice")
+    with connect(daemon, pki.context(pki.root.issue("carol"))) as client:
+        client.expect(331, "USER carol")
+        assert client.command("PASS secret") == "530 Login incorrect."
+
+
+def test_passwords_with_required_certificates(pki: Pki, make_daemon: Make) -> None:
+    """With `login: password` the password decides, but another user's certificate is refused; a machine's is not."""
+    users = {"alice": {}, "bob": {}, "carol": {"certificates": [pki.bob.fingerprint]}}
+    daemon = make_daemon(pki.settings(mode="required", login="password"), users)
+    machine = pki.root.issue("gate-17")
+    for issued, name, code in (
+        (pki.alice, "alice", 230),
+        (pki.alice, "bob", 530),
+        (machine, "alice", 230),
+        (machine, "bob", 230),
+        (machine, "carol", 530),
+    ):
+        with connect(daemon, pki.context(issued)) as client:
+            client.expect(331, f"USER {name}")
+            client.expect(code, "PASS secret")
+
+
+def test_required_certificates_of_others(pki: Pki, make_daemon: Make) -> None:
+    """With `mode: required` and `login: certificate` another user's certificate is refused, three times at most."""
+    daemon = make_daemon(pki.settings(mode="required"))
+    with connect(daemon, pki.context(pki.alice)) as client:
+        for _ in range(2):
+            assert client.command("USER bob") == "530 Login incorrect: the client certificate is not for this user."
+        client.expect(503, "PASS secret")
+        assert client.command("USER nobody").endswith("Goodbye.")
+        assert client.read_line() == b""
+
+
+def test_guessed_names_are_banned(pki: Pki, make_daemon: Make) -> None:
+    """Whoever tries names with a certificate until one has its fingerprint is banned like one who tries passwords."""
+    settings = {**pki.settings(map="fingerprint"), "bans": {"attempts": 3, "allow": []}}
+    daemon = make_daemon(settings, {"alice": {"certificates": [pki.alice.fingerprint]}})
+    with connect(daemon, pki.context(pki.alice)) as client:
+        assert [client.command(f"USER name{number}")[:3] for number in range(3)] == ["331", "331", "530"]
+        assert client.read_line() == b""
+    assert "too many failed logins" in daemon.log
+
+
+@pytest.mark.parametrize("name", ["disabled", "elsewhere", "gone"])
+def test_login_rules_hold(pki: Pki, make_daemon: Make, name: str) -> None:
+    """A login by certificate follows the same rules as one by password."""
+    users: dict[str, dict[str, object]] = {
+        "disabled": {"enabled": False},
+        "elsewhere": {"networks": {"allow": ["192.0.2.0/24"]}},
+        "gone": {"expires": "2020-01-01"},
+    }
+    daemon = make_daemon(pki.settings(), users)
+    with connect(daemon, pki.context(pki.root.issue(name))) as client:
+        client.expect(530, f"USER {name}")
+        client.expect(503, "PASS secret")
+
+
+def test_session_limits_hold(pki: Pki, make_daemon: Make) -> None:
+    """A login by certificate counts as a session of the user."""
+    daemon = make_daemon(pki.settings(), {"alice": {"limits": {"sessions": 1}}})
+    with connect(daemon, pki.context(pki.alice)) as first, connect(daemon, pki.context(pki.alice)) as second:
+        first.expect(232, "USER alice")
+        second.expect(421, "USER alice")
+
+
+@VERSIONS
+@pytest.mark.parametrize("policy", ["allow", "off"])
+def test_data_connections_show_the_same_certificate(
+    pki: Pki, make_daemon: Make, version: ssl.TLSVersion, policy: str
+) -> None:
+    """A data connection with a handshake of its own must show the certificate of the control connection."""
+    settings = pki.settings()
+    settings["tls"]["data_session"] = policy
+    daemon = make_daemon(settings)
+    (daemon.home() / "file").write_bytes(b"content")
+    other = pki.context(pki.root.issue("alice"), version)
+    for shown, data, accepted in (
+        (pki.alice, None, True),
+        (pki.alice, pki.context(None, version), False),
+        (pki.alice, other, False),
+        (None, None, True),
+        (None, other, False),
+    ):
+        with connect(daemon, pki.context(shown, version)) as client:
+            if shown is None:
+                client.login()
+            else:
+                client.expect(232, "USER alice")
+                protect(client)
+            connection = client.connect_data()
+            client.expect(150, "RETR file")
+            context = data or client.context
+            try:
+                with context.wrap_socket(connection, server_hostname="localhost") as secured:
+                    assert read_all(secured) == (b"content" if accepted else b"")
+            except (ssl.SSLError, ConnectionError):
+                assert not accepted
+            reply = client.reply()
+            wanted = "226" if accepted else "522 The data connection must show the same client certificate"
+            assert reply.startswith(wanted), (shown, data, reply)
+
+
+def test_reload_takes_new_lists(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """A reload takes new authorities and lists for new sessions. A running session keeps its login."""
+    authority = Authority("changing")
+    ca, crl = tmp_path / "changing.pem", tmp_path / "changing.crl"
+    ca.write_bytes(pem(authority.certificate))
+    crl.write_bytes(authority.crl())
+    alice = authority.issue("alice")
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(ca), "crl": str(crl)}}})
+    with connect(daemon, pki.context(alice)) as running:
+        running.expect(232, "USER alice")
+        protect(running)
+        authority.revoke(alice)
+        crl.write_bytes(authority.crl())
+        daemon.reload()
+        with pytest.raises(ssl.SSLError, match=r"(?i)revoked"), connect(daemon, pki.context(alice)) as client:
+            client.send("NOOP")
+            client.socket.recv(1)
+        assert running.upload("STOR file", b"content").startswith("226")
+    ca.write_bytes(pem(pki.root.certificate))
+    crl.write_bytes(pki.root.crl())
+    daemon.reload()
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(232, "USER alice")
+
+
+# --- real clients -------------------------------------------------------------------------------------
+
+
+def curl(daemon: Daemon, *arguments: str) -> tuple[int, str]:
+    """Return curl's exit status, and what it says."""
+    command = ["curl", "-sSv", "--ssl-reqd", "--cacert", str(daemon.certificate), "--max-time", "60", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_curl(optional: Daemon, pki: Pki, version: str, tmp_path: Path) -> None:
+    """curl logs in with --cert, transfers both ways, and shows why another user is not let in."""
+    (tmp_path / "file").write_bytes(b"from curl")
+    url = f"ftp://localhost:{optional.port}"
+    certificate = ["--cert", str(pki.file(pki.alice)), "--tls-max", version]
+    status, said = curl(optional, *certificate, "-u", "alice:", "-T", str(tmp_path / "file"), f"{url}/curl")
+    assert status == 0, said
+    assert "< 232 " in said
+    assert (optional.home() / "curl").read_bytes() == b"from curl"
+    assert curl(optional, *certificate, "-u", "alice:", f"{url}/curl", "-o", str(tmp_path / "back"))[0] == 0
+    assert (tmp_path / "back").read_bytes() == b"from curl"
+    status, said = curl(optional, *certificate, "-u", "bob:wrong", f"{url}/")
+    assert status == 67 and "< 530 Login incorrect." in said
+    implicit = f"ftps://localhost:{optional.implicit_port}/curl"
+    assert curl(optional, *certificate, "-u", "alice:", implicit, "-o", str(tmp_path / "implicit"))[0] == 0
+
+
+def test_clients_show_the_reason(pki: Pki, make_daemon: Make) -> None:
+    """curl and lftp show the sentence for a missing certificate, and an alert for one that is refused."""
+    daemon = make_daemon(pki.settings(mode="required"))
+    status, said = curl(daemon, "-u", "alice:secret", f"ftp://localhost:{daemon.port}/")
+    assert status == 67 and "< 530 Client certificate required: choose one in your FTP program." in said
+    assert "530 Client certificate required: choose one in your FTP program." in lftp(daemon, "ls")
+    expired = str(pki.file(pki.root.issue("alice", valid=(-9, -1))))
+    for version in ("1.2", "1.3"):
+        status, said = curl(
+            daemon, "--cert", expired, "--tls-max", version, "-u", "alice:", f"ftp://localhost:{daemon.port}/"
+        )
+        assert status in (35, 56, 60) and "certificate expired" in said, said
+    stranger = pki.file(pki.stranger.issue("alice"))
+    assert "530 Client certificate required" in lftp(daemon, "ls", stranger)  # GnuTLS sends only what the list has
+
+
+def lftp(daemon: Daemon, commands: str, certificate: Path | None = None) -> str:
+    """Run commands of lftp, with a certificate; return all that it says."""
+    chosen = f"set ssl:cert-file {certificate}; set ssl:key-file {certificate};" if certificate else ""
+    script = (
+        f"set ssl:verify-certificate no; set ftp:ssl-force yes; set net:max-retries 1; set net:timeout 30; {chosen}"
+        f"set cmd:fail-exit no; open -u alice,secret -p {daemon.port} 127.0.0.1; {commands}; exit"
+    )
+    done = subprocess.run(["lftp", "-c", script], capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("login", ["certificate", "both"])
+def test_lftp(pki: Pki, make_daemon: Make, login: str, tmp_path: Path) -> None:
+    """lftp logs in with ssl:cert-file, also with one below an intermediate authority, and transfers both ways."""
+    daemon = make_daemon(pki.settings(mode="required", login=login))
+    (tmp_path / "file").write_bytes(b"from lftp")
+    for issued in (pki.alice, pki.below.issue("alice")):
+        said = lftp(daemon, f"put {tmp_path}/file -o lftp; cat lftp; rm lftp", pki.file(issued))
+        assert "from lftp" in said, said
+    assert not (daemon.home() / "lftp").exists()
+
+
+@VERSIONS
+def test_ftplib(optional: Daemon, pki: Pki, version: ssl.TLSVersion) -> None:
+    """Python's ftplib takes 232 for a login."""
+    context = pki.context(pki.alice, version)
+    with ftplib.FTP_TLS(context=context, timeout=60) as client:
+        client.connect(optional.host, optional.port)
+        assert client.login("alice").startswith("232")
+        assert client.pwd() == "/"
