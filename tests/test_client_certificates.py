@@ -448,3 +448,20 @@ def test_ftplib(optional: Daemon, pki: Pki, version: ssl.TLSVersion) -> None:
         client.connect(optional.host, optional.port)
         assert client.login("alice").startswith("232")
         assert client.pwd() == "/"
+
+
+def test_one_time_passwords(pki: Pki, make_daemon: Make) -> None:
+    """A user with `totp` needs a code beside the certificate: PASS brings it, alone or behind any password."""
+    pyotp = pytest.importorskip("pyotp")
+    secret = pyotp.random_base32()
+    for mode in ("optional", "required"):
+        daemon = make_daemon(pki.settings(mode=mode), {"alice": {"totp": secret}, "bob": {}})
+        with connect(daemon, pki.context(pki.alice)) as client:
+            client.expect(331, "USER alice")
+            client.expect(530, "PASS secret")
+            code = pyotp.TOTP(secret).now()
+            client.expect(530, f"PASS {(int(code) + 1) % 1_000_000:06}")
+            client.expect(331, "USER alice")
+            client.expect(230, f"PASS {code}")
+            client.expect(331, "USER alice")
+            client.expect(530, f"PASS {code}")  # it was used
