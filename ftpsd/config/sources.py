@@ -20,6 +20,7 @@ from ftpsd.config.yaml import Document
 #: The modules with the function `make` (see `ftpsd.accounts.sources.source`), by the type of the source. They are
 #: imported only when a source of this type is configured.
 MODULES: Mapping[str, str] = {
+    "sql": "ftpsd.accounts.sources.sql.source",
     "ldap": "ftpsd.accounts.sources.ldap.make",
     "http": "ftpsd.accounts.sources.http",
     "helper": "ftpsd.accounts.sources.helper",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 from urllib.parse import urlsplit
 
 from attrs import Factory, frozen
@@ -148,9 +149,43 @@ class HelperSource(RemoteSource):
     user: str | None = None
 
 
+@frozen(kw_only=True)
+class SqlSource(RemoteSource):
+    """Users in PostgreSQL or SQLite: in the tables that `ftpsd sql init` makes, or in those that `find` reads."""
+
+    type: Literal["sql"] = "sql"
+    url: str
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    find: str | None = None
+    names: str | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file of SQLite; None for another database."""
+        scheme, _, rest = self.url.partition(":")
+        return Path(unquote(rest.removeprefix("//"))) if scheme == "sqlite" else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The authorities of the server's certificate."""
+        return () if self.ca_file is None else (self.ca_file,)
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """The file with the password of the role."""
+        return () if self.password_file is None else (self.password_file,)
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The directory of SQLite's file: in WAL mode those who read write beside it."""
+        return () if self.file is None else (self.file.parent,)
+
+
 #: The classes of the entries, by their `type`.
 SOURCES: Mapping[str, type[SourceSettings]] = {
     "ldap": LdapSource,
+    "sql": SqlSource,
     "yaml": YamlSource,
     "http": HttpSource,
     "helper": HelperSource,
