@@ -74,7 +74,7 @@ def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Dae
 
 #: Modules whose tests are quick where they start no daemon: `tests/run --quick` runs these.
 QUICK = """
-    accept access admin_status ban_sync bans cli_text configuration documents files hub layers ledger limits part periodic quota
+    accept access admin_status ban_sync bans chain cli_text configuration documents files hub layers ledger limits part periodic quota
     rates record resuming admin_inside
     scheduler session_begin session_registry sessions streams sweep tls_names transcripts twisted_private upload_start
     user_store web words workers

@@ -38,7 +38,11 @@ class MemoryUserStore:
             raise UnknownUser
         return User(name, self._users[name])
 
-    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
+    async def recall(self, name: str) -> User:
+        """Return a user."""
+        return await self.find(name)
+
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right."""
         await admit()
         user = await self.find(name)

@@ -137,11 +137,11 @@ class Chain:
     def load(self, yaml: str) -> None:
         """Load users.yaml, as a reload does."""
         (self.directory / "users.yaml").write_text(yaml)
-        store, faults = load_users(self.directory / "users.yaml", True)
-        assert store is not None, faults
-        builder = RecordBuilder(self.directory, store.defaults, True, [str(self.directory)])
+        loaded = load_users(self.directory / "users.yaml", True)
+        assert loaded.store is not None, loaded.faults
+        builder = RecordBuilder(self.directory, loaded.layers, True, [str(self.directory)])
         shared = Shared(self.clock, self.workers, self.recent, self.homes)
-        self.store = ChainStore(store, self.place, self.running, builder.build, shared)
+        self.store = ChainStore(loaded.store, self.place, self.running, builder.build, shared)
         self.store.start(HashVerifier(self.workers, self.clock))
 
     def log_in(self, name: str, password: str = "secret", peer: str = "192.0.2.1") -> User:
@@ -178,6 +178,11 @@ def result(awaitable: Awaitable[T]) -> T:
         raise failed[0]
     assert found, "it waits"
     return found[0]
+
+
+async def all_names(store: ChainStore) -> list[str]:
+    """Return all that `names` yields."""
+    return [name async for name in store.names()]
 
 
 def bob(**values: object) -> MemorySource:
@@ -471,14 +476,16 @@ def test_failed_logins_cost_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hash_verifier.hashes, "verify", count)
     for running, delay in zip(chain.running, (0.25, 0.5), strict=True):
         running.usual_delay = lambda delay=delay: delay  # type: ignore[method-assign,misc]
-    for name, delay in (("yann", 0.75), ("carol", 0.5), ("bob", 0.0), ("nobody", 0.0)):
-        waiting = begin(chain.store.verify(name, "wrong", PEER, admit))
+    delays = {"yann": 0.75, "carol": 0.5, "bob": 0.0, "nobody": 0.0}
+    cases = [(name, delay * times, times == 2) for name, delay in delays.items() for times in (1, 2)]
+    for name, delay, after_find in cases:
+        waiting = begin(chain.store.verify(name, "wrong", PEER, admit, after_find))
         waiting.addErrback(lambda failure: failure.trap(WrongPassword, UnknownUser))
         chain.clock.advance(delay - 0.01)
         assert waiting.called == (delay == 0)
         chain.clock.advance(0.01)
         assert waiting.called
-    assert len(verified) == 4
+    assert len(verified) == len(cases)
 
 
 # --- homes -----------------------------------------------------------------------------------------
@@ -555,3 +562,29 @@ def test_sources_over_a_reload() -> None:
     assert made[0].closed and made[1].closed and not made[2].closed
     running.stop()
     assert made[2].closed
+
+
+def test_a_one_time_password_without_the_source(tmp_path: Path) -> None:
+    """The settings of a user can be found while the source is down: without them no code could be checked."""
+    source = bob(umask="022")
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    source.failure = SourceFailed("down")
+    assert result(chain.store.find("bob")).settings.umask == 0o22
+    with pytest.raises(SourceFailed):
+        result(chain.store.find("alice"))
+
+
+def test_recall(tmp_path: Path) -> None:
+    """Users who have logged in are listed and shown without a question to the source."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    chain.log_in("yann")
+    source.asked.clear()
+    assert result(all_names(chain.store)) == ["yann", "bob"]
+    assert result(chain.store.recall("bob")).settings.home == f"{tmp_path}/bob"
+    assert result(chain.store.recall("yann")).settings.home == f"{tmp_path}/yann"
+    with pytest.raises(UnknownUser):
+        result(chain.store.recall("alice"))
+    assert source.asked == []

@@ -619,10 +619,10 @@ import os, sys
 from ftpsd.accounts.user_store import SourceFailed
 from ftpsd.accounts.yaml_store import YamlUserStore
 working = YamlUserStore.verify
-async def verify(self, name, password, peer, admit):
+async def verify(self, name, password, peer, admit, after_find=False):
     if os.path.exists(sys.argv[-1] + ".down"):
         raise SourceFailed("the directory server is down")
-    return await working(self, name, password, peer, admit)
+    return await working(self, name, password, peer, admit, after_find)
 YamlUserStore.verify = verify
 from twisted.scripts.twistd import run
 run()

@@ -99,15 +99,16 @@ def test_not_ready_without_any_user(served: Served) -> None:
 
 
 def test_users_of_a_source_in_the_api(served: Served) -> None:
-    """The API shows a user of a source by name: the source is asked. The list has those of the YAML files."""
+    """The API shows a user of a source by name: the source is asked. The list has those who have logged in, too."""
     attempt(served.daemon, 230, "carol")
     shown = served.admin.get("users/carol")
     assert (shown["name"], shown["settings"]["home"]) == ("carol", str(served.daemon.home("carol")))
     assert "password" not in shown["settings"]
-    assert sorted(each["name"] for each in served.admin.get("users")["users"]) == ["alice", "bob"]
+    assert sorted(each["name"] for each in served.admin.get("users")["users"]) == ["alice", "bob", "carol"]
     assert served.admin.call("GET", "users/nobody").status == 404
     served.daemon.reload()
     served.source.write("down")
+    assert served.admin.get("users/carol")["settings"] == shown["settings"]
     answer = served.admin.call("GET", "users/dave")
     assert (answer.status, answer.json["detail"]) == (503, "source file[0]: connection refused")
 

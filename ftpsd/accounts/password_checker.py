@@ -89,7 +89,7 @@ class PasswordChecker:
             secret = await self._secret(name, credentials)
             step = totp.matching_step(secret, parts[1], self._now())
             password = password if secret is None else parts[0]
-        user = await self._store.verify(name, password, credentials.client, credentials.admit)
+        user = await self._store.verify(name, password, credentials.client, credentials.admit, parts is not None)
         if user.settings.totp != secret:  # no code was sent, or the user has changed meanwhile
             raise WrongPassword
         if secret is not None and (step is None or not self._codes.use(user.name, step)):

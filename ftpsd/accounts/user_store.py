@@ -113,12 +113,17 @@ class UserStore(Protocol):
         that logs in, if one does.
         """
 
-    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
+    async def recall(self, name: str) -> User:
+        """Return a user without asking any source, as known from memory. Raises UnknownUser or SourceFailed."""
+
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right; `peer` is the address of the client.
+
+        `after_find` says that this login has called `find` before: a failed login then takes as much longer.
 
         Raises UnknownUser, WrongPassword, LoginDenied, SourceFailed, or what `admit` raises. An unknown name takes as
         long as a wrong password, so that clients cannot find out which names exist.
         """
 
     def names(self) -> AsyncIterator[str]:
-        """Iterate over the names of all users, as far as the source can list them. Raises SourceFailed."""
+        """Iterate over the names of all users that `recall` knows."""

@@ -66,34 +66,34 @@ class RecentLogins:
         if login is not None and (password is None or hmac.compare_digest(login.digest, self._digest(name, password))):
             del self._logins[name]
 
-    def place(self, name: str) -> object | None:
-        """Return where the user of a name was found by the last login; None if there was none recently."""
-        login = self._recent(name)
-        return None if login is None else login.place
+    def last(self, name: str) -> tuple[object | None, Answer | None]:
+        """Return where the user of a name was found by the last login, and the answer; twice None without a login."""
+        login = self._logins.get(name)
+        return (login.place, login.answer) if login is not None and self._is_recent(login) else (None, None)
 
-    def answer(self, name: str, password: str, network: Hashable) -> Answer | None:
-        """Return the remembered answer if the password is right; None if not, or if the network has no more guesses."""
-        login = self._recent(name)
-        if login is None or login.guesses[network] >= GUESSES:
-            return None
+    def admits(self, name: str, password: str, network: Hashable) -> bool:
+        """Return whether the password is that of the last login, and the network has any guess left."""
+        login = self._logins.get(name)
+        if login is None or not self._is_recent(login) or login.guesses[network] >= GUESSES:
+            return False
         if hmac.compare_digest(login.digest, self._digest(name, password)):
-            return login.answer
+            return True
         if network in login.guesses or len(login.guesses) < GUESSERS:
             login.guesses[network] += 1
         else:
             del self._logins[name]
-        return None
+        return False
+
+    def names(self) -> list[str]:
+        """Return the names of all users of sources who are remembered, in the order of their logins."""
+        return [name for name, login in self._logins.items() if login.answer is not None and self._is_recent(login)]
 
     def count(self, place: object) -> int:
         """Return how many logins of a place are remembered."""
         return sum(login.place is place and self._is_recent(login) for login in self._logins.values())
 
     def __contains__(self, name: str) -> bool:
-        return self._recent(name) is not None
-
-    def _recent(self, name: str) -> _Login | None:
-        login = self._logins.get(name)
-        return login if login is not None and self._is_recent(login) else None
+        return self.last(name)[0] is not None
 
     def _is_recent(self, login: _Login) -> bool:
         return login.time > self._now() - self._seconds

@@ -89,21 +89,31 @@ class ChainStore:
     async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises."""
         question = Question(name, None, peer)
-        for place in self._places:
+        for index, place in enumerate(self._places):
             if isinstance(place, YamlUserStore):
                 if place.knows(name):
                     return await place.find(name)
             elif _can_be_asked(name):
-                answer = await place.ask(question, admit)
+                try:
+                    answer = await place.ask(question, admit)
+                except SourceFailed as error:
+                    answer = self._answer_without(index, question, error)
                 if answer is not None:
                     return await self._user(place, answer, peer)
         raise UnknownUser
 
-    async def verify(self, name: str, password: str, peer: Address, admit: Admit) -> User:
+    async def recall(self, name: str) -> User:
+        """Return a user of the YAML files, or as the source knew the user at the last login. Raises UnknownUser."""
+        place, answer = self._shared.recent.last(name)
+        if isinstance(place, RunningSource) and answer is not None and not self._yaml.knows(name):
+            return await self._user(place, answer, LOCAL)
+        return await self._yaml.find(name)
+
+    async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right.
 
         Raises UnknownUser, WrongPassword, LoginDenied, SourceFailed, or what `admit` raises. Each failed login takes as
-        long as if all places had been asked, and one hash verified.
+        long as if all places had been asked, twice `after_find`, and one hash verified.
         """
         question = Question(name, password, peer)
         for index in range(len(self._places)):
@@ -111,7 +121,7 @@ class ChainStore:
                 user = await self._verify_at(index, question, admit)
             except WrongPassword:
                 self._shared.recent.forget(name, password)
-                await self._wait_for_others(self._places[index + 1 :])
+                await self._wait_for_others(self._places[index + 1 :] * (2 if after_find else 1))
                 raise
             except LoginDenied:
                 self._shared.recent.forget(name)
@@ -123,9 +133,15 @@ class ChainStore:
         raise UnknownUser
 
     async def names(self) -> AsyncIterator[str]:
-        """Iterate over the names of the users in the YAML files. Other sources may have millions, and be slow."""
+        """Iterate over the users of the YAML files, and those of other sources who have logged in recently.
+
+        The sources may have millions, and be slow.
+        """
         async for name in self._yaml.names():
             yield name
+        for name in self._shared.recent.names():
+            if not self._yaml.knows(name):
+                yield name
 
     # --- one place -------------------------------------------------------------------------------
 
@@ -146,7 +162,8 @@ class ChainStore:
         except InvalidAnswer:
             raise
         except SourceFailed as error:
-            return await self._verify_without(index, question, error)
+            answer = self._answer_without(index, question, error)
+            return None if answer is None else await self._user(place, answer, question.peer)
         if answer is None:
             return None
         user = await self._user(place, answer, question.peer)
@@ -174,21 +191,23 @@ class ChainStore:
             raise WrongPassword
         return answer
 
-    async def _verify_without(self, index: int, question: Question, error: SourceFailed) -> User | None:
-        """Do without a source that has failed, if the last login of this name says how. Otherwise raise its `error`.
+    def _answer_without(self, index: int, question: Question, error: SourceFailed) -> Answer | None:
+        """Return what a source that has failed would answer, by the last login of this name. Or raise its `error`.
 
         If the source knew the user, the password must be the one of then. If another place did, which is asked later,
-        the source did not know the name, and is left out.
+        the source did not know the name.
         """
-        recent, place = self._shared.recent, self._places[index]
-        known = recent.place(question.name)
-        if isinstance(place, RunningSource) and known is place:
-            answer = recent.answer(question.name, question.password or "", network(question.peer))
-            if answer is not None:
-                return await self._user(place, answer, question.peer)
-        elif known in map(_key, self._places[index + 1 :]):
+        recent = self._shared.recent
+        place, answer = recent.last(question.name)
+        if place in map(_key, self._places[index + 1 :]):
             return None
-        raise error
+        if place is not self._places[index] or answer is None:
+            raise error
+        if question.password is not None and not recent.admits(
+            question.name, question.password, network(question.peer)
+        ):
+            raise error
+        return answer
 
     async def _user(self, source: RunningSource, answer: Answer, peer: Address) -> User:
         queue = self._shared.workers.queue(network(peer), "login")

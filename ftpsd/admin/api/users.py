@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from ftpsd.accounts.effective import effective, to_json
@@ -41,7 +42,7 @@ class Users:
                 "GET",
                 "/v1/users",
                 self._list,
-                "List the users of the YAML files",
+                "List the users of the YAML files, and those of other sources who have logged in recently",
                 schemas.listed("users", "User"),
                 parameters=PAGE,
             ),
@@ -69,7 +70,8 @@ class Users:
                 await call.slices.pause()
         users = []
         for name in names:
-            users.append(await store.find(name))
+            with suppress(UnknownUser, SourceFailed):  # forgotten meanwhile, or its home has gone
+                users.append(await store.recall(name))
             await call.slices.pause()
         logins = await self._parts.last_logins.find(names)
         form = partial(self.form, bans=self._bans.by_user(), logins=logins)
