@@ -25,7 +25,7 @@ from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, U
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.protocol.parsing import plain_address
 from tests import pam
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.pam import PamSystem
@@ -361,7 +361,11 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
     """Without its helper the daemon answers 451 to its users, which no ban counts; it needs no restart afterwards."""
     daemon = configured(make_daemon, system.socket, system.directory / "home")
     assert attempt(daemon, "alice").startswith("451 ")  # it was never there
+    command = ftpsd("check", "--online", "-c", str(daemon.config))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and f"{system.socket}: No such file or directory" in done.stderr, done.stderr
     system.start()
+    assert subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 0
     for turn, number in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
         wait_until(lambda turn=turn: daemon.log.count("answers again") == turn, "the daemon sees it")  # type: ignore[misc]
         assert attempt(daemon, "alice").startswith("230 ")

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import hmac
 import http.client as http_client
+import io
 import re
 import shutil
 import socket
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import pytest
 from ftpsd.accounts.sources import http
 from ftpsd.accounts.sources.http import HttpUsers
 from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, UnusableSettings, WrongPassword
+from ftpsd.cli.main import main
 from ftpsd.config.sections.sources import HttpSource
 from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
@@ -309,14 +312,14 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], key: str) -> Non
 # --- the daemon ------------------------------------------------------------------------------------
 
 
-def configured(make_daemon: Make, tmp_path: Path, url: str, chain: Path, **settings: Any) -> Daemon:
+def configured(make_daemon: Make, tmp_path: Path, url: str, chain: Path, start: bool = True, **settings: Any) -> Daemon:
     """Start a daemon with bob in its YAML file, and the server for the others."""
     (tmp_path / "secret").write_text(SECRET + "\n")
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "homes").mkdir(exist_ok=True)
     entry = {"type": "http", "url": url, "secret_file": str(tmp_path / "secret"), "ca_file": str(chain / "ca.pem")}
     users = {"sources": [{**entry, "timeout": 1, **settings}], "cache": {"seconds": 1, "stale_seconds": 1}}
-    return make_daemon({"users": users, "sandbox": {"homes": [str(tmp_path / "homes")]}}, {"bob": {}})
+    return make_daemon({"users": users, "sandbox": {"homes": [str(tmp_path / "homes")]}}, {"bob": {}}, start=start)
 
 
 def home(tmp_path: Path, name: str = "alice") -> str:
@@ -370,6 +373,40 @@ def test_logins(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
         assert attempt(daemon, "bob").startswith("230 ")
         assert "bob" not in [request.question["name"] for request in server.requests]
     assert "Traceback" not in daemon.log and "secret" not in daemon.log.replace(str(tmp_path / "secret"), "")
+
+
+def check(daemon: Daemon, *options: str) -> tuple[int, str]:
+    """Run `ftpsd check`; return its exit status and what it prints."""
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(output):
+        status = main(["check", "-c", str(daemon.config), *options])
+    return status, output.getvalue()
+
+
+def test_check(make_daemon: Make, tmp_path: Path, chain: Path, server: UserServer) -> None:
+    """`ftpsd check` names the line and the remedy of each fault; with --online it asks the server."""
+    daemon = configured(make_daemon, tmp_path, server.url, chain, start=False)
+    assert check(daemon, "--online")[0] == 0
+    assert [request.question["name"] for request in server.requests] == [""]
+    server.behaviour = lambda request: request.reply(502, b"")
+    status, text = check(daemon, "--online")
+    assert status == 1 and "users.sources[0]: status 502." in text
+    entry = daemon.settings["users"]["sources"][0]
+    for key, value, problem in (
+        ("url", "http://intranet.example/", "would send passwords unencrypted"),
+        ("url", "http", "is not the URL of a web server"),
+        ("secret_file", str(tmp_path / "none"), "no such file"),
+        ("ca_file", str(tmp_path / "secret"), "has no certificate"),
+        ("timeout", 0, "is not between 1 and 100"),
+    ):
+        daemon.settings["users"]["sources"] = [{**entry, key: value}]
+        daemon.write()
+        status, text = check(daemon)
+        assert (status, problem in text, "Traceback" in text) == (1, True, False), text
+    daemon.settings["users"]["sources"] = [entry]
+    daemon.write()
+    (tmp_path / "secret").chmod(0o644)
+    status, text = check(daemon)
+    assert status == 1 and "everyone on this machine may read" in text
 
 
 def test_a_server_that_is_down(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
