@@ -192,6 +192,7 @@ def test_a_folder_stays(disk: Disk, name: str) -> None:
     with pytest.raises(IsADirectoryError):
         files.writer(here)()
     assert names(files) == ["a", "f", "shared"]
+    assert store(files.writer(path(f"{name}"), unique=True), b"data").startswith(f"{here.name}.")
 
 
 def test_links_do_not_lead_into_folders_or_out_of_them(disk: Disk) -> None:

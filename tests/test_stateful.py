@@ -418,6 +418,10 @@ class Sessions(RuleBasedStateMachine):
             return
         before = self.parts(self._holder(path))
         reply, connection = user.open(f"STOU {user.name((*path[:-1], name), 0)}")
+        if self._holder(path).is_virtual:
+            assert reply.startswith("550"), reply
+            connection.close()
+            return
         assert reply.startswith(f"150 FILE: {name}."), reply
         upload = self.tree.begin_unique(path[:-1], reply.removeprefix("150 FILE: "))
         connection.sendall(data)

@@ -206,9 +206,9 @@ class Tree:
 
     def rename(self, old: Path, new: Path) -> None:
         """RNTO, with the rules of rename(2)."""
-        source, old_name = self._place(old)
-        if new in self.fixed:
+        if new in self.fixed and old not in self.fixed:
             raise Refused(553)
+        source, old_name = self._place(old)
         target, new_name = self._place(new)
         node = self.find(old)
         if isinstance(node, Directory) and self.mount(old) != self.mount(new):

@@ -16,6 +16,9 @@ from ftpsd.storage.folders.mounts import MountTable
 #: Errors for a directory that leads to a folder, but does not exist in the mount around it.
 MISSING = (FileNotFoundError, NotADirectoryError)
 
+#: These, and that of a link in its place that leads out of that mount.
+_NO_DIRECTORY = (*MISSING, Refusal)
+
 
 class FolderDirectories:
     """The directories of all mounts. Those that lead to a folder need not exist: then they contain that alone.
@@ -45,7 +48,7 @@ class FolderDirectories:
         portions = self._table.files(path.parts).directories.portions(path, with_dots)
         try:
             first = next(portions, [])
-        except MISSING:
+        except _NO_DIRECTORY:
             if not names or self._table.is_folder(path.parts):
                 raise
             self._require(path, "list")

@@ -74,7 +74,9 @@ class FolderFiles:
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Opening[Upload]:
         """Return the opening of an upload."""
         if path.parts and (self._leads(path) or self._table.is_folder(path.parts)):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not unique:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            path = path.parent.child(f"{path.name}.file")  # the name is only the beginning of the new one
         return partial(self._open, self._files(path).writer(path, offset, append, unique), path.parent)
 
     def _open(self, opening: Opening[Upload], parent: VirtualPath) -> Upload:
