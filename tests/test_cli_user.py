@@ -356,12 +356,69 @@ def test_list_and_show(make_daemon: Make, tmp_path: Path, capsys: Capture) -> No
     text = capsys.readouterr().out
     shown = json.loads(text)
     assert "rounds" not in text and shown["settings"]["permissions"] == sorted(PROFILES["read-write"])
-    del shown["settings"]
+    del shown["settings"], shown["origins"]
     assert shown == listed[0] and shown["usage"] == {"bytes": 2048, "files": 1}
     assert (shown["last_address"], shown["bans"][0]["kind"]) == ("127.0.0.1", "site")
     assert (listed[1]["file"], listed[1]["last_login"]) == (str(daemon.users_file), None)
     assert user(daemon, "show", "alice") == 0
     assert "last login" in capsys.readouterr().out
+
+
+def test_where_settings_come_from(make_daemon: Make, capsys: Capture) -> None:
+    """`show` names the default, `ftpsd.yaml`, the defaults, the group or the user that decides, each with file and line."""
+    daemon = make_daemon(
+        {"limits": {"sessions_per_user": 7}},
+        users={"bob": {}},
+        groups={"staff": {"names": {"deny": ["*.exe"]}, "umask": "027"}},
+        start=False,
+    )
+    (daemon.directory / "groups.d").mkdir()
+    (daemon.directory / "groups.d" / "scanners.yaml").write_text(
+        "permissions: upload-only\nnames:\n  deny: ['*.php']\n"
+    )
+    home = ["--home", str(daemon.home()), "--group", "staff", "--group", "scanners"]
+    assert user(daemon, "add", "alice", "--set", HASH, *home, "--set", "limits.transfers=3") == 0
+    capsys.readouterr()
+    assert user(daemon, "show", "alice") == 0
+    rows = {key: value for key, _, value in (line.partition(" ") for line in capsys.readouterr().out.splitlines())}
+    files = daemon.directory
+    assert rows["permissions"].split(maxsplit=1)[1] == f"group scanners ({files}/groups.d/scanners.yaml:1)"
+    assert re.fullmatch(rf' +"027" +group staff \({daemon.users_file}:\d+\)', rows["umask"])
+    assert rows["names.deny"].endswith(f", group scanners ({files}/groups.d/scanners.yaml:3)")
+    assert '["*.exe", "*.php"]' in rows["names.deny"]
+    assert re.fullmatch(rf" +7 +ftpsd.yaml \({daemon.config}:\d+\)", rows["limits.sessions"])
+    assert re.fullmatch(rf" +3 +user \({files}/users.d/alice.yaml:\d+\)", rows["limits.transfers"])
+    assert rows["quota.bytes"].split() == ["null", "default"]
+    assert "password" not in rows
+    assert user(daemon, "show", "alice", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["origins"]["limits.transfers"][0]["layer"] == "user"
+    assert shown["settings"]["groups"] == ["staff", "scanners"]
+
+
+def test_groups_of_a_user(daemon: Daemon, capsys: Capture) -> None:
+    """`--group` sets all groups of a user; one that does not exist is a fault, and the home may come from a group."""
+    daemon.groups = {"staff": {"home": str(daemon.directory / "homes" / "staff-{user}")}, "other": {}}
+    daemon.write()
+    assert user(daemon, "add", "alice", "--set", HASH, "--group", "staff") == 0
+    assert (daemon.directory / "homes" / "staff-alice").is_dir()
+    assert user(daemon, "set", "alice", "--group", "stuff") == 1
+    assert "there is no group stuff. Did you mean staff?" in capsys.readouterr().err
+    assert user(daemon, "set", "alice", "--group", "staff", "--group", "other") == 0
+    assert "groups:\n- staff\n- other\n" in (daemon.directory / "users.d" / "alice.yaml").read_text()
+
+
+def test_results_in_json(daemon: Daemon, capsys: Capture) -> None:
+    """`add` and `passwd` print a JSON object with what was done, and a password that was generated."""
+    assert user(daemon, "add", "alice", "--generate", "--json", "--home", str(daemon.home())) == 0
+    added = json.loads(capsys.readouterr().out)
+    assert (added["name"], added["loaded"]) == ("alice", False)
+    assert added["file"] == str(daemon.directory / "users.d" / "alice.yaml")
+    assert user(daemon, "passwd", "alice", "--generate", "--json") == 0
+    changed = json.loads(capsys.readouterr().out)
+    assert len(changed["password"]) > 15 and changed["password"] != added["password"]
+    assert user(daemon, "add", "carol", "--set", HASH, "--json", "--home", str(daemon.home("carol"))) == 0
+    assert "password" not in json.loads(capsys.readouterr().out)
 
 
 def test_the_daemon_loads_changes(make_daemon: Make, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def add(options: argparse.Namespace) -> int:
     users.require_new(name)
     password = None if "password" in values else passwords.choose(options)
     create(users, name, values, password)
-    return finish(users, password if options.generate else None)
+    return finish(users, password if options.generate else None, name if options.json else None)
 
 
 def create(users: Users, name: str, values: Values, password: str | None) -> None:
@@ -70,14 +71,14 @@ def passwd(options: argparse.Namespace) -> int:
     hashed = passwords.hashed(password, users.configuration)
     edit(users, options.name, lambda values: change(values, [("password", hashed)]))
     users.notes.insert(0, f"{options.name} has a new password.")
-    return finish(users, password if options.generate else None)
+    return finish(users, password if options.generate else None, options.name if options.json else None)
 
 
 def set_keys(options: argparse.Namespace) -> int:
     """Set and remove keys of a user."""
     assigned = _assigned(options)
     if not assigned and not options.unset:
-        raise WrongUsage("nothing to change: use --set KEY=VALUE, --unset KEY, --home or --permissions")
+        raise WrongUsage("nothing to change: use --set KEY=VALUE, --unset KEY, --group, --home or --permissions")
     users = open_users(options.config)
 
     def with_keys(values: Values) -> Values:
@@ -121,6 +122,8 @@ def _assigned(options: argparse.Namespace) -> list[tuple[str, Value]]:
         assigned.append(("home", os.path.abspath(options.home)))
     if options.permissions is not None:
         assigned.append(("permissions", permissions(options.permissions)))
+    if options.group:
+        assigned.append(("groups", list(options.group)))
     return assigned
 
 
@@ -184,23 +187,30 @@ def _delete_home(users: Users, path: str) -> None:
     home.delete(os.path.normpath(path))
 
 
-def finish(users: Users, password: str | None = None) -> int:
-    """Print what was done, and a generated password; return the exit status."""
-    print("\n".join(users.notes))
-    if password is not None:
-        print(f"The password is: {password}")
+def finish(users: Users, password: str | None = None, json_of: str | None = None) -> int:
+    """Print what was done, and a generated password; return the exit status.
+
+    With the name `json_of`, print it as a JSON object about this user.
+    """
+    done = users.reload
+    result = Result.UNREACHABLE if done is None else done.result
+    if json_of is not None:
+        loaded = result is Result.LOADED and not users.restart_first
+        form = {"name": json_of, "file": users.place(json_of), "loaded": loaded, "notes": users.notes}
+        print(json.dumps(form if password is None else {**form, "password": password}, indent=2))
+    else:
+        print("\n".join(users.notes))
+        if password is not None:
+            print(f"The password is: {password}")
     if users.restart_first:
         return 0
-    done = users.reload
-    if done is None or done.result is Result.UNREACHABLE:
-        is_service = os.path.abspath(users.configuration) == load.DEFAULT
-        print(f"Load it into the daemon: {'systemctl reload ftpsd' if is_service else 'send it SIGHUP'}")
-    elif done.result is Result.LOADED:
-        print("The daemon has loaded it.")
-    else:
+    if done is not None and result is Result.REFUSED:
         report(done.faults)
-        print(
-            "ftpsd user: it is stored, but the daemon cannot load it before these faults are corrected", file=sys.stderr
-        )
+        text = "it is stored, but the daemon cannot load it before these faults are corrected"
+        print(f"ftpsd user: {text}", file=sys.stderr)
         return 1
+    if json_of is None:
+        is_service = os.path.abspath(users.configuration) == load.DEFAULT
+        command = "systemctl reload ftpsd" if is_service else "send it SIGHUP"
+        print("The daemon has loaded it." if result is Result.LOADED else f"Load it into the daemon: {command}")
     return 0

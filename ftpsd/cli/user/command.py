@@ -59,6 +59,9 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", metavar="DIRECTORY", help="the user's root; it is created if it is missing")
     parser.add_argument("--permissions", metavar="P", help="read-only, read-write, upload-only, or list,download,…")
     parser.add_argument(
+        "--group", action="append", default=[], metavar="NAME", help="a group of the user; may be given several times"
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],

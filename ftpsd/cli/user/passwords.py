@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     source.add_argument("--generate", action="store_true", help="generate a password, and print it once")
+    parser.add_argument("--json", action="store_true", help="print a JSON object, with a generated password")
 
 
 def choose(options: argparse.Namespace) -> str:

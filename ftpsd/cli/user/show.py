@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TypedDict
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from ftpsd.accounts.effective import Json, effective, to_json
 from ftpsd.accounts.last_logins import LastLogin, stored
@@ -22,6 +23,8 @@ from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import QuotaSettings, UserSettings
+from ftpsd.config.users.origins import Origin, find_origins
+from ftpsd.config.yaml import read
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
@@ -62,12 +65,34 @@ def show(options: argparse.Namespace) -> int:
         raise CommandFailed("there is no such user")
     settings = effective(user.settings, configuration.settings)
     (shown,) = _shown(options.config, [user])
+    origins = _origins(options.config, user)
+    form = to_json(settings)
     if options.json:
-        print(json.dumps({**shown, "settings": to_json(settings)}, indent=2))
+        places = {key: [asdict(origin) for origin in each] for key, each in origins.items()}
+        print(json.dumps({**shown, "settings": form, "origins": places}, indent=2))
         return 0
-    for label, value in _lines(shown, settings):
+    for label, value in _lines(shown):
         print(f"{label:12} {text.clean(value)}")
+    rows = [
+        (key, text.clean(json.dumps(_inside(form, key), ensure_ascii=False)), ", ".join(map(str, each)))
+        for key, each in origins.items()
+        if key != "password"
+    ]
+    print("\n".join(["", *text.columns([("SETTING", "VALUE", "FROM"), *rows])]))
     return 0
+
+
+def _origins(configuration: str, user: User) -> dict[str, list[Origin]]:
+    """Return where each setting of a user comes from."""
+    layers = open_users(configuration).layers(user.name, user.settings.groups)
+    return find_origins(layers, user.settings, read(Path(configuration)))
+
+
+def _inside(form: Json, key: str) -> Json:
+    """Return the value of a key as in `limits.sessions`."""
+    for name in key.split("."):
+        form = form[name] if isinstance(form, Mapping) else None
+    return form
 
 
 def list_users(options: argparse.Namespace) -> int:
@@ -156,18 +181,14 @@ def _read_state(configuration: str) -> State:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def _lines(shown: Shown, settings: UserSettings) -> Iterable[tuple[str, str]]:
-    """Yield what `ftpsd user show` prints."""
+def _lines(shown: Shown) -> Iterable[tuple[str, str]]:
+    """Yield what `ftpsd user show` prints above the settings."""
     yield "user", shown["name"]
     yield "state", _state(shown)
     yield "file", shown["file"]
     yield "home", shown["home"]
     yield "last login", f"{_last_login(shown)} {shown['last_address'] or ''}".strip()
     yield "used", _usage(shown)
-    form = to_json(settings)
-    for name, value in form.items() if isinstance(form, Mapping) else ():
-        if name not in ("home", "quota", "enabled"):
-            yield name, json.dumps(value, ensure_ascii=False)
 
 
 def _state(shown: Shown) -> str:

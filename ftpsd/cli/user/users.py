@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from attrs import define, field
 
@@ -11,9 +12,14 @@ from ftpsd.cli.user.files import UserDirectory
 from ftpsd.cli.user.reloading import Reload
 from ftpsd.cli.user.values import Values, parse
 from ftpsd.config import load
+from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.values import Value
+from ftpsd.config.users.checks import Place
+from ftpsd.config.users.directory import UserFiles
+from ftpsd.config.users.layers import Layers, load_layers
 from ftpsd.config.users.names import SUFFIX, folded, problem
+from ftpsd.config.users.origins import Layer
 from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 
@@ -26,6 +32,7 @@ class Users:
     directory: UserDirectory
     #: users.yaml, the administrator's own file.
     own: Document
+    group_files: Path
     #: Lines to print when the change is made.
     notes: list[str] = field(factory=list)
     #: Whether the daemon must be restarted before it can load the change.
@@ -61,13 +68,45 @@ class Users:
         return parse(self.directory.file(name), data)
 
     def home(self, name: str, values: Mapping[str, Value]) -> str | None:
-        """Return the path of a user's home; None if neither the user nor the defaults have one."""
-        found = values["home"] if "home" in values else self._section("defaults").get("home")
+        """Return the path of a user's home; None if neither the user, nor a group, nor the defaults have one.
+
+        Fail if the user has a group that does not exist.
+        """
+        common, place = self._common(), Place(Document(Path()), ())
+        common.check_groups(place, values)
+        for fault in place.document.faults:
+            raise CommandFailed(f"{fault.problem}. {fault.remedy}")
+        found = common.get(values, "home")
         return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
 
     def place(self, name: str) -> str:
         """Return the file that a user is in."""
         return str(self.own.path if name in self._section("users") else self.directory.file(name))
+
+    def layers(self, name: str, groups: Iterable[str]) -> list[Layer]:
+        """Return the layers of the settings of a user who has some groups: the defaults, the groups, the user."""
+        defaults = Layer("defaults", self._section("defaults"), self.own, ("defaults",))
+        return [defaults, *map(self._group, groups), self._user(name)]
+
+    def _group(self, name: str) -> Layer:
+        label, own = f"group {name}", self._section("groups")
+        if name in own:
+            return Layer(label, _mapping(own[name]), self.own, ("groups", name))
+        document = read(self.group_files / f"{name}{SUFFIX}")
+        return Layer(label, _mapping(document.value), document)
+
+    def _user(self, name: str) -> Layer:
+        own = self._section("users")
+        if name in own:
+            return Layer("user", _mapping(own[name]), self.own, ("users", name))
+        document = read(self.directory.file(name))
+        return Layer("user", _mapping(document.value), document)
+
+    def _common(self) -> Layers:
+        """Return the defaults and the groups; what has faults in them is left out."""
+        document = Document(self.own.path, self.own.value, data=self.own.data)
+        files = UserFiles(self.group_files, DiskWatch(), kind="group")
+        return load_layers(document, self._section("defaults"), self._section("groups"), files, True)[0]
 
     def _line(self, name: str) -> str:
         return f"{self.own.path}:{self.own.line(('users', name))}"
@@ -80,8 +119,7 @@ class Users:
 
     def _section(self, name: str) -> dict[str, Value]:
         top = self.own.value
-        section = top.get(name) if isinstance(top, dict) else None
-        return section if isinstance(section, dict) else {}
+        return _mapping(top.get(name) if isinstance(top, dict) else None)
 
 
 def open_users(configuration: str) -> Users:
@@ -90,7 +128,11 @@ def open_users(configuration: str) -> Users:
         settings = load.load_settings(configuration).users
     except InvalidConfiguration as error:
         raise CommandFailed(str(error)) from None
-    return Users(configuration, UserDirectory(settings), read(settings.file))
+    return Users(configuration, UserDirectory(settings), read(settings.file), settings.group_files)
+
+
+def _mapping(value: Value) -> dict[str, Value]:
+    return value if isinstance(value, dict) else {}
 
 
 def check_name(name: str) -> None:
