@@ -84,8 +84,12 @@ def show(options: argparse.Namespace) -> int:
 
 def _origins(configuration: str, user: User) -> dict[str, list[Origin]]:
     """Return where each setting of a user comes from."""
-    layers = open_users(configuration).layers(user.name, user.settings.groups)
-    return find_origins(layers, user.settings, read(Path(configuration)))
+    users = open_users(configuration)
+    layers = users.layers(user.name, user.settings.groups)
+    found = find_origins(layers, user.settings, read(Path(configuration)))
+    if user.settings.folders:
+        found["folders"] = [*(each for each in found["folders"] if each.file), *users.common_folders()]
+    return found
 
 
 def _inside(form: Json, key: str) -> Json:

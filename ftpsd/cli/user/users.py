@@ -17,9 +17,11 @@ from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.values import Value
 from ftpsd.config.users.checks import Place
 from ftpsd.config.users.directory import UserFiles
-from ftpsd.config.users.layers import Layers, load_layers
+from ftpsd.config.users.folders import FolderFinder
+from ftpsd.config.users.homes import HomeFinder
+from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.users.names import SUFFIX, folded, problem
-from ftpsd.config.users.origins import Layer
+from ftpsd.config.users.origins import Layer, Origin
 from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 
@@ -88,6 +90,10 @@ class Users:
         defaults = Layer("defaults", self._section("defaults"), self.own, ("defaults",))
         return [defaults, *map(self._group, groups), self._user(name)]
 
+    def common_folders(self) -> list[Origin]:
+        """Return where the folders stand that are not those of users or groups; nothing if there are none."""
+        return [Origin("folders", str(self.own.path), self.own.line(("folders",)))] if self._section("folders") else []
+
     def _group(self, name: str) -> Layer:
         label, own = f"group {name}", self._section("groups")
         if name in own:
@@ -106,7 +112,9 @@ class Users:
         """Return the defaults and the groups; what has faults in them is left out."""
         document = Document(self.own.path, self.own.value, data=self.own.data)
         files = UserFiles(self.group_files, DiskWatch(), kind="group")
-        return load_layers(document, self._section("defaults"), self._section("groups"), files, True)[0]
+        sections = Sections(self._section("defaults"), self._section("groups"), {}, None)
+        folders = FolderFinder(self.own.path.parent, HomeFinder(DiskWatch()))
+        return load_layers(document, sections, files, True, folders)[0]
 
     def _line(self, name: str) -> str:
         return f"{self.own.path}:{self.own.line(('users', name))}"
