@@ -106,10 +106,13 @@ class Slapd:
     `microsoft` gives it the schema of Active Directory, with which the overlay memberof does not work.
     """
 
-    def __init__(self, directory: Path, tls: Path, ldif: str = "", options: str = "", microsoft: bool = False) -> None:
+    def __init__(
+        self, directory: Path, tls: Path, ldif: str = "", options: str = "", microsoft: bool = False, debug: str = "0"
+    ) -> None:
         if SLAPD is None:
             pytest.skip("slapd is not installed")
         self.directory = directory
+        self._debug = debug
         (directory / "db").mkdir(parents=True)
         self.port, self.tls_port = free_range(2)
         self.ca = tls / "ca.pem"
@@ -141,7 +144,7 @@ class Slapd:
         assert SLAPD is not None
         urls = f"{self.url}/ {self.tls_url}/ {self.ipc_url}/"
         with (self.directory / "log").open("ab") as log:
-            command = [SLAPD, "-d", "0", "-f", str(self.configuration), "-h", urls]
+            command = [SLAPD, "-d", self._debug, "-f", str(self.configuration), "-h", urls]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -291,6 +292,19 @@ def test_groups(
         assert found.get("groups", []) == groups
 
 
+def test_nested_groups_of_active_directory(tmp_path: Path, tls: Path, source: Callable[..., Source]) -> None:
+    """The server is asked once, with a matching rule. (slapd does not have it, and finds no group.)"""
+    slapd = Slapd(tmp_path / "slapd", tls, entries()[0], "loglevel stats", debug="stats").start()
+    try:
+        membership = {"base": GROUPS, "nested": "active-directory", "attribute": None}
+        directory = source(slapd, filter="(cn={name})", groups={"x": "x"}, membership=membership)
+        assert answer(directory, "Erin, Q").values == {"home": "/srv/ftp/{user}"}
+        asked = re.findall(r'SRCH base="ou=groups,.*filter="(.*)"', (slapd.directory / "log").read_text())
+        assert asked == ["(?=undefined)"]
+    finally:
+        slapd.kill()
+
+
 def test_only_members_may_log_in(server: Slapd, source: Callable[..., Source]) -> None:
     """With `required_groups`, others are refused, after the password: nobody else learns who is a member."""
     directory = source(server, required_groups=["ftp-staff", "nothing"])
@@ -401,10 +415,10 @@ def test_a_certificate_that_is_not_accepted(
 # --- states of accounts ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(tmp_path: Path, tls: Path) -> Iterator[Slapd]:
-    """A server that the test may break."""
-    slapd = Slapd(tmp_path / "own", tls, entries()[0]).start()
+@pytest.fixture(params=[""])
+def own(tmp_path: Path, tls: Path, request: pytest.FixtureRequest) -> Iterator[Slapd]:
+    """A server that the test may break. The parameter is an option of it."""
+    slapd = Slapd(tmp_path / "own", tls, entries()[0], request.param).start()
     yield slapd
     slapd.kill()
 
@@ -499,10 +513,15 @@ def test_the_service_account_is_refused(server: Slapd, source: Callable[..., Sou
         assert "wrong name or password" in str(failed.value) and SERVICE_PASSWORD not in str(failed.value)
 
 
-def test_down_and_up_again(own: Slapd, source: Callable[..., Source]) -> None:
-    """A server that is down at the start, killed later, or restarted: failures while it is down, logins at once after it."""
+@pytest.mark.parametrize("own", ["security tls=1"], indirect=True)
+@pytest.mark.parametrize("tls_mode", ["auto", "starttls"])
+def test_down_and_up_again(own: Slapd, source: Callable[..., Source], tls_mode: str) -> None:
+    """A server that is down at the start, killed later, or restarted: failures while it is down, logins at once after it.
+
+    The server refuses whatever comes without TLS: no connection is opened again without StartTLS.
+    """
     own.kill()
-    directory = source(own)
+    directory = source(own.tls_url if tls_mode == "auto" else own.url, tls=tls_mode)
     for _ in range(2):
         with pytest.raises(SourceFailed, match="Connection refused"):
             ask(directory, "alice")

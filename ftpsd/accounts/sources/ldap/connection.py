@@ -1,12 +1,13 @@
 """One connection to one server of a directory, with a deadline for each operation: Connection.
 
-python-ldap calls libldap, whose blocking calls have no complete time limits. libldap 2.5 with GnuTLS waits for ever, in
-a busy loop, for a server that accepts a connection and does not answer the TLS handshake. With OPT_CONNECT_ASYNC the
-network timeout covers the connection and the handshake.
+python-ldap calls libldap. Before release 2.6.9, libldap waits for ever, in a busy loop, for a server that accepts a
+connection and does not answer the TLS handshake (ITS#8047), unless OPT_CONNECT_ASYNC is set. Since that release its
+network timeout covers the handshake, and the option must not be set: it would leave the handshake to the caller.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from ldap.ldapobject import SimpleLDAPObject
 
 from ftpsd.accounts.sources.ldap.login_results import LoginResult, rejected, succeeded
 from ftpsd.accounts.sources.source import SourceFailed
+from ftpsd.protocol.printable import printable
 
 Scope = Literal["base", "one", "subtree"]
 
@@ -34,6 +36,9 @@ _SERVER_FAILED = (
     ldap.BUSY,
     ldap.UNAVAILABLE,
 )
+
+#: Whether OPT_CONNECT_ASYNC is needed, and can be used.
+_ASYNC = ldap.get_option(ldap.OPT_API_INFO)["vendor_version"] < 20609
 
 #: TLS 1.2, as libldap writes it.
 _TLS_1_2 = 0x303
@@ -77,11 +82,10 @@ class Deadline:
 
 @frozen
 class Tls:
-    """How connections are encrypted: `start` is whether StartTLS must be used, `authorities` is a file or directory."""
+    """How connections are encrypted: `start` is whether StartTLS must be used, `authorities` is a file."""
 
     start: bool
     authorities: str | None
-    is_directory: bool
 
 
 @frozen
@@ -113,9 +117,9 @@ class Connection:
             self._set_options(url, tls, deadline)
             if tls.start:
                 self._library.start_tls_s()
-        except ldap.LDAPError as error:
+        except BaseException as error:
             self.close()
-            raise _failure(error) from None
+            raise _failure(error) if isinstance(error, ldap.LDAPError) else error from None
 
     def _set_options(self, url: str, tls: Tls, deadline: Deadline) -> None:
         seconds = deadline.left()
@@ -123,18 +127,16 @@ class Connection:
             ldap.OPT_PROTOCOL_VERSION: ldap.VERSION3,
             ldap.OPT_REFERRALS: 0,
             ldap.OPT_DEREF: ldap.DEREF_NEVER,
-            ldap.OPT_CONNECT_ASYNC: 1,
+            ldap.OPT_CONNECT_ASYNC: int(_ASYNC),
             ldap.OPT_NETWORK_TIMEOUT: seconds,
             ldap.OPT_TIMEOUT: seconds,
         }
         if tls.start or url.startswith("ldaps:"):
-            file, directory = (None, tls.authorities) if tls.is_directory else (tls.authorities, None)
             options |= {
                 ldap.OPT_X_TLS_REQUIRE_CERT: ldap.OPT_X_TLS_DEMAND,
                 ldap.OPT_X_TLS_PROTOCOL_MIN: _TLS_1_2,
-                # Both are set: ldap.conf may name other authorities.
-                ldap.OPT_X_TLS_CACERTFILE: file or "",
-                ldap.OPT_X_TLS_CACERTDIR: directory or "",
+                ldap.OPT_X_TLS_CACERTFILE: tls.authorities or "",
+                ldap.OPT_X_TLS_CACERTDIR: "",  # ldap.conf may name further authorities
                 ldap.OPT_X_TLS_NEWCTX: 0,  # the last one: makes a context of the options above
             }
         for option, value in options.items():
@@ -232,13 +234,10 @@ def _entries(data: Sequence[tuple[str | None, Mapping[str, list[bytes]]]]) -> li
 def _failure(error: ldap.LDAPError, base: str | None = None) -> Exception:
     """Return the exception for an error of the library. `base` is where a search began."""
     if isinstance(error, _SERVER_FAILED):
-        return ServerFailed(_reason(error), isinstance(error, ldap.TIMEOUT) or _errno(error) == _ETIMEDOUT)
+        return ServerFailed(_reason(error), isinstance(error, ldap.TIMEOUT) or _errno(error) == errno.ETIMEDOUT)
     if isinstance(error, ldap.NO_SUCH_OBJECT) and base is not None:
         return NoSuchEntry(f"the server has no entry {base}, or does not show it to bind_dn")
     return SourceFailed(_reason(error))
-
-
-_ETIMEDOUT = 110
 
 
 def _errno(error: ldap.LDAPError) -> int:
@@ -251,4 +250,4 @@ def _reason(error: ldap.LDAPError) -> str:
         return "no answer in time"
     details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
     text, more = details.get("desc") or type(error).__name__, details.get("info")
-    return f"{text} ({more})" if more and more != text else str(text)
+    return printable(f"{text} ({more})" if more and more != text else str(text))

@@ -29,7 +29,8 @@ def explain(url: str, tls: Tls, deadline: Deadline) -> str | None:
                 connection.sendall(_START_TLS)
                 connection.recv(4096)
             if tls.start or parts.scheme == "ldaps":
-                _context(tls).wrap_socket(connection, server_hostname=host).close()
+                context = ssl.create_default_context(cafile=tls.authorities)
+                context.wrap_socket(connection, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
         return f"the certificate is not accepted: {error.verify_message}"
     except ssl.SSLError as error:
@@ -39,9 +40,3 @@ def explain(url: str, tls: Tls, deadline: Deadline) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    if tls.is_directory:
-        return ssl.create_default_context(capath=tls.authorities)
-    return ssl.create_default_context(cafile=tls.authorities)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ftpsd.accounts.sources.ldap.connection import Entry
-from ftpsd.accounts.sources.ldap.names import common_name, filter_for, folded, normal
+from ftpsd.accounts.sources.ldap.names import filter_for, first_values, folded, normal
 from ftpsd.accounts.sources.source import SourceFailed
 from ftpsd.config.sections.sources import Membership
 
@@ -65,8 +65,8 @@ class GroupNames:
 
     def __init__(self, groups: Iterable[str]) -> None:
         listed = list(groups)
-        self._dns = {normal(dn) for dn in listed}
-        self._names = {common_name(dn) for dn in listed}
+        self._dns = {normal(dn) for dn in listed} - {None}
+        self._names = {name for dn in listed for name in first_values(dn)}
 
     def __contains__(self, name: str) -> bool:
         return normal(name) in self._dns if "=" in name else folded(name) in self._names

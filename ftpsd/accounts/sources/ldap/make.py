@@ -54,6 +54,10 @@ def _tls(settings: LdapSource) -> list[tuple[str, Tls]]:
     schemes = {_scheme(index, url, settings.tls) for index, url in enumerate(settings.servers)}
     if settings.ca is not None and "ldaps" not in schemes and settings.tls == "off":
         raise UnusableSettings("ca", "is of no use with tls: off", "Remove one of the two.")
+    if settings.ca is not None and not settings.ca.is_file():
+        raise UnusableSettings(
+            "ca", f"{settings.ca} is not a file", "Name a PEM file with the authority's certificate."
+        )
     authorities = settings.ca or next((Path(each) for each in _SYSTEM_AUTHORITIES if Path(each).is_file()), None)
     found = []
     for url in settings.servers:
@@ -62,8 +66,7 @@ def _tls(settings: LdapSource) -> list[tuple[str, Tls]]:
         if authorities is None and (start or url.startswith("ldaps:")):
             problem = "is missing, and this system has no file of authorities"
             raise UnusableSettings("ca", problem, "Name the file with the certificate of the server's authority.")
-        is_directory = authorities is not None and authorities.is_dir()
-        found.append((url, Tls(start, str(authorities) if authorities else None, is_directory)))
+        found.append((url, Tls(start, str(authorities) if authorities else None)))
     return found
 
 

@@ -50,7 +50,7 @@ def folded(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def common_name(dn: str) -> str | None:
-    """Return the value of the first part of a distinguished name, folded: the name of a group."""
+def first_values(dn: str) -> set[str]:
+    """Return the values of the first part of a distinguished name, folded: usually one, the name of the entry."""
     parts = normal(dn)
-    return parts[0][0][1] if parts else None
+    return {value for _, value in parts[0]} if parts else set()

@@ -90,7 +90,9 @@ def _moment(attribute: str, text: str) -> Value:
     """Return a date in the form of the configuration; None for never."""
     try:
         found = _MOMENTS.get(attribute, _generalized_time)(text)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        return None  # after the year 9999
+    except ValueError:
         return text
     return None if found is None else found.isoformat(" ")
 

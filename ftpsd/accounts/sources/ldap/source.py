@@ -6,6 +6,7 @@ configured. With `bind` and without `bind_dn`, it takes one bind, and searches a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -14,11 +15,17 @@ from attrs import frozen
 from ftpsd.accounts.sources.ldap.connection import Connection, Deadline, Entry, NoSuchEntry, Tls, TooManyEntries
 from ftpsd.accounts.sources.ldap.groups import GroupNames, groups_of
 from ftpsd.accounts.sources.ldap.login_results import LoginResult
-from ftpsd.accounts.sources.ldap.names import dn_for, filter_for, folded, name_attribute
+from ftpsd.accounts.sources.ldap.names import dn_for, filter_for, first_values, folded, name_attribute
 from ftpsd.accounts.sources.ldap.pool import Pool, Server
 from ftpsd.accounts.sources.ldap.records import make_record
 from ftpsd.accounts.sources.source import Answer, LoginDenied, Question, SourceFailed, WrongPassword
 from ftpsd.config.sections.sources import LdapSource
+
+#: Seconds in which the server lists all users.
+_LISTING = 60.0
+
+#: Seconds for which the service does not try to log in again after it was refused: servers lock accounts.
+_REFUSED = 60.0
 
 #: The longest name of a user, in characters.
 _LONGEST_NAME = 255
@@ -43,6 +50,8 @@ class Directory:
         self.timeout = float(settings.timeout)
         self._settings = settings
         self._password = password
+        #: Until when the service does not log in, and why.
+        self._refused_until, self._refusal = 0.0, ""
         self._name = settings.name or name_attribute(settings.bind or settings.filter) or ""
         self._attributes = [self._name, *settings.attributes.values()]
         self._needs_groups = bool(settings.groups or settings.required_groups)
@@ -81,7 +90,7 @@ class Directory:
             for page in connection.pages(base, self._settings.scope, text, [self._name], deadline):
                 names.extend(self._name_of(entry) for entry in page)
 
-        self._pool.run("search", Deadline(self.timeout), collect)
+        self._pool.run("search", Deadline(_LISTING), collect)
         return iter(names)
 
     def probe(self) -> None:
@@ -102,10 +111,14 @@ class Directory:
         """Log in the service on a new connection."""
         if self._settings.bind_dn is None or self._password is None:
             return
+        if time.monotonic() < self._refused_until:
+            raise SourceFailed(self._refusal)
         result = connection.bind(self._settings.bind_dn, self._password, deadline)
         if not result.right or result.denial is not None:
             reason = result.denial.reason if result.denial is not None else "wrong name or password"
-            raise SourceFailed(f"the server refuses the login of bind_dn: {reason}")
+            self._refusal = f"the server refuses the login of bind_dn: {reason}"
+            self._refused_until = time.monotonic() + _REFUSED
+            raise SourceFailed(self._refusal)
 
     def _find(self, name: str, connection: Connection, deadline: Deadline) -> Entry | None:
         """Return the entry of a user; None if there is none."""
@@ -172,8 +185,8 @@ class Directory:
         names = entry.texts(self._name)
         if not names:
             raise SourceFailed(f"the entry {entry.dn} has no attribute {self._name}, or does not show it to bind_dn")
-        first = folded(entry.dn.partition(",")[0].partition("=")[2])
-        name = next((each for each in names if folded(each) == first), min(names))
+        first = first_values(entry.dn)
+        name = next((each for each in names if folded(each) in first), min(names))
         if not _is_usable(name):
             raise SourceFailed(f"{self._name} of the entry {entry.dn} cannot be the name of a user")
         return name
