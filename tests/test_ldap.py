@@ -201,6 +201,19 @@ def test_no_name_is_an_injection(server: Slapd, source: Callable[..., Source], s
             pass
 
 
+@pytest.mark.parametrize("own", ["disallow bind_anon\nrequire bind authc"], indirect=True)
+def test_a_server_that_tells_strangers_nothing(own: Slapd, source: Callable[..., Source]) -> None:
+    """Users log in with a template where the server answers nobody else, and the probe takes that for an answer."""
+    directory = source(own, bind=f"uid={{name}},{PEOPLE}", bind_dn=None, password_file=None)
+    directory.probe()
+    assert answer(directory, "alice").verified
+    with pytest.raises(WrongPassword):
+        ask(directory, "alice", "wrong")
+    own.kill()
+    with pytest.raises(SourceFailed):
+        directory.probe()
+
+
 def test_names_with_special_characters(server: Slapd, source: Callable[..., Source]) -> None:
     """A user whose name has special characters logs in by it."""
     by_cn = source(server, filter="(cn={name})")

@@ -115,6 +115,7 @@ def test_faults_name_their_keys(daemon: Callable[..., Daemon]) -> None:
         ({"filter": "(uid={name}"}, "users.sources[0].filter: “(uid={name}” is not a filter"),
         ({"membership": {"nestd": "off"}}, "users.sources[0].membership.nestd: unknown key"),
         ({"values": {"quota": {"byte": 1}, "permissions": "all"}}, "users.sources[0].values.quota.byte: unknown key"),
+        ({"groups": {"team": "writers"}}, "users.sources[0].groups.team: there is no group “writers”"),
         ({"password_file": "nothing"}, "nothing"),
     ):
         found = check(daemon(start=False, **changes))

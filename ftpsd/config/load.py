@@ -94,7 +94,7 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     if settings.file_permissions == "check":
         for directory in (files, groups):
             modes.check_user_files(main, directory)
-    sources = make_sources(main, settings)
+    sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
         raise InvalidConfiguration([*main.faults, *found.faults])
     return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources)

@@ -6,13 +6,13 @@ import hashlib
 import importlib
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from ftpsd.accounts.sources.source import ConfiguredSource, Secrets, Source, UnusableSettings
 from ftpsd.config.convert import structure
-from ftpsd.config.faults import ConfigurationWarning, Key
+from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.sections.sources import LdapSource, RemoteSource, YamlSource
 from ftpsd.config.settings import Settings, UserSettings
 from ftpsd.config.yaml import Document
@@ -30,14 +30,19 @@ MODULES: Mapping[str, str] = {
 _LONGEST_SECRET = 4096
 
 
-def make_sources(document: Document, settings: Settings) -> tuple[ConfiguredSource, ...]:
-    """Return the sources of `users.sources` in their order, without `yaml`. Those that have faults are left out."""
+def make_sources(document: Document, settings: Settings, groups: Collection[str]) -> tuple[ConfiguredSource, ...]:
+    """Return the sources of `users.sources` in their order, without `yaml`. Those that have faults are left out.
+
+    `groups` are the names of all groups in `users.yaml` and `groups.d`.
+    """
     found = []
     for index, each in enumerate(settings.users.sources):
         if isinstance(each, RemoteSource):
             made = _make(document, index, each, settings.file_permissions == "check")
             if made is not None:
                 found.append(made)
+        if isinstance(each, LdapSource):
+            _check_ldap(document, each, ("users", "sources", index), groups)
     _check(document, settings)
     _check_homes(document, settings)
     return tuple(found)
@@ -53,8 +58,14 @@ def _check(document: Document, settings: Settings) -> None:
             if isinstance(each, RemoteSource) and not 1 <= getattr(each, name) <= 100:
                 problem = f"{getattr(each, name)} is not between 1 and 100"
                 document.fault((*key, index, name), problem, "Write such a number, or remove the key.")
-        if isinstance(each, LdapSource):
-            structure(document, each.values, UserSettings, (*key, index, "values"))
+
+
+def _check_ldap(document: Document, settings: LdapSource, key: Key, groups: Collection[str]) -> None:
+    structure(document, settings.values, UserSettings, (*key, "values"))
+    for name, group in settings.groups.items():
+        if group not in groups:
+            remedy = f"Add it below groups: in users.yaml, or as groups.d/{group}.yaml."
+            document.fault((*key, "groups", name), f"there is no group {quoted(group)}", remedy)
 
 
 def source_warnings(settings: Settings) -> list[ConfigurationWarning]:

@@ -52,6 +52,7 @@ class Directory:
         self._password = password
         #: Until when the service does not log in, and why.
         self._refused_until, self._refusal = 0.0, ""
+        self._binds_at_once = settings.bind is not None and settings.bind_dn is None
         self._name = settings.name or name_attribute(settings.bind or settings.filter) or ""
         self._attributes = [self._name, *settings.attributes.values()]
         self._needs_groups = bool(settings.groups or settings.required_groups)
@@ -64,7 +65,7 @@ class Directory:
         if not _is_usable(question.name):
             return None
         deadline = Deadline(self.timeout)
-        if self._settings.bind is not None and self._settings.bind_dn is None and question.password is not None:
+        if self._binds_at_once and question.password is not None:
             return self._ask_as_user(question.name, question.password, deadline)
         entry = self._pool.run("search", deadline, partial(self._find, question.name))
         if entry is None:
@@ -94,10 +95,18 @@ class Directory:
         return iter(names)
 
     def probe(self) -> None:
-        """Log in to each server, and read the entry below which the users are. Raises SourceFailed if none works."""
+        """Log in to each server, and read the entry below which the users are. Raises SourceFailed if none works.
+
+        Where only users log in, any answer is good: a server may refuse to tell a stranger anything.
+        """
 
         def read(connection: Connection, deadline: Deadline) -> None:
-            connection.search(self._settings.base or "", "base", "(objectClass=*)", ["1.1"], deadline)
+            base = "" if self._binds_at_once else self._settings.base or ""
+            try:
+                connection.search(base, "base", "(objectClass=*)", ["1.1"], deadline)
+            except SourceFailed:
+                if not self._binds_at_once:
+                    raise
 
         self._pool.check(Deadline(self.timeout), read)
 
@@ -156,8 +165,10 @@ class Directory:
 
     def _pretend(self, question: Question, deadline: Deadline) -> None:
         """Bind as nobody: an unknown name takes the same messages as a wrong password."""
-        if question.password:
-            self._bind(f"cn=nobody,{self._settings.base or 'cn=nowhere'}", question.password, deadline)
+        try:
+            self._bind(f"cn=nobody,{self._settings.base or 'cn=nowhere'}", question.password or "", deadline)
+        except SourceFailed:
+            pass  # the name is unknown, whatever the server says to this
 
     def _ask_as_user(self, name: str, password: str, deadline: Deadline) -> Answer:
         """Return the user after a bind with the template. Without a service, an unknown name is a wrong password."""
