@@ -113,6 +113,16 @@ def test_users_of_a_source_in_the_api(served: Served) -> None:
     assert (answer.status, answer.json["detail"]) == (503, "source file[0]: connection refused")
 
 
+def test_a_ban_of_a_user_of_a_source(served: Served) -> None:
+    """A ban of an account holds for each spelling that the source accepts, also while the source is down."""
+    attempt(served.daemon, 230, "CAROL")
+    assert served.daemon.run("ban", "--user", "carol", "--for", "1h").returncode == 0
+    attempt(served.daemon, 530, "carol")
+    attempt(served.daemon, 530, "CAROL")
+    served.source.write("down")
+    attempt(served.daemon, 530, "CAROL")
+
+
 def test_last_logins_of_users_of_sources(served: Served) -> None:
     """The last login of a user whom only a source knows is kept over reloads."""
     attempt(served.daemon, 230, "carol")
