@@ -105,6 +105,7 @@ def test_a_session_and_its_transfer(daemon: Daemon, admin: Admin) -> None:
             "user": "bob",
             "address": "127.0.0.1",
             "tls": None,
+            "certificate": None,
             "client": "lftp/4.9.2",
             "command": "CLNT",
             "path": None,

@@ -31,8 +31,8 @@ def session(number: int = 1, **changes: Any) -> Session:
     """A session that waits for a command."""
     idle: dict[str, Any] = {
         "number": number, "user": "alice", "address": "192.0.2.7", "since": "2027-01-15T07:00:00.000Z", "idle": 5.0,
-        "tls": "TLSv1.3", "client": None, "command": "PWD", "path": None, "direction": None, "bytes": None, "size": None,
-        "rate": None, "state": "idle",
+        "tls": "TLSv1.3", "certificate": None, "client": None, "command": "PWD", "path": None, "direction": None, "bytes": None,
+        "size": None, "rate": None, "state": "idle",
     }  # fmt: skip
     return {**idle, **changes}  # type: ignore[typeddict-item]
 

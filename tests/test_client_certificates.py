@@ -6,16 +6,19 @@ import ftplib
 import re
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, ftpsd
 from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.pki import Authority, Issued, make_key, pem
+from tests.source_daemon import SourceDaemon
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 Make = Callable[..., Daemon]
@@ -161,6 +164,19 @@ def test_fingerprints(pki: Pki, make_daemon: Make) -> None:
         client.expect(232, "USER alice")
     with connect(pinned, pki.context(pki.root.issue("alice"))) as client:
         client.expect(331, "USER alice")
+
+
+def test_users_without_a_password(pki: Pki, make_daemon: Make) -> None:
+    """A user with `certificates` needs no password; then none is right, neither an empty one nor another user's."""
+    users = {"alice": {"password": None, "certificates": [pki.alice.fingerprint]}, "bob": {}}
+    daemon = make_daemon(pki.settings(), users)
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(232, "USER alice")
+    with connect(daemon, pki.context(None)) as client:
+        for password in ("", "secret"):
+            client.expect(331, "USER alice")
+            client.expect(530, f"PASS {password}")
+        client.login("bob")
 
 
 #: What the log says, and the alert of TLS 1.3, for each certificate that is refused in the handshake.
@@ -372,6 +388,208 @@ def test_reload_takes_new_lists(pki: Pki, make_daemon: Make, tmp_path: Path) -> 
     daemon.reload()
     with connect(daemon, pki.context(pki.alice)) as client:
         client.expect(232, "USER alice")
+
+
+# --- configuration --------------------------------------------------------------------------------------
+
+
+def check(daemon: Daemon) -> tuple[int, str]:
+    """Return the status of `ftpsd check`, and what it prints."""
+    done = subprocess.run(ftpsd("check", "-c", str(daemon.config)), capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_faults(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """Files that are missing or hold something else, and values that cannot be, are faults with line, key and remedy."""
+    good, damaged, writable = str(pki.ca), tmp_path / "damaged.pem", tmp_path / "writable.pem"
+    damaged.write_bytes(pem(pki.root.certificate) + pem(pki.second.certificate).replace(b"MII", b"MIJ", 1))
+    writable.write_bytes(pki.root.crl())
+    writable.chmod(0o666)
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"ca": "nowhere.pem"}, r"client_certificates.ca: .*nowhere.pem cannot be read: no such file"),
+        (
+            {"ca": str(tmp_path / "daemon0/ftpsd.yaml")},
+            r"client_certificates.ca: .* contains no certificate. Name a PEM",
+        ),
+        ({"ca": str(damaged)}, r"client_certificates.ca: certificate 2 in .*damaged.pem is damaged"),
+        ({"ca": good, "crl": "nowhere.crl"}, r"client_certificates.crl: .*nowhere.crl cannot be read"),
+        ({"ca": good, "crl": [good]}, r"client_certificates.crl\[0\]: .* contains no usable revocation list"),
+        ({"ca": good, "crl": str(writable)}, r"client_certificates.crl: everyone on this machine may write to"),
+        ({"ca": good, "crl": 7}, r"client_certificates.crl: 7 is not a string"),
+        ({"ca": good, "mode": "maybe"}, r"client_certificates.mode: .*“maybe”"),
+        ({"ca": good, "login": "either"}, r"client_certificates.login: .*“either”"),
+        ({"ca": good, "map": "dn"}, r"client_certificates.map: .*“dn”"),
+        ({"ca": good, "crls": []}, r"client_certificates.crls: unknown key. Did you mean crl\?"),
+        ({}, r"client_certificates.ca: is missing"),
+    ]
+    daemon = make_daemon(start=False)
+    for section, fault in cases:
+        daemon.settings["tls"]["client_certificates"] = section
+        daemon.write()
+        status, said = check(daemon)
+        assert status == 1 and re.search(rf"ftpsd.yaml:\d+: tls\.{fault}", said), said
+    daemon.settings["tls"].update(client_certificates={"ca": good, "mode": "required"}, require={"login": False})
+    daemon.write()
+    assert "required is not possible: tls.require.login is false" in check(daemon)[1]
+
+
+def test_faults_of_fingerprints(pki: Pki, make_daemon: Make) -> None:
+    """A fingerprint that is none is a fault with the command that prints one; a group has no certificates."""
+    daemon = make_daemon(pki.settings(), start=False)
+    for value in ("0" * 40, "not one", pki.alice.fingerprint[:-1] + "g", 12):
+        daemon.users = {"alice": {"certificates": [value]}}
+        daemon.write()
+        status, said = check(daemon)
+        assert status == 1 and "users.alice.certificates[0]" in said and "-fingerprint -sha256" in said, said
+    daemon.users, daemon.groups = {"alice": {"groups": ["staff"]}}, {"staff": {"certificates": [pki.alice.fingerprint]}}
+    daemon.write()
+    status, said = check(daemon)
+    assert status == 1 and "groups.staff.certificates: cannot be a key of a group" in said, said
+
+
+def test_warnings(make_daemon: Make, tmp_path: Path) -> None:
+    """Expired lists and authorities, and authorities without a list, are warnings: they refuse all of their clients."""
+    stale, unlisted = Authority("stale"), Authority("unlisted")
+    (tmp_path / "ca.pem").write_bytes(b"".join(pem(each.certificate) for each in (stale, unlisted)))
+    (tmp_path / "stale.crl").write_bytes(stale.crl(valid=(-9, -2)))
+    section = {"ca": str(tmp_path / "ca.pem"), "crl": str(tmp_path / "stale.crl")}
+    daemon = make_daemon({"tls": {"client_certificates": section}})
+    status, said = check(daemon)
+    assert status == 0
+    assert "the revocation list of CN=stale has expired on" in said and "get a new list" in said
+    assert "no revocation list is of CN=unlisted" in said and "add its list" in said
+    for authority, problem in (
+        (stale, "the revocation list of its issuer has expired"),
+        (unlisted, "tls.client_certificates.crl has no list of its issuer"),
+    ):
+        context = tls_context()
+        context.load_cert_chain(authority.issue("alice").write(tmp_path / "client.pem"))
+        with pytest.raises(ssl.SSLError), connect(daemon, context) as client:
+            client.send("NOOP")
+            client.socket.recv(1)
+        daemon.wait_for_log(f"the client certificate CN=alice is refused: {problem}")
+    said = subprocess.run(
+        ftpsd("doctor", "-c", str(daemon.config)), capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL
+    ).stdout
+    assert "the revocation list of CN=stale has expired" in said and "no revocation list is of CN=unlisted" in said
+
+
+def test_an_authority_needs_no_list_of_itself(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """A certificate that stands among the authorities is trusted, also beside lists, and lists may be in DER."""
+    device = Authority("alice")
+    (tmp_path / "ca.pem").write_bytes(pem(device.certificate) + pem(pki.root.certificate))
+    crl = x509.load_pem_x509_crl(pki.root.crl())
+    (tmp_path / "root.crl").write_bytes(crl.public_bytes(Encoding.DER))
+    section = {"ca": str(tmp_path / "ca.pem"), "crl": str(tmp_path / "root.crl")}
+    daemon = make_daemon({"tls": {"client_certificates": section}})
+    for issued in (Issued(device.certificate, device.key), pki.alice):
+        with connect(daemon, pki.context(issued)) as client:
+            client.expect(232, "USER alice")
+
+
+def test_the_commands_of_the_document(make_daemon: Make, tmp_path: Path) -> None:
+    """docs/certificates.md: its commands create an authority, a certificate that logs in, and a list that revokes it."""
+    text = (Path(__file__).parents[1] / "docs/certificates.md").read_text()
+    section = text.partition("## Certificates of clients")[2].partition("\n## ")[0]
+    create, give, revoke = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    shell = {"shell": True, "cwd": tmp_path, "check": True, "capture_output": True, "timeout": 60}
+    subprocess.run(f"set -e; {create}{give}", **shell)
+    users = {"scanner-7": {}}
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(tmp_path / "ca.pem")}}}, users)
+    scan = tmp_path / "scan.pdf"
+    scan.write_bytes(b"scan")
+    line = next(each for each in re.findall(r"`(curl --ssl-reqd --cert [^`]+)`", section))
+    url = f"ftp://127.0.0.1:{daemon.port}/"
+    subprocess.run(f"{line.replace('ftp://ftp.example.org/', url)} -k -sS", **shell)
+    assert (daemon.home("scanner-7") / "scan.pdf").read_bytes() == b"scan"
+    subprocess.run(f"set -e; {revoke}", **shell)
+    daemon.settings["tls"]["client_certificates"]["crl"] = str(tmp_path / "ca.crl")
+    daemon.write()
+    daemon.reload()
+    done = subprocess.run(f"{line.replace('ftp://ftp.example.org/', url)} -k -sS", **{**shell, "check": False})
+    assert done.returncode != 0 and b"revoked" in done.stderr
+
+
+def test_a_source_that_fails(pki: Pki, certificate: Path, tmp_path: Path) -> None:
+    """A user whose source fails gets 451 at USER, which counts as no failed login; others log in."""
+    daemon = SourceDaemon(tmp_path, certificate, pki.settings())
+    users = daemon.with_source()
+    daemon.start()
+    try:
+        context = pki.context(pki.root.issue("carol"))
+        with connect(daemon, context) as client:
+            client.expect(232, "USER carol")
+            client.expect(232, "USER CAROL")  # the source ignores case
+        users.write("down")
+        for _ in range(5):
+            with connect(daemon, context) as client:
+                client.expect(451, "USER carol")
+                client.expect(503, "PASS secret")
+        with connect(daemon, pki.context(pki.alice)) as client:
+            client.expect(232, "USER alice")
+    finally:
+        daemon.stop()
+
+
+# --- hostile clients --------------------------------------------------------------------------------------
+
+
+@VERSIONS
+def test_huge_chains(pki: Pki, make_daemon: Make, version: ssl.TLSVersion, tmp_path: Path) -> None:
+    """A chain of 100 kB or of many levels is refused at once, and other sessions do not notice."""
+    daemon = make_daemon(pki.settings(mode="required"))
+    authority = pki.root
+    for number in range(12):
+        authority = Authority(f"level {number}", authority)
+    deep = authority.issue("alice")
+    names = [x509.DNSName(f"{number}.{'a' * 60}.example") for number in range(3000)]
+    huge = pki.root.issue("alice", *names)
+    wide = Issued(pki.alice.certificate, pki.alice.key, (pki.second.certificate,) * 60)
+    with connect(daemon, pki.context(pki.alice)) as other:
+        other.expect(232, "USER alice")
+        for issued, accepted in ((deep, False), (huge, False), (wide, True)):
+            began = time.monotonic()
+            try:
+                with connect(daemon, pki.context(issued, version)) as client:
+                    reply = client.command("USER alice")
+            except (ssl.SSLError, ConnectionError, AssertionError):
+                reply = ""
+            assert reply.startswith("232") is accepted
+            other.expect(200, "NOOP")
+            assert time.monotonic() - began < 10
+    assert "Traceback" not in daemon.log
+
+
+def test_strange_subjects(pki: Pki, make_daemon: Make) -> None:
+    """A subject with line ends, escapes or nothing in it cannot forge a log line, nor log in as somebody."""
+    daemon = make_daemon(pki.settings(), {"alice": {}})
+    for name in ("alice\r\n2026-01-01 [ftpsd] forged", "\x1b[2Jalice", "\u202eecila", "CN=alice,alice", "x" * 64):
+        with connect(daemon, pki.context(pki.root.issue(name))) as client:
+            client.expect(331, "USER alice")
+            client.login()
+    with connect(daemon, pki.context(pki.root.issue(""))) as client:
+        client.login()
+    assert "\x1b" not in daemon.log
+    assert not re.search(r"^2026-01-01 \[ftpsd\] forged", daemon.log, re.MULTILINE)
+    assert "client certificate: without a subject, SHA-256" in daemon.log
+
+
+@VERSIONS
+def test_no_certificate_after_the_handshake(optional: Daemon, pki: Pki, version: ssl.TLSVersion) -> None:
+    """A client cannot renegotiate to show another certificate, and REIN forgets the one of the session."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{optional.port}", "-starttls", "ftp", "-no_ign_eof"]
+    chosen = "-tls1_2" if version == ssl.TLSVersion.TLSv1_2 else "-tls1_3"
+    done = subprocess.run([*command, chosen], input="R\n", capture_output=True, text=True, timeout=60)
+    assert re.search("no renegotiation|unexpected message|wrong ssl version", done.stdout + done.stderr, re.IGNORECASE)
+    with connect(optional, pki.context(pki.alice, version)) as client:
+        client.expect(232, "USER alice")
+        client.expect(220, "REIN")
+        assert isinstance(client.socket, ssl.SSLSocket)
+        client.socket = client.socket.unwrap()
+        client.expect(530, "USER alice")
+        client.context = pki.context(None, version)
+        client.start_tls()
+        client.expect(331, "USER alice")
 
 
 # --- real clients -------------------------------------------------------------------------------------

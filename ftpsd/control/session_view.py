@@ -26,6 +26,7 @@ def session_view(started: float, session: Session, channel: ControlChannel, runn
         started=started,
         idle_since=None if busy else channel.now() - (now - runner.answered),
         tls=channel.tls_version,
+        certificate=None if channel.certificate is None else channel.certificate.subject,
         client_name=session.client_name,
         command="" if command is None else command.verb,
         path=_path(session, runner.argument) if busy else None,

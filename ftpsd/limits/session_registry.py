@@ -36,6 +36,8 @@ class SessionView:
     idle_since: float | None
     #: The TLS version of the control connection ("TLSv1.3"); None for plain text.
     tls: str | None
+    #: The subject of the client's certificate; None without one.
+    certificate: str | None
     #: What the client calls itself (CLNT); empty if it has not said.
     client_name: str
     #: The command that runs, or the last one; empty before the first. Never with its argument.

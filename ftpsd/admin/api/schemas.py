@@ -55,6 +55,7 @@ COMPONENTS: Schema = {
         since=TIME,
         idle=maybe({"type": "number", "minimum": 0, "description": "Seconds; null while a command runs."}),
         tls=maybe(STRING),
+        certificate=maybe(STRING),
         client=maybe(STRING),
         command=maybe(STRING),
         path=maybe(STRING),

@@ -183,6 +183,7 @@ class Sessions:
             "since": iso_time(view.started),
             "idle": idle,
             "tls": view.tls,
+            "certificate": _text(view.certificate),
             "client": _text(view.client_name),
             "command": _text(view.command),
             "path": _text(view.path),

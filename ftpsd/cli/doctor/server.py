@@ -25,8 +25,10 @@ from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
+from ftpsd.config.tls import client_certificates
 from ftpsd.config.tls.certificates import certificate_blocks
 from ftpsd.protocol.parsing import is_ipv4
+from ftpsd.system.tls.client_certificates import ClientVerifier
 
 #: Seconds for each program that is asked.
 _PROGRAM = 5
@@ -66,6 +68,8 @@ def check(path: str, report: Report) -> Settings | None:
     _firewall(settings, report)
     if configuration is not None:
         _judge(report, "homes and disks", _homes(configuration, service))
+        if configuration.contexts.clients is not None:
+            _judge(report, "certificates of clients", _client_certificates(configuration.contexts.clients))
         if configuration.sources:
             _judge(report, "the sources of users", _sources(configuration))
     _judge(report, "open files and clock", _machine(settings, path, service))
@@ -141,6 +145,14 @@ def _certificate(pair: CertificateSettings, name: str | None) -> list[Finding]:
     except (OSError, ValueError, TypeError):
         key = None
     return certificate.file(chain, key, name, _now()) if chain else []
+
+
+def _client_certificates(verifier: ClientVerifier) -> list[Finding]:
+    found = client_certificates.warnings(verifier, time.time())
+    return [
+        Finding("certificate.clients", "fault", f"{printable(each.problem, 300)}.", f"{each.remedy.capitalize()}.")
+        for each in found
+    ]
 
 
 def _now() -> datetime.datetime:

@@ -21,6 +21,8 @@ class Session(TypedDict):
     #: Seconds since the last reply; null while a command runs.
     idle: float | None
     tls: str | None
+    #: The subject of the client's certificate.
+    certificate: str | None
     client: str | None
     command: str | None
     path: str | None

@@ -147,14 +147,14 @@ class _Loader:
         self._note_template(home)
         if kind is None:
             return
-        hashed, found = self._hash(place, password), self._home(place, name, home)
+        hashed, found = self._hash(place, values, password), self._home(place, name, home)
         if hashed is None or found is None:
             return
         self._users.add(name, kind, hashed, found)
         self._homes.add(found)
         for homes in self._sets[kind]:
             homes.add(found)
-        self._passwords.append(hashed)
+        self._passwords += [hashed] if hashed else []
         if len(self._passwords) > 8 * _DECOYS:
             self._passwords = sorted(self._passwords)[:_DECOYS]
 
@@ -206,8 +206,13 @@ class _Loader:
 
     # --- passwords and homes -----------------------------------------------------------------------
 
-    def _hash(self, place: Place, password: Value) -> str | None:
-        """Return the hash; None if there is none. One that cannot be used is a fault, but the home is still checked."""
+    def _hash(self, place: Place, values: dict[str, Value], password: Value) -> str | None:
+        """Return the hash; None if there is none. One that cannot be used is a fault, but the home is still checked.
+
+        A user with certificates needs none: the hash is empty, and no password is right.
+        """
+        if password is None and self._layers.get(values, "certificates"):
+            return ""
         if not isinstance(password, str):
             place.fault(("password",), "is missing", "Add the hash that `ftpsd passwd` prints.")
             return None
