@@ -56,6 +56,7 @@ VALUES: dict[str, tuple[Any, Any, Any, Any]] = {
     "hours": (["Mon 01:00-02:00"], ["Tue 01:00-02:00"], ["Wed 01:00-02:00"], []),
     "names.deny": (["*.a"], ["*.b"], ["*.c"], ["*.d", "*.b"]),
     "names.hide": (["*.a"], ["*.b"], ["*.c"], ["*.d"]),
+    "names.encoding": ("cp1252", "cp850", "shift_jis", "koi8-r"),
     "umask": ("022", "027", "077", None),
 }
 

@@ -50,7 +50,7 @@ RENAMED = [
     ("control/control_channel.py", "send_reply", "reply"),
     # Behind LocalFiles: methods that are called in worker threads.
     ("storage/local/root.py", "set_mode", "change_mode"),
-    ("storage/local/listings.py", "first_entries", "some_entries"),
+    ("storage/listings.py", "first_entries", "some_entries"),
 ]
 
 

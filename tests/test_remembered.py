@@ -140,10 +140,10 @@ class Stores:
         (self._directory / "users.yaml").write_text(
             f"defaults: {{password: '{SECRET}', home: '{self._directory}'}}\nusers: {users}\n"
         )
-        store, faults = load_users(self._directory / "users.yaml", True)
-        assert store is not None, faults
-        store.start(self.verifier)
-        return store
+        loaded = load_users(self._directory / "users.yaml", True)
+        assert loaded.store is not None, loaded.faults
+        loaded.store.start(self.verifier)
+        return loaded.store
 
     def hashes_of(self, store: UserStore, name: str, password: str) -> tuple[object, int]:
         """Return what a login returns or raises, and how many hashes it has cost."""

@@ -17,6 +17,7 @@ from ftpsd.config.settings import UserSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.limits.user_limits import Share
+from ftpsd.protocol.encoding import names as encoding
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
@@ -31,6 +32,7 @@ class IUserAvatar(Interface):
     permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
     close_notify = Attribute("require or lenient; None for the setting of the server.")
+    names = Attribute("The `ftpsd.protocol.encoding.names.NameEncoding` of the user's device.")
     lease = Attribute("The session's `ftpsd.limits.ledger.UserLease`.")
 
 
@@ -44,6 +46,7 @@ class UserAvatar:
         self.permissions: Permissions = user.permission_rules
         self.data_session = user.tls.data_session
         self.close_notify = user.tls.close_notify
+        self.names = encoding.find(user.names.encoding) or encoding.UTF8
         self.lease = lease
 
 

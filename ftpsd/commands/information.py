@@ -9,6 +9,7 @@ from ftpsd.commands import site
 from ftpsd.protocol import parsing
 from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import Command, features
+from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.listing import FACTS, LongFormat
 from ftpsd.protocol.replies import FixedReply, Refusal, Reply
 from ftpsd.protocol.session import Session
@@ -18,14 +19,16 @@ MAX_STAT_ENTRIES = 1000
 
 
 #: The replies to FEAT, by the options that sessions have chosen. They are kept because every client sends FEAT.
-_FEATURES: dict[tuple[str, frozenset[str]], Reply] = {}
+_FEATURES: dict[tuple[str, frozenset[str], str], Reply] = {}
 
 
 def feat(session: Session, _: None) -> Reply:
     """FEAT: list the features of the rows."""
-    chosen = session.hash, session.facts
+    chosen = session.hash, session.facts, session.names.name
     if chosen not in _FEATURES:
-        lines = sorted([*features(session.table, session), "UTF8", "TVFS"])
+        # RFC 2640 section 4: a client that sees UTF8 may send names in UTF-8 without asking.
+        utf8 = ["UTF8"] if session.names is UTF8 else []
+        lines = sorted([*features(session.table, session), *utf8, "TVFS"])
         _FEATURES[chosen] = FixedReply(211, "Features:", *(f" {line}" for line in lines), "End.")
     return _FEATURES[chosen]
 
@@ -34,8 +37,16 @@ def feat(session: Session, _: None) -> Reply:
 
 
 def _utf8(session: Session, argument: str) -> Reply:
-    if argument.strip().upper() in ("", "ON", "NLST"):
-        return Reply(200, "UTF8 is always enabled.")
+    own = UTF8 if session.account is None else session.account.names
+    chosen = argument.strip().upper()
+    if chosen in ("", "ON", "NLST"):
+        session.utf8 = True
+        session.choose_encoding()
+        return Reply(200, "UTF8 is always enabled." if own is UTF8 else "UTF8 is enabled.")
+    if chosen == "OFF" and own is not UTF8:
+        session.utf8 = False
+        session.choose_encoding()
+        return Reply(200, f"Names are in {own.name}.")
     raise Refusal(504, "UTF8 cannot be disabled.")
 
 

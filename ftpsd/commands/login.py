@@ -77,6 +77,7 @@ def _failed(session: Session, text: str) -> Refusal:
 
 def _begin(session: Session, account: Account) -> None:
     session.account = account
+    session.choose_encoding()
     session.data.owner = account.name
     session.data.rate_limits = account.lease.rate_limits
     session.data.lenient = account.close_notify == "lenient"

@@ -136,6 +136,7 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: send lines as `ls -l` prints them, with times in UTC."""
     line = LongFormat(session.control.now()).line
+    request = replace(request, names=session.names)
     path = session.resolve(request.path, "list")
     return await _send_listing(session, path, session.files.listing(path, request, line))
 
@@ -144,7 +145,7 @@ async def list_names(session: Session, request: parsing.ListRequest) -> Reply:
     """NLST: send names only. With `-l`, which some clients send, the same as LIST."""
     if request.long:
         return await list_long(session, request)
-    request = replace(request, as_paths=True)
+    request = replace(request, as_paths=True, names=session.names)
     path = session.resolve(request.path, "list")
     return await _send_listing(session, path, session.files.listing(path, request, _name))
 
@@ -169,7 +170,7 @@ async def list_facts(session: Session, path: VirtualPath) -> Reply:
     entry = await session.files.entry(path, "list")
     if not entry.is_directory:
         raise Refusal(501, "Not a directory: use MLST.")
-    request = parsing.ListRequest(path=".")
+    request = parsing.ListRequest(path=".", names=session.names)
     opening = session.files.listing(path, request, machine_format(session, path).line)
     return await _send_listing(session, path, opening)
 

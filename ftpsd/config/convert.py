@@ -23,7 +23,7 @@ from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.tls import Files
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Fingerprint, ForeignData, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import Encoding, Fingerprint, ForeignData, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -78,6 +78,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (Pattern, scalars.pattern),
         (PathPattern, scalars.path_pattern),
         (Umask, scalars.umask),
+        (Encoding, scalars.encoding),
         (TotpSecret, scalars.totp_secret),
         (Fingerprint, scalars.fingerprint),
     ]

@@ -15,11 +15,17 @@ from typing import get_args
 from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Fingerprint, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import Encoding, Fingerprint, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.protocol.encoding.names import UTF8
+from ftpsd.protocol.encoding.names import find as find_encoding
+from ftpsd.protocol.encoding.supported import ENCODINGS
 from ftpsd.protocol.login_rules import DAYS, Hours, Network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES
 from ftpsd.protocol.replies import Refusal
+
+#: The names of all encodings, for suggestions.
+_ENCODINGS = (UTF8.name, *ENCODINGS)
 
 #: The least bytes of a secret (RFC 4226 section 4, R6).
 _LEAST_SECRET = 16
@@ -183,6 +189,14 @@ def pattern(value: object) -> Pattern:
     if not text or "/" in text:
         raise InvalidValue(f"{quoted(value)} is not a pattern for a name", "Write a pattern without /, as *.exe.")
     return Pattern(text)
+
+
+def encoding(value: object) -> Encoding:
+    """Return the encoding of a user's names."""
+    found = find_encoding(string(value))
+    if found is None:
+        raise InvalidValue(f"{quoted(value)} is not a supported encoding", suggestion(str(value), _ENCODINGS))
+    return Encoding(found.name)
 
 
 def path_pattern(value: object) -> PathPattern:

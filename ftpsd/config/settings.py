@@ -21,6 +21,7 @@ from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.config.sections.values import QuotaSettings as QuotaSettings
+from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
 from ftpsd.protocol.parsing import is_ipv4
@@ -259,12 +260,25 @@ class Pattern(str):
     __slots__ = ()
 
 
+class Encoding(str):
+    """The encoding of names, as `ftpsd.protocol.encoding` names it."""
+
+    __slots__ = ()
+
+
+_UTF8 = Encoding(UTF8.name)
+
+
 @frozen
 class UserNames:
-    """Patterns of names that the user cannot create (`deny`), and of names that the user cannot see (`hide`)."""
+    """Patterns of names that the user cannot create (`deny`), and of names that the user cannot see (`hide`).
+
+    `encoding` is that of the user's device.
+    """
 
     deny: tuple[Pattern, ...] = ()
     hide: tuple[Pattern, ...] = ()
+    encoding: Encoding = _UTF8
 
 
 class TotpSecret(str):

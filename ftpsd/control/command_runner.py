@@ -66,7 +66,7 @@ class CommandRunner:
     def act_immediately(self, line: bytes) -> bool:
         """Let a command act on arrival while a transfer runs. Return whether nothing is left to do for it."""
         try:
-            verb, argument = parsing.line(line)
+            verb, argument = parsing.line(line, self._session.names)
         except Refusal:
             return False
         row = TABLE.get(verb)
@@ -88,7 +88,7 @@ class CommandRunner:
         try:
             if stranger and self._session.is_imap(line):
                 raise wrong_protocol("IMAP")
-            verb, argument = parsing.line(line)
+            verb, argument = parsing.line(line, self._session.names)
         except Refusal:
             # No part of the line is logged: it may be a password with a typing error around it.
             self._task.take_tokens(1)

@@ -12,6 +12,7 @@ from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.handshakes import Check
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import PlainTextAfterAuth
+from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
@@ -44,6 +45,7 @@ class ControlChannel:
         #: Whether the session has ended: nothing is sent any more.
         self.ended = False
         self.now = snapshot.now
+        self.names: NameEncoding = UTF8
         self._drop_unread = drop_unread
         self._connection = connection
         self._contexts = snapshot.contexts
@@ -59,7 +61,7 @@ class ControlChannel:
     def send_reply(self, reply: Reply) -> None:
         """Send a reply."""
         if not self.ended:
-            self._connection.write(reply.encode())
+            self._connection.write(reply.encode(self.names))
 
     def call_after_reply(self, step: Callable[[], None]) -> None:
         """Call a function after the final reply of the command that runs."""

@@ -114,7 +114,9 @@ class Login:
         tls = self._snapshot.settings.tls
         data_session = avatar.data_session or tls.data_session
         close_notify = avatar.close_notify or tls.close_notify
-        return Account(user, avatar.permissions, avatar.files, data_session, close_notify, avatar.lease, logout)
+        return Account(
+            user, avatar.permissions, avatar.files, data_session, close_notify, avatar.lease, logout, avatar.names
+        )
 
     def forget(self) -> None:
         """The user has logged out: the client is a stranger again."""

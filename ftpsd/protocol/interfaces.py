@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from ftpsd.protocol.checksums import Digest
+from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import Address, Endpoint, ListRequest
 from ftpsd.protocol.paths import VirtualPath
@@ -218,6 +219,8 @@ class Account:
     lease: Lease
     #: Frees what the login gave. Is called once.
     logout: Callable[[], None]
+    #: The encoding of the names that the user's device sends.
+    names: NameEncoding = UTF8
 
 
 class Data(Protocol):
@@ -299,6 +302,8 @@ class Control(Protocol):
     #: The addresses of the client and of the server.
     client: Address
     server: Address
+    #: How names are encoded now. `Session.choose_encoding` sets it.
+    names: NameEncoding
     #: Returns the time of day, in seconds since 1970.
     now: Callable[[], float]
     #: Sets the idle timeout, in seconds.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.replies import Refusal
 
 T = TypeVar("T")
@@ -33,10 +34,14 @@ _IMAP = re.compile(
 )
 
 
-def line(raw: bytes) -> tuple[str, str]:
-    """Return (VERB, argument) for a line without its end. The argument keeps its spaces."""
+#: Commands with names and passwords of users, which are UTF-8 in every session.
+_CREDENTIALS = ("USER", "PASS", "ACCT")
+
+
+def line(raw: bytes, names: NameEncoding = UTF8) -> tuple[str, str]:
+    """Return (VERB, argument) for a line without its end. The argument keeps its spaces; it may be Undecodable."""
     if b"\xff" in raw:
-        raw = _TELNET.sub(lambda found: found[1] or b"", raw)
+        raw = _without_telnet(raw, names)
     match = _LINE.match(raw)
     if match is None:
         raise Refusal(500, "Not an FTP command.")
@@ -46,7 +51,16 @@ def line(raw: bytes) -> tuple[str, str]:
         argument = argument.replace(b"\r\0", b"\r")
         if b"\0" in argument:
             raise Refusal(501, "NUL is not allowed in arguments.")
-    return match[1].decode("ascii").upper(), argument.decode("utf-8", "surrogateescape")
+    verb = match[1].decode("ascii").upper()
+    return verb, (UTF8 if verb in _CREDENTIALS else names).decode(argument)
+
+
+def _without_telnet(raw: bytes, names: NameEncoding) -> bytes:
+    if names is UTF8:
+        return _TELNET.sub(lambda found: found[1] or b"", raw)
+    # Byte 255 is a letter in many encodings. Before the command it is IAC: Telnet's Interrupt comes before ABOR.
+    verb, space, argument = raw.partition(b" ")
+    return _without_telnet(verb, UTF8) + space + argument.replace(b"\xff\xff", b"\xff")
 
 
 def imap_tag(raw: bytes) -> str | None:
@@ -309,6 +323,8 @@ class ListRequest:
     by_time: bool = False
     #: Whether the names in a directory get the path of the argument in front, so that RETR accepts them.
     as_paths: bool = False
+    #: How the listing is encoded.
+    names: NameEncoding = UTF8
 
 
 _FLAGS = {
@@ -329,7 +345,7 @@ def listing(argument: str) -> ListRequest:
     while match := re.match(r" *-([A-Za-z1]+)(?: +|\Z)", rest):
         asked.update({_FLAGS[flag]: True for flag in match[1] if flag in _FLAGS})
         rest = rest[match.end() :]
-    return ListRequest(path=rest, **asked)
+    return ListRequest(path=rest, names=UTF8, **asked)
 
 
 # --- facts and times -------------------------------------------------------------------------------

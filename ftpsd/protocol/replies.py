@@ -6,6 +6,8 @@ import errno
 from dataclasses import dataclass
 from typing import Literal
 
+from ftpsd.protocol.encoding.names import UTF8, NameEncoding
+
 NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed", "certificate"]
 
 
@@ -28,14 +30,14 @@ class Reply:
         """The last line. Clients show it to their users."""
         return self.lines[-1]
 
-    def encode(self) -> bytes:
+    def encode(self, names: NameEncoding = UTF8) -> bytes:
         """Return the bytes to send: `code text`, or lines from `code-first` to `code last`."""
         if len(self.lines) == 1:
             text = self.lines[0]
-            if text.isascii() and text.isprintable():
+            if text.isascii() and text.isprintable() and (names is UTF8 or "%{" not in text):
                 return f"{self.code} {text}\r\n".encode("ascii")
-            return b"%d %s\r\n" % (self.code, _wire(text))
-        first, *middle, last = (_wire(line) for line in self.lines)
+            return b"%d %s\r\n" % (self.code, _wire(text, names))
+        first, *middle, last = (_wire(line, names) for line in self.lines)
         # A line in the middle must not look like the last one (RFC 959 section 4.2): one with digits gets a space.
         body = b"".join((b" %s\r\n" if line[:1].isdigit() else b"%s\r\n") % line for line in middle)
         return b"%d-%s\r\n%s%d %s\r\n" % (self.code, first, body, self.code, last)
@@ -50,14 +52,14 @@ class FixedReply(Reply):
         super().__init__(code, *lines)
         object.__setattr__(self, "_encoded", super().encode())
 
-    def encode(self) -> bytes:
-        """Return the bytes to send."""
+    def encode(self, names: NameEncoding = UTF8) -> bytes:
+        """Return the bytes to send, which are ASCII."""
         encoded: bytes = self._encoded  # type: ignore[attr-defined]
         return encoded
 
 
-def _wire(text: str) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
+def _wire(text: str, names: NameEncoding) -> bytes:
+    raw = names.encode(text)
     # A line feed cannot be sent within a Telnet line, and would let a file name forge a reply. A CR is sent as CR NUL
     # (RFC 2640 section 3.1), and byte 255 twice (RFC 854; lftp decodes that).
     return raw.replace(b"\0", b"?").replace(b"\n", b"?").replace(b"\r", b"\r\0").replace(b"\xff", b"\xff\xff")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ftpsd.protocol import parsing
 from ftpsd.protocol.checksums import HASHES
 from ftpsd.protocol.command import FOREIGN, NOT_SERVED, Command
+from ftpsd.protocol.encoding.names import UTF8, NameEncoding, Undecodable
 from ftpsd.protocol.interfaces import Account, Control, Data, Events, Files, Lease
 from ftpsd.protocol.listing import FACTS
 from ftpsd.protocol.login_rules import Network
@@ -65,6 +66,8 @@ class Session:
     host: str = ""
     aborted: bool = False
     facts: frozenset[str] = frozenset(FACTS)
+    #: Whether OPTS UTF8 ON has chosen UTF-8, whatever the encoding of the user is.
+    utf8: bool = False
     hash: str = next(iter(HASHES))
     client_name: str = ""
 
@@ -83,6 +86,15 @@ class Session:
         """The user's permissions."""
         return self._logged_in().permissions
 
+    @property
+    def names(self) -> NameEncoding:
+        """How names in commands, replies and listings are encoded."""
+        return self.control.names
+
+    def choose_encoding(self) -> None:
+        """Use the encoding of the user, or UTF-8: without a login, and after OPTS UTF8 ON."""
+        self.control.names = UTF8 if self.account is None or self.utf8 else self.account.names
+
     def _logged_in(self) -> Account:
         if self.account is None:
             raise Refusal(530, "Log in with USER and PASS first.")
@@ -100,6 +112,7 @@ class Session:
     def log_out(self) -> None:
         """Log the user out, if one is logged in, and close a prepared data connection."""
         account, self.account = self.account, None
+        self.choose_encoding()
         self.data.reset()
         if account is not None:
             self.control.forget_login()
@@ -145,6 +158,8 @@ class Session:
         """Return the value of the argument. Raises Refusal if the command may not run now or with it."""
         if row.login and self.account is None:
             raise Refusal(530, "Log in with USER and PASS first.")
+        if isinstance(argument, Undecodable):
+            raise Refusal(553, f"Name is not valid in {self.names.name}: set the client to that, or send OPTS UTF8 ON.")
         value = row.parse(argument)
         if value is not None:
             value = self._resolve_names(row, value)

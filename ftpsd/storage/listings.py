@@ -8,6 +8,7 @@ from contextlib import suppress
 from fnmatch import translate
 
 from ftpsd.data.endpoints import ChunkSource
+from ftpsd.protocol.encoding.names import NameEncoding
 from ftpsd.protocol.listing import Entry, shown
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
@@ -36,7 +37,7 @@ class Listings:
         """Open a listing; `line` formats an entry. Raises Refusal or OSError if its top cannot be listed."""
         batches = self._batches(path, request)
         first = next(batches, None)  # opens the directory: its errors must come before the 150
-        return ChunkSource(_chunks(first, batches, line))
+        return ChunkSource(_chunks(first, batches, line, request.names))
 
     def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> JobSteps[list[Entry]]:
         """Return the first entries of a listing, `limit` at most."""
@@ -169,7 +170,7 @@ def _sort(entries: list[Entry], request: ListRequest) -> None:
 
 
 def _chunks(
-    first: Batch | None, rest: Generator[Batch, None, None], line: Callable[[Entry], str]
+    first: Batch | None, rest: Generator[Batch, None, None], line: Callable[[Entry], str], names: NameEncoding
 ) -> Generator[bytes, None, None]:
     try:
         batch = first
@@ -180,7 +181,7 @@ def _chunks(
                 lines.insert(0, heading)
             if lines:
                 lines.append("")
-            yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
+            yield names.encode("\r\n".join(lines))
             batch = next(rest, None)
     finally:
         rest.close()

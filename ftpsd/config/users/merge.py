@@ -44,6 +44,7 @@ RULES: Mapping[str, Rule] = {
     "hours": "last",
     "names.deny": "all",
     "names.hide": "all",
+    "names.encoding": "last",
     "umask": "last",
     "totp": "last",
     "certificates": "last",
