@@ -36,6 +36,7 @@ from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Policy, Session
 from ftpsd.system.tls.errors import NotTls
 from tests.daemon import SECRET
+from tests.fuzz import sources
 from tests.inprocess import Transport
 
 EXAMPLES = Path(__file__).parents[2] / "etc"
@@ -361,5 +362,8 @@ TARGETS: dict[str, Target] = {
     "certificate": Target(certificate, ((_directory() / "certificate.pem").read_bytes(),), (b"-----BEGIN CERTIFICATE-----", b"MII", b"=", b"\n")),
     "records": Target(records, (b"\x05" + _hello(),), (b"\x16\x03\x01", b"\x17\x03\x03\0\0", b"\x15\x03\x03\0\x02\x01\0", b"\xff\xff")),
     "entries": Target(entries, (b"\0" * 16 + b"name", b"\xff" * 16 + b"\r\n"), (b"\r", b"\n", b"\x80", b" ")),
+    "http_answer": Target(lambda raw: sources.http_answer(_loaded().builder.build, raw), sources.HTTP, sources.HTTP_WORDS),
+    "helper_answer": Target(lambda raw: sources.helper_answer(_loaded().builder.build, raw), sources.HELPER, sources.HELPER_WORDS),
+    "helper_request": Target(sources.helper_request, sources.REQUEST, sources.REQUEST_WORDS),
     "representation": Target(representation, (b"\x05\r\n\n\rtext\r\r\n",), (b"\r", b"\n", b"\r\n")),
 }  # fmt: skip
