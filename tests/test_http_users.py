@@ -110,6 +110,8 @@ def test_names_and_passwords_are_data(server: UserServer, chain: Path) -> None:
     assert len(server.requests) == count
     with pytest.raises(WrongPassword):
         asked.ask(login(password="\udcff"))
+    assert asked.ask(login("nobody", "\udcff")) is None
+    assert [request.question["action"] for request in server.requests[count:]] == ["lookup", "lookup"]
 
 
 def test_a_refusal_has_a_reason(chain: Path) -> None:

@@ -15,6 +15,8 @@ from contextlib import closing, suppress
 from typing import cast
 from urllib.parse import urlsplit
 
+from attrs import evolve
+
 import ftpsd
 from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, Deadline, connect_tcp, connect_unix
 from ftpsd.accounts.sources.json_values import InvalidJson, parse_object
@@ -30,7 +32,7 @@ from ftpsd.accounts.sources.source import (
 )
 from ftpsd.config.sections.sources import HttpSource, RemoteSource
 from ftpsd.config.sections.values import Value
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.parsing import is_loopback, plain_address
 
 #: The version of the requests.
 VERSION = 1
@@ -70,10 +72,12 @@ class HttpUsers:
 
         Raises WrongPassword, LoginDenied or SourceFailed.
         """
-        try:
-            question.name.encode("utf-8")
-        except UnicodeEncodeError:
-            return None  # JSON cannot carry it
+        if not _is_text(question.name):
+            return None
+        if not _is_text(question.password or ""):
+            if self.ask(evolve(question, password=None)) is None:
+                return None
+            raise WrongPassword
         answer, looks_up = self._post(question), question.password is None
         match answer.get("result"):
             case "unknown":
@@ -162,6 +166,11 @@ class HttpUsers:
         return headers
 
 
+def _is_text(value: str) -> bool:
+    """Return whether JSON can carry what a client has sent: not if it was no UTF-8."""
+    return not any("\ud800" <= each <= "\udfff" for each in value)
+
+
 # --- the answer ------------------------------------------------------------------------------------
 
 
@@ -224,18 +233,11 @@ def _parse(settings: HttpSource) -> tuple[str, int, str, bool]:
         raise UnusableSettings("url", "is not the URL of a web server", "Write it as https://host.example/path.")
     if " " in settings.url or parts.username is not None or parts.fragment:
         raise UnusableSettings("url", "has a blank, a password or a fragment", "Remove it: secret_file signs requests.")
-    if parts.scheme == "http" and settings.socket is None and not _is_loopback(host):
+    if parts.scheme == "http" and settings.socket is None and not is_loopback(host):
         problem = f"http://{host} would send passwords unencrypted through the network"
         raise UnusableSettings("url", problem, "Write https://.")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return host, port or (443 if parts.scheme == "https" else 80), target, parts.scheme == "https"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return plain_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _context(settings: HttpSource) -> ssl.SSLContext:
