@@ -342,7 +342,7 @@ class FtpsService(MultiService):
             self._sandbox.enter()  # before other threads begin: it applies to this thread and those that it starts
 
     def _factory(self, settings: ListenSettings) -> FtpsFactory:
-        return FtpsFactory(self._services, self._snapshot, settings.tls == "implicit")
+        return FtpsFactory(self._services, self._snapshot, settings)
 
     # --- start and reload ------------------------------------------------------------------------
 

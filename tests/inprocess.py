@@ -288,7 +288,7 @@ class Server:
         self.hub = Hub(self.clock)
         self.sessions = LocalSessionRegistry(self.clock)
         services: Any = ControlServices(self.clock, Scheduler(self.clock), self.hub, self.sessions)
-        self._factory = FtpsFactory(services, snapshot, False)
+        self._factory = FtpsFactory(services, snapshot, ListenSettings("127.0.0.1", 21))
 
     def _with_home(self, name: str, user: UserSettings) -> UserSettings:
         if self.homes is not None:

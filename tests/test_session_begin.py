@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from ftpsd.config.settings import BanSettings, Limits
+from ftpsd.config.settings import BanSettings, Limits, ListenSettings
 from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
@@ -28,7 +28,9 @@ def test_a_session_that_cannot_begin_is_not_counted(fails: str) -> None:
     snapshot.settings.timeouts.login = 60
     snapshot.ledger = LocalLedger(counts, Limits(), BanSettings())
     snapshot.now.return_value = 0.0
-    factory = FtpsFactory(ControlServices(clock, Scheduler(clock), Hub(clock), registry), snapshot, False)
+    factory = FtpsFactory(
+        ControlServices(clock, Scheduler(clock), Hub(clock), registry), snapshot, ListenSettings("192.0.2.2", 21)
+    )
     connection = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
     transport = mock.Mock()
     transport.getHost.return_value = IPv4Address("TCP", "192.0.2.2", 21)

@@ -45,6 +45,7 @@ def check(document: Document, settings: Settings) -> None:
     """Check all settings that need neither the users nor the certificate."""
     _check_listeners(document, settings)
     _check_passive(document, settings.passive)
+    _check_proxies(document, settings)
     _check_active(document, settings.active)
     _check_timeouts(document, settings.timeouts)
     check_limits(document, settings.limits, ("limits",))
@@ -139,6 +140,17 @@ def require_library(document: Document, section: str, module: str, pip: str, apt
     except ImportError as error:
         remedy = f"Install it (pip install '{pip}', or apt install {apt}), or remove the section."
         document.fault((section,), f"needs the Python module {module}, which cannot be imported ({error})", remedy)
+
+
+def _check_proxies(document: Document, settings: Settings) -> None:
+    proxies = [(index, each.proxy_protocol) for index, each in enumerate(settings.listen) if each.proxy_protocol]
+    for index, proxy in proxies:
+        if not proxy.trusted:
+            key: Key = ("listen", index, "proxy_protocol", "trusted")
+            document.fault(key, "is empty", "Write the networks of the proxies, as [10.0.0.0/8].")
+    if settings.passive.proxy_protocol and not proxies:
+        problem = "is true, but no entry of listen has proxy_protocol"
+        document.fault(("passive", "proxy_protocol"), problem, "Add proxy_protocol: {trusted: [...]} to the listener.")
 
 
 def _check_passive(document: Document, passive: PassiveSettings) -> None:

@@ -17,6 +17,7 @@ from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.passwords import PasswordSettings
+from ftpsd.config.sections.proxy import ProxySettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
@@ -54,6 +55,7 @@ class ListenSettings:
     address: str
     port: int
     tls: Literal["explicit", "implicit"] = "explicit"
+    proxy_protocol: ProxySettings | None = None
 
 
 @frozen
@@ -72,6 +74,8 @@ class PassiveSettings:
     address: str | None = None
     refresh: int = 60
     networks: tuple[NetworkOverride, ...] = ()
+    #: Whether the passive connections of sessions that came through a proxy come through it, too.
+    proxy_protocol: bool = False
 
     @property
     def host_names(self) -> list[str]:

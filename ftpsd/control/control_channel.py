@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from OpenSSL import SSL
 
+from ftpsd.control.incoming.route import Route
 from ftpsd.control.tls.data_checks import accept_any, require_certificate, require_resumption
 from ftpsd.control.tls.engine import TlsState
 from ftpsd.control.tls_layer import ControlConnection
@@ -32,15 +33,17 @@ class ControlChannel:
     def __init__(
         self,
         connection: ControlConnection,
-        client: Address,
+        route: Route,
         implicit: bool,
         snapshot: Snapshot,
         events: SessionEvents,
         drop_unread: Callable[[], bool],
     ) -> None:
-        self.client = client
         here = connection.getHost()
-        self.server = plain_address(here.host, getattr(here, "scopeID", 0))
+        self.client = route.client
+        #: The address of this machine. It is that of `server`, unless a proxy is in between.
+        self.local: Address = plain_address(here.host, getattr(here, "scopeID", 0))
+        self.server = route.server or self.local
         self.implicit = implicit
         #: Whether the session has ended: nothing is sent any more.
         self.ended = False

@@ -18,18 +18,19 @@ from ftpsd.commands import TABLE
 from ftpsd.control.certificate_login import CertificateLogin
 from ftpsd.control.command_runner import CommandRunner
 from ftpsd.control.control_channel import ControlChannel
+from ftpsd.control.incoming.route import Route
 from ftpsd.control.input_flow import QUEUE_FULL, REPLIES_UNREAD, Backpressure, InputFlow
 from ftpsd.control.login import Login, strangers_group
 from ftpsd.control.scheduler import CONNECTION_COST, HANDSHAKE_COST
 from ftpsd.control.services import ControlServices
 from ftpsd.control.session_view import session_view
 from ftpsd.control.timeouts import SessionTimeouts
+from ftpsd.data.shared import Ends
 from ftpsd.events.session_events import SessionEvents, info
 from ftpsd.events.types import TlsFailed, WrongProtocol
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.limits.session_registry import SessionView
 from ftpsd.protocol import parsing
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Session
 from ftpsd.snapshot import Snapshot
@@ -49,25 +50,25 @@ class FtpsProtocol(FTP):
         services: ControlServices,
         snapshot: Snapshot,
         number: int,
-        client: Address,
+        route: Route,
         implicit: bool,
         lease: SessionLease,
     ) -> None:
         self.number = number
         self._services = services
         self._snapshot = snapshot
-        self._client = client
+        self._route = route
         self._implicit = implicit
         self._lease = lease
         self._started = snapshot.now()
         self._greeted = False
         #: Whether `connectionMade` has made all that the session consists of.
         self._begun = False
-        self._events = SessionEvents(services.hub, info(number, client), snapshot.shows)
+        self._events = SessionEvents(services.hub, info(number, route.client, route.is_check), snapshot.shows)
         self._flow = InputFlow(
             self,
             services.reactor,
-            strangers_group(services.scheduler, snapshot, client),
+            strangers_group(services.scheduler, snapshot, route.client),
             self._take_turn,
             snapshot.settings.limits.commands_per_second,
             self._events,
@@ -94,8 +95,9 @@ class FtpsProtocol(FTP):
 
     def _make_session(self) -> None:
         services, snapshot, events = self._services, self._snapshot, self._events
-        channel = ControlChannel(self.transport, self._client, self._implicit, snapshot, events, self._drop_unread)
-        data = snapshot.data.channel(self._client, channel.server, self._data_security, events)
+        channel = ControlChannel(self.transport, self._route, self._implicit, snapshot, events, self._drop_unread)
+        ends = Ends(channel.client, channel.server, channel.local, self._route.proxies)
+        data = snapshot.data.channel(ends, self._data_security, events)
         session = Session(self.number, channel, data, events, snapshot.policy, TABLE)
         timeouts = SessionTimeouts(
             services.reactor, snapshot.settings.timeouts, self._is_busy, self._expire, self.transport.abortConnection

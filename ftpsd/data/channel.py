@@ -11,15 +11,21 @@ from ftpsd.data.endpoints import REACTOR, Closable, FileSource, Steps
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import Connected
 from ftpsd.data.passive.ports import PortPool
-from ftpsd.data.shared import Protection, Shared
+from ftpsd.data.shared import Ends, Protection, Shared
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
+<<<<<<< HEAD
 from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.replies import Refusal, Reply
+=======
+from ftpsd.protocol.parsing import network
+from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply
+from ftpsd.system.tls.private import resumed
+>>>>>>> 4250da4 (Serve clients behind a proxy by the PROXY protocol)
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")
@@ -32,9 +38,9 @@ class DataPlane:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
-    def channel(self, client: Address, server: Address, protection: Protection, events: Events) -> DataChannel:
+    def channel(self, ends: Ends, protection: Protection, events: Events) -> DataChannel:
         """Return the data channel of a new session."""
-        return DataChannel(self._shared, client, server, protection, events)
+        return DataChannel(self._shared, ends, protection, events)
 
     @property
     def ports(self) -> PortPool:
@@ -54,27 +60,26 @@ class DataChannel:
         connecting waits for the data connection
         moving     `_transfer` runs
 
-    Each state but idle ends with the result of the transfer, or with the Refusal of an abort. `client` and `server` are
-    the addresses of the control connection. Refused connections are published to `events`.
+    Each state but idle ends with the result of the transfer, or with the Refusal of an abort. `ends` has the
+    addresses of the control connection. Refused connections are published to `events`.
     """
 
     def __init__(
         self,
         shared: Shared,
-        client: Address,
-        server: Address,
+        ends: Ends,
         protection: Protection,
         events: Events,
     ) -> None:
         self._shared = shared
-        self._connector = connector = Connector(shared, client, server, protection, events, lambda: self.owner)
+        self._connector = connector = Connector(shared, ends, protection, events, lambda: self.owner)
         self.passive, self.active, self.is_own = connector.passive, connector.active, shared.is_own
         #: Discards what was prepared. A transfer that runs continues.
         self.reset = connector.reset
         self._transfer: AnyTransfer | None = None
         self._stream: PlainStream | None = None
         #: The owner of the transfers' jobs in worker threads: the user, or the network before the login.
-        self.owner = network(client)
+        self.owner = network(ends.client)
         #: Returns the token limits that limit transfers in one direction: none before the login.
         self.rate_limits: Callable[[Direction], Sequence[RateLimit]] = lambda _: ()
         #: Whether an upload is complete without TLS close_notify. The login sets it.

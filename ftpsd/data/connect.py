@@ -13,7 +13,7 @@ from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import ClientPeers, Connected, PassiveConnection
 from ftpsd.data.passive.ports import data_socket
-from ftpsd.data.shared import GONE, Protection, Shared
+from ftpsd.data.shared import GONE, Ends, Protection, Shared
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import NoDataConnection, Refusal
@@ -44,24 +44,22 @@ class Connector:
         passive     take or wait, when a connection is there        idle; the transfer has the connection
         any         reset, fail, or a deadline while `wait` waits   idle
 
-    `client` and `server` are the addresses of the control connection. Refused connections are published to `events`.
+    `ends` has the addresses of the control connection. Refused connections are published to `events`.
     `owner` returns the owner of the jobs in worker threads.
     """
 
     def __init__(
         self,
         shared: Shared,
-        client: Address,
-        server: Address,
+        ends: Ends,
         protection: Protection,
         events: Events,
         owner: Callable[[], str],
     ) -> None:
         self._shared = shared
-        self._client = client
-        self._server = server
+        self._ends = ends
         self._protection = protection
-        self._passive = PassiveConnection(shared, ClientPeers(shared, client, events), protection, owner, self)
+        self._passive = PassiveConnection(shared, ClientPeers(shared, ends, events), protection, owner, self)
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None
         self._deadline = Deadline(shared.reactor)
@@ -83,11 +81,14 @@ class Connector:
     def passive(self, announce: bool) -> Endpoint:
         """Listen, and return the endpoint for the reply; with `announce`, its address is that of the NAT."""
         self.reset()
-        address = self._server
+        ends = self._ends
+        address = ends.server
         if announce:
-            address = self._shared.announcer.announce(self._client, self._server)
-        # If another address is announced, the client may reach any address of this machine.
-        port = self._passive.listen(self._server if address == self._server else _ANY[4])
+            address = self._shared.announcer.announce(ends.client, ends.server)
+        # If another address than ours is announced, the client may reach any address of this machine. A proxy reaches
+        # the one to which it has passed the control connection on.
+        is_own = address == ends.local or ends.proxies is not None
+        port = self._passive.listen(ends.local if is_own else _ANY[ends.local.version])
         if self._passive.begins_tls:
             self._watch()
         else:
@@ -138,7 +139,10 @@ class Connector:
     def _dial(self, target: Endpoint) -> None:
         self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
         self._target = None
-        address = self._server if target.address.version == self._server.version else _ANY[target.address.version]
+        local = self._ends.local
+        # Behind a proxy, the way to the client leaves by any address.
+        direct = local == self._ends.server and target.address.version == local.version
+        address = local if direct else _ANY[target.address.version]
         source = Endpoint(address, self._shared.source_port)
         self._dialer = Dialer(self._shared.reactor, source, target, self._dialled)
 

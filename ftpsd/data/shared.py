@@ -13,7 +13,7 @@ from ftpsd.data.nat import Announcer, is_local
 from ftpsd.data.passive.ports import PortPool
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Endpoint
+from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
@@ -24,6 +24,19 @@ Protection = Callable[[], tuple[SSL.Context, Check] | None]
 
 #: The reply if a connection was prepared, and was lost before the transfer began.
 GONE = NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The addresses of a control connection."""
+
+    client: Address
+    #: The address that the client has connected to.
+    server: Address
+    #: The address of this machine. It differs from `server` if a proxy is in between.
+    local: Address
+    #: The networks of the proxies through which passive connections come. None: they come from the client.
+    proxies: tuple[Network, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class Log:
         """Return whether the budget has a line for a command. Those that changed something for a user are free."""
         session = event.session
         if not session.user:
-            return self._budget.admits_stranger(session.network)
+            return not session.is_check and self._budget.admits_stranger(session.network)
         if event.permission is not None and event.code < 400:
             return True
         return self._budget.admits_user(session.user)
@@ -109,7 +109,8 @@ class Log:
 
         def write(event: E) -> None:
             session = event.session
-            if session.user or always or self._budget.admits_stranger(session.network):
+            shown = not session.is_check and self._budget.admits_stranger(session.network)
+            if session.user or always or shown:
                 _write(session, *line(event))
 
         hub.subscribe("log", kind, write)

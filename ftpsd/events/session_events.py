@@ -38,10 +38,10 @@ HIDDEN = "********"
 NOT_UNDERSTOOD = {("HELP", 502), ("SITE", 501)}
 
 
-def info(number: int, client: Address) -> SessionInfo:
+def info(number: int, client: Address, is_check: bool = False) -> SessionInfo:
     """Return what identifies a session before its login."""
     # An address with a zone would be no address to fail2ban.
-    return SessionInfo(number, str(client).partition("%")[0], network(client))
+    return SessionInfo(number, str(client).partition("%")[0], network(client), is_check=is_check)
 
 
 class SessionEvents:

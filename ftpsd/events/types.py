@@ -31,6 +31,8 @@ class SessionInfo:
     network: str
     #: The user's name; empty without a login.
     user: str = ""
+    #: Whether it is the health check of a load balancer, which the log does not show.
+    is_check: bool = False
 
     #: How log lines about the session begin.
     label: str = field(init=False)

@@ -9,8 +9,9 @@ from ftpsd.config.settings import Limits
 from ftpsd.limits.descriptors import descriptors_are_short
 from ftpsd.protocol.parsing import Address, network
 
-#: Why a connection does not become a session. undecided: the ledger has not answered in time.
-RejectReason = Literal["banned", "stopping", "sessions", "sessions_per_address", "open_files", "undecided"]
+#: Why a connection does not become a session. undecided: the ledger has not answered in time. proxy: it has no PROXY
+#: header that can be trusted.
+RejectReason = Literal["banned", "stopping", "sessions", "sessions_per_address", "open_files", "undecided", "proxy"]
 
 
 class SessionCounts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,14 +11,18 @@ from twisted.logger import Logger
 from twisted.protocols.ftp import FTPFactory
 from twisted.python.failure import Failure
 
+from ftpsd.config.settings import ListenSettings
 from ftpsd.control.ftp_protocol import FtpsProtocol
+from ftpsd.control.incoming.connection import IncomingConnection
+from ftpsd.control.incoming.proxied import ProxiedConnection, UntrustedConnection
+from ftpsd.control.incoming.route import Route
 from ftpsd.control.services import ControlServices
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.events.session_events import info
 from ftpsd.events.types import SessionRejected
 from ftpsd.limits.ledger import SessionLease, SessionRefused
 from ftpsd.limits.session_counts import RejectReason
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.parsing import plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.reactor import DelayedCall
@@ -29,39 +34,50 @@ UNDECIDED = Reply(421, "Service not available: try again later.")
 
 
 class FtpsFactory(FTPFactory):
-    """Makes the sessions of one listener. A reload sets `snapshot` and `implicit` for new sessions."""
+    """Makes the sessions of one listener. A reload sets `snapshot` and `settings` for new sessions."""
 
     noisy = False
 
-    def __init__(self, services: ControlServices, snapshot: Snapshot, implicit: bool) -> None:
+    def __init__(self, services: ControlServices, snapshot: Snapshot, settings: ListenSettings) -> None:
         super().__init__(snapshot.portal)
         self.services = services
         self.snapshot = snapshot
-        self.implicit = implicit
+        self.settings = settings
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the listener expects TLS from the first byte."""
+        return self.settings.tls == "implicit"
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """Return the protocol of a new connection. The ledger decides later whether it becomes a session."""
-        return PendingConnection(self, plain_address(addr.host, getattr(addr, "scopeID", 0)))
+        peer = plain_address(addr.host, getattr(addr, "scopeID", 0))
+        proxy = self.settings.proxy_protocol
+        if proxy is None:
+            return PendingConnection(self, Route(peer))
+        if not any(peer in each for each in proxy.trusted):
+            return UntrustedConnection(self.services, peer)
+        passive = proxy.trusted if self.snapshot.settings.passive.proxy_protocol else None
+        return ProxiedConnection(self.services, peer, passive, partial(PendingConnection, self))
 
-    def session(self, number: int, client: Address, lease: SessionLease) -> ControlConnection:
+    def session(self, number: int, route: Route, lease: SessionLease) -> ControlConnection:
         """Return the protocol of an admitted session, on top of TLS."""
-        protocol = FtpsProtocol(self.services, self.snapshot, number, client, self.implicit, lease)
+        protocol = FtpsProtocol(self.services, self.snapshot, number, route, self.implicit, lease)
         return ControlConnection(self.services.reactor, protocol)
 
 
-class PendingConnection(Protocol):
+class PendingConnection(IncomingConnection):
     """A new connection until the ledger has answered. Then another protocol takes its place on the transport.
 
-    The decision is taken here and not in `buildProtocol`, since the ledger may answer later. For the same reason a
-    header that names the real client may be read first. Nothing is read from the client meanwhile, so its end is not
-    noticed either: after `timeouts.login` seconds without a decision it gets 421.
+    The decision is taken here and not in `buildProtocol`, since the ledger may answer later. `early` has the bytes that
+    a proxy has sent behind its header. Nothing is read from the client meanwhile, so its end is not noticed either:
+    after `timeouts.login` seconds without a decision it gets 421.
     """
 
-    transport: Any
-
-    def __init__(self, factory: FtpsFactory, client: Address) -> None:
+    def __init__(self, factory: FtpsFactory, route: Route, early: bytes = b"") -> None:
         self._factory = factory
-        self._client = client
+        self._route = route
+        self._early = early
         self._number = next(factory.services.numbers)
         self._lost = False
         self._deadline: DelayedCall | None = None
@@ -78,27 +94,26 @@ class PendingConnection(Protocol):
 
     async def _decide(self) -> None:
         try:
-            lease = await self._factory.snapshot.ledger.admit_session(self._client)
+            lease = await self._factory.snapshot.ledger.admit_session(self._route.client)
         except SessionRefused as refused:
             self._reject(refused.reason, refused.reply, refused.log_text)
             return
         if self._lost:
             lease.release()
         else:
-            self._hand_over(self._factory.session(self._number, self._client, lease))
+            self._continue_as(self._factory.session(self._number, self._route, lease))
 
     def _reject(self, reason: RejectReason, reply: Reply, log_text: str) -> None:
         hub = self._factory.services.hub
         if hub.tally is not None and not self._lost:
             hub.tally.rejected[reason] += 1
         if log_text and not self._lost:
-            hub.publish(SessionRejected(info(self._number, self._client), log_text))
-        self._hand_over(RejectedConnection(reply))
+            hub.publish(SessionRejected(info(self._number, self._route.client, self._route.is_check), log_text))
+        self._continue_as(RejectedConnection(reply))
 
-    def _hand_over(self, protocol: Protocol) -> None:
+    def _continue_as(self, protocol: Protocol) -> None:
         if not self._lost:
-            self.transport.protocol = protocol
-            protocol.makeConnection(self.transport)
+            self.hand_over(protocol, self._early)
 
     def _too_late(self) -> None:
         self._reject("undecided", UNDECIDED, "Not admitted: the ledger has not decided in time.")
@@ -123,10 +138,8 @@ class PendingConnection(Protocol):
         self._lost = True
 
 
-class RejectedConnection(Protocol):
+class RejectedConnection(IncomingConnection):
     """A connection that does not become a session: it gets one reply, and nothing else is spent on it."""
-
-    transport: Any
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply

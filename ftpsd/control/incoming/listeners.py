@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -44,10 +45,8 @@ class Listeners:
 
     def addresses(self) -> list[ListenSettings]:
         """Return what listens now; with the real port, if the configuration says 0."""
-        hosts = [(port.getHost(), port.factory.implicit) for port in self._ports.values()]
-        return [
-            ListenSettings(host.host, host.port, "implicit" if implicit else "explicit") for host, implicit in hosts
-        ]
+        hosts = [(port.getHost(), port.factory.settings) for port in self._ports.values()]
+        return [attrs.evolve(settings, address=host.host, port=host.port) for host, settings in hosts]
 
     def missing(self, wanted: Sequence[ListenSettings]) -> list[ListenSettings]:
         """Return the entries of `listen` that are not open."""
@@ -76,17 +75,17 @@ class Listeners:
 
     def serve(self, wanted: Sequence[ListenSettings], snapshot: Snapshot) -> None:
         """Close all other listeners, log the new ones, and give new sessions this snapshot."""
-        kinds = {_key(settings): settings.tls for settings in wanted}
-        for key in self._ports.keys() - kinds.keys():
+        by_key = {_key(settings): settings for settings in wanted}
+        for key in self._ports.keys() - by_key.keys():
             log.info("no longer listening on {host} port {port}", host=key[0], port=key[1])
             self._ports.pop(key).stopListening()
             self._inherited_by_key.pop(key, None)
         for key, port in self._ports.items():
             port.factory.snapshot = snapshot
-            port.factory.implicit = kinds[key] == "implicit"
+            port.factory.settings = by_key[key]
         while self._new:
             port = self._new.pop(0)
-            host, kind = port.getHost(), "implicit" if port.factory.implicit else "explicit"
+            host, kind = port.getHost(), port.factory.settings.tls
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
         for each in self._unused():
             log.warn(

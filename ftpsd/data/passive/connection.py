@@ -9,13 +9,13 @@ import socket
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ftpsd.data.handshakes import Handshakes, broken
+from ftpsd.data.passive.input_watch import InputWatch
 from ftpsd.data.passive.ports import Listener
-from ftpsd.data.shared import GONE, Protection, Shared
+from ftpsd.data.passive.proxied import ProxiedListener
+from ftpsd.data.shared import GONE, Ends, Protection, Shared
 from ftpsd.data.transfer import Transfer
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address
@@ -33,10 +33,12 @@ Connected = socket.socket | Handshakes
 class ClientPeers:
     """Admits the session's client and `foreign_data` to its passive ports (see `ports.Peers`)."""
 
-    def __init__(self, shared: Shared, client: Address, events: Events) -> None:
+    def __init__(self, shared: Shared, ends: Ends, events: Events) -> None:
         self._shared = shared
-        self._client = client
+        self._client = ends.client
         self._events = events
+        #: The networks of the proxies through which connections come. None: they come from the client.
+        self.proxies = ends.proxies
 
     def admits(self, peer: Address) -> bool:
         """Return whether a host may connect."""
@@ -45,37 +47,6 @@ class ClientPeers:
     def refused(self, peer: Address) -> None:
         """Report a connection that was closed. May be called in a worker thread."""
         self._shared.workers.call_in_reactor(self._events.data_connection_refused, peer)
-
-
-@implementer(IReadDescriptor)
-class InputWatch:
-    """Calls `readable` when a connection has something to read, until `close`."""
-
-    def __init__(self, reactor: Reactor, connection: socket.socket, readable: Callable[[], None]) -> None:
-        self._reactor = reactor
-        self._connection = connection
-        self._readable = readable
-        reactor.addReader(self)
-
-    def doRead(self) -> None:
-        """The connection has something to read."""
-        self._readable()
-
-    def close(self) -> None:
-        """Let the reactor watch the connection no longer."""
-        self._reactor.removeReader(self)
-
-    def fileno(self) -> int:
-        """Return the connection's descriptor, for the reactor's poll."""
-        return self._connection.fileno()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor cannot poll the connection: the next user of it finds out why."""
-        self._readable()
-
-    def logPrefix(self) -> str:
-        """Return a name for the reactor's log."""
-        return "data connection"
 
 
 class EarlyHandshakes:
@@ -188,7 +159,9 @@ class PassiveConnection:
 
     def listen(self, host: Address) -> int:
         """Listen, and return the port. Raises Refusal if none is free."""
-        self._listener = Listener(self._shared.reactor, self._shared.ports, host, self._peers, self._ready)
+        arguments = self._shared.reactor, self._shared.ports, host, self._peers, self._ready
+        proxies = self._peers.proxies
+        self._listener = Listener(*arguments) if proxies is None else ProxiedListener(*arguments, proxies)
         return self._listener.port
 
     def watch(self) -> None:

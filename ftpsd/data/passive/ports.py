@@ -23,7 +23,7 @@ log = Logger(namespace="ftpsd")
 _plain_address = lru_cache(maxsize=1024)(plain_address)
 
 #: Connections to a passive port that the kernel keeps until they are accepted.
-_BACKLOG = 8
+BACKLOG = 8
 
 
 def data_socket(connection: socket.socket) -> socket.socket:
@@ -67,7 +67,7 @@ def _try_to_listen(host: Address, port: int) -> socket.socket | None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(socket_address(host, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         return None
@@ -84,6 +84,10 @@ class Peers(Protocol):
         """A connection was closed because its host may not connect. May be called in a worker thread."""
 
 
+#: Is called when somebody connects.
+Ready = Callable[[], object]
+
+
 @implementer(IReadDescriptor)
 class Listener:
     """One passive port. Connections from hosts that may not connect are closed.
@@ -93,9 +97,7 @@ class Listener:
     the transfer command.
     """
 
-    def __init__(
-        self, reactor: Reactor, pool: PortPool, host: Address, peers: Peers, ready: Callable[[], object]
-    ) -> None:
+    def __init__(self, reactor: Reactor, pool: PortPool, host: Address, peers: Peers, ready: Ready) -> None:
         self._reactor = reactor
         self._pool = pool
         self._peers = peers
@@ -121,22 +123,32 @@ class Listener:
 
     def accept(self) -> socket.socket | None:
         """Return the next connection from a host that may connect, or None if there is none now."""
-        for _ in range(_BACKLOG):
-            try:
-                connection, address = self._socket.accept()
-            except BlockingIOError:
+        for _ in range(BACKLOG):
+            found = self._next()
+            if found is None:
                 return None
-            except OSError as error:
-                # No descriptor is free: another attempt now would only spin. The client gets 425 after a timeout.
-                log.warn("a data connection could not be accepted: {error}", error=error.strerror)
-                self.close()
-                return None
-            peer = _plain_address(address[0], *address[3:])
+            connection, peer = found
             if self._peers.admits(peer):
                 return data_socket(connection)
-            connection.close()
-            self._peers.refused(peer)
+            self._refuse(connection, peer)
         return None
+
+    def _next(self) -> tuple[socket.socket, Address] | None:
+        """Accept the next connection, whoever it is from."""
+        try:
+            connection, address = self._socket.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            # No descriptor is free: another attempt now would only spin. The client gets 425 after a timeout.
+            log.warn("a data connection could not be accepted: {error}", error=error.strerror)
+            self.close()
+            return None
+        return connection, _plain_address(address[0], *address[3:])
+
+    def _refuse(self, connection: socket.socket, peer: Address) -> None:
+        connection.close()
+        self._peers.refused(peer)
 
     def close(self) -> None:
         """Stop listening. May be called any number of times."""

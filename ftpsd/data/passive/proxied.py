@@ -1,0 +1,119 @@
+"""A passive port behind a proxy: ProxiedListener reads the header of each connection (the PROXY protocol)."""
+
+from __future__ import annotations
+
+import socket
+
+from ftpsd.data.passive.input_watch import InputWatch
+from ftpsd.data.passive.ports import BACKLOG, Listener, Peers, PortPool, Ready, data_socket
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
+from ftpsd.system.reactor import Reactor
+
+#: Bytes for one look at a connection: more than any header without large extensions.
+_LOOK = 512
+
+
+class HeaderReader:
+    """Reads the header of one connection, and nothing behind it, which belongs to TLS or to the file."""
+
+    def __init__(self, connection: socket.socket, proxy: Address) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.proxy = proxy
+        self._data = b""
+
+    def read(self) -> ProxyHeader | None:
+        """Return the header, or None if it has not arrived. Does not block.
+
+        Raises InvalidHeader, also for a connection that ends before.
+        """
+        while True:
+            try:
+                seen = self.connection.recv(_LOOK, socket.MSG_PEEK)
+            except BlockingIOError:
+                return None
+            except OSError:
+                seen = b""
+            if not seen:
+                raise InvalidHeader("the connection ended without a PROXY header")
+            header = parse(self._data + seen)
+            count = len(seen) if header is None else header.length - len(self._data)
+            self._data += self.connection.recv(count)
+            if header is not None:
+                return header
+
+
+class ProxiedListener(Listener):
+    """A passive port whose connections come from proxies, and are admitted by the clients in their headers.
+
+    A connection whose header has not arrived is kept until it has. See `Listener` for the threads that call it.
+    """
+
+    def __init__(
+        self, reactor: Reactor, pool: PortPool, host: Address, peers: Peers, ready: Ready, proxies: tuple[Network, ...]
+    ) -> None:
+        super().__init__(reactor, pool, host, peers, ready)
+        self._proxies = proxies
+        self._waiting: list[HeaderReader] = []
+        self._inputs: list[InputWatch] = []
+        # The kernel reports a connection when its first bytes are there: then hardly any header has to be waited for.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+
+    def watch(self) -> None:
+        """Let the reactor watch the port, and the connections without a header."""
+        super().watch()
+        self._watch_waiting()
+
+    def unwatch(self) -> None:
+        """Let the reactor watch nothing."""
+        super().unwatch()
+        for each in self._inputs:
+            each.close()
+        self._inputs.clear()
+
+    def accept(self) -> socket.socket | None:
+        """Return the next connection from a client that may connect, or None if there is none now."""
+        while len(self._waiting) < BACKLOG and (found := self._next()) is not None:
+            connection, proxy = found
+            if any(proxy in each for each in self._proxies):
+                self._waiting.append(HeaderReader(connection, proxy))
+            else:
+                self._refuse(connection, proxy)
+        for reader in list(self._waiting):
+            admitted = self._admit(reader)
+            if admitted is not None:
+                return admitted
+        if self._watched:
+            self._watch_waiting()
+        return None
+
+    def _admit(self, reader: HeaderReader) -> socket.socket | None:
+        """Return a connection whose header has arrived, if its client may connect."""
+        try:
+            header = reader.read()
+        except InvalidHeader:
+            self._waiting.remove(reader)
+            self._refuse(reader.connection, reader.proxy)
+            return None
+        if header is None:
+            return None
+        self._waiting.remove(reader)
+        client = reader.proxy if header.source is None else header.source.address
+        if header.source is not None and self._peers.admits(client):
+            return data_socket(reader.connection)
+        self._refuse(reader.connection, client)
+        return None
+
+    def _watch_waiting(self) -> None:
+        for each in self._inputs:
+            each.close()
+        self._inputs = [InputWatch(self._reactor, reader.connection, self._ready) for reader in self._waiting]
+
+    def close(self) -> None:
+        """Stop listening, and close the connections without a header. May be called any number of times."""
+        super().close()
+        for each in self._waiting:
+            each.connection.close()
+        self._waiting.clear()
