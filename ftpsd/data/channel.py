@@ -18,14 +18,8 @@ from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
-<<<<<<< HEAD
-from ftpsd.protocol.parsing import Address, network
-from ftpsd.protocol.replies import Refusal, Reply
-=======
 from ftpsd.protocol.parsing import network
-from ftpsd.protocol.replies import NoDataConnection, Refusal, Reply
-from ftpsd.system.tls.private import resumed
->>>>>>> 4250da4 (Serve clients behind a proxy by the PROXY protocol)
+from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")

@@ -32,6 +32,7 @@ from ftpsd.protocol import parsing
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.proxy import header
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Policy, Session
 from ftpsd.system.tls.errors import NotTls
@@ -49,6 +50,11 @@ class Target:
     run: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
     words: tuple[bytes, ...]
+
+
+#: A header of each version.
+_PROXY_V1 = b"PROXY TCP4 192.0.2.7 203.0.113.1 50000 21\r\n"
+_PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xcb\0\x71\x01\xc3\x50\0\x15"
 
 
 # --- control lines -----------------------------------------------------------------------------------
@@ -355,6 +361,20 @@ _LINE_SEEDS = tuple(each.replace(b"\0", b"") for each in _COMMANDS)
 _VERBS = tuple(verb.encode() + b" " for verb in (*TABLE, *(f"SITE {verb}" for verb in SUBCOMMANDS)))
 _KEYS = tuple(sorted(set(re.findall(rb"[a-z_]+:", (_SETTINGS + _USERS).encode()))))
 
+
+def proxy_header(data: bytes) -> None:
+    """A header of the PROXY protocol: the same result in whatever pieces it comes, and nothing of what is behind it."""
+    try:
+        found = header.parse(data)
+    except header.InvalidHeader:
+        return
+    if found is None:
+        return
+    assert header.parse(data[: found.length]) == header.parse(data + b"\r\n") == found
+    for end in range(0, found.length, max(1, found.length // 16)):
+        assert header.parse(data[:end]) is None
+
+
 TARGETS: dict[str, Target] = {
     "line": Target(line, _LINE_SEEDS, (*_VERBS, *_split(b"\xff\xf2| |-|;|=|,|\r\0|/|..|\xff|\xc3\xa9|\xd9\xa3|999|0|*|[|]|%"), b"|")),
     "settings": Target(settings, (_SETTINGS.encode(), *_examples("ftpsd.yaml")), (*_KEYS, *_split(_YAML))),
@@ -366,4 +386,5 @@ TARGETS: dict[str, Target] = {
     "helper_answer": Target(lambda raw: sources.helper_answer(_loaded().builder.build, raw), sources.HELPER, sources.HELPER_WORDS),
     "helper_request": Target(sources.helper_request, sources.REQUEST, sources.REQUEST_WORDS),
     "representation": Target(representation, (b"\x05\r\n\n\rtext\r\r\n",), (b"\r", b"\n", b"\r\n")),
+    "proxy header": Target(proxy_header, (_PROXY_V1, _PROXY_V2), (b"PROXY UNKNOWN", b"TCP6 ::1 ::2 ", b"\r\n", b"\x20\0\0\0", b"\x21\x21\0\x24", b"65536")),
 }  # fmt: skip

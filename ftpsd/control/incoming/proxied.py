@@ -13,7 +13,7 @@ from ftpsd.control.services import ControlServices
 from ftpsd.events.session_events import info
 from ftpsd.events.types import SessionRejected
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
 from ftpsd.system.reactor import DelayedCall
 
@@ -59,7 +59,9 @@ class ProxiedConnection(IncomingConnection):
             self.hand_over(self._begin(self._route(header), self._data[header.length :]))
 
     def _route(self, header: ProxyHeader) -> Route:
-        if header.source is None or header.destination is None:
+        # HAProxy's health checks with version 1 name the check itself as the client, with its own port.
+        own = Endpoint(self._peer, self.transport.getPeer().port)
+        if header.source is None or header.destination is None or header.source == own:
             return Route(self._peer, is_check=True)
         return Route(header.source.address, header.destination.address, self._passive)
 
