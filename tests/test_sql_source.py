@@ -6,23 +6,24 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 
 from ftpsd.accounts.sources.source import Answer, Question, SourceFailed, UnusableSettings
-from ftpsd.accounts.sources.sql import schema, users
-from ftpsd.accounts.sources.sql.deadline import Deadline
-from ftpsd.accounts.sources.sql.source import SqlUsers, make, open_database
+from ftpsd.accounts.sources.sql import schema
+from ftpsd.accounts.sources.sql.source import SqlUsers, make
 from ftpsd.config.sections.sources import SqlSource
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
+from tests.databases import Database, database, own_server, postgresql, server, sqlite
 from tests.postgresql import PostgresqlServer, requires_postgresql
+
+__all__ = ["database", "own_server", "server"]  # fixtures
 
 PEER = plain_address("192.0.2.1")
 
@@ -34,79 +35,6 @@ HOSTILE = [
 
 #: What no name in a database can be.
 IMPOSSIBLE = ["a\0b", "\udcff", "x" * 10_240, ""]
-
-
-class Database:
-    """A database with the tables of ftpsd, or with other ones."""
-
-    def __init__(self, url: str, execute: Callable[..., object]) -> None:
-        self.url = url
-        self.execute = execute
-
-    def source(self, **settings: Any) -> SqlUsers:
-        """Return a source with settings of its own."""
-        return make(SqlSource(url=self.url, **settings), {})
-
-    def migrate(self) -> tuple[int, int]:
-        """Make our tables, or bring them to the current version."""
-        return self.call(
-            lambda connection: schema.migrate(connection, "sqlite" if "sqlite" in self.url else "postgresql")
-        )
-
-    def put(self, name: str, **values: Any) -> None:
-        """Add or change a user in our tables."""
-        self.call(lambda connection: users.put(connection, name, values))
-
-    def call(self, work: Callable[[Any], Any]) -> Any:
-        """Call a function with a connection that may write."""
-        connection = open_database(SqlSource(url=self.url), {}).connect(Deadline(30), writable=True)
-        try:
-            return work(connection)
-        finally:
-            connection.close()
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[PostgresqlServer]:
-    """A server for all tests that do not stop it."""
-    server = PostgresqlServer().start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresqlServer]:
-    """A server for one test."""
-    server = PostgresqlServer().start()
-    yield server
-    server.remove()
-
-
-def postgresql(server: PostgresqlServer) -> Database:
-    """Return an empty database of a server."""
-    server.sql("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    return Database(server.url, server.sql)
-
-
-def sqlite(path: Path) -> Database:
-    """Return an empty database in a file."""
-
-    def execute(*statements: str) -> None:
-        with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    execute()
-    path.touch()
-    return Database(f"sqlite:{path}", execute)
-
-
-@pytest.fixture(params=[pytest.param("postgresql", marks=requires_postgresql), "sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    """Return one empty database after the other."""
-    if request.param == "sqlite":
-        return sqlite(tmp_path / "users.sqlite")
-    return postgresql(request.getfixturevalue("server"))
 
 
 def ask(source: SqlUsers, name: str) -> Answer | None:

@@ -56,6 +56,7 @@ COMMANDS = (
     Command("page", "page", "print a link that logs a browser in to the page, once", "ftpsd page"),
     Command("passwd", "passwd", "print the hash of a password, for users.yaml", "ftpsd passwd < password.txt"),
     Command("reload", "live.reload", "load the configuration again, and print its faults", "ftpsd reload"),
+    Command("sql", "sql.command", "make or migrate the tables for users in SQL", "ftpsd sql init"),
     Command("status", "live.status", "show the state of the daemon", "ftpsd status"),
     Command("top", "top.command", "show the sessions live, with their progress", "ftpsd top --transfers --sort rate"),
     Command("unban", "live.unban", "lift the ban of an address, a network or a user", "ftpsd unban --user alice"),

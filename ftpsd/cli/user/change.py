@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftpsd.cli.failure import CommandFailed, WrongUsage
+from ftpsd.cli.sql.tables import Table, named
 from ftpsd.cli.user import home, passwords, unit
 from ftpsd.cli.user.commit import commit, report
 from ftpsd.cli.user.reloading import Result
@@ -26,24 +27,45 @@ def add(options: argparse.Namespace) -> int:
     check_name(name)
     values = change({}, _assigned(options))
     users = open_users(options.config)
+    table = None if options.source is None else named(users.tables, options.source)
     users.require_new(name)
     password = None if "password" in values else passwords.choose(options)
-    create(users, name, values, password)
+    create(users, name, values, password, table)
     return finish(users, password if options.generate else None, name if options.json else None)
 
 
-def create(users: Users, name: str, values: Values, password: str | None) -> None:
+def create(users: Users, name: str, values: Values, password: str | None, table: Table | None = None) -> None:
     """Add a user with these keys, a password unless they have its hash, and a home. Raises CommandFailed."""
     new = values if password is None else {"password": passwords.hashed(password, users.configuration), **values}
     made: list[str] = []
 
-    def write(_: bytes | None) -> bytes:
+    def add_new(_: Values | None) -> Values:
         users.require_new(name)
         made.extend(_make_home(users, name, new))
-        return text(new)
+        return new
 
-    commit(users, name, write, lambda: home.unmake(made))
-    users.notes.insert(0, f"{name} is added: {users.directory.file(name)}")
+    _store(users, name, table, add_new, lambda: home.unmake(made))
+    users.notes.insert(0, f"{name} is added: {users.directory.file(name) if table is None else table.place}")
+
+
+def _store(
+    users: Users,
+    name: str,
+    table: Table | None,
+    edit: Callable[[Values | None], Values | None],
+    undo: Callable[[], None] = lambda: None,
+) -> None:
+    """Change the keys of a user in a table, or in a file without one. None stands for no user."""
+
+    def edit_file(data: bytes | None) -> bytes | None:
+        values = edit(None if data is None else users.values(name, data))
+        return None if values is None else text(values)
+
+    if table is None:
+        commit(users, name, edit_file, undo)
+    else:
+        table.change(name, edit, undo)
+        users.changed = table
 
 
 def _make_home(users: Users, name: str, values: Values) -> list[str]:
@@ -66,7 +88,7 @@ def _make_home(users: Users, name: str, values: Values) -> list[str]:
 def passwd(options: argparse.Namespace) -> int:
     """Give a user a new password."""
     users = open_users(options.config)
-    users.require_file(options.name)
+    users.find_table(options.name)
     password = passwords.choose(options)
     hashed = passwords.hashed(password, users.configuration)
     edit(users, options.name, lambda values: change(values, [("password", hashed)]))
@@ -111,9 +133,14 @@ def _enable(options: argparse.Namespace, value: bool, effect: str) -> int:
 
 
 def edit(users: Users, name: str, edit: Callable[[Values], Values], undo: Callable[[], None] = lambda: None) -> None:
-    """Change the keys of a user with a file."""
-    users.require_file(name)
-    commit(users, name, lambda _: text(edit(users.values(name, users.require_file(name)))), undo)
+    """Change the keys of a user."""
+
+    def edit_known(values: Values | None) -> Values:
+        if values is None:
+            raise CommandFailed(f"there is no user {name}")
+        return edit(values)
+
+    _store(users, name, users.find_table(name), edit_known, undo)
 
 
 def _assigned(options: argparse.Namespace) -> list[tuple[str, Value]]:
@@ -134,16 +161,20 @@ def remove(options: argparse.Namespace) -> int:
     """Remove a user, and with `--delete-home` the home."""
     name = options.name
     users = open_users(options.config)
-    path = _home_of_file(users, name, users.require_file(name))
+    table = users.find_table(name)
+    path = _home_of(users, name, table)
     if options.delete_home and path is None:
         raise CommandFailed("the home is not known: correct the file first, or remove the user without --delete-home")
     if options.delete_home and not options.yes:
         _confirm(name, str(path))
 
-    def nothing(_: bytes | None) -> None:
-        users.require_file(name)
+    def nothing(_: object) -> None:
+        users.find_table(name)  # fails if another command has removed the user meanwhile
 
-    commit(users, name, nothing)
+    if table is None:
+        commit(users, name, nothing)  # a broken file can be removed, too
+    else:
+        _store(users, name, table, nothing)
     users.notes.insert(0, f"{name} is removed. Running sessions continue.")
     status = finish(users)
     if options.delete_home:
@@ -154,9 +185,10 @@ def remove(options: argparse.Namespace) -> int:
     return status
 
 
-def _home_of_file(users: Users, name: str, data: bytes) -> str | None:
+def _home_of(users: Users, name: str, table: Table | None) -> str | None:
     try:
-        return users.home(name, users.values(name, data))
+        values = users.values(name, users.require_file(name)) if table is None else table.values(name)
+        return users.home(name, values or {})
     except CommandFailed:
         return None  # a broken file can be removed, too
 
@@ -195,7 +227,7 @@ def finish(users: Users, password: str | None = None, json_of: str | None = None
     done = users.reload
     result = Result.UNREACHABLE if done is None else done.result
     if json_of is not None:
-        loaded = result is Result.LOADED and not users.restart_first
+        loaded = (users.changed is not None or result is Result.LOADED) and not users.restart_first
         form = {"name": json_of, "file": users.place(json_of), "loaded": loaded, "notes": users.notes}
         print(json.dumps(form if password is None else {**form, "password": password}, indent=2))
     else:
@@ -203,6 +235,10 @@ def finish(users: Users, password: str | None = None, json_of: str | None = None
         if password is not None:
             print(f"The password is: {password}")
     if users.restart_first:
+        return 0
+    if users.changed is not None:
+        if json_of is None:
+            print("It holds from the next login on.")
         return 0
     if done is not None and result is Result.REFUSED:
         report(done.faults)

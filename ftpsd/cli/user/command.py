@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `ftpsd user` and their options."""
     actions = parser.add_subparsers(required=True, metavar="action")
     add = _add(actions, change.add, "add", "add a user with a home", "ftpsd user add alice --set quota.bytes=10G")
+    add.add_argument("--source", metavar="SOURCE", help="add the user to the database of this source, for example sql")
     passwords.add_options(add)
     _add_keys(add)
     passwd = _add(actions, change.passwd, "passwd", "give a user a new password", "ftpsd user passwd alice --generate")

@@ -27,7 +27,7 @@ def totp(options: argparse.Namespace) -> int:
         remedy = "pip install 'ftpsd[totp]', or apt install python3-pyotp"
         raise CommandFailed(f"needs the Python module pyotp ({error}): {remedy}") from None
     users = open_users(options.config)
-    users.require_file(options.name)
+    users.find_table(options.name)
     secret = pyotp.random_base32()
     uri = pyotp.TOTP(secret).provisioning_uri(name=options.name, issuer_name=options.issuer or socket.gethostname())
     edit(users, options.name, lambda values: change(values, [("totp", secret)]))

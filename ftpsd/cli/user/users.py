@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import define, field
 
 from ftpsd.cli.failure import CommandFailed, WrongUsage
+from ftpsd.cli.sql.tables import Table, open_tables
 from ftpsd.cli.user.files import UserDirectory
 from ftpsd.cli.user.reloading import Reload
 from ftpsd.cli.user.values import Values, parse
@@ -41,6 +42,10 @@ class Users:
     restart_first: bool = False
     #: The result of the reload; None before it.
     reload: Reload | None = None
+    #: The tables in databases that have users, too, once they were needed.
+    _tables: Sequence[Table] | None = None
+    #: The table that was changed; None for a file.
+    changed: Table | None = None
 
     def require_new(self, name: str) -> None:
         """Fail if a user has this name, or one that differs only in case."""
@@ -50,9 +55,31 @@ class Users:
         own = self._section("users")
         if name in own:
             raise CommandFailed(f"there is a user {name} already: {self._line(name)}")
-        near = next((each for each in (*own, *self._names()) if folded(each) == folded(name)), None)
+        others = [*own, *self._names()]
+        for table in self.tables:
+            names = table.names()
+            if name in names:
+                raise CommandFailed(f"there is a user {name} already: {table.place}")
+            others += names
+        near = next((each for each in others if folded(each) == folded(name)), None)
         if near is not None:
             raise CommandFailed(f"there is a user {near}, whose name differs only in case: choose another name")
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """The tables in databases that have users, too."""
+        if self._tables is None:
+            self._tables = open_tables(self.configuration)
+        return self._tables
+
+    def find_table(self, name: str) -> Table | None:
+        """Return the table that has a user; None if it is a file. Fail if there is no user of this name."""
+        if name not in self._section("users") and (problem(name) or self.directory.read(name) is None):
+            for table in self.tables:
+                if table.values(name) is not None:
+                    return table
+        self.require_file(name)
+        return None
 
     def require_file(self, name: str) -> bytes:
         """Return the content of a user's file; fail if there is none."""
@@ -82,7 +109,9 @@ class Users:
         return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
 
     def place(self, name: str) -> str:
-        """Return the file that a user is in."""
+        """Return the file that a user is in, or the table that was changed."""
+        if self.changed is not None:
+            return self.changed.place
         return str(self.own.path if name in self._section("users") else self.directory.file(name))
 
     def layers(self, name: str, groups: Iterable[str]) -> list[Layer]:
