@@ -588,3 +588,32 @@ def test_recall(tmp_path: Path) -> None:
     with pytest.raises(UnknownUser):
         result(chain.store.recall("alice"))
     assert source.asked == []
+
+
+def test_names_that_a_source_cannot_give(tmp_path: Path) -> None:
+    """The name in an answer stands in log lines: one that cannot be printed, or is no text, cannot be used."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    for name in ("", "a\nb", "\x1b[2J", "\udcff", "x" * 1001, None, 7):
+        answer = Answer(name, {"home": "bob"}, verified=True)  # type: ignore[arg-type]
+        source.ask = lambda _, answer=answer: answer  # type: ignore[method-assign,misc,assignment]
+        chain.raises(SourceFailed, "bob")
+    source.ask = lambda _: "yes"  # type: ignore[method-assign,assignment,return-value]
+    chain.raises(SourceFailed, "bob")
+
+
+def test_recent_logins_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest login is forgotten when there are too many, and each after its time."""
+    monkeypatch.setattr("ftpsd.accounts.chain.recent.MOST", 3)
+    clock = Clock()
+    recent = RecentLogins(clock.seconds)
+    recent.use(10, ["sql", "ldap"])
+    for name in ("a", "b", "c", "a", "d"):
+        clock.advance(1)
+        recent.remember(name, "secret", "ldap" if name == "a" else "sql", Answer(name, {}, True))
+    assert recent.names() == ["c", "a", "d"] and (recent.count("sql"), recent.count("ldap")) == (2, 1)
+    clock.advance(9)
+    assert recent.names() == ["d"] and (recent.count("sql"), recent.count("ldap")) == (1, 0)
+    recent.use(0, ["sql", "ldap"])
+    recent.remember("e", "secret", "sql", None)
+    assert "d" not in recent and "e" not in recent

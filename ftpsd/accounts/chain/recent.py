@@ -43,60 +43,79 @@ class RecentLogins:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._key = os.urandom(32)
+        #: The oldest one comes first.
         self._logins: OrderedDict[str, _Login] = OrderedDict()
+        #: How many logins there are of each place.
+        self._counts: Counter[object] = Counter()
         self._seconds = 0
 
     def use(self, seconds: int, places: Collection[object]) -> None:
         """Remember logins for `seconds`, and forget those of other places than these."""
         self._seconds = seconds
         for name in [name for name, login in self._logins.items() if login.place not in places]:
-            del self._logins[name]
+            self._remove(name)
 
     def remember(self, name: str, password: str, place: object, answer: Answer | None) -> None:
         """Remember that a place has confirmed a login."""
+        self._expire()
+        if name in self._logins:
+            self._remove(name)
         if self._seconds:
             self._logins[name] = _Login(place, answer, self._digest(name, password), self._now())
-            self._logins.move_to_end(name)
-            if len(self._logins) > MOST:
-                self._logins.popitem(last=False)
+            self._counts[place] += 1
+        if len(self._logins) > MOST:
+            self._remove(next(iter(self._logins)))
 
     def forget(self, name: str, password: str | None = None) -> None:
         """Forget the login of a name; with a password only if it is the remembered one."""
-        login = self._logins.get(name)
-        if login is not None and (password is None or hmac.compare_digest(login.digest, self._digest(name, password))):
-            del self._logins[name]
+        login = self._recent(name)
+        if login is not None and (password is None or self._matches(login, name, password)):
+            self._remove(name)
 
     def last(self, name: str) -> tuple[object | None, Answer | None]:
         """Return where the user of a name was found by the last login, and the answer; twice None without a login."""
-        login = self._logins.get(name)
-        return (login.place, login.answer) if login is not None and self._is_recent(login) else (None, None)
+        login = self._recent(name)
+        return (login.place, login.answer) if login is not None else (None, None)
 
     def admits(self, name: str, password: str, network: Hashable) -> bool:
         """Return whether the password is that of the last login, and the network has any guess left."""
-        login = self._logins.get(name)
-        if login is None or not self._is_recent(login) or login.guesses[network] >= GUESSES:
+        login = self._recent(name)
+        if login is None or login.guesses[network] >= GUESSES:
             return False
-        if hmac.compare_digest(login.digest, self._digest(name, password)):
+        if self._matches(login, name, password):
             return True
-        if network in login.guesses or len(login.guesses) < GUESSERS:
-            login.guesses[network] += 1
-        else:
-            del self._logins[name]
+        login.guesses[network] += 1
+        if len(login.guesses) > GUESSERS:
+            self._remove(name)
         return False
 
     def names(self) -> list[str]:
         """Return the names of all users of sources who are remembered, in the order of their logins."""
-        return [name for name, login in self._logins.items() if login.answer is not None and self._is_recent(login)]
+        self._expire()
+        return [name for name, login in self._logins.items() if login.answer is not None]
 
     def count(self, place: object) -> int:
         """Return how many logins of a place are remembered."""
-        return sum(login.place is place and self._is_recent(login) for login in self._logins.values())
+        self._expire()
+        return self._counts[place]
 
     def __contains__(self, name: str) -> bool:
-        return self.last(name)[0] is not None
+        return self._recent(name) is not None
 
-    def _is_recent(self, login: _Login) -> bool:
-        return login.time > self._now() - self._seconds
+    def _recent(self, name: str) -> _Login | None:
+        self._expire()
+        return self._logins.get(name)
+
+    def _expire(self) -> None:
+        oldest = self._now() - self._seconds
+        while self._logins and next(iter(self._logins.values())).time <= oldest:
+            self._remove(next(iter(self._logins)))
+
+    def _remove(self, name: str) -> None:
+        self._counts[self._logins.pop(name).place] -= 1
+
+    def _matches(self, login: _Login, name: str, password: str) -> bool:
+        return hmac.compare_digest(login.digest, self._digest(name, password))
 
     def _digest(self, name: str, password: str) -> bytes:
         digest = blake2b(key=self._key, digest_size=32)

@@ -34,6 +34,9 @@ MOST_ABANDONED = 4
 #: Seconds in which the list of all names must be there.
 LIST_TIMEOUT = 60.0
 
+#: The longest name that a source may give a user, in characters.
+LONGEST_NAME = 1000
+
 #: The longest text of a source in a log line: it may come from another machine.
 _LONGEST_ERROR = 500
 
@@ -177,6 +180,9 @@ def _checked(answer: object) -> Answer | None:
     """Return what a source has answered. Raises SourceFailed if it is no answer at all."""
     if answer is None:
         return None
-    if not isinstance(answer, Answer) or not isinstance(answer.name, str) or not answer.name:
+    name = answer.name if isinstance(answer, Answer) else None
+    if not isinstance(answer, Answer) or not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         raise SourceFailed("the answer has no name")
+    if not name.isprintable():  # log lines and files have it
+        raise SourceFailed(f"the name {name!r} has characters that cannot be printed")
     return answer

@@ -6,6 +6,7 @@ A record has the keys of one user in `users.yaml`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -24,11 +25,14 @@ from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.system import landlock
 
-#: The deepest nesting, the most values and the longest string of a record. A source may be broken or hostile.
-_DEEPEST, _MOST_VALUES, _LONGEST = 8, 10_000, 100_000
+#: The deepest nesting, the most values and the most characters of a record. A source may be broken or hostile.
+_DEEPEST, _MOST_VALUES, _MOST_CHARACTERS = 8, 10_000, 100_000
 
 #: No setting needs a larger number, and Python refuses to print one of some thousand digits.
 _LARGEST_NUMBER = 2**63 - 1
+
+#: Characters that no text may have: a NUL, and half of a surrogate pair.
+_NOT_IN_TEXT = re.compile("[\0\ud800-\udfff]")
 
 #: How many faults of a record are told, and how long each may be: a log line has all of them.
 _MOST_FAULTS, _LONGEST_FAULT = 3, 300
@@ -111,8 +115,12 @@ def _unusable(values: object) -> str | None:
     if not isinstance(values, Mapping):
         return "the record is not a mapping"
     level: list[object] = [dict(values)]
-    count = 0
+    count = characters = 0
     for _ in range(_DEEPEST):
+        count += len(level)
+        characters += sum(len(each) for each in level if isinstance(each, str))
+        if count > _MOST_VALUES or characters > _MOST_CHARACTERS:
+            return "the record is too large"
         below: list[object] = []
         for each in level:
             if isinstance(each, dict):
@@ -123,9 +131,6 @@ def _unusable(values: object) -> str | None:
                 below += each
             elif not _is_scalar(each):
                 return "a value is not plain text, a number or a boolean, or it is too large"
-        count += len(below)
-        if count > _MOST_VALUES:
-            return "the record has too many values"
         if not below:
             return None
         level = below
@@ -134,7 +139,7 @@ def _unusable(values: object) -> str | None:
 
 def _is_scalar(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) <= _LONGEST and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
+        return value.isprintable() or not _NOT_IN_TEXT.search(value)
     if isinstance(value, int):
         return abs(value) <= _LARGEST_NUMBER
     return value is None or isinstance(value, float)
