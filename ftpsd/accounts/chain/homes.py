@@ -34,7 +34,11 @@ class KnownHomes:
         self._with_quota: set[str] = set()
 
     def add(self, user: UserSettings, groups: Container[str] = ()) -> None:
-        """Add the home of a user. `groups` are those with a quota. Other threads may look into the sets meanwhile."""
+        """Add the home and folders of a user. `groups` are those with a quota. Other threads may look into the sets."""
+        for folder in user.folders.values():
+            self._all.add(folder.path)
+            if folder.quota != QuotaSettings():
+                self._with_quota.add(folder.path)
         if user.home is not None:
             self._all.add(user.home)
             if user.quota != QuotaSettings() or any(name in groups for name in user.groups):

@@ -75,6 +75,13 @@ COMPONENTS: Schema = {
         settings={"type": "object", "description": "The keys of docs/configuration.md, without the password."},
         usage=maybe(record(bytes=COUNT, files=COUNT)),
         quota=record(bytes=maybe(COUNT), files=maybe(COUNT)),
+        folders=array(
+            record(
+                path=STRING,
+                usage=maybe(record(bytes=COUNT, files=COUNT)),
+                quota=record(bytes=maybe(COUNT), files=maybe(COUNT)),
+            )
+        ),
         bans=array(to("Ban")),
         last_login=maybe(TIME),
         sessions=COUNT,

@@ -15,9 +15,11 @@ from ftpsd.admin.api.bans import Bans
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
+from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.limits.bans.ban_table import Ban
+from ftpsd.protocol.paths import VirtualPath
 
 #: The most users of an answer. A configuration may have 100,000.
 MOST = 1000
@@ -94,13 +96,23 @@ class Users:
         parts = self._parts
         settings = effective(user.settings, parts.configuration().settings)
         login = logins.get(user.name)
-        used = None if settings.home is None else parts.quotas.counted(settings.home)
         return {
             "name": valid_text(user.name),
             "settings": to_json(settings),
-            "usage": None if used is None else {"bytes": max(0, used.bytes), "files": max(0, used.files)},
-            "quota": {"bytes": settings.quota.bytes, "files": settings.quota.files},
+            **self._use(settings.home, settings.quota),
+            "folders": [
+                {"path": valid_text(str(VirtualPath(at))), **self._use(folder.path, folder.quota)}
+                for at, folder in settings.folders.items()
+            ],
             "bans": [self._bans.form(ban) for ban in bans.get(stored_name(user.name), ())],
             "last_login": None if login is None else iso_time(login.time),
             "sessions": parts.counts.users.sessions.get(user.name, 0),
+        }
+
+    def _use(self, place: str | None, quota: QuotaSettings) -> dict[str, Json]:
+        """Return what a home or folder holds, and its quota."""
+        used = None if place is None else self._parts.quotas.counted(place)
+        return {
+            "usage": None if used is None else {"bytes": max(0, used.bytes), "files": max(0, used.files)},
+            "quota": {"bytes": quota.bytes, "files": quota.files},
         }

@@ -36,8 +36,16 @@ class Unit:
     bound: tuple[str, ...] = ()
 
 
-def home(user: str, places: Sequence[Place], uid: int, groups: Collection[int], service: str) -> list[Finding]:
-    """Judge whether the service user can enter each directory on the way to a home, and write into the home."""
+def home(
+    user: str,
+    places: Sequence[Place],
+    uid: int,
+    groups: Collection[int],
+    service: str,
+    what: str = "home",
+    is_written: bool = True,
+) -> list[Finding]:
+    """Judge whether the service user can enter each directory on the way to a home or folder, and read and write it."""
     if uid == 0:
         return []
     for place in places:
@@ -47,20 +55,20 @@ def home(user: str, places: Sequence[Place], uid: int, groups: Collection[int], 
                 Finding(
                     "home.missing",
                     "fault",
-                    f"The home of {user} cannot be used: {place.path} does not exist.",
+                    f"The {what} of {user} cannot be used: {place.path} does not exist.",
                     "Create it for the service user.",
                     f"install -d -o {service} -g {service} {places[-1].path}",
                 )
             ]
-        needed = 7 if last else 1
+        needed = (7 if is_written else 5) if last else 1
         if _bits(place.found, uid, groups) & needed != needed:
-            what = "may not read and write" if last else "may not enter"
+            may_not = f"may not read{' and write' if is_written else ''}" if last else "may not enter"
             paste = f"chown {service}: {place.path}" if last else f"setfacl -m u:{service}:x {place.path}"
             return [
                 Finding(
                     "home.permission",
                     "fault",
-                    f"The home of {user} cannot be used: the service user {service} {what} {place.path}.",
+                    f"The {what} of {user} cannot be used: the service user {service} {may_not} {place.path}.",
                     "Give it the permission.",
                     paste,
                 )
@@ -73,8 +81,8 @@ def _bits(found: tuple[int, int, int], uid: int, groups: Collection[int]) -> int
     return (mode >> 6 if owner == uid else mode >> 3 if group in groups else mode) & 7
 
 
-def sandboxed(user: str, path: str, unit: Unit) -> list[Finding]:
-    """Judge whether the unit's sandbox lets the daemon see and write a home."""
+def sandboxed(user: str, path: str, unit: Unit, what: str = "home") -> list[Finding]:
+    """Judge whether the unit's sandbox lets the daemon see and write a home or folder."""
     if _below(path, unit.bound):
         return []
     hidden = unit.protect_home in ("yes", "tmpfs", "read-only") and _below(path, ("/home", "/root", "/run/user"))
@@ -89,7 +97,7 @@ def sandboxed(user: str, path: str, unit: Unit) -> list[Finding]:
         Finding(
             "home.sandbox",
             "fault",
-            f"The home of {user} cannot be used: {name} of the unit keeps the daemon away from {path}.",
+            f"The {what} of {user} cannot be used: {name} of the unit keeps the daemon away from {path}.",
             "Add a drop-in and restart the daemon (docs/systemd.md).",
             "\n".join([*lines, f"ReadWritePaths={path}"]),
         )

@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -28,6 +28,7 @@ from ftpsd.config.settings import Settings
 from ftpsd.config.tls import client_certificates
 from ftpsd.config.tls.certificates import certificate_blocks
 from ftpsd.protocol.parsing import is_ipv4
+from ftpsd.protocol.paths import VirtualPath
 from ftpsd.system.tls.client_certificates import ClientVerifier
 
 #: Seconds for each program that is asked.
@@ -227,13 +228,9 @@ def _homes(configuration: load.Configuration, service: Service) -> list[Finding]
     ]
     found: list[Finding] = []
     devices: set[int] = set()
-    for name in configuration.users.users.names():
-        user = configuration.users.users.get(name)
-        if user is None or user.settings.home is None:
-            continue
-        path = os.path.realpath(user.settings.home)
-        found += host.sandboxed(name, path, service.unit)
-        found += host.home(name, host.places(path), service.uid, service.groups, service.name)
+    for name, what, path, is_written in _trees(configuration):
+        found += host.sandboxed(name, path, service.unit, what)
+        found += host.home(name, host.places(path), service.uid, service.groups, service.name, what, is_written)
         try:
             device, space = os.stat(path).st_dev, os.statvfs(path)
         except OSError:
@@ -243,6 +240,20 @@ def _homes(configuration: load.Configuration, service: Service) -> list[Finding]
             found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
             found += host.file_system(path, mounts)
     return found
+
+
+def _trees(configuration: load.Configuration) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield each home, and each folder once: a user, what it is to the user, its path, whether users write there."""
+    folders: set[tuple[str, bool]] = set()
+    for name in configuration.users.users.names():
+        user = configuration.users.users.get(name)
+        if user is None or user.settings.home is None:
+            continue
+        yield name, "home", os.path.realpath(user.settings.home), True
+        for at, folder in user.settings.folders.items():
+            if (folder.path, folder.is_written) not in folders:
+                folders.add((folder.path, folder.is_written))
+                yield name, f"folder {VirtualPath(at)}", folder.path, folder.is_written
 
 
 def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:

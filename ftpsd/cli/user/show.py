@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -29,8 +30,18 @@ from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.limits.home_counts import Amount
+from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import readable_size
 from ftpsd.storage.local.measure import DirectoryMeter
+
+
+class ShownFolder(TypedDict):
+    """A folder of a user."""
+
+    path: str
+    directory: str
+    quota: dict[str, int | None]
+    usage: dict[str, int] | None
 
 
 class Shown(TypedDict):
@@ -45,6 +56,7 @@ class Shown(TypedDict):
     last_address: str | None
     quota: dict[str, int | None]
     usage: dict[str, int] | None
+    folders: list[ShownFolder]
     bans: list[dict[str, Json]]
 
 
@@ -132,13 +144,22 @@ def _load(configuration: str) -> load.Configuration:
 def _shown(configuration: str, users: Sequence[User]) -> list[Shown]:
     """Return what is known of some users. Homes are counted before root becomes the owner of the state file."""
     places = open_users(configuration)
-    used = {user.name: _count(user.settings) for user in users}
+    count = cache(_count)  # many users may have the same folder
+    used = {
+        place: count(place) for user in users for place, quota in _places(user.settings) if quota != QuotaSettings()
+    }
     files = {user.name: places.place(user.name) for user in users}
     state = _read_state(configuration)
-    return [_form(user, files[user.name], used[user.name], state) for user in users]
+    return [_form(user, files[user.name], used, state) for user in users]
 
 
-def _form(user: User, file: str, used: Amount | None, state: State) -> Shown:
+def _places(settings: UserSettings) -> Iterator[tuple[str, QuotaSettings]]:
+    """Yield the home and the folders of a user with their quotas."""
+    yield settings.home or "", settings.quota
+    yield from ((folder.path, folder.quota) for folder in settings.folders.values())
+
+
+def _form(user: User, file: str, counted: Mapping[str, Amount | None], state: State) -> Shown:
     settings, login = user.settings, state.logins.get(user.name)
     return {
         "name": user.name,
@@ -149,7 +170,16 @@ def _form(user: User, file: str, used: Amount | None, state: State) -> Shown:
         "last_login": None if login is None else iso_time(login.time),
         "last_address": None if login is None else login.address,
         "quota": {"bytes": settings.quota.bytes, "files": settings.quota.files},
-        "usage": None if used is None else {"bytes": used.bytes, "files": used.files},
+        "usage": _amount(settings.quota, counted.get(settings.home or "")),
+        "folders": [
+            {
+                "path": valid_text(str(VirtualPath(at))),
+                "directory": valid_text(folder.path),
+                "quota": {"bytes": folder.quota.bytes, "files": folder.quota.files},
+                "usage": _amount(folder.quota, counted.get(folder.path)),
+            }
+            for at, folder in settings.folders.items()
+        ],
         "bans": [
             {"kind": kind, "subject": subject, "until": until}
             for kind, subject, until in state.bans.get(stored_name(user.name), ())
@@ -157,12 +187,14 @@ def _form(user: User, file: str, used: Amount | None, state: State) -> Shown:
     }
 
 
-def _count(settings: UserSettings) -> Amount | None:
-    """Count what a home holds if the user has a quota; None for a home without one, or that cannot be read."""
-    if settings.quota == QuotaSettings() or settings.home is None:
-        return None
+def _amount(quota: QuotaSettings, used: Amount | None) -> dict[str, int] | None:
+    return None if used is None or quota == QuotaSettings() else {"bytes": used.bytes, "files": used.files}
+
+
+def _count(place: str) -> Amount | None:
+    """Count what a home or folder holds; None for one that cannot be read."""
     try:
-        return sum(DirectoryMeter().amounts(settings.home, ()), Amount())
+        return sum(DirectoryMeter().amounts(place, ()), Amount())
     except OSError:
         return None
 
@@ -193,6 +225,9 @@ def _lines(shown: Shown) -> Iterable[tuple[str, str]]:
     yield "home", shown["home"]
     yield "last login", f"{_last_login(shown)} {shown['last_address'] or ''}".strip()
     yield "used", _usage(shown)
+    for folder in shown["folders"]:
+        used = _usage(folder)
+        yield "folder", f"{folder['path']} is {folder['directory']}" + (f", used: {used}" if used != "-" else "")
 
 
 def _state(shown: Shown) -> str:
@@ -210,7 +245,7 @@ def _last_login(shown: Shown) -> str:
     return datetime.fromisoformat(shown["last_login"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _usage(shown: Shown) -> str:
+def _usage(shown: Shown | ShownFolder) -> str:
     """Return what is used of the quota: `1.2 GiB of 10.0 GiB, 7 of 1000 files`."""
     used, quota = shown["usage"], shown["quota"]
     if used is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.values import QuotaSettings
+from ftpsd.protocol.permissions import PROFILES
 
 
 @frozen
@@ -17,3 +18,8 @@ class FolderSettings:
     permissions: frozenset[str] | None = None
     #: The maximum size of what the folder holds, for all users together.
     quota: QuotaSettings = Factory(QuotaSettings)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether its permissions let users change anything in it."""
+        return self.permissions is None or not self.permissions <= PROFILES["read-only"]

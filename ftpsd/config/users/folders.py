@@ -17,7 +17,6 @@ from ftpsd.config.users.homes import HomeFinder
 from ftpsd.config.users.merge import merge_paths
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.permissions import PROFILES
 from ftpsd.system import landlock
 
 #: What an entry of `for` begins with if it names a group.
@@ -139,7 +138,7 @@ class FolderFinder:
         if real is not None:
             found = self._found.setdefault(real, _Found(place, key))
             found.is_counted |= folder.quota != QuotaSettings()
-            found.is_written |= folder.permissions is None or not folder.permissions <= PROFILES["read-only"]
+            found.is_written |= folder.is_written
         return real
 
     def _look_up(self, place: Place, key: Key, path: str) -> str | None:
