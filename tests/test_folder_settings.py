@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import yaml
 from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.protocol.permissions import PROFILES
 from tests.daemon import SECRET
 from tests.test_configuration import files, settings_of
+from tests.test_documents import keys, rows, told
 
 __all__ = ["files"]
 
@@ -208,3 +211,18 @@ def test_users_of_sources(base: Path) -> None:
         with pytest.raises(InvalidRecord) as caught:
             builder.build("carol", {"home": str(base / "one/carol"), "folders": {"/own": {"path": folder}}})
         assert "folders./own.path" in str(caught.value) and expected in str(caught.value)
+
+
+def test_the_example_of_the_document(base: Path) -> None:
+    """docs/folders.md has an example that loads, and means what its comments say; and a row for each key."""
+    text = (Path(__file__).parents[1] / "docs/folders.md").read_text()
+    match = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert match is not None
+    example = re.sub(r": (/srv|/nas)", rf": {base}\1", match[1]).replace("$argon2id$…", SECRET)
+    for path in re.findall(rf"{re.escape(str(base))}/[a-z/]+", example):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    (base / "users.yaml").write_text(example)
+    found = folders(base, load.load(base / "ftpsd.yaml"), "alice")
+    assert found.keys() == {"/team", "/archive", "/outgoing/drop", "/reports", "/scans"}
+    documented = rows(text.split("## What users see")[0])
+    assert documented == {key: told(default) for key, default in keys(FolderSettings).items()} | {"for": "`null`"}

@@ -444,13 +444,20 @@ def test_a_folder_whose_directory_is_gone(disk: Disk) -> None:
     store(files.writer(path("f")), b"data")
 
 
-def test_a_walk_ends_in_each_mount(disk: Disk) -> None:
-    """ABOR reaches the walk of a folder as that of the home, and the end of the session closes all."""
-    usage = disk.limit("s", bytes=100)
-    files = disk.open({"/s": disk.folder("s", quota=usage)})
-    assert not files.walking
+def test_each_mount_is_opened_and_closed_once(disk: Disk) -> None:
+    """A session in the home is one there, and one in each folder, until it ends."""
+    files = disk.open({"/s": disk.folder("s", quota=disk.limit("s", bytes=100))}, quota=disk.limit("home", bytes=100))
+    home = disk.quotas._usage(str(disk.home))
+    assert home is not None
+    store(files.writer(path("f")), b"data")
+    assert home.sessions == 1  # the home is opened once
+    usage = disk.quotas._usage(str(disk.base / "s"))
+    assert usage is not None
+    assert names(files) == ["f", "s"]
+    assert (files.walking, usage.sessions) == (False, 1)
     files.stop(Reply(426, "Aborted."))
     files.close()
+    assert usage.sessions == 0
 
 
 def test_large_directories_with_folders(disk: Disk) -> None:

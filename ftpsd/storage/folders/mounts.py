@@ -27,29 +27,36 @@ class Mounted:
         self._open = open_files
         #: None until they are open: a folder may have to be counted first.
         self.files: Files | None = None
-        self._opening: Deferred[None] | None = None
+        #: The attempt to open them that runs. Its result is never a failure.
+        self.opening: Deferred[None] | None = None
+        self._failed_before = False
         self._closed = False
 
-    def open(self) -> Deferred[None]:
-        """Begin to open the files, unless that has begun. The result is never a failure: `open` may try again."""
-        if self._opening is None:
-            self._opening = opening = Deferred.fromCoroutine(self._open(self.mount)).addCallbacks(
-                self._opened, self._failed
-            )
-            return opening
-        return self._opening
+    def open(self) -> None:
+        """Begin to open the files, unless they are open or being opened."""
+        if self.files is None and self.opening is None:
+            self.opening = Deferred()
+            Deferred.fromCoroutine(self._open(self.mount)).addCallbacks(self._opened, self._failed)
 
     def _opened(self, files: Files) -> None:
         if self._closed:
             files.close()
         else:
             self.files = files
+        self._end()
 
     def _failed(self, failure: Failure) -> None:
-        self._opening = None
+        if not self._failed_before:
+            path, why = str(VirtualPath(self.mount.at)), failure.getErrorMessage()
+            log.warn("the folder {path} cannot be used: {why}", path=path, why=why)
+        self._failed_before = True
+        self._end()
         failure.trap(OSError, Refusal)
-        text = failure.getErrorMessage()
-        log.warn("the folder {path} cannot be used: {why}", path=str(VirtualPath(self.mount.at)), why=text)
+
+    def _end(self) -> None:
+        opening, self.opening = self.opening, None
+        if opening is not None:
+            opening.callback(None)
 
     def close(self) -> None:
         """The session has ended."""

@@ -52,10 +52,11 @@ class FolderTrees:
             for mount, backend in zip(mounts_of(user), backends, strict=True)
         ]
         home, *folders = mounted
-        opening = [each.open() for each in folders]
+        for each in folders:
+            each.open()
         try:
             home.files = await self._homes.open(user, session, home.mount)
-            await self._wait(opening)
+            await self._wait([each.opening for each in folders if each.opening is not None])
         except BaseException:
             for each in mounted:
                 each.close()
@@ -66,7 +67,7 @@ class FolderTrees:
         return FolderFiles(table, directories, self._workers.queue(user.name), walks)
 
     async def _wait(self, opening: list[Deferred[None]]) -> None:
-        if all(each.called for each in opening):
+        if not opening:
             return
         waiting: Deferred[None] = Deferred()
 
