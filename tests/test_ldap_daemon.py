@@ -70,8 +70,8 @@ def test_a_canonical_name_for_all(daemon: Callable[..., Daemon], tmp_path: Path)
 def test_groups_of_ours(daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """A group of the directory stands for one in users.yaml, whose keys its members have."""
     running = daemon(False, groups={"team": "writers"}, values={"home": str(tmp_path / "ftp/{user}")})
-    text = running.users_file.read_text()
-    running.users_file.write_text(f"groups: {{writers: {{permissions: upload-only}}}}\n{text}")
+    running.groups = {"writers": {"permissions": "upload-only"}}
+    running.write()
     with FtpClient(running.start()) as client:
         client.start_tls()
         client.login("berta", "secret")
