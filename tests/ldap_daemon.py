@@ -55,9 +55,9 @@ def example(slapd: Slapd, directory: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def log_in(daemon: Daemon, name: str | bytes, password: str = "secret") -> str:
-    """Return the reply to a login."""
-    with FtpClient(daemon) as client:
+def log_in(daemon: Daemon, name: str | bytes, password: str = "secret", source: str | None = None) -> str:
+    """Return the reply to a login from an address of this machine."""
+    with FtpClient(daemon, source=source) as client:
         client.start_tls()
         client.command(b"USER " + (name if isinstance(name, bytes) else name.encode()))
         return client.command(f"PASS {password}")

@@ -105,6 +105,17 @@ def test_bans_count_wrong_passwords_only(daemon: Callable[..., Daemon]) -> None:
         assert client.reply().startswith("421 ")
 
 
+def test_a_name_is_banned_in_every_spelling(daemon: Callable[..., Daemon]) -> None:
+    """Guesses at one user count together, however they spell the name, and the ban holds for every spelling."""
+    running = daemon()
+    for number, name in enumerate(("anna", "ANNA", "Anna", "aNNa")):
+        assert log_in(running, name, "wrong", f"127.0.{number}.9").startswith("530 ")
+    running.wait_for_log("strangers may not log in as Anna")
+    for name in ("Anna", "AnnA"):
+        assert log_in(running, name, "secret", "127.0.9.9").startswith("530 ")
+    assert log_in(running, "berta", "secret", "127.0.9.9").startswith("230 ")
+
+
 def test_faults_name_their_keys(daemon: Callable[..., Daemon]) -> None:
     """A setting that cannot be used is a fault with its line and key."""
     for changes, words in (
@@ -147,3 +158,14 @@ def check(daemon: Daemon, **environment: str) -> subprocess.CompletedProcess[str
     """Run `ftpsd check`."""
     command = ftpsd("check", "-c", str(daemon.config))
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+
+
+def test_check_online(daemon: Callable[..., Daemon], server: Slapd) -> None:
+    """`ftpsd check --online` logs in to the directory, and says why that fails."""
+    configured = daemon(start=False)
+    command = [*ftpsd("check", "-c", str(configured.config)), "--online"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found
+    server.kill()
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and "Connection refused" in found.stdout + found.stderr, found

@@ -38,6 +38,14 @@ class LoginCredentials(UsernamePassword):  # type: ignore[misc]
         self.certificate = certificate
 
 
+class LoginIncorrect(UnauthorizedLogin):  # type: ignore[misc]
+    """A wrong name or password. Failures are counted for `user`: a source may know one user by several spellings."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__()
+        self.user = user
+
+
 @implementer(ICredentialsChecker)
 class PasswordChecker:
     """Ask the user store about passwords, and check one-time passwords."""
@@ -59,7 +67,7 @@ class PasswordChecker:
     def requestAvatarId(self, credentials: LoginCredentials) -> Deferred[User]:
         """Return the user, which is the avatar ID: the realm needs the settings that belong to this very answer.
 
-        Raises UnauthorizedLogin for an unknown name and for a wrong password, which clients must not tell apart; and
+        Raises LoginIncorrect for an unknown name and for a wrong password, which clients must not tell apart; and
         LoginDenied and SourceFailed.
         """
         return Deferred.fromCoroutine(self._check(credentials))
@@ -74,8 +82,10 @@ class PasswordChecker:
             if not may_log_in(user):
                 raise WrongPassword
             return user
-        except (UnknownUser, WrongPassword):
-            raise UnauthorizedLogin from None
+        except UnknownUser:
+            raise LoginIncorrect(name) from None
+        except WrongPassword as error:
+            raise LoginIncorrect(error.name or name) from None
 
     async def _verify(self, name: str, password: str, credentials: LoginCredentials) -> User:
         """Return the user if password and code are right.

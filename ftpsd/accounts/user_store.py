@@ -48,7 +48,11 @@ class UnknownUser(Exception):
 
 
 class WrongPassword(Exception):
-    """The password is not that of the user."""
+    """The password is not that of the user. `name` is the canonical name, where a source knows it."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self.name = name
 
 
 class LoginDenied(Exception):

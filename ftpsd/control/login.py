@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 from twisted.cred.error import UnauthorizedLogin
 
 from ftpsd.accounts.certificate_checker import CertificateCredentials, CodeRequired
-from ftpsd.accounts.password_checker import LoginCredentials
+from ftpsd.accounts.password_checker import LoginCredentials, LoginIncorrect
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar, Visitor
 from ftpsd.accounts.user_store import LoginDenied
 from ftpsd.control.scheduler import ClientGroup, Scheduler, Task
@@ -134,6 +134,8 @@ class Login:
 
     async def _fail(self, user: str, error: Exception) -> None:
         """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
+        if isinstance(error, LoginIncorrect):
+            user = error.user
         session, name = self._events.session, self._events.visible_name(user)
         reason, refusal = "", Refusal(451, "Login cannot be checked now: try again later.")
         if isinstance(error, UnauthorizedLogin):

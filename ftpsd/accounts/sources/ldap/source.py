@@ -71,9 +71,9 @@ class Directory:
         if entry is None:
             self._pretend(question, deadline)
             return None
-        if question.password is not None:
-            _require(self._bind(entry.dn, question.password, deadline))
         name, groups = self._name_of(entry), list[str]()
+        if question.password is not None:
+            _require(self._bind(entry.dn, question.password, deadline), name)
         if self._needs_groups:
             groups = self._pool.run("search", deadline, partial(self._groups, entry, name))
         return self._answer(name, entry, groups, question.password is not None)
@@ -175,7 +175,7 @@ class Directory:
         if not password:
             raise WrongPassword
         found = self._pool.run("login", deadline, partial(self._read_as_user, name, password))
-        _require(found.result)
+        _require(found.result, name)
         if found.entry is None:
             raise SourceFailed("users may not read their own entries, so that bind_dn is needed")
         return self._answer(self._name_of(found.entry), found.entry, found.groups, True)
@@ -222,9 +222,9 @@ def _is_usable(name: str) -> bool:
     return 0 < len(name) <= _LONGEST_NAME and name.isprintable()
 
 
-def _require(result: LoginResult) -> None:
+def _require(result: LoginResult, name: str) -> None:
     """Raise WrongPassword or LoginDenied unless a bind has succeeded."""
     if result.denial is not None:
         raise LoginDenied(result.denial.text, result.denial.reason)
     if not result.right:
-        raise WrongPassword
+        raise WrongPassword(name)
