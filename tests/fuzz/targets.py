@@ -12,6 +12,7 @@ from fnmatch import translate
 from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from OpenSSL import SSL
@@ -73,7 +74,7 @@ SITE HELP|LIST -la ./-x|NLST *|ALLO 5 R 5|HOST [::1]|STOU|LANG en-GB|HELP SITE|A
 
 def line(raw: bytes) -> None:
     """A control line becomes a value and a whole reply, or a Refusal, whatever its bytes are."""
-    session: Any = Session(1, None, None, None, Policy(), TABLE)  # type: ignore[arg-type]
+    session: Any = Session(1, SimpleNamespace(), None, None, Policy(), TABLE)  # type: ignore[arg-type]
     try:
         verb, argument = parsing.line(raw)
         row = session.find(verb)
@@ -218,7 +219,7 @@ def certificate(pem: bytes) -> None:
     whole = path.read_bytes()
     try:
         path.write_bytes(pem)
-        contexts = certificates.load(document, parsed)
+        contexts = certificates.load(document, parsed, None)
         assert contexts is not None or document.faults
         if contexts is not None:
             load.warnings(load.Configuration(parsed, YamlUserStore(UserTable(), Homes()), contexts, {}), 0.0)
