@@ -80,8 +80,6 @@ class HelperUsers:
         if not _is_line(question.password or ""):
             raise WrongPassword
         fields = self._exchange(question)
-        if "error" in fields:
-            raise SourceFailed(f"the helper reports: {fields['error'][:200]!r}")
         verdict = fields.get("auth_ok")
         if verdict == "1":
             return Answer(_name(fields, question), _record(fields), verified=question.password is not None)
@@ -101,9 +99,7 @@ class HelperUsers:
 
     def probe(self) -> None:
         """Look up a user without a name: any complete answer will do. Raises SourceFailed."""
-        fields = self._exchange(Question("", None, plain_address("127.0.0.1")))
-        if "error" in fields:
-            raise SourceFailed(f"the helper reports: {fields['error'][:200]!r}")
+        self._exchange(Question("", None, plain_address("127.0.0.1")))
 
     def close(self) -> None:
         """Do nothing: no connection outlives a question."""
@@ -173,6 +169,8 @@ def _fields(data: bytes) -> Mapping[str, str]:
         raise SourceFailed(f"the answer has the keyword {min(unknown)[:40]!r}, which ftpsd does not support")
     if fields.get("version", VERSION) != VERSION:
         raise SourceFailed("the answer has another version of the protocol")
+    if "error" in fields:
+        raise SourceFailed(f"the helper reports: {fields['error'][:200]!r}")
     return fields
 
 
