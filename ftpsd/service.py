@@ -17,6 +17,7 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from ftpsd.accounts.anonymous import with_anonymous
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
 from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.last_logins import LastLogins
@@ -149,9 +150,10 @@ class SnapshotFactory:
         """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
         settings = configuration.settings
         #: The users of the last snapshot.
-        self.users = users = self._stores.make(
+        self.users = self._stores.make(
             settings, configuration.users, configuration.sources, configuration.builder.build
         )
+        users = with_anonymous(self.users, configuration.anonymous)
         self.workers.patience = settings.timeouts.stalled
         self.quotas.keep(users.homes.with_quota, users.homes.all, users.homes.of_groups)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)

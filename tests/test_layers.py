@@ -49,6 +49,7 @@ LARGE = {
     "Files": 19,
     "LocalFiles": 24,
     "FolderFiles": 29,
+    "DropBoxFiles": 20,
     "Upload": 18,
     "SessionEvents": 18,
     "ControlConnection": 25,

@@ -11,28 +11,31 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
+from ftpsd.accounts.anonymous import address_share
 from ftpsd.accounts.user_store import User
 from ftpsd.config.sections.groups import SharedSettings
-from ftpsd.config.settings import UserSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.encoding import names as encoding
+from ftpsd.protocol.interfaces import Files
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
-from ftpsd.storage.backend import Files, Trees
+from ftpsd.storage.backend import Trees
+from ftpsd.storage.drop_box import DropBoxFiles
 
 
 class IUserAvatar(Interface):
     """What one session of a user may use."""
 
     name = Attribute("The name of the user, as the source stores it.")
-    files = Attribute("The user's `ftpsd.storage.backend.Files`.")
+    files = Attribute("The user's `ftpsd.protocol.interfaces.Files`.")
     permissions = Attribute("The user's `ftpsd.protocol.permissions.Permissions`.")
     data_session = Attribute("off, allow or require; None for the setting of the server.")
     close_notify = Attribute("require or lenient; None for the setting of the server.")
     names = Attribute("The `ftpsd.protocol.encoding.names.NameEncoding` of the user's device.")
+    is_anonymous = Attribute("Whether the client has no account.")
     lease = Attribute("The session's `ftpsd.limits.ledger.UserLease`.")
 
 
@@ -40,13 +43,14 @@ class IUserAvatar(Interface):
 class UserAvatar:
     """The avatar of a user who has logged in."""
 
-    def __init__(self, name: str, user: UserSettings, files: Files, lease: UserLease) -> None:
-        self.name = name
+    def __init__(self, user: User, files: Files, lease: UserLease) -> None:
+        self.name = user.name
         self.files = files
-        self.permissions: Permissions = user.permission_rules
-        self.data_session = user.tls.data_session
-        self.close_notify = user.tls.close_notify
-        self.names = encoding.find(user.names.encoding) or encoding.UTF8
+        self.permissions: Permissions = user.settings.permission_rules
+        self.data_session = user.settings.tls.data_session
+        self.close_notify = user.settings.tls.close_notify
+        self.names = encoding.find(user.settings.names.encoding) or encoding.UTF8
+        self.is_anonymous = user.anonymous is not None
         self.lease = lease
 
 
@@ -103,15 +107,19 @@ class Realm:
             raise AccessDenied(denial)
         names = user.settings.groups
         shares = [Share("group", name, self._groups[name].limits) for name in names if name in self._groups]
+        if user.anonymous is not None:
+            shares.append(address_share(user.anonymous, visitor.client))
         lease = await self._ledger.admit_user(user.name, user.settings.limits, shares)
         try:
-            files = await self._trees.open(user, evolve(visitor.session, user=user.name))
+            opened = await self._trees.open(user, evolve(visitor.session, user=user.name))
         except BaseException:
             lease.release()
             raise
 
         def log_out() -> None:
-            files.close()
+            opened.close()
             lease.release()
 
-        return IUserAvatar, UserAvatar(user.name, user.settings, files, lease), log_out
+        is_drop_box = user.anonymous is not None and user.anonymous.permissions == "drop-box"
+        files = DropBoxFiles(opened) if is_drop_box else opened
+        return IUserAvatar, UserAvatar(user, files, lease), log_out

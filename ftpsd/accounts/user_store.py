@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import Factory, frozen
 
+from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.login_rules import Denial
 from ftpsd.protocol.parsing import Address, plain_address
@@ -22,6 +23,8 @@ class User:
 
     name: str
     settings: UserSettings
+    #: What holds for the anonymous user; None for all others.
+    anonymous: AnonymousSettings | None = None
 
 
 @frozen

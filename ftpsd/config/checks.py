@@ -15,6 +15,7 @@ import attrs
 from ftpsd.config import rule_checks
 from ftpsd.config.faults import Key, quoted
 from ftpsd.config.sections.admin import AdminSettings, PageSettings
+from ftpsd.config.sections.anonymous import AnonymousLimits
 from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.settings import (
@@ -86,10 +87,10 @@ def _check_page(document: Document, settings: Settings) -> None:
             document.fault((*key, "hosts", index), f"{quoted(name)} is not a host name", "Write it as ftp.example.com.")
 
 
-def check_limits(document: Document, limits: Limits | UserLimits | SharedLimits, key: Key) -> None:
+def check_limits(document: Document, limits: Limits | UserLimits | SharedLimits | AnonymousLimits, key: Key) -> None:
     """Refuse limits of 0: in other servers they mean no limit, and here they would stop everything."""
     for each in attrs.fields(attrs.resolve_types(type(limits))):
-        value, least = getattr(limits, each.name), MIN_BYTES if each.name.endswith("_rate") else 1
+        value, least = getattr(limits, each.name), MIN_BYTES if "_rate" in each.name else 1
         if value is not None and value < least:
             or_null = ", or null for no limit" if type(None) in get_args(each.type) else ""
             document.fault((*key, each.name), f"{value} is too small", f"Write {least} or a larger number{or_null}.")

@@ -12,8 +12,10 @@ from pathlib import Path
 import attrs
 
 from ftpsd.accounts.sources.source import ConfiguredSource
+from ftpsd.accounts.user_store import User
 from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config import checks, modes, rule_checks
+from ftpsd.config.anonymous import load_anonymous
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
@@ -54,6 +56,8 @@ class Configuration:
     layers: Layers = attrs.Factory(Layers)
     #: The sources other than the YAML files, in the order in which they are asked.
     sources: Sequence[ConfiguredSource] = ()
+    #: The user of anonymous logins; None if there are none.
+    anonymous: User | None = None
 
     @property
     def builder(self) -> RecordBuilder:
@@ -61,7 +65,8 @@ class Configuration:
         settings = self.settings
         base, resumption = settings.users.file.parent, settings.tls.data_session != "off"
         homes = {*self.users.homes.parents, *map(os.path.realpath, settings.sandbox.homes)}
-        return RecordBuilder(base, self.layers, resumption, homes)
+        public = None if self.anonymous is None else self.anonymous.settings.home
+        return RecordBuilder(base, self.layers, resumption, homes, public)
 
 
 def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
@@ -94,10 +99,11 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     if settings.file_permissions == "check":
         for directory in (files, groups):
             modes.check_user_files(main, directory)
+    user = load_anonymous(main, settings, found.store, watch)
     sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
         raise InvalidConfiguration([*main.faults, *found.faults])
-    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources)
+    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources, user)
 
 
 def _check_directory(main: Document, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.admin import AdminSettings
+from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.passwords import PasswordSettings
@@ -230,6 +231,7 @@ class Settings:
     log: LogSettings = LogSettings()
     admin: AdminSettings = Factory(AdminSettings)
     metrics: MetricsSettings | None = None
+    anonymous: AnonymousSettings | None = None
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

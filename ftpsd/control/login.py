@@ -106,7 +106,8 @@ class Login:
         except Refusal:
             logout()
             raise
-        await self._ledger.record_login(self._client, user)
+        if not avatar.is_anonymous:  # their addresses would displace those of users
+            await self._ledger.record_login(self._client, user)
         self._task.move(self._scheduler.user(user))
         certificate = self._connection.certificate
         shown = () if certificate is None else (certificate.subject, certificate.fingerprint)

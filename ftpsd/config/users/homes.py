@@ -71,3 +71,10 @@ def parents(base: Path, templates: Iterable[str], found: Iterable[str]) -> froze
     planned = [os.path.join(base, template).partition("{user}")[0] + "{user}" for template in templates]
     homes = [*found, *map(os.path.realpath, planned)]
     return frozenset(os.path.dirname(home).rstrip("/") or home for home in homes)
+
+
+def overlapping(home: str, others: Iterable[str]) -> str | None:
+    """Return a directory that is the home, lies in it, or contains it; None if there is none."""
+    around = {home, *map(str, Path(home).parents)}
+    inside = f"{home.rstrip('/')}/"
+    return next((each for each in others if each in around or each.startswith(inside)), None)

@@ -20,6 +20,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.folders import Folders, folder_directory
+from ftpsd.config.users.homes import overlapping
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath
@@ -42,14 +43,17 @@ class RecordBuilder:
     """Builds settings of users whom sources know. In any thread; blocks.
 
     `base` is the directory of `users.yaml`, to which homes are relative; `layers` has the defaults and groups of that
-    file. Homes must lie below the directories `homes`.
+    file. Homes must lie below the directories `homes`, and neither in nor around `public`, the home of anonymous users.
     """
 
-    def __init__(self, base: Path, layers: Layers, resumption: bool, homes: Iterable[str]) -> None:
+    def __init__(
+        self, base: Path, layers: Layers, resumption: bool, homes: Iterable[str], public: str | None = None
+    ) -> None:
         self._base = base
         self._layers = layers
         self._resumption = resumption
         self._homes = sorted(homes)
+        self._public = public
 
     def build(self, name: str, values: Mapping[str, Value]) -> UserSettings:
         """Return the settings of a user, merged with the groups and defaults; `home` has no symbolic links.
@@ -81,7 +85,11 @@ class RecordBuilder:
         if "/" in name or name in ("", ".", ".."):
             document.fault((), "is not a valid user name", "Write a name without /.")
             return None
-        return self._directory(document, ("home",), home_of(home, name, self._base))
+        found = self._directory(document, ("home",), home_of(home, name, self._base))
+        if self._public is not None and overlapping(self._public, [found]):
+            problem = f"{found} and the home of anonymous users are the same or lie in each other"
+            document.fault(("home",), problem, "Choose a separate directory.")
+        return found
 
     def _folders(self, document: Document, folders: Folders) -> Folders:
         """Return folders with the paths of their directories, without symbolic links."""

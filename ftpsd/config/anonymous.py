@@ -1,0 +1,58 @@
+"""Check the section `anonymous`, and add its home to those of the users: load_anonymous."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from ftpsd.accounts.anonymous import NAMES, anonymous_user
+from ftpsd.accounts.user_store import Homes, User
+from ftpsd.accounts.yaml_store import YamlUserStore
+from ftpsd.config.checks import check_limits
+from ftpsd.config.disk_watch import DiskWatch
+from ftpsd.config.settings import QuotaSettings, Settings
+from ftpsd.config.users.homes import HomeFinder, overlapping
+from ftpsd.config.yaml import Document
+from ftpsd.system import landlock
+
+
+def load_anonymous(
+    document: Document, settings: Settings, store: YamlUserStore | None, watch: DiskWatch
+) -> User | None:
+    """Return the user of anonymous logins; None if there are none, or if the section has faults.
+
+    The home must be no user's, lie in none and contain none: clients without an account would see or fill it.
+    """
+    anonymous = settings.anonymous
+    if anonymous is None:
+        return None
+    check_limits(document, anonymous.limits, ("anonymous", "limits"))
+    finder, key = HomeFinder(watch), ("anonymous", "home")
+    home = finder.find(document, key, str(anonymous.home))
+    if home is None:
+        document.fault(key, f"{anonymous.home} is not a directory", f"Create it: install -d {anonymous.home}")
+    elif finder.is_denied(home):
+        document.fault(key, f"{home} is outside of the sandbox", landlock.RESTART)
+    if store is None or home is None:
+        return None
+    for name in NAMES:
+        if store.knows(name):
+            document.fault(("anonymous",), f"there is a user {name}", "Rename the user, or remove this section.")
+    other = overlapping(home, store.homes.all)
+    if other is not None:
+        problem = f"{home} and {other}, the home of a user, are the same or lie in each other"
+        document.fault(key, problem, "Choose a separate directory.")
+    store.homes = _with_home(store.homes, home, anonymous.quota != QuotaSettings())
+    return anonymous_user(anonymous, home)
+
+
+def _with_home(homes: Homes, home: str, is_counted: bool) -> Homes:
+    """Return the homes with another one, which lies in none of them."""
+    return attrs.evolve(
+        homes,
+        all={*homes.all, home},
+        with_quota={*homes.with_quota, *([home] if is_counted else [])},
+        outermost=[*homes.outermost, home],
+        parents=homes.parents | {os.path.dirname(home).rstrip("/") or home},
+    )
