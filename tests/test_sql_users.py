@@ -119,6 +119,30 @@ def test_a_user_from_add_to_remove(make_daemon: Make, database: Database, capsys
     assert "reloaded" not in daemon.log
 
 
+def test_users_are_shown(make_daemon: Make, database: Database, capsys: Capture) -> None:
+    """`ftpsd user list` and `show` know the users of a database, and say that a setting comes from there."""
+    daemon = configured(make_daemon, database, start=False)
+    assert run(daemon, "sql", "init") == 0
+    assert add(daemon, "alice", "--set", "quota.bytes=1K") == 0
+    capsys.readouterr()
+    assert run(daemon, "user", "list", "--json") == 0
+    shown = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert sorted(shown) == ["alice", "bob"]
+    assert shown["alice"]["file"] == "sql[0]"
+    assert shown["alice"]["quota"]["bytes"] == 1024
+    assert run(daemon, "user", "show", "alice", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["origins"]["quota.bytes"][0]["layer"] == "source sql[0]"
+    assert found["settings"]["home"] == str(daemon.home("alice"))
+    assert run(daemon, "user", "show", "alice") == 0
+    assert "source sql[0]" in capsys.readouterr().out
+    assert run(daemon, "user", "show", "carol") == 1
+    database.execute("DROP TABLE ftpsd_users", "DROP TABLE ftpsd_schema")
+    assert run(daemon, "user", "list") == 0
+    output = capsys.readouterr()
+    assert "bob" in output.out and "users of sql[0] are missing: " in output.err
+
+
 def test_a_change_with_a_fault_is_not_made(make_daemon: Make, database: Database, capsys: Capture) -> None:
     """What the daemon could not use is not stored, and a home that was made for it is removed again."""
     daemon = configured(make_daemon, database, start=False)
@@ -192,6 +216,35 @@ def test_a_server_that_is_killed(make_daemon: Make, own_server: PostgresqlServer
     wait_for("230", daemon, "carol")
     assert log_in(daemon, "alice", "wrong") == "530"
     assert "Traceback" not in daemon.log
+
+
+@requires_postgresql
+def test_a_change_reaches_the_daemon(make_daemon: Make, own_server: PostgresqlServer) -> None:
+    """A user who changes, by whichever program, is forgotten at once: also if the server is down at the next login."""
+    database = Database(own_server.url, own_server.sql)
+    database.migrate()
+    daemon = configured(make_daemon, database)
+    for name in ("alice", "carol", "dave"):
+        assert add(daemon, name) == 0
+        assert log_in(daemon, name) == "230"
+    own_server.restart()  # the connection that listens is replaced
+    wait_until_listening(own_server)
+    own_server.sql("UPDATE ftpsd_users SET enabled = false WHERE name = 'alice'")
+    own_server.sql("DELETE FROM ftpsd_users WHERE name = 'dave'")
+    time.sleep(2)
+    own_server.kill()
+    assert log_in(daemon, "alice") == "451"
+    assert log_in(daemon, "dave") == "451"
+    assert log_in(daemon, "carol") == "230"
+    assert "Traceback" not in daemon.log
+
+
+def wait_until_listening(server: PostgresqlServer) -> None:
+    """Wait until a connection has told the server that it listens."""
+    deadline = time.monotonic() + PATIENCE
+    while server.sql("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN ftpsd_users'") == "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @requires_postgresql

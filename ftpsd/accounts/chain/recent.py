@@ -72,6 +72,16 @@ class RecentLogins:
         if login is not None and (password is None or self._matches(login, name, password)):
             self._remove(name)
 
+    def forget_users(self, place: object, users: Collection[str]) -> None:
+        """Forget the logins of users of a place, by their canonical names."""
+        gone = [
+            name
+            for name, login in self._logins.items()
+            if login.place is place and login.answer is not None and login.answer.name in users
+        ]
+        for name in gone:
+            del self._logins[name]
+
     def last(self, name: str) -> tuple[object | None, Answer | None]:
         """Return where the user of a name was found by the last login, and the answer; twice None without a login."""
         login = self._recent(name)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Expired
+from twisted.logger import Logger
 
 from ftpsd.accounts.chain.counts import Result, SourceCounts, SourceStatus
 from ftpsd.accounts.chain.threads import SourceThreads
 from ftpsd.accounts.chain.watch import SourceWatch
 from ftpsd.accounts.fair_queue import FairSemaphore
-from ftpsd.accounts.sources.source import Answer, Question, Source
+from ftpsd.accounts.sources.source import Answer, ListeningSource, Question, Source
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, WrongPassword
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.printable import printable
 from ftpsd.system.reactor import Clock
+
+log = Logger(namespace="ftpsd")
 
 T = TypeVar("T")
 
@@ -66,9 +69,15 @@ class RunningSource:
         self._durations: deque[float] = deque(maxlen=_RECENT)
         self._running = 0
 
-    def start(self) -> None:
-        """Find out whether the source answers."""
+    def start(self, changed: Callable[[Collection[str]], None]) -> None:
+        """Find out whether the source answers. Call `changed` with the names of users of whose changes it tells."""
         self._watch.check()
+        source = self._source
+        if isinstance(source, ListeningSource):
+            listening = self._threads.call(
+                lambda: source.listen(lambda names: self._threads.call_in_reactor(changed, names))
+            )
+            listening.addErrback(lambda failure: log.failure("source {name}", failure, name=self.name))
 
     async def ask(self, question: Question, admit: Admit) -> Answer | None:
         """Return the user; None if the source has none of this name.

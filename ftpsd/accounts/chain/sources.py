@@ -41,7 +41,7 @@ class RunningSources:
         """Find out which sources answer. Threads may begin from now on."""
         self._started = True
         for _, source in self._running:
-            source.start()
+            self._start(source)
 
     def stop(self) -> None:
         """Close all sources. Does not wait for them."""
@@ -56,5 +56,8 @@ class RunningSources:
         threads = self._make_threads(f"source {configured.name}")
         made = RunningSource(configured.name, configured.source, self._clock, threads)
         if self._started:
-            made.start()
+            self._start(made)
         return made
+
+    def _start(self, source: RunningSource) -> None:
+        source.start(lambda names: self._recent.forget_users(source, names))

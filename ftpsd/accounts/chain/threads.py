@@ -25,7 +25,7 @@ class SourceThreads:
 
     def __init__(self, name: str, call_in_reactor: Callable[..., None]) -> None:
         self._name = name
-        self._call_in_reactor = call_in_reactor
+        self.call_in_reactor = call_in_reactor
         self._idle: list[SimpleQueue[_Job]] = []
         #: How many threads run a call whose caller has given up.
         self.abandoned = 0
@@ -42,7 +42,7 @@ class SourceThreads:
                 outcome = function()
             except BaseException:
                 outcome = Failure()
-            self._call_in_reactor(self._done, jobs, result, outcome)
+            self.call_in_reactor(self._done, jobs, result, outcome)
 
         jobs.put(run)
         return result

@@ -7,9 +7,9 @@ do. It raises UnusableSettings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -21,6 +21,7 @@ from ftpsd.protocol.parsing import Address
 __all__ = [
     "Answer",
     "ConfiguredSource",
+    "ListeningSource",
     "LoginDenied",
     "Question",
     "Record",
@@ -99,6 +100,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close all connections. No other method is called after it, but one that was abandoned may still run."""
+
+
+@runtime_checkable
+class ListeningSource(Source, Protocol):
+    """A source that is told of changes."""
+
+    def listen(self, changed: Callable[[Collection[str]], None]) -> None:
+        """Call `changed` with the canonical names of users who have changed, until `close`. Blocks a thread."""
 
 
 @frozen

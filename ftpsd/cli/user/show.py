@@ -20,11 +20,12 @@ from ftpsd.accounts.user_store import User
 from ftpsd.cli import text
 from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.state_file import open_state_file
+from ftpsd.cli.user.known import Known, all_users, find_user
 from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import QuotaSettings, UserSettings
-from ftpsd.config.users.origins import Origin, find_origins
+from ftpsd.config.users.origins import Layer, Origin, find_origins
 from ftpsd.config.yaml import read
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans import tables
@@ -72,12 +73,12 @@ class State:
 def show(options: argparse.Namespace) -> int:
     """Print one user."""
     configuration = _load(options.config)
-    user = configuration.users.users.get(options.name)
-    if user is None:
+    known = find_user(configuration, options.name)
+    if known is None:
         raise CommandFailed("there is no such user")
-    settings = effective(user.settings, configuration.settings)
-    (shown,) = _shown(options.config, [user])
-    origins = _origins(options.config, user)
+    settings = effective(known.user.settings, configuration.settings)
+    (shown,) = _shown(options.config, [known])
+    origins = _origins(options.config, known)
     form = to_json(settings)
     if options.json:
         places = {key: [asdict(origin) for origin in each] for key, each in origins.items()}
@@ -94,10 +95,12 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _origins(configuration: str, user: User) -> dict[str, list[Origin]]:
+def _origins(configuration: str, known: Known) -> dict[str, list[Origin]]:
     """Return where each setting of a user comes from."""
-    users = open_users(configuration)
+    users, user = open_users(configuration), known.user
     layers = users.layers(user.name, user.settings.groups)
+    if known.values is not None:
+        layers[-1] = Layer(f"source {known.source}", known.values)
     found = find_origins(layers, user.settings, read(Path(configuration)))
     if user.settings.folders:
         found["folders"] = [*(each for each in found["folders"] if each.file), *users.common_folders()]
@@ -113,8 +116,7 @@ def _inside(form: Json, key: str) -> Json:
 
 def list_users(options: argparse.Namespace) -> int:
     """Print all users, one in each line."""
-    users = _load(options.config).users.users
-    found = [user for name in sorted(users.names()) if (user := users.get(name)) is not None]
+    found = sorted(all_users(_load(options.config)), key=lambda known: known.user.name)
     shown = _shown(options.config, found)
     if options.json:
         print(json.dumps(shown, indent=2))
@@ -141,16 +143,19 @@ def _load(configuration: str) -> load.Configuration:
 # --- facts ----------------------------------------------------------------------------------------
 
 
-def _shown(configuration: str, users: Sequence[User]) -> list[Shown]:
+def _shown(configuration: str, found: Sequence[Known]) -> list[Shown]:
     """Return what is known of some users. Homes are counted before root becomes the owner of the state file."""
     places = open_users(configuration)
     count = cache(_count)  # many users may have the same folder
     used = {
-        place: count(place) for user in users for place, quota in _places(user.settings) if quota != QuotaSettings()
+        place: count(place)
+        for each in found
+        for place, quota in _places(each.user.settings)
+        if quota != QuotaSettings()
     }
-    files = {user.name: places.place(user.name) for user in users}
+    files = [each.source or places.place(each.user.name) for each in found]
     state = _read_state(configuration)
-    return [_form(user, files[user.name], used, state) for user in users]
+    return [_form(each.user, file, used, state) for each, file in zip(found, files, strict=True)]
 
 
 def _places(settings: UserSettings) -> Iterator[tuple[str, QuotaSettings]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import importlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from threading import Event
 
 from ftpsd.accounts.sources.source import Answer, Question, Secrets, SourceFailed, UnusableSettings
 from ftpsd.accounts.sources.sql import statements
@@ -62,7 +64,9 @@ class SqlUsers:
         self._is_own = settings.find is None
         self._find = settings.find or FIND
         self._names = NAMES if self._is_own else settings.names
+        self._database = database
         self._pool = Pool(database, self.timeout)
+        self._closed = Event()
 
     def ask(self, question: Question) -> Answer | None:
         """Return the user of a name. The password is verified by the caller, against the hash."""
@@ -124,6 +128,13 @@ class SqlUsers:
         if "name" not in result.columns:
             raise SourceFailed("find must return the column name, as the table has it")
 
+    def listen(self, changed: Callable[[Collection[str]], None]) -> None:
+        """Call `changed` with the names of users who have changed, until the source is closed. SQLite tells nothing."""
+        if self._database.dialect == "postgresql":
+            notifications = importlib.import_module("ftpsd.accounts.sources.sql.notifications")
+            notifications.listen(self._database, self.timeout, changed, self._closed)
+
     def close(self) -> None:
         """Close all connections."""
+        self._closed.set()
         self._pool.close()
