@@ -17,7 +17,7 @@ from benchmarks.results import Results, conditions, machine, remarks, rows
 from benchmarks.rounds import run
 from benchmarks.server import Server, Setting
 from benchmarks.sizes import Sizes
-from benchmarks.stage import NoRoom, Stage, file_system
+from benchmarks.stage import HASHES, NoRoom, Stage, file_system
 from benchmarks.workloads import NAMES
 from benchmarks.workloads import table as workload_table
 
@@ -47,8 +47,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: %(default)s)")
     add("--only", type=some_of(NAMES), default=list(NAMES), metavar="NAMES", help=f"of {', '.join(NAMES)}")
     known = tuple(servers.ALL)
-    add("--servers", type=some_of(known), default=list(known), metavar="NAMES", help=f"of {', '.join(known)}")
+    add("--servers", type=some_of(known), default=list(servers.USUAL), metavar="NAMES", help=f"of {', '.join(known)}")
     add("--scale", type=float, default=1.0, metavar="X", help="0.05 for a quick run with a twentieth of the work")
+    add("--hash", choices=HASHES, default=HASHES[0], help="the account's password hash (default: %(default)s)")
     add("--decrypt", action="store_true", help="let the client decrypt bulk downloads instead of counting records")
     add("--json", type=Path, metavar="FILE", help="write all figures of all rounds here")
     add("--svg", type=Path, metavar="FILE", help="write the plot here")
@@ -86,7 +87,7 @@ def obtain(wanted: list[str], setting: Setting) -> tuple[list[Server], dict[str,
 def measure(chosen: argparse.Namespace) -> Results:
     """Build the stage, run everything on it, and take it away."""
     sizes = Sizes.scaled(chosen.scale)
-    stage = Stage(chosen.data, sizes)
+    stage = Stage(chosen.data, sizes, chosen.hash, chosen.ftpsd_python.absolute())
     try:
         found, versions, skipped = obtain(
             chosen.servers, Setting(stage, chosen.work.resolve(), chosen.ftpsd_python.absolute())
@@ -103,6 +104,7 @@ def measure(chosen: argparse.Namespace) -> Results:
         "rounds": chosen.rounds,
         "scale": chosen.scale,
         "bulk downloads decrypted": chosen.decrypt,
+        "password hash": chosen.hash,
         "files on": place,
         **conditions(measured),
     }

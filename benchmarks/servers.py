@@ -1,8 +1,8 @@
 """The servers, one class each. Every one is as its manual sets it up, with these the same for all:
 
 the certificate, TLS on the control connection required and on data connections as the client asks, one account with
-one sha512-crypt hash, its home as its root directory, 10,000 passive ports, no limit that a workload meets, no log
-of transfers, no name look-ups, no waits that are there to slow down attackers.
+one hash of the same format, its home as its root directory, 10,000 passive ports, no limit that a workload meets, no
+log of transfers, no name look-ups, no waits that are there to slow down attackers.
 """
 
 from __future__ import annotations
@@ -181,6 +181,8 @@ class Ftpsd(Server):
     """ftpsd from the tree that this file is in."""
 
     name = "ftpsd"
+    #: For how many seconds it remembers a right password: its default.
+    remember = 300
 
     def obtain(self) -> str:
         """See Server."""
@@ -208,7 +210,7 @@ tls:
   require: {{login: true, data: false}}
   data_session: require
 passive: {{ports: {FIRST}-{LAST}}}
-users: {{file: users.yaml}}
+users: {{file: users.yaml, cache: {{seconds: {self.remember}}}}}
 limits: {{sessions: 5000, sessions_per_address: 5000}}
 """)
         users = self.directory / "users.yaml"
@@ -225,5 +227,13 @@ users:
         return [str(self.setting.python), "-c", twistd, *options, "ftpsd", "-c", str(config)]
 
 
-ALL: dict[str, type[Server]] = {kind.name: kind for kind in (Ftpsd, Vsftpd, ProFtpd, PureFtpd, Pyftpdlib)}
+class ForgetfulFtpsd(Ftpsd):
+    """ftpsd that hashes the password of each login, as the others do."""
+
+    name = "ftpsd-no-cache"
+    remember = 0
+
+
+USUAL: dict[str, type[Server]] = {kind.name: kind for kind in (Ftpsd, Vsftpd, ProFtpd, PureFtpd, Pyftpdlib)}
+ALL: dict[str, type[Server]] = {**USUAL, ForgetfulFtpsd.name: ForgetfulFtpsd}
 OURS = Ftpsd.name

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,8 @@ from benchmarks.sizes import PIECE, Sizes
 USER = "bench"
 PASSWORD = "not-a-secret-at-all"
 NOBODY = "nobody"
+HASHES = ("sha512-crypt", "yescrypt", "argon2id")
+"""The formats of the hash. crypt(3) does not know argon2id: of the peers, Pure-FTPd does."""
 
 
 class NoRoom(Exception):
@@ -43,7 +46,8 @@ def file_system(directory: Path) -> str:
 class Stage:
     """The directory that holds all this, for as long as the benchmark runs."""
 
-    def __init__(self, place: Path, sizes: Sizes) -> None:
+    def __init__(self, place: Path, sizes: Sizes, scheme: str, python: Path) -> None:
+        self._scheme, self._python = scheme, python
         needed = room_needed(sizes)
         if shutil.disk_usage(place).free < needed:
             raise NoRoom(f"{place} has less than the {needed >> 20} MiB that are needed; use --scale or --data")
@@ -80,10 +84,18 @@ class Stage:
         subprocess.run(["openssl", "req", "-x509", *curve, *names], check=True, capture_output=True)
         self.both.write_bytes(self.private_key.read_bytes() + self.certificate.read_bytes())
         self.both.chmod(0o600)
-        answer = subprocess.run(
-            ["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, check=True, capture_output=True, text=True
-        )
-        self.password_hash = answer.stdout.strip()
+        self.password_hash = self._hash()
+
+    def _hash(self) -> str:
+        """The password's hash. argon2id has ftpsd's default parameters, the others have those of Debian's passwd."""
+        command = {
+            "sha512-crypt": ["openssl", "passwd", "-6", "-stdin"],
+            "yescrypt": ["perl", "-e", f"print crypt(<STDIN>, '$y$j9T${secrets.token_hex(8)}')"],
+            "argon2id": [str(self._python), "-m", "ftpsd", "passwd", "-c", "/etc/ftpsd/ftpsd.yaml"],
+        }[self._scheme]
+        tree = Path(__file__).resolve().parent.parent
+        answer = subprocess.run(command, input=PASSWORD, check=True, capture_output=True, text=True, cwd=tree)
+        return answer.stdout.strip()
 
     def _write_bulk(self, size: int) -> None:
         piece = os.urandom(PIECE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -323,6 +324,37 @@ def test_home_that_is_missing(tmp_path: Path) -> None:
 def test_unit_sandbox(path: str, unit: host.Unit, expected: list[str]) -> None:
     """ProtectHome and ProtectSystem of the unit hide homes or make them read-only."""
     assert codes(host.sandboxed("alice", path, unit)) == expected
+
+
+def test_what_logins_cost(make_daemon: Callable[..., Daemon]) -> None:
+    """The doctor measures new hashes and those of users, and tells how many logins a processor bears in a second."""
+    slow = (
+        "$6$rounds=4000000$wELNvig50Am5Mcra$"
+        "N9J8wa6HX6sBLho5HOn1l2Cg1oXFfZIcrI20QS1Txcq0c42mIbf83aTukBak0yKo/2Y9TAREsnnDmUrivbWbh0"
+    )
+    daemon = make_daemon(start=False, users={"alice": {}, "bob": {"password": slow}})
+    report = doctor(daemon)
+    text = "\n".join(report["passed"])
+    for kind in (
+        "a new password",
+        r"a hash of users \(\$5\$rounds=1000\$\)",
+        r"a hash of users \(\$6\$rounds=4000000\$\)",
+    ):
+        found = re.search(
+            rf"a login with {kind} costs ([\d.e+]+) ms: (\d+) logins per second on each of \d+ processors", text
+        )
+        assert found is not None, text
+        assert 0.5 < float(found[1]) * int(found[2]) / 1000 < 2
+    assert [each["code"] for each in report["findings"] if each["code"].startswith("logins.")] == ["logins.slow"]
+
+
+def test_login_tables() -> None:
+    """A login may cost half a second, and half of the memory that is available may be needed."""
+    assert codes(host.logins({"x": 0.5}, 1 << 20, 2, 4 << 20)) == []
+    assert codes(host.logins({"x": 0.5, "y": 0.6}, 1 << 20, 2, (4 << 20) - 1)) == ["logins.slow", "logins.memory"]
+    assert host.login_rates({"x": 0.05}, 2) == [
+        "a login with x costs 50 ms: 20 logins per second on each of 2 processors"
+    ]
 
 
 def test_machine_tables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from contextlib import nullcontext
 from threading import Lock
@@ -102,6 +103,22 @@ def _parses(hashed: str) -> bool:
 def is_weak(hashed: str) -> bool:
     """Return whether a valid hash has no salt: equal passwords have equal hashes, and tables of them exist."""
     return hashed[:5].upper() == "{SHA}"
+
+
+def parameters(hashed: str) -> str:
+    """Return what of a valid hash says its format and its cost: all before salt and digest, as `$6$rounds=5000$`."""
+    match = _RANDOM.fullmatch(hashed)
+    return "" if match is None else match[1]
+
+
+def cost_of(hashed: str) -> float:
+    """Measure what one verification costs, in seconds of one processor. Blocks for three of them."""
+    found = []
+    for _ in range(3):
+        before = time.process_time()
+        verify("password", hashed)
+        found.append(time.process_time() - before)
+    return min(found)  # other processes only make it longer
 
 
 def verify(password: str, hashed: str) -> bool:

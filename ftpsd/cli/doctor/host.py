@@ -1,20 +1,36 @@
-"""The machine: homes that the service user cannot use, disks, descriptors, the clock. Pure checks of plain values."""
+"""The machine: homes that the service user cannot use, disks, descriptors, the clock, what logins cost.
+
+Pure checks of plain values, except for what measures.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from attrs import frozen
 
-from ftpsd.cli.doctor.findings import Finding
+from ftpsd.accounts import hashes
+from ftpsd.cli.doctor.findings import Finding, Report
+from ftpsd.config.sections.passwords import PasswordSettings
+from ftpsd.protocol.replies import readable_size
 
 #: File systems on which a rename cannot refuse to replace a file in one step, or that may lose it in a cut.
 _WEAK = ("nfs", "cifs", "smb", "vfat", "msdos", "exfat", "fuse", "9p", "ntfs")
 
 #: What remains free before a disk is a finding: a share of it, for bytes and for inodes.
 _LITTLE = 0.05
+
+
+#: Seconds of a processor that a login may cost before it is a finding: strangers cause them, too.
+_SLOW_LOGIN = 0.5
+
+
+#: The most kinds of hashes that are measured.
+_MOST_KINDS = 5
 
 
 @frozen
@@ -155,6 +171,57 @@ def descriptors(limit: int, sessions: int, transfers: int) -> list[Finding]:
             "systemctl edit ftpsd    # and write:\n[Service]\nLimitNOFILE=65536",
         )
     ]
+
+
+def check_logins(new: PasswordSettings, known: Iterable[str], report: Report) -> None:
+    """Measure what logins cost here, judge that, and report how many a processor bears in a second."""
+    try:
+        free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        free = None
+    available = int(free[1]) << 10 if free is not None else 1 << 40
+    costs, processors = login_costs(new, known), os.cpu_count() or 1
+    report.passed += login_rates(costs, processors)
+    report.add(*logins(costs, new.memory, processors, available))
+
+
+def login_costs(new: PasswordSettings, known: Iterable[str]) -> dict[str, float]:
+    """Measure what a login costs here, in seconds of a processor: with a new hash, and with each kind of known hash."""
+    sample = hashes.make("password", new)
+    samples, seen = {"a new password": sample}, {hashes.parameters(sample)}
+    for hashed in known:
+        kind = hashes.parameters(hashed)
+        if kind not in seen and len(seen) < _MOST_KINDS:
+            seen.add(kind)
+            samples[f"a hash of users ({kind})"] = hashed
+    return {kind: hashes.cost_of(hashed) for kind, hashed in samples.items()}
+
+
+def logins(costs: Mapping[str, float], memory: int, processors: int, available: int) -> list[Finding]:
+    """Judge what logins cost: seconds by kind of hash, and bytes of memory for each that runs at the same time."""
+    found = []
+    cure = "Lower `passwords.memory` or `passwords.iterations`, and give new passwords."
+    slow = {kind: cost for kind, cost in costs.items() if cost > _SLOW_LOGIN}
+    for kind, cost in slow.items():
+        problem = f"A login with {kind} costs {_rate(cost, processors)}. Anyone can make the server verify passwords."
+        found.append(Finding("logins.slow", "warning", problem, cure))
+    if memory * processors > available / 2:
+        problem = (
+            f"{processors} logins at the same time need {readable_size(memory * processors)} of memory, and"
+            f" {readable_size(available)} are available."
+        )
+        found.append(Finding("logins.memory", "warning", problem, cure))
+    return found
+
+
+def login_rates(costs: Mapping[str, float], processors: int) -> list[str]:
+    """Return what the machine can bear, for each kind of hash."""
+    return [f"a login with {kind} costs {_rate(cost, processors)}" for kind, cost in costs.items()]
+
+
+def _rate(cost: float, processors: int) -> str:
+    each = 1 / max(cost, 1e-6)
+    return f"{cost * 1000:.3g} ms: {each:.0f} logins per second on each of {processors} processors"
 
 
 def clock(synchronized: bool | None, now: float, newest_file: float) -> list[Finding]:

@@ -73,6 +73,7 @@ def check(path: str, report: Report) -> Settings | None:
             _judge(report, "certificates of clients", _client_certificates(configuration.contexts.clients))
         if configuration.sources:
             _judge(report, "the sources of users", _sources(configuration))
+    host.check_logins(settings.passwords, configuration.users.decoys if configuration is not None else (), report)
     _judge(report, "open files and clock", _machine(settings, path, service))
     return settings
 
