@@ -43,7 +43,7 @@ LONGEST_NAME = 1000
 #: The longest text of a source in a log line: it may come from another machine.
 _LONGEST_ERROR = 500
 
-#: The number of recent durations that are kept.
+#: The number of durations that are kept, of recent questions about unknown names.
 _RECENT = 100
 
 
@@ -110,7 +110,7 @@ class RunningSource:
         await self._call(self._source.probe, self._source.timeout + GRACE)
 
     def usual_delay(self) -> float:
-        """Return how many seconds some recent question took, picked at random; 0 if there was none."""
+        """Return how many seconds a recent question about an unknown name took, picked at random; 0 without one."""
         return random.choice(self._durations) if self._durations and self._watch.state != "down" else 0.0
 
     def status(self, remembered: int) -> SourceStatus:
@@ -158,8 +158,9 @@ class RunningSource:
         finally:
             took = self._clock.seconds() - began
             self._counts.add(result, took)
-            if result not in ("failed", "late"):
+            if result == "unknown":
                 self._durations.append(took)
+            if result not in ("failed", "late"):
                 self._watch.succeeded()
 
     async def _call(self, function: Callable[[], T], timeout: float) -> T:

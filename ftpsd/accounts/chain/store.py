@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import attrs
@@ -228,9 +229,11 @@ class ChainStore:
     async def _wait_for_others(self, places: Sequence[YamlUserStore | RunningSource]) -> None:
         """Wait as long as these places would have taken for a name that they do not know."""
         delay = sum(place.usual_delay() for place in places if isinstance(place, RunningSource))
-        if delay:
+        # The reactor waits for whole milliseconds, and rounds up: on average, this is the right time.
+        milliseconds = int(delay * 1000 + random.random())
+        if milliseconds:
             waiting: Deferred[None] = Deferred()
-            self._shared.clock.callLater(delay, waiting.callback, None)
+            self._shared.clock.callLater(milliseconds / 1000, waiting.callback, None)
             await waiting
 
 
