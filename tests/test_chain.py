@@ -562,6 +562,8 @@ def test_sources_over_a_reload() -> None:
     assert made[0].closed and made[1].closed and not made[2].closed
     running.stop()
     assert made[2].closed
+    with pytest.raises(SourceFailed, match="not in the configuration any more"):
+        result(first.ask(Question("bob", "secret", PEER), admit))
 
 
 def test_a_one_time_password_without_the_source(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ RENAMED = [
     # accounts.user_store.UserStore
     ("accounts/yaml_store.py", "find", "look_up"),
     ("accounts/yaml_store.py", "knows", "has"),
+    ("accounts/chain/store.py", "verify", "check"),
+    # accounts.sources.source.Source
+    ("accounts/sources/http.py", "probe", "check"),
+    ("accounts/sources/helper.py", "names", "list_names"),
+    ("accounts/sources/ldap/source.py", "ask", "find"),
+    ("accounts/sources/sql/source.py", "close", "end"),
     # events.hub.Publisher
     ("events/hub.py", "publish", "emit"),
     # protocol.interfaces.Control

@@ -11,7 +11,7 @@ import pytest
 from tests.admin import Admin
 from tests.file_source import UserFile
 from tests.prometheus import Metrics, with_metrics
-from tests.source_daemon import SourceDaemon, attempt
+from tests.source_daemon import SourceDaemon, attempt, passes
 
 
 class Served:
@@ -137,3 +137,18 @@ def test_the_log_shows_names_of_sources(served: Served) -> None:
     attempt(served.daemon, 230, "carol")
     attempt(served.daemon, 530, "carol", "wrong")
     served.daemon.wait_for_log("login failed for carol")
+
+
+def test_quotas_of_users_of_sources(served: Served) -> None:
+    """The quota of a user whom only a source knows holds from the first login on, also after a reload."""
+    served.source.users["carol"]["quota"] = {"bytes": "10K"}
+    served.source.write()
+    with passes(served.daemon, 230, "carol") as first:
+        assert first.upload("STOR a", b"x" * 6000).startswith("226 ")
+        served.daemon.reload()
+        with passes(served.daemon, 230, "carol") as second:
+            assert second.expect(213, "AVBL") == "213 4240"
+            assert second.upload("STOR c", b"x" * 3000).startswith("226 ")
+        assert first.expect(213, "AVBL") == "213 1240"
+        first.expect(552, "ALLO 2000")
+    assert served.admin.get("users/carol")["usage"] == {"bytes": 9000, "files": 2}

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ftpsd.accounts.sources.source import ConfiguredSource, Secrets, Source, UnusableSettings
 from ftpsd.config.convert import structure
@@ -16,6 +16,17 @@ from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.sections.sources import LdapSource, RemoteSource, YamlSource
 from ftpsd.config.settings import Settings, UserSettings
 from ftpsd.config.yaml import Document
+
+if TYPE_CHECKING:  # let mypy check that what they make is a Source
+    from ftpsd.accounts.sources import helper, http
+    from ftpsd.accounts.sources.ldap import make as ldap
+    from ftpsd.accounts.sources.sql import source as sql
+    from ftpsd.config.sections.sources import SqlSource
+
+    _sql: Callable[[SqlSource, Secrets], Source] = sql.make
+    _ldap: Callable[[LdapSource, Secrets], Source] = ldap.make
+    _http: Callable[[RemoteSource, Secrets], Source] = http.make
+    _helper: Callable[[RemoteSource, Secrets], Source] = helper.make
 
 #: The modules with the function `make` (see `ftpsd.accounts.sources.source`), by the type of the source. They are
 #: imported only when a source of this type is configured.

@@ -68,6 +68,7 @@ class RunningSource:
         self._counts = SourceCounts()
         self._durations: deque[float] = deque(maxlen=_RECENT)
         self._running = 0
+        self._closed = False
 
     def start(self, changed: Callable[[Collection[str]], None]) -> None:
         """Find out whether the source answers. Call `changed` with the names of users of whose changes it tells."""
@@ -134,7 +135,8 @@ class RunningSource:
         return self._watch.state == "down"
 
     def close(self) -> None:
-        """Close the source, in a thread."""
+        """Close the source, in a thread. No question is asked any more."""
+        self._closed = True
         self._watch.close()
         self._threads.close(self._source.close)
 
@@ -179,6 +181,8 @@ class RunningSource:
             raise self._failed(f"internal error: {error!r}") from error
 
     def _require_up(self) -> None:
+        if self._closed:
+            raise self._failed("it is not in the configuration any more: a new connection would use the new one")
         if self.is_down:
             raise SourceFailed(self._watch.error)
 

@@ -15,7 +15,7 @@ import attrs
 
 from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config.convert import structure
-from ftpsd.config.faults import Key
+from ftpsd.config.faults import Fault, Key
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place, check_user
@@ -72,10 +72,7 @@ class RecordBuilder:
             home, folders = self._home(document, name, settings.home), self._folders(document, settings.folders)
             settings = attrs.evolve(settings, home=home, folders=folders)
         if settings is None or document.faults:
-            faults = [
-                f"{fault.key}: {fault.problem}"[:_LONGEST_FAULT] + f". {fault.remedy}" for fault in document.faults
-            ]
-            raise InvalidRecord(" ".join(islice(faults, _MOST_FAULTS)))
+            raise InvalidRecord(" ".join(map(_text, islice(document.faults, _MOST_FAULTS))))
         return settings
 
     def _home(self, document: Document, name: str, home: str | None) -> str | None:
@@ -110,6 +107,10 @@ class RecordBuilder:
         elif landlock.is_denied(found):
             document.fault(key, f"{found} is outside of the sandbox", landlock.RESTART)
         return found
+
+
+def _text(fault: Fault) -> str:
+    return f"{fault.key}: {fault.problem}"[:_LONGEST_FAULT] + f". {fault.remedy[:_LONGEST_FAULT]}"
 
 
 def home_of(home: str, name: str, base: Path) -> str:
