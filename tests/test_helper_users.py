@@ -29,6 +29,7 @@ from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.pam import PamSystem
+from tests.pki import Authority, pem
 
 Make = Callable[..., Daemon]
 
@@ -119,7 +120,7 @@ def test_a_question_and_its_answers(tmp_path: Path) -> None:
         with pytest.raises(WrongPassword):
             asked.ask(login())
         with pytest.raises(LoginDenied, match=r"^Locked until Monday\.$"):
-            asked.ask(login())
+            asked.ask(login(password=None))
         with pytest.raises(SourceFailed, match="no database"):
             asked.ask(login())
     with pytest.raises(SourceFailed):
@@ -355,6 +356,24 @@ def test_system_users_log_in(make_daemon: Make, system: PamSystem) -> None:
         assert attempt(daemon, "alice", "wrong").startswith("530 ")
     daemon.wait_for_log("banned for")
     assert "Traceback" not in daemon.log + system.log
+
+
+def test_certificates_of_system_users(make_daemon: Make, system: PamSystem) -> None:
+    """A certificate logs a system user in without a password, unless PAM does not permit the account."""
+    system.user("gone", 1002, pam.EXPIRED_ACCOUNT).mkdir()
+    system.start()
+    authority, homes = Authority("root"), system.directory / "home"
+    (system.directory / "ca.pem").write_bytes(pem(authority.certificate))
+    users = {"sources": [{"type": "helper", "socket": str(system.socket)}]}
+    clients = {"client_certificates": {"ca": str(system.directory / "ca.pem")}}
+    daemon = make_daemon({"users": users, "tls": clients, "sandbox": {"homes": [str(homes)]}})
+    for name, reply in (("alice", "232 "), ("gone", "530 Account expired.")):
+        context = tls_context()
+        context.load_cert_chain(authority.issue(name).write(system.directory / f"{name}.pem"))
+        with FtpClient(daemon, context=context) as client:
+            client.start_tls()
+            answer = client.command(f"USER {name}")
+            assert answer.startswith(reply), answer
 
 
 def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: PamSystem) -> None:

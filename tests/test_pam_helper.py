@@ -58,10 +58,11 @@ def test_accounts_are_told_apart(system: PamSystem) -> None:
     assert system.ask("locked") == refused
     for password in ("", "secret"):
         assert system.ask("empty", password) == refused
-    assert system.ask("gone") == {**refused, "reason": "Account expired."}
-    for name in ("old", "new"):
-        assert system.ask(name) == {**refused, "reason": "Password expired: change it on the server."}
-    assert system.ask("shell") == {**refused, "reason": "Login not permitted."}
+    for asked in ("secret", None):  # a login, and a look-up for a client that has shown a certificate
+        assert system.ask("gone", asked) == {**refused, "reason": "Account expired."}
+        for name in ("old", "new"):
+            assert system.ask(name, asked) == {**refused, "reason": "Password expired: change it on the server."}
+        assert system.ask("shell", asked) == {**refused, "reason": "Login not permitted."}
     for name in ("service", "root", "toor", "nobody-has-this", "", "a/../b", "-", "\udcff", "x" * 1000, "alice:x", "*"):
         for asked in ("secret", None):
             assert system.ask(name, asked) == {"version": "1", "auth_ok": "0"}, name

@@ -93,20 +93,19 @@ class _Answerer:
         user = self._users.find(request.name)
         if user is None:
             return messages.unknown()
-        if request.password is not None:
-            try:
-                user = self._users.find(self._service.check(user.name, request.password, request.peer))
-            except self._pam.WrongPassword:
-                return messages.wrong_password()
-            except self._pam.Denied as reason:
-                return messages.denied(str(reason))
-            except self._pam.UnknownUser:
-                return messages.unknown()
-            except self._pam.Failed as error:
-                log(str(error))
-                return messages.failed(str(error))
-            if user is None:  # a module has put another user in its place, who may not log in
-                return messages.unknown()
+        try:
+            user = self._users.find(self._service.check(user.name, request.password, request.peer))
+        except self._pam.WrongPassword:
+            return messages.wrong_password()
+        except self._pam.Denied as reason:
+            return messages.denied(str(reason))
+        except self._pam.UnknownUser:
+            return messages.unknown()
+        except self._pam.Failed as error:
+            log(str(error))
+            return messages.failed(str(error))
+        if user is None:  # a module has put another user in its place, who may not log in
+            return messages.unknown()
         return messages.accepted(user.name, user.home, user.uid, user.gid)
 
 

@@ -20,7 +20,7 @@ class InvalidRequest(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question about one user: is this the password, or, without one, where is the user's home?"""
+    """A question about one user: is this the password, or, without one, may this user log in at all?"""
 
     name: str
     password: str | None
@@ -66,7 +66,7 @@ def wrong_password() -> bytes:
 
 
 def denied(reason: str) -> bytes:
-    """Return the answer for a right password of a user who may not log in. The client is told the reason."""
+    """Return the answer for a user who may not log in, though the password is right. The client is told the reason."""
     return _lines("auth_ok:-1", f"reason:{reason}")
 
 

@@ -62,12 +62,13 @@ class Pam:
         """Whether the service has a file. Without one, PAM would use that of the service `other`."""
         return any(Path(directory, self.service).is_file() for directory in _SERVICES)
 
-    def check(self, name: str, password: str, peer: str) -> str:
+    def check(self, name: str, password: str | None, peer: str) -> str:
         """Check a password and the account; return the name of the user, which a module may have changed.
 
-        Raises UnknownUser, WrongPassword, Denied or Failed.
+        Without a password, check the account only. Raises UnknownUser, WrongPassword, Denied or Failed.
         """
-        conversation = pamela.new_simple_password_conv((_encoded(password),), "utf-8")
+        secrets = () if password is None else (_encoded(password),)
+        conversation = pamela.new_simple_password_conv(secrets, "utf-8")
         try:
             handle = pamela.pam_start(self.service, _encoded(name), conv_func=conversation)
             handle.set_item(pamela.PAM_TTY, "ftpsd")
@@ -76,7 +77,7 @@ class Pam:
             pamela.PAM_SET_ITEM(handle, _FAIL_DELAY, ctypes.cast(_DELAY, ctypes.c_char_p))
         except pamela.PAMError as error:
             raise Failed(f"PAM cannot be used: {error}") from None
-        result = pamela.PAM_AUTHENTICATE(handle, _DISALLOW_NULL_AUTHTOK)
+        result = _SUCCESS if password is None else pamela.PAM_AUTHENTICATE(handle, _DISALLOW_NULL_AUTHTOK)
         verified = result == _SUCCESS
         if verified:
             result = pamela.PAM_ACCT_MGMT(handle, _DISALLOW_NULL_AUTHTOK)

@@ -87,10 +87,10 @@ class HelperUsers:
             return None
         if verdict != "-1":
             raise SourceFailed("the answer has no line auth_ok with 1, 0 or -1")
-        if question.password is None:
-            raise SourceFailed("the helper does not look users up without their passwords")
         if "reason" in fields:
             raise LoginDenied(_reason(fields["reason"]))
+        if question.password is None:
+            raise SourceFailed("the helper does not look users up without their passwords")
         raise WrongPassword
 
     def names(self) -> Iterator[str]:
