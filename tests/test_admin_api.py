@@ -23,7 +23,7 @@ from ftpsd.config.faults import InvalidConfiguration
 from tests.admin import Admin
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, ftpsd, merge
-from tests.ftpclient import FtpClient
+from tests.ftpclient import FtpClient, read_all
 from tests.hostile import ends, open_transfer, plain_login, wait_until
 
 SETTINGS = merge(
@@ -333,8 +333,35 @@ def test_a_body_must_be_json_and_small(admin: Admin) -> None:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(admin.path))
         connection.sendall(f"POST /v1/bans HTTP/1.1\r\nHost: h\r\n{header}\r\n\r\n{{}}".encode())
-        assert f"HTTP/1.1 {status} ".encode() in connection.recv(65536)
+        answer = read_all(connection)
+        assert f"HTTP/1.1 {status} ".encode() in answer and b"application/problem+json" in answer
         connection.close()
+
+
+#: Requests that cannot be read.
+MALFORMED = [
+    (b"nonsense\r\n\r\n", 400),
+    (b"GET /v1/status\r\n\r\n", 400),
+    (b"GET /v1/status HTTP/1.1\r\nno header\r\n\r\n", 400),
+    (b"GET /v1/status HTTP/1.1\r\n" + b"X: y\r\n" * 100, 400),
+    (b"GET /v1/status HTTP/1.1\r\nX: " + b"y" * 20_000, 400),
+    (b"GET /v1/status?user=" + b"y" * 9000 + b" HTTP/1.1\r\n", 414),
+    (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+]
+
+
+@pytest.mark.parametrize(("request_", "status"), MALFORMED, ids=lambda value: repr(value)[:40])
+def test_malformed_requests_are_problems(admin: Admin, request_: bytes, status: int) -> None:
+    """A request that cannot be read is answered as RFC 9457 says, like any other that is refused."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(admin.path))
+        connection.settimeout(20)
+        connection.sendall(request_)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
+    assert b"\r\nContent-Type: application/problem+json\r\n" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["type"]) == (status, "about:blank") and problem["detail"].endswith(".")
 
 
 def test_clients_that_send_nothing_keep_nobody_out(admin: Admin) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from ftpsd.admin.page.logins import Logins
 from ftpsd.admin.page.stream import Stream
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
-from tests.daemon import Daemon
-from tests.ftpclient import FtpClient, secured
+from tests.daemon import PATIENCE, Daemon
+from tests.ftpclient import FtpClient, read_all, secured
 from tests.page import Browser, page_settings
 
 STATIC = Path(server.__file__).with_name("static")
@@ -56,6 +57,15 @@ def test_a_link_works_once(daemon: Daemon) -> None:
     status, problem = second.call("POST", "/login", {"code": "wrong"})
     assert (status, problem["title"]) == (403, "Forbidden")
     assert "ftpsd page" in problem["detail"]
+
+
+def test_malformed_requests_are_problems(daemon: Daemon) -> None:
+    """The page answers a request that cannot be read as the API does."""
+    port = daemon.settings["admin"]["page"]["port"]
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in answer
 
 
 def test_codes_and_browsers_expire() -> None:

@@ -107,14 +107,21 @@ def test_a_page(server: Server) -> None:
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /page HTTP/1.1\r\n" + b"X: y\r\n" * 66, b"400"),
         (b"GET /page HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n", b"400"),
-        (b"GET /" + b"y" * 9000 + b" HTTP/1.1\r\n", b"400"),
+        (b"GET /" + b"y" * 9000 + b" HTTP/1.1\r\n", b"414"),
+        (b"GET /" + b"y" * 20_000, b"414"),
+        (b"GET /page HTTP/1.1\r\nX: " + b"y" * 20_000, b"400"),
+        (b"GET /page HTTP/1.1\r\nbad header\r\nbad again\r\n\r\n", b"400"),
     ],
     ids=lambda value: value[:50].decode(),
 )
 def test_what_is_not_answered(server: Server, request_: bytes, code: bytes) -> None:
     """Each request that cannot be served gets a clear answer, and the connection is closed."""
     connection = server.connect()
-    assert connection.send(request_).startswith(b"HTTP/1.1 " + code)
+    answer = connection.send(request_)
+    assert answer.startswith(b"HTTP/1.1 " + code)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    head, _, body = answer.removesuffix(b"<end>").partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % len(body) in head and body.endswith(b".\n")
     assert connection.closed or connection.value().endswith(b"<end>")
     assert connection.send(b"1" * 100_000 + b"\r\n") == connection.value()
     server.clock.advance(10)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from ftpsd.admin.api.bans import Bans
 from ftpsd.admin.api.daemon import DaemonResources
-from ftpsd.admin.api.dispatch import Api
+from ftpsd.admin.api.dispatch import Api, refusal
 from ftpsd.admin.api.events import EventStreams
 from ftpsd.admin.api.openapi import with_document
 from ftpsd.admin.api.problem import Problem
@@ -52,7 +52,7 @@ class Administration:
         self.api = Api(parts.reactor, with_document(routes))
         self._page = logins.page = Page(parts, self.api, status, configuration)
         self._socket: UnixSocket | None = None
-        self._server = HttpServer(parts.reactor, self._answer, BOUNDS)
+        self._server = HttpServer(parts.reactor, self._answer, BOUNDS, refusal)
         #: The names of users of the system, by number.
         self._names: dict[int, str] = {}
         #: The processes that have connected, for the log.

@@ -8,6 +8,7 @@ others out.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Protocol, cast
 
 from attrs import frozen
@@ -53,8 +54,13 @@ NOT_FOUND = Answer(404, b"Not found.\n")
 NOT_ALLOWED = Answer(405, b"Only GET and HEAD are served.\n", headers=(("Allow", "GET, HEAD"),))
 INTERNAL_ERROR = Answer(500, b"Internal error: see the server's log.\n")
 
-TOO_LONG = b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+#: Returns the answer to a request that cannot be read, with a status and a sentence.
+Refuse = Callable[[int, str], Answer]
+
+
+def plain_refusal(status: int, detail: str) -> Answer:
+    """Return the sentence as text."""
+    return Answer(status, f"{detail}\n".encode())
 
 
 class Transport(Protocol):
@@ -154,14 +160,45 @@ class BoundedChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes. Twisted would process those that come while the last answer is sent, and fail."""
-        if not cast(Transport, self.transport).disconnecting:
+        if not (self._refused or cast(Transport, self.transport).disconnecting):
             super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Receive the request line or a header."""
+        if self._refused:
+            return
+        if not self.requests and len(line) > self.totalHeadersSize:
+            self.lineLengthExceeded(line)
+        else:
+            super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a line that is too long. Twisted would close the connection without an answer."""
+        if self.requests:
+            self._respondToBadRequestAndDisconnect()
+        else:
+            self._refuse(414, "The address of the request is too long.")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what is no HTTP. Twisted, which calls this, would answer without a body."""
+        self._refuse(400, "The request is not valid HTTP, or its headers are too large.")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer a request that was not read to its end, once."""
+        if self._refused:
+            return
+        self._refused = True
+        answer = self.factory.refuse(status, detail)
+        head = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"Content-Type: {answer.content_type}",
+            f"Content-Length: {len(answer.body)}",
+            "Cache-Control: no-store",
+            "Connection: close",
+        ]
         transport = cast(Transport, self.transport)
-        transport.write(TOO_LONG)
-        transport.loseConnection()
+        transport.write("\r\n".join([*head, "", ""]).encode() + answer.body)
+        transport.loseWriteConnection()  # if both sides were closed, the client's bytes would cause a reset
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Return False: each connection serves one request."""
@@ -171,10 +208,7 @@ class BoundedChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Refuse a body that is too large, or whose size is not known. Twisted would write it to a file."""
         if self.length is None or self.length > self.factory.bounds.body:
-            self._refused = True
-            transport = cast(Transport, self.transport)
-            transport.write(TOO_LARGE)
-            transport.loseWriteConnection()  # if both sides were closed, the client's bytes would cause a reset
+            self._refuse(413, f"The body must have a known size of up to {self.factory.bounds.body} bytes.")
             self.length = 1  # whatever comes now goes to rawDataReceived
         else:
             super().allHeadersReceived()
@@ -192,17 +226,20 @@ class BoundedChannel(HTTPChannel):
 
 
 class HttpServer(HTTPFactory):
-    """Accepts connections, and lets `handler` answer GET and HEAD."""
+    """Accepts connections, and lets `handler` answer GET and HEAD, and `refuse` what cannot be read."""
 
     noisy = False
     protocol: type[BoundedChannel] = BoundedChannel  # type: ignore[assignment]
 
-    def __init__(self, clock: Clock, handler: Handler, bounds: Bounds = Bounds()) -> None:
+    def __init__(
+        self, clock: Clock, handler: Handler, bounds: Bounds = Bounds(), refuse: Refuse = plain_refusal
+    ) -> None:
         super().__init__(reactor=cast(IReactorTime, clock))
         self.timeOut = None  # type: ignore[assignment]  # `Bounds.seconds` is shorter
         self.clock = clock
         self.handler = handler
         self.bounds = bounds
+        self.refuse = refuse
         #: The open connections, the oldest one first.
         self._channels: dict[BoundedChannel, None] = {}
 

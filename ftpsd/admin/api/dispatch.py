@@ -98,6 +98,11 @@ def _body(request: BoundedRequest) -> bytes:
     return data
 
 
+def refusal(status: int, detail: str) -> HttpAnswer:
+    """Return the answer to a request that cannot be read."""
+    return problem_answer(Problem(status, detail))
+
+
 def problem_answer(problem: Problem) -> HttpAnswer:
     """Return the answer for an error."""
     body = json.dumps(problem.json()).encode()

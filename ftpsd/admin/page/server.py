@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from ftpsd.admin.api.arguments import Arguments
-from ftpsd.admin.api.dispatch import Api, problem_answer
+from ftpsd.admin.api.dispatch import Api, problem_answer, refusal
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer as ApiAnswer
 from ftpsd.admin.api.routes import Call
@@ -50,7 +50,7 @@ class Page:
         self._access = Access(parts)
         self._sessions = next(each for each in api.routes if (each.method, each.path) == ("GET", "/v1/sessions"))
         self._live = Live(parts, status, self._list_sessions)
-        self._server = HttpServer(parts.reactor, self._answer, BOUNDS)
+        self._server = HttpServer(parts.reactor, self._answer, BOUNDS, refusal)
         self._files: Mapping[str, Answer] = {}
         self._port: tcp.Port | None = None
         #: The address of the page for a browser on this machine.
