@@ -19,10 +19,10 @@ from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.proxy import ProxySettings
+from ftpsd.config.sections.quota import QuotaSettings as QuotaSettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
-from ftpsd.config.sections.values import QuotaSettings as QuotaSettings
 from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher

@@ -7,7 +7,8 @@ from typing import Literal
 
 from attrs import Factory, frozen
 
-from ftpsd.config.sections.values import Quantity, QuotaSettings
+from ftpsd.config.sections.quota import QuotaSettings
+from ftpsd.config.sections.values import Quantity
 
 
 @frozen

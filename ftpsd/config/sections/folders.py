@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, frozen
 
-from ftpsd.config.sections.values import QuotaSettings
+from ftpsd.config.sections.quota import QuotaSettings
 from ftpsd.protocol.permissions import PROFILES
 
 

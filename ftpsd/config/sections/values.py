@@ -1,10 +1,8 @@
-"""Types of values that several sections have."""
+"""Types of values that several sections have. No library is imported: `ftpsd who` must start at once."""
 
 from __future__ import annotations
 
 from typing import NewType
-
-from attrs import frozen
 
 #: What a YAML file, or the record of a user in another source, can hold. Only an explicit tag of YAML (`!!binary`,
 #: `!!set`) makes other types, which no setting accepts.
@@ -15,11 +13,3 @@ Quantity = NewType("Quantity", int)
 
 #: Keys of a user, as in `users.yaml`, that stand in another place.
 UserValues = NewType("UserValues", dict[str, Value])
-
-
-@frozen
-class QuotaSettings:
-    """The maximum size of a home or folder, in bytes and in files. None means no limit."""
-
-    bytes: Quantity | None = None
-    files: int | None = None

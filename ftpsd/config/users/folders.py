@@ -10,7 +10,8 @@ import attrs
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import Fault, Key, dotted, quoted
 from ftpsd.config.sections.folders import FolderSettings
-from ftpsd.config.sections.values import QuotaSettings, Value
+from ftpsd.config.sections.quota import QuotaSettings
+from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place
 from ftpsd.config.users.homes import HomeFinder
