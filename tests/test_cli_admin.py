@@ -22,10 +22,14 @@ import pytest
 
 from ftpsd.cli import admin_client
 from ftpsd.cli.live import who
+from ftpsd.cli.live.sorting import ORDERS, in_order
 from ftpsd.cli.main import main
+from ftpsd.cli.top.command import sessions_for
+from ftpsd.cli.top.view import PAGE_DOWN, View
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, ftpsd, merge
 from tests.ftpclient import FtpClient
+from tests.hostile import plain_login
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -254,6 +258,32 @@ def test_events_follow_an_upload(daemon: Daemon) -> None:
 
 
 # --- top -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_top_asks_for_what_it_shows(daemon: Daemon, order: str) -> None:
+    """top asks for the sessions on the screen and a page below, in its order; for all with a filter or far down."""
+    client = admin_client.AdminClient(Path(daemon.settings["admin"]["socket"]))
+    with contextlib.ExitStack() as stack:
+        users = ("alice", "bob", "")
+        for number in range(12):
+            user = users[number % 3]
+            stack.enter_context(plain_login(daemon, user) if user else FtpClient(daemon))
+        view = View(order, room=3)
+        found, total = sessions_for(client, view)
+        everything, count = sessions_for(client, View(order, "127.", room=3))
+        assert (len(found), total, len(everything), count) == (6, 12, 12, 12)
+        numbers = [each["number"] for each in in_order(everything, order)]
+        if order != "idle":  # it changes from one answer to the next
+            assert [each["number"] for each in found] == numbers[:6]
+        view.update(found, total - len(found))
+        view.press(PAGE_DOWN)
+        view.press(PAGE_DOWN)
+        assert len(view.shown) + view.beyond == 12
+        assert len(sessions_for(client, view)[0]) == view.needed == 7
+        view.selected = numbers[-1]
+        assert len(sessions_for(client, view)[0]) == 12
+        assert sessions_for(client, View(order, "", True, room=3)) == ([], 0)
 
 
 def test_top_prints_frames_without_a_terminal(daemon: Daemon, command: Command) -> None:

@@ -31,7 +31,7 @@ LONGEST_MESSAGE = 200
 
 Key: TypeAlias = "Callable[[SessionView], int | float | str | tuple[int, int] | None]"
 
-#: What a list can be sorted by: the members of a session in JSON.
+#: What a list can be sorted by: the members of a session in JSON, and how much of a transfer is done.
 KEYS: Mapping[str, Key] = {
     "number": lambda view: view.number,
     "user": lambda view: view.user,
@@ -46,6 +46,7 @@ KEYS: Mapping[str, Key] = {
     "bytes": lambda view: None if view.direction is None else view.bytes,
     "size": lambda view: view.expected_size,
     "rate": lambda view: None if view.direction is None else view.rate,
+    "done": lambda view: None if view.direction is None or not view.expected_size else view.bytes / view.expected_size,
     "state": lambda view: view.state,
 }
 SORTS = [*KEYS, *(f"-{name}" for name in KEYS)]

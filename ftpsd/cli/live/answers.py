@@ -127,6 +127,11 @@ class _Page(TypedDict):
     total: int
 
 
+class _Transfers(TypedDict):
+    transfers: list[Session]
+    total: int
+
+
 def status(client: AdminClient) -> Status:
     """Return the state of the daemon."""
     return cast(Status, client.get("status"))
@@ -136,6 +141,12 @@ def page(client: AdminClient, **query: Parameter) -> tuple[list[Session], int]:
     """Return one page of sessions, and how many there are that match."""
     found = cast(_Page, client.get("sessions", **query))
     return found["sessions"], found["total"]
+
+
+def transfers(client: AdminClient, **query: Parameter) -> tuple[list[Session], int]:
+    """Return one page of the sessions with a running transfer, and how many there are."""
+    found = cast(_Transfers, client.get("transfers", **query))
+    return found["transfers"], found["total"]
 
 
 def sessions(client: AdminClient, **query: Parameter) -> list[Session]:

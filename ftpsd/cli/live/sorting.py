@@ -20,7 +20,7 @@ def _address(session: Session) -> tuple[int, int]:
 #: The largest rate, progress or idle time comes first; all others start with the smallest.
 _KEYS: dict[str, Callable[[Session], object]] = {
     "number": lambda session: 0,
-    "user": lambda session: session["user"] or "",
+    "user": lambda session: (session["user"] is None, session["user"] or ""),
     "address": _address,
     "since": lambda session: session["since"],
     "idle": lambda session: -(session["idle"] or 0),
@@ -30,6 +30,9 @@ _KEYS: dict[str, Callable[[Session], object]] = {
 }
 
 ORDERS = tuple(_KEYS)
+
+#: The same orders as the API names them, which puts sessions without a value last, too.
+API_ORDERS = {each: f"-{each}" if each in ("idle", "rate", "bytes", "done") else each for each in ORDERS}
 
 
 def in_order(sessions: Iterable[Session], order: str) -> list[Session]:

@@ -16,7 +16,7 @@ from ftpsd.cli.options import add_config
 STATES = ("handshake", "login", "idle", "command", "transfer", "closing")
 
 #: The fields of a session in `--json`. They do not change: programs read them.
-FIELDS = "number user address since idle tls client command path direction bytes size rate".split()  # noqa: SIM905
+FIELDS = "number user address since idle tls certificate client command path direction bytes size rate".split()  # noqa: SIM905
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

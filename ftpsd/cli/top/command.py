@@ -13,11 +13,14 @@ from typing import cast
 from ftpsd.cli.admin_client import AdminClient, Refused, find_socket
 from ftpsd.cli.failure import Unreachable
 from ftpsd.cli.live import answers
-from ftpsd.cli.live.sorting import ORDERS
+from ftpsd.cli.live.sorting import API_ORDERS, ORDERS
 from ftpsd.cli.options import add_config
 from ftpsd.cli.top import frame, screens
 from ftpsd.cli.top.keyboard import Keyboard, keyboard
 from ftpsd.cli.top.view import Kick, Quit, View
+
+#: The most sessions of one answer. Without a terminal, all are printed.
+_MOST = 10_000
 
 #: Seconds that the screen waits for the daemon: no key is answered meanwhile.
 PATIENCE = 5.0
@@ -83,8 +86,23 @@ def _print(client: AdminClient, view: View, options: argparse.Namespace) -> None
 
 
 def _update(client: AdminClient, view: View) -> answers.Status:
-    view.update(answers.sessions(client))
+    sessions, total = sessions_for(client, view)
+    view.update(sessions, total - len(sessions))
     return answers.status(client)
+
+
+def sessions_for(client: AdminClient, view: View) -> tuple[list[answers.Session], int]:
+    """Return the sessions that the screen needs, and how many there are.
+
+    A filter needs all of them, and so does a selected session that is no longer among the first.
+    """
+    ask = answers.transfers if view.transfers_only else answers.page
+    if not view.filter and view.needed <= _MOST:
+        found, total = ask(client, sort=API_ORDERS[view.order], limit=view.needed)
+        if len(found) == total or view.selected in (None, *(each["number"] for each in found)):
+            return found, total
+    everything = answers.sessions(client)
+    return everything, len(everything)
 
 
 def _look(keys: bool) -> frame.Look:
@@ -112,7 +130,10 @@ class Top:
             self._show(status)
             while (left := due - time.monotonic()) > 0:
                 for key in self._keys.wait(left):
+                    query = self._view.query
                     kick = self._view.press(key)
+                    if self._view.query != query:
+                        due = 0  # other sessions are shown now
                     if kick is not None:
                         self._kick(kick)
                         due = 0  # show what has become of it

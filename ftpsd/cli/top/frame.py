@@ -38,7 +38,7 @@ class Look:
 def lines(status: Status, view: View, now: float, look: Look) -> list[Line]:
     """Return the whole frame. `now` is POSIX time."""
     page = view.page()
-    left = len(view.shown) - len(page)
+    left = len(view.shown) + view.beyond - len(page)
     found = [*_head(status, view), *_table(page, view, now, look)]
     if look.keys:
         found += [[] for _ in range(view.room - len(page))]

@@ -42,7 +42,7 @@ class Quit(Exception):
 
 @dataclass(slots=True)
 class View:
-    """The state of the screen. `sessions` are all that the daemon has."""
+    """The state of the screen. `sessions` are those of the daemon, or the first `needed` of them in the order."""
 
     order: str = "number"
     filter: str = ""
@@ -54,14 +54,26 @@ class View:
     message: str = ""
     trouble: str = ""
     sessions: Sequence[Session] = ()
+    #: How many sessions the daemon has beside them.
+    beyond: int = 0
     #: The lines of the table that the screen has room for.
     room: int = 20
     _shown: list[Session] = field(default_factory=list)
 
-    def update(self, sessions: Sequence[Session]) -> None:
+    def update(self, sessions: Sequence[Session], beyond: int = 0) -> None:
         """Take over what the daemon has answered."""
-        self.sessions = sessions
+        self.sessions, self.beyond = sessions, beyond
         self._arrange()
+
+    @property
+    def needed(self) -> int:
+        """How many sessions the screen needs: down to the selected one, and a page below it."""
+        return max(self.room, self._position() + 1) + self.room
+
+    @property
+    def query(self) -> tuple[str, bool, bool, int]:
+        """What decides which sessions the daemon is asked for."""
+        return self.order, self.transfers_only, bool(self.filter), self.needed
 
     @property
     def shown(self) -> Sequence[Session]:
