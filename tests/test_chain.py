@@ -176,6 +176,8 @@ def test_a_guess_forgets_nobody(tmp_path: Path) -> None:
     chain = Chain(tmp_path, source)
     chain.log_in("bob")
     chain.raises(WrongPassword, "bob", "wrong")
+    for password in ("", "x" * 1001):  # what no source is asked about
+        chain.raises(UnknownUser, "bob", password)
     source.failure = SourceFailed("down")
     assert chain.log_in("bob").name == "bob"
 

@@ -34,9 +34,6 @@ GRACE = 1.0
 #: How many times `concurrency` threads may hang before nothing is asked any more.
 MOST_ABANDONED = 4
 
-#: Seconds in which the list of all names must be there.
-LIST_TIMEOUT = 60.0
-
 #: The longest name that a source may give a user, in characters.
 LONGEST_NAME = 1000
 
@@ -101,14 +98,9 @@ class RunningSource:
             self._running -= 1
             self._turns.release()
 
-    async def names(self) -> list[str]:
-        """Return the names of all users. Raises SourceFailed."""
-        self._require_up()
-        return await self._call(lambda: list(self._source.names()), LIST_TIMEOUT)
-
     async def probe(self) -> None:
         """Ask the source something harmless. Raises SourceFailed."""
-        await self._call(self._source.probe, self._source.timeout + GRACE)
+        await self._call(self._source.probe)
 
     def usual_delay(self) -> float:
         """Return how many seconds a recent question about an unknown name took, picked at random; 0 without one."""
@@ -144,7 +136,7 @@ class RunningSource:
         began = self._clock.seconds()
         result: Result = "failed"
         try:
-            answer = await self._call(lambda: _checked(self._source.ask(question)), self._source.timeout + GRACE)
+            answer = await self._call(lambda: _checked(self._source.ask(question)))
             result = "found" if answer is not None else "unknown"
             return answer
         except WrongPassword:
@@ -165,10 +157,11 @@ class RunningSource:
             if result not in ("failed", "late"):
                 self._watch.succeeded()
 
-    async def _call(self, function: Callable[[], T], timeout: float) -> T:
+    async def _call(self, function: Callable[[], T]) -> T:
         if self._threads.abandoned >= MOST_ABANDONED * self._source.concurrency:
             raise self._failed(f"{self._threads.abandoned} questions hang")
         result: Deferred[T] = self._threads.call(function)
+        timeout = self._source.timeout + GRACE
         try:
             return await result.addTimeout(timeout, self._clock)  # type: ignore[arg-type]
         except (WrongPassword, LoginDenied):

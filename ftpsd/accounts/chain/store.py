@@ -129,7 +129,8 @@ class ChainStore:
                 raise
             if user is not None:
                 return user
-        self._shared.recent.forget(name)
+        if _can_be_asked(name, password):
+            self._shared.recent.forget(name)
         await self._verify_decoy(question, admit)
         raise UnknownUser
 
