@@ -369,7 +369,7 @@ def test_where_settings_come_from(make_daemon: Make, capsys: Capture) -> None:
     daemon = make_daemon(
         {"limits": {"sessions_per_user": 7}},
         users={"bob": {}},
-        groups={"staff": {"names": {"deny": ["*.exe"]}, "umask": "027"}},
+        groups={"staff": {"names": {"deny": ["*.exe"]}, "umask": "027", "shared": {"quota": {"bytes": "1K"}}}},
         start=False,
     )
     (daemon.directory / "groups.d").mkdir()
@@ -389,6 +389,7 @@ def test_where_settings_come_from(make_daemon: Make, capsys: Capture) -> None:
     assert re.fullmatch(rf" +7 +ftpsd.yaml \({daemon.config}:\d+\)", rows["limits.sessions"])
     assert re.fullmatch(rf" +3 +user \({files}/users.d/alice.yaml:\d+\)", rows["limits.transfers"])
     assert rows["quota.bytes"].split() == ["null", "default"]
+    assert rows["shared.quota.bytes"].split() == ["1024", "group", "staff,", "for", "all", "members", "together"]
     assert "password" not in rows
     assert user(daemon, "show", "alice", "--json") == 0
     shown = json.loads(capsys.readouterr().out)

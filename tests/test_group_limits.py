@@ -14,6 +14,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ftpsd.cli.admin_client import AdminClient
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount, LocalHomeCounts
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -250,6 +251,33 @@ def test_500_homes_are_counted_at_the_first_login(make_daemon: MakeDaemon) -> No
         assert counted(client) == (1500, 1500)
         with secured(daemon, "user8") as other:
             assert counted(other) == (1500, 1500)
+
+
+def test_the_admin_api_shows_groups(make_daemon: MakeDaemon) -> None:
+    """`/v1/users/NAME` has the settings with those of the groups, and what their members use together."""
+    daemon = make_daemon(
+        {"admin": {"socket": "admin.sock"}},
+        users={"alice": STAFF, "bob": STAFF},
+        groups={"staff": {"umask": "027", "shared": {"quota": {"bytes": "1M"}, "limits": {"sessions": 9}}}},
+    )
+    api = AdminClient(daemon.directory / "admin.sock")
+    with withstands(daemon):
+        (before,) = shown_groups(api)
+        assert (before["sessions"], before["usage"]) == (0, None)
+        with secured(daemon, "alice") as alice, secured(daemon, "bob"):
+            assert alice.upload("STOR f", bytes(1000)).startswith("226 ")
+            (group,) = shown_groups(api)
+            assert (group["name"], group["sessions"], group["limits"]["sessions"]) == ("staff", 2, 9)
+            assert group["usage"] == {"bytes": 1000, "files": 1} and group["quota"]["bytes"] == MIB
+    shown: Any = api.get("users/alice")
+    assert shown["settings"]["umask"] == "027" and shown["settings"]["groups"] == ["staff"]
+
+
+def shown_groups(api: AdminClient) -> list[Any]:
+    """Return the groups of Alice."""
+    shown: Any = api.get("users/alice")
+    groups: list[Any] = shown["groups"]
+    return groups
 
 
 # --- counting, without a daemon --------------------------------------------------------------------------

@@ -127,6 +127,11 @@ class Quotas:
         usage = self._usages.get(home)
         return None if usage is None or usage.counted is None else usage.amount
 
+    def counted_in_group(self, name: str) -> Amount | None:
+        """Return what the homes of a group hold, or None if it has no quota or they have not been counted yet."""
+        group = self._groups.get(name)
+        return None if group is None or not group.is_complete else group.count.amount
+
     def _usage(self, home: str) -> HomeUsage | None:
         if home not in self._counted:
             return None

@@ -82,6 +82,18 @@ COMPONENTS: Schema = {
                 quota=record(bytes=maybe(COUNT), files=maybe(COUNT)),
             )
         ),
+        groups=array(
+            record(
+                name=STRING,
+                sessions=COUNT,
+                transfers=COUNT,
+                limits=record(
+                    sessions=maybe(COUNT), transfers=maybe(COUNT), upload_rate=maybe(COUNT), download_rate=maybe(COUNT)
+                ),
+                usage=maybe(record(bytes=COUNT, files=COUNT)),
+                quota=record(bytes=maybe(COUNT), files=maybe(COUNT)),
+            )
+        ),
         bans=array(to("Ban")),
         last_login=maybe(TIME),
         sessions=COUNT,

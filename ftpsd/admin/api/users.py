@@ -19,6 +19,7 @@ from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.limits.bans.ban_table import Ban
+from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 
 #: The most users of an answer. A configuration may have 100,000.
@@ -104,6 +105,7 @@ class Users:
                 {"path": valid_text(str(VirtualPath(at))), **self._use(folder.path, folder.quota)}
                 for at, folder in settings.folders.items()
             ],
+            "groups": self._groups(settings.groups),
             "bans": [self._bans.form(ban) for ban in bans.get(stored_name(user.name), ())],
             "last_login": None if login is None else iso_time(login.time),
             "sessions": parts.counts.users.sessions.get(user.name, 0),
@@ -111,8 +113,26 @@ class Users:
 
     def _use(self, place: str | None, quota: QuotaSettings) -> dict[str, Json]:
         """Return what a home or folder holds, and its quota."""
-        used = None if place is None else self._parts.quotas.counted(place)
-        return {
-            "usage": None if used is None else {"bytes": max(0, used.bytes), "files": max(0, used.files)},
-            "quota": {"bytes": quota.bytes, "files": quota.files},
-        }
+        return _amounts(None if place is None else self._parts.quotas.counted(place), quota)
+
+    def _groups(self, names: Sequence[str]) -> list[Json]:
+        """Return what the members of some groups use together, for those groups that have limits of their own."""
+        shared, counts = self._parts.configuration().layers.shared, self._parts.counts.users
+        return [
+            {
+                "name": valid_text(name),
+                "sessions": counts.group_sessions.get(name, 0),
+                "transfers": counts.group_transfers.get(name, 0),
+                "limits": to_json(shared[name].limits),
+                **_amounts(self._parts.quotas.counted_in_group(name), shared[name].quota),
+            }
+            for name in names
+            if name in shared
+        ]
+
+
+def _amounts(used: Amount | None, quota: QuotaSettings) -> dict[str, Json]:
+    return {
+        "usage": None if used is None else {"bytes": max(0, used.bytes), "files": max(0, used.files)},
+        "quota": {"bytes": quota.bytes, "files": quota.files},
+    }

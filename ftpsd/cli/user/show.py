@@ -24,6 +24,7 @@ from ftpsd.cli.user.known import Known, all_users, find_user
 from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.origins import Layer, Origin, find_origins
 from ftpsd.config.yaml import read
@@ -91,6 +92,7 @@ def show(options: argparse.Namespace) -> int:
         for key, each in origins.items()
         if key != "password"
     ]
+    rows += _shared(user.settings.groups, configuration.layers.shared)
     print("\n".join(["", *text.columns([("SETTING", "VALUE", "FROM"), *rows])]))
     return 0
 
@@ -105,6 +107,18 @@ def _origins(configuration: str, known: Known) -> dict[str, list[Origin]]:
     if user.settings.folders:
         found["folders"] = [*(each for each in found["folders"] if each.file), *users.common_folders()]
     return found
+
+
+def _shared(names: Iterable[str], shared: Mapping[str, SharedSettings]) -> list[tuple[str, str, str]]:
+    """Return the limits that the user shares with the other members of groups."""
+    return [
+        (f"shared.{section}.{key}", str(value), text.clean(f"group {name}, for all members together"))
+        for name in names
+        if name in shared
+        for section, keys in asdict(shared[name]).items()
+        for key, value in keys.items()
+        if value is not None
+    ]
 
 
 def _inside(form: Json, key: str) -> Json:
