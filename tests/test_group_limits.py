@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from ftpsd.cli.admin_client import AdminClient
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount, LocalHomeCounts
+from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
 from tests.daemon import Daemon
@@ -284,19 +285,21 @@ def shown_groups(api: AdminClient) -> list[Any]:
 
 
 class Broken(DirectoryMeter):
-    """A meter that cannot read one home."""
+    """A meter that cannot read some homes."""
 
     def amounts(self, home: str, charged: Any) -> Iterator[Amount]:
         """Yield what a home holds."""
         if home.endswith("broken"):
             raise OSError(5, "Input/output error")
+        if home.endswith("stuck"):
+            raise Refusal(451, "Disk does not respond.")  # as worker threads do, when they give up waiting
         return super().amounts(home, charged)
 
 
 @pytest.mark.quick
 def test_a_home_that_cannot_be_read(tmp_path: Path) -> None:
     """It keeps no other member out, and counts as empty; what is uploaded there later counts."""
-    homes = {str(tmp_path / name) for name in ("good", "broken")}
+    homes = {str(tmp_path / name) for name in ("broken", "good", "later", "stuck")}
     for home in homes:
         Path(home).mkdir()
         (Path(home) / "f").write_bytes(bytes(100))
@@ -304,7 +307,9 @@ def test_a_home_that_cannot_be_read(tmp_path: Path) -> None:
     quotas = Quotas(Clock(), workers, Broken(), LocalHomeCounts())
     quotas.keep(homes, homes, {"staff": homes})
     quota = finished(quotas.begin(str(tmp_path / "good"), QuotaSettings(), {"staff": QuotaSettings(bytes=1000)}))  # type: ignore[arg-type]
-    assert quota.bytes().used == 100
+    assert quota.bytes().used == 200
+    with pytest.raises(Refusal, match="does not respond"):
+        finished(quotas.begin(str(tmp_path / "stuck"), QuotaSettings(), {"staff": QuotaSettings()}))
     with pytest.raises(OSError, match="Input/output"):
         finished(quotas.begin(str(tmp_path / "broken"), QuotaSettings(), {"staff": QuotaSettings()}))
 

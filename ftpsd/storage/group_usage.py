@@ -29,6 +29,9 @@ class GroupUsage:
         self._wanted: Set[str] = frozenset()
         #: Homes of members who are not known before they log in.
         self._more: set[str] = set()
+        #: The home that is being counted, and those whose disk did not respond.
+        self._counting = ""
+        self._left_out: set[str] = set()
         #: Increased with each change of the homes; and its value for the homes that the count includes.
         self._version = 0
         self._counted_version = -1
@@ -41,6 +44,7 @@ class GroupUsage:
     def want(self, homes: Set[str]) -> None:
         """Set the homes of the members that a configuration load has found."""
         self._wanted = homes
+        self._left_out.clear()
         self._version += 1
 
     def add(self, home: str) -> None:
@@ -48,6 +52,15 @@ class GroupUsage:
         if home not in self._wanted and home not in self._more:
             self._more.add(home)
             self._version += 1
+
+    def leave_out(self) -> None:
+        """Count the home without which `update` would have ended no more: its disk does not respond."""
+        self._left_out.add(self._counting)
+        self._warn(self._counting, "its disk does not respond")
+
+    def _warn(self, home: str, reason: str) -> None:
+        text = "{home} cannot be counted for the quota of the group {group}: {reason}"
+        log.warn(text, home=home, group=self.name, reason=reason)
 
     def update(self, usage_of: Callable[[str], HomeUsage | None], clock: Callable[[], float]) -> JobSteps[None]:
         """Return the steps that count the homes of all members which are not counted, and include these homes only.
@@ -68,12 +81,12 @@ class GroupUsage:
             yield
         for home in wanted:
             usage = usage_of(home)
-            if usage is not None and usage.counted is None:
+            if usage is not None and usage.counted is None and home not in self._left_out:
+                self._counting = home
                 try:
                     yield from usage.count(clock)
                 except OSError as error:
-                    text = "{home} cannot be counted for the quota of the group {group}: {error}"
-                    log.warn(text, home=home, group=self.name, error=str(error))
+                    self._warn(home, str(error))
             self.count.include(home)
             yield
         self._counted_version = version

@@ -23,6 +23,7 @@ from ftpsd.limits.home_counts import (
     files_exceeded,
 )
 from ftpsd.protocol.permissions import Parts
+from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.storage.group_usage import GroupUsage
 from ftpsd.storage.home_usage import HomeUsage
@@ -188,7 +189,14 @@ class Quotas:
     def _count_group(self, group: GroupUsage) -> Deferred[None]:
         if group.is_complete:
             return succeed(None)
-        return self._workers.queue(f"group {group.name}", "walk").run(group.update(self._usage, self._clock.seconds))
+        queue = self._workers.queue(f"group {group.name}", "walk")
+        return queue.run(group.update(self._usage, self._clock.seconds)).addErrback(self._leave_out, group)
+
+    def _leave_out(self, failure: Failure, group: GroupUsage) -> Deferred[None]:
+        """Continue without a home whose disk does not respond, so that it keeps no other member out."""
+        failure.trap(Refusal)
+        group.leave_out()
+        return self._count_group(group)
 
     def enter(self, home: str) -> Deferred[HomeUsage] | None:
         """Begin a session in a home. Return its usage, counted if necessary, or None if nobody has a quota there.
