@@ -55,6 +55,7 @@ class PamSystem:
         self._passwd, self._shadow = Path("/etc/passwd").read_text(), Path("/etc/shadow").read_text()
         shutil.copytree("/etc/pam.d", directory / "pam.d")
         self.service("ftpsd", (ROOT / "debian/ftpsd.pam").read_text())
+        self.service("ftpsd-lookup", (ROOT / "debian/ftpsd.ftpsd-lookup.pam").read_text())
 
     def service(self, name: str, text: str) -> None:
         """Write a service of PAM."""

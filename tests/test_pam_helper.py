@@ -172,6 +172,23 @@ def test_faillock_refuses_a_right_password(system: PamSystem) -> None:
     assert system.ask("alice") == {"version": "1", "auth_ok": "-1"}
 
 
+def test_a_look_up_resets_nothing(system: PamSystem) -> None:
+    """A look-up, which a stranger can cause, does not make pam_faillock forget failures; a login does."""
+    lock = f"pam_faillock.so {{}} dir={system.directory} deny=3 unlock_time=600"
+    system.service(
+        "faillock",
+        f"auth required {lock.format('preauth')}\nauth [success=1 default=bad] pam_unix.so\n"
+        f"auth [default=die] {lock.format('authfail')}\nauth required pam_permit.so\n"
+        f"account required {lock.format('')}\naccount required pam_unix.so\n",
+    )
+    system.service("faillock-lookup", (ROOT / "debian/ftpsd.ftpsd-lookup.pam").read_text())
+    system.start("--service", "faillock")
+    for _ in range(3):
+        assert system.ask("alice", "wrong")["auth_ok"] == "-1"
+        assert system.ask("alice", None)["auth_ok"] == "1"
+    assert system.ask("alice")["auth_ok"] == "-1"
+
+
 def test_who_may_connect(system: PamSystem) -> None:
     """The socket belongs to one user; another one is cut even where the mode would let it in."""
     if shutil.which("setpriv") is None:

@@ -93,8 +93,11 @@ class _Answerer:
         user = self._users.find(request.name)
         if user is None:
             return messages.unknown()
+        service = self._service if request.password is not None else self._service.for_lookups
+        if not service.is_configured:
+            return messages.accepted(user.name, user.home, user.uid, user.gid)
         try:
-            user = self._users.find(self._service.check(user.name, request.password, request.peer))
+            user = self._users.find(service.check(user.name, request.password, request.peer))
         except self._pam.WrongPassword:
             return messages.wrong_password()
         except self._pam.Denied as reason:

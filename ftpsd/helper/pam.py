@@ -62,6 +62,14 @@ class Pam:
         """Whether the service has a file. Without one, PAM would use that of the service `other`."""
         return any(Path(directory, self.service).is_file() for directory in _SERVICES)
 
+    @property
+    def for_lookups(self) -> Pam:
+        """The service that checks accounts without a password.
+
+        It is another one: `account` of this service may have pam_faillock, which forgets the failures of a user.
+        """
+        return Pam(f"{self.service}-lookup")
+
     def check(self, name: str, password: str | None, peer: str) -> str:
         """Check a password and the account; return the name of the user, which a module may have changed.
 
