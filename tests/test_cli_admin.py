@@ -217,6 +217,29 @@ def test_reload_tells_how_it_ended(daemon: Daemon, command: Command) -> None:
     assert command("reload")[0] == 0
 
 
+def test_reload_by_the_number_of_the_process(
+    make_daemon: Callable[..., Daemon], daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an admin socket, reload --pid sends SIGHUP, and says where the result stands; with one, it asks there."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    without = make_daemon()
+    words = ("reload", "--pid", str(without.pid), "-c", str(without.config))
+    done = subprocess.run(ftpsd(*words), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "sent SIGHUP. The log says how" in done.stdout, done
+    without.wait_for_log("reloaded: new sessions get the new configuration")
+    without.stop()
+    for number, status, said in (
+        (without.pid, 3, "cannot be told: "),
+        (10**30, 3, "cannot be told"),
+        ("1", 2, "not the"),
+    ):
+        words = ("reload", "--pid", str(number), "-c", str(without.config))
+        done = subprocess.run(ftpsd(*words), capture_output=True, text=True, timeout=60)
+        assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done
+    words = ("reload", "--pid", str(10**9), "-c", str(daemon.config))
+    assert subprocess.run(ftpsd(*words), capture_output=True, timeout=60).returncode == 0
+
+
 def test_status_shows_the_daemon(daemon: Daemon, command: Command) -> None:
     """status names listeners, limits, certificate, threads and ports; --json has what the API answers."""
     status, out, _ = command("status")

@@ -422,6 +422,31 @@ def test_results_in_json(daemon: Daemon, capsys: Capture) -> None:
     assert "password" not in json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to hide a directory from the daemon")
+def test_what_only_the_daemon_refuses_is_undone(make_daemon: Make, capsys: Capture, tmp_path: Path) -> None:
+    """A change is undone that the command finds good and the daemon does not: its file, and the home that it made."""
+    daemon = make_daemon({"admin": {"socket": "admin.sock"}, "sandbox": {"landlock": "off"}}, start=False)
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    script = f'mount -t tmpfs none "{hidden}" && exec "$@"'
+    daemon.start(prefix=("unshare", "-m", "--propagation", "private", "sh", "-c", script, "-"))
+    assert user(daemon, "add", "carol", "--set", HASH, "--home", str(hidden / "carol")) == 1
+    told = capsys.readouterr().err
+    assert "carol.yaml" in told and "hidden/carol is not a directory" in told
+    assert "the daemon cannot use it, so nothing was changed" in told
+    assert not (daemon.directory / "users.d/carol.yaml").exists()
+    assert not (hidden / "carol").exists()
+    assert user(daemon, "add", "carol", "--set", HASH, "--home", str(daemon.home("carol"))) == 0
+    before = (daemon.directory / "users.d/carol.yaml").read_text()
+    assert user(daemon, "set", "carol", "--home", str(hidden)) == 0  # it is there for both
+    (hidden / "other").mkdir()
+    changed = (daemon.directory / "users.d/carol.yaml").read_text()
+    assert user(daemon, "set", "carol", "--home", str(hidden / "other")) == 1
+    assert (daemon.directory / "users.d/carol.yaml").read_text() == changed != before
+    assert (hidden / "other").is_dir()  # the command has not made it
+    assert log_in(daemon, "carol", "secret") == "230"
+
+
 def test_the_daemon_loads_changes(make_daemon: Make, capsys: Capture) -> None:
     """With an admin socket, a change is loaded when the command ends; one that the daemon cannot load is undone."""
     daemon = make_daemon({"admin": {"socket": "admin.sock"}}, users={"bob": {}})

@@ -474,6 +474,17 @@ def test_warnings(make_daemon: Make, tmp_path: Path) -> None:
     assert "the revocation list of CN=stale has expired" in said and "no revocation list is of CN=unlisted" in said
 
 
+def test_a_large_list_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """A list that makes each handshake slow is a warning with its size."""
+    authority = Authority("busy")
+    authority._revoked += range(10**20, 10**20 + 40_000)
+    (tmp_path / "ca.pem").write_bytes(pem(authority.certificate))
+    (tmp_path / "busy.crl").write_bytes(authority.crl())
+    section = {"ca": str(tmp_path / "ca.pem"), "crl": str(tmp_path / "busy.crl")}
+    status, said = check(make_daemon({"tls": {"client_certificates": section}}, start=False))
+    assert status == 0 and re.search(r"the revocation list of CN=busy has 1\.\d MiB, and each login", said), said
+
+
 def test_an_authority_needs_no_list_of_itself(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
     """A certificate that stands among the authorities is trusted, also beside lists, and lists may be in DER."""
     device = Authority("alice")
