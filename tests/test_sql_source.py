@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from ftpsd.config.sections.sources import SqlSource
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
+from tests.daemon import PATIENCE
 from tests.databases import Database, database, own_server, postgresql, server, sqlite
 from tests.postgresql import PostgresqlServer, requires_postgresql
 
@@ -160,6 +163,7 @@ def test_impossible_names(database: Database, name: str) -> None:
         ({"names": "SELECT name FROM users"}, "names: needs find"),
         ({"url": "mysql://localhost/ftpsd"}, "url: is of no database that is supported"),
         ({"url": "sqlite:users.sqlite"}, "url: does not name an absolute path"),
+        ({"url": "sqlite:/a%00b"}, "url: does not name an absolute path"),
         ({"url": "sqlite://users.sqlite"}, "url: does not name an absolute path"),
         ({"url": "postgresql://ftpsd@[::1"}, "url: is not valid"),
         ({"url": "postgresql://localhost/ftpsd?ssl=yes"}, "url: is not valid"),
@@ -196,6 +200,8 @@ def test_servers_of_other_hosts_are_verified(monkeypatch: pytest.MonkeyPatch) ->
     assert mode("postgresql://db.example.com/ftpsd") == ("verify-full", system)
     assert mode("postgresql://db.example.com/ftpsd", Path("/ca.pem")) == ("verify-full", "/ca.pem")
     assert mode("postgresql://localhost,192.0.2.1/ftpsd") == ("verify-full", system)
+    assert mode("postgresql:///ftpsd?hostaddr=192.0.2.1") == ("verify-full", system)
+    assert mode("postgresql:///?service=ftpsd") == ("verify-full", system)
     assert mode("postgresql://db.example.com/ftpsd?sslmode=require") == ("require", None)
     for local in ("postgresql://localhost/x", "postgresql:///x", "postgresql://[::1]/x", "postgresql:///x?host=/run/p"):
         assert mode(local) == (None, None)
@@ -274,8 +280,26 @@ def test_types_of_postgresql(server: PostgresqlServer) -> None:
          "networks": {"allow": ["10.0.0.0/8"]}, "names": {"deny": ["*.exe"]}, "home": "/srv", "paths": {"/in": [1, None]}},
         verified=False,
     )  # fmt: skip
-    for lie in ("'infinity'::timestamptz AS expires", "'\\xff'::bytea AS home"):
+    for lie in ("'infinity'::timestamptz AS expires", "'infinity'::numeric AS limits", "'\\xff'::bytea AS home"):
         failure(database.source(find=f"SELECT 'alice' AS name, {lie} WHERE %(name)s <> ''"))
+
+
+@requires_postgresql
+def test_a_database_of_another_encoding(server: PostgresqlServer) -> None:
+    """A name with a letter that the encoding of the database does not have is the name of nobody."""
+    whole = postgresql(server)
+    whole.call(lambda connection: connection.run("DROP DATABASE IF EXISTS latin"))
+    whole.call(
+        lambda connection: connection.run(
+            "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    )
+    database = Database(server.url.replace("/postgres", "/latin"), server.sql)
+    database.migrate()
+    database.put("é", home="/srv/é")
+    for source in (database.source(), database.source(find="SELECT * FROM ftpsd_users WHERE name = %(name)s")):
+        assert ask(source, "é") == Answer("é", {"home": "/srv/é"}, verified=False)
+        assert ask(source, "😀") is None
 
 
 # --- databases that fail --------------------------------------------------------------------------
@@ -420,11 +444,11 @@ def test_a_file_that_is_locked(tmp_path: Path) -> None:
     database = sqlite(tmp_path / "users.sqlite")
     database.migrate()
     database.put("alice", password="x")
-    source = database.source(timeout=1)
+    source = database.source(timeout=2)
     assert ask(source, "alice") is not None
     with closing(sqlite3.connect(tmp_path / "users.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        assert seconds(lambda: failure(source)) < 2
+        assert seconds(lambda: failure(source)) < 3
         assert "locked" in failure(source)
         other.execute("COMMIT")
     assert ask(source, "alice") is not None
@@ -455,6 +479,24 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     database = sqlite(path)
     database.migrate()
     assert ask(source, "alice") is None
+
+
+def test_a_writer_that_was_killed(tmp_path: Path) -> None:
+    """What a killed process left is not read, and the text says what undoes it."""
+    database = sqlite(tmp_path / "users.sqlite")
+    database.migrate()
+    for number in range(300):
+        database.put(f"user{number}", home="/srv/" + "x" * 500)
+    killed = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('PRAGMA cache_size=2');"
+        "c.execute('BEGIN IMMEDIATE'); c.execute('UPDATE ftpsd_users SET home = NULL'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, tmp_path / "users.sqlite"], timeout=PATIENCE)
+    source = database.source()
+    assert "a process was killed while it wrote, which `ftpsd sql migrate` undoes" in failure(source, "user7")
+    assert database.migrate() == (1, 1)
+    answer = ask(source, "user7")
+    assert answer is not None and answer.values["home"] == "/srv/" + "x" * 500
 
 
 def test_a_file_that_is_replaced(tmp_path: Path) -> None:

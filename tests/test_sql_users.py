@@ -226,16 +226,17 @@ def test_a_change_reaches_the_daemon(make_daemon: Make, own_server: PostgresqlSe
     daemon = configured(make_daemon, database)
     for name in ("alice", "carol", "dave"):
         assert add(daemon, name) == 0
-        assert log_in(daemon, name) == "230"
-    own_server.restart()  # the connection that listens is replaced
+    own_server.restart()  # the connection that listens is replaced, and what it was told is past
     wait_until_listening(own_server)
+    for name in ("alice", "carol", "dave"):
+        wait_for("230", daemon, name)
     own_server.sql("UPDATE ftpsd_users SET enabled = false WHERE name = 'alice'")
     own_server.sql("DELETE FROM ftpsd_users WHERE name = 'dave'")
     time.sleep(2)
     own_server.kill()
     assert log_in(daemon, "alice") == "451"
     assert log_in(daemon, "dave") == "451"
-    assert log_in(daemon, "carol") == "230"
+    assert log_in(daemon, "carol") == "230", daemon.log
     assert "Traceback" not in daemon.log
 
 

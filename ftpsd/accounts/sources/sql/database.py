@@ -112,7 +112,7 @@ class Pool:
             with deadline.aborting(connection.abort):
                 result = work(connection)
         except SourceFailed:
-            if deadline.left:
+            if not deadline.expired:
                 raise
             raise SourceFailed(f"no answer within {self._timeout:g} seconds") from None
         finally:

@@ -13,6 +13,8 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
+        #: Whether a call was aborted.
+        self.expired = False
 
     @property
     def left(self) -> float:
@@ -27,6 +29,7 @@ class Deadline:
         def expire() -> None:
             with lock:
                 if not ended:
+                    self.expired = True
                     abort()
 
         timer = threading.Timer(self.left, expire)

@@ -58,9 +58,9 @@ class PostgreSql:
                 prepare_threshold=None,  # a prepared statement fails when a migration changes its columns
                 row_factory=tuple_row,
             )
-        except psycopg.Error as error:
+            return PostgreSqlConnection(connection)
+        except (psycopg.Error, OSError) as error:
             raise SourceFailed(_one_line(error)) from None
-        return PostgreSqlConnection(connection)
 
     def _conninfo(self, seconds: float, writable: bool) -> str:
         hosts = self._parameters.get("host", "").count(",") + 1
@@ -129,8 +129,8 @@ class PostgreSqlConnection:
 def _encryption(parameters: Mapping[str, str], ca_file: Path | None) -> dict[str, str]:
     """Return the parameters for TLS that the URL leaves open: the server of another host must be verified."""
     found = {} if ca_file is None else {"sslrootcert": str(ca_file)}
-    hosts = parameters.get("host", os.environ.get("PGHOST", "")).split(",")
-    if "sslmode" not in parameters and not all(map(_is_local, hosts)):
+    places = [parameters.get(key) or os.environ.get(f"PG{key.upper()}", "") for key in ("host", "hostaddr", "service")]
+    if "sslmode" not in parameters and not all(_is_local(host) for each in places for host in each.split(",")):
         found["sslmode"] = "verify-full"
     mode = found.get("sslmode", parameters.get("sslmode", ""))
     if mode.startswith("verify") and "sslrootcert" not in {**parameters, **found}:

@@ -35,14 +35,10 @@ def record(row: Row) -> dict[str, Value]:
     if sum(len(value) for value in row.values() if isinstance(value, str | bytes)) > _LONGEST:
         raise SourceFailed("the row of a user is larger than 1 MiB")
     result: dict[str, Value] = {}
-    for column, value in sorted(row.items(), key=lambda item: _depth(item[0])):  # sections before keys in them
+    for column, value in sorted(row.items(), key=lambda item: len(_parts(item[0]))):  # sections before keys in them
         if value is not None:
             _put(result, column, _value(column, value))
     return result
-
-
-def _depth(column: str) -> int:
-    return len(_parts(column))
 
 
 def _parts(column: str) -> list[str]:
@@ -66,7 +62,7 @@ def _value(column: str, value: object) -> Value:
         found = _plain(value)
         if isinstance(found, str) and found[:1] in ("[", "{") and column not in _TEXTS:
             return _plain(json.loads(found))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:  # ArithmeticError: an infinite number
         raise SourceFailed(f"the column {column} cannot be used: {error}") from None
     return found
 

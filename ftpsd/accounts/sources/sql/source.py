@@ -34,7 +34,7 @@ def make(settings: SqlSource, secrets: Secrets) -> SqlUsers:
 def open_database(settings: SqlSource, secrets: Secrets) -> Database:
     """Return the database of an entry; connect to nothing. Raises UnusableSettings."""
     if settings.file is not None:
-        if not settings.file.is_absolute():
+        if not settings.file.is_absolute() or "\0" in str(settings.file):
             raise UnusableSettings(
                 "url", "does not name an absolute path", "Write it as sqlite:/var/lib/ftpsd-users/users.sqlite."
             )
@@ -91,10 +91,10 @@ class SqlUsers:
     def _run(self, name: str) -> Result:
         try:
             return self._pool.call(lambda connection: connection.run(self._find, {"name": name}))
-        except MissingTable as error:
-            if self._is_own:
-                raise SourceFailed("the database has no tables of ftpsd: run `ftpsd sql init`") from None
-            raise error
+        except MissingTable:
+            if not self._is_own:
+                raise
+            raise SourceFailed("the database has no tables of ftpsd: run `ftpsd sql init`") from None
 
     def _users(self, result: Result) -> Sequence[dict[str, object]]:
         """Return the rows of users. In our own tables, there is a row with the version if there is no user."""

@@ -17,6 +17,7 @@ _PARAMETER = re.compile(r"%(?:%|\((\w+)\)s)")
 #: What to do about errors whose usual text does not say it.
 _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "the daemon must be able to read it, and to write to its directory if it is in WAL mode",
+    sqlite3.SQLITE_READONLY_ROLLBACK: "a process was killed while it wrote, which `ftpsd sql migrate` undoes",
     sqlite3.SQLITE_READONLY: "the daemon must be able to write to its directory if it is in WAL mode",
 }
 
@@ -37,7 +38,7 @@ class SqliteFile:
             identity = _identity(self._file)
             connection = sqlite3.connect(
                 f"{self._file.as_uri()}?mode={mode}",
-                timeout=0.9 * deadline.left,  # then SQLite says that the file is locked, before the deadline says less
+                timeout=0.8 * deadline.left,  # then SQLite says that the file is locked, before the deadline says less
                 isolation_level=None,
                 check_same_thread=False,
                 uri=True,
@@ -92,5 +93,6 @@ def _identity(file: Path) -> tuple[int, int]:
 def _failure(file: Path, error: Exception) -> SourceFailed:
     if "no such table" in str(error):
         return MissingTable(f"{file}: {error}")
-    remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    code = getattr(error, "sqlite_errorcode", 0)
+    remedy = _REMEDIES.get(code) or _REMEDIES.get(code & 0xFF)
     return SourceFailed(f"{file}: {error}" + (f": {remedy}" if remedy else ""))
