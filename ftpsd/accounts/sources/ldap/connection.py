@@ -68,6 +68,11 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return time.monotonic() >= self._end
+
     def left(self) -> float:
         """Return the seconds that are left. Raises ServerFailed if there are none."""
         seconds = self._end - time.monotonic()

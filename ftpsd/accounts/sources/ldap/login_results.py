@@ -25,8 +25,9 @@ class LoginResult:
     denial: Denial | None = None
 
 
-#: A client that has not shown the right password does not learn more than from a wrong one.
+#: A client that may not have sent the right password does not learn more than from a wrong one.
 _LOCKED = Denial("locked", "Login incorrect.")
+_INACTIVATED = Denial("disabled", "Login incorrect.")
 _DISABLED = Denial("disabled", "Account disabled.")
 _EXPIRED = Denial("expired", "Account expired.")
 _PASSWORD_EXPIRED = Denial("password expired", "Password expired.")
@@ -65,12 +66,12 @@ def rejected(error: ldap.LDAPError) -> LoginResult | None:
         return LoginResult(False, denial)
     if isinstance(error, ldap.NO_SUCH_OBJECT | ldap.INAPPROPRIATE_AUTH | ldap.INVALID_DN_SYNTAX):
         return LoginResult(False)
+    # 389 Directory Server: "Account inactivated. Contact system administrator."
     if isinstance(error, ldap.UNWILLING_TO_PERFORM) and "inactivated" in text:
-        return LoginResult(
-            False, _DISABLED
-        )  # 389 Directory Server: "Account inactivated. Contact system administrator."
+        return LoginResult(False, _INACTIVATED)
+    # 389 Directory Server: "Exceed password retry limit. Please try later."
     if isinstance(error, ldap.CONSTRAINT_VIOLATION) and "retry limit" in text:
-        return LoginResult(False, _LOCKED)  # 389: "Exceed password retry limit. Please try later."
+        return LoginResult(False, _LOCKED)
     return None
 
 

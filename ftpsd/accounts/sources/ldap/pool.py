@@ -67,6 +67,9 @@ class Pool:
         failures = []
         servers = self._order()
         for index, server in enumerate(servers):
+            if deadline.is_over:
+                failures.append("no answer in time")
+                break
             part = deadline.part(len(servers) - index)
             try:
                 return self._run(server, use, part, job)
