@@ -82,6 +82,30 @@ def test_daemon_that_does_not_run(make_daemon: Callable[..., Daemon]) -> None:
     assert str(daemon.port) in problem and str(daemon.implicit_port) in problem
 
 
+def test_one_listener_is_closed(make_daemon: Callable[..., Daemon]) -> None:
+    """Where only one of two listeners can be reached, the status is that of a finding; 3 stands for none of them."""
+    daemon = make_daemon()
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace(f"port: {daemon.implicit_port}", f"port: {daemon.passive[1] + 1}"))
+    report = doctor(daemon, "--user", "alice", "--password-stdin")
+    assert report["status"] == 1 and "control.closed" in found(report), report
+    daemon.stop()
+    assert doctor(daemon, "--user", "alice", "--password-stdin")["status"] == 3
+
+
+def test_exceptions_of_networks(make_daemon: Callable[..., Daemon]) -> None:
+    """An entry of `passive.networks` to whose clients no route leads is named, and one with another machine's address."""
+    networks = [
+        {"clients": ["198.51.100.0/24"], "address": "203.0.113.9"},
+        {"clients": ["127.0.0.0/8"], "address": None},
+    ]
+    daemon = make_daemon({"passive": {"networks": networks}}, start=False)
+    report = doctor(daemon, prefix=(*apart(), "sh", "-c", 'exec "$@"', "sh"))
+    assert "198.51.100.0/24" in found(report)["address.no_route"]
+    (note,) = (each for each in report["findings"] if each["code"] == "address.elsewhere")
+    assert "passive.networks[0]" in note["problem"]
+
+
 def test_another_program_in_the_passive_range(make_daemon: Callable[..., Daemon]) -> None:
     """A program of another user on a passive port is named, with the line that shows it."""
     if os.geteuid() != 0:
@@ -262,6 +286,8 @@ def test_wildcards() -> None:
         ("10.0.0.2", ["10.0.0.2"], True, []),
         ("10.0.0.3", ["10.0.0.2"], True, ["address.private"]),
         ("127.0.0.1", ["10.0.0.2"], True, ["address.useless"]),
+        ("100.64.0.9", ["10.0.0.2"], True, ["address.private"]),
+        (None, ["100.64.0.9"], True, ["address.private"]),
     ],
 )
 def test_announced_address(address: str | None, own: list[str], routed: bool, expected: list[str]) -> None:

@@ -48,25 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the checks, print the report, return the exit status."""
-    from ftpsd.cli.doctor import printing
+    from ftpsd.cli.doctor import findings
 
     try:
         report = _check_server(options) if options.target is None else _check_from(options)
     except Usage as fault:
         return _usage(str(fault))
-    print(printing.as_json(report) if options.json else printing.as_text(report))
+    print(findings.as_json(report) if options.json else findings.as_text(report))
     return report.status
 
 
 def _check_server(options: argparse.Namespace) -> Report:
-    from ftpsd.cli.doctor import server
+    from ftpsd.cli.doctor import listeners, server
     from ftpsd.cli.doctor.findings import Report
 
     report = Report(options.config)
     settings = server.check(options.config, report)
     if settings is not None and options.user is not None:
         ask = partial(credentials, options.user, options.password_stdin)
-        server.log_in(settings, ask, options.timeout, options.tries, report)
+        listeners.log_in(settings, ask, options.timeout, options.tries, report)
     return report
 
 

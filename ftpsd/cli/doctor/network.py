@@ -34,13 +34,14 @@ def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Fin
         return [Finding("address.useless", "fault", problem, "Set the public address.", "passive:\n  address: null")]
     if address in own:
         return []
-    if told.is_private:
+    if not told.is_global:  # 100.64.0.0/10 (RFC 6598) is neither global nor private for Python
         return [
             Finding(
                 "address.private",
                 "warning",
                 f"`passive.address` is the private address {address}, and no address of this machine.",
-                "Set the address at which clients reach the server.",
+                "Set the address at which clients reach the server. Addresses of 100.64.0.0/10 stand for a public one"
+                " that the provider shares among customers: ask for one of your own.",
                 "passive:\n  address: ftp.example.com",
             )
         ]
@@ -54,6 +55,30 @@ def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Fin
             f"ftpsd doctor --from {address} --user NAME",
         )
     ]
+
+
+def exception(index: int, address: str, own: Sequence[str], unrouted: Iterable[str]) -> list[Finding]:
+    """Judge an entry of `passive.networks`. `unrouted` are its client networks to which no route leads."""
+    key = f"passive.networks[{index}]"
+    told = ipaddress.ip_address(address)
+    if told.is_loopback or told.is_unspecified or told.is_multicast:
+        problem = f"`{key}.address` is {address}, which no other machine can connect to."
+        return [Finding("address.useless", "fault", problem, "Set an address that these clients reach.")]
+    found = [
+        Finding(
+            "address.no_route",
+            "warning",
+            f"No route leads to {clients}, whose clients `{key}` is for: replies to them are lost.",
+            "Add the route, or correct the network.",
+            f"ip route add {clients} via ROUTER",
+        )
+        for clients in unrouted
+    ]
+    if address not in own:
+        problem = f"`{key}.address` is {address}, which is not an address of this machine: a router must forward it."
+        cure = "Check from a client in that network."
+        found.append(Finding("address.elsewhere", "note", problem, cure, f"ftpsd doctor --from {address} --user NAME"))
+    return found
 
 
 def port_range(low: int, high: int, local: tuple[int, int], reserved: str) -> list[Finding]:

@@ -120,7 +120,7 @@ def announced_address(control: str, announced: str, outcome: reach.Outcome) -> l
                 "Nothing to do, unless clients refuse an address that differs (curl and lftp have an option for that).",
             )
         ]
-    if told.is_private or told.is_unspecified or told.is_loopback or told.is_link_local:
+    if not told.is_global:
         what = "the private address" if reached.is_global else "the address"
         return [
             Finding(

@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -18,8 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ftpsd.accounts.sources.probe import probe_all
-from ftpsd.cli.doctor import certificate, firewall, host, network, remote
-from ftpsd.cli.doctor.control import Target
+from ftpsd.cli.doctor import certificate, firewall, host, network
 from ftpsd.cli.doctor.findings import Finding, Report, printable
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
@@ -170,9 +169,14 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
     if configuration is not None and address is not None:
         address = configuration.addresses.get(address, address)
     found: list[Finding] = []
+    routes, own = _run("ip", "-4", "route"), _own_addresses()
     if address is None or is_ipv4(address):
-        routed = bool(re.search(r"^default\b", _run("ip", "-4", "route") or "", re.MULTILINE))
-        found += network.announced(address, _own_addresses(), routed)
+        routed = bool(re.search(r"^default\b", routes or "", re.MULTILINE))
+        found += network.announced(address, own, routed)
+    for index, each in enumerate(passive.networks):
+        told = (configuration.addresses if configuration is not None else {}).get(each.address or "", each.address)
+        if told is not None and is_ipv4(told) and routes is not None:
+            found += network.exception(index, told, own, filter(_is_unrouted, map(str, each.clients)))
     local = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
     low, high = passive.ports.low, passive.ports.high
     if len(local) == 2:
@@ -181,6 +185,13 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
     listening = network.parse_listeners(_read("/proc/net/tcp"), _read("/proc/net/tcp6"))
     found += network.other_listeners(low, high, listening, service.uid)
     return found + network.not_listening([each.port for each in settings.listen], listening)
+
+
+def _is_unrouted(clients: str) -> bool:
+    """Return whether no route leads to an IPv4 network."""
+    if ":" in clients:
+        return False
+    return _run("ip", "-4", "route", "get", clients.partition("/")[0]) is None
 
 
 def _own_addresses() -> list[str]:
@@ -280,70 +291,3 @@ def _sources(configuration: load.Configuration) -> list[Finding]:
         )
         for name, error in probe_all(configuration.sources).items()
     ]
-
-
-# --- as a client ---------------------------------------------------------------------------------
-
-
-def log_in(
-    settings: Settings, credentials: Callable[[], tuple[str, str]], seconds: float, tries: int, report: Report
-) -> None:
-    """Log in and transfer through each listener, then through the announced address.
-
-    Stop at a refused login: each one more would count towards a ban of this machine and of the user name.
-    """
-    try:
-        chains = [read_chain(pair.certificate) for _, pair in settings.tls.pairs]
-        trusted = tuple(certificate.fingerprint(chain[0]) for chain in chains)
-    except (OSError, ValueError, IndexError):
-        return
-    known: list[tuple[str, str]] = []
-
-    def remembered() -> tuple[str, str]:
-        known[:] = known or [credentials()]
-        return known[0]
-
-    for listener in settings.listen:
-        address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
-        implicit = listener.tls == "implicit"
-        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted)
-        part = Report("")
-        remote.check(target, tries, part)
-        _merge(part, f"[{address}]:{listener.port}" if ":" in address else f"{address}:{listener.port}", report)
-        if any(finding.code == "login.refused" for finding in part.findings):
-            return
-    if settings.passive.address is not None and settings.listen:
-        first = settings.listen[0]
-        target = Target(
-            settings.passive.address, first.port, first.tls == "implicit", remembered, seconds, None, trusted
-        )
-        _hairpin(target, tries, report)
-
-
-def _merge(part: Report, where: str, report: Report) -> None:
-    """Take the results of one listener into the whole. What PASV announces to this machine says nothing of others."""
-    for finding in part.findings:
-        if not finding.code.startswith("passive.") or "address" not in finding.code:
-            report.add(evolve(finding, problem=f"Through {where}: {finding.problem}"))
-    report.passed += [f"{where}: {check}" for check in part.passed]
-    report.unreachable |= part.unreachable
-
-
-def _hairpin(target: Target, tries: int, report: Report) -> None:
-    """Log in through the announced address. Many routers do not lead a machine back to itself: no proof of a fault."""
-    part = Report("")
-    remote.check(target, tries, part)
-    faults = [finding for finding in part.findings if finding.level == "fault"]
-    if not faults:
-        report.ok(f"login and transfers through the announced address {target.host} work from this machine")
-        return
-    report.add(
-        Finding(
-            "hairpin.inconclusive",
-            "note",
-            f"From this machine, the announced address {target.host} does not work ({faults[0].code}). That is"
-            " inconclusive: many routers do not let a machine reach itself through its public address.",
-            "Check from outside.",
-            f"ftpsd doctor --from {target.host}:{target.port} --user NAME",
-        )
-    )

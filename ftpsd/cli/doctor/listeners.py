@@ -1,0 +1,79 @@
+"""Log in through each listener of this machine, and through the announced address, as a client does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+
+from ftpsd.cli.doctor import certificate, remote
+from ftpsd.cli.doctor.control import Target
+from ftpsd.cli.doctor.findings import Finding, Report
+from ftpsd.cli.doctor.server import read_chain
+from ftpsd.config.settings import Settings
+
+
+def log_in(
+    settings: Settings, credentials: Callable[[], tuple[str, str]], seconds: float, tries: int, report: Report
+) -> None:
+    """Log in and transfer through each listener, then through the announced address.
+
+    Stop at a refused login: each one more would count towards a ban of this machine and of the user name.
+    """
+    try:
+        chains = [read_chain(pair.certificate) for _, pair in settings.tls.pairs]
+        trusted = tuple(certificate.fingerprint(chain[0]) for chain in chains)
+    except (OSError, ValueError, IndexError):
+        return
+    known: list[tuple[str, str]] = []
+    parts: list[Report] = []
+
+    def remembered() -> tuple[str, str]:
+        known[:] = known or [credentials()]
+        return known[0]
+
+    for listener in settings.listen:
+        address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
+        implicit = listener.tls == "implicit"
+        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted)
+        part = Report("")
+        remote.check(target, tries, part)
+        parts.append(part)
+        _merge(part, f"[{address}]:{listener.port}" if ":" in address else f"{address}:{listener.port}", report)
+        report.unreachable = all(each.unreachable for each in parts)
+        if any(finding.code == "login.refused" for finding in part.findings):
+            return
+    if settings.passive.address is not None and settings.listen:
+        first = settings.listen[0]
+        target = Target(
+            settings.passive.address, first.port, first.tls == "implicit", remembered, seconds, None, trusted
+        )
+        _hairpin(target, tries, report)
+
+
+def _merge(part: Report, where: str, report: Report) -> None:
+    """Take the results of one listener into the whole. What PASV announces to this machine says nothing of others."""
+    for finding in part.findings:
+        if not finding.code.startswith("passive.") or "address" not in finding.code:
+            report.add(evolve(finding, problem=f"Through {where}: {finding.problem}"))
+    report.passed += [f"{where}: {check}" for check in part.passed]
+
+
+def _hairpin(target: Target, tries: int, report: Report) -> None:
+    """Log in through the announced address. Many routers do not lead a machine back to itself: no proof of a fault."""
+    part = Report("")
+    remote.check(target, tries, part)
+    faults = [finding for finding in part.findings if finding.level == "fault"]
+    if not faults:
+        report.ok(f"login and transfers through the announced address {target.host} work from this machine")
+        return
+    report.add(
+        Finding(
+            "hairpin.inconclusive",
+            "note",
+            f"From this machine, the announced address {target.host} does not work ({faults[0].code}). That is"
+            " inconclusive: many routers do not let a machine reach itself through its public address.",
+            "Check from outside.",
+            f"ftpsd doctor --from {target.host}:{target.port} --user NAME",
+        )
+    )
