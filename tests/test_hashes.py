@@ -50,6 +50,14 @@ REFUSED = {
     "no salt": "{SSHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
     "half a yescrypt": "$y$j9T$QA8pbxtTian8vLuRZfYja1$",
     "yescrypt without parameters": "$y$$QA8pbxtTian8vLuRZfYja1$kHJ1rzilRWHR9.2Ha9HOFyxyOzIsQbDl/kjcm2DA66D",
+    "argon2 with 4 GiB": "$argon2id$v=19$m=4194304,t=1,p=1$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
+    "argon2 with 100 passes": "$argon2id$v=19$m=102400,t=100,p=1$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
+    "scrypt with 32 GiB": "$scrypt$ln=25,r=8,p=1$ScQpHdxEtyMGP1txSUD+bw$8cThSr3fEbPsvtlNPLtcSv8cVbYy6KGN/ceiMpHuhlQ",
+    "bcrypt of hours": "$2b$31$JUndrhtwt0vBpawFaXxVAeFonF.81G53mXA6636TNdeJbdwarkjOW",
+    "sha512-crypt of minutes": SLOW.replace("656000", "999999999"),
+    "sha256-crypt of minutes": QUICK.replace("1000", "999999999"),
+    "yescrypt with 64 GiB": YESCRYPT.replace("$j9T$", "$jLT$"),
+    "yescrypt with more parameters": YESCRYPT.replace("$j9T$", "$j9T//$"),
     "half a surrogate": "$5$rounds=1000$\udcff$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH.",
     "a locked account": "!$6$x$y",
     "nothing": "",
@@ -67,9 +75,14 @@ def test_accepted(hashed: str) -> None:
 
 @pytest.mark.parametrize("hashed", REFUSED.values(), ids=REFUSED)
 def test_refused(hashed: str) -> None:
-    """Formats that a computer of today breaks, and incomplete hashes, are not valid, and match no password."""
+    """Formats that a computer of today breaks, incomplete hashes, and those that cost too much, are not valid."""
     assert not hashes.is_valid(hashed)
-    assert not hashes.verify("secret", hashed) and not hashes.verify("", hashed)
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if not re.search("with|of (hours|minutes)", name)])
+def test_refused_hashes_match_nothing(name: str) -> None:
+    """A hash that is not valid matches no password, if it comes to that."""
+    assert not hashes.verify("secret", REFUSED[name]) and not hashes.verify("", REFUSED[name])
 
 
 def test_weak() -> None:

@@ -7,6 +7,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from threading import Lock
+from typing import Protocol
 
 from ftpsd.accounts import libcrypt
 from ftpsd.config.sections.passwords import PasswordSettings
@@ -24,6 +25,17 @@ _CONTEXT = CryptContext(
     ]
 )
 
+
+class Parsed(Protocol):
+    """What passlib reads from a hash; each format has some of these."""
+
+    checksum: str | bytes | None
+    rounds: int
+    memory_cost: int
+    block_size: int
+    parallelism: int
+
+
 #: Formats that have been used, and the lock for the first use of one.
 _initialized: set[str | None] = set()
 _initializing = Lock()
@@ -35,8 +47,13 @@ _MAX_SHAPES = 1000
 #: The maximum length of a password in bytes. A longer one is refused before it is hashed, to limit the cost of a login.
 LONGEST_PASSWORD = 1024
 
-#: A hash of yescrypt, which libcrypt verifies: parameters, salt and digest (crypt(5)).
-_YESCRYPT = re.compile(r"\$y\$[./0-9A-Za-z]+\$[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}")
+#: A hash of yescrypt, which libcrypt verifies (crypt(5)): the logarithm of N, the block size, salt and digest.
+_YESCRYPT = re.compile(r"\$y\$[./0-9A-Za-z]([./0-9A-Za-j])([./0-9A-Za-j])\$[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}")
+_CRYPT_DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+#: The most memory in bytes that a login may need, and the most rounds: 2 to 5 seconds of a processor.
+_MOST_MEMORY = 1 << 30
+_MOST_ROUNDS = {"bcrypt": 16, "sha512_crypt": 10_000_000, "sha256_crypt": 10_000_000}
 
 #: The formats for which libcrypt is used. It does not keep the interpreter lock, as passlib does for sha512-crypt.
 _CRYPT = ("$y$", "$6$", "$5$")
@@ -91,13 +108,30 @@ def is_valid(hashed: str) -> bool:
 
 def _parses(hashed: str) -> bool:
     plain = _plain(hashed)
-    if plain.startswith("$y$"):
-        return _YESCRYPT.fullmatch(plain) is not None and libcrypt.supports(plain)
+    yescrypt = _YESCRYPT.fullmatch(plain)
+    if yescrypt is not None:
+        log_n, block = (_CRYPT_DIGITS.index(each) + 1 for each in yescrypt.groups())
+        return block << (7 + log_n) <= _MOST_MEMORY and libcrypt.supports(plain)
     try:
-        handler = _CONTEXT.handler(_CONTEXT.identify(plain, required=True))
-        return handler.from_string(plain).checksum is not None
+        name = _CONTEXT.identify(plain, required=True)
+        parsed = _CONTEXT.handler(name).from_string(plain)
+        return parsed.checksum is not None and _is_affordable(name, parsed)
     except (ValueError, TypeError, KeyError):
         return False
+
+
+def _is_affordable(name: str, parsed: Parsed) -> bool:
+    """Return whether a login with this hash costs no more than seconds and 1 GiB.
+
+    In some sources a user may write the own hash. It must not stop the logins of others.
+    """
+    if name == "argon2":
+        memory = parsed.memory_cost << 10
+        return memory <= _MOST_MEMORY and memory * parsed.rounds <= 4 * _MOST_MEMORY
+    if name == "scrypt":
+        memory = parsed.block_size << (7 + parsed.rounds)
+        return memory <= _MOST_MEMORY and memory * parsed.parallelism <= 4 * _MOST_MEMORY
+    return parsed.rounds <= _MOST_ROUNDS[name] if name in _MOST_ROUNDS else True
 
 
 def is_weak(hashed: str) -> bool:
