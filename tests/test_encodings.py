@@ -107,7 +107,9 @@ def test_spellings() -> None:
     assert find("UTF8") is UTF8 is find("utf-8")
 
 
-NAMES = st.text(st.one_of(st.characters(blacklist_categories=("Cs",)), st.sampled_from("%{}2565E0ADC¥é日\udc80\udcff")), max_size=12)
+NAMES = st.text(
+    st.one_of(st.characters(blacklist_categories=("Cs",)), st.sampled_from("%{}2565E0ADC¥é日\udc80\udcff")), max_size=12
+)
 
 
 @pytest.mark.quick

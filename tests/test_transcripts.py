@@ -165,6 +165,18 @@ def test_transcript_in_process(tmp_path: Path, path: Path, way: str) -> None:
     verify(server.homes / "alice", transcript)
 
 
+def segments_of(transcript: Transcript) -> list[bytes]:
+    """The client's lines in one segment, or several, each but the first with ABOR at its start.
+
+    ABOR acts on the command that runs when it arrives: sent with those before it, it would end any of them.
+    """
+    segments = [b""]
+    for text in [text for kind, text in transcript.steps if kind == "C:"]:
+        segments += [b""] if text == "ABOR" else []
+        segments[-1] += unescape(text) + b"\r\n"
+    return segments
+
+
 @pytest.mark.parametrize("way", ["lines", "bytes", "segment"])
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_transcript(plain: Daemon, path: Path, way: str) -> None:
@@ -175,11 +187,12 @@ def test_transcript(plain: Daemon, path: Path, way: str) -> None:
     prepare(plain.home(), transcript)
     peer.thread.start()
     with FtpClient(plain, greeting=False) as client:
-        if way == "segment":
-            client.send_raw(b"".join(unescape(text) + b"\r\n" for kind, text in transcript.steps if kind == "C:"))
-        for kind, text in transcript.steps:
+        segments = segments_of(transcript) if way == "segment" else []
+        for kind, text in [("C:", "ABOR"), *transcript.steps] if segments else transcript.steps:
             if kind == "S:":
                 expect(client, text)
+            elif text == "ABOR" and segments:
+                client.send_raw(segments.pop(0))
             elif way == "lines":
                 client.send(unescape(text))
             elif way == "bytes":
