@@ -234,25 +234,25 @@ def test_uploads_into_folders_are_hidden_until_they_are_complete(daemon: Daemon,
     with withstands(daemon), frees_everything(daemon):
         with secured(daemon) as client, secured(daemon, "bob") as other:
             before = miscounted(client, "/team", elsewhere / "team")
-            data = open_transfer(client, "STOR /team/new")
+            data = open_transfer(client, "STOR /team/unfinished")
             data.sendall(b"first ")
             wait_until(lambda: any(each.startswith(PRIVATE) for each in os.listdir(elsewhere / "team")), "a part file")
             for line in ("LIST -aR /", "NLST -a /ours", "MLSD /ours", "LIST /ours/.f*"):
                 listing = other.download(line).decode()
-                assert PRIVATE not in listing and "new" not in listing
+                assert PRIVATE not in listing and "unfinished" not in listing
             (part,) = [each for each in os.listdir(elsewhere / "team") if each.startswith(PRIVATE)]
             for line in ("SIZE", "DELE", "RNFR", "MLST", "RMDA"):
                 other.expect(550, f"{line} /ours/{part}")
-            other.expect(550, "SIZE /ours/new")
+            other.expect(550, "SIZE /ours/unfinished")
             cut(data)
             assert client.reply().startswith("426")
-            assert "X.incomplete=1" in other.command("MLST /ours/new")
-            assert other.expect(213, "SIZE /ours/new") == "213 6"
+            assert "X.incomplete=1" in other.command("MLST /ours/unfinished")
+            assert other.expect(213, "SIZE /ours/unfinished") == "213 6"
             other.expect(350, "REST 6")
-            assert other.upload("STOR /ours/new", b"second").startswith("226")
+            assert other.upload("STOR /ours/unfinished", b"second").startswith("226")
             assert miscounted(client, "/team", elsewhere / "team") == before
-            assert client.download("RETR /team/new") == b"first second"
-            client.expect(250, "DELE /team/new")
+            assert client.download("RETR /team/unfinished") == b"first second"
+            client.expect(250, "DELE /team/unfinished")
 
 
 # --- several at once -----------------------------------------------------------------------------------

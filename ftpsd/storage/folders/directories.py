@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
@@ -15,9 +15,6 @@ from ftpsd.storage.folders.mounts import MountTable
 
 #: Errors for a directory that leads to a folder, but does not exist in the mount around it.
 MISSING = (FileNotFoundError, NotADirectoryError)
-
-#: These, and that of a link in its place that leads out of that mount.
-_NO_DIRECTORY = (*MISSING, Refusal)
 
 
 class FolderDirectories:
@@ -36,9 +33,11 @@ class FolderDirectories:
         found = self._table.files(path.parts).directories
         if not self._table.names_in(path.parts) or self._table.is_folder(path.parts):
             return found.entry(path, *permissions)
-        with suppress(*MISSING):
+        try:
             if (real := found.entry(path, *permissions)).is_directory:
                 return real
+        except (OSError, Refusal) as error:
+            _require_no_directory(error)
         self._require(path, *permissions)
         return self._virtual(path)
 
@@ -48,9 +47,10 @@ class FolderDirectories:
         portions = self._table.files(path.parts).directories.portions(path, with_dots)
         try:
             first = next(portions, [])
-        except _NO_DIRECTORY:
+        except (OSError, Refusal) as error:
             if not names or self._table.is_folder(path.parts):
                 raise
+            _require_no_directory(error)
             self._require(path, "list")
             here = self._virtual(path)
             first = [here._replace(name="."), here._replace(name="..")] if with_dots else []
@@ -85,3 +85,12 @@ class FolderDirectories:
     def _virtual(self, path: VirtualPath) -> Entry:
         identity = zlib.crc32(str(path).encode("utf-8", "surrogateescape"))
         return Entry(path.name, stat.S_IFDIR | 0o555, 0, self._modified, 0, identity, 2)
+
+
+def _require_no_directory(error: OSError | Refusal) -> None:
+    """Raise an error unless it says that a directory does not exist, or that a link in its place leads to none.
+
+    A Refusal is that of a link which leads out of the mount, or of a permission, which `_require` checks again.
+    """
+    if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        raise error

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,7 +90,8 @@ class Jail:
     def __init__(self, mount: Mount, name_rules: NameRules) -> None:
         self._home = mount.place
         self.at = mount.at
-        self.covered = mount.covered
+        #: The names of folders in directories, by directory and folded name.
+        self.covered = {parts: _by_folded_name(names) for parts, names in mount.covered.items()}
         self.permission_rules = mount.permissions
         self.name_rules = name_rules
 
@@ -205,7 +206,7 @@ class Jail:
         hidden = self.name_rules.hidden
         if is_private(name) or (hidden is not None and hidden(name)) or ("~" in name and _is_alias(directory, name)):
             raise FileNotFoundError(errno.ENOENT, "not shown")
-        if self.covered and is_covered(self.covered.get(parts, ()), directory, name):
+        if self.covered and is_covered(self.covered.get(parts, {}), directory, name):
             raise FileNotFoundError(errno.ENOENT, "not shown")
 
     def _as_ruled(self, directory: int, parts: Parts, name: str) -> tuple[str, bool]:
@@ -268,11 +269,18 @@ def _parent(names: list[str], above: int) -> list[str]:
     return names[above:-1]
 
 
-def is_covered(folders: Collection[str], directory: int, name: str) -> bool:
+def _by_folded_name(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(folded(name), []).append(name)
+    return found
+
+
+def is_covered(folders: Mapping[str, Sequence[str]], directory: int, name: str) -> bool:
     """Return whether one of the folders in a directory hides a name, also on a disk that ignores case."""
-    if name in folders:
+    same = folders.get(folded(name), ())
+    if name in same:
         return True
-    same = [each for each in folders if folded(each) == folded(name)]
     found = _stat(directory, name) if same else None
     return found is not None and any(
         (one := _stat(directory, each)) is not None and os.path.samestat(found, one) for each in same
