@@ -196,7 +196,9 @@ def test_overlaps(base: Path, wrong: bool, alice: dict[str, Any], common: dict[s
 
 def test_users_of_sources(base: Path) -> None:
     """They get the folders at the top level, too; their own must lie below sandbox.homes."""
-    (base / "ftpsd.yaml").write_text((base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}/one]}}\n")
+    (base / "ftpsd.yaml").write_text(
+        (base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}/one, {base}/two]}}\n"
+    )
     (base / "one/carol").mkdir()
     path = write(base, {}, folders={"/all": {"path": "two"}, "/c": {"path": "two", "for": ["carol"]}})
     builder = load.load(path).builder
@@ -207,6 +209,11 @@ def test_users_of_sources(base: Path) -> None:
         ("c",): f"{real}/two",
         ("own",): f"{real}/one/inner",
     }
+    (base / "two/dave").mkdir()
+    with pytest.raises(InvalidRecord) as caught:
+        builder.build("dave", {"home": str(base / "two/dave"), "quota": {"bytes": 1}})
+    assert "home: " in str(caught.value) and "lie in each other" in str(caught.value)
+    assert builder.build("dave", {"home": str(base / "two/dave")}).home == f"{real}/two/dave"
     for folder, expected in (("/etc", "sandbox.homes"), ("one/nothing", "is not a directory"), (7, "path")):
         with pytest.raises(InvalidRecord) as caught:
             builder.build("carol", {"home": str(base / "one/carol"), "folders": {"/own": {"path": folder}}})

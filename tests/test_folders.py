@@ -374,15 +374,54 @@ def test_what_a_move_may_replace(disk: Disk) -> None:
     assert (disk.base / "s" / "g").read_bytes() == b"mine"
 
 
-def test_directories_move_where_nothing_is_counted(disk: Disk) -> None:
-    """A tree would have to be counted while nobody changes it: with a quota at either end it is 553."""
-    files = disk.open({"/s": disk.folder("s"), "/q": disk.folder("q", quota=disk.limit("q", bytes=100))})
+def test_directories_move_where_both_or_none_are_counted(disk: Disk) -> None:
+    """All below moves with its quota; between places with and without a quota it is 553."""
+    counted = {
+        "/q": disk.folder("q", quota=disk.limit("q", bytes=100)),
+        "/r": disk.folder("r", quota=disk.limit("r", bytes=200, files=6)),
+    }
+    files = disk.open({"/s": disk.folder("s"), **counted})
     result(files.make_directory(path("d")))
     store(files.writer(path("d/f")), b"data")
     refused(553, lambda: result(files.rename(path("d"), path("q/d"))))
     result(files.rename(path("d"), path("s/d")))
     assert (disk.base / "s" / "d" / "f").read_bytes() == b"data"
     refused(553, lambda: result(files.rename(path("s/d"), path("q/d"))))
+    for name in ("q/d", "q/d/e", "r/d"):
+        result(files.make_directory(path(name)))
+    store(files.writer(path("q/d/e/f")), bytes(60))
+    cut(files.writer(path("q/d/e/g")), bytes(7))
+    result(files.rename(path("q/d"), path("r/d")))  # in place of an empty one
+    assert disk.counted("q") == disk.held("q") == Amount()
+    assert disk.counted("r") == disk.held("r") == Amount(67, 4)
+    store(files.writer(path("r/f")), bytes(40))
+    store(files.writer(path("q/f")), bytes(40))
+    refused(552, lambda: result(files.rename(path("r/d"), path("q/d"))))
+    assert disk.counted("r") == disk.held("r") == Amount(107, 5)
+    assert disk.counted("q") == disk.held("q") == Amount(40, 1)
+
+
+def test_a_directory_moves_while_nobody_uploads_into_it(disk: Disk) -> None:
+    """An upload is charged where it began: 450 while one runs in the tree. A large tree is 553."""
+    files = disk.open(
+        {
+            "/q": disk.folder("q", quota=disk.limit("q", bytes=10_000)),
+            "/r": disk.folder("r", quota=disk.limit("r", bytes=10_000)),
+        }
+    )
+    for name in ("q/d", "q/d/e", "q/large"):
+        result(files.make_directory(path(name)))
+    upload = files.writer(path("q/d/e/f"))()
+    send(upload, bytes(100))
+    refused(450, lambda: result(files.rename(path("q/d"), path("r/d"))))
+    upload.publish()
+    upload.close()
+    result(files.rename(path("q/d"), path("r/d")))
+    for number in range(2001):
+        (disk.base / "q" / "large" / str(number)).touch()
+    refused(553, lambda: result(files.rename(path("q/large"), path("r/large"))))
+    assert disk.counted("r") == disk.held("r") == Amount(100, 3)
+    assert disk.counted("q") == Amount(0, 1)
 
 
 def test_a_move_to_another_disk_is_refused(disk: Disk) -> None:

@@ -162,6 +162,17 @@ class FolderFinder:
         """Those that have a quota."""
         return {path for path, found in self._found.items() if found.is_counted}
 
+    def overlap(self, place: str, is_counted: bool) -> str | None:
+        """Return a folder around or in a directory, if users write there and one of both is counted."""
+        return next(
+            (
+                path
+                for path, found in self._found.items()
+                if found.is_written and (is_counted or found.is_counted) and _is_nested(path, place)
+            ),
+            None,
+        )
+
     def overlaps(self, homes: Iterable[str], counted: Set[str]) -> list[Fault]:
         """Return a fault for each folder around or in a home or another folder, if one of both is counted.
 
@@ -193,9 +204,17 @@ class FolderFinder:
 
 def _overlap(found: _Found, path: str, other: str) -> Fault:
     document, key = found.place.document, (*found.place.key, *found.key)
+    return Fault(str(document.path), document.line(key), dotted(key), *overlap_fault(path, other))
+
+
+def overlap_fault(path: str, other: str) -> tuple[str, str]:
+    """Return the problem, and the remedy, of two directories of which one lies in the other, and one is counted."""
     problem = f"{path} and {other} lie in each other, and have a quota: it would count wrong"
-    remedy = "Choose separate directories, remove the quota, or make the folder read-only."
-    return Fault(str(document.path), document.line(key), dotted(key), problem, remedy)
+    return problem, "Choose separate directories, remove the quota, or make the folder read-only."
+
+
+def _is_nested(one: str, other: str) -> bool:
+    return one != other and (f"{other}/".startswith(f"{one}/") or f"{one}/".startswith(f"{other}/"))
 
 
 def folder_directory(path: str, base: Path) -> str:

@@ -51,6 +51,7 @@ class Layers:
         groups: Mapping[str, Record] | None = None,
         shared: Mapping[str, SharedSettings] | None = None,
         folders: CommonFolders | None = None,
+        finder: FolderFinder | None = None,
     ) -> None:
         self.defaults = defaults or {}
         self.groups = groups or {}
@@ -58,6 +59,8 @@ class Layers:
         self.shared = shared or {}
         #: Folders for all users or for some.
         self.folders = folders or CommonFolders()
+        #: Knows the directories of all folders.
+        self.finder = finder
         self._remedies: dict[str, str] = {}
 
     def groups_of(self, values: Record) -> list[str]:
@@ -126,7 +129,7 @@ def load_layers(
         faults += each.faults
     common = _without_faults(Place(document, ("defaults",)), sections.defaults, UserSettings, check)
     folders = load_common_folders(document, sections.folders, reader.groups, finder)
-    layers = Layers(common, reader.groups, reader.shared, folders)
+    layers = Layers(common, reader.groups, reader.shared, folders, finder)
     layers.check_groups(Place(document, ("defaults",)), common)
     return layers, faults
 

@@ -17,9 +17,9 @@ from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import Fault, Key
 from ftpsd.config.sections.values import Value
-from ftpsd.config.settings import UserSettings
+from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
-from ftpsd.config.users.folders import Folders, folder_directory
+from ftpsd.config.users.folders import Folders, folder_directory, overlap_fault
 from ftpsd.config.users.homes import overlapping
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
@@ -71,6 +71,7 @@ class RecordBuilder:
             check_user(place, settings, self._resumption)
             home, folders = self._home(document, name, settings.home), self._folders(document, settings.folders)
             settings = attrs.evolve(settings, home=home, folders=folders)
+            self._check_overlaps(document, settings)
         if settings is None or document.faults:
             raise InvalidRecord(" ".join(map(_text, islice(document.faults, _MOST_FAULTS))))
         return settings
@@ -95,6 +96,18 @@ class RecordBuilder:
             key, path = ("folders", str(VirtualPath(at)), "path"), folder_directory(folder.path, self._base)
             found[at] = attrs.evolve(folder, path=self._directory(document, key, path))
         return found
+
+    def _check_overlaps(self, document: Document, user: UserSettings) -> None:
+        """Add a fault for a home or folder around or in a folder of the YAML files, if one of both is counted."""
+        is_counted = user.quota != QuotaSettings() or bool(self._layers.quotas(user.groups))
+        places: list[tuple[Key, str, bool]] = [(("home",), user.home or "", is_counted)]
+        for at, folder in user.folders.items():
+            if folder.is_written:
+                places.append((("folders", str(VirtualPath(at))), folder.path, folder.quota != QuotaSettings()))
+        for key, path, counted in places:
+            other = self._layers.finder.overlap(path, counted) if self._layers.finder is not None else None
+            if other is not None:
+                document.fault(key, *overlap_fault(path, other))
 
     def _directory(self, document: Document, key: Key, path: str) -> str:
         """Return the path of a home or folder without symbolic links. Add a fault if it cannot be used."""
