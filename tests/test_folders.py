@@ -158,9 +158,11 @@ def test_a_folder_hides_what_has_its_name(disk: Disk) -> None:
     (disk.home / "link").symlink_to(".")
     before = disk.open({})
     cut(before.writer(path("e")), b"half")
-    files = disk.open({"/d": disk.folder("d"), "/e": disk.folder("e"), "/f/g": disk.folder("g")})
+    files = disk.open(
+        {"/d": disk.folder("d"), "/e": disk.folder("e"), "/f/g": disk.folder("g"), "/h/i": disk.folder("i")}
+    )
     (disk.home / "f").write_bytes(b"in the way")
-    assert names(files) == ["d", "e", "f", "link"]
+    assert names(files) == ["d", "e", "f", "h", "link"]
     assert names(files, "d") == names(files, "e") == []
     assert not result(files.entry(path("e"), "list")).incomplete
     assert names(files, "f") == ["g"]
@@ -168,6 +170,9 @@ def test_a_folder_hides_what_has_its_name(disk: Disk) -> None:
         with pytest.raises(FileNotFoundError):
             files.reader(path(name), 0, None)()
     assert "d" not in names(files, "link")
+    (disk.home / "h" / "i").mkdir(parents=True)
+    for call in (files.remove_tree, files.remove_directory, lambda at: files.rename(at, path("away"))):
+        refused(550, lambda call=call: result(call(path("link/h"))))  # type: ignore[misc]
     assert (disk.home / "d" / "secret").exists()
 
 

@@ -43,7 +43,8 @@ def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None
                     os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)
                 else:
                     rename_new(here.directory, here.name, there.directory, there.name)
-                part_files.remove_unused(there.directory, there.name)
+                if not here.is_at(there):
+                    part_files.remove_unused(there.directory, there.name)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise other_storage() from None

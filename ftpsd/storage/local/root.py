@@ -214,6 +214,8 @@ class Root:
     def changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
         require_below_root(self.jail, path.parts)
         with (self.jail.new_place if new else self.jail.place)(path, permission, follow=False) as place:
+            if any(parts[: len(place.parts)] == place.parts for parts in self.jail.covered):  # a link has led here
+                raise Refusal(550, f"{VirtualPath(place.parts)} contains a folder of the server: it cannot be changed.")
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> float:
