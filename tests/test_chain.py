@@ -462,6 +462,8 @@ def test_recent_logins_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.advance(1)
         recent.remember(name, "secret", "ldap" if name == "a" else "sql", Answer(name, {}, True))
     assert recent.names() == ["c", "a", "d"] and (recent.count("sql"), recent.count("ldap")) == (2, 1)
+    recent.forget_users("sql", ["a", "c"])
+    assert recent.names() == ["a", "d"] and (recent.count("sql"), recent.count("ldap")) == (1, 1)
     clock.advance(9)
     assert recent.names() == ["d"] and (recent.count("sql"), recent.count("ldap")) == (1, 0)
     recent.use(0, ["sql", "ldap"])

@@ -80,7 +80,7 @@ class RecentLogins:
             if login.place is place and login.answer is not None and login.answer.name in users
         ]
         for name in gone:
-            del self._logins[name]
+            self._remove(name)
 
     def last(self, name: str) -> tuple[object | None, Answer | None]:
         """Return where the user of a name was found by the last login, and the answer; twice None without a login."""
