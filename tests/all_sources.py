@@ -75,13 +75,18 @@ def in_postgresql(_: Path) -> Iterator[Running]:
 
 
 def _in_sql(url: str) -> Source:
-    settings = SqlSource(type="sql", url=url, timeout=3)
+    fill_sql(url)
+    return sql.make(SqlSource(type="sql", url=url, timeout=3), {})
+
+
+def fill_sql(url: str) -> None:
+    """Put our tables with Alice and Bob into a database."""
+    settings = SqlSource(type="sql", url=url)
     connection = sql.open_database(settings, {}).connect(Deadline(30), writable=True)
     migrate(connection, "sqlite" if "sqlite" in url else "postgresql")
     for name in NAMES:
         sql_users.put(connection, name, {"password": SECRET, **values(name)})
     connection.close()
-    return sql.make(settings, {})
 
 
 def in_ldap(directory: Path) -> Iterator[Running]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.all_sources import fill_sql
+from tests.authority import make_chain
+from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
+from tests.postgresql import PostgresqlServer, requires_postgresql
+from tests.slapd import PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, person
 from tests.source_daemon import SourceDaemon, attempt, passes
 
 
@@ -176,3 +182,56 @@ def test_a_home_outside_the_sandbox(daemon: SourceDaemon, tmp_path_factory: pyte
     with passes(daemon, 230, "erin") as client:
         assert client.upload("STOR f", b"moved").startswith("226 ")
     assert os.listdir(outside) == ["f"]
+
+
+@requires_postgresql
+def test_two_servers_that_fail(tmp_path: Path, certificate: Path) -> None:
+    """A frozen database delays no user of the directory before it. While the directory is dead, users of the database
+    get in who did so before.
+    """
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    pytest.importorskip("ldap", reason="python-ldap is not installed")
+    make_chain(tmp_path)
+    slapd = Slapd(tmp_path / "slapd", tmp_path, person("lena")).start()
+    database = PostgresqlServer().start()
+    daemon = Daemon(tmp_path, certificate)
+    try:
+        fill_sql(database.url)
+        (tmp_path / "password").write_text(SERVICE_PASSWORD)
+        (tmp_path / "password").chmod(0o600)
+        for name in ("lena", "alice", "bob"):
+            daemon.home(name).mkdir(parents=True, exist_ok=True)
+        directory = {
+            "type": "ldap", "servers": [slapd.tls_url], "ca": str(tmp_path / "ca.pem"), "bind_dn": SERVICE, "base": PEOPLE,
+            "password_file": str(tmp_path / "password"), "values": {"home": "homes/{user}"}, "timeout": 2,
+        }  # fmt: skip
+        sql = {"type": "sql", "url": database.url, "timeout": 2}
+        daemon.settings["users"] = {"sources": [directory, sql]}
+        daemon.users = {"yann": {}}
+        daemon.write()
+        daemon.start()
+        for name in ("yann", "lena", "alice"):
+            attempt(daemon, 230, name)
+        database.signal(signal.SIGSTOP)
+        try:
+            for name, code in (("lena", 230), ("yann", 230), ("lena", 530)):
+                began = time.monotonic()
+                attempt(daemon, code, name, "secret" if code == 230 else "wrong")
+                assert time.monotonic() - began < 1
+            attempt(daemon, 451, "bob")
+            attempt(daemon, 230, "alice")
+        finally:
+            database.signal(signal.SIGCONT)
+        daemon.wait_for_log(r"source sql\[1\] answers again")
+        slapd.kill()
+        attempt(daemon, 451, "bob")
+        attempt(daemon, 230, "alice")
+        attempt(daemon, 530, "alice", "wrong")
+        attempt(daemon, 230, "lena")
+        slapd.start()
+        daemon.wait_for_log(r"source ldap\[0\] answers again")
+        attempt(daemon, 230, "bob")
+    finally:
+        daemon.stop()
+        slapd.kill()
+        database.remove()

@@ -16,6 +16,8 @@ from tests.ftpclient import FtpClient
 from tests.ldap_daemon import ROOT, example, log_in, make_server
 from tests.slapd import PEOPLE, SERVICE_PASSWORD, Slapd
 
+pytest.importorskip("ldap", reason="python-ldap is not installed")
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Slapd]:
