@@ -92,7 +92,7 @@ def show(options: argparse.Namespace) -> int:
         for key, each in origins.items()
         if key != "password"
     ]
-    rows += _shared(user.settings.groups, configuration.layers.shared)
+    rows += _shared(settings.groups, configuration.layers.shared)
     print("\n".join(["", *text.columns([("SETTING", "VALUE", "FROM"), *rows])]))
     return 0
 
