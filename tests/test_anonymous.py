@@ -13,7 +13,7 @@ import pytest
 from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config import load
 from tests.daemon import PATIENCE, Daemon
-from tests.ftpclient import FtpClient
+from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, attempts, withstands
 from tests.test_configuration import GOOD, faults, files
 from tests.test_quota import try_upload
@@ -178,6 +178,22 @@ def test_the_quota_of_the_drop_box(make_daemon: MakeDaemon) -> None:
     with withstands(daemon), Visit(daemon) as client:
         assert client.upload("STOR a", bytes(MIB // 2)).startswith("226 ")
         assert try_upload(client, "STOR b", bytes(MIB)).startswith("552 Quota exceeded")
+
+
+def test_a_user_empties_the_drop_box(make_daemon: MakeDaemon) -> None:
+    """A user to whom the drop box is a folder reads and deletes what was sent; the quota counts that at once."""
+    daemon = with_anonymous(make_daemon, permissions="drop-box", quota={"bytes": "1M"})
+    public = daemon.directory / "public"
+    daemon.users["alice"] = {"folders": {"/box": {"path": str(public)}}}
+    daemon.write()
+    daemon.reload()
+    with withstands(daemon), Visit(daemon) as client, secured(daemon) as alice:
+        assert client.upload("STOR a", bytes(MIB - 1000)).startswith("226 ")
+        assert try_upload(client, "STOR b", bytes(5000)).startswith("552 ")
+        (name,) = (path.name for path in public.glob("a.*"))
+        assert len(alice.download(f"RETR /box/{name}")) == MIB - 1000
+        alice.expect(250, f"DELE /box/{name}")
+        assert client.upload("STOR b", bytes(5000)).startswith("226 ")
 
 
 # --- faults ------------------------------------------------------------------------------------------

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import attrs
 
 from ftpsd.accounts.anonymous import NAMES, anonymous_user
 from ftpsd.accounts.user_store import Homes, User
-from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config.checks import check_limits
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.settings import QuotaSettings, Settings
 from ftpsd.config.users.homes import HomeFinder, overlapping
+from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
 from ftpsd.system import landlock
 
 
-def load_anonymous(
-    document: Document, settings: Settings, store: YamlUserStore | None, watch: DiskWatch
-) -> User | None:
+def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, watch: DiskWatch) -> User | None:
     """Return the user of anonymous logins; None if there are none, or if the section has faults.
 
-    The home must be no user's, lie in none and contain none: clients without an account would see or fill it.
+    The home must be no user's, lie in none and contain none: clients without an account would see or fill it. It may
+    be a folder of users.
     """
-    anonymous = settings.anonymous
+    anonymous, store = settings.anonymous, users.store
     if anonymous is None:
         return None
     check_limits(document, anonymous.limits, ("anonymous", "limits"))
@@ -39,7 +39,7 @@ def load_anonymous(
     for name in NAMES:
         if store.knows(name):
             document.fault(("anonymous",), f"there is a user {name}", "Rename the user, or remove this section.")
-    other = overlapping(home, store.homes.all)
+    other = overlapping(home, (each for each in store.homes.all if each not in users.folders))
     if other is not None:
         problem = f"{home} and {other}, the home of a user, are the same or lie in each other"
         document.fault(key, problem, "Choose a separate directory.")
@@ -48,11 +48,13 @@ def load_anonymous(
 
 
 def _with_home(homes: Homes, home: str, is_counted: bool) -> Homes:
-    """Return the homes with another one, which lies in none of them."""
+    """Return the homes with another one. Folders may lie in it or around it."""
+    above = {*map(str, Path(home).parents)}
+    others = [each for each in homes.outermost if each != home and not each.startswith(f"{home.rstrip('/')}/")]
     return attrs.evolve(
         homes,
         all={*homes.all, home},
         with_quota={*homes.with_quota, *([home] if is_counted else [])},
-        outermost=[*homes.outermost, home],
+        outermost=others if above.intersection(others) else [*others, home],
         parents=homes.parents | {os.path.dirname(home).rstrip("/") or home},
     )

@@ -99,7 +99,7 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     if settings.file_permissions == "check":
         for directory in (files, groups):
             modes.check_user_files(main, directory)
-    user = load_anonymous(main, settings, found.store, watch)
+    user = load_anonymous(main, settings, found, watch)
     sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
         raise InvalidConfiguration([*main.faults, *found.faults])

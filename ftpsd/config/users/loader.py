@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import attrs
@@ -36,6 +36,8 @@ class LoadedUsers:
     store: YamlUserStore | None
     layers: Layers
     faults: list[Fault]
+    #: The directories that are folders, but nobody's home.
+    folders: Set[str] = frozenset()
 
 
 def load_users(
@@ -66,9 +68,10 @@ def load_users(
     while users:  # one by one: to free all values in one step would stop the sessions for a moment
         name, values = users.popitem()
         loader.add(name, values, Place(document, ("users", name)))
+    only_folders = folders.all - loader.homes
     store = loader.store()
     overlaps = folders.overlaps(store.homes.all, store.homes.with_quota)
-    return LoadedUsers(store, layers, [*document.faults, *group_faults, *faults, *overlaps])
+    return LoadedUsers(store, layers, [*document.faults, *group_faults, *faults, *overlaps], only_folders)
 
 
 def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Mapping[str, Value]) -> list[Fault]:
@@ -129,7 +132,8 @@ class _Loader:
         self._templates: set[str] = set()
         for record in (layers.defaults, *layers.groups.values()):
             self._note_template(record.get("home"))
-        self._homes: set[str] = set()
+        #: The homes of all users so far.
+        self.homes: set[str] = set()
         self._homes_with_quota: set[str] = set()
         #: By group with a shared quota: the homes of its members.
         self._homes_of_groups: dict[str, set[str]] = {name: set() for name in layers.quotas(layers.shared)}
@@ -151,7 +155,7 @@ class _Loader:
         if hashed is None or found is None:
             return
         self._users.add(name, kind, hashed, found)
-        self._homes.add(found)
+        self.homes.add(found)
         for homes in self._sets[kind]:
             homes.add(found)
         self._passwords += [hashed] if hashed else []
@@ -160,11 +164,11 @@ class _Loader:
 
     def store(self) -> YamlUserStore:
         """Return a store with all users added so far."""
-        self._homes |= self._folders.all
+        self.homes |= self._folders.all
         self._homes_with_quota |= self._folders.with_quota
-        found = parents(self._base, self._templates, self._homes)
+        found = parents(self._base, self._templates, self.homes)
         groups = self._homes_of_groups
-        homes = Homes(self._homes, self._homes_with_quota, outermost(self._homes), found, groups)
+        homes = Homes(self.homes, self._homes_with_quota, outermost(self.homes), found, groups)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
     # --- what users have in common -----------------------------------------------------------------
