@@ -198,6 +198,21 @@ def test_groups_d(homes: Path) -> None:
     assert "the group staff is in" in found and "users.yaml:" in found
 
 
+def test_who_may_write_to_groups_d(homes: Path) -> None:
+    """A file that everyone may write to is a fault, as in users.d; so are a file of another kind and a wrong name."""
+    (homes / "groups.d").mkdir()
+    file = homes / "groups.d" / "staff.yaml"
+    file.write_text("umask: '027'\n")
+    file.chmod(0o666)
+    path = write(homes, {}, {}, {"alice": {"groups": ["staff"]}})
+    with pytest.raises(InvalidConfiguration, match="everyone on this machine may write to .*staff.yaml"):
+        load.load(path)
+    file.chmod(0o640)
+    (homes / "groups.d" / "other.yml").write_text("")
+    with pytest.raises(InvalidConfiguration, match="Rename it to other.yaml"):
+        load.load(path)
+
+
 def test_groups_in_the_defaults(homes: Path) -> None:
     """`groups` in the defaults holds for users without the key."""
     groups = {"staff": {"quota": {"files": 1}}, "other": {}}
