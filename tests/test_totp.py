@@ -259,6 +259,14 @@ def test_faults(
     assert not value or str(value) not in out
 
 
+def test_no_default(make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+    """Users share no secret: it cannot be a default."""
+    daemon = make_daemon(start=False)
+    daemon.users_file.write_text(f"defaults: {{totp: {SECRET}}}\n{daemon.users_file.read_text()}")
+    assert main(["check", "-c", str(daemon.config)]) == 1
+    assert "defaults.totp: cannot be a default. Give each user one." in "".join(capsys.readouterr())
+
+
 def test_without_the_library(
     make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

@@ -128,6 +128,8 @@ def load_layers(
         reader.add(name, None if each.faults else each.value, Place(each, ()))
         faults += each.faults
     common = _without_faults(Place(document, ("defaults",)), sections.defaults, UserSettings, check)
+    if common.pop("totp", None) is not None:  # whoever has one code would have those of all users
+        Place(document, ("defaults",)).fault(("totp",), "cannot be a default", PERSONAL["totp"])
     folders = load_common_folders(document, sections.folders, reader.groups, finder)
     layers = Layers(common, reader.groups, reader.shared, folders, finder)
     layers.check_groups(Place(document, ("defaults",)), common)
