@@ -205,11 +205,11 @@ def test_who_may_write_to_groups_d(homes: Path) -> None:
     file.write_text("umask: '027'\n")
     file.chmod(0o666)
     path = write(homes, {}, {}, {"alice": {"groups": ["staff"]}})
-    with pytest.raises(InvalidConfiguration, match="everyone on this machine may write to .*staff.yaml"):
+    with pytest.raises(InvalidConfiguration, match=r"everyone on this machine may write to .*staff\.yaml"):
         load.load(path)
     file.chmod(0o640)
     (homes / "groups.d" / "other.yml").write_text("")
-    with pytest.raises(InvalidConfiguration, match="Rename it to other.yaml"):
+    with pytest.raises(InvalidConfiguration, match=r"Rename it to other\.yaml"):
         load.load(path)
 
 
