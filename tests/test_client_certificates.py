@@ -365,6 +365,38 @@ def test_data_connections_show_the_same_certificate(
             assert reply.startswith(wanted), (shown, data, reply)
 
 
+@VERSIONS
+@pytest.mark.parametrize("name", ["localhost", "second.example"])
+def test_with_several_certificates_of_the_server(
+    pki: Pki, make_daemon: Make, version: ssl.TLSVersion, name: str, tmp_path: Path
+) -> None:
+    """Whichever certificate the server shows, it verifies that of the client, and data connections resume."""
+    settings = pki.settings(mode="required")
+    second = pki.root.server("second.example").write(tmp_path / "second.pem")
+    settings["tls"]["certificates"] = [{"certificate": str(second)}]
+    daemon = make_daemon(settings)
+    with FtpClient(daemon, name=name, context=pki.context(pki.alice, version)) as client:
+        client.start_tls()
+        client.expect(232, "USER alice")
+        protect(client)
+        assert client.upload("STOR file", b"content").startswith("226")
+        assert client.download("RETR file") == b"content"
+    for issued in (pki.stranger.issue("alice"), pki.root.issue("alice", valid=(-9, -1))):
+        with pytest.raises(ssl.SSLError), FtpClient(daemon, name=name, context=pki.context(issued, version)) as client:
+            client.start_tls()
+            client.send("NOOP")
+            client.socket.recv(1)
+
+
+def test_anonymous_needs_a_certificate_too(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """Where certificates are required, anonymous logins need one; where they are optional, they do not."""
+    (tmp_path / "public").mkdir()
+    for mode, code in (("required", 530), ("optional", 331)):
+        daemon = make_daemon({**pki.settings(mode=mode), "anonymous": {"home": str(tmp_path / "public")}})
+        with connect(daemon, pki.context(None)) as client:
+            client.expect(code, "USER anonymous")
+
+
 def test_reload_takes_new_lists(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
     """A reload takes new authorities and lists for new sessions. A running session keeps its login."""
     authority = Authority("changing")
