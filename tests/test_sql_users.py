@@ -19,8 +19,9 @@ import pytest
 import yaml
 
 from ftpsd.cli.main import main
+from tests.authority import make_chain
 from tests.daemon import PATIENCE, SECRET, Daemon
-from tests.databases import Database, database, own_server, postgresql, server
+from tests.databases import Database, database, own_server, postgresql, server, sqlite
 from tests.ftpclient import FtpClient, secured
 from tests.postgresql import PostgresqlServer, requires_postgresql
 
@@ -288,6 +289,48 @@ def test_the_example_of_the_document(make_daemon: Make, server: PostgresqlServer
     assert subprocess.run(upload, input=b"hello", timeout=PATIENCE).returncode == 0
     assert (daemon.directory / "homes" / "7" / "hello").read_bytes() == b"hello"
     assert run(daemon, "check", "--online") == 0
+
+
+@requires_postgresql
+def test_a_server_with_tls_and_a_password(make_daemon: Make, tmp_path: Path) -> None:
+    """In its sandbox the daemon reads the authorities; a password that is wrong is a 451, and in no line of the log."""
+    make_chain(tmp_path)
+    secret = tmp_path / "password"
+    secret.write_text(f"{PostgresqlServer.PASSWORD}\n")
+    secret.chmod(0o600)
+    tls = PostgresqlServer(tmp_path).start()
+    try:
+        url = f"postgresql://ftpsd@localhost:{tls.port}/postgres?sslmode=verify-full"
+        files = {"password_file": str(secret), "ca_file": str(tmp_path / "ca.pem")}
+        daemon = configured(make_daemon, Database(url, tls.sql), start=False, **files)
+        assert run(daemon, "sql", "init") == 0
+        assert add(daemon, "alice") == 0
+        daemon.start()
+        wait_for("230", daemon)
+        secret.write_text("battery staple\n")
+        daemon.reload()
+        assert log_in(daemon, "carol") == "451"
+        daemon.wait_for_log("password authentication failed")
+        assert "battery" not in daemon.log and "horse" not in daemon.log
+    finally:
+        tls.remove()
+
+
+def test_a_file_in_wal_mode(make_daemon: Make, tmp_path: Path) -> None:
+    """In its sandbox the daemon reads a file in WAL mode, also when it is the first to open it."""
+    directory = tmp_path / "database"
+    directory.mkdir()
+    database = sqlite(directory / "users.sqlite")
+    daemon = configured(make_daemon, database, start=False)
+    assert run(daemon, "sql", "init") == 0
+    assert add(daemon, "alice") == 0
+    database.execute("PRAGMA journal_mode = WAL")
+    assert [each.name for each in directory.iterdir()] == ["users.sqlite"]
+    daemon.start()
+    assert "landlock is on" in daemon.log or "landlock is off" in daemon.log
+    assert log_in(daemon) == "230"
+    assert run(daemon, "user", "disable", "alice") == 0
+    assert log_in(daemon) == "530"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make files for others")
