@@ -574,6 +574,21 @@ def test_a_source_that_fails(pki: Pki, certificate: Path, tmp_path: Path) -> Non
         daemon.stop()
 
 
+def test_nobody_learns_that_an_account_is_closed(pki: Pki, certificate: Path, tmp_path: Path) -> None:
+    """With `map: fingerprint`, a user whom the source refuses looks like an unknown name to other certificates."""
+    daemon = SourceDaemon(tmp_path, certificate, pki.settings(map="fingerprint"))
+    daemon.with_source(erin={"denied": "This account has expired."})
+    daemon.start()
+    try:
+        replies = set()
+        for name in ("erin", "nobody"):
+            with connect(daemon, pki.context(pki.alice)) as client:
+                replies.add((client.command(f"USER {name}"), client.command("PASS secret")[:3]))
+        assert len(replies) == 1, replies
+    finally:
+        daemon.stop()
+
+
 # --- hostile clients --------------------------------------------------------------------------------------
 
 

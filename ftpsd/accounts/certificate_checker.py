@@ -70,6 +70,10 @@ class CertificateChecker:
             user = await self._store.find(credentials.name, credentials.client, credentials.admit)
         except UnknownUser:
             raise UnauthorizedLogin from None
+        except LoginDenied:
+            if credentials.certificate.source == "fingerprint":  # nobody knows whether it is that of the user
+                raise UnauthorizedLogin from None
+            raise
         if not belongs(credentials.certificate, user):
             raise UnauthorizedLogin
         if user.settings.totp is not None:
