@@ -97,7 +97,7 @@ def in_ldap(directory: Path) -> Iterator[Running]:
     make_chain(directory)
     server = Slapd(directory / "slapd", directory, "".join(person(name) for name in NAMES)).start()
     keys = {
-        "type": "ldap", "servers": [server.tls_url], "ca": str(directory / "ca.pem"), "timeout": 3,
+        "type": "ldap", "servers": [server.tls_url], "ca_file": str(directory / "ca.pem"), "timeout": 3,
         "bind_dn": SERVICE, "password_file": str(directory / "password"), "base": PEOPLE,
         "values": {"home": "homes/{user}", "permissions": "read-only"},
     }  # fmt: skip

@@ -44,7 +44,7 @@ def example(slapd: Slapd, directory: Path, **changes: Any) -> dict[str, Any]:
     password.chmod(0o640)
     text = (ROOT / "docs/users-ldap.md").read_text().partition("```yaml\n")[2].partition("```")[0]
     source = yaml.safe_load(re.sub("(?m)^   ", "", text))["users"]["sources"][0]
-    source |= {"servers": [slapd.tls_url], "ca": str(slapd.ca), "password_file": str(password)}
+    source |= {"servers": [slapd.tls_url], "ca_file": str(slapd.ca), "password_file": str(password)}
     source["values"]["home"] = str(directory / "ftp" / "{user}")
     for name in NAMES:
         (directory / "ftp" / name).mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def test_a_directory_with_a_wrong_certificate(make_daemon: Callable[..., Daemon]
     if fault == "authority":
         other = make_server(tmp_path / "other")
         other.kill()
-        settings["users"]["sources"][0]["ca"] = str(other.ca)
+        settings["users"]["sources"][0]["ca_file"] = str(other.ca)
     try:
         daemon = make_daemon(settings)
         assert log_in(daemon, "berta").startswith("451 ")

@@ -106,7 +106,7 @@ def source(password_file: Path, tls: Path) -> Iterator[Callable[..., Source]]:
         values = {
             "type": "ldap",
             "servers": [url],
-            "ca": str(tls / "ca.pem"),
+            "ca_file": str(tls / "ca.pem"),
             "bind_dn": SERVICE,
             "password_file": str(password_file),
             "base": PEOPLE,
@@ -414,7 +414,7 @@ def test_a_certificate_that_is_not_accepted(
     directory = other_tls(**settings)
     slapd = Slapd(tmp_path / "slapd", directory).start()
     try:
-        changes = {"ca": str(directory / "ca.pem")} if own_authority else {}
+        changes = {"ca_file": str(directory / "ca.pem")} if own_authority else {}
         url = slapd.tls_url if mode == "ldaps" else slapd.url
         if mode == "starttls":
             changes["tls"] = "starttls"

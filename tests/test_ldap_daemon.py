@@ -138,12 +138,12 @@ def test_faults_name_their_keys(daemon: Callable[..., Daemon]) -> None:
 
 def test_plain_text_is_a_warning(daemon: Callable[..., Daemon], server: Slapd) -> None:
     """tls: off is a warning where passwords leave the machine, and none at a loopback address."""
-    found = check(daemon(start=False, servers=["ldap://ldap.example.com"], tls="off", ca=None))
+    found = check(daemon(start=False, servers=["ldap://ldap.example.com"], tls="off", ca_file=None))
     assert (
         found.returncode == 0
         and "ldap://ldap.example.com in plain text: remove tls: off" in found.stdout + found.stderr
     )
-    found = check(daemon(start=False, servers=[server.url], tls="off", ca=None))
+    found = check(daemon(start=False, servers=[server.url], tls="off", ca_file=None))
     assert found.returncode == 0 and "plain text" not in found.stdout + found.stderr
 
 

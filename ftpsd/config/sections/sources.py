@@ -76,7 +76,7 @@ class LdapSource(RemoteSource):
     #: auto: StartTLS for ldap:// unless the server is this machine. starttls: in any case. off: never.
     tls: Literal["auto", "starttls", "off"] = "auto"
     #: The authorities that the server's certificate may be of; None: those of the system.
-    ca: Path | None = None
+    ca_file: Path | None = None
     #: The account that searches; None: searches are anonymous.
     bind_dn: str | None = None
     password_file: Path | None = None
@@ -99,7 +99,7 @@ class LdapSource(RemoteSource):
     @property
     def files(self) -> tuple[Path, ...]:
         """The authorities."""
-        return () if self.ca is None else (self.ca,)
+        return () if self.ca_file is None else (self.ca_file,)
 
     @property
     def secret_files(self) -> tuple[Path, ...]:

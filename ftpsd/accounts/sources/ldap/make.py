@@ -52,20 +52,20 @@ def _tls(settings: LdapSource) -> list[tuple[str, Tls]]:
     if not settings.servers:
         raise UnusableSettings("servers", "is empty", "Write [ldaps://ldap.example.com].")
     schemes = {_scheme(index, url, settings.tls) for index, url in enumerate(settings.servers)}
-    if settings.ca is not None and "ldaps" not in schemes and settings.tls == "off":
-        raise UnusableSettings("ca", "is of no use with tls: off", "Remove one of the two.")
-    if settings.ca is not None and not settings.ca.is_file():
+    if settings.ca_file is not None and "ldaps" not in schemes and settings.tls == "off":
+        raise UnusableSettings("ca_file", "is of no use with tls: off", "Remove one of the two.")
+    if settings.ca_file is not None and not settings.ca_file.is_file():
         raise UnusableSettings(
-            "ca", f"{settings.ca} is not a file", "Name a PEM file with the authority's certificate."
+            "ca_file", f"{settings.ca_file} is not a file", "Name a PEM file with the authority's certificate."
         )
-    authorities = settings.ca or next((Path(each) for each in _SYSTEM_AUTHORITIES if Path(each).is_file()), None)
+    authorities = settings.ca_file or next((Path(each) for each in _SYSTEM_AUTHORITIES if Path(each).is_file()), None)
     found = []
     for url in settings.servers:
         start = settings.tls == "starttls" or (settings.tls == "auto" and not is_loopback(urlsplit(url).hostname or ""))
         start = start and url.startswith("ldap:")
         if authorities is None and (start or url.startswith("ldaps:")):
             problem = "is missing, and this system has no file of authorities"
-            raise UnusableSettings("ca", problem, "Name the file with the certificate of the server's authority.")
+            raise UnusableSettings("ca_file", problem, "Name the file with the certificate of the server's authority.")
         found.append((url, Tls(start, str(authorities) if authorities else None)))
     return found
 
