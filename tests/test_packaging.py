@@ -22,6 +22,12 @@ def run(*command: str | Path, **keywords: object) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **keywords)  # type: ignore[call-overload,no-any-return]
 
 
+def test_the_package_has_every_document() -> None:
+    """The Debian package has all documents for administrators. performance.md is for those who choose a server."""
+    listed = (ROOT / "debian/ftpsd.docs").read_text().split()
+    assert set(listed) >= {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {"docs/performance.md"}
+
+
 @pytest.mark.parametrize("mode", ["normal", "aggressive", "bans"])
 def test_fail2ban_takes_the_jail(tmp_path: Path, mode: str) -> None:
     """The jail, switched on as the document says, is a configuration that fail2ban accepts."""
