@@ -17,6 +17,7 @@ from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all
 from tests.hostile import wait_until
+from tests.test_doctor_server import doctor
 from tests.test_proxy_header import addresses, v2
 
 Make = Callable[..., Daemon]
@@ -252,6 +253,14 @@ def test_a_reload_begins_and_ends_it(make_daemon: Make) -> None:
     daemon.reload()
     with FtpClient(daemon) as client:
         client.login()
+
+
+def test_the_doctor_leaves_it_out(behind: Daemon) -> None:
+    """`ftpsd doctor` says that a listener for load balancers was not tested, and tests the others."""
+    report = doctor(behind, "--user", "alice", "--password-stdin")
+    assert [each["level"] for each in report["findings"] if each["code"] == "listener.proxied"] == ["note"]
+    assert any(f":{behind.implicit_port}: " in check for check in report["passed"])
+    assert not any(f":{behind.port}: " in check for check in report["passed"])
 
 
 def faults(daemon: Daemon) -> str:

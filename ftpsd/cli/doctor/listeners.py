@@ -10,7 +10,7 @@ from ftpsd.cli.doctor import certificate, remote
 from ftpsd.cli.doctor.control import Target
 from ftpsd.cli.doctor.findings import Finding, Report
 from ftpsd.cli.doctor.server import read_chain
-from ftpsd.config.settings import Settings
+from ftpsd.config.settings import ListenSettings, Settings
 
 
 def log_in(
@@ -33,6 +33,9 @@ def log_in(
         return known[0]
 
     for listener in settings.listen:
+        if listener.proxy_protocol is not None:
+            report.add(_proxied(listener))
+            continue
         address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
         implicit = listener.tls == "implicit"
         target = Target(address, listener.port, implicit, remembered, seconds, None, trusted)
@@ -49,6 +52,16 @@ def log_in(
             settings.passive.address, first.port, first.tls == "implicit", remembered, seconds, None, trusted
         )
         _hairpin(target, tries, report)
+
+
+def _proxied(listener: ListenSettings) -> Finding:
+    return Finding(
+        "listener.proxied",
+        "note",
+        f"The listener at port {listener.port} serves load balancers only, so it was not tested from this machine.",
+        "Test it through the load balancer.",
+        f"ftpsd doctor --from BALANCER:{listener.port} --user NAME",
+    )
 
 
 def _merge(part: Report, where: str, report: Report) -> None:
