@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,16 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextmanager
+def program(command: Sequence[str], **keywords: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a program, and end it with the context: a test that fails must not wait for it."""
+    with subprocess.Popen(command, **keywords) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

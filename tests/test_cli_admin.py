@@ -27,7 +27,7 @@ from ftpsd.cli.main import main
 from ftpsd.cli.top.command import sessions_for
 from ftpsd.cli.top.view import PAGE_DOWN, View
 from tests.conftest import PLAIN
-from tests.daemon import PATIENCE, Daemon, ftpsd, merge
+from tests.daemon import PATIENCE, Daemon, ftpsd, merge, program
 from tests.ftpclient import FtpClient
 from tests.hostile import plain_login
 
@@ -260,7 +260,7 @@ def test_status_shows_the_daemon(daemon: Daemon, command: Command) -> None:
 def test_events_follow_an_upload(daemon: Daemon) -> None:
     """events prints what happens while it runs, filtered by event and user, until it is interrupted."""
     words = ftpsd("events", "-c", str(daemon.config), "--json", "--event", "upload", "--user", "alice")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with program(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
@@ -519,7 +519,7 @@ def test_the_help_is_quick() -> None:
 def test_a_reader_may_go_away(daemon: Daemon) -> None:
     """`ftpsd status | true` prints no traceback."""
     words = ftpsd("status", "--json", "-c", str(daemon.config))
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with program(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""

@@ -25,7 +25,7 @@ from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, U
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.protocol.parsing import plain_address
 from tests import pam
-from tests.daemon import PATIENCE, Daemon, ftpsd
+from tests.daemon import PATIENCE, Daemon, ftpsd, program
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.pam import PamSystem
@@ -276,7 +276,7 @@ while True:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(path))
         command = [sys.executable, "-c", serving, str(bound.fileno())]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[bound.fileno()], text=True) as process:
+        with program(command, stdout=subprocess.PIPE, pass_fds=[bound.fileno()], text=True) as process:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "ready\n"
@@ -463,7 +463,7 @@ def test_pure_authd_works(make_daemon: Make, tmp_path: Path) -> None:
     )
     script.chmod(0o755)
     command = [program, "-p", str(tmp_path / "pid"), "-s", str(path), "-r", str(script)]
-    with subprocess.Popen(command) as process:
+    with program(command) as process:
         try:
             wait_until(path.exists, "pure-authd listens")
             daemon = configured(make_daemon, path, tmp_path / "homes")
@@ -485,7 +485,7 @@ def test_the_example_of_the_document(make_daemon: Make, tmp_path: Path) -> None:
     (home / "a.txt").write_bytes(b"hello")
     example, path = tmp_path / "example.py", tmp_path / "sock"
     example.write_text(code.replace("/srv/ftp/alice", str(home)))
-    with subprocess.Popen([sys.executable, str(example), str(path)]) as process:
+    with program([sys.executable, str(example), str(path)]) as process:
         try:
             wait_until(path.exists, "the example listens")
             daemon = configured(make_daemon, path, tmp_path / "homes")

@@ -29,7 +29,7 @@ from ftpsd.cli.main import main
 from ftpsd.config.sections.sources import HttpSource
 from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
-from tests.daemon import PATIENCE, Daemon, free_range
+from tests.daemon import PATIENCE, Daemon, free_range, program
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.http_users import Request, UserServer, users
@@ -510,7 +510,7 @@ def test_the_example_of_the_document(make_daemon: Make, tmp_path: Path, chain: P
     url = f"http://127.0.0.1:{port}/"
     daemon = configured(make_daemon, tmp_path, url, chain)
     command = [sys.executable, str(example), str(tmp_path / "secret"), str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with program(command, stderr=subprocess.DEVNULL) as process:
         try:
             daemon.wait_for_log("answers again")
             with secured(daemon, "alice") as client:

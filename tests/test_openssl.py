@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.cli.demo import make_certificate
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import PATIENCE, Daemon, program
 from tests.ftpclient import FtpClient
 
 KINDS = ["explicit", "implicit"]
@@ -192,7 +192,7 @@ def test_no_renegotiation(shared: Daemon, kind: str) -> None:
     where = ["-connect", f"{shared.host}:{shared.port}", "-starttls", "ftp"]
     if kind == "implicit":
         where = ["-connect", f"{shared.host}:{shared.implicit_port}"]
-    with subprocess.Popen(
+    with program(
         ["openssl", "s_client", *where, "-tls1_2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
