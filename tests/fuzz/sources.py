@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from ftpsd.accounts.sources import helper, http
 from ftpsd.accounts.sources.source import LoginDenied, Question, Record, Source, SourceFailed, WrongPassword
@@ -55,15 +56,13 @@ REQUEST_WORDS = (b"account:", b"password:", b"version:", b"end\n", b"\r\n", b"\0
 
 def http_answer(build: Build, raw: bytes) -> None:
     """Any bytes of a web server are an answer or a failure that can be logged, and the record settings or faults."""
-    with _stream(raw) as near:
-        http.connect_tcp = lambda host, port, deadline: near
+    with _stream(raw) as near, mock.patch.object(http, "connect_tcp", return_value=near):
         _ask(http.make(HttpSource(type="http", url="http://localhost/", timeout=20), {}), build)
 
 
 def helper_answer(build: Build, raw: bytes) -> None:
     """The same, for the lines of a helper."""
-    with _stream(raw) as near:
-        helper.connect_unix = lambda path, deadline: near
+    with _stream(raw) as near, mock.patch.object(helper, "connect_unix", return_value=near):
         _ask(helper.make(HelperSource(type="helper", socket=Path("/socket"), timeout=20), {}), build)
 
 
