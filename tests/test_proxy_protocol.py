@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -221,6 +222,68 @@ def test_data_of_another_client_is_refused(behind: Daemon) -> None:
                     assert client.reply().startswith("150 ")
                     read_all(second)
             assert client.reply().startswith("226 ")
+
+
+def test_a_header_that_ends_harms_nobody(behind: Daemon) -> None:
+    """A data connection that ends within its header is forgotten, whatever gets its descriptor next."""
+    for _ in range(3):
+        with ProxiedClient(behind, V1, data_header=V1[:12]) as client:
+            client.login()
+            connection = client.connect_data()
+            time.sleep(0.2)  # the port is being watched by now
+            connection.close()
+            others = [ProxiedClient(behind, V1) for _ in range(4)]
+            for other in others:
+                other.expect(200, "NOOP")
+                other.socket.close()
+            client.expect(200, "NOOP")
+    assert "Traceback" not in behind.log
+
+
+def test_many_connections_without_a_header(behind: Daemon) -> None:
+    """More silent connections than the port keeps cost no processor time, and the client's is still served."""
+    with ProxiedClient(behind, V1) as client:
+        client.login()
+        port = client.passive_port()
+        silent = [FtpClient.connect_data(client, port) for _ in range(12)]
+        for each in silent:
+            each.sendall(b"PROXY ")
+        time.sleep(0.2)
+        before = cpu_seconds(behind.pid)
+        time.sleep(1)
+        assert cpu_seconds(behind.pid) - before < 0.5
+        for each in silent:
+            each.close()
+        with client.connect_data(port) as connection:
+            client.expect(150, "NLST")
+            read_all(connection)
+        assert client.reply().startswith("226 ")
+
+
+def test_a_late_header_behind_a_silent_connection(behind: Daemon) -> None:
+    """With PROT P, a silent first connection does not keep out the client whose header comes in pieces."""
+    with ProxiedClient(behind, V1) as client:
+        client.start_tls()
+        client.login()
+        (behind.home() / "late").write_bytes(b"late")
+        port = client.passive_port()
+        with client.connect_data(port):  # has a header, and nothing behind it
+            client.expect(150, "RETR late")
+            time.sleep(0.5)  # others are accepted, too, by now
+            connection = FtpClient.connect_data(client, port)
+            connection.sendall(V1[:20])
+            time.sleep(0.3)
+            connection.sendall(V1[20:])
+            with client.secure_data(connection) as secure:
+                assert read_all(secure) == b"late"
+                secure.unwrap()
+        assert client.reply().startswith("226 ")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_data_that_comes_directly(make_daemon: Make) -> None:

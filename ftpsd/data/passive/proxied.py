@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
-from ftpsd.data.passive.input_watch import InputWatch
 from ftpsd.data.passive.ports import BACKLOG, Listener, Peers, PortPool, Ready, data_socket
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
@@ -54,66 +54,60 @@ class ProxiedListener(Listener):
     def __init__(
         self, reactor: Reactor, pool: PortPool, host: Address, peers: Peers, ready: Ready, proxies: tuple[Network, ...]
     ) -> None:
+        # One descriptor for the port and all connections without a header: for the reactor, and for `Handshakes`. It is
+        # made first: without a free descriptor, no port is taken.
+        self._epoll = select.epoll()
         super().__init__(reactor, pool, host, peers, ready)
+        self._epoll.register(self._socket, select.EPOLLIN)
         self._proxies = proxies
         self._waiting: list[HeaderReader] = []
-        self._inputs: list[InputWatch] = []
         # The kernel reports a connection when its first bytes are there: then hardly any header has to be waited for.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
-    def watch(self) -> None:
-        """Let the reactor watch the port, and the connections without a header."""
-        super().watch()
-        self._watch_waiting()
-
-    def unwatch(self) -> None:
-        """Let the reactor watch nothing."""
-        super().unwatch()
-        for each in self._inputs:
-            each.close()
-        self._inputs.clear()
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return -1 if self._epoll.closed else self._epoll.fileno()
 
     def accept(self) -> socket.socket | None:
         """Return the next connection from a client that may connect, or None if there is none now."""
-        while len(self._waiting) < BACKLOG and (found := self._next()) is not None:
+        for _ in range(BACKLOG):
+            found = self._next()
+            if found is None:
+                break
             connection, proxy = found
             if any(proxy in each for each in self._proxies):
                 self._waiting.append(HeaderReader(connection, proxy))
+                self._epoll.register(connection, select.EPOLLIN)
             else:
                 self._refuse(connection, proxy)
-        for reader in list(self._waiting):
-            admitted = self._admit(reader)
-            if admitted is not None:
-                return admitted
-        if self._watched:
-            self._watch_waiting()
-        return None
+        admitted = next(filter(None, map(self._admit, list(self._waiting))), None)
+        while len(self._waiting) > BACKLOG:
+            self._waiting.pop().connection.close()
+        return admitted
 
     def _admit(self, reader: HeaderReader) -> socket.socket | None:
         """Return a connection whose header has arrived, if its client may connect."""
+        client, admitted = reader.proxy, False
         try:
             header = reader.read()
         except InvalidHeader:
-            self._waiting.remove(reader)
-            self._refuse(reader.connection, reader.proxy)
-            return None
-        if header is None:
-            return None
+            pass
+        else:
+            if header is None:
+                return None
+            if header.source is not None:
+                client, admitted = header.source.address, self._peers.admits(header.source.address)
         self._waiting.remove(reader)
-        client = reader.proxy if header.source is None else header.source.address
-        if header.source is not None and self._peers.admits(client):
+        self._epoll.unregister(reader.connection)
+        if admitted:
             return data_socket(reader.connection)
         self._refuse(reader.connection, client)
         return None
 
-    def _watch_waiting(self) -> None:
-        for each in self._inputs:
-            each.close()
-        self._inputs = [InputWatch(self._reactor, reader.connection, self._ready) for reader in self._waiting]
-
     def close(self) -> None:
         """Stop listening, and close the connections without a header. May be called any number of times."""
         super().close()
+        self._epoll.close()
         for each in self._waiting:
             each.connection.close()
         self._waiting.clear()
