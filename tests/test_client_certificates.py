@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.daemon import Daemon, ftpsd
 from tests.ftpclient import FtpClient, read_all, tls_context
@@ -616,6 +616,31 @@ def test_huge_chains(pki: Pki, make_daemon: Make, version: ssl.TLSVersion, tmp_p
             other.expect(200, "NOOP")
             assert time.monotonic() - began < 10
     assert "Traceback" not in daemon.log
+
+
+@VERSIONS
+def test_certificates_that_only_openssl_reads(
+    pki: Pki, make_daemon: Make, version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """A certificate of an impossible version is refused like any other, with a line and without a traceback."""
+    alone = Authority("alice")
+    der = bytearray(alone.certificate.public_bytes(Encoding.DER))
+    assert der[8:13] == b"\xa0\x03\x02\x01\x02"
+    der[12] = 5
+    path = tmp_path / "strange.pem"
+    key = alone.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(ssl.DER_cert_to_PEM_cert(bytes(der)).encode() + key)
+    daemon = make_daemon(pki.settings())
+    context = tls_context(version)
+    context.load_cert_chain(path)
+    with pytest.raises((ssl.SSLError, ConnectionError)), connect(daemon, context) as client:
+        client.socket.settimeout(20)
+        client.send("NOOP")
+        client.socket.recv(1)
+    daemon.wait_for_log("TLS failed: the client certificate that cannot be read is refused: ")
+    assert "Traceback" not in daemon.log
+    with connect(daemon, pki.context(pki.alice, version)) as client:
+        client.expect(232, "USER alice")
 
 
 def test_strange_subjects(pki: Pki, make_daemon: Make) -> None:

@@ -135,13 +135,15 @@ class ClientGroup:
 
     def serve(self) -> None:
         """Let sessions that wait continue, as long as the group has time in this round."""
-        while self._waiting and self.deadline(self.scheduler.now(), served=True) > 0:
-            task = next(iter(self._waiting))
-            del self._waiting[task]
-            task.resume()
-        self._queued = False
-        if self._waiting:
-            self._queue()
+        try:
+            while self._waiting and self.deadline(self.scheduler.now(), served=True) > 0:
+                task = next(iter(self._waiting))
+                del self._waiting[task]
+                task.resume()
+        finally:
+            self._queued = False
+            if self._waiting:
+                self._queue()
 
     def _queue(self) -> None:
         self._queued = True

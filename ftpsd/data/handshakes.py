@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from ftpsd.data.endpoints import PIECE, READ, SMALL, WRITE, Pause, Steps
 from ftpsd.protocol.replies import NoDataConnection, Refusal
+from ftpsd.system.tls.client_certificates import refusal_of
 from ftpsd.system.tls.errors import describe
 
 #: Called with the connection when its handshake has ended. Raises the Refusal of one that is not acceptable.
@@ -81,7 +82,8 @@ class Handshake:
                 yield from self._send(self.outgoing())
             except SSL.Error as error:
                 yield from self._send(self.outgoing())  # the alert
-                text = f"TLS failed on the data connection: {describe(error)}."
+                reason = refusal_of(self.tls) or error
+                text = f"TLS failed on the data connection: {describe(reason)}."
                 raise NoDataConnection("tls", 522, text) from None
         last_flight = self.outgoing()
         self._check(self.tls)

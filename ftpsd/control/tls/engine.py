@@ -7,6 +7,7 @@ from enum import Enum
 from OpenSSL import SSL
 
 from ftpsd.system.tls import errors
+from ftpsd.system.tls.client_certificates import refusal_of
 
 
 class TlsState(Enum):
@@ -75,6 +76,9 @@ class TlsEngine:
         except SSL.WantReadError:
             return Event.NOTHING
         except SSL.Error as error:
+            refusal = refusal_of(connection)
+            if refusal is not None:
+                raise refusal from None
             if not errors.is_close_notify(connection, error):
                 raise
             return Event.CLOSED

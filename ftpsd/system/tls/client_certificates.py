@@ -48,7 +48,10 @@ class InvalidCertificate(SSL.Error):
 
     def __init__(self, certificate: crypto.X509, error: int) -> None:
         problem = _PROBLEMS.get(error, f"OpenSSL's error {error}")
-        subject = subject_of(certificate.to_cryptography())
+        try:
+            subject = subject_of(certificate.to_cryptography())
+        except Exception:  # OpenSSL accepts encodings that cryptography does not
+            subject = "that cannot be read"
         super().__init__([("ftpsd", "", f"the client certificate {subject} is refused: {problem}")])
 
 
@@ -83,9 +86,11 @@ class ClientVerifier:
         context.set_verify_depth(_DEEPEST)
         context.set_verify(SSL.VERIFY_PEER, self._check)
 
-    def _check(self, _: SSL.Connection, certificate: crypto.X509, error: int, depth: int, valid: int) -> bool:
+    def _check(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, valid: int) -> bool:
         if not valid and not (error == _NO_CRL and certificate.digest("sha256") in self._trusted):
-            raise InvalidCertificate(certificate, error)
+            # Not raised: after a change of the context by SNI, pyOpenSSL would raise it in the next handshake.
+            connection.set_app_data(InvalidCertificate(certificate, error))
+            return False
         return True
 
 
@@ -108,6 +113,12 @@ class ClientCertificate:
     def may_be_for(self, user: str) -> bool:
         """Return whether it could be that of a user, by the name that a client has sent."""
         return self.source == "fingerprint" or user.casefold() in (name.casefold() for name in self.names)
+
+
+def refusal_of(connection: SSL.Connection) -> InvalidCertificate | None:
+    """Return why the certificate of the client was refused in the handshake; None if it was not."""
+    refusal = connection.get_app_data()
+    return refusal if isinstance(refusal, InvalidCertificate) else None
 
 
 def client_certificate(connection: SSL.Connection, source: NameSource) -> ClientCertificate | None:
