@@ -32,6 +32,20 @@ def stopped(daemon: SourceDaemon) -> object:
     assert "Traceback" not in daemon.log and "internal error" not in daemon.log.replace("internal error: Zero", "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a link to another user")
+def test_a_home_behind_a_link_of_its_user(daemon: SourceDaemon) -> None:
+    """A system user who replaces the home by a link to the home of another one gets 451; links of root are followed."""
+    daemon.with_source()
+    daemon.start()
+    carol, dave = daemon.home("carol"), daemon.home("dave")
+    carol.rmdir()
+    carol.symlink_to(dave)
+    attempt(daemon, 230, "carol")
+    os.lchown(carol, 65534, 65534)
+    attempt(daemon, 451, "carol")
+    daemon.wait_for_log("carol: home: .*/carol is a link that is not root's. Name the directory itself.")
+
+
 def test_a_source_that_is_down_at_start(daemon: SourceDaemon) -> None:
     """The daemon starts. Users of the source get 451, others log in; when it is up, its users do, too."""
     source = daemon.with_source()

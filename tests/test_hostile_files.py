@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,6 +99,26 @@ def test_links_that_lead_out(shared: Daemon, outside: Path, tmp_path: Path, kind
         client.command(f"RMDA {home.name}/moved")
         client.command(f"DELE {home.name}/moved")
         client.expect(250, f"RMDA {home.name}")
+    assert snapshot(outside) == before
+
+
+def test_a_link_in_place_of_the_home(make_daemon: Callable[..., Daemon], outside: Path) -> None:
+    """A home that is replaced by a link to another directory is gone, for sessions that run, too, until it is back."""
+    daemon = make_daemon()
+    before = snapshot(outside)
+    kept = daemon.home().with_name("kept")
+    with secured(daemon) as client:
+        assert client.upload("STOR mine", b"mine").startswith("226 ")
+        daemon.home().rename(kept)
+        daemon.home().symlink_to(outside)
+        for line in ("SIZE mine", "DELE secret.txt", "MKD new", "RNFR secret.txt", "MLST"):
+            client.expect(550, line)
+        for line in ("NLST", "RETR secret.txt", "STOR new"):
+            client.passive_port()
+            client.expect(550, line)
+        daemon.home().unlink()
+        kept.rename(daemon.home())
+        client.expect(213, "SIZE mine")
     assert snapshot(outside) == before
 
 

@@ -43,8 +43,21 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+#: Makes a fault in the jail: it follows a link in place of the home.
+_FAULT = """
+import os
+from ftpsd.storage.local.jail import Jail
+Jail._open_home = lambda self: os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+from twisted.scripts.twistd import run
+run()
+"""
+
+
 def lead_away(daemon: Daemon, target: Path) -> None:
-    """Simulate a fault of the jail: alice's home is another directory. (Links in the home would not be followed.)"""
+    """Run a daemon whose jail has a fault, and replace alice's home by a link to another directory."""
+    python, option, _, *arguments = daemon.command()
+    daemon.command = lambda: [python, option, _FAULT, *arguments]  # type: ignore[method-assign]
+    daemon.start()
     daemon.home().rmdir()
     daemon.home().symlink_to(target)
 
@@ -52,7 +65,7 @@ def lead_away(daemon: Daemon, target: Path) -> None:
 @with_landlock
 def test_a_fault_of_the_jail_leads_nowhere(make_daemon: MakeDaemon, elsewhere: Path) -> None:
     """Worker threads can neither read, list, write, rename nor remove outside of the directories of the start."""
-    daemon = make_daemon()
+    daemon = make_daemon(start=False)
     lead_away(daemon, elsewhere)
     with secured(daemon) as client:
         for line in ("RETR secret", "NLST", "STOR new"):
@@ -68,7 +81,7 @@ def test_a_fault_of_the_jail_leads_nowhere(make_daemon: MakeDaemon, elsewhere: P
 
 def test_off(make_daemon: MakeDaemon, elsewhere: Path) -> None:
     """With `landlock: off` there is no sandbox, and the log says so."""
-    daemon = make_daemon({"sandbox": {"landlock": "off"}})
+    daemon = make_daemon({"sandbox": {"landlock": "off"}}, start=False)
     lead_away(daemon, elsewhere)
     with secured(daemon) as client:
         assert client.download("RETR secret") == b"what lies elsewhere"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISLNK
 
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import Key
 from ftpsd.config.yaml import Document
 from ftpsd.system import landlock
+
+#: The most links in a path, as in Linux.
+_MOST_LINKS = 40
 
 
 class HomeFinder:
@@ -78,3 +82,36 @@ def overlapping(home: str, others: Iterable[str]) -> str | None:
     around = {home, *map(str, Path(home).parents)}
     inside = f"{home.rstrip('/')}/"
     return next((each for each in others if each in around or each.startswith(inside)), None)
+
+
+def trusted_path(path: str) -> str:
+    """Return an absolute path without symbolic links, also if nothing is there.
+
+    Raises PermissionError for a link of another user than root and the daemon's own: its owner could lead the daemon to
+    any directory that it may use.
+    """
+    done, rest, links = "", path.split("/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            done = done.rpartition("/")[0]
+        elif name not in ("", "."):
+            here = f"{done}/{name}"
+            owner = _owner_of_link(here)
+            if owner is None or links >= _MOST_LINKS:
+                done = here
+                continue
+            if owner not in (0, os.geteuid()):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), here)
+            target, links = os.readlink(here), links + 1
+            done = "" if target.startswith("/") else done
+            rest += target.split("/")[::-1]
+    return done or "/"
+
+
+def _owner_of_link(path: str) -> int | None:
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_uid if S_ISLNK(status.st_mode) else None

@@ -20,7 +20,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.folders import Folders, folder_directory, overlap_fault
-from ftpsd.config.users.homes import overlapping
+from ftpsd.config.users.homes import overlapping, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath
@@ -111,7 +111,11 @@ class RecordBuilder:
 
     def _directory(self, document: Document, key: Key, path: str) -> str:
         """Return the path of a home or folder without symbolic links. Add a fault if it cannot be used."""
-        found = os.path.realpath(path)
+        try:
+            found = trusted_path(path)
+        except PermissionError as error:
+            document.fault(key, f"{error.filename} is a link that is not root's", "Name the directory itself.")
+            return path
         if not any(found.startswith(f"{above.rstrip('/')}/") for above in self._homes):
             remedy = f"Add {os.path.dirname(found)} to sandbox.homes in ftpsd.yaml, and restart the daemon."
             document.fault(key, f"{found} does not lie below any entry of sandbox.homes", remedy)

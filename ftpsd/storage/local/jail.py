@@ -228,7 +228,18 @@ class Jail:
         return same[0], len(same) > 1
 
     def _open_home(self) -> int:
-        return os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Open the home. Raises FileNotFoundError if a link leads there: its path had none when it was configured.
+
+        A system user may own the directory around the home, and replace the home by a link to anything.
+        """
+        directory = os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.readlink(f"/proc/self/fd/{directory}") != self._home:
+                raise FileNotFoundError(errno.ENOENT, "a link leads to the home")
+        except BaseException:
+            os.close(directory)
+            raise
+        return directory
 
     def _reopen(self, directory: int) -> None:
         """Let a descriptor be that of the home again."""
