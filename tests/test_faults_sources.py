@@ -216,8 +216,9 @@ def test_two_servers_that_fail(tmp_path: Path, certificate: Path) -> None:
         for name in ("lena", "alice", "bob"):
             daemon.home(name).mkdir(parents=True, exist_ok=True)
         directory = {
-            "type": "ldap", "servers": [slapd.tls_url], "ca": str(tmp_path / "ca.pem"), "bind_dn": SERVICE, "base": PEOPLE,
-            "password_file": str(tmp_path / "password"), "values": {"home": "homes/{user}"}, "timeout": 2,
+            "type": "ldap", "servers": [slapd.tls_url], "ca_file": str(tmp_path / "ca.pem"), "bind_dn": SERVICE,
+            "base": PEOPLE, "password_file": str(tmp_path / "password"), "values": {"home": "homes/{user}"},
+            "timeout": 2,
         }  # fmt: skip
         sql = {"type": "sql", "url": database.url, "timeout": 2}
         daemon.settings["users"] = {"sources": [directory, sql]}
