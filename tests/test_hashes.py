@@ -52,6 +52,8 @@ REFUSED = {
     "yescrypt without parameters": "$y$$QA8pbxtTian8vLuRZfYja1$kHJ1rzilRWHR9.2Ha9HOFyxyOzIsQbDl/kjcm2DA66D",
     "argon2 with 4 GiB": "$argon2id$v=19$m=4194304,t=1,p=1$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
     "argon2 with 100 passes": "$argon2id$v=19$m=102400,t=100,p=1$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
+    "argon2 with 65 lanes": "$argon2id$v=19$m=1024,t=1,p=65$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
+    "argon2 with 6464 threads": "$argon2id$v=19$m=1024,t=101,p=64$ScQpHdxEtyMGP1txSUD+bw$e+Oh9pbPWnSC+zZuS4ZQWw",
     "scrypt with 32 GiB": "$scrypt$ln=25,r=8,p=1$ScQpHdxEtyMGP1txSUD+bw$8cThSr3fEbPsvtlNPLtcSv8cVbYy6KGN/ceiMpHuhlQ",
     "bcrypt of hours": "$2b$31$JUndrhtwt0vBpawFaXxVAeFonF.81G53mXA6636TNdeJbdwarkjOW",
     "sha512-crypt of minutes": SLOW.replace("656000", "999999999"),
@@ -90,12 +92,27 @@ def test_weak() -> None:
     assert [name for name, hashed in ACCEPTED.items() if hashes.is_weak(hashed)] == ["{SHA}"]
 
 
-def test_long_passwords() -> None:
-    """A password of sha512-crypt may be longer than libcrypt takes: passlib verifies it."""
-    from passlib.hash import sha512_crypt
+@pytest.mark.parametrize("setting", ["$5$rounds=1000$ftpsdtests", "$6$rounds=1000$ftpsdtests", "$y$j8T$abcdefgh"])
+@pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
+def test_long_passwords(setting: str) -> None:
+    """Of crypt(3), a password of 511 bytes can be right, and a longer one is wrong, also if it begins like that."""
+    line = ["perl", "-e", "print crypt('x' x 511, $ARGV[0])", setting]
+    hashed = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert hashes.verify("x" * 511, hashed)
+    assert not any(hashes.verify("x" * length, hashed) for length in (510, 512, 513, 600, 1024))
 
-    hashed = sha512_crypt.using(rounds=1000).hash("x" * 600)
-    assert hashes.verify("x" * 600, hashed) and not hashes.verify("x" * 601, hashed)
+
+def test_long_passwords_cost_the_same() -> None:
+    """A password that is too long for libcrypt is hashed there, too: passlib would stop the reactor for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashes, "_verify_with_passlib", pytest.fail)
+        assert not hashes.verify("x" * 1024, SLOW)
+    durations = []
+    for length in (511, 1024):
+        before = time.process_time()
+        assert not hashes.verify("x" * length, SLOW)
+        durations.append(time.process_time() - before)
+    assert 0.5 < durations[1] / durations[0] < 2
 
 
 @pytest.mark.skipif(shutil.which("slappasswd", path="/usr/sbin:/usr/bin") is None, reason="slappasswd is not installed")

@@ -55,6 +55,10 @@ _CRYPT_DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 _MOST_MEMORY = 1 << 30
 _MOST_ROUNDS = {"bcrypt": 16, "sha512_crypt": 10_000_000, "sha256_crypt": 10_000_000}
 
+#: The most lanes of argon2, which starts a thread for each lane in each pass, and the most of these threads. Both are
+#: what `passwords` in ftpsd.yaml allows.
+_MOST_LANES, _MOST_LANE_THREADS = 64, 64 * 100
+
 #: The formats for which libcrypt is used. It does not keep the interpreter lock, as passlib does for sha512-crypt.
 _CRYPT = ("$y$", "$6$", "$5$")
 
@@ -127,7 +131,9 @@ def _is_affordable(name: str, parsed: Parsed) -> bool:
     """
     if name == "argon2":
         memory = parsed.memory_cost << 10
-        return memory <= _MOST_MEMORY and memory * parsed.rounds <= 4 * _MOST_MEMORY
+        lanes, passes = parsed.parallelism, parsed.rounds
+        is_small = memory <= _MOST_MEMORY and memory * passes <= 4 * _MOST_MEMORY
+        return is_small and lanes <= _MOST_LANES and lanes * passes <= _MOST_LANE_THREADS
     if name == "scrypt":
         memory = parsed.block_size << (7 + parsed.rounds)
         return memory <= _MOST_MEMORY and memory * parsed.parallelism <= 4 * _MOST_MEMORY
@@ -161,7 +167,7 @@ def verify(password: str, hashed: str) -> bool:
     if len(secret) > LONGEST_PASSWORD or b"\0" in secret:
         return False
     plain = _plain(hashed)
-    if plain.startswith(_CRYPT) and len(secret) <= libcrypt.LONGEST_PASSWORD and libcrypt.supports(plain):
+    if plain.startswith(_CRYPT) and libcrypt.supports(plain):
         return libcrypt.verify(secret, plain)
     return _verify_with_passlib(secret, plain)
 

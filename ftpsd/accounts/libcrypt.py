@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import hmac
 
-#: The longest password in bytes that the library takes.
-LONGEST_PASSWORD = 512
+#: The longest password in bytes that the library takes: CRYPT_MAX_PASSPHRASE_SIZE without the NUL byte at its end.
+LONGEST_PASSWORD = 511
 
 #: The size of `struct crypt_data` in libxcrypt, which its ABI fixes.
 _DATA = 32768
@@ -45,8 +45,12 @@ def supports(hashed: str) -> bool:
 
 
 def verify(secret: bytes, hashed: str) -> bool:
-    """Return whether a password without NUL bytes matches a hash. Blocks, without the interpreter lock."""
+    """Return whether a password without NUL bytes matches a hash. Blocks, without the interpreter lock.
+
+    A password that is too long for the library is wrong, and takes as long as any other.
+    """
     assert _LIBRARY is not None, "ask `supports` first"
     expected = hashed.encode()
-    found = _LIBRARY.crypt_rn(secret, expected, ctypes.create_string_buffer(_DATA), _DATA)
-    return found is not None and hmac.compare_digest(found, expected)
+    found = _LIBRARY.crypt_rn(secret[:LONGEST_PASSWORD], expected, ctypes.create_string_buffer(_DATA), _DATA)
+    matches = found is not None and hmac.compare_digest(found, expected)
+    return matches and len(secret) <= LONGEST_PASSWORD
