@@ -41,6 +41,17 @@ class CertificateCredentials:
     code: str | None = None
 
 
+class LoginIncorrect(UnauthorizedLogin):  # type: ignore[misc]
+    """A wrong name or password, or a certificate that is not the user's.
+
+    Failures are counted for `user`: a source may know one user by several spellings.
+    """
+
+    def __init__(self, user: str) -> None:
+        super().__init__()
+        self.user = user
+
+
 class CodeRequired(LoginFailed):  # type: ignore[misc]
     """The certificate is the user's, who needs a one-time password, too."""
 
@@ -59,7 +70,7 @@ class CertificateChecker:
     def requestAvatarId(self, credentials: CertificateCredentials) -> Deferred[User]:
         """Return the user, which is the avatar ID.
 
-        Raises UnauthorizedLogin for an unknown name and for the certificate of another user, which clients must not
+        Raises LoginIncorrect for an unknown name and for the certificate of another user, which clients must not
         tell apart; CodeRequired; and LoginDenied and SourceFailed.
         """
         return Deferred.fromCoroutine(self._check(credentials))
@@ -69,19 +80,19 @@ class CertificateChecker:
         try:
             user = await self._store.find(credentials.name, credentials.client, credentials.admit)
         except UnknownUser:
-            raise UnauthorizedLogin from None
+            raise LoginIncorrect(credentials.name) from None
         except LoginDenied:
             if credentials.certificate.source == "fingerprint":  # nobody knows whether it is that of the user
-                raise UnauthorizedLogin from None
+                raise LoginIncorrect(credentials.name) from None
             raise
         if not belongs(credentials.certificate, user):
-            raise UnauthorizedLogin
+            raise LoginIncorrect(user.name)
         if user.settings.totp is not None:
             if credentials.code is None:
                 raise CodeRequired
             step = totp.matching_step(user.settings.totp, credentials.code, self._now())
             if step is None or not self._codes.use(user.name, step):
-                raise UnauthorizedLogin
+                raise LoginIncorrect(user.name)
         return user
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
-from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ftpsd.accounts import totp
-from ftpsd.accounts.certificate_checker import CertificatePolicy
+from ftpsd.accounts.certificate_checker import CertificatePolicy, LoginIncorrect
 from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.protocol.parsing import Address
@@ -36,14 +35,6 @@ class LoginCredentials(UsernamePassword):  # type: ignore[misc]
         self.client = client
         self.admit = admit
         self.certificate = certificate
-
-
-class LoginIncorrect(UnauthorizedLogin):  # type: ignore[misc]
-    """A wrong name or password. Failures are counted for `user`: a source may know one user by several spellings."""
-
-    def __init__(self, user: str) -> None:
-        super().__init__()
-        self.user = user
 
 
 @implementer(ICredentialsChecker)
@@ -80,7 +71,7 @@ class PasswordChecker:
             may_log_in = await self._certificates.rule(credentials.certificate, credentials.client, credentials.admit)
             user = await self._verify(name, password, credentials)
             if not may_log_in(user):
-                raise WrongPassword
+                raise WrongPassword(user.name)
             return user
         except UnknownUser:
             raise LoginIncorrect(name) from None
@@ -101,9 +92,9 @@ class PasswordChecker:
             password = password if secret is None else parts[0]
         user = await self._store.verify(name, password, credentials.client, credentials.admit, parts is not None)
         if user.settings.totp != secret:  # no code was sent, or the user has changed meanwhile
-            raise WrongPassword
+            raise WrongPassword(user.name)
         if secret is not None and (step is None or not self._codes.use(user.name, step)):
-            raise WrongPassword
+            raise WrongPassword(user.name)
         return user
 
     async def _secret(self, name: str, credentials: LoginCredentials) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any, NoReturn, Protocol
 
 from twisted.cred.error import UnauthorizedLogin
 
-from ftpsd.accounts.certificate_checker import CertificateCredentials, CodeRequired
-from ftpsd.accounts.password_checker import LoginCredentials, LoginIncorrect
+from ftpsd.accounts.certificate_checker import CertificateCredentials, CodeRequired, LoginIncorrect
+from ftpsd.accounts.password_checker import LoginCredentials
 from ftpsd.accounts.realm import AccessDenied, IUserAvatar, UserAvatar, Visitor
 from ftpsd.accounts.user_store import LoginDenied
 from ftpsd.control.scheduler import ClientGroup, Scheduler, Task

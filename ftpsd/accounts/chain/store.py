@@ -190,7 +190,7 @@ class ChainStore:
         claim = Claim(source.name, answer.name, hashed, question.password or "")
         has_secret = answer.values.get("totp") is not None
         if not await self._verifier.matches(claim, question.peer, admit, remember=not has_secret):
-            raise WrongPassword
+            raise WrongPassword(answer.name)
         return answer
 
     def _answer_without(self, index: int, question: Question, error: SourceFailed) -> Answer | None:

@@ -1,0 +1,63 @@
+"""Users of a source that ignores case: one user, however the client spells the name."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import succeed
+
+from ftpsd.accounts.certificate_checker import CertificateChecker, CertificateCredentials, LoginIncorrect
+from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
+from ftpsd.accounts.totp import UsedCodes
+from ftpsd.protocol.parsing import plain_address
+from ftpsd.system.tls.client_certificates import ClientCertificate
+from tests.daemon import SECRET
+from tests.memory_sources import Chain, MemorySource, admit, result
+
+PEER = plain_address("192.0.2.1")
+
+KEY = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+
+
+class Memory:
+    """The state in memory, which is written immediately."""
+
+    def put(self, *_: object) -> Any:
+        """Write nothing."""
+        return succeed(None)
+
+
+def ignoring_case(**users: dict[str, Any]) -> MemorySource:
+    """Return a source that ignores case."""
+    source = MemorySource(**users)
+    source.ignores_case = True
+    return source
+
+
+@pytest.mark.parametrize(
+    ("kept", "password"),
+    [("password", "wrong"), *((kept, sent) for kept in ("plain", "password") for sent in ("secret000000", "secret"))],
+)
+def test_failures_count_for_the_user(tmp_path: Path, kept: str, password: str) -> None:
+    """A wrong password, a wrong code and a missing code count for the user, and not for the name that was sent."""
+    source = ignoring_case(bob={kept: "secret" if kept == "plain" else SECRET, "home": "bob", "totp": KEY})
+    store: Any = Memory()
+    checker = PasswordChecker(Chain(tmp_path, source).store, UsedCodes(store, time.time), time.time)
+    with pytest.raises(LoginIncorrect) as caught:
+        result(checker.requestAvatarId(LoginCredentials(b"BoB", password.encode(), PEER, admit)))
+    assert caught.value.user == "bob"
+
+
+def test_failures_with_a_certificate_count_for_the_user(tmp_path: Path) -> None:
+    """So do the certificate of another user, and a wrong code."""
+    source = ignoring_case(bob={"plain": "secret", "home": "bob", "totp": KEY})
+    store: Any = Memory()
+    checker = CertificateChecker(Chain(tmp_path, source).store, UsedCodes(store, time.time), time.time)
+    for name in ("alice", "bob"):
+        certificate = ClientCertificate(f"CN={name}", "ab", "cn", (name,))
+        with pytest.raises(LoginIncorrect) as caught:
+            result(checker.requestAvatarId(CertificateCredentials("BoB", certificate, PEER, admit, "000000")))
+        assert caught.value.user == "bob"
