@@ -96,7 +96,7 @@ class FileSource:
         if trouble and trouble[0] == "slow":
             time.sleep(trouble[1])
         if trouble and trouble[0] == "lie":
-            return ["lie", Answer("alice", trouble[1], verified=True) if trouble[1] is not None else "no answer"]
+            return ["lie", Answer("carol", trouble[1], verified=True) if trouble[1] is not None else "no answer"]
         return content["users"]
 
 

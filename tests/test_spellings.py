@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import succeed
 
+from ftpsd.accounts import hashes
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificateCredentials, LoginIncorrect
+from ftpsd.accounts.chain.watch import RETRY
 from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
 from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.user_store import SourceFailed, UnknownUser
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 from tests.daemon import SECRET
@@ -61,3 +64,30 @@ def test_failures_with_a_certificate_count_for_the_user(tmp_path: Path) -> None:
         with pytest.raises(LoginIncorrect) as caught:
             result(checker.requestAvatarId(CertificateCredentials("BoB", certificate, PEER, admit, "000000")))
         assert caught.value.user == "bob"
+
+
+@pytest.mark.parametrize("kept", ["plain", "password"])
+def test_users_yaml_decides_in_every_spelling(tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is disabled in users.yaml does not get in as BOB by a later source. It costs one hash, as for any name."""
+    source = ignoring_case(bob={kept: "secret" if kept == "plain" else SECRET, "home": "bob"})
+    chain = Chain(tmp_path, source)
+    assert chain.log_in("BOB").name == "bob"
+    chain.load(f"users: {{bob: {{password: '{SECRET}', home: {tmp_path}/alice, enabled: false}}}}\n")
+    verify, verified = hashes.verify, []
+    monkeypatch.setattr(hashes, "verify", lambda *both: verified.append(both) or verify(*both))
+    for failure in (SourceFailed("down"), None):
+        source.failure = failure
+        chain.clock.advance(RETRY)
+        with pytest.raises(UnknownUser):
+            result(chain.store.find("BOB"))
+        verified.clear()
+        chain.raises(UnknownUser, "BOB")
+        assert len(verified) == 1
+        assert not chain.log_in("bob").settings.enabled
+
+
+def test_users_yaml_behind_the_source(tmp_path: Path) -> None:
+    """A source before users.yaml decides about its own users, in every spelling."""
+    chain = Chain(tmp_path, ignoring_case(yann={"plain": "other", "home": "bob"}), place=1)
+    assert chain.log_in("YANN", "other").settings.home == f"{tmp_path}/bob"
+    assert result(chain.store.find("YANN")).name == "yann"

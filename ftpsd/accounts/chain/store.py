@@ -99,7 +99,7 @@ class ChainStore:
                     answer = await place.ask(question, admit)
                 except SourceFailed as error:
                     answer = self._answer_without(index, question, error)
-                if answer is not None:
+                if answer is not None and not _is_shadowed(name, answer, self._places[:index]):
                     return await self._user(place, answer, peer)
         raise UnknownUser
 
@@ -160,7 +160,7 @@ class ChainStore:
         if not _can_be_asked(name, password):
             return None
         try:
-            answer = await self._ask(place, question, admit)
+            answer = await self._ask(index, question, admit)
         except InvalidAnswer:
             raise
         except SourceFailed as error:
@@ -172,15 +172,19 @@ class ChainStore:
         self._shared.recent.remember(name, password, place, answer)
         return user
 
-    async def _ask(self, source: RunningSource, question: Question, admit: Admit) -> Answer | None:
-        """Return a user whose password is right; None if the source has none of this name."""
+    async def _ask(self, index: int, question: Question, admit: Admit) -> Answer | None:
+        """Return a user whose password is right; None if the source has none of this name, or may not decide."""
+        source = self._places[index]
         assert self._verifier is not None, "the store has not been started"
+        assert isinstance(source, RunningSource)
         try:
             answer = await source.ask(question, admit)
         except WrongPassword:
             await self._verify_decoy(question, admit)
             raise
-        if answer is None or answer.verified:
+        if answer is None or _is_shadowed(question.name, answer, self._places[:index]):
+            return None
+        if answer.verified:
             return answer
         hashed = answer.values.get("password")
         if not isinstance(hashed, str) or len(hashed) > LONGEST or not hashes.is_valid(hashed):
@@ -205,6 +209,8 @@ class ChainStore:
             return None
         if place is not self._places[index] or answer is None:
             raise error
+        if _is_shadowed(question.name, answer, self._places[:index]):
+            return None
         if question.password is not None and not recent.admits(
             question.name, question.password, network(question.peer)
         ):
@@ -245,6 +251,16 @@ class InvalidAnswer(SourceFailed):
 def _key(place: YamlUserStore | RunningSource) -> object:
     """Return what stands for a place where a login is remembered."""
     return YAML if isinstance(place, YamlUserStore) else place
+
+
+def _is_shadowed(name: str, answer: Answer, earlier: Sequence[YamlUserStore | RunningSource]) -> bool:
+    """Return whether an earlier place decides about the user of an answer.
+
+    A source that ignores case answers to spellings that the YAML files do not know, with a name that they know.
+    """
+    return name != answer.name and any(
+        isinstance(place, YamlUserStore) and place.knows(answer.name) for place in earlier
+    )
 
 
 def _can_be_asked(name: str, password: str = "x") -> bool:
