@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from ftpsd.accounts import hash_verifier, hashes
 from ftpsd.accounts.chain.recent import GUESSES, RecentLogins
-from ftpsd.accounts.chain.running import MOST_ABANDONED, MOST_WAITING, RunningSource
+from ftpsd.accounts.chain.running import GRACE, MOST_ABANDONED, MOST_WAITING, RunningSource
 from ftpsd.accounts.chain.sources import RunningSources
 from ftpsd.accounts.chain.store import ChainStore
 from ftpsd.accounts.chain.watch import RETRY
@@ -207,6 +207,74 @@ def test_renamed_and_recreated_users(tmp_path: Path) -> None:
     source.failure = SourceFailed("down")
     chain.raises(SourceFailed, "bob")
     assert chain.log_in("bob", "another").settings.home == f"{tmp_path}/alice"
+
+
+def test_a_source_that_is_late_once(tmp_path: Path) -> None:
+    """The password of the last login is not enough while the source is up: it may have another one by now."""
+    source, behind = bob(), MemorySource(carol={"plain": "secret", "home": "bob"})
+    chain = Chain(tmp_path, source, behind)
+    for name in ("bob", "carol"):
+        chain.log_in(name)
+    source.users["bob"]["plain"] = "new"
+    for name in ("bob", "carol"):
+        chain.threads[0].hanging = True
+        late = begin(chain.store.verify(name, "secret", PEER, admit))
+        chain.clock.advance(source.timeout + GRACE)
+        assert not late.called  # the probe decides
+        chain.threads[0].finish()
+        late.addErrback(lambda failure: failure.trap(SourceFailed))
+        assert result(late) is SourceFailed
+        chain.threads[0].hanging = False
+    chain.raises(WrongPassword, "bob")
+    chain.log_in("carol")
+
+
+def test_a_source_that_is_busy(tmp_path: Path) -> None:
+    """Neither is it while too many logins wait for the source."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    chain.threads[0].hanging = True
+    for number in range(source.concurrency):
+        begin(chain.store.verify(f"other{number}", "x", plain_address("198.51.100.1"), admit)).addErrback(
+            lambda _: None
+        )
+    busy = begin(chain.store.verify("bob", "secret", PEER, admit))
+    busy.addErrback(lambda failure: str(failure.value))
+    chain.clock.advance(source.timeout)
+    assert result(busy) == "source memory[0]: too many logins wait for it"  # type: ignore[comparison-overlap]
+
+
+def test_the_probe_after_the_first_failure(tmp_path: Path) -> None:
+    """A login whose question finds the source down waits for the probe, and so does the next; both get in."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    source.failure = SourceFailed("down")
+    chain.threads[0].hanging = True
+    first = begin(chain.store.verify("bob", "secret", PEER, admit))
+    chain.threads[0].finish()  # the question; the probe runs now
+    second = begin(chain.store.verify("bob", "secret", PEER, admit))
+    assert not first.called and not second.called
+    chain.threads[0].finish()
+    assert result(first).name == result(second).name == "bob"
+
+
+def test_a_source_that_is_closed_during_a_probe(tmp_path: Path) -> None:
+    """A login that waits for the probe ends with it, also after a reload that removed the source."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    source.failure = SourceFailed("down")
+    chain.threads[0].hanging = True
+    waiting = begin(chain.store.verify("bob", "secret", PEER, admit))
+    chain.threads[0].finish()
+    chain.running[0].close()
+    chain.threads[0].finish()
+    with pytest.raises(SourceFailed):
+        result(waiting)
+    with pytest.raises(SourceFailed, match="not in the configuration"):
+        chain.log_in("bob")
 
 
 def test_users_of_a_later_source(tmp_path: Path) -> None:

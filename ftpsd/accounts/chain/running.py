@@ -126,6 +126,11 @@ class RunningSource:
         """Whether the source does not answer, and is asked nothing but probes."""
         return self._watch.state == "down"
 
+    async def has_gone_down(self) -> bool:
+        """Return whether the source is down. If a question has just failed, its probe decides."""
+        await self._watch.wait_for_probe()
+        return self.is_down
+
     def close(self) -> None:
         """Close the source, in a thread. No question is asked any more."""
         self._closed = True

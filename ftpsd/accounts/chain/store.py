@@ -98,7 +98,7 @@ class ChainStore:
                 try:
                     answer = await place.ask(question, admit)
                 except SourceFailed as error:
-                    answer = self._answer_without(index, question, error)
+                    answer = await self._answer_without(index, question, error)
                 if answer is not None and not _is_shadowed(name, answer, self._places[:index]):
                     return await self._user(place, answer, peer)
         raise UnknownUser
@@ -164,7 +164,7 @@ class ChainStore:
         except InvalidAnswer:
             raise
         except SourceFailed as error:
-            answer = self._answer_without(index, question, error)
+            answer = await self._answer_without(index, question, error)
             return None if answer is None else await self._user(place, answer, question.peer)
         if answer is None:
             return None
@@ -197,17 +197,22 @@ class ChainStore:
             raise WrongPassword(answer.name)
         return answer
 
-    def _answer_without(self, index: int, question: Question, error: SourceFailed) -> Answer | None:
-        """Return what a source that has failed would answer, by the last login of this name. Or raise its `error`.
+    async def _answer_without(self, index: int, question: Question, error: SourceFailed) -> Answer | None:
+        """Return what a source that is down would answer, by the last login of this name. Or raise its `error`.
+
+        A source that is up may have changed the user, though it was busy or late, or could not answer this question.
 
         If the source knew the user, the password must be the one of then. If another place did, which is asked later,
         the source did not know the name.
         """
-        recent = self._shared.recent
+        source, recent = self._places[index], self._shared.recent
+        assert isinstance(source, RunningSource)
+        if question.name not in recent or not await source.has_gone_down():
+            raise error
         place, answer = recent.last(question.name)
         if place in map(_key, self._places[index + 1 :]):
             return None
-        if place is not self._places[index] or answer is None:
+        if place is not source or answer is None:
             raise error
         if _is_shadowed(question.name, answer, self._places[:index]):
             return None

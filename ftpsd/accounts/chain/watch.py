@@ -32,6 +32,8 @@ class SourceWatch:
         self._probe = probe
         self._probing = self._closed = False
         self._next: DelayedCall | None = None
+        #: Fired when the probe that runs has ended.
+        self._waiting: list[Deferred[None]] = []
         self.state: State = "unknown"
         #: The text of the last failure; empty if there was none.
         self.error = ""
@@ -52,6 +54,13 @@ class SourceWatch:
             self._probing = True
             Deferred.fromCoroutine(self._check())
 
+    async def wait_for_probe(self) -> None:
+        """Wait until the probe that runs now has ended, if one does."""
+        if self._probing and self.state != "down" and not self._closed:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
+
     def close(self) -> None:
         """Probe no longer."""
         self._closed = True
@@ -65,6 +74,9 @@ class SourceWatch:
             self._is_down(str(error))
         else:
             self._is_up()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
     def _is_up(self) -> None:
         if self.state == "down" and not self._closed:
