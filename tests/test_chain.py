@@ -170,6 +170,29 @@ def test_who_is_forgotten(tmp_path: Path) -> None:
         chain.raises(SourceFailed, "bob")
 
 
+@pytest.mark.parametrize("change", ["removed", "disabled", "denied"])
+def test_who_is_forgotten_without_a_password(tmp_path: Path, change: str) -> None:
+    """A login with a certificate is refused, too, while the source is down, if one was refused before."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    if change == "removed":
+        source.users = {}
+        with pytest.raises(UnknownUser):
+            result(chain.store.find("bob"))
+    elif change == "disabled":
+        source.users["bob"]["enabled"] = False
+        assert not result(chain.store.find("bob")).settings.enabled
+    else:
+        source.failure = LoginDenied("no")
+        with pytest.raises(LoginDenied):
+            result(chain.store.find("bob"))
+    source.failure = SourceFailed("down")
+    with pytest.raises(SourceFailed):
+        result(chain.store.find("bob"))
+    chain.raises(SourceFailed, "bob")
+
+
 def test_a_guess_forgets_nobody(tmp_path: Path) -> None:
     """A wrong password does not take away the login of the user while the source is down."""
     source = bob()

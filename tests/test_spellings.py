@@ -78,12 +78,12 @@ def test_users_yaml_decides_in_every_spelling(tmp_path: Path, kept: str, monkeyp
     for failure in (SourceFailed("down"), None):
         source.failure = failure
         chain.clock.advance(RETRY)
-        with pytest.raises(UnknownUser):
-            result(chain.store.find("BOB"))
         verified.clear()
         chain.raises(UnknownUser, "BOB")
         assert len(verified) == 1
         assert not chain.log_in("bob").settings.enabled
+    with pytest.raises(UnknownUser):
+        result(chain.store.find("BOB"))
 
 
 def test_users_yaml_behind_the_source(tmp_path: Path) -> None:

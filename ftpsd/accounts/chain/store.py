@@ -90,17 +90,16 @@ class ChainStore:
     async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises."""
         question = Question(name, None, peer)
-        for index, place in enumerate(self._places):
-            if isinstance(place, YamlUserStore):
-                if place.knows(name):
-                    return await place.find(name)
-            elif _can_be_asked(name):
-                try:
-                    answer = await place.ask(question, admit)
-                except SourceFailed as error:
-                    answer = await self._answer_without(index, question, error)
-                if answer is not None and not _is_shadowed(name, answer, self._places[:index]):
-                    return await self._user(place, answer, peer)
+        try:
+            for index in range(len(self._places)):
+                user = await self._find_at(index, question, admit)
+                if user is not None:
+                    return user
+        except LoginDenied:
+            self._shared.recent.forget(name)
+            raise
+        if _can_be_asked(name):
+            self._shared.recent.forget(name)
         raise UnknownUser
 
     async def recall(self, name: str) -> User:
@@ -122,7 +121,8 @@ class ChainStore:
                 user = await self._verify_at(index, question, admit)
             except WrongPassword:
                 self._shared.recent.forget(name, password)
-                await self._wait_for_others(self._places[index + 1 :] * (2 if after_find else 1))
+                others = self._places[index + 1 :] * (2 if after_find else 1)
+                await _wait_for_others(self._shared.clock, others)
                 raise
             except LoginDenied:
                 self._shared.recent.forget(name)
@@ -146,6 +146,24 @@ class ChainStore:
                 yield name
 
     # --- one place -------------------------------------------------------------------------------
+
+    async def _find_at(self, index: int, question: Question, admit: Admit) -> User | None:
+        """Return the user if this place knows the name; None if it does not."""
+        place, name = self._places[index], question.name
+        if isinstance(place, YamlUserStore):
+            return await place.find(name) if place.knows(name) else None
+        if not _can_be_asked(name):
+            return None
+        try:
+            answer = await place.ask(question, admit)
+        except SourceFailed as error:
+            answer = await self._answer_without(index, question, error)
+        if answer is None or _is_shadowed(name, answer, self._places[:index]):
+            return None
+        user = await self._user(place, answer, question.peer)
+        if not user.settings.enabled:
+            self._shared.recent.forget(name)
+        return user
 
     async def _verify_at(self, index: int, question: Question, admit: Admit) -> User | None:
         """Return the user if this place knows the name; None if it does not."""
@@ -231,22 +249,10 @@ class ChainStore:
         self._shared.homes.add(settings, self._yaml.homes.of_groups)
         return User(answer.name, settings)
 
-    # --- time ------------------------------------------------------------------------------------
-
     async def _verify_decoy(self, question: Question, admit: Admit) -> None:
         assert self._verifier is not None, "the store has not been started"
         claim = Claim("", question.name, self._decoys.choose(question.name), question.password or "")
         await self._verifier.matches(claim, question.peer, admit, known=False)
-
-    async def _wait_for_others(self, places: Sequence[YamlUserStore | RunningSource]) -> None:
-        """Wait as long as these places would have taken for a name that they do not know."""
-        delay = sum(place.usual_delay() for place in places if isinstance(place, RunningSource))
-        # The reactor waits for whole milliseconds, and rounds up: on average, this is the right time.
-        milliseconds = int(delay * 1000 + random.random())
-        if milliseconds:
-            waiting: Deferred[None] = Deferred()
-            self._shared.clock.callLater(milliseconds / 1000, waiting.callback, None)
-            await waiting
 
 
 class InvalidAnswer(SourceFailed):
@@ -256,6 +262,17 @@ class InvalidAnswer(SourceFailed):
 def _key(place: YamlUserStore | RunningSource) -> object:
     """Return what stands for a place where a login is remembered."""
     return YAML if isinstance(place, YamlUserStore) else place
+
+
+async def _wait_for_others(clock: Clock, places: Sequence[YamlUserStore | RunningSource]) -> None:
+    """Wait as long as these places would have taken for a name that they do not know."""
+    delay = sum(place.usual_delay() for place in places if isinstance(place, RunningSource))
+    # The reactor waits for whole milliseconds, and rounds up: on average, this is the right time.
+    milliseconds = int(delay * 1000 + random.random())
+    if milliseconds:
+        waiting: Deferred[None] = Deferred()
+        clock.callLater(milliseconds / 1000, waiting.callback, None)
+        await waiting
 
 
 def _is_shadowed(name: str, answer: Answer, earlier: Sequence[YamlUserStore | RunningSource]) -> bool:
