@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from twisted.internet.defer import succeed
 
 from ftpsd.accounts import hashes
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificateCredentials, LoginIncorrect
+from ftpsd.accounts.chain import recent
 from ftpsd.accounts.chain.watch import RETRY
 from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
 from ftpsd.accounts.totp import UsedCodes
-from ftpsd.accounts.user_store import SourceFailed, UnknownUser
+from ftpsd.accounts.user_store import LoginDenied, SourceFailed, UnknownUser, WrongPassword
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 from tests.daemon import SECRET
@@ -91,3 +93,67 @@ def test_users_yaml_behind_the_source(tmp_path: Path) -> None:
     chain = Chain(tmp_path, ignoring_case(yann={"plain": "other", "home": "bob"}), place=1)
     assert chain.log_in("YANN", "other").settings.home == f"{tmp_path}/bob"
     assert result(chain.store.find("YANN")).name == "yann"
+
+
+def test_one_login_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who logs in with many spellings displaces no other from what is remembered, and only the last ones count."""
+    monkeypatch.setattr(recent, "MOST", 10)
+    source = ignoring_case(bob={"plain": "secret", "home": "bob"}, alice={"plain": "secret", "home": "alice"})
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    spellings = ["".join(each) for each in itertools.product(*zip("alice", "ALICE", strict=True))]
+    for name in spellings:
+        chain.log_in(name)
+    assert chain.recent.count(chain.running[0]) == 2 and chain.recent.names() == ["bob", "ALICE"]
+    source.failure = SourceFailed("down")
+    assert chain.log_in("bob").name == "bob"
+    assert all(chain.log_in(name).name == "alice" for name in spellings[-recent.MOST_NAMES :])
+    chain.raises(SourceFailed, spellings[0])
+
+
+@pytest.mark.parametrize("change", ["removed", "denied", "password"])
+def test_a_refusal_forgets_all_spellings(tmp_path: Path, change: str) -> None:
+    """Who is refused in one spelling does not get in with another one while the source is down."""
+    source = ignoring_case(bob={"password": SECRET, "home": "bob"})
+    chain = Chain(tmp_path, source)
+    for name in ("bob", "Bob", "BOB"):
+        chain.log_in(name)
+    if change == "removed":
+        source.users = {}
+        chain.raises(UnknownUser, "Bob")
+    elif change == "denied":
+        source.failure = LoginDenied("no")
+        chain.raises(LoginDenied, "Bob")
+    else:
+        source.users["bob"]["password"] = SECRET[:-4] + "abcd"
+        chain.raises(WrongPassword, "boB")
+    source.failure = SourceFailed("down")
+    for name in ("bob", "Bob", "BOB"):
+        chain.raises(SourceFailed, name)
+
+
+def test_the_last_password_counts(tmp_path: Path) -> None:
+    """A password that was changed is replaced for all spellings by a login with one of them."""
+    source = ignoring_case(bob={"plain": "old", "home": "bob"})
+    chain = Chain(tmp_path, source)
+    for name in ("bob", "Bob"):
+        chain.log_in(name, "old")
+    source.users["bob"]["plain"] = "new"
+    chain.log_in("BOB", "new")
+    source.failure = SourceFailed("down")
+    chain.raises(SourceFailed, "bob", "old")
+    assert chain.log_in("bob", "new").name == "bob"
+
+
+def test_a_name_moves_to_another_user(tmp_path: Path) -> None:
+    """A name that another place decides about now is no longer that of the remembered user."""
+    first, second = MemorySource(), ignoring_case(bob={"plain": "secret", "home": "bob"})
+    chain = Chain(tmp_path, first, second)
+    for name in ("bob", "Bob"):
+        chain.log_in(name)
+    first.users["bob"] = {"plain": "first", "home": "alice"}
+    chain.log_in("bob", "first")
+    first.failure = second.failure = SourceFailed("down")
+    assert chain.log_in("bob", "first").settings.home == f"{tmp_path}/alice"
+    assert chain.log_in("Bob").settings.home == f"{tmp_path}/bob"
+    chain.raises(SourceFailed, "bob", "secret")

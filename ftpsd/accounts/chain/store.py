@@ -119,8 +119,9 @@ class ChainStore:
         for index in range(len(self._places)):
             try:
                 user = await self._verify_at(index, question, admit)
-            except WrongPassword:
-                self._shared.recent.forget(name, password)
+            except WrongPassword as error:
+                for each in (name, error.name or name):
+                    self._shared.recent.forget(each, password)
                 others = self._places[index + 1 :] * (2 if after_find else 1)
                 await _wait_for_others(self._shared.clock, others)
                 raise
