@@ -13,6 +13,7 @@ from ftpsd.cli.failure import CommandFailed, WrongUsage
 from ftpsd.cli.sql.tables import Table, named
 from ftpsd.cli.user import home, passwords, unit
 from ftpsd.cli.user.commit import commit, report
+from ftpsd.cli.user.known import homes_of_sources
 from ftpsd.cli.user.reloading import Result
 from ftpsd.cli.user.users import Users, check_name, open_users
 from ftpsd.cli.user.values import Values, assignment, change, permissions, text
@@ -205,14 +206,18 @@ def _confirm(name: str, path: str) -> None:
 
 
 def _delete_home(users: Users, path: str) -> None:
-    """Delete a home that no one else needs."""
+    """Delete a home that no user of any source needs. It is kept if a source does not tell all homes and folders."""
     try:
         configuration = load.load(users.configuration)
     except InvalidConfiguration:
         raise CommandFailed(f"{path} is kept: the configuration has faults, so other users may have it") from None
+    try:
+        others = homes_of_sources(configuration)
+    except CommandFailed as error:
+        raise CommandFailed(f"{path} is kept: {error}") from None
     real = os.path.realpath(path)
     files = [Path(users.configuration), configuration.settings.users.file, users.directory.path / "NAME.yaml"]
-    needed = [*configuration.users.homes.all, *map(os.path.realpath, files)]
+    needed = [*configuration.users.homes.all, *others, *map(os.path.realpath, files)]
     inside = next((each for each in needed if each == real or each.startswith(f"{real.rstrip('/')}/")), None)
     if inside is not None or Path(real).parent == Path("/"):
         raise CommandFailed(f"{path} is kept: it {f'contains {inside}' if inside else 'is not a home of one user'}")

@@ -1,4 +1,4 @@
-"""Users of all sources, for `ftpsd user show` and `list`: Known, find_user, all_users."""
+"""Users of all sources, for `ftpsd user`: Known, find_user, all_users, homes_of_sources."""
 
 from __future__ import annotations
 
@@ -45,6 +45,25 @@ def all_users(configuration: Configuration) -> Iterator[Known]:
                     yield found
         except (SourceFailed, CommandFailed) as error:
             print(f"ftpsd user: users of {source.name} are missing: {error}", file=sys.stderr)
+
+
+def homes_of_sources(configuration: Configuration) -> set[str]:
+    """Return the homes and folders of all users of sources other than the YAML files, without symbolic links.
+
+    Raises CommandFailed with the name of a source unless all its users and their homes are known.
+    """
+    found: set[str] = set()
+    for source in configuration.sources:
+        try:
+            for name in source.source.names():
+                known = _ask(configuration, source, name)
+                if known is None:  # a statement of an administrator may list more users than it finds
+                    raise CommandFailed(f"it lists {name}, but does not find this user")
+                settings = known.user.settings
+                found |= {str(settings.home), *(folder.path for folder in settings.folders.values())}
+        except (SourceFailed, CommandFailed) as error:
+            raise CommandFailed(f"{source.name} may have users with it: {error}") from None
+    return found
 
 
 def _find(configuration: Configuration, sources: Sequence[ConfiguredSource], name: str) -> Known | None:
