@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.daemon import SECRET, Daemon
 from tests.databases import Database, database, server, sqlite
-from tests.test_sql_users import add, configured, run
+from tests.test_sql_users import add, configured, log_in, run
 
 __all__ = ["database", "server"]  # fixtures
 
@@ -62,3 +63,55 @@ def test_a_home_is_kept_if_a_source_does_not_tell_its_users(
     error = capsys.readouterr().err
     assert f"{home} is kept: sql[0] may have users with it: " in error and reason in error
     assert home.is_dir()
+
+
+def ordered(make_daemon: Make, tmp_path: Path, **first: str) -> tuple[Daemon, Database]:
+    """Return a daemon whose logins ask a database before the YAML files; both have a user alice."""
+    database = sqlite(tmp_path / "users.sqlite")
+    database.migrate()
+    daemon = configured(make_daemon, database, start=False, **first)
+    daemon.settings["users"]["sources"].append({"type": "yaml"})
+    daemon.write()
+    (daemon.directory / "users.d").mkdir(mode=0o750)
+    file = daemon.directory / "users.d" / "alice.yaml"
+    file.write_text(yaml.safe_dump({"password": SECRET, "home": str(daemon.home("alice"))}))
+    file.chmod(0o640)
+    daemon.home().mkdir(parents=True, exist_ok=True)
+    database.execute(f"INSERT INTO ftpsd_users (name, password, home) VALUES ('alice', '{SECRET}', '{daemon.home()}')")
+    return daemon, database
+
+
+def test_the_user_who_logs_in_is_changed(make_daemon: Make, tmp_path: Path) -> None:
+    """With `type: yaml` behind a database, a change is of the user in the database; of the one in the file after it."""
+    daemon, _ = ordered(make_daemon, tmp_path)
+    file = daemon.directory / "users.d" / "alice.yaml"
+    before = file.read_bytes()
+    daemon.start()
+    for action, code in (("disable", "530"), ("enable", "230")):
+        assert run(daemon, "user", action, "alice") == 0
+        assert log_in(daemon) == code
+    assert run(daemon, "user", "passwd", "alice", "--generate") == 0
+    assert log_in(daemon) == "530" and file.read_bytes() == before
+    assert run(daemon, "user", "remove", "alice") == 0
+    assert log_in(daemon) == "230" and file.read_bytes() == before
+    assert run(daemon, "user", "disable", "alice") == 0
+    assert b"enabled: false" in file.read_bytes()
+    assert run(daemon, "user", "disable", "nobody") == 1
+
+
+def test_users_of_a_source_that_is_asked_first(make_daemon: Make, tmp_path: Path, capsys: Capture) -> None:
+    """A user whom a source without tables of ftpsd knows first is not changed elsewhere; if it fails, that is said."""
+    find = "SELECT name FROM ftpsd_users WHERE name = %(name)s"
+    daemon, database = ordered(make_daemon, tmp_path, find=find)
+    file = daemon.directory / "users.d" / "alice.yaml"
+    before = file.read_bytes()
+    for action in (["disable"], ["passwd", "--generate"], ["set", "--set", "umask=null"], ["remove"]):
+        assert run(daemon, "user", action[0], "alice", *action[1:]) == 1
+        assert "alice is a user of sql[0], which a login asks first" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    database.execute("DELETE FROM ftpsd_users")
+    assert run(daemon, "user", "disable", "alice") == 0
+    assert "sql[0]" not in capsys.readouterr().out
+    database.execute("DROP TABLE ftpsd_users")
+    assert run(daemon, "user", "enable", "alice") == 0
+    assert capsys.readouterr().out.count("sql[0], which a login asks first, does not tell") == 1

@@ -1,4 +1,4 @@
-"""The tables of ftpsd in the databases that a configuration names, for commands: Table, open_tables."""
+"""The tables of ftpsd in the databases that a configuration names, for commands: Table, open_tables, tables_of."""
 
 from __future__ import annotations
 
@@ -175,6 +175,11 @@ def open_tables(configuration: str) -> list[Table]:
         loaded = load.load(configuration)
     except InvalidConfiguration as error:
         raise CommandFailed(str(error)) from None
+    return tables_of(loaded)
+
+
+def tables_of(loaded: load.Configuration) -> list[Table]:
+    """Return the tables of a configuration that is loaded, in the order in which a login asks them."""
     return [
         Table(each.name, open_database(each.settings, each.contents), each.settings.file, loaded)
         for each in loaded.sources

@@ -1,4 +1,4 @@
-"""Users of all sources, for `ftpsd user`: Known, find_user, all_users, homes_of_sources."""
+"""Users of all sources, for `ftpsd user`: Known, find_user, all_users, homes_of_sources, knows."""
 
 from __future__ import annotations
 
@@ -64,6 +64,16 @@ def homes_of_sources(configuration: Configuration) -> set[str]:
         except (SourceFailed, CommandFailed) as error:
             raise CommandFailed(f"{source.name} may have users with it: {error}") from None
     return found
+
+
+def knows(source: ConfiguredSource, name: str) -> bool | None:
+    """Return whether a source has a user, who may be refused; None if it does not tell: some look up nobody."""
+    try:
+        return source.source.ask(Question(name, None, LOCAL)) is not None
+    except (WrongPassword, LoginDenied):
+        return True
+    except SourceFailed:
+        return None
 
 
 def _find(configuration: Configuration, sources: Sequence[ConfiguredSource], name: str) -> Known | None:

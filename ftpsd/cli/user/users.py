@@ -8,14 +8,17 @@ from pathlib import Path
 from attrs import define, field
 
 from ftpsd.cli.failure import CommandFailed, WrongUsage
-from ftpsd.cli.sql.tables import Table, open_tables
+from ftpsd.cli.sql.tables import Table, has_tables, tables_of
 from ftpsd.cli.user.files import UserDirectory
+from ftpsd.cli.user.known import knows
 from ftpsd.cli.user.reloading import Reload
 from ftpsd.cli.user.values import Values, parse
 from ftpsd.config import load
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.load import Configuration
 from ftpsd.config.sections.values import Value
+from ftpsd.config.settings import UsersSettings
 from ftpsd.config.users.checks import Place
 from ftpsd.config.users.directory import UserFiles
 from ftpsd.config.users.folders import FolderFinder
@@ -35,15 +38,15 @@ class Users:
     directory: UserDirectory
     #: users.yaml, the administrator's own file.
     own: Document
-    group_files: Path
+    settings: UsersSettings
     #: Lines to print when the change is made.
     notes: list[str] = field(factory=list)
     #: Whether the daemon must be restarted before it can load the change.
     restart_first: bool = False
     #: The result of the reload; None before it.
     reload: Reload | None = None
-    #: The tables in databases that have users, too, once they were needed.
-    _tables: Sequence[Table] | None = None
+    #: The whole configuration, once it was needed.
+    loaded: Configuration | None = None
     #: The table that was changed; None for a file.
     changed: Table | None = None
 
@@ -68,16 +71,18 @@ class Users:
     @property
     def tables(self) -> Sequence[Table]:
         """The tables in databases that have users, too."""
-        if self._tables is None:
-            self._tables = open_tables(self.configuration)
-        return self._tables
+        return tables_of(_loaded(self)) if has_tables(self.configuration) else ()
 
     def find_table(self, name: str) -> Table | None:
-        """Return the table that has a user; None if it is a file. Fail if there is no user of this name."""
-        if name not in self._section("users") and (problem(name) or self.directory.read(name) is None):
-            for table in self.tables:
-                if table.values(name) is not None:
-                    return table
+        """Return the table that has a user; None if it is a file. Sources are asked in the order of a login.
+
+        Fail if there is no user of this name, or if the user is of a source that has no tables of ftpsd.
+        """
+        is_file = name in self._section("users") or (not problem(name) and self.directory.read(name) is not None)
+        if self.settings.sources[: self.settings.yaml_place if is_file else None]:
+            table = _find_table(self, name, is_file)
+            if table is not None:
+                return table
         self.require_file(name)
         return None
 
@@ -127,7 +132,7 @@ class Users:
         label, own = f"group {name}", self._section("groups")
         if name in own:
             return Layer(label, _mapping(own[name]), self.own, ("groups", name))
-        document = read(self.group_files / f"{name}{SUFFIX}")
+        document = read(self.settings.group_files / f"{name}{SUFFIX}")
         return Layer(label, _mapping(document.value), document)
 
     def _user(self, name: str) -> Layer:
@@ -140,7 +145,7 @@ class Users:
     def _common(self) -> Layers:
         """Return the defaults and the groups; what has faults in them is left out."""
         document = Document(self.own.path, self.own.value, data=self.own.data)
-        files = UserFiles(self.group_files, DiskWatch(), kind="group")
+        files = UserFiles(self.settings.group_files, DiskWatch(), kind="group")
         sections = Sections(self._section("defaults"), self._section("groups"), {}, None)
         folders = FolderFinder(self.own.path.parent, HomeFinder(DiskWatch()))
         return load_layers(document, sections, files, True, folders)[0]
@@ -165,7 +170,33 @@ def open_users(configuration: str) -> Users:
         settings = load.load_settings(configuration).users
     except InvalidConfiguration as error:
         raise CommandFailed(str(error)) from None
-    return Users(configuration, UserDirectory(settings), read(settings.file), settings.group_files)
+    return Users(configuration, UserDirectory(settings), read(settings.file), settings)
+
+
+def _loaded(users: Users) -> Configuration:
+    if users.loaded is None:
+        try:
+            users.loaded = load.load(users.configuration)
+        except InvalidConfiguration as error:
+            raise CommandFailed(str(error)) from None
+    return users.loaded
+
+
+def _find_table(users: Users, name: str, is_file: bool) -> Table | None:
+    """Return the table whose user would log in; None if no source has the user, or none that comes before a file."""
+    tables = {each.name: each for each in users.tables}
+    for source in _loaded(users).sources[: users.settings.yaml_place if is_file else None]:
+        if source.name in tables:
+            if tables[source.name].values(name) is not None:
+                return tables[source.name]
+            continue
+        known = knows(source, name)
+        if known:
+            raise CommandFailed(f"{name} is a user of {source.name}, which a login asks first: change the user there")
+        note = f"{source.name}, which a login asks first, does not tell whether it has a user {name}."
+        if known is None and note not in users.notes:
+            users.notes.append(note)
+    return None
 
 
 def _mapping(value: Value) -> dict[str, Value]:
