@@ -85,7 +85,8 @@ def fill_sql(url: str) -> None:
     connection = sql.open_database(settings, {}).connect(Deadline(30), writable=True)
     migrate(connection, "sqlite" if "sqlite" in url else "postgresql")
     for name in NAMES:
-        sql_users.put(connection, name, {"password": SECRET, **values(name)})
+        is_new = sql_users.get(connection, name) is None
+        sql_users.put(connection, name, {"password": SECRET, **values(name)}, is_new)
     connection.close()
 
 

@@ -36,7 +36,7 @@ class Database:
 
     def put(self, name: str, **values: Any) -> None:
         """Add or change a user in our tables."""
-        self.call(lambda connection: users.put(connection, name, values))
+        self.call(lambda connection: users.put(connection, name, values, users.get(connection, name) is None))
 
     def call(self, work: Callable[[Any], Any]) -> Any:
         """Call a function with a connection that may write."""

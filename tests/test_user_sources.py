@@ -1,15 +1,19 @@
-"""`ftpsd user` where other sources have users, too: whose home is deleted, and which user is changed."""
+"""`ftpsd user` where other sources and programs have users, too: which homes are deleted, and who is changed."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.daemon import SECRET, Daemon
-from tests.databases import Database, database, server, sqlite
+from ftpsd.cli.failure import CommandFailed
+from ftpsd.cli.sql.tables import Values, open_tables
+from tests.daemon import PATIENCE, SECRET, Daemon
+from tests.databases import Database, database, postgresql, server, sqlite
+from tests.postgresql import PostgresqlServer, requires_postgresql
 from tests.test_sql_users import add, configured, log_in, run
 
 __all__ = ["database", "server"]  # fixtures
@@ -115,3 +119,50 @@ def test_users_of_a_source_that_is_asked_first(make_daemon: Make, tmp_path: Path
     database.execute("DROP TABLE ftpsd_users")
     assert run(daemon, "user", "enable", "alice") == 0
     assert capsys.readouterr().out.count("sql[0], which a login asks first, does not tell") == 1
+
+
+def test_changes_of_other_programs_are_kept(make_daemon: Make, database: Database) -> None:
+    """Another program's change waits for that of a command, so neither overwrites the other, nor brings a user back."""
+    daemon = configured(make_daemon, database, start=False)
+    assert run(daemon, "sql", "init") == 0
+    (table,) = open_tables(str(daemon.config))
+
+    def change_during(statement: str, name: str, keys: Values) -> None:
+        """Start a statement of another program between the moments at which a command reads and writes a user."""
+        other = threading.Thread(target=database.execute, args=(statement,))
+
+        def edit(before: Values | None) -> Values:
+            other.start()
+            other.join(0.5)  # it ends only where nothing keeps it from changing the user
+            return {**(before or {}), **keys}
+
+        try:
+            table.change(name, edit, lambda: None)
+        finally:
+            other.join(PATIENCE)
+
+    assert add(daemon, "alice") == 0
+    change_during("UPDATE ftpsd_users SET enabled = FALSE WHERE name = 'alice'", "alice", {"umask": "027"})
+    found = table.values("alice") or {}
+    assert (found["enabled"], found["umask"], found["password"]) == (False, "027", SECRET)
+    change_during("DELETE FROM ftpsd_users WHERE name = 'alice'", "alice", {"umask": "022"})
+    assert table.values("alice") is None
+
+
+@requires_postgresql
+def test_a_user_whom_another_program_adds_meanwhile(make_daemon: Make, server: PostgresqlServer) -> None:
+    """The command does not replace a user who was added since it looked for the name."""
+    database = postgresql(server)
+    daemon = configured(make_daemon, database, start=False)
+    assert run(daemon, "sql", "init") == 0
+    (table,) = open_tables(str(daemon.config))
+
+    def edit(before: Values | None) -> Values:
+        assert before is None
+        database.execute("INSERT INTO ftpsd_users (name, umask) VALUES ('alice', '027')")
+        daemon.home().mkdir(parents=True, exist_ok=True)
+        return {"password": SECRET, "home": str(daemon.home())}
+
+    with pytest.raises(CommandFailed, match="duplicate key"):
+        table.change("alice", edit, lambda: None)
+    assert table.values("alice") == {"umask": "027"}

@@ -76,6 +76,8 @@ class Table:
         """
         try:
             with self._connected() as connection, schema.transaction(connection, self.database.dialect):
+                if self.database.dialect == "postgresql":  # in SQLite, the transaction locks the file
+                    users.lock(connection, name)
                 before = users.get(connection, name)
                 with _effective_user(os.getuid(), os.getgid()):
                     after = edit(before)
@@ -83,7 +85,7 @@ class Table:
                     users.remove(connection, name)
                 else:
                     self._check(name, after)
-                    users.put(connection, name, after)
+                    users.put(connection, name, after, is_new=before is None)
         except BaseException:
             undo()
             raise

@@ -11,10 +11,14 @@ from ftpsd.config.sections.values import Value
 
 _NAMES = ("name", *COLUMNS)
 
-_PUT = (
-    f"INSERT INTO ftpsd_users ({', '.join(_NAMES)}) VALUES ({', '.join(f'%({each})s' for each in _NAMES)}) "
-    f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{each} = excluded.{each}' for each in COLUMNS)}"
-)
+_INSERT = f"INSERT INTO ftpsd_users ({', '.join(_NAMES)}) VALUES ({', '.join(f'%({each})s' for each in _NAMES)})"
+
+_UPDATE = f"UPDATE ftpsd_users SET {', '.join(f'{each} = %({each})s' for each in COLUMNS)} WHERE name = %(name)s"
+
+
+def lock(connection: Connection, name: str) -> None:
+    """Let no other program change a user of PostgreSQL before the end of the transaction. Raises SourceFailed."""
+    connection.run("SELECT 1 FROM ftpsd_users WHERE name = %(name)s FOR UPDATE", {"name": name})
 
 
 def get(connection: Connection, name: str) -> dict[str, Value] | None:
@@ -25,10 +29,10 @@ def get(connection: Connection, name: str) -> dict[str, Value] | None:
     return values if values.pop("name", None) is not None else None
 
 
-def put(connection: Connection, name: str, values: dict[str, Value]) -> None:
-    """Add a user, or replace the keys of one. Raises SourceFailed."""
+def put(connection: Connection, name: str, values: dict[str, Value], is_new: bool) -> None:
+    """Add a new user, or replace the keys of an existing one. Raises SourceFailed."""
     columns = {key: _stored(form, values.get(key)) for key, form in COLUMNS.items()}
-    connection.run(_PUT, {"name": name, **columns})
+    connection.run(_INSERT if is_new else _UPDATE, {"name": name, **columns})
 
 
 def remove(connection: Connection, name: str) -> None:
