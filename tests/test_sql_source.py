@@ -221,7 +221,7 @@ def test_servers_of_other_hosts_are_verified(monkeypatch: pytest.MonkeyPatch) ->
         ("'alice' AS name, '[\"\\ud800\"]' AS hours", "half of a surrogate pair"),
         ("'alice' AS name, 'x' AS limits, 1 AS limits__sessions", "sets to a plain value"),
         ("'alice' AS name, 1 AS home, 2 AS home", "two columns are named home"),
-        ("'alice' AS name, 'x' AS home UNION ALL SELECT 'alice', 'y'", "2 rows"),
+        ("'alice' AS name, 'x' AS home UNION ALL SELECT 'alice', 'y'", "more than one row"),
     ],
 )
 def test_rows_that_lie(database: Database, columns: str, problem: str) -> None:
@@ -229,6 +229,24 @@ def test_rows_that_lie(database: Database, columns: str, problem: str) -> None:
     first, union, rest = columns.partition(" UNION")
     statement = f"SELECT {first} WHERE %(name)s <> ''{union}{rest}"
     assert problem in failure(database.source(find=statement))
+
+
+@pytest.mark.parametrize("end", ["", " ;\n", " -- all"])
+def test_a_statement_that_finds_everyone(database: Database, end: str) -> None:
+    """Two rows are fetched at most: a careless LIKE does not load the whole table, which has no end here."""
+    rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT 'user' || i AS name FROM n"
+    source = database.source(find=f"{rows} WHERE 'user' || i LIKE %(name)s{end}")
+    assert "more than one row" in failure(source, "%")
+    assert "more than one row" in failure(source, "user1%")
+
+
+def test_how_a_statement_may_end(database: Database) -> None:
+    """A semicolon or a comment after `find` changes nothing, and a semicolon may be in it."""
+    for end in ("", ";", " ;\n", " -- users", "; -- users", " /* a; b */", " AND 'a;b' = 'a;b'"):
+        source = database.source(find=f"SELECT 'alice' AS name WHERE %(name)s = 'alice'{end}")
+        assert ask(source, "alice") == Answer("alice", {}, verified=False), end
+        assert ask(source, "bob") is None
+        source.probe()
 
 
 def test_huge_rows(database: Database) -> None:

@@ -49,8 +49,8 @@ class Result:
 class Connection(Protocol):
     """One open connection. All methods block, but `abort`."""
 
-    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING) -> Result:
-        """Run one statement, with parameters `%(name)s`, and `%%` for a percent sign.
+    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING, most: int | None = None) -> Result:
+        """Run one statement, with parameters `%(name)s`, and `%%` for a percent sign; return `most` rows at most.
 
         Raises SourceFailed, and ConnectionLost after the end of the connection.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from ftpsd.accounts.sources.sql.deadline import Deadline
 #: The authorities that a server's certificate may be of if the URL names none. libpq looks in the home of the daemon's
 #: user only; `sslrootcert=system` needs version 16 of it, and Debian 12 has version 15.
 _AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+#: How a query begins that may stand in another one.
+_QUERY = re.compile(r"\s*(?:SELECT|WITH)\b", re.IGNORECASE)
 
 #: Find out within a minute that the host of an idle connection is gone.
 _KEEPALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
@@ -90,10 +94,10 @@ class PostgreSqlConnection:
         self.notified: list[str] = []
         connection.add_notify_handler(lambda notification: self.notified.append(notification.payload))
 
-    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING) -> Result:
-        """Run one statement. Raises SourceFailed."""
+    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING, most: int | None = None) -> Result:
+        """Run one statement; return `most` rows at most. Raises SourceFailed."""
         try:
-            cursor = self._connection.execute(statement, parameters)
+            cursor = self._connection.execute(statement if most is None else _limited(statement, most), parameters)
             if cursor.description is None:
                 return Result()
             return Result([column.name for column in cursor.description], cursor.fetchall())
@@ -124,6 +128,17 @@ class PostgreSqlConnection:
         """Close the connection."""
         self._connection.close()
         self._socket.close()
+
+
+def _limited(statement: str, most: int) -> str:
+    """Return a query whose server sends some rows at most, or the statement itself if it is no plain query.
+
+    libpq keeps all rows that it gets in memory.
+    """
+    query = statement.rstrip("; \t\r\n")
+    if ";" in query or not _QUERY.match(query):
+        return statement
+    return f"SELECT * FROM (\n{query}\n) AS found LIMIT {most}"  # the line ends end a comment of one line
 
 
 def _encryption(parameters: Mapping[str, str], ca_file: Path | None) -> dict[str, str]:

@@ -14,6 +14,9 @@ from ftpsd.accounts.sources.sql.schema import FIND, NAMES, VERSION_COLUMN, check
 from ftpsd.accounts.sources.sql.sqlite import SqliteFile
 from ftpsd.config.sections.sources import SqlSource
 
+#: Rows of `find` that are fetched. A second one is a failure already, and a careless LIKE finds the whole table.
+_MOST = 2
+
 #: A name that nobody has, to try the statements with.
 _NOBODY = " "
 
@@ -79,7 +82,7 @@ class SqlUsers:
         result = self._run(question.name)
         rows = self._users(result)
         if len(rows) > 1:
-            raise SourceFailed(f"find returned {len(rows)} rows for one name")
+            raise SourceFailed("find returned more than one row for one name")
         if not rows:
             return None
         values = record(rows[0])
@@ -90,7 +93,7 @@ class SqlUsers:
 
     def _run(self, name: str) -> Result:
         try:
-            return self._pool.call(lambda connection: connection.run(self._find, {"name": name}))
+            return self._pool.call(lambda connection: connection.run(self._find, {"name": name}, _MOST))
         except MissingTable:
             if not self._is_own:
                 raise

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from ftpsd.accounts.sources.source import SourceFailed
@@ -59,12 +60,13 @@ class SqliteConnection:
         self._identity = identity
         self._aborted = False
 
-    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING) -> Result:
-        """Run one statement. Raises SourceFailed."""
+    def run(self, statement: str, parameters: Mapping[str, Parameter] = NOTHING, most: int | None = None) -> Result:
+        """Run one statement; return `most` rows at most. Raises SourceFailed."""
         text = _PARAMETER.sub(lambda match: f":{match[1]}" if match[1] else "%", statement)
         try:
-            cursor = self._connection.execute(text, parameters)
-            return Result([column[0] for column in cursor.description or ()], cursor.fetchall())
+            with closing(self._connection.execute(text, parameters)) as cursor:
+                rows = cursor.fetchall() if most is None else cursor.fetchmany(most)
+                return Result([column[0] for column in cursor.description or ()], rows)
         except (sqlite3.Error, sqlite3.Warning) as error:  # a second statement is a Warning, before Python 3.12
             raise _failure(self._file, error) from None
 
