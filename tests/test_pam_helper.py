@@ -81,7 +81,8 @@ def test_a_module_that_hangs_concerns_one_login(system: PamSystem) -> None:
     """While a module keeps one login, others are answered; the deadline ends it, and a module that crashes only itself."""
     script = system.directory / "slow"
     script.write_text(
-        '#!/bin/sh\n[ "$PAM_USER" = slow ] && exec sleep 60\n[ "$PAM_USER" = bad ] && kill -9 $PPID\nexit 0\n'
+        '#!/bin/sh\n[ "$PAM_USER" = slow ] && exec sleep 60\n[ "$PAM_USER" = bad ] && kill -9 $PPID\n'
+        '[ "$PAM_USER" = odd ] && kill -40 $PPID\nexit 0\n'
     )
     script.chmod(0o755)
     system.service(
@@ -89,6 +90,7 @@ def test_a_module_that_hangs_concerns_one_login(system: PamSystem) -> None:
     )
     system.user("slow", 1008)
     system.user("bad", 1009)
+    system.user("odd", 1010)
     system.start("--service", "slow", "--timeout", "3", "--processes", "3")
     answers: list[bytes] = []
     asking = [
@@ -98,13 +100,16 @@ def test_a_module_that_hangs_concerns_one_login(system: PamSystem) -> None:
     for thread in asking:
         thread.start()
     assert system.ask("alice")["auth_ok"] == "1"
-    assert system.exchange(b"account:bad\npassword:secret\nend\n") == b""
+    for name in (b"bad", b"odd"):
+        assert system.exchange(b"account:%b\npassword:secret\nend\n" % name) == b""
     assert system.ask("alice", "wrong")["auth_ok"] == "-1"
     for thread in asking:
         thread.join(PATIENCE)
     assert answers == [b"", b""]
     wait_until(lambda: "no answer within 3 seconds" in system.log, "the deadline is in the log")
     wait_until(lambda: "ended by SIGKILL" in system.log, "the crash is in the log")
+    wait_until(lambda: "ended by signal 40" in system.log, "a signal without a name is in the log, too")
+    assert system.ask("alice")["auth_ok"] == "1"
 
 
 def test_processes_are_bounded(system: PamSystem) -> None:

@@ -61,8 +61,9 @@ class Server:
             self._processes.discard(process)
             block = False
             if os.WIFSIGNALED(status):
-                name = signal.Signals(os.WTERMSIG(status)).name
-                reason = f"gave no answer within {self._timeout:g} seconds" if name == "SIGALRM" else f"ended by {name}"
+                number = os.WTERMSIG(status)
+                is_late = number == signal.SIGALRM
+                reason = f"gave no answer within {self._timeout:g} seconds" if is_late else f"ended by {_name(number)}"
                 log(f"a request was not answered: PAM {reason}")
 
     def _accept(self) -> None:
@@ -106,6 +107,11 @@ class Server:
         finally:
             sys.stderr.flush()
             os._exit(0)
+
+
+def _name(number: int) -> str:
+    """Return the name of a signal. Most real-time signals have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _receive(connection: socket.socket) -> Request:
