@@ -62,7 +62,7 @@ class Disk:
     def user(self, folders: dict[str, FolderSettings], **settings: Any) -> Person:
         """Return a user with folders, by their paths."""
         by_parts: dict[Parts, FolderSettings] = {path(at).parts: folder for at, folder in folders.items()}
-        return Person("alice", UserSettings(home=str(self.home), folders=by_parts, **settings))
+        return Person("alice", UserSettings(folders=by_parts, **{"home": str(self.home), **settings}))
 
     def open(self, folders: dict[str, FolderSettings], **settings: Any) -> Files:
         """Return the files of such a user."""
@@ -379,54 +379,30 @@ def test_what_a_move_may_replace(disk: Disk) -> None:
     assert (disk.base / "s" / "g").read_bytes() == b"mine"
 
 
-def test_directories_move_where_both_or_none_are_counted(disk: Disk) -> None:
-    """All below moves with its quota; between places with and without a quota it is 553."""
-    counted = {
-        "/q": disk.folder("q", quota=disk.limit("q", bytes=100)),
-        "/r": disk.folder("r", quota=disk.limit("r", bytes=200, files=6)),
-    }
-    files = disk.open({"/s": disk.folder("s"), **counted})
-    result(files.make_directory(path("d")))
-    store(files.writer(path("d/f")), b"data")
-    refused(553, lambda: result(files.rename(path("d"), path("q/d"))))
-    result(files.rename(path("d"), path("s/d")))
-    assert (disk.base / "s" / "d" / "f").read_bytes() == b"data"
-    refused(553, lambda: result(files.rename(path("s/d"), path("q/d"))))
-    for name in ("q/d", "q/d/e", "r/d"):
-        result(files.make_directory(path(name)))
-    store(files.writer(path("q/d/e/f")), bytes(60))
-    cut(files.writer(path("q/d/e/g")), bytes(7))
-    result(files.rename(path("q/d"), path("r/d")))  # in place of an empty one
-    assert disk.counted("q") == disk.held("q") == Amount()
-    assert disk.counted("r") == disk.held("r") == Amount(67, 4)
-    store(files.writer(path("r/f")), bytes(40))
-    store(files.writer(path("q/f")), bytes(40))
-    refused(552, lambda: result(files.rename(path("r/d"), path("q/d"))))
-    assert disk.counted("r") == disk.held("r") == Amount(107, 5)
-    assert disk.counted("q") == disk.held("q") == Amount(40, 1)
-
-
-def test_a_directory_moves_while_nobody_uploads_into_it(disk: Disk) -> None:
-    """An upload is charged where it began: 450 while one runs in the tree. A large tree is 553."""
-    files = disk.open(
-        {
-            "/q": disk.folder("q", quota=disk.limit("q", bytes=10_000)),
-            "/r": disk.folder("r", quota=disk.limit("r", bytes=10_000)),
-        }
-    )
-    for name in ("q/d", "q/d/e", "q/large"):
-        result(files.make_directory(path(name)))
-    upload = files.writer(path("q/d/e/f"))()
-    send(upload, bytes(100))
-    refused(450, lambda: result(files.rename(path("q/d"), path("r/d"))))
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_directory_stays_in_its_mount(disk: Disk, counted: bool) -> None:
+    """553: commands that run in it have it open, and would change files in another user's home. A link to one moves."""
+    limits = {name: disk.limit(name, bytes=1000) if counted else QuotaSettings() for name in ("s", "home", "bob")}
+    folders = {"/s": disk.folder("s", quota=limits["s"])}
+    alice, bob = (disk.open(folders, quota=limits[name], home=str(disk.directory(name))) for name in ("home", "bob"))
+    result(alice.make_directory(path("s/d")))
+    store(alice.writer(path("s/d/f")), b"data")
+    upload = alice.writer(path("s/d/g"))()
+    send(upload, b"Alice's")
+    refused(553, lambda: result(bob.rename(path("s/d"), path("mine"))))
+    result(bob.make_directory(path("mine")))
+    refused(553, lambda: result(bob.rename(path("s/d"), path("mine"))))
+    refused(553, lambda: result(bob.rename(path("mine"), path("s/e"))))
+    result(bob.rename(path("s/d/f"), path("mine/f")))
     upload.publish()
     upload.close()
-    result(files.rename(path("q/d"), path("r/d")))
-    for number in range(2001):
-        (disk.base / "q" / "large" / str(number)).touch()
-    refused(553, lambda: result(files.rename(path("q/large"), path("r/large"))))
-    assert disk.counted("r") == disk.held("r") == Amount(100, 3)
-    assert disk.counted("q") == Amount(0, 1)
+    assert os.listdir(disk.base / "s" / "d") == ["g"]
+    assert os.listdir(disk.base / "bob" / "mine") == ["f"]
+    (disk.base / "s" / "link").symlink_to("d")
+    result(bob.rename(path("s/link"), path("link")))
+    assert os.readlink(disk.base / "bob" / "link") == "d"
+    for name in limits if counted else ():
+        assert disk.counted(name) == disk.held(name), name
 
 
 def test_a_move_to_another_disk_is_refused(disk: Disk) -> None:

@@ -110,7 +110,7 @@ class FolderFiles:
         return self._changeable(path).remove(path)
 
     async def rename(self, old: VirtualPath, new: VirtualPath) -> None:
-        """Rename a file or directory, also from one mount to another."""
+        """Rename a file or directory; a file also from one mount to another."""
         source = self._changeable(old)
         self._table.require_no_folder(new, 553)
         target = self._files(new)

@@ -122,7 +122,7 @@ class LocalFiles:
         return self._call(self.root.rename, old, new)
 
     def move_to(self, other: backend.Files, old: VirtualPath, new: VirtualPath) -> Deferred[None]:
-        """Rename a file or directory to a path in another home or folder."""
+        """Rename a file to a path in another home or folder."""
         root = getattr(other, "root", None)
         if not isinstance(root, Root):
             raise other_storage()

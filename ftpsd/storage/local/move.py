@@ -1,4 +1,4 @@
-"""Move a file or directory between two directories that are mounted in one tree: homes and folders."""
+"""Move a file between two directories that are mounted in one tree: homes and folders."""
 
 from __future__ import annotations
 
@@ -16,29 +16,25 @@ from ftpsd.storage.home_usage import measure_nothing
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.jail import Place
 from ftpsd.storage.local.measure import measure, measure_name
-from ftpsd.storage.local.pinned import stat_name
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.root import Root, inode_of
-from ftpsd.storage.local.tree import Identity, directories, identity
-from ftpsd.storage.local.upload import exists
-
-#: The most names in a directory that is moved between places with quotas. To measure them takes some 20 ms.
-_MOST_ENTRIES = 2000
 
 
 def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None:
-    """Rename within one file system. What has the new name is replaced if the user may overwrite there."""
+    """Rename a file within one file system. What has the new name is replaced if the user may overwrite there.
+
+    Raises Refusal (553) for a directory: commands of other sessions that run in it have it open, and would continue in
+    the other tree, with its permissions and quota passed by.
+    """
     with source.changeable(old, "rename") as here, target.changeable(new, "rename", True) as there:
         for jail, place in ((source.jail, here), (target.jail, there)):
             if not jail.throughout(place, "rename"):
                 raise Refusal(550, f"{VirtualPath(place.parts)}: no permission to rename some of its contents.")
-        is_directory = stat.S_ISDIR(here.stat().st_mode)
-        if is_directory and (source.counter is None) != (target.counter is None):
-            # While the tree is counted, nobody must change it: uncounted sessions would.
-            raise Refusal(553, "A directory cannot be moved between places with and without a quota: move its files.")
-        replace = ("rmdir" if is_directory else "overwrite") in target.jail.permissions(there)
+        if stat.S_ISDIR(here.stat().st_mode):
+            raise Refusal(553, "A directory cannot be moved there: move its files.")
+        replace = "overwrite" in target.jail.permissions(there)
         try:
-            with _leaving(source, old, new, here), _counted(source, target, here, there, is_directory):
+            with _leaving(source, old, new, here), _counted(source, target, here, there):
                 if replace:
                     os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)
                 else:
@@ -66,45 +62,20 @@ def _leaving(source: Root, old: VirtualPath, new: VirtualPath, here: Place) -> A
 
 
 @contextmanager
-def _counted(source: Root, target: Root, here: Place, there: Place, is_directory: bool) -> Iterator[None]:
+def _counted(source: Root, target: Root, here: Place, there: Place) -> Iterator[None]:
     """Count what the body takes from one place and adds to the other, in both at once."""
     leaving, arriving = source.counter, target.counter
-    held = _measure_tree if is_directory else _measure_file
     with ExitStack() as stack:
         for counter in sorted(filter(None, (leaving, arriving)), key=lambda each: each.order):
             stack.enter_context(counter.changing(measure_nothing))  # both locks, always in the same order
         if leaving is not None:
-            stack.enter_context(leaving.changing(partial(held, here)))
+            stack.enter_context(leaving.changing(partial(_measure, here)))
         if arriving is not None:
-            amount = held(here, ()) - measure_name(here.directory, part_files.part_name(here.name), ())
-            stack.enter_context(arriving.receiving(amount, partial(held, there)))
+            amount = _measure(here, ()) - measure_name(here.directory, part_files.part_name(here.name), ())
+            stack.enter_context(arriving.receiving(amount, partial(_measure, there)))
         yield
 
 
-def _measure_file(place: Place, charged: Container[Hashable]) -> Amount:
+def _measure(place: Place, charged: Container[Hashable]) -> Amount:
     """Return what a name and its part file hold."""
     return measure(((place.directory, place.name),), charged)
-
-
-def _measure_tree(place: Place, charged: Container[Hashable]) -> Amount:
-    """Return what a name and all below it hold, with its part file.
-
-    Other sessions in the place wait meanwhile. Raises Refusal if that would be long, or if an upload runs in the tree:
-    it is charged where it began.
-    """
-    total, count = _measure_file(place, charged), 0
-    for piece in directories(place.name, place.directory) if exists(place.directory, place.name) else ():
-        count += len(piece.names) + len(piece.directories)
-        if count > _MOST_ENTRIES:
-            raise Refusal(553, f"A directory with more than {_MOST_ENTRIES} names cannot be moved there: move parts.")
-        total += Amount(0, len(piece.directories))
-        for name in piece.names:
-            if name.startswith(part_files.PRIVATE) and _identity(piece.descriptor, name) in charged:
-                raise Refusal(450, "An upload to this directory is running: try again later.")
-            total += measure_name(piece.descriptor, name, charged)
-    return total
-
-
-def _identity(directory: int, name: str) -> Identity | None:
-    found = stat_name(directory, name)
-    return None if found is None else identity(found)
