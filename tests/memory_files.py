@@ -162,7 +162,7 @@ class MemoryUpload:
     def flush(self) -> None:
         """Memory needs no flush."""
 
-    def take_name(self) -> None:
+    def take_name(self) -> bool:
         """Give the file its name."""
         old = self._home.nodes.get(self._parts)
         if old is not None and not self._may_replace:
@@ -171,6 +171,7 @@ class MemoryUpload:
         self._published = True
         self._home.nodes[self._parts] = Node(self._content, old.mode if old else stat.S_IFREG | 0o644)
         self._home.parts.pop(self._parts, None)
+        return True
 
     def settle(self) -> None:
         """Memory needs no flush."""

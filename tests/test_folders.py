@@ -357,6 +357,32 @@ def test_a_move_must_fit_into_the_quota(disk: Disk) -> None:
     assert names(files) == ["large", "s", "tiny"]
 
 
+@pytest.mark.parametrize("old", [None, 3, 5000])
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("then", ["move", "replace", "remove"])
+def test_names_change_between_publish_and_close(disk: Disk, old: int | None, append: bool, then: str) -> None:
+    """A file that others see is counted where it is, although its upload has not ended; also if it was appended to."""
+    folders = {f"/{name}": disk.folder(name, quota=disk.limit(name, bytes=100_000)) for name in ("q", "r")}
+    files, others = disk.open(folders), disk.open(folders)
+    result(files.make_directory(path("q/d")))
+    if old is not None:
+        store(files.writer(path("q/d/f")), bytes(old))
+    upload = files.writer(path("q/d/f"), append=append)()
+    send(upload, bytes(700))
+    while upload.must_copy(True):
+        upload.copy(1000)
+    upload.publish()
+    if then == "move":
+        result(others.rename(path("q/d/f"), path("r/f")))
+    elif then == "replace":
+        store(others.writer(path("q/d/f")), bytes(20))
+    else:
+        result(others.remove_tree(path("q/d")))
+    upload.close()
+    for name in ("q", "r"):
+        assert disk.counted(name) == disk.held(name), name
+
+
 def test_what_a_move_may_replace(disk: Disk) -> None:
     """The permissions at both ends hold: to rename at both, and to overwrite at the new name."""
     no_overwrite = frozenset(PERMISSIONS) - {"overwrite", "rmdir"}

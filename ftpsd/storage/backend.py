@@ -183,8 +183,11 @@ class Upload(interfaces.Upload, Protocol):
     def measure(self, charged: Container[Hashable]) -> Amount:
         """Return what the name and its part file hold now (see `Measure`)."""
 
-    def take_name(self) -> None:
-        """Give the file its name. Takes no longer than a few calls."""
+    def take_name(self) -> bool:
+        """Give the file its name. Takes no longer than a few calls.
+
+        Return whether the part file has the name now: otherwise its bytes were appended to the old file.
+        """
 
     def settle(self) -> None:
         """Store the name. May take long."""

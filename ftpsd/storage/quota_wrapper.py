@@ -2,8 +2,8 @@
 
 The rules:
 
-* An upload is charged for what it starts with, then for each write before it is made. When it ends, the storage is
-  asked what is left of it, and the charge becomes that.
+* An upload is charged for what it starts with, then for each write before it is made. When it gets its name, or ends
+  without one, the storage is asked what there is of it, and the charge becomes that.
 * A new name is charged as one file; a name that exists needs none, unless it is removed while the upload runs.
 * A directory is charged as one file.
 * Every other change is measured before and after, and the difference is added, also if it frees something.
@@ -109,16 +109,29 @@ class ChargedUpload:
         """Give the complete upload its name."""
         upload = self._upload
         upload.flush()
-        with self._quota.usage.changing(upload.measure):
+        with self._quota.usage.changing(upload.measure) as charges:
             if not self.paid.files and not upload.replaces():
                 self._pay(Amount(files=1))  # the old file was removed while the upload ran
-            upload.take_name()
+            if upload.take_name():
+                # It is measured as any file from now on: another session may move it before `close`.
+                self._include()
+                charges.append((Amount() - self.paid, QuotaLimits()))
         upload.settle()
+
+    def _include(self) -> Amount:
+        """Measure the part file again, and return what it holds. Only within `changing`."""
+        part_file, self._part_file = self._part_file, None
+        if part_file is None:
+            return Amount()
+        self._quota.usage.include(part_file.identity)
+        try:
+            return part_file.amount()
+        finally:
+            part_file.close()
 
     def close(self) -> None:
         """End the upload, and correct the charge to what the storage holds of it. Any number of times."""
-        part_file, self._part_file = self._part_file, None
-        if part_file is None:
+        if self._part_file is None:
             self._upload.close()
             return
         usage = self._quota.usage
@@ -126,10 +139,7 @@ class ChargedUpload:
             try:
                 self._upload.close()
             finally:
-                stored = part_file.amount()
-                part_file.close()
-                usage.include(part_file.identity)
-                usage.add(stored - self.paid)
+                usage.add(self._include() - self.paid)
 
 
 class QuotaFiles:

@@ -37,10 +37,11 @@ class ClaimedUpload:
         self._upload.flush()
         self._claim.intend(self._upload.evidence(self._claim.home, self._claim.file))
 
-    def take_name(self) -> None:
-        """Give the file its name."""
-        self._upload.take_name()
+    def take_name(self) -> bool:
+        """Give the file its name (see `backend.Upload`)."""
+        is_part_file = self._upload.take_name()
         self._named = True
+        return is_part_file
 
     def settle(self) -> None:
         """Write the name to the disk, and the decision: also if the disk fails, since others see the file."""

@@ -139,13 +139,16 @@ class Upload:
             self._outcome = Outcome.WORTHLESS  # nobody knows which of its bytes are on the disk
             raise
 
-    def take_name(self) -> None:
-        """Give the file its name. Raises Refusal if the name belongs to content that must not be replaced."""
+    def take_name(self) -> bool:
+        """Give the file its name (see `backend.Upload`).
+
+        Raises Refusal if the name belongs to content that must not be replaced.
+        """
         try:
             if self._old is not None and self._old.in_place:
                 self._old.append(os.pread(self._fd, self._position - self._start, self._start), self._target.fsync)
                 self._outcome = Outcome.WORTHLESS  # the bytes are in the old file
-                return
+                return False
             if self._replaces == "the old file":
                 self._pinned.replace(self._part, self._fd)
             elif self._replaces == "nothing" or self._target.append:
@@ -162,6 +165,7 @@ class Upload:
             with suppress(OSError):  # an older part file would be resumed as if it were of this file
                 part_files.remove_unused(self._directory, self.name)
         self._part = ""
+        return True
 
     def settle(self) -> None:
         """Correct the mode, and write the name to the disk."""
