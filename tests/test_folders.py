@@ -490,6 +490,25 @@ def test_a_folder_whose_directory_is_gone(disk: Disk) -> None:
     store(files.writer(path("f")), b"data")
 
 
+def test_a_folder_with_a_quota_that_was_never_counted(disk: Disk) -> None:
+    """It is 450 while its directory is missing. When it is back it is counted before anything is written."""
+    folders = {"/q": disk.folder("q", quota=disk.limit("q", bytes=100))}
+    (disk.base / "q" / "old").write_bytes(bytes(90))
+    (disk.base / "q").rename(disk.base / "away")
+    files = disk.open(folders)
+    assert names(files) == ["q"]
+    refused(450, lambda: files.writer(path("q/new"))())
+    usage = disk.quotas._usage(str(disk.base / "q"))
+    assert usage is not None
+    assert usage.sessions == 0
+    (disk.base / "away").rename(disk.base / "q")
+    refused(552, lambda: store(files.writer(path("q/new")), bytes(11)))
+    store(files.writer(path("q/new")), bytes(10))
+    assert disk.counted("q") == disk.held("q") == Amount(100, 2)
+    files.close()
+    assert usage.sessions == 0
+
+
 def test_each_mount_is_opened_and_closed_once(disk: Disk) -> None:
     """A session in the home is one there, and one in each folder, until it ends."""
     files = disk.open({"/s": disk.folder("s", quota=disk.limit("s", bytes=100))}, quota=disk.limit("home", bytes=100))

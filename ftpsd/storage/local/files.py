@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -53,12 +55,19 @@ class LocalBackend:
         self._groups = groups or {}
 
     async def open(self, user: User, session: SessionInfo, mount: Mount | None = None) -> backend.Files:
-        """Return the files of a home or folder for one session (see `Backend`)."""
+        """Return the files of a home or folder for one session (see `Backend`).
+
+        Raises FileNotFoundError for a folder with a quota that is missing and was never counted. What it holds when it
+        is back would not be in the count.
+        """
         mount = mount or mount_of_home(user)
         # A folder counts for itself, and for no group.
         names = () if mount.at else user.settings.groups
         groups = {name: self._groups[name] for name in names if name in self._groups}
         quota = await self._quotas.begin(mount.place, mount.quota, groups, mount.at)
+        if quota is not None and mount.at and quota.usage.counted is None:
+            quota.usage.leave()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), mount.place)
         files = LocalFiles(self._workers, user, mount, self._fsync, self._journals(session, mount.place))
         return files if quota is None else QuotaFiles(files, quota)
 
