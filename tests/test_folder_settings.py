@@ -93,6 +93,20 @@ def test_for_whom_folders_are(base: Path) -> None:
     assert real in homes.parents
 
 
+def test_a_user_whose_name_looks_like_a_group(base: Path) -> None:
+    """The name `group:staff` gives nothing that is for the group."""
+    name = "group:staff"
+    path = write(
+        base,
+        {name: {"home": "alice"}, "bob": {"groups": ["staff"]}},
+        groups={"staff": {}},
+        folders={"/staff": {"path": "one", "for": [name, "bob"]}, "/all": {"path": "two"}},
+    )
+    configuration = load.load(path)
+    assert folders(base, configuration, name) == {"/all": "two"}
+    assert folders(base, configuration, "bob") == {"/staff": "one", "/all": "two"}
+
+
 def test_folders_of_the_defaults(base: Path) -> None:
     """They are for users without folders of their own; a folder of all users is counted although nobody has it yet."""
     path = write(

@@ -39,7 +39,9 @@ class CommonFolders:
 
     def of(self, name: str, groups: Iterable[str]) -> dict[str, Value]:
         """Return the folders of a user by their paths, as they would stand at the user."""
-        names = {name, *(f"{_GROUP}{each}" for each in groups)}
+        names = {f"{_GROUP}{each}" for each in groups}
+        if not name.startswith(_GROUP):  # a source may know a user of such a name, who is in no group by that
+            names.add(name)
         return {path: keys for path, (keys, wanted) in self._entries.items() if wanted is None or wanted & names}
 
     def add_to(self, values: dict[str, Value], name: str, groups: Iterable[str]) -> dict[str, Value]:
