@@ -228,6 +228,26 @@ def test_faults(files: Path, section: str, expected: str) -> None:
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("home", ["other", "other/in/deep"])
+@pytest.mark.parametrize("counted", ["home", "folder", ""])
+@pytest.mark.parametrize("permissions", ["read-write", "read-only"])
+def test_folders_around_and_in_the_home(files: Path, home: str, counted: str, permissions: str) -> None:
+    """They are a fault if users write there and one of both has a quota: a change would count in one of them only."""
+    (files / "other/in/deep").mkdir(parents=True)
+    quota = ", quota: {bytes: 1M}"
+    folder = f"{{path: other/in, permissions: {permissions}{quota if counted == 'folder' else ''}}}"
+    users = (files / "users.yaml").read_text() + f"folders: {{/in: {folder}}}\n"
+    section = f"anonymous: {{home: {home}, permissions: drop-box{quota if counted == 'home' else ''}}}\n"
+    if not counted or permissions == "read-only":
+        (files / "ftpsd.yaml").write_text(GOOD + section)
+        (files / "users.yaml").write_text(users)
+        load.load(files / "ftpsd.yaml")
+    else:
+        (found,) = faults(files, GOOD + section, users)
+        assert f"anonymous.home: {home} and other/in lie in each other, and have a quota" in found, found
+
+
+@pytest.mark.quick
 def test_a_user_of_that_name(files: Path) -> None:
     """A user named ftp is a fault while anonymous logins are on."""
     (files / "other").mkdir()

@@ -12,6 +12,7 @@ from ftpsd.accounts.user_store import Homes, User
 from ftpsd.config.checks import check_limits
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.settings import QuotaSettings, Settings
+from ftpsd.config.users.folders import overlap_fault
 from ftpsd.config.users.homes import HomeFinder, overlapping
 from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
@@ -22,7 +23,7 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
     """Return the user of anonymous logins; None if there are none, or if the section has faults.
 
     The home must be no user's, lie in none and contain none: clients without an account would see or fill it. It may
-    be a folder of users.
+    be a folder of users; around or in one, the rule for homes of users holds.
     """
     anonymous, store = settings.anonymous, users.store
     if anonymous is None:
@@ -43,7 +44,11 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
     if other is not None:
         problem = f"{home} and {other}, the home of a user, are the same or lie in each other"
         document.fault(key, problem, "Choose a separate directory.")
-    store.homes = _with_home(store.homes, home, anonymous.quota != QuotaSettings())
+    is_counted, folders = anonymous.quota != QuotaSettings(), users.layers.finder
+    folder = folders.overlap(home, is_counted) if folders is not None else None
+    if folder is not None:
+        document.fault(key, *overlap_fault(home, folder))
+    store.homes = _with_home(store.homes, home, is_counted)
     return anonymous_user(anonymous, home)
 
 
