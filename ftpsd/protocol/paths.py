@@ -74,3 +74,13 @@ def outermost(homes: Iterable[str]) -> list[str]:
         return above
 
     return [home for home in every if home == "/" or not is_covered(home.rstrip("/").rpartition("/")[0])]
+
+
+def with_ancestors(directories: Iterable[str]) -> set[str]:
+    """Return directories and all that contain them, except for /. Takes linear time: there may be 100,000."""
+    found: set[str] = set()
+    for each in directories:
+        while each and each not in found:
+            found.add(each)
+            each = each.rpartition("/")[0]
+    return found

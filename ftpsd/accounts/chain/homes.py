@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence, Set
 
 from ftpsd.accounts.user_store import Homes
 from ftpsd.config.settings import QuotaSettings, UserSettings
-from ftpsd.protocol.paths import outermost
+from ftpsd.protocol.paths import outermost, with_ancestors
 
 
 class _Union(Set[str]):
@@ -57,10 +57,10 @@ class KnownHomes:
     def _outermost(self, homes: Homes) -> Sequence[str]:
         """Return the outermost homes. Each parent of a home is looked up, but not each of 100,000 homes."""
         own = [home for home in outermost(self._all) if not _lies_in(home, homes.all)]
-        around = [home for home in own if any(f"{parent}/".startswith(f"{home}/") for parent in homes.parents)]
+        around = with_ancestors(homes.parents).intersection(own)
         if not around:
             return [*homes.outermost, *own]
-        return [*(each for each in homes.outermost if not _lies_in(each, set(around))), *own]
+        return [*(each for each in homes.outermost if not _lies_in(each, around)), *own]
 
 
 def _lies_in(home: str, others: Set[str]) -> bool:
