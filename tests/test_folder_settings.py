@@ -234,6 +234,38 @@ def test_users_of_sources(base: Path) -> None:
         assert "folders./own.path" in str(caught.value) and expected in str(caught.value)
 
 
+OWN_OVERLAPS: list[tuple[bool, dict[str, Any], dict[str, Any]]] = [
+    # whether it is a fault, the keys of Carol, whose home is two/carol, and her folders
+    (False, {}, {"/a": {"path": "two"}}),
+    (True, {"quota": {"bytes": 1}}, {"/a": {"path": "two"}}),
+    (True, {"quota": {"bytes": 1}}, {"/a": {"path": "two/carol/in"}}),
+    (False, {"quota": {"bytes": 1}}, {"/a": {"path": "two/carol/in", "permissions": "read-only"}}),
+    (True, {}, {"/a": {"path": "two/carol/in", "quota": {"files": 1}}}),
+    (True, {}, {"/a": {"path": "two/other", "quota": {"files": 1}}, "/b": {"path": "two/other/in"}}),
+    (False, {}, {"/a": {"path": "two/other"}, "/b": {"path": "two/other/in"}}),
+    (True, {}, {"/a": {"path": "one"}}),
+    (True, {}, {"/a": {"path": "one/inner/below"}}),
+    (False, {}, {"/a": {"path": "one/inner"}}),
+    (False, {}, {"/a": {"path": "one", "permissions": "read-only"}}),
+    (False, {}, {"/a": {"path": "bob/in"}}),
+]
+
+
+@pytest.mark.parametrize(("wrong", "carol", "own"), OWN_OVERLAPS)
+def test_overlaps_of_users_of_sources(base: Path, wrong: bool, carol: dict[str, Any], own: dict[str, Any]) -> None:
+    """Their folders are compared with their homes and each other, and with the counted homes of users.yaml."""
+    for name in ("two/carol/in", "two/other/in", "one/inner/below", "bob/in"):
+        (base / name).mkdir(parents=True)
+    (base / "ftpsd.yaml").write_text((base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}]}}\n")
+    path = write(base, {"alice": {"home": "one/inner", "quota": {"bytes": 1}}, "bob": {}})
+    builder, values = load.load(path).builder, {"home": str(base / "two/carol"), **carol, "folders": own}
+    if not wrong:
+        builder.build("carol", values)
+        return
+    with pytest.raises(InvalidRecord, match=r"^folders\./[ab]: .* lie in each other, and have a quota"):
+        builder.build("carol", values)
+
+
 def test_the_example_of_the_document(base: Path) -> None:
     """docs/folders.md has an example that loads, and means what its comments say; and a row for each key."""
     text = (Path(__file__).parents[1] / "docs/folders.md").read_text()

@@ -66,7 +66,7 @@ class Configuration:
         base, resumption = settings.users.file.parent, settings.tls.data_session != "off"
         homes = {*self.users.homes.parents, *map(os.path.realpath, settings.sandbox.homes)}
         public = None if self.anonymous is None else self.anonymous.settings.home
-        return RecordBuilder(base, self.layers, resumption, homes, public)
+        return RecordBuilder(base, self.layers, resumption, homes, public, self.users.homes.with_quota)
 
 
 def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:

@@ -170,7 +170,7 @@ class FolderFinder:
             (
                 path
                 for path, found in self._found.items()
-                if found.is_written and (is_counted or found.is_counted) and _is_nested(path, place)
+                if found.is_written and (is_counted or found.is_counted) and is_nested(path, place)
             ),
             None,
         )
@@ -215,7 +215,8 @@ def overlap_fault(path: str, other: str) -> tuple[str, str]:
     return problem, "Choose separate directories, remove the quota, or make the folder read-only."
 
 
-def _is_nested(one: str, other: str) -> bool:
+def is_nested(one: str, other: str) -> bool:
+    """Return whether one of two directories lies in the other."""
     return one != other and (f"{other}/".startswith(f"{one}/") or f"{one}/".startswith(f"{other}/"))
 
 

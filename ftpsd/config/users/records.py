@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from ftpsd.config.faults import Fault, Key
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
-from ftpsd.config.users.folders import Folders, folder_directory, overlap_fault
+from ftpsd.config.users.folders import Folders, folder_directory, is_nested, overlap_fault
 from ftpsd.config.users.homes import overlapping, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
-from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.paths import VirtualPath, with_ancestors
 from ftpsd.system import landlock
 
 #: The deepest nesting, the most values and the most characters of a record. A source may be broken or hostile.
@@ -44,16 +45,24 @@ class RecordBuilder:
 
     `base` is the directory of `users.yaml`, to which homes are relative; `layers` has the defaults and groups of that
     file. Homes must lie below the directories `homes`, and neither in nor around `public`, the home of anonymous users.
+    `counted` are the homes and folders of the YAML files that have a quota.
     """
 
     def __init__(
-        self, base: Path, layers: Layers, resumption: bool, homes: Iterable[str], public: str | None = None
+        self,
+        base: Path,
+        layers: Layers,
+        resumption: bool,
+        homes: Iterable[str],
+        public: str | None = None,
+        counted: Set[str] = frozenset(),
     ) -> None:
         self._base = base
         self._layers = layers
         self._resumption = resumption
         self._homes = sorted(homes)
         self._public = public
+        self._counted = counted
 
     def build(self, name: str, values: Mapping[str, Value]) -> UserSettings:
         """Return the settings of a user, merged with the groups and defaults; `home` has no symbolic links.
@@ -98,16 +107,34 @@ class RecordBuilder:
         return found
 
     def _check_overlaps(self, document: Document, user: UserSettings) -> None:
-        """Add a fault for a home or folder around or in a folder of the YAML files, if one of both is counted."""
+        """Add a fault for a home or folder around or in a folder of the YAML files, if one of both is counted.
+
+        Add one for a folder around or in the home or another folder of the user, or a counted home of the YAML files.
+        """
         is_counted = user.quota != QuotaSettings() or bool(self._layers.quotas(user.groups))
         places: list[tuple[Key, str, bool]] = [(("home",), user.home or "", is_counted)]
         for at, folder in user.folders.items():
             if folder.is_written:
                 places.append((("folders", str(VirtualPath(at))), folder.path, folder.quota != QuotaSettings()))
-        for key, path, counted in places:
-            other = self._layers.finder.overlap(path, counted) if self._layers.finder is not None else None
+        finder = self._layers.finder
+        for index, (key, path, counted) in enumerate(places):
+            other = finder.overlap(path, counted) if finder is not None else None
+            own = (each for _, each, too in places[:index] if (counted or too) and is_nested(path, each))
+            other = other or next(own, None) or (self._counted_beside(path) if index else None)
             if other is not None:
                 document.fault(key, *overlap_fault(path, other))
+
+    def _counted_beside(self, folder: str) -> str | None:
+        """Return a counted home of the YAML files around or in a folder."""
+        around = next((each for each in map(str, Path(folder).parents) if each in self._counted), None)
+        if around is not None or folder not in self._above_counted:
+            return around
+        return next((each for each in self._counted if is_nested(folder, each)), None)
+
+    @cached_property
+    def _above_counted(self) -> Set[str]:
+        """The directories that contain a counted home. There may be 100,000 homes."""
+        return with_ancestors(os.path.dirname(each) for each in self._counted)
 
     def _directory(self, document: Document, key: Key, path: str) -> str:
         """Return the path of a home or folder without symbolic links. Add a fault if it cannot be used."""
