@@ -212,7 +212,7 @@ class Tree:
         target, new_name = self._place(new)
         node = self.find(old)
         if isinstance(node, Directory) and self.mount(old) != self.mount(new):
-            self._require_no_uploads(node, target.entries.get(new_name))
+            raise Refused(553)
         if isinstance(node, Directory) and new != old and new[: len(old)] == old:
             raise Refused(553)
         there = target.entries.get(new_name)
@@ -226,13 +226,6 @@ class Tree:
         target.entries[new_name] = node
         target.forget(new_name)
         node.changes += 1
-
-    def _require_no_uploads(self, *nodes: File | Directory | None) -> None:
-        """A directory with a quota that goes to another quota is counted: no upload may run in it."""
-        for node in nodes:
-            for _, each in self.walk(node) if isinstance(node, Directory) else ():
-                if isinstance(each, Directory) and self._uploads(each):
-                    raise Refused(450)
 
     # --- uploads -----------------------------------------------------------------------------------
 
