@@ -31,6 +31,7 @@ from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.protocol import parsing
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.proxy import header
@@ -74,7 +75,7 @@ SITE HELP|LIST -la ./-x|NLST *|ALLO 5 R 5|HOST [::1]|STOU|LANG en-GB|HELP SITE|A
 
 def line(raw: bytes) -> None:
     """A control line becomes a value and a whole reply, or a Refusal, whatever its bytes are."""
-    session: Any = Session(1, SimpleNamespace(), None, None, Policy(), TABLE)  # type: ignore[arg-type]
+    session: Any = Session(1, SimpleNamespace(names=UTF8), None, None, Policy(), TABLE)  # type: ignore[arg-type]
     try:
         verb, argument = parsing.line(raw)
         row = session.find(verb)
