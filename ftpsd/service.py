@@ -155,7 +155,8 @@ class SnapshotFactory:
         )
         users = with_anonymous(self.users, configuration.anonymous)
         self.workers.patience = settings.timeouts.stalled
-        self.quotas.keep(users.homes.with_quota, users.homes.all, users.homes.of_groups)
+        homes = users.homes  # is computed at each access
+        self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
         return Snapshot(
             settings=settings,

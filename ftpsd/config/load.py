@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import attrs
@@ -41,7 +41,7 @@ _MOST_NAMES = 5
 EXPIRES_SOON = 14
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Configuration:
     """A complete configuration. Nothing in it has to be looked up or parsed again."""
 
@@ -59,7 +59,7 @@ class Configuration:
     #: The user of anonymous logins; None if there are none.
     anonymous: User | None = None
 
-    @property
+    @cached_property
     def builder(self) -> RecordBuilder:
         """What builds the settings of users whom other sources know."""
         settings = self.settings
