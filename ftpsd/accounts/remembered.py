@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -114,9 +114,14 @@ class RememberedPasswords:
         return current is None or current(claim.name) == claim.hashed
 
     def _digest(self, claim: Claim) -> bytes:
-        digest = blake2b(key=self._key, digest_size=32)
-        for text in claim:
-            data = text.encode("utf-8", "surrogateescape")
-            digest.update(len(data).to_bytes(8, "big"))  # "ab" and "c" must differ from "a" and "bc"
-            digest.update(data)
-        return digest.digest()
+        return keyed_digest(self._key, claim)
+
+
+def keyed_digest(key: bytes, texts: Iterable[str]) -> bytes:
+    """Return a BLAKE2b digest of texts, among them a password, that is of no use without the key."""
+    digest = blake2b(key=key, digest_size=32)
+    for text in texts:
+        data = text.encode("utf-8", "surrogateescape")
+        digest.update(len(data).to_bytes(8, "big"))  # "ab" and "c" must differ from "a" and "bc"
+        digest.update(data)
+    return digest.digest()

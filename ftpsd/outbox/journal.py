@@ -26,7 +26,6 @@ class Journal:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._writer = SegmentWriter()
-        self._fsync = False
         #: The number of events of this run so far.
         self._numbers = itertools.count(1)
         #: Decisions that could not be written yet.
@@ -37,7 +36,6 @@ class Journal:
 
     def configure(self, size: int, fsync: bool) -> None:
         """Set the most bytes of the journal, and whether intents are written to the disk."""
-        self._fsync = fsync
         self._writer.configure(size, fsync)
 
     def start(self, directory: Path) -> None:
@@ -57,7 +55,7 @@ class Journal:
         """Write that a change is about to be made. Raises Refusal: then the change must not be made."""
         number = self._add(entry)
         self._open.add(identity)
-        if self._fsync:
+        if self._writer.fsync:
             try:
                 self._writer.sync(number)
             except OSError as error:

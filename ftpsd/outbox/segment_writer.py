@@ -33,7 +33,9 @@ class SegmentWriter:
         self.directory: Path | None = None
         #: The name of this run.
         self.run = ""
-        self._size, self._fsync = 0, False
+        self._size = 0
+        #: Whether what was written must be on the disk before it counts.
+        self.fsync = False
         self._sync_lock = threading.Lock()
         self._lock_fd = -1
         # The segment: its descriptor, number and size.
@@ -45,7 +47,7 @@ class SegmentWriter:
 
     def configure(self, size: int, fsync: bool) -> None:
         """Set the most bytes of the journal, and whether new segments are stored in their directory at once."""
-        self._size, self._fsync = size, fsync
+        self._size, self.fsync = size, fsync
 
     def start(self, directory: Path) -> None:
         """Begin a run. Nothing is created before the first line. If this raises, no line can be written."""
@@ -77,11 +79,11 @@ class SegmentWriter:
             self._lock_fd = _locked(lock_file(directory, self.run))
         path = segment(directory, self.run, self._number + 1).path
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        if self._fsync:
+        if self.fsync:
             _fsync_directory(directory)
         with self._sync_lock:
             if self._fd >= 0:
-                if self._fsync:
+                if self.fsync:
                     os.fdatasync(self._fd)
                 os.close(self._fd)
                 self._synced = self.written

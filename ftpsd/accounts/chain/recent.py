@@ -6,10 +6,10 @@ import hmac
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable
-from hashlib import blake2b
 
 from attrs import Factory, define
 
+from ftpsd.accounts.remembered import keyed_digest
 from ftpsd.accounts.sources.source import Answer
 
 #: The most logins that are remembered. A new one then replaces the oldest.
@@ -153,9 +153,4 @@ class RecentLogins:
         return hmac.compare_digest(self._logins[key].digest, self._digest(key, password))
 
     def _digest(self, key: _Key, password: str) -> bytes:
-        digest = blake2b(key=self._secret, digest_size=32)
-        for text in (key[1], password):
-            data = text.encode("utf-8", "surrogateescape")
-            digest.update(len(data).to_bytes(8, "big"))  # "ab" and "c" must differ from "a" and "bc"
-            digest.update(data)
-        return digest.digest()
+        return keyed_digest(self._secret, (key[1], password))
