@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpsd.protocol.parsing import Endpoint
-from ftpsd.protocol.proxy.header import LONGEST, InvalidHeader, ProxyHeader, parse
+from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
+
+#: The bytes of the longest header: a fixed part, and what its length field can count.
+LONGEST = 16 + 0xFFFF
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

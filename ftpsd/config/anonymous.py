@@ -16,7 +16,6 @@ from ftpsd.config.users.folders import overlap_fault
 from ftpsd.config.users.homes import HomeFinder, overlapping
 from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
-from ftpsd.system import landlock
 
 
 def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, watch: DiskWatch) -> User | None:
@@ -29,12 +28,8 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
     if anonymous is None:
         return None
     check_limits(document, anonymous.limits, ("anonymous", "limits"))
-    finder, key = HomeFinder(watch), ("anonymous", "home")
-    home = finder.find(document, key, str(anonymous.home))
-    if home is None:
-        document.fault(key, f"{anonymous.home} is not a directory", f"Create it: install -d {anonymous.home}")
-    elif finder.is_denied(home):
-        document.fault(key, f"{home} is outside of the sandbox", landlock.RESTART)
+    key = ("anonymous", "home")
+    home = HomeFinder(watch).require(document, key, str(anonymous.home))
     if store is None or home is None:
         return None
     for name in NAMES:

@@ -22,11 +22,10 @@ from ftpsd.config.settings import UsersSettings
 from ftpsd.config.users.checks import Place
 from ftpsd.config.users.directory import UserFiles
 from ftpsd.config.users.folders import FolderFinder
-from ftpsd.config.users.homes import HomeFinder
+from ftpsd.config.users.homes import HomeFinder, home_of
 from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.users.names import SUFFIX, folded, problem
 from ftpsd.config.users.origins import Layer, Origin
-from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 
 

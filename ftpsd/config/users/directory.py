@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -83,6 +83,14 @@ class UserFiles:
                 found = self._read(path, is_link)
                 if found is not None:
                     yield name, found
+
+    def check(self, file: Document, name: str, own: Document, section: Container[str]) -> None:
+        """Add a fault to a file that is empty, and to one whose name the section of `users.yaml`, `own`, has, too."""
+        if not file.faults and file.value is None:
+            file.fault((), "the file is empty", f"Write the keys of the {self.kind}, or remove the file.")
+        if name in section:
+            other = f"{own.path}:{own.line((f'{self.kind}s', name))}"
+            file.fault((), f"the {self.kind} {name} is in {other}, too", "Remove one of the two.")
 
     def _entries(self) -> dict[str, bool]:
         """Return the names of all files, each with whether it is a symbolic link."""

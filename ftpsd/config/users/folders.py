@@ -14,11 +14,10 @@ from ftpsd.config.sections.quota import QuotaSettings
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place
-from ftpsd.config.users.homes import HomeFinder
+from ftpsd.config.users.homes import HomeFinder, absolute
 from ftpsd.config.users.merge import merge_paths
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.system import landlock
 
 #: What an entry of `for` begins with if it names a group.
 _GROUP = "group:"
@@ -133,26 +132,17 @@ class FolderFinder:
         }
 
     def _find(self, place: Place, at: tuple[str, ...], folder: FolderSettings) -> str | None:
-        path = folder_directory(folder.path, self._base)
+        path = absolute(folder.path, self._base)
         key: Key = ("folders", str(VirtualPath(at)), "path")
         if path not in self._real:
-            self._real[path] = self._look_up(place, key, path)
+            where, create = (*place.key, *key), "Create it for the daemon's user"
+            self._real[path] = self._finder.require(place.document, where, path, create)
         real = self._real[path]
         if real is not None:
             found = self._found.setdefault(real, _Found(place, key))
             found.is_counted |= folder.quota != QuotaSettings()
             found.is_written |= folder.is_written
         return real
-
-    def _look_up(self, place: Place, key: Key, path: str) -> str | None:
-        found = self._finder.find(place.document, (*place.key, *key), path)
-        if found is None:
-            place.fault(key, f"{path} is not a directory", f"Create it for the daemon's user: install -d {path}")
-        elif self._finder.is_denied(path):
-            place.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
-        else:
-            return found
-        return None
 
     @property
     def all(self) -> set[str]:
@@ -218,11 +208,6 @@ def overlap_fault(path: str, other: str) -> tuple[str, str]:
 def is_nested(one: str, other: str) -> bool:
     """Return whether one of two directories lies in the other."""
     return one != other and (f"{other}/".startswith(f"{one}/") or f"{one}/".startswith(f"{other}/"))
-
-
-def folder_directory(path: str, base: Path) -> str:
-    """Return the absolute path of a folder's directory. `base` is the directory of `users.yaml`."""
-    return path if path.startswith("/") else f"{base}/{path}"
 
 
 def _upwards(directory: str) -> Sequence[str]:

@@ -44,7 +44,21 @@ class HomeFinder:
         finally:
             self._watch.end()
 
-    def is_denied(self, home: str) -> bool:
+    def require(self, document: Document, key: Key, path: str, create: str = "Create it") -> str | None:
+        """Return the path of a home or folder without symbolic links; None, with a fault, if it cannot be used.
+
+        `create` begins the remedy for a directory that is missing.
+        """
+        found = self.find(document, key, path)
+        if found is None:
+            document.fault(key, f"{path} is not a directory", f"{create}: install -d {path}")
+        elif self._is_denied(path):
+            document.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
+        else:
+            return found
+        return None
+
+    def _is_denied(self, home: str) -> bool:
         """Return whether Landlock denies access to a home. It does not if the directory above can be opened."""
         above = home.rpartition("/")[0] or "/"
         opened = self._opened.get(above)
@@ -63,6 +77,16 @@ def _can_open(directory: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def absolute(path: str, base: Path) -> str:
+    """Return the absolute path of a home or folder. `base` is the directory of `users.yaml`."""
+    return path if path.startswith("/") else f"{base}/{path}"
+
+
+def home_of(home: str, name: str, base: Path) -> str:
+    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
+    return absolute(home.replace("{user}", name), base)
 
 
 def parents(base: Path, templates: Iterable[str], found: Iterable[str]) -> frozenset[str]:

@@ -119,14 +119,11 @@ def load_layers(
     for name, values in groups.items():
         reader.add(name, values, Place(document, ("groups", name)))
     faults = []
-    for name, each in files.documents() if files is not None else ():
-        if not each.faults and each.value is None:
-            each.fault((), "the file is empty", "Write the keys of the group, or remove the file.")
-        if name in groups:
-            other = f"{document.path}:{document.line(('groups', name))}"
-            each.fault((), f"the group {name} is in {other}, too", "Remove one of the two.")
-        reader.add(name, None if each.faults else each.value, Place(each, ()))
-        faults += each.faults
+    if files is not None:
+        for name, each in files.documents():
+            files.check(each, name, document, groups)
+            reader.add(name, None if each.faults else each.value, Place(each, ()))
+            faults += each.faults
     common = _without_faults(Place(document, ("defaults",)), sections.defaults, UserSettings, check)
     if common.pop("totp", None) is not None:  # whoever has one code would have those of all users
         Place(document, ("defaults",)).fault(("totp",), "cannot be a default", PERSONAL["totp"])

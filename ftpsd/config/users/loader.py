@@ -18,12 +18,10 @@ from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
 from ftpsd.config.users.folders import FolderFinder
-from ftpsd.config.users.homes import HomeFinder, parents
+from ftpsd.config.users.homes import HomeFinder, home_of, parents
 from ftpsd.config.users.layers import Layers, Sections, load_layers
-from ftpsd.config.users.records import home_of
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.paths import outermost
-from ftpsd.system import landlock
 
 #: The most hashes that are verified for names that do not exist.
 _DECOYS = 256
@@ -78,11 +76,7 @@ def _add_files(loader: _Loader, files: UserFiles, document: Document, users: Map
     """Add the users of a directory; return the faults of their files. `users` are those of `document`."""
     faults = []
     for name, each in files.documents():
-        if not each.faults and each.value is None:
-            each.fault((), "the file is empty", "Write the keys of the user, or remove the file.")
-        if name in users:
-            other = f"{document.path}:{document.line(('users', name))}"
-            each.fault((), f"the user {name} is in {other}, too", "Remove one of the two.")
+        files.check(each, name, document, users)
         if not each.faults:
             loader.add(name, each.value, Place(each, ()))
         faults += each.faults
@@ -238,12 +232,5 @@ class _Loader:
         elif "/" in name or name in ("", ".", ".."):
             place.fault((), "is not a valid user name", "Write a name without /.")
         else:
-            path = home_of(home, name, self._base)
-            found = self._finder.find(place.document, (*place.key, *key), path)
-            if found is None:
-                place.fault(key, f"{path} is not a directory", f"Create it: install -d {path}")
-            elif self._finder.is_denied(path):
-                place.fault(key, f"{path} is outside of the sandbox", landlock.RESTART)
-            else:
-                return found
+            return self._finder.require(place.document, (*place.key, *key), home_of(home, name, self._base))
         return None

@@ -20,8 +20,8 @@ from ftpsd.config.faults import Fault, Key
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
-from ftpsd.config.users.folders import Folders, folder_directory, is_nested, overlap_fault
-from ftpsd.config.users.homes import overlapping, trusted_path
+from ftpsd.config.users.folders import Folders, is_nested, overlap_fault
+from ftpsd.config.users.homes import absolute, home_of, overlapping, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath, with_ancestors
@@ -102,7 +102,7 @@ class RecordBuilder:
         """Return folders with the paths of their directories, without symbolic links."""
         found = {}
         for at, folder in folders.items():
-            key, path = ("folders", str(VirtualPath(at)), "path"), folder_directory(folder.path, self._base)
+            key, path = ("folders", str(VirtualPath(at)), "path"), absolute(folder.path, self._base)
             found[at] = attrs.evolve(folder, path=self._directory(document, key, path))
         return found
 
@@ -155,12 +155,6 @@ class RecordBuilder:
 
 def _text(fault: Fault) -> str:
     return f"{fault.key}: {fault.problem}"[:_LONGEST_FAULT] + f". {fault.remedy[:_LONGEST_FAULT]}"
-
-
-def home_of(home: str, name: str, base: Path) -> str:
-    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
-    path = home.replace("{user}", name)
-    return path if path.startswith("/") else f"{base}/{path}"
 
 
 def _unusable(values: object) -> str | None:

@@ -23,9 +23,6 @@ _LONGEST_V1 = 107
 #: The part of a header of version 2 that has a fixed size: signature, version and command, family, length of the rest.
 _FIXED = struct.Struct("!12sBBH")
 
-#: The bytes of the longest header.
-LONGEST = _FIXED.size + 0xFFFF
-
 #: Families of version 2: TCP over IPv4 and IPv6, each with its layout: source, destination and their ports.
 _V2_FAMILIES = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 
