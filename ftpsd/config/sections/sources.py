@@ -53,6 +53,19 @@ class RemoteSource(SourceSettings):
     concurrency: int = 4
 
 
+@frozen(kw_only=True)
+class TlsSource(RemoteSource):
+    """A source on a server with a certificate."""
+
+    #: The authorities that the server's certificate may be of; None: those of the system.
+    ca_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The authorities."""
+        return () if self.ca_file is None else (self.ca_file,)
+
+
 @frozen
 class Membership:
     """How the groups of a user are found in a directory: by an attribute of the user, and by a search below `base`."""
@@ -68,15 +81,13 @@ class Membership:
 
 
 @frozen(kw_only=True)
-class LdapSource(RemoteSource):
+class LdapSource(TlsSource):
     """A directory. Users are found by a search with `filter` below `base`, or have the distinguished name `bind`."""
 
     type: Literal["ldap"]
     servers: tuple[str, ...]
     #: auto: StartTLS for ldap:// unless the server is this machine. starttls: in any case. off: never.
     tls: Literal["auto", "starttls", "off"] = "auto"
-    #: The authorities that the server's certificate may be of; None: those of the system.
-    ca_file: Path | None = None
     #: The account that searches; None: searches are anonymous.
     bind_dn: str | None = None
     password_file: Path | None = None
@@ -97,11 +108,6 @@ class LdapSource(RemoteSource):
     required_groups: tuple[str, ...] = ()
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The authorities."""
-        return () if self.ca_file is None else (self.ca_file,)
-
-    @property
     def secret_files(self) -> tuple[Path, ...]:
         """The password of `bind_dn`."""
         return () if self.password_file is None else (self.password_file,)
@@ -114,7 +120,7 @@ class LdapSource(RemoteSource):
 
 
 @frozen(kw_only=True)
-class HttpSource(RemoteSource):
+class HttpSource(TlsSource):
     """A web server that is asked with a POST. With `socket`, the connection is to that Unix socket."""
 
     type: Literal["http"]
@@ -122,13 +128,6 @@ class HttpSource(RemoteSource):
     socket: Path | None = None
     #: The key of the signature; None: requests are not signed.
     secret_file: Path | None = None
-    #: The authorities that the server's certificate may be of; None: those of the system.
-    ca_file: Path | None = None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The authorities."""
-        return () if self.ca_file is None else (self.ca_file,)
 
     @property
     def secret_files(self) -> tuple[Path, ...]:
@@ -149,13 +148,12 @@ class HelperSource(RemoteSource):
 
 
 @frozen(kw_only=True)
-class SqlSource(RemoteSource):
+class SqlSource(TlsSource):
     """Users in PostgreSQL or SQLite: in the tables that `ftpsd sql init` makes, or in those that `find` reads."""
 
     type: Literal["sql"] = "sql"
     url: str
     password_file: Path | None = None
-    ca_file: Path | None = None
     find: str | None = None
     names: str | None = None
 
@@ -164,11 +162,6 @@ class SqlSource(RemoteSource):
         """The file of SQLite; None for another database."""
         scheme, _, rest = self.url.partition(":")
         return Path(unquote(rest.removeprefix("//"))) if scheme == "sqlite" else None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The authorities of the server's certificate."""
-        return () if self.ca_file is None else (self.ca_file,)
 
     @property
     def secret_files(self) -> tuple[Path, ...]:
