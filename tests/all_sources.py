@@ -130,18 +130,26 @@ def in_http(directory: Path) -> Iterator[Running]:
         stop()
 
 
+def helper_request(connection: socket.socket) -> bytes:
+    """Return the request of a helper source with its last line; nothing if the connection ends before."""
+    data = b""
+    while not data.endswith(b"\nend\n"):
+        piece = connection.recv(4096)
+        if not piece:
+            return b""
+        data += piece
+    return data
+
+
 def in_helper(directory: Path) -> Iterator[Running]:
     """A program on a socket, with the protocol of Pure-FTPd."""
     path, listeners = directory / "helper.sock", []
 
     def serve(connection: socket.socket) -> None:
         with connection:
-            data = b""
-            while not data.endswith(b"\nend\n"):
-                piece = connection.recv(4096)
-                if not piece:
-                    return
-                data += piece
+            data = helper_request(connection)
+            if not data:
+                return
             lines = dict(line.partition(":")[::2] for line in data.decode("utf-8", "surrogateescape").splitlines())
             name = lines["account"]
             if name not in NAMES:

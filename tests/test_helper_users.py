@@ -25,6 +25,7 @@ from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, U
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.protocol.parsing import plain_address
 from tests import pam
+from tests.all_sources import helper_request
 from tests.daemon import PATIENCE, Daemon, ftpsd, program
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
@@ -47,12 +48,9 @@ def helping(path: Path, behaviour: Behaviour) -> Iterator[list[bytes]]:
     def serve(connection: socket.socket) -> None:
         with connection:
             try:
-                data = b""
-                while not data.endswith(b"\nend\n"):
-                    piece = connection.recv(4096)
-                    if not piece:
-                        return
-                    data += piece
+                data = helper_request(connection)
+                if not data:
+                    return
                 questions.append(data)
                 answer = behaviour(connection, data)
                 if answer is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import Daemon
-from tests.ftpclient import read_all, secured
+from tests.ftpclient import FtpClient, read_all, secured
 from tests.hostile import attempts, plain_login, snapshot, withstands
 
 SECRET = b"what lies outside"
@@ -175,6 +175,20 @@ def swapping(path: Path, target: Path) -> Iterator[None]:
         link.unlink()
 
 
+def transferred(client: FtpClient, line: str) -> bytes:
+    """Send a transfer command, with some bytes for an upload. Return what a download brings; nothing if it is refused."""
+    content = b""
+    with client.connect_data() as connection:
+        if client.command(line).startswith("150"):
+            if line.startswith("STOR"):
+                connection.sendall(b"spoilt")
+                connection.close()
+            else:
+                content = read_all(connection)
+            client.reply()
+    return content
+
+
 def test_links_swapped_in_between(plain: Daemon, outside: Path) -> None:
     """A directory that turns into a link between check and use never lets a client out of the home."""
     inner = plain.home() / "race"
@@ -191,18 +205,9 @@ def test_links_swapped_in_between(plain: Daemon, outside: Path) -> None:
             assert str(len(SECRET)) != replies[3].split()[-1]
             assert f"size={len(SECRET)};" not in replies[1]
             for line in ("RETR race/secret", "LIST race", f"STOR race/new{number}", "HASH race/secret"):
-                connection = client.connect_data()
-                reply = client.command(line)
-                if reply.startswith("150"):
-                    if line.startswith("STOR"):
-                        connection.sendall(b"spoilt")
-                        connection.close()
-                    else:
-                        content = read_all(connection)
-                        assert SECRET not in content
-                        reached += content == b"inside"
-                    client.reply()
-                connection.close()
+                content = transferred(client, line)
+                assert SECRET not in content
+                reached += content == b"inside"
             client.command(f"RNFR race/new{number}")
             client.command(f"RNTO race/renamed{number}")
             client.command("RMDA race/folder")

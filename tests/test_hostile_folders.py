@@ -16,9 +16,9 @@ from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.part_files import PRIVATE
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon
-from tests.ftpclient import FtpClient, read_all, secured
+from tests.ftpclient import FtpClient, secured
 from tests.hostile import attempts, cut, frees_everything, open_transfer, plain_login, snapshot, wait_until, withstands
-from tests.test_hostile_files import SECRET, outside, swapping
+from tests.test_hostile_files import SECRET, outside, swapping, transferred
 
 __all__ = ["outside"]
 
@@ -150,17 +150,9 @@ def test_links_swapped_in_between(daemon: Daemon, outside: Path, elsewhere: Path
             client.expect(350, f"RNFR mine{number}")
             client.command(f"RNTO team/race/moved{number}")
             for line in ("RETR team/race/secret", "LIST -R team", f"STOR team/race/new{number}"):
-                connection = client.connect_data()
-                if client.command(line).startswith("150"):
-                    if line.startswith("STOR"):
-                        connection.sendall(b"spoilt")
-                        connection.close()
-                    else:
-                        content = read_all(connection)
-                        assert SECRET not in content
-                        reached += content == b"inside"
-                    client.reply()
-                connection.close()
+                content = transferred(client, line)
+                assert SECRET not in content
+                reached += content == b"inside"
             client.command("RMDA team/race/folder")
     assert reached
     assert snapshot(outside) == before
