@@ -95,6 +95,9 @@ class Reactor(Clock, CallsFromThreads, Protocol):
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> ListeningPort:
         """Listen on a copy of a socket that was bound before."""
 
+    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> object:
+        """Let a protocol of the factory use a copy of a connected socket."""
+
     def addReader(self, reader: ReadDescriptor) -> None:
         """Watch a descriptor for input, until `removeReader`."""
 

@@ -1,0 +1,156 @@
+"""The connection between the supervisor and a worker process: Link.
+
+Each end calls functions of the other end by name. Arguments and results are JSON, in boxes of AMP
+(`twisted.protocols.amp`) on a pair of unix sockets. Calls are answered in any order.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from inspect import iscoroutine
+from typing import Any, ClassVar, cast
+
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
+
+#: Seconds for an answer. Either end answers within milliseconds unless it is stopped or overloaded.
+PATIENCE = 5.0
+
+#: The most bytes of one value in an AMP box.
+_PIECE = 0xFFFF
+
+#: Answers a call: returns JSON, or an awaitable of it. May raise Refusal, which the caller gets.
+Answer = Callable[..., object]
+
+
+class LinkLost(SessionEnd):
+    """The other process has ended, or has not answered in time."""
+
+    def __init__(self) -> None:
+        super().__init__(421, "Service not available: try again later.")
+
+
+class _Json(amp.Argument):  # type: ignore[misc]
+    """A value as JSON. AMP limits a value to 64 KiB, so a longer one is divided."""
+
+    def toBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, object], proto: object) -> None:
+        """Add the value to a box."""
+        data = json.dumps(objects[name.decode()], separators=(",", ":")).encode()
+        for number, start in enumerate(range(0, len(data), _PIECE)):
+            strings[b"%s%d" % (name, number)] = data[start : start + _PIECE]
+
+    def fromBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, object], proto: object) -> None:
+        """Take the value from a box."""
+        pieces: list[bytes] = []
+        while (key := b"%s%d" % (name, len(pieces))) in strings:
+            pieces.append(strings[key])
+        objects[name.decode()] = json.loads(b"".join(pieces))
+
+
+class _Call(amp.Command):  # type: ignore[misc]
+    """A call that is answered: with `[true, result]`, or with `[false, code, lines, whether the session ends]`."""
+
+    commandName = b"c"
+    arguments = [(b"n", amp.Unicode()), (b"a", _Json())]
+    response = [(b"r", _Json())]
+
+
+class _Tell(amp.Command):  # type: ignore[misc]
+    """A call without an answer."""
+
+    commandName = b"t"
+    arguments = [(b"n", amp.Unicode()), (b"a", _Json())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    requiresAnswer = False
+
+
+class Link(amp.AMP):  # type: ignore[misc]
+    """One end of the connection. For the reactor thread."""
+
+    def __init__(self, reactor: Reactor, lost: Callable[[], object] = lambda: None) -> None:
+        """`lost` is called when the other end has gone."""
+        super().__init__()
+        self._reactor = reactor
+        self._lost = lost
+        self._answers: dict[str, Answer] = {}
+
+    def serve(self, name: str, answer: Answer) -> None:
+        """Let the other end call a function by this name, from now on."""
+        self._answers[name] = answer
+
+    def call(self, name: str, *arguments: object) -> Deferred[Any]:
+        """Call a function of the other end, and return its result.
+
+        Raises the Refusal that it raises, and LinkLost if it has not answered within `PATIENCE` seconds.
+        """
+        answer: Deferred[Any] = self.callRemote(_Call, n=name, a=arguments)
+        answer.addTimeout(PATIENCE, cast(IReactorTime, self._reactor))
+        return answer.addCallbacks(_result, _no_answer)
+
+    def tell(self, name: str, *arguments: object) -> None:
+        """Call a function of the other end without waiting for it. Nothing happens if the other end has gone."""
+        if self.transport is not None and self.transport.connected:
+            self.callRemote(_Tell, n=name, a=arguments)
+
+    @_Call.responder
+    def _called(self, n: str, a: list[object]) -> Deferred[dict[str, object]]:
+        return maybeDeferred(self._run, n, a).addCallbacks(_response, _refused)
+
+    @_Tell.responder
+    def _told(self, n: str, a: list[object]) -> dict[str, object]:
+        maybeDeferred(self._run, n, a).addErrback(
+            lambda failure: log.failure("internal error in a call of another process", failure)
+        )
+        return {}
+
+    def _run(self, name: str, arguments: list[object]) -> object:
+        answer = self._answers[name](*arguments)
+        return ensureDeferred(answer) if iscoroutine(answer) else answer
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The other process has ended, or has closed the connection."""
+        super().connectionLost(reason)
+        self._lost()
+
+
+def _response(result: object) -> dict[str, object]:
+    return {"r": [True, result]}
+
+
+def _no_answer(failure: Failure) -> None:
+    raise LinkLost from failure.value
+
+
+def _refused(failure: Failure) -> dict[str, object]:
+    if failure.check(Refusal) is None:
+        log.failure("internal error in a call of another process", failure)
+        return {"r": [False, 451, ["Internal error."], False]}
+    error = cast(Refusal, failure.value)
+    return {"r": [False, error.reply.code, error.reply.lines, isinstance(error, SessionEnd)]}
+
+
+def _result(response: dict[str, tuple[bool, object]] | dict[str, tuple[bool, int, list[str], bool]]) -> object:
+    answer = response["r"]
+    if len(answer) == 2:
+        return answer[1]
+    _, code, lines, ends = answer
+    raise (SessionEnd if ends else Refusal)(code, *lines)
+
+
+def connect(reactor: Reactor, end: socket.socket, link: Link) -> None:
+    """Let a link use one of two connected unix sockets, which it takes over."""
+    factory = cast(Factory, Factory.forProtocol(lambda: link))
+    factory.noisy = False
+    reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, factory)
+    end.close()

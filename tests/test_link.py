@@ -1,0 +1,139 @@
+"""Calls between the processes of the daemon."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
+
+from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.system import link as links
+from ftpsd.system.link import Link, LinkLost, connect
+
+pytestmark = pytest.mark.quick
+
+
+class Pair:
+    """Two links that are connected, in one reactor, which runs while somebody waits."""
+
+    def __init__(self) -> None:
+        self.reactor: Any = EPollReactor()
+        self.lost: list[str] = []
+        self.supervisor = Link(self.reactor, lambda: self.lost.append("worker"))
+        self.worker = Link(self.reactor, lambda: self.lost.append("supervisor"))
+        ends = socket.socketpair()
+        for end, link in zip(ends, (self.supervisor, self.worker), strict=True):
+            connect(self.reactor, end, link)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Run the reactor until a condition holds."""
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            self.reactor.iterate(0.01)
+
+    def result(self, answer: Deferred[Any]) -> Any:
+        """Return or raise what a call returns."""
+        results: list[Any] = []
+        answer.addBoth(results.append)
+        self.until(lambda: results)
+        if hasattr(results[0], "raiseException"):
+            results[0].raiseException()
+        return results[0]
+
+    def close(self) -> None:
+        """Close both ends."""
+        for link in (self.supervisor, self.worker):
+            if link.transport is not None:
+                link.transport.abortConnection()
+        self.until(lambda: len(self.lost) == 2)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two connected links."""
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("value", [None, [], {"a": [1, 2.5, "ä\n"]}, "x" * 65535, ["ä" * 100_000] * 3])
+def test_arguments_and_results_are_json_of_any_length(pair: Pair, value: object) -> None:
+    """What is sent there comes back, also if it is longer than one value of AMP."""
+    pair.supervisor.serve("echo", lambda *given: list(given))
+    assert pair.result(pair.worker.call("echo", value, 1)) == [value, 1]
+
+
+def test_both_ends_call_each_other(pair: Pair) -> None:
+    """While a call waits, the other end may call."""
+
+    async def double(number: int) -> object:
+        return 2 * await pair.supervisor.call("number", number)
+
+    pair.supervisor.serve("double", double)
+    pair.worker.serve("number", lambda number: number + 1)
+    assert pair.result(pair.worker.call("double", 20)) == 42
+
+
+@pytest.mark.parametrize("error", [Refusal(552, "Quota exceeded."), SessionEnd(421, "Too many", "sessions.")])
+def test_a_refusal_reaches_the_caller(pair: Pair, error: Refusal) -> None:
+    """It has the same reply, and ends the session if it did."""
+
+    def refuse() -> None:
+        raise error
+
+    pair.supervisor.serve("refuse", refuse)
+    with pytest.raises(Refusal) as raised:
+        pair.result(pair.worker.call("refuse"))
+    assert raised.value.reply == error.reply
+    assert isinstance(raised.value, SessionEnd) == isinstance(error, SessionEnd)
+
+
+def test_an_internal_error_is_a_refusal(pair: Pair) -> None:
+    """Any other exception, or a name that is not served, is 451 for the caller; both ends go on."""
+    pair.supervisor.serve("fail", lambda: 1 // 0)
+    for name in ("fail", "nothing"):
+        with pytest.raises(Refusal, match="451"):
+            pair.result(pair.worker.call(name))
+    pair.supervisor.serve("fail", lambda: "good")
+    assert pair.result(pair.worker.call("fail")) == "good"
+
+
+def test_calls_without_an_answer_keep_their_order(pair: Pair) -> None:
+    """They are received in the order in which they were made, and one that fails does not stop the others."""
+    received: list[int] = []
+    pair.worker.serve("note", lambda number: received.append(10 // number))
+    for number in (1, 2, 0, 5):
+        pair.supervisor.tell("note", number)
+    pair.until(lambda: len(received) == 3)
+    assert received == [10, 5, 2]
+
+
+def test_the_end_of_a_process_ends_its_calls(pair: Pair) -> None:
+    """Whoever waits for an answer gets LinkLost, and so does whoever calls later. `tell` does nothing then."""
+    never: Deferred[None] = Deferred()
+    pair.supervisor.serve("never", lambda: never)
+    waiting = pair.worker.call("never")
+    assert pair.supervisor.transport is not None
+    pair.supervisor.transport.abortConnection()
+    with pytest.raises(LinkLost):
+        pair.result(waiting)
+    assert "supervisor" in pair.lost
+    with pytest.raises(LinkLost):
+        pair.result(pair.worker.call("never"))
+    pair.worker.tell("never")
+
+
+def test_a_process_that_does_not_answer_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call ends after some seconds, and the link stays."""
+    monkeypatch.setattr(links, "PATIENCE", 0.05)
+    pair.supervisor.serve("never", Deferred)
+    pair.supervisor.serve("soon", lambda: "good")
+    with pytest.raises(LinkLost):
+        pair.result(pair.worker.call("never"))
+    assert pair.result(pair.worker.call("soon")) == "good"
