@@ -28,6 +28,7 @@ HTTP = (
     b'HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n{"result": "accepted", "user": {"home": "home", "umask": "0"}}',
     b'HTTP/1.0 200 OK\r\n\r\n{"result": "denied", "reason": "no", "name": "a"}',
     b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n{"result": "unknown"}\r\n0\r\n\r\n',
+    b"HT" + 150 * b"\0" + b"1 200 +1",
 )
 HTTP_WORDS = (
     b'"wrong_password"',
@@ -47,6 +48,8 @@ HELPER = (
     b'auth_ok:1\nuser:{"home": "home", "paths": {"/a": []}, "groups": ["a"]}\nend\n',
     b"auth_ok:-1\nreason:no\nend\n",
     b"error:no\nend\n",
+    b"error:" + 300 * b"\0" + b"\nend\n",
+    300 * b"\x01" + b":1\nend\n",
 )
 HELPER_WORDS = (b"auth_ok:0\n", b"throttling_bandwidth_ul:", b"user:", b"end\n", b"\r\n", b"\0", b"\xff", b"-1", b":")
 

@@ -24,6 +24,7 @@ from ftpsd.accounts.sources.source import (
 from ftpsd.config.sections.sources import HelperSource, RemoteSource
 from ftpsd.config.sections.values import Value
 from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.printable import printable
 
 #: The version of the protocol.
 VERSION = "1"
@@ -166,11 +167,11 @@ def _fields(data: bytes) -> Mapping[str, str]:
         fields[keyword] = value
     unknown = set(fields) - _OTHERS - _IGNORED - set(_NUMBERS)
     if unknown:
-        raise SourceFailed(f"the answer has the keyword {min(unknown)[:40]!r}, which ftpsd does not support")
+        raise SourceFailed(f"the answer has the keyword {printable(min(unknown), 40)}, which ftpsd does not support")
     if fields.get("version", VERSION) != VERSION:
         raise SourceFailed("the answer has another version of the protocol")
     if "error" in fields:
-        raise SourceFailed(f"the helper reports: {fields['error'][:200]!r}")
+        raise SourceFailed(f"the helper reports: {printable(fields['error'])}")
     return fields
 
 

@@ -33,6 +33,7 @@ from ftpsd.accounts.sources.source import (
 from ftpsd.config.sections.sources import HttpSource, RemoteSource
 from ftpsd.config.sections.values import Value
 from ftpsd.protocol.parsing import is_loopback, plain_address
+from ftpsd.protocol.printable import printable
 
 #: The version of the requests.
 VERSION = 1
@@ -125,7 +126,7 @@ class HttpUsers:
         except ssl.SSLCertVerificationError as error:
             raise SourceFailed(f"the certificate of {self._host} is not valid: {error.verify_message}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise SourceFailed(f"the request failed: {type(error).__name__}: {str(error)[:200]!r}") from None
+            raise SourceFailed(f"the request failed: {type(error).__name__}: {printable(str(error))}") from None
 
     def _connect(self, deadline: Deadline) -> socket.socket:
         path = self._settings.socket
