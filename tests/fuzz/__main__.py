@@ -35,7 +35,7 @@ def main() -> int:
     if options.file is not None:
         TARGETS[options.target].run(options.file.read_bytes())
         return 0
-    run = _child if find_spec("atheris") else lambda name, options: _with_hypothesis(TARGETS[name], options.seconds)
+    run = _child if find_spec("atheris") else lambda name, options: _with_hypothesis(TARGETS[name], options)
     return max(run(name, options) for name in names)
 
 
@@ -44,6 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("target", help="or: all")
     parser.add_argument("file", nargs="?", type=Path, help="run this input and no other")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="make the same inputs as another run (default: other ones)")
     parser.add_argument("--corpus", type=Path, help="a directory, with one of each target in it")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -54,9 +55,11 @@ def _child(name: str, options: argparse.Namespace) -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="ftpsd-fuzz-", dir=memory if memory.is_dir() else None) as work:
         corpus = ["--corpus", str(options.corpus)] if options.corpus else []
-        command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(options.seconds), "--work", work]
+        limits = ["--seconds", str(options.seconds), "--seed", str(options.seed)]
+        command = [sys.executable, "-m", "tests.fuzz", name, *limits, "--work", work]
         print(f"=== {name}", flush=True)
-        return min(1, subprocess.run([*command, *corpus]).returncode)
+        environment = {**os.environ, "PYTHONHASHSEED": str(options.seed or "random")}
+        return min(1, subprocess.run([*command, *corpus], env=environment).returncode)
 
 
 def _with_atheris(options: argparse.Namespace) -> None:
@@ -76,14 +79,14 @@ def _with_atheris(options: argparse.Namespace) -> None:
         (seeds / str(number)).write_bytes(seed)
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in target.words)
     words.write_text("".join(f'"{word}"\n' for word in escaped))
-    limits = [f"-max_total_time={options.seconds}", f"-timeout={SLOWEST}", "-max_len=4096"]
+    limits = [f"-max_total_time={options.seconds}", f"-timeout={SLOWEST}", f"-seed={options.seed}", "-max_len=4096"]
     arguments = [sys.argv[0], *limits, f"-dict={words}", f"-artifact_prefix={os.getcwd()}/"]
     atheris.Setup([*arguments, str(corpus), str(seeds)], target.run)
     atheris.Fuzz()
 
 
-def _with_hypothesis(target: Any, seconds: int) -> int:
-    from hypothesis import HealthCheck, given, settings
+def _with_hypothesis(target: Any, options: argparse.Namespace) -> int:
+    from hypothesis import HealthCheck, given, seed, settings
 
     from tests.fuzz.mutations import inputs
 
@@ -92,10 +95,10 @@ def _with_hypothesis(target: Any, seconds: int) -> int:
     def fuzz(data: bytes) -> None:
         target.run(data)
 
-    end, rounds = time.monotonic() + seconds, 0
+    end, rounds = time.monotonic() + options.seconds, 0
     while time.monotonic() < end:
-        fuzz()
         rounds += 1
+        (seed(options.seed + rounds)(fuzz) if options.seed else fuzz)()
     print(f"{rounds} rounds of 1000 inputs: nothing found (hypothesis; with atheris it would be guided by coverage)")
     return 0
 
