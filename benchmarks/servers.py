@@ -183,6 +183,8 @@ class Ftpsd(Server):
     name = "ftpsd"
     #: For how many seconds it remembers a right password: its default.
     remember = 300
+    #: Lines of the configuration beside those that it always has.
+    settings = ""
 
     def obtain(self) -> str:
         """See Server."""
@@ -212,7 +214,7 @@ tls:
 passive: {{ports: {FIRST}-{LAST}}}
 users: {{file: users.yaml, cache: {{seconds: {self.remember}}}}}
 limits: {{sessions: 5000, sessions_per_address: 5000}}
-""")
+{self.settings}""")
         users = self.directory / "users.yaml"
         users.touch(0o600)
         users.write_text(f"""\
