@@ -32,8 +32,8 @@ from ftpsd.control.services import ControlServices
 from ftpsd.data.endpoints import FileSource, Steps
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.events.hub import Hub
-from ftpsd.limits.home_counts import LocalHomeCounts
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
+from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply

@@ -15,7 +15,8 @@ from functools import partial
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.types import SessionInfo
-from ftpsd.limits.home_counts import Amount, LocalHomeCount, QuotaLimits
+from ftpsd.limits.home_counts import Amount, QuotaLimits
+from ftpsd.limits.local_home_counts import LocalHomeCount
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Usage
 from ftpsd.protocol.listing import Entry
@@ -499,7 +500,7 @@ class MemoryBackend:
         if mount.quota == QuotaSettings():
             return files
         usage = self._usages.setdefault(mount.place, HomeUsage(mount.place, home, LocalHomeCount()))
-        usage.sessions += 1
+        usage.enter()
         for _ in usage.count(lambda: 0.0):
             pass
         return QuotaFiles(files, Quota(usage, QuotaLimits(mount.quota), mount.at))

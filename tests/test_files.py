@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
 from ftpsd.events.types import SessionInfo
-from ftpsd.limits.home_counts import Amount, LocalHomeCounts
+from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.protocol.interfaces import Opening, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest

@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.settings import Pattern, Quantity, QuotaSettings, UserNames, UserSettings
-from ftpsd.limits.home_counts import Amount, LocalHomeCounts
+from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Parts
 from ftpsd.protocol.replies import Reply

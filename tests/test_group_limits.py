@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 
 from ftpsd.cli.admin_client import AdminClient
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount, LocalHomeCounts
+from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas

@@ -23,7 +23,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import QuotaSettings
-from ftpsd.limits.home_counts import Amount, LocalHomeCount, LocalHomeCounts, QuotaLimits
+from ftpsd.limits.home_counts import Amount, QuotaLimits
+from ftpsd.limits.local_home_counts import LocalHomeCount, LocalHomeCounts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.home_usage import STALE, HomeUsage
 from ftpsd.storage.local.measure import DirectoryMeter, measure, measure_name
@@ -317,13 +318,13 @@ def test_resumed_part_files_are_charged_in_one_step(tmp_path: Path) -> None:
     count.add(Amount(900, 1))
     with (
         pytest.raises(Refusal, match="Quota exceeded"),
-        count.changing(partial(measure, ((directory, "f"),))) as charges,
+        count.changing(partial(measure, ((directory, "f"),))) as change,
     ):
         os.unlink(part_name("f"), dir_fd=directory)
-        charges.append((Amount(1001, 1), limit))
+        change.charge(Amount(1001, 1), limit)
     assert count.amount == Amount()
-    with count.changing(partial(measure, ((directory, "f"),))) as charges:
-        charges.append((Amount(900, 1), limit))
+    with count.changing(partial(measure, ((directory, "f"),))) as change:
+        change.charge(Amount(900, 1), limit)
     assert count.amount == Amount(900, 1)
     os.close(directory)
 

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Container, Hashable, Iterable, Set
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Protocol
-from weakref import WeakSet, WeakValueDictionary
 
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.protocol.replies import Refusal, readable_size
@@ -71,25 +69,102 @@ class QuotaLimits:
 Charge = tuple[Amount, QuotaLimits]
 
 
+class HomeNames(Protocol):
+    """The names in a home: a lock that is held while they change, and the part files that are charged.
+
+    The lock is a context manager, and may be taken again by the thread that holds it. All methods but `changes` are for
+    the thread that holds it.
+    """
+
+    @property
+    def changes(self) -> int:
+        """The number of changes so far."""
+
+    @property
+    def charged(self) -> Container[Hashable]:
+        """The part files of running uploads, which are charged for them until they end."""
+
+    @property
+    def are_charged(self) -> bool:
+        """Whether there are such part files in this home."""
+
+    def __enter__(self) -> object:
+        """Take the lock. May take as long as a change takes the disk."""
+
+    def __exit__(self, *error: object) -> object:
+        """Give the lock back."""
+
+    def changed(self) -> None:
+        """Note that names have changed."""
+
+    def exclude(self, part_file: Hashable) -> None:
+        """Add to the part files that are charged."""
+
+    def include(self, part_file: Hashable) -> None:
+        """Remove from the part files that are charged."""
+
+
+class HomeVisits(Protocol):
+    """The sessions in a home, and when it was counted. The methods may be called in any thread, and do not block."""
+
+    #: When the walk that counts the home took its last step, in seconds of the clock.
+    progress: float
+
+    @property
+    def counted(self) -> float | None:
+        """When it was counted, in seconds of the clock; None before the first time."""
+
+    @property
+    def sessions(self) -> int:
+        """The sessions in the home."""
+
+    def enter(self) -> None:
+        """Note that a session has begun."""
+
+    def leave(self) -> None:
+        """Note that a session has ended."""
+
+    @property
+    def is_being_counted(self) -> bool:
+        """Whether somebody counts the home for the first time now."""
+
+    def begin_count(self) -> bool:
+        """Begin to count the home for the first time. Return False if somebody else is at it."""
+
+    def end_count(self) -> None:
+        """End what `begin_count` has begun."""
+
+    def forget(self) -> None:
+        """Note that changes are not counted any more: if they ever are again, the home must be counted first."""
+
+
 class HomeCount(Protocol):
     """What one home holds. All sessions that have the home share it.
 
     The methods are called in worker threads, and `charge` before each write of an upload. So they are not awaitable,
-    and must only add numbers. A ledger in another process would lease space in advance.
+    and must only add numbers.
     """
+
+    @property
+    def names(self) -> HomeNames:
+        """The names in the home."""
+
+    @property
+    def visits(self) -> HomeVisits:
+        """The sessions in the home, and when it was counted."""
 
     @property
     def amount(self) -> Amount:
         """What the home holds now, with what running uploads were charged. Does not block."""
 
     def charge(self, amount: Amount, limits: QuotaLimits) -> None:
-        """Add an amount. Raises Refusal (552), and adds nothing, if that would exceed a limit."""
+        """Charge a running upload. Raises Refusal (552), and adds nothing, if that would exceed a limit."""
 
     def correct(self, difference: Amount, charges: Iterable[Charge]) -> None:
         """Add a measured difference, which no limit stops, and charges, in one step. Raises Refusal for a charge."""
 
-    def set(self, amount: Amount) -> None:
-        """Replace the amount: the home was counted."""
+    def set(self, measured: Amount, when: float) -> None:
+        """Replace what was measured: a walk that began at this time has found this, without what is charged."""
 
 
 class HomeLedger(Protocol):
@@ -102,106 +177,7 @@ class HomeLedger(Protocol):
         """Return the count of a group; it has no homes at first."""
 
 
-class LocalHomeCount:
-    """The count of a home in this process. Homes that groups may have in common have one lock."""
-
-    def __init__(self, lock: Lock | None = None) -> None:
-        self._lock = lock or Lock()
-        #: What the home holds.
-        self.amount = Amount()
-        #: The groups that include the home. Only they and `LocalGroupCount` change it.
-        self.groups: WeakSet[LocalGroupCount] = WeakSet()
-
-    def charge(self, amount: Amount, limits: QuotaLimits) -> None:
-        """Add an amount. Raises Refusal (552), and adds nothing, if that would exceed a limit."""
-        with self._lock:
-            self._charge(amount, limits)
-
-    def _charge(self, amount: Amount, limits: QuotaLimits) -> None:
-        _check(self.amount, amount, limits.home)
-        for group in limits.groups:
-            _check(group.count.amount, amount, group.quota, group.name)
-        self._add(amount)
-
-    def _add(self, amount: Amount) -> None:
-        self.amount += amount
-        for group in self.groups:
-            group.amount += amount
-
-    def correct(self, difference: Amount, charges: Iterable[Charge]) -> None:
-        """Add a measured difference, which no limit stops, and charges, in one step. Raises Refusal for a charge."""
-        with self._lock:
-            self._add(difference)
-            for amount, limits in charges:
-                self._charge(amount, limits)
-
-    def set(self, amount: Amount) -> None:
-        """Replace the amount: the home was counted."""
-        with self._lock:
-            self._add(amount - self.amount)
-
-
-class LocalGroupCount:
-    """The count of a group in this process. `find` returns the count of a home."""
-
-    def __init__(self, lock: Lock, find: Callable[[str], LocalHomeCount]) -> None:
-        self._lock = lock
-        self._find = find
-        self._homes: dict[str, LocalHomeCount] = {}
-        #: What the homes hold.
-        self.amount = Amount()
-
-    @property
-    def homes(self) -> Set[str]:
-        """The homes that are included."""
-        return self._homes.keys()
-
-    def include(self, home: str) -> None:
-        """Add what a home holds, now and in the future."""
-        count = self._find(home)
-        with self._lock:
-            if home not in self._homes:
-                self._homes[home] = count
-                count.groups.add(self)
-                self.amount += count.amount
-
-    def exclude(self, home: str) -> None:
-        """Include a home no longer."""
-        with self._lock:
-            count = self._homes.pop(home, None)
-            if count is not None:
-                count.groups.discard(self)
-                self.amount -= count.amount
-
-
-class LocalHomeCounts:
-    """The counts of all homes in this process: a `HomeLedger`. Each exists as long as somebody uses it."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        #: One lock for all counts, since groups may overlap. It is held for a few additions.
-        self._adding = Lock()
-        self._homes: WeakValueDictionary[str, LocalHomeCount] = WeakValueDictionary()
-        self._groups: WeakValueDictionary[str, LocalGroupCount] = WeakValueDictionary()
-
-    def home(self, home: str) -> LocalHomeCount:
-        """Return the count of a home; nothing is counted there at first."""
-        with self._lock:
-            count = self._homes.get(home)
-            if count is None:
-                count = self._homes[home] = LocalHomeCount(self._adding)
-            return count
-
-    def group(self, name: str) -> LocalGroupCount:
-        """Return the count of a group; it has no homes at first."""
-        with self._lock:
-            count = self._groups.get(name)
-            if count is None:
-                count = self._groups[name] = LocalGroupCount(self._adding, self.home)
-            return count
-
-
-def _check(used: Amount, more: Amount, quota: QuotaSettings, group: str = "") -> None:
+def check(used: Amount, more: Amount, quota: QuotaSettings, group: str = "") -> None:
     """Raise Refusal if an amount may not be added."""
     if quota.bytes is not None and more.bytes > 0 and used.bytes + more.bytes > quota.bytes:
         raise bytes_exceeded(used.bytes, quota.bytes, group)

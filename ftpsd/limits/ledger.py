@@ -18,7 +18,8 @@ from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import BanList
 from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.bans.policy import BANNED, BANNED_NETWORK, BanPolicy
-from ftpsd.limits.home_counts import GroupCount, HomeCount, HomeLedger, LocalHomeCounts
+from ftpsd.limits.home_counts import GroupCount, HomeCount, HomeLedger
+from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.limits.session_counts import RejectReason, SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import Share, UserCounts, server_share, user_share

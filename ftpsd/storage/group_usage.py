@@ -30,7 +30,7 @@ class GroupUsage:
         #: Homes of members who are not known before they log in.
         self._more: set[str] = set()
         #: The home that is being counted, and those whose disk did not respond.
-        self._counting = ""
+        self.counting = ""
         self._left_out: set[str] = set()
         #: Increased with each change of the homes; and its value for the homes that the count includes.
         self._version = 0
@@ -55,8 +55,8 @@ class GroupUsage:
 
     def leave_out(self) -> None:
         """Count the home without which `update` would have ended no more: its disk does not respond."""
-        self._left_out.add(self._counting)
-        self._warn(self._counting, "its disk does not respond")
+        self._left_out.add(self.counting)
+        self._warn(self.counting, "its disk does not respond")
 
     def _warn(self, home: str, reason: str) -> None:
         text = "{home} cannot be counted for the quota of the group {group}: {reason}"
@@ -82,9 +82,11 @@ class GroupUsage:
         for home in wanted:
             usage = usage_of(home)
             if usage is not None and usage.counted is None and home not in self._left_out:
-                self._counting = home
+                self.counting = home
                 try:
                     yield from usage.count(clock)
+                except BlockingIOError:
+                    raise
                 except OSError as error:
                     self._warn(home, str(error))
             self.count.include(home)

@@ -10,9 +10,10 @@ the home share one `HomeUsage`. The ledger has the sum (`limits/home_counts`).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import contextmanager
-from threading import RLock
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import DeferredLock
 
@@ -32,6 +33,19 @@ def measure_nothing(_: Container[Hashable]) -> Amount:
     return Amount()
 
 
+@dataclass(slots=True)
+class Change:
+    """What a change adds beside the difference that is measured."""
+
+    #: What was found of a part file that is measured from now on.
+    found: Amount = field(default_factory=Amount)
+    charges: list[Charge] = field(default_factory=list)
+
+    def charge(self, amount: Amount, limits: QuotaLimits = _NO_LIMIT) -> None:
+        """Charge a running upload when the change is complete; refund it if the amount is negative."""
+        self.charges.append((amount, limits))
+
+
 class HomeUsage:
     """The bytes and files in one home. Methods may be called in any thread and may block, unless they say otherwise.
 
@@ -43,19 +57,40 @@ class HomeUsage:
         self.home = home
         self._meter = meter
         self._count = count
+        self._names = count.names
+        self._visits = count.visits
         #: Charge an amount: see `HomeCount`.
         self.charge = count.charge
-        self._names = RLock()
-        self._changes = 0
-        #: Whether the home is being counted for the first time.
-        self.counting = False
-        #: When it was counted, in seconds of the clock; None before the first time.
-        self.counted: float | None = None
-        #: Part files of running uploads, which are charged for them until they end.
-        self._charged: set[Hashable] = set()
-        # For the reactor thread: the sessions in the home, and a lock for counting it.
-        self.sessions = 0
+        #: Leave a part file out of measurements, or measure it again: see `HomeNames`. Only within `changing`.
+        self.exclude = count.names.exclude
+        self.include = count.names.include
+        #: A session has begun or ended.
+        self.enter = count.visits.enter
+        self.leave = count.visits.leave
+        #: Changes are not counted any more: see `HomeVisits`.
+        self.forget = count.visits.forget
+        #: For the reactor thread: a lock for counting the home.
         self.turn = DeferredLock()
+
+    @property
+    def counted(self) -> float | None:
+        """When it was counted, in seconds of the clock; None before the first time."""
+        return self._visits.counted
+
+    @property
+    def is_being_counted(self) -> bool:
+        """Whether somebody counts the home for the first time now."""
+        return self._visits.is_being_counted
+
+    @property
+    def progress(self) -> float:
+        """When the walk that counts the home for the first time took its last step, in seconds of the clock."""
+        return self._visits.progress
+
+    @property
+    def sessions(self) -> int:
+        """The sessions in the home."""
+        return self._visits.sessions
 
     @property
     def amount(self) -> Amount:
@@ -66,53 +101,47 @@ class HomeUsage:
 
     def add(self, amount: Amount) -> None:
         """Add to the count, without a limit."""
-        self.charge(amount, _NO_LIMIT)
+        self._count.correct(amount, ())
 
     @contextmanager
-    def changing(self, measure: Measure = measure_nothing) -> Iterator[list[Charge]]:
+    def changing(self, measure: Measure = measure_nothing) -> Iterator[Change]:
         """Count what the body does to the names that `measure` measures.
 
         The body must change no other names. It must be short, a few disk calls: threads of the home's other sessions
-        wait for it. The body may append charges to the list. They are applied at the end in one step with the measured
-        difference, so that no other session can use the space that the body frees.
+        wait for it. What the body adds to the `Change` is applied at the end in one step with the measured difference,
+        so that no other session can use the space that the body frees.
         """
-        charges: list[Charge] = []
-        with self._names:
-            before = measure(self._charged)
+        change, names = Change(), self._names
+        with names:
+            before = measure(names.charged)
             try:
-                yield charges
+                yield change
             finally:
-                self._changes += 1
-                self._count.correct(measure(self._charged) - before, charges)
-
-    def exclude(self, part_file: Hashable) -> None:
-        """Leave a part file out of measurements: its upload is charged for it. To be called within `changing`."""
-        self._charged.add(part_file)
-
-    def include(self, part_file: Hashable) -> None:
-        """Measure a part file again: its upload has ended. To be called within `changing`."""
-        self._charged.discard(part_file)
+                names.changed()
+                self._count.correct(measure(names.charged) - before + change.found, change.charges)
 
     # --- counting ----------------------------------------------------------------------------------
 
     def count(self, clock: Callable[[], float]) -> JobSteps[bool]:
         """Walk the home for the first time. Return False if the home does not exist or was counted before.
 
-        Raises OSError if it cannot be counted. No names change meanwhile: no session is admitted before, and the
-        sweeper waits while `counting` is true.
+        Raises BlockingIOError while somebody else counts it, and OSError if it cannot be counted. No names change
+        meanwhile: no session is admitted before, and the sweeper waits.
         """
-        self.counting = True
+        if not self._visits.begin_count():
+            raise BlockingIOError(errno.EAGAIN, "the home is being counted")
+        self._visits.progress = clock()
         try:
-            while self.counted is None and not self._charged and self._meter.exists(self.home):
+            while self.counted is None and not self._names.are_charged and self._meter.exists(self.home):
                 if (yield from self._walk(clock)):
                     return True
         finally:
-            self.counting = False
+            self._visits.end_count()
         return False
 
     def recount(self, clock: Callable[[], float]) -> JobSteps[bool]:
         """Walk the home again and use the result, unless the home is in use or missing. Return whether it was used."""
-        if self._charged or not self._meter.exists(self.home):
+        if self._names.are_charged or not self._meter.exists(self.home):
             return False
         try:
             return (yield from self._walk(clock))
@@ -121,18 +150,19 @@ class HomeUsage:
 
     def _walk(self, clock: Callable[[], float]) -> JobSteps[bool]:
         """Count the home. Return False, and change nothing, if a session has changed it meanwhile."""
-        with self._names:
-            started, changes = clock(), self._changes
+        names = self._names
+        with names:
+            started, changes = clock(), names.changes
         size = number = 0
-        for found in self._meter.amounts(self.home, self._charged):
+        for found in self._meter.amounts(self.home, names.charged):
             size, number = size + found.bytes, number + found.files
+            self._visits.progress = clock()
             yield
-        with self._names:
-            if self._charged or self._changes != changes:
+        with names:
+            if names.are_charged or names.changes != changes:
                 return False
             # Set here, not by the caller, who may have given up waiting: the next session finds the result.
-            self._count.set(Amount(size, number))
-            self.counted = started
+            self._count.set(Amount(size, number), started)
         return True
 
     # --- in the reactor thread ---------------------------------------------------------------------
@@ -142,7 +172,3 @@ class HomeUsage:
         if self.counted is None:
             return True
         return self.sessions == 1 and not 0 <= now - self.counted < STALE
-
-    def leave(self) -> None:
-        """Note that a session has ended."""
-        self.sessions -= 1

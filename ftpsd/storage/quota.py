@@ -7,8 +7,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,6 +34,9 @@ from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
+
+#: Seconds between two looks at a home that somebody else counts.
+_LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ class Quotas:
         for name, members in (groups or {}).items():
             group = self._groups[name] = known.get(name) or GroupUsage(name, self._ledger.group(name))
             group.want(members)
-        self._usages = {home: usage for home, usage in self._usages.items() if home in counted}
+        for home in self._usages.keys() - counted:
+            self._usages.pop(home).forget()
         self._counted = counted
         self._homes = homes
 
@@ -151,7 +158,7 @@ class Quotas:
         while path not in self._homes and path != "/":
             path = os.path.dirname(path) or "/"
         usage = self._usage(path)
-        if usage is not None and usage.counting:
+        if usage is not None and usage.is_being_counted:
             raise BlockingIOError(errno.EAGAIN, "the home is being counted")
         with usage.changing(measure) if usage is not None else nullcontext():
             yield
@@ -189,8 +196,22 @@ class Quotas:
     def _count_group(self, group: GroupUsage) -> Deferred[None]:
         if group.is_complete:
             return succeed(None)
+        return Deferred.fromCoroutine(self._update(group)).addErrback(self._leave_out, group)
+
+    async def _update(self, group: GroupUsage) -> None:
         queue = self._workers.queue(f"group {group.name}", "walk")
-        return queue.run(group.update(self._usage, self._clock.seconds)).addErrback(self._leave_out, group)
+        while True:
+            try:
+                return await queue.run(group.update(self._usage, self._clock.seconds))
+            except BlockingIOError:
+                await self._wait_for_count(self._usage(group.counting))
+
+    async def _wait_for_count(self, usage: HomeUsage | None) -> None:
+        """Return soon, while somebody else counts a home. Raises Refusal (451) if its disk does not respond."""
+        limit = self._clock.seconds() - self._workers.patience
+        if usage is not None and usage.is_being_counted and usage.progress < limit:
+            raise Refusal(451, "Disk not responding: try again later.")
+        await deferLater(cast(IReactorTime, self._clock), _LOOK)
 
     def _leave_out(self, failure: Failure, group: GroupUsage) -> Deferred[None]:
         """Continue without a home whose disk does not respond, so that it keeps no other member out."""
@@ -207,7 +228,7 @@ class Quotas:
         if usage is None:
             return None
         entered = usage
-        entered.sessions += 1
+        entered.enter()
 
         def leave(failure: Failure) -> Failure:
             entered.leave()
@@ -219,12 +240,16 @@ class Quotas:
     def _refresh(self, usage: HomeUsage) -> Deferred[None]:
         if not usage.is_stale(self._clock.seconds()):
             return succeed(None)
+        return Deferred.fromCoroutine(self._count(usage))
 
-        def done(found: bool) -> None:
-            if found:
-                size, files = usage.amount.bytes, usage.amount.files
-                log.info("{home} holds {size} bytes in {files} files", home=usage.home, size=size, files=files)
-
-        walk = usage.count if usage.counted is None else usage.recount
+    async def _count(self, usage: HomeUsage) -> None:
         queue = self._workers.queue(usage.home, "walk")
-        return queue.run(walk(self._clock.seconds)).addCallback(done)
+        while usage.is_stale(self._clock.seconds()):
+            walk = usage.count if usage.counted is None else usage.recount
+            try:
+                if await queue.run(walk(self._clock.seconds)):
+                    size, files = usage.amount.bytes, usage.amount.files
+                    log.info("{home} holds {size} bytes in {files} files", home=usage.home, size=size, files=files)
+                return
+            except BlockingIOError:
+                await self._wait_for_count(usage)

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from twisted.internet.defer import Deferred, succeed
 
-from ftpsd.limits.home_counts import Amount, QuotaLimits
+from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
@@ -43,9 +43,9 @@ class QuotaCounter:
     @contextmanager
     def receiving(self, amount: Amount, measure: Measure) -> Iterator[None]:
         """See `ChangeCounter`. The amount is charged first, and returned in the step that counts what has come."""
-        with self._quota.usage.changing(measure) as charges:
+        with self._quota.usage.changing(measure) as change:
             self._quota.charge(amount)
-            charges.append((Amount() - amount, QuotaLimits()))
+            change.charge(Amount() - amount)
             yield
 
     def require_a_file(self) -> None:
@@ -60,10 +60,10 @@ class QuotaCounter:
         """
         charged = None
         try:
-            with self._quota.usage.changing(measure) as charges:
+            with self._quota.usage.changing(measure) as change:
                 charged = ChargedUpload(begin(), self._quota)
                 initial = charged.take_over()
-                charges.append((initial, self._quota.limits))
+                change.charge(initial, self._quota.limits)
             charged.paid = initial
             self._quota.require_room()
         except BaseException:
@@ -109,13 +109,13 @@ class ChargedUpload:
         """Give the complete upload its name."""
         upload = self._upload
         upload.flush()
-        with self._quota.usage.changing(upload.measure) as charges:
+        with self._quota.usage.changing(upload.measure) as change:
             if not self.paid.files and not upload.replaces():
                 self._pay(Amount(files=1))  # the old file was removed while the upload ran
             if upload.take_name():
                 # It is measured as any file from now on: another session may move it before `close`.
                 self._include()
-                charges.append((Amount() - self.paid, QuotaLimits()))
+                change.charge(Amount() - self.paid)
         upload.settle()
 
     def _include(self) -> Amount:
@@ -134,12 +134,12 @@ class ChargedUpload:
         if self._part_file is None:
             self._upload.close()
             return
-        usage = self._quota.usage
-        with usage.changing():
+        with self._quota.usage.changing() as change:
             try:
                 self._upload.close()
             finally:
-                usage.add(self._include() - self.paid)
+                change.found = self._include()
+                change.charge(Amount() - self.paid)
 
 
 class QuotaFiles:

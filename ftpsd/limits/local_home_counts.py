@@ -1,0 +1,180 @@
+"""The counts of all homes in this process: LocalHomeCounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Set
+from threading import Lock, RLock
+from weakref import WeakSet, WeakValueDictionary
+
+from ftpsd.limits.home_counts import Amount, Charge, QuotaLimits, check
+
+
+class LocalHomeNames:
+    """The names in a home that only this process changes: a `HomeNames`."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        #: See `HomeNames`.
+        self.changes = 0
+        self.charged: set[Hashable] = set()
+        self.exclude = self.charged.add
+        self.include = self.charged.discard
+
+    @property
+    def are_charged(self) -> bool:
+        """Whether part files of running uploads are charged."""
+        return bool(self.charged)
+
+    def __enter__(self) -> None:
+        """Take the lock."""
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def changed(self) -> None:
+        """Note that names have changed."""
+        self.changes += 1
+
+
+class LocalHomeVisits:
+    """The sessions in a home, all of them in this process: a `HomeVisits`."""
+
+    def __init__(self) -> None:
+        #: See `HomeVisits`.
+        self.counted: float | None = None
+        self.sessions = 0
+        self.progress = 0.0
+        self._counting = Lock()
+
+    def enter(self) -> None:
+        """Note that a session has begun."""
+        self.sessions += 1
+
+    def leave(self) -> None:
+        """Note that a session has ended."""
+        self.sessions -= 1
+
+    @property
+    def is_being_counted(self) -> bool:
+        """Whether somebody counts the home for the first time now."""
+        return self._counting.locked()
+
+    def begin_count(self) -> bool:
+        """Begin to count the home. Return False if somebody else is at it."""
+        return self._counting.acquire(blocking=False)
+
+    def end_count(self) -> None:
+        """End what `begin_count` has begun, in any thread."""
+        self._counting.release()
+
+    def forget(self) -> None:
+        """Note that changes are not counted any more."""
+        self.counted = None
+
+
+class LocalHomeCount:
+    """The count of a home in this process. Homes that groups may have in common have one lock."""
+
+    def __init__(self, lock: Lock | None = None) -> None:
+        self._lock = lock or Lock()
+        #: See `HomeCount`.
+        self.names = LocalHomeNames()
+        self.visits = LocalHomeVisits()
+        #: What running uploads were charged.
+        self._charged = Amount()
+        #: What the home holds.
+        self.amount = Amount()
+        #: The groups that include the home. Only they and `LocalGroupCount` change it.
+        self.groups: WeakSet[LocalGroupCount] = WeakSet()
+
+    def charge(self, amount: Amount, limits: QuotaLimits) -> None:
+        """Charge a running upload. Raises Refusal (552), and adds nothing, if that would exceed a limit."""
+        with self._lock:
+            self._charge(amount, limits)
+
+    def _charge(self, amount: Amount, limits: QuotaLimits) -> None:
+        check(self.amount, amount, limits.home)
+        for group in limits.groups:
+            check(group.count.amount, amount, group.quota, group.name)
+        self._charged += amount
+        self._add(amount)
+
+    def _add(self, amount: Amount) -> None:
+        self.amount += amount
+        for group in self.groups:
+            group.amount += amount
+
+    def correct(self, difference: Amount, charges: Iterable[Charge]) -> None:
+        """Add a measured difference, which no limit stops, and charges, in one step. Raises Refusal for a charge."""
+        with self._lock:
+            self._add(difference)
+            for amount, limits in charges:
+                self._charge(amount, limits)
+
+    def set(self, measured: Amount, when: float) -> None:
+        """Replace what was measured: a walk that began at this time has found this, without what is charged."""
+        with self._lock:
+            self._add(measured + self._charged - self.amount)
+        self.visits.counted = when
+
+
+class LocalGroupCount:
+    """The count of a group in this process. `find` returns the count of a home."""
+
+    def __init__(self, lock: Lock, find: Callable[[str], LocalHomeCount]) -> None:
+        self._lock = lock
+        self._find = find
+        self._homes: dict[str, LocalHomeCount] = {}
+        #: What the homes hold.
+        self.amount = Amount()
+
+    @property
+    def homes(self) -> Set[str]:
+        """The homes that are included."""
+        return self._homes.keys()
+
+    def include(self, home: str) -> None:
+        """Add what a home holds, now and in the future."""
+        count = self._find(home)
+        with self._lock:
+            if home not in self._homes:
+                self._homes[home] = count
+                count.groups.add(self)
+                self.amount += count.amount
+
+    def exclude(self, home: str) -> None:
+        """Include a home no longer."""
+        with self._lock:
+            count = self._homes.pop(home, None)
+            if count is not None:
+                count.groups.discard(self)
+                self.amount -= count.amount
+
+
+class LocalHomeCounts:
+    """The counts of all homes in this process: a `HomeLedger`. Each exists as long as somebody uses it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        #: One lock for all counts, since groups may overlap. It is held for a few additions.
+        self._adding = Lock()
+        self._homes: WeakValueDictionary[str, LocalHomeCount] = WeakValueDictionary()
+        self._groups: WeakValueDictionary[str, LocalGroupCount] = WeakValueDictionary()
+
+    def home(self, home: str) -> LocalHomeCount:
+        """Return the count of a home; nothing is counted there at first."""
+        with self._lock:
+            count = self._homes.get(home)
+            if count is None:
+                count = self._homes[home] = LocalHomeCount(self._adding)
+            return count
+
+    def group(self, name: str) -> LocalGroupCount:
+        """Return the count of a group; it has no homes at first."""
+        with self._lock:
+            count = self._groups.get(name)
+            if count is None:
+                count = self._groups[name] = LocalGroupCount(self._adding, self.home)
+            return count
