@@ -58,6 +58,16 @@ class Hub:
         self.tally: Tally | None = None
         #: The queues in which events wait for a listener, by its name; each returns its state.
         self.queues: dict[str, Callable[[], QueueState]] = {}
+        self._watchers: list[Callable[[], object]] = []
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Call a function each time `wanted` has changed, or whether somebody counts."""
+        self._watchers.append(changed)
+
+    def count(self, tally: Tally | None) -> None:
+        """Count in a tally from now on, or no longer."""
+        self.tally = tally
+        self._changed()
 
     def subscribe(self, name: str, kind: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call a listener with each event of exactly that kind. Return the function that ends this.
@@ -66,7 +76,10 @@ class Hub:
         `name` names the listener in the log.
         """
         entry = (name, listener)
-        self._listeners[kind] = (*self._listeners.get(kind, ()), entry)
+        before = self._listeners.get(kind, ())
+        self._listeners[kind] = (*before, entry)
+        if not before:
+            self._changed()
 
         def unsubscribe() -> None:
             left = tuple(each for each in self._listeners.get(kind, ()) if each is not entry)
@@ -74,6 +87,7 @@ class Hub:
                 self._listeners[kind] = left
             else:
                 self._listeners.pop(kind, None)
+                self._changed()
 
         return unsubscribe
 
@@ -85,6 +99,10 @@ class Hub:
         self.queues[name] = queue.state
         queue.subscriptions = [self.subscribe(name, kind, queue.put) for kind in kinds]
         return queue
+
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def publish(self, event: Event) -> None:
         """Give an event to each listener of its kind. Never raises."""

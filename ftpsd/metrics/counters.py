@@ -147,7 +147,7 @@ class Counters:
         """Count from now on. May be called any number of times."""
         if self._subscriptions:
             return
-        self._hub.tally = self._counts.tally
+        self._hub.count(self._counts.tally)
         self._subscribe(SessionOpened, self._opened)
         self._subscribe(LoggedIn, lambda _: self._login("success"))
         self._subscribe(LoginFailed, lambda _: self._login("failed"))
@@ -165,7 +165,7 @@ class Counters:
         for unsubscribe in self._subscriptions:
             unsubscribe()
         self._subscriptions = []
-        self._hub.tally = None
+        self._hub.count(None)
         self._counts = Counts()
 
     def read(self, users: Container[str]) -> Counts:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import iscoroutine
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -122,6 +122,20 @@ class Link(amp.AMP):  # type: ignore[misc]
         """The other process has ended, or has closed the connection."""
         super().connectionLost(reason)
         self._lost()
+
+
+class Links(Protocol):
+    """The links of the supervisor to its workers, also to those that end as soon as their sessions have ended."""
+
+    @property
+    def links(self) -> Mapping[int, Link]:
+        """The links to the workers that run, by the index of the worker."""
+
+    def on_start(self, started: Callable[[int, Link], object]) -> object:
+        """Call a function with the index and the link of each worker that starts, before it gets connections."""
+
+    def on_end(self, ended: Callable[[int], object]) -> object:
+        """Call a function with the index of each worker that has ended, before another worker gets the index."""
 
 
 def _response(result: object) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import cast
 
 from twisted.internet import abstract, tcp
 from twisted.internet.protocol import Factory
-from twisted.logger import FileLogObserver, Logger
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.scripts import _twistd_unix
 
 from ftpsd.system.reactor import ListeningPort, Reactor
@@ -28,6 +28,16 @@ def log_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:
     make = getattr(_twistd_unix.UnixAppLogger(twistd), "_getLogObserver", None)
     observer = make() if make is not None else None
     return observer if isinstance(observer, FileLogObserver) else None
+
+
+def replace_observers(observer: Callable[[LogEvent], None]) -> None:
+    """Let one function get all log events of this process, in place of the observers that its parent process had.
+
+    If this release does not tell who these are, they stay, and lines appear twice.
+    """
+    for each in list(getattr(globalLogPublisher, "_observers", ())):
+        globalLogPublisher.removeObserver(each)
+    globalLogPublisher.addObserver(cast(ILogObserver, observer))
 
 
 def listen_on(port: type[tcp.Port], reactor: Reactor, descriptor: int, family: int, factory: Factory) -> ListeningPort:

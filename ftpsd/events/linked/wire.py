@@ -1,0 +1,30 @@
+"""Events in JSON, for the link between processes: `encode` and `decode`. The form is a list: name, then fields."""
+
+from __future__ import annotations
+
+from ftpsd.events.types import Event, SessionEvent
+from ftpsd.system.messages.codec import Codec, Malformed
+
+
+def _kinds(base: type[Event]) -> list[type[Event]]:
+    below = [each for kind in base.__subclasses__() for each in [kind, *_kinds(kind)]]
+    return [kind for kind in below if kind is not SessionEvent]
+
+
+_CODECS: dict[type[Event], Codec[Event]] = {kind: Codec(kind) for kind in _kinds(Event)}
+
+#: All kinds of events, by their names.
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in _CODECS}
+
+
+def encode(event: Event) -> list[object]:
+    """Return an event in JSON."""
+    kind = type(event)
+    return [kind.__name__, *_CODECS[kind].encode(event)]
+
+
+def decode(value: object) -> Event:
+    """Return the event that `encode` was given. Raises Malformed."""
+    if type(value) is not list or not value or type(value[0]) is not str or value[0] not in KINDS:
+        raise Malformed("this kind of event is not known")
+    return _CODECS[KINDS[value[0]]].decode(value[1:])
