@@ -1,0 +1,87 @@
+"""Locks that several processes share: RangeLock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+from types import TracebackType
+
+from ftpsd.protocol.replies import Refusal
+
+#: Seconds to wait for a lock. Processes hold one for microseconds, so only a process that was stopped holds it longer.
+#: The supervisor finds that one by its heartbeat, and must not find those that wait for it as well.
+PATIENCE = 0.5
+
+#: Seconds between two attempts, after a few without a pause.
+PAUSE = 0.0001
+
+#: The attempts without a pause: another process holds a lock for as long as a few attempts take.
+EAGER = 5
+
+
+class TableBusy(Refusal):
+    """A process has held a lock for too long."""
+
+    def __init__(self) -> None:
+        super().__init__(451, "Server is busy: try again later.")
+
+
+class RangeLock:
+    """A lock on one byte of a file, for the threads of all processes. Not reentrant.
+
+    It is an open file description lock (fcntl(2), F_OFD_SETLK): the kernel releases it when its process is killed.
+    Each process needs a description of its own. The byte need not exist.
+    """
+
+    __slots__ = ("_descriptor", "_lock", "_set", "_threads", "_unset")
+
+    def __init__(self, descriptor: int, byte: int) -> None:
+        self._descriptor = descriptor
+        self._threads = threading.Lock()
+        self._set = _flock(fcntl.F_WRLCK, byte)
+        self._unset = _flock(fcntl.F_UNLCK, byte)
+
+    def __enter__(self) -> None:
+        """Take the lock. Raises TableBusy after `PATIENCE` seconds."""
+        if not self._threads.acquire(blocking=False) and not self._threads.acquire(timeout=PATIENCE):
+            raise TableBusy
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
+        except BlockingIOError:
+            self._wait()
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def _wait(self) -> None:
+        """Try again until another process has released the lock."""
+        deadline, attempts = time.monotonic() + PATIENCE, 0
+        try:
+            while True:
+                attempts += 1
+                time.sleep(0 if attempts < EAGER else PAUSE)
+                try:
+                    fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TableBusy from None
+                else:
+                    return
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._unset)
+        self._threads.release()
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    """Return a `struct flock` for one byte of the file."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)

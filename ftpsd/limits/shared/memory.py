@@ -1,0 +1,109 @@
+"""The memory of the shared table: how it is laid out, and which slot a name has. Callers hold the locks."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+from ftpsd.limits.shared.directory import KEY, KeyDirectory
+from ftpsd.limits.shared.slot import INTS, column_total, is_used, refer
+
+_PAGE = 4096
+_SLOT = 8 * INTS
+_EMPTY = memoryview(bytes(_SLOT)).cast("q")
+
+
+def create_file(slots: int, files: int) -> int:
+    """Return the descriptor of a file in memory for a table of some size."""
+    descriptor = os.memfd_create("ftpsd-table", os.MFD_CLOEXEC)
+    os.truncate(descriptor, _slots_begin(slots, files) + slots * _SLOT)
+    return descriptor
+
+
+def _slots_begin(slots: int, files: int) -> int:
+    return _PAGE + (slots + files) * KEY + 8 * files
+
+
+class TableMemory:
+    """The parts of the file: a page with the number of columns that are used, the keys of slots and files, the owners
+    of files, the slots."""
+
+    def __init__(self, descriptor: int, slots: int, files: int) -> None:
+        self._begin = _slots_begin(slots, files)
+        memory = memoryview(mmap.mmap(descriptor, self._begin + slots * _SLOT))
+        self._ints, self._floats = memory.cast("q"), memory.cast("d")
+        files_begin, owners_begin = _PAGE + slots * KEY, _PAGE + (slots + files) * KEY
+        self._keys = KeyDirectory(memory[_PAGE:files_begin])
+        #: The keys of the files, and the process that has added each.
+        self.files: Final = memory[files_begin:owners_begin]
+        self.owners: Final = memory[owners_begin : self._begin].cast("q")
+
+    def use_columns(self, count: int) -> None:
+        """Let all processes read at least so many numbers of each column."""
+        self._ints[0] = max(self._ints[0], count)
+
+    def columns(self) -> int:
+        """Return how many numbers of each column are used."""
+        count: int = self._ints[0]
+        return count
+
+    def ints(self, place: int) -> memoryview:
+        """Return the integers of a slot."""
+        first = (self._begin + place * _SLOT) // 8
+        return self._ints[first : first + INTS]
+
+    def floats(self, place: int) -> memoryview[float]:
+        """Return the same bytes as floating point numbers."""
+        first = (self._begin + place * _SLOT) // 8
+        return self._floats[first : first + INTS]
+
+    def take(self, kind: str, name: str, process: int) -> int | None:
+        """Return the place of a slot that a process uses from now on. It is new unless some process uses it already.
+
+        Return None if there is no place.
+        """
+        key = _digest(kind, name)
+        place = self._place(key)
+        if place is not None:
+            ints = self.ints(place)
+            if not is_used(ints):
+                ints[:] = _EMPTY
+                ints[0] = _number(kind)
+                self._keys.put(place, key)
+            refer(ints, process, True)
+        return place
+
+    def _place(self, key: bytes) -> int | None:
+        place = self._keys.find(key)
+        if place is None:
+            place = self._keys.free_place(key)
+        if place is None:
+            place = next((each for each in self._keys.window(key) if not is_used(self.ints(each))), None)
+        return place
+
+    def total(self, kind: str, name: str, column: int) -> int:
+        """Return the sum of a column for a name; 0 if it has no slot."""
+        place = self._keys.find(_digest(kind, name))
+        return 0 if place is None else column_total(self.ints(place), column, self.columns())
+
+    def totals(self, kind: str, column: int) -> Iterator[int]:
+        """Iterate over the sums of a column in all slots of a kind."""
+        wanted = _number(kind)
+        for ints in self.all():
+            if ints[0] == wanted:
+                yield column_total(ints, column, self.columns())
+
+    def all(self) -> Iterator[memoryview]:
+        """Iterate over the integers of all slots."""
+        return map(self.ints, self._keys.used())
+
+
+def _digest(kind: str, name: str) -> bytes:
+    return blake2b(f"{kind}\0{name}".encode("utf-8", "surrogatepass"), digest_size=KEY).digest()
+
+
+def _number(kind: str) -> int:
+    return int.from_bytes(kind.encode()[:7], "little")

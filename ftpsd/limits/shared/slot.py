@@ -1,0 +1,91 @@
+"""One row of the shared table: Slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final
+
+#: The processes that may use the table at the same time: the supervisor, and workers that serve or drain.
+PROCESSES = 65
+
+#: The fields of a slot, of 8 bytes each; and its columns, which have one integer for each process. One more column has
+#: the references of the processes.
+FIELDS, COLUMNS = 59, 2
+
+#: The integers of a slot: the kind, the fields, the references, the columns.
+INTS = 256
+
+_REFERENCES = 1 + FIELDS
+_COLUMNS = tuple(_REFERENCES + number * PROCESSES for number in range(1, COLUMNS + 1))
+assert _COLUMNS[-1] + PROCESSES <= INTS
+
+
+class Slot:
+    """One row of the table. Everything is 0 in a new slot. For any thread.
+
+    A slot keeps its contents while any process has the object. After that it may get other contents when the table is
+    full. One store of a field or of an own column is never seen half done, also if its process is killed; several are
+    one step for those only that hold the lock, and a process that is killed may have done some of them.
+    """
+
+    __slots__ = ("__weakref__", "_ints", "_lock", "_own", "_used", "floats", "ints", "shared")
+
+    def __init__(
+        self,
+        ints: memoryview,
+        floats: memoryview[float],
+        lock: AbstractContextManager[object],
+        own: int,
+        used: Callable[[], int],
+        shared: bool = True,
+    ) -> None:
+        """`own` is the number of this process in the columns, and `used` returns how many are used."""
+        #: The fields, as integers or as floating point numbers of the same 8 bytes.
+        self.ints: Final = ints[1:_REFERENCES]
+        self.floats: Final = floats[1:_REFERENCES]
+        #: Whether other processes have this slot, too. They do not if the table was full.
+        self.shared: Final = shared
+        self._ints = ints
+        self._lock = lock
+        self._own = own
+        self._used = used
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Return the lock of this slot, for threads of all processes. Not reentrant. Entering may raise TableBusy."""
+        return self._lock
+
+    def add(self, column: int, difference: int) -> None:
+        """Add to the number of this process in column 0 or 1. Callers hold the lock, or are always the same thread."""
+        self._ints[_COLUMNS[column] + self._own] += difference
+
+    def own(self, column: int) -> int:
+        """Return the number of this process in a column."""
+        number: int = self._ints[_COLUMNS[column] + self._own]
+        return number
+
+    def total(self, column: int) -> int:
+        """Return the sum of a column over all processes."""
+        return column_total(self._ints, column, self._used())
+
+
+def column_total(ints: memoryview, column: int, used: int) -> int:
+    """Return the sum of a column of a slot over the first `used` processes."""
+    first = _COLUMNS[column]
+    return sum(ints[first : first + used])
+
+
+def clear_process(ints: memoryview, process: int) -> None:
+    """Set the numbers of a process in all columns of a slot to 0."""
+    for first in (_REFERENCES, *_COLUMNS):
+        ints[first + process] = 0
+
+
+def refer(ints: memoryview, process: int, refers: bool) -> None:
+    """Note whether a process uses a slot."""
+    ints[_REFERENCES + process] = int(refers)
+
+
+def is_used(ints: memoryview) -> bool:
+    """Return whether any process uses a slot."""
+    return any(ints[_REFERENCES : _REFERENCES + PROCESSES])

@@ -1,0 +1,151 @@
+"""The table that all processes of the daemon share: SharedTable.
+
+It is a file in memory (memfd_create) that each process maps. A process that is killed leaves nothing behind but its
+columns, which the supervisor clears. Any process finds or creates a slot by a kind and a name, under a lock; after that
+it uses the slot without the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from threading import Lock
+from typing import Final
+from weakref import ref
+
+from twisted.logger import Logger
+
+from ftpsd.limits.shared.file_set import SharedFileSet
+from ftpsd.limits.shared.locks import RangeLock
+from ftpsd.limits.shared.memory import TableMemory, create_file
+from ftpsd.limits.shared.slot import INTS, PROCESSES, Slot, clear_process, refer
+
+log = Logger(namespace="ftpsd")
+
+#: The slots of the table, of 2 KiB, and the files of the set. Memory is used for those that were ever used.
+SLOTS, FILES = 32_768, 65_536
+
+#: The number of the supervisor as a process of the table. Workers have the numbers from 0.
+SUPERVISOR = -1
+
+#: The bytes that are locked are around this one, behind the end of the file. The kernel joins locks on neighbours, so
+#: each second one is used.
+_LOCKS = 1 << 40
+
+#: A kind and a name.
+_Key = tuple[str, str]
+
+
+class SharedTable:
+    """Slots by kind and name, and a set of files. For any thread."""
+
+    def __init__(self, descriptor: int, index: int, slots: int = SLOTS, files: int = FILES) -> None:
+        """Map a table. `index` is the number of this process, unique among the processes that live."""
+        if not SUPERVISOR <= index < PROCESSES - 1:
+            raise ValueError(f"no process can have the number {index}")
+        #: The file, to pass on to new processes.
+        self.descriptor: Final = descriptor
+        #: The locks belong to this description, and other processes have their own.
+        self._locks = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        self._lock = RangeLock(self._locks, _LOCKS - 2)
+        self._memory = memory = TableMemory(descriptor, slots, files)
+        self._own = index + 1
+        memory.use_columns(self._own + 1)
+        #: The files whose bytes some process has charged.
+        self.files: Final = SharedFileSet(memory.files, memory.owners, RangeLock(self._locks, _LOCKS - 4), self._own)
+        self._opening = Lock()
+        self._slots: dict[_Key, ref[Slot]] = {}
+        #: Keys and places of slots that this process no longer uses. An object may end in the middle of anything, so
+        #: its end must not wait for a lock.
+        self._gone: deque[tuple[_Key, int | None]] = deque()
+        self._is_full = False
+
+    @classmethod
+    def create(cls, slots: int = SLOTS, files: int = FILES) -> SharedTable:
+        """Return a new table, in the supervisor."""
+        return cls(create_file(slots, files), SUPERVISOR, slots, files)
+
+    @classmethod
+    def attach(cls, descriptor: int, index: int, slots: int = SLOTS, files: int = FILES) -> SharedTable:
+        """Return the table of the supervisor, in a worker. It takes the descriptor over."""
+        return cls(descriptor, index, slots, files)
+
+    def close(self) -> None:
+        """Close the descriptors. Slots can be used no longer."""
+        os.close(self._locks)
+        os.close(self.descriptor)
+
+    def slot(self, kind: str, name: str) -> Slot:
+        """Return the slot of a name, which is new if no process uses it. May raise TableBusy.
+
+        If the table is full of slots that are used, the slot is one that this process does not share: its limits then
+        hold for this process alone. Nobody is refused for that, and the log says it.
+        """
+        key = kind, name
+        slot = self._open_slot(key)
+        if slot is None:
+            with self._opening:
+                slot = self._open_slot(key) or self._make(key)
+            self._release_gone()
+        return slot
+
+    def totals(self, kind: str, column: int) -> Iterator[int]:
+        """Iterate over the sums of a column in all slots of a kind. Waits for no lock."""
+        return self._memory.totals(kind, column)
+
+    def total(self, kind: str, name: str, column: int) -> int:
+        """Return the sum of a column for a name; 0 if it has no slot. Waits for no lock."""
+        return self._memory.total(kind, name, column)
+
+    def clear(self, index: int) -> None:
+        """Return everything that a process holds which has ended. If that raises TableBusy, call it again."""
+        for ints in self._memory.all():
+            clear_process(ints, index + 1)
+        self.files.clear(index + 1)
+
+    # --- the slots of this process -----------------------------------------------------------------
+
+    def _open_slot(self, key: _Key) -> Slot | None:
+        reference = self._slots.get(key)
+        return None if reference is None else reference()
+
+    def _make(self, key: _Key) -> Slot:
+        with self._lock:
+            place = self._memory.take(*key, self._own)
+        slot = self._private() if place is None else self._shared(place)
+        self._slots[key] = ref(slot, partial(self._slot_gone, key, place))
+        return slot
+
+    def _shared(self, place: int) -> Slot:
+        memory = self._memory
+        lock = RangeLock(self._locks, _LOCKS + 2 * place)
+        return Slot(memory.ints(place), memory.floats(place), lock, self._own, memory.columns)
+
+    def _private(self) -> Slot:
+        if not self._is_full:
+            self._is_full = True
+            log.error("the table of limits is full: further limits are counted by each worker process alone")
+        memory = memoryview(bytearray(8 * INTS))
+        return Slot(memory.cast("q"), memory.cast("d"), Lock(), self._own, self._memory.columns, shared=False)
+
+    def _slot_gone(self, key: _Key, place: int | None, _: ref[Slot]) -> None:
+        self._gone.append((key, place))
+        self._release_gone()
+
+    def _release_gone(self) -> None:
+        """Note which slots this process no longer uses; if a thread is here already, that one does it."""
+        while self._gone and self._opening.acquire(blocking=False):
+            try:
+                while self._gone:
+                    self._forget(*self._gone.popleft())
+            finally:
+                self._opening.release()
+
+    def _forget(self, key: _Key, place: int | None) -> None:
+        reference = self._slots.get(key)
+        if reference is not None and reference() is None:
+            del self._slots[key]
+            if place is not None:
+                refer(self._memory.ints(place), self._own, False)
