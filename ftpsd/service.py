@@ -66,6 +66,7 @@ from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.local.root import process_umask
 from ftpsd.storage.local.sweeper import Sweeper
 from ftpsd.storage.quota import Quotas
+from ftpsd.system.aws import boto
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
@@ -112,6 +113,9 @@ def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, 
     files += [directory / "NAME.yaml" for directory in (settings.users.files, settings.users.group_files)]
     files += [file for _, pair in settings.tls.pairs for file in (pair.certificate, pair.key_file)]
     files += [file for _, file in client_certificates.files(settings)]
+    if settings.storage:
+        secrets = (each.credentials.secret_access_key_file for each in settings.storage.values())
+        files += [*map(Path, boto.files()), *filter(None, secrets)]
     events = settings.events
     beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
     elsewhere = sources.sandbox_directories(settings)

@@ -29,7 +29,7 @@ class User:
 
 @frozen
 class Homes:
-    """The home directories of a store's users, as absolute paths without symbolic links.
+    """The homes of a store's users: absolute paths of directories, without symbolic links, and places in stores.
 
     A store that learns of users only when they log in adds their homes to the sets. Threads may look into them.
     """
@@ -38,7 +38,7 @@ class Homes:
     all: Set[str] = frozenset()
     #: Homes in which at least one user has a quota.
     with_quota: Set[str] = frozenset()
-    #: Homes that lie in no other home.
+    #: Directories that are homes, and lie in no other home.
     outermost: Sequence[str] = ()
     #: The directories in which homes lie or may be created.
     parents: frozenset[str] = frozenset()

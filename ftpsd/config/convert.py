@@ -21,9 +21,10 @@ from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
+from ftpsd.config.sections.storage import Credentials, S3Storage, StoreHome, StorePath
 from ftpsd.config.sections.tls import Files
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Encoding, Fingerprint, ForeignData, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import Encoding, Fingerprint, ForeignData, HomePlace, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -81,6 +82,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (Encoding, scalars.encoding),
         (TotpSecret, scalars.totp_secret),
         (Fingerprint, scalars.fingerprint),
+        (StorePath, scalars.store_path),
     ]
     for kind, convert in conversions:
         converter.register_structure_hook(kind, partial(_ignore_type, convert))
@@ -90,6 +92,8 @@ def _converter(base: Path) -> cattrs.Converter:
         (ForeignData, lambda value: _foreign_data(converter, value)),
         (dict[str, str], scalars.texts),
         (dict[tuple[str, ...], FolderSettings], lambda value: _folders(converter, value)),
+        (dict[str, S3Storage], lambda value: _named(converter, value, S3Storage)),
+        (HomePlace | None, lambda value: _home(converter, value)),
         (Files, lambda value: converter.structure(value, tuple[Path, ...] if isinstance(value, list) else Path)),
     ]
     for generic, convert in generics:
@@ -102,6 +106,10 @@ def _converter(base: Path) -> cattrs.Converter:
         lambda value, kind: converter.structure({} if value is None else value, cast(type, optional_section(kind))),
     )
     converter.register_structure_hook_factory(attrs.has, lambda cls: _section(make_dict_structure_fn(cls, converter)))
+    converter.register_structure_hook_func(
+        lambda kind: kind is Credentials,
+        partial(_credentials, _section(make_dict_structure_fn(Credentials, converter))),
+    )
     converter.register_structure_hook_func(
         lambda kind: kind is SourceSettings,
         lambda value, _: converter.structure(value, _source_class(value)),
@@ -185,6 +193,45 @@ def _folders(converter: cattrs.Converter, value: object) -> dict[tuple[str, ...]
     return found
 
 
+def _named(converter: cattrs.Converter, value: object, cls: type[T]) -> dict[str, T]:
+    """Return the entries of a section by their names."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidValue(
+            "must be a mapping of names", "Write each name with a colon, and its keys below it, indented."
+        )
+    found: dict[str, T] = {}
+    errors: list[tuple[str | int, Exception]] = []
+    for name, each in value.items():
+        try:
+            found[name] = converter.structure(each, cls)
+        except Exception as error:
+            errors.append((name, error))
+    if errors:
+        raise InvalidEntries(errors)
+    return found
+
+
+def _home(converter: cattrs.Converter, value: object) -> str | None:
+    """Return a home: a directory, or a place in a store."""
+    if isinstance(value, dict):
+        return converter.structure(value, StoreHome).place
+    if value is not None and not isinstance(value, str):
+        remedy = 'Write it in quotes, or as {storage: NAME, path: "{user}/"}.'
+        raise InvalidValue(f"{quoted(value)} is neither a directory nor a place in a store", remedy)
+    return value
+
+
+def _credentials(structure_section: Hook, value: object, kind: object) -> object:
+    if value is None or value == "default":
+        return Credentials()
+    if not isinstance(value, dict):
+        remedy = "Write default, {access_key_id: …, secret_access_key_file: …}, or {role: …}."
+        raise InvalidValue(f"{quoted(value)} is not possible", remedy)
+    return structure_section(value, kind)
+
+
 def _section(structure_section: Hook) -> Hook:
     def checked(value: object, kind: object) -> object:
         value = {} if value is None else value  # a section without any key
@@ -235,6 +282,7 @@ def _check_keys(document: Document, value: object, cls: type, key: Key) -> None:
     fields = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
     for name, below in value.items():
         kind = optional_section(fields.get(name)) or fields.get(name)
+        kind = StoreHome if kind == HomePlace | None else kind
         if name not in fields:
             document.fault((*key, name), "unknown key", suggestion(name, fields))
         elif kind is not None and attrs.has(kind):

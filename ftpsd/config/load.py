@@ -20,8 +20,10 @@ from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.sections.passwords import PasswordSettings
+from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.config.settings import Settings
 from ftpsd.config.sources import make_sources, source_warnings
+from ftpsd.config.stores import load as stores
 from ftpsd.config.tls import certificates, client_certificates
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.users.layers import Layers
@@ -58,6 +60,8 @@ class Configuration:
     sources: Sequence[ConfiguredSource] = ()
     #: The user of anonymous logins; None if there are none.
     anonymous: User | None = None
+    #: The stores in which homes and folders can be.
+    stores: Sequence[ConfiguredStore] = ()
 
     @cached_property
     def builder(self) -> RecordBuilder:
@@ -66,7 +70,8 @@ class Configuration:
         base, resumption = settings.users.file.parent, settings.tls.data_session != "off"
         homes = {*self.users.homes.parents, *map(os.path.realpath, settings.sandbox.homes)}
         public = None if self.anonymous is None else self.anonymous.settings.home
-        return RecordBuilder(base, self.layers, resumption, homes, public, self.users.homes.with_quota)
+        counted, names = self.users.homes.with_quota, settings.storage.keys()
+        return RecordBuilder(base, self.layers, resumption, homes, public, counted, names)
 
 
 def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
@@ -95,7 +100,9 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     _check_directory(main, settings)
     files = UserFiles(settings.users.files, watch, changes)
     groups = UserFiles(settings.users.group_files, watch, kind="group")
-    found = load_users(settings.users.file, settings.tls.data_session != "off", watch, files, groups)
+    places = stores.load_stores(main, settings)
+    resumption = settings.tls.data_session != "off"
+    found = load_users(settings.users.file, resumption, watch, files, groups, settings.storage.keys())
     if settings.file_permissions == "check":
         for directory in (files, groups):
             modes.check_user_files(main, directory)
@@ -103,7 +110,7 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
         raise InvalidConfiguration([*main.faults, *found.faults])
-    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources, user)
+    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources, user, places)
 
 
 def _check_directory(main: Document, settings: Settings) -> None:
@@ -195,7 +202,7 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     clients = client_certificates.warnings(configuration.contexts.clients, now)
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
-    files += source_warnings(settings)
+    files += [*source_warnings(settings), *stores.warnings(settings)]
     return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak, *clients]
 
 

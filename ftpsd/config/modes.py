@@ -1,4 +1,4 @@
-"""Check who else may write to the files of the configuration, or read the private key."""
+"""Check who else may write to the files of the configuration, or read the private key and other secrets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ftpsd.config.settings import Settings
 from ftpsd.config.tls import client_certificates
 from ftpsd.config.users.directory import ExposedFile, UserFiles
 from ftpsd.config.yaml import Document
+
+#: The most bytes of a secret.
+_LONGEST_SECRET = 4096
 
 
 def check(document: Document, settings: Settings) -> None:
@@ -119,3 +122,22 @@ def _group(path: Path) -> int:
         return os.stat(path).st_gid
     except OSError:
         return 0
+
+
+def read_secret(document: Document, key: Key, path: Path, check_modes: bool) -> str:
+    """Return the secret in a file, without the line end. One that everyone may read is a fault."""
+    try:
+        with open(path, "rb") as file:
+            mode, data = os.fstat(file.fileno()).st_mode, file.read(_LONGEST_SECRET + 1)
+        secret = data.decode().removesuffix("\n")
+    except OSError as error:
+        document.unreadable(key, path, error)
+        return ""
+    except UnicodeDecodeError:
+        document.fault(key, f"{path} is not UTF-8", "Write the secret as text, in one line.")
+        return ""
+    if not secret or len(data) > _LONGEST_SECRET or "\n" in secret or "\0" in secret:
+        document.fault(key, f"{path} does not hold one line with a secret", "Write the secret in one line.")
+    elif check_modes and mode & (stat.S_IROTH | stat.S_IWOTH):
+        document.fault(key, f"everyone on this machine may read {path}", f"chmod o-rwx {path}")
+    return secret

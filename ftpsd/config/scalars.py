@@ -14,6 +14,7 @@ from typing import get_args
 
 from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
+from ftpsd.config.sections.storage import StorePath
 from ftpsd.config.sections.values import Quantity, UserValues
 from ftpsd.config.settings import Encoding, Fingerprint, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.encoding.names import UTF8
@@ -30,6 +31,10 @@ _ENCODINGS = (UTF8.name, *ENCODINGS)
 #: The least bytes of a secret (RFC 4226 section 4, R6).
 _LEAST_SECRET = 16
 _MAKE_SECRET = "Let `ftpsd user totp` make one."
+
+
+#: The most bytes of a path in a store: a key has 1,024, and the names of users' files need some.
+_LONGEST_STORE_PATH = 400
 
 
 class InvalidValue(ValueError):
@@ -256,6 +261,24 @@ def permissions(value: object) -> frozenset[str]:
         if each not in PERMISSIONS:
             raise InvalidValue(f"{quoted(each)} is not a permission", suggestion(str(each), PERMISSIONS))
     return frozenset(value)
+
+
+def store_path(value: object) -> StorePath:
+    """Return a path in a store, without slashes at its end."""
+    text = string(value)
+    names = text.rstrip("/").split("/") if text else []
+    if text.startswith("/"):
+        raise InvalidValue(
+            f"{quoted(value)} starts with /", f"Write {quoted(text.lstrip('/'))}: the path is that in the store."
+        )
+    if any(name in ("", ".", "..") for name in names):
+        raise InvalidValue(
+            f"{quoted(value)} is not a path in a store", "Write names with / between them, as in/{user}/."
+        )
+    if any(ord(each) < 32 or ord(each) == 127 for each in text) or len(text.encode()) > _LONGEST_STORE_PATH:
+        remedy = f"Write at most {_LONGEST_STORE_PATH} bytes, without control characters."
+        raise InvalidValue(f"{quoted(value)} is not a path in a store", remedy)
+    return StorePath("/".join(names))
 
 
 def folder_path(value: object) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.proxy import ProxySettings
 from ftpsd.config.sections.quota import QuotaSettings as QuotaSettings
 from ftpsd.config.sections.sources import CacheSettings, SourceSettings
+from ftpsd.config.sections.storage import S3Storage, StorePlace
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
 from ftpsd.protocol.encoding.names import UTF8
@@ -232,6 +233,8 @@ class Settings:
     admin: AdminSettings = Factory(AdminSettings)
     metrics: MetricsSettings | None = None
     anonymous: AnonymousSettings | None = None
+    #: The stores in which homes and folders can be, by name.
+    storage: dict[str, S3Storage] = Factory(dict)
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:
@@ -258,6 +261,10 @@ class UserNetworks:
 
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
+
+
+#: A home: the path of a directory, or a place in a store.
+HomePlace = str | StorePlace
 
 
 class Pattern(str):
@@ -320,7 +327,8 @@ class UserSettings:
     """The settings of one user, or the defaults for all users."""
 
     password: str | None = None
-    home: str | None = None
+    #: The directory, or a place in a store.
+    home: HomePlace | None = None
     #: The groups whose keys the user has, besides their own: later ones win.
     groups: tuple[str, ...] = ()
     permissions: frozenset[str] = PROFILES["read-write"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ftpsd.accounts.sources.source import ConfiguredSource, Secrets, Source, UnusableSettings
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import ConfigurationWarning, Key, quoted
+from ftpsd.config.modes import read_secret
 from ftpsd.config.sections.sources import LdapSource, RemoteSource, YamlSource
 from ftpsd.config.settings import Settings, UserSettings
 from ftpsd.config.yaml import Document
@@ -36,9 +35,6 @@ MODULES: Mapping[str, str] = {
     "http": "ftpsd.accounts.sources.http",
     "helper": "ftpsd.accounts.sources.helper",
 }
-
-#: The most bytes of a secret.
-_LONGEST_SECRET = 4096
 
 
 def make_sources(document: Document, settings: Settings, groups: Collection[str]) -> tuple[ConfiguredSource, ...]:
@@ -98,7 +94,7 @@ def _check_homes(document: Document, settings: Settings) -> None:
 def _make(document: Document, index: int, settings: RemoteSource, check_modes: bool) -> ConfiguredSource | None:
     key: Key = ("users", "sources", index)
     before = len(document.faults)
-    secrets = {path: _secret(document, key, path, check_modes) for path in settings.secret_files}
+    secrets = {path: read_secret(document, key, path, check_modes) for path in settings.secret_files}
     digests = {path: _digest(document, key, path) for path in settings.files}
     if len(document.faults) > before:
         return None
@@ -110,25 +106,6 @@ def _make(document: Document, index: int, settings: RemoteSource, check_modes: b
         below = [int(part) if part.isdigit() else part for part in error.key.split(".") if part]
         document.fault((*key, *below), error.problem, error.remedy)
         return None
-
-
-def _secret(document: Document, key: Key, path: Path, check_modes: bool) -> str:
-    """Return the secret in a file, without the line end. One that everyone may read is a fault."""
-    try:
-        with open(path, "rb") as file:
-            mode, data = os.fstat(file.fileno()).st_mode, file.read(_LONGEST_SECRET + 1)
-        secret = data.decode().removesuffix("\n")
-    except OSError as error:
-        document.unreadable(key, path, error)
-        return ""
-    except UnicodeDecodeError:
-        document.fault(key, f"{path} is not UTF-8", "Write the secret as text, in one line.")
-        return ""
-    if not secret or len(data) > _LONGEST_SECRET or "\n" in secret or "\0" in secret:
-        document.fault(key, f"{path} does not hold one line with a secret", "Write the secret in one line.")
-    elif check_modes and mode & (stat.S_IROTH | stat.S_IWOTH):
-        document.fault(key, f"everyone on this machine may read {path}", f"chmod o-rwx {path}")
-    return secret
 
 
 def _digest(document: Document, key: Key, path: Path) -> str:

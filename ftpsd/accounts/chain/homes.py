@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence, Set
 
 from ftpsd.accounts.user_store import Homes
+from ftpsd.config.sections.storage import is_in_store
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.protocol.paths import outermost, with_ancestors
 
@@ -56,7 +57,8 @@ class KnownHomes:
 
     def _outermost(self, homes: Homes) -> Sequence[str]:
         """Return the outermost homes. Each parent of a home is looked up, but not each of 100,000 homes."""
-        own = [home for home in outermost(self._all) if not _lies_in(home, homes.all)]
+        local = [home for home in self._all if not is_in_store(home)]
+        own = [home for home in outermost(local) if not _lies_in(home, homes.all)]
         around = with_ancestors(homes.parents).intersection(own)
         if not around:
             return [*homes.outermost, *own]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import attrs
 
+from ftpsd.config import scalars
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import Fault, Key, dotted, quoted
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.quota import QuotaSettings
+from ftpsd.config.sections.storage import place_in
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.checks import Place
@@ -113,6 +116,21 @@ class _Found:
     is_written: bool = False
 
 
+def place_of(folder: FolderSettings, base: Path) -> str:
+    """Return the place of a folder of a configuration file. `base` is the directory of `users.yaml`.
+
+    Raises InvalidValue.
+    """
+    if folder.storage is not None:
+        return place_in(folder.storage, scalars.store_path(folder.path))
+    return absolute(folder.path, base)
+
+
+def folder_key(at: tuple[str, ...], folder: FolderSettings) -> Key:
+    """Return the key that says where a folder is."""
+    return ("folders", str(VirtualPath(at)), "path" if folder.storage is None else "storage")
+
+
 class FolderFinder:
     """Finds the directories of folders, each once."""
 
@@ -132,8 +150,12 @@ class FolderFinder:
         }
 
     def _find(self, place: Place, at: tuple[str, ...], folder: FolderSettings) -> str | None:
-        path = absolute(folder.path, self._base)
-        key: Key = ("folders", str(VirtualPath(at)), "path")
+        key = folder_key(at, folder)
+        try:
+            path = place_of(folder, self._base)
+        except scalars.InvalidValue as error:
+            place.fault((*key[:-1], "path"), error.problem, error.remedy)
+            return None
         if path not in self._real:
             where, create = (*place.key, *key), "Create it for the daemon's user"
             self._real[path] = self._finder.require(place.document, where, path, create)
@@ -176,7 +198,7 @@ class FolderFinder:
         above: dict[str, str] = {}  # by directory: a home or folder below it, a counted one if there is one
         parents: dict[str, str] = {}
         for home in homes:
-            parent = home.rpartition("/")[0] or "/"
+            parent = os.path.dirname(home)
             if parent not in parents or home in counted:
                 parents[parent] = home
         for parent, home in parents.items():
@@ -186,7 +208,7 @@ class FolderFinder:
         every = {*homes}
         faults = []
         for path, found in self._found.items():
-            around = [each for each in _upwards(path.rpartition("/")[0] or "/") if each in every]
+            around = [each for each in _upwards(os.path.dirname(path)) if each in every]
             others = [*around, *([above[path]] if path in above else [])]
             other = next((each for each in others if path in counted or each in counted), None)
             if other is not None and found.is_written:
@@ -211,6 +233,8 @@ def is_nested(one: str, other: str) -> bool:
 
 
 def _upwards(directory: str) -> Sequence[str]:
-    """Return a directory and all above it."""
+    """Return a directory and all above it. What is above a whole store is empty, and is no directory."""
+    if not directory:
+        return ()
     parts = directory.rstrip("/").split("/")
     return ["/".join(parts[:length]) or "/" for length in range(len(parts), 0, -1)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 
 from ftpsd.config.disk_watch import DiskWatch
-from ftpsd.config.faults import Key
+from ftpsd.config.faults import Key, quoted, suggestion
+from ftpsd.config.sections.storage import StorePlace, parse_place, place_in
 from ftpsd.config.yaml import Document
 from ftpsd.system import landlock
 
@@ -18,10 +19,11 @@ _MOST_LINKS = 40
 
 
 class HomeFinder:
-    """Checks homes. A disk call that does not return is reported by `watch`."""
+    """Checks homes. A disk call that does not return is reported by `watch`. `stores` are the names of all stores."""
 
-    def __init__(self, watch: DiskWatch) -> None:
+    def __init__(self, watch: DiskWatch, stores: Collection[str] = ()) -> None:
         self._watch = watch
+        self.stores = stores
         #: The directories above homes: their paths without symbolic links, and whether they can be opened.
         self._real: dict[str, str] = {}
         self._opened: dict[str, bool] = {}
@@ -47,8 +49,10 @@ class HomeFinder:
     def require(self, document: Document, key: Key, path: str, create: str = "Create it") -> str | None:
         """Return the path of a home or folder without symbolic links; None, with a fault, if it cannot be used.
 
-        `create` begins the remedy for a directory that is missing.
+        `create` begins the remedy for a directory that is missing. A place in a store has no directory.
         """
+        if isinstance(path, StorePlace):
+            return path if require_store(document, key, path, self.stores) else None
         found = self.find(document, key, path)
         if found is None:
             document.fault(key, f"{path} is not a directory", f"{create}: install -d {path}")
@@ -65,6 +69,16 @@ class HomeFinder:
         if opened is None:
             opened = self._opened[above] = _can_open(above)
         return not opened and landlock.is_denied(home)
+
+
+def require_store(document: Document, key: Key, place: StorePlace, stores: Collection[str]) -> bool:
+    """Return whether there is the store of a place, and add a fault if there is none."""
+    name = parse_place(place).store
+    if name in stores:
+        return True
+    remedy = suggestion(name, stores) if stores else "Add it to the section storage in ftpsd.yaml."
+    document.fault(key, f"there is no store {quoted(name)}", remedy)
+    return False
 
 
 def _resolve(home: str) -> str | None:
@@ -85,7 +99,10 @@ def absolute(path: str, base: Path) -> str:
 
 
 def home_of(home: str, name: str, base: Path) -> str:
-    """Return the path that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
+    """Return the place that a user's key `home` stands for. `base` is the directory of `users.yaml`."""
+    if isinstance(home, StorePlace):
+        found = parse_place(home)
+        return place_in(found.store, found.prefix.replace("{user}", name))
     return absolute(home.replace("{user}", name), base)
 
 

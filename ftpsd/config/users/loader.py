@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
 import attrs
@@ -13,6 +13,7 @@ from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
 from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import Fault, Key, suggestion
+from ftpsd.config.sections.storage import StoreHome, is_in_store
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
@@ -44,10 +45,12 @@ def load_users(
     watch: DiskWatch | None = None,
     files: UserFiles | None = None,
     group_files: UserFiles | None = None,
+    stores: Collection[str] = (),
 ) -> LoadedUsers:
     """Return the users and groups of a file, and of the files of two directories; and the faults of all these files.
 
-    `resumption` is whether `ftpsd.yaml` lets data connections resume TLS sessions.
+    `resumption` is whether `ftpsd.yaml` lets data connections resume TLS sessions, `stores` are
+    the names of its stores.
     """
     watch = watch or DiskWatch()
     watch.begin(Document(path), (), path)
@@ -58,7 +61,7 @@ def load_users(
     top = _sections(document) if not document.faults else None
     if top is None:
         return LoadedUsers(None, Layers(), document.faults)
-    users, finder = top.users, HomeFinder(watch)
+    users, finder = top.users, HomeFinder(watch, stores)
     folders = FolderFinder(path.parent, finder)
     layers, group_faults = load_layers(document, top, group_files, resumption, folders)
     loader = _Loader(path.parent, layers, resumption, finder, folders)
@@ -160,9 +163,10 @@ class _Loader:
         """Return a store with all users added so far."""
         self.homes |= self._folders.all
         self._homes_with_quota |= self._folders.with_quota
-        found = parents(self._base, self._templates, self.homes)
+        local = [home for home in self.homes if not is_in_store(home)]
+        found = parents(self._base, self._templates, local)
         groups = self._homes_of_groups
-        homes = Homes(self.homes, self._homes_with_quota, outermost(self.homes), found, groups)
+        homes = Homes(self.homes, self._homes_with_quota, outermost(local), found, groups)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
     # --- what users have in common -----------------------------------------------------------------
@@ -174,7 +178,7 @@ class _Loader:
         if self._layers.folders:
             text += repr(list(self._layers.folders.of(name, self._layers.groups_of(values))))
         kind = self._kinds.get(text)
-        if kind is None or type(password) is not str or type(home) is not str:
+        if kind is None or type(password) is not str or not _is_plain(home):
             kind = self._new_kind(name, place, rest, {"password": password, "home": home})
             if kind is not None:
                 self._kinds[text] = kind
@@ -225,12 +229,27 @@ class _Loader:
 
     def _home(self, place: Place, name: str, home: Value) -> str | None:
         key: Key = ("home",)
+        if isinstance(home, dict):
+            found = structure(place.document, home, StoreHome, (*place.key, *key))
+            return None if found is None else self._find(place, name, found.place)
         if not isinstance(home, str):
             place.fault(key, "is missing", "Add the directory that is the user's root.")
         elif not home:
             place.fault(key, "is empty", "Write the directory that is the user's root.")
-        elif "/" in name or name in ("", ".", ".."):
-            place.fault((), "is not a valid user name", "Write a name without /.")
         else:
-            return self._finder.require(place.document, (*place.key, *key), home_of(home, name, self._base))
+            return self._find(place, name, home)
         return None
+
+    def _find(self, place: Place, name: str, home: str) -> str | None:
+        """Return the place that `home` stands for; None, with a fault, if it cannot be used."""
+        if "/" in name or name in ("", ".", ".."):
+            place.fault((), "is not a valid user name", "Write a name without /.")
+            return None
+        return self._finder.require(place.document, (*place.key, "home"), home_of(home, name, self._base))
+
+
+def _is_plain(home: Value) -> bool:
+    """Return whether a home has the right types, so that it need not be converted for each user."""
+    if isinstance(home, dict):
+        return home.keys() == {"storage", "path"} and all(isinstance(each, str) for each in home.values())
+    return isinstance(home, str)

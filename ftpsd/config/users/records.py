@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,13 +15,15 @@ from pathlib import Path
 import attrs
 
 from ftpsd.accounts.user_store import InvalidRecord
+from ftpsd.config import scalars
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import Fault, Key
+from ftpsd.config.sections.storage import StorePlace
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
-from ftpsd.config.users.folders import Folders, is_nested, overlap_fault
-from ftpsd.config.users.homes import absolute, home_of, overlapping, trusted_path
+from ftpsd.config.users.folders import Folders, folder_key, is_nested, overlap_fault, place_of
+from ftpsd.config.users.homes import home_of, overlapping, require_store, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath, with_ancestors
@@ -45,7 +47,7 @@ class RecordBuilder:
 
     `base` is the directory of `users.yaml`, to which homes are relative; `layers` has the defaults and groups of that
     file. Homes must lie below the directories `homes`, and neither in nor around `public`, the home of anonymous users.
-    `counted` are the homes and folders of the YAML files that have a quota.
+    `counted` are the homes and folders of the YAML files that have a quota, `stores` the names of all stores.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class RecordBuilder:
         homes: Iterable[str],
         public: str | None = None,
         counted: Set[str] = frozenset(),
+        stores: Collection[str] = (),
     ) -> None:
         self._base = base
         self._layers = layers
@@ -63,6 +66,7 @@ class RecordBuilder:
         self._homes = sorted(homes)
         self._public = public
         self._counted = counted
+        self._stores = stores
 
     def build(self, name: str, values: Mapping[str, Value]) -> UserSettings:
         """Return the settings of a user, merged with the groups and defaults; `home` has no symbolic links.
@@ -102,8 +106,11 @@ class RecordBuilder:
         """Return folders with the paths of their directories, without symbolic links."""
         found = {}
         for at, folder in folders.items():
-            key, path = ("folders", str(VirtualPath(at)), "path"), absolute(folder.path, self._base)
-            found[at] = attrs.evolve(folder, path=self._directory(document, key, path))
+            key = folder_key(at, folder)
+            try:
+                found[at] = attrs.evolve(folder, path=self._directory(document, key, place_of(folder, self._base)))
+            except scalars.InvalidValue as error:
+                document.fault((*key[:-1], "path"), error.problem, error.remedy)
         return found
 
     def _check_overlaps(self, document: Document, user: UserSettings) -> None:
@@ -138,6 +145,9 @@ class RecordBuilder:
 
     def _directory(self, document: Document, key: Key, path: str) -> str:
         """Return the path of a home or folder without symbolic links. Add a fault if it cannot be used."""
+        if isinstance(path, StorePlace):
+            require_store(document, key, path, self._stores)
+            return path
         try:
             found = trusted_path(path)
         except PermissionError as error:
