@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from ftpsd.cli.demo import make_certificate
+from tests import s3
 from tests.daemon import Daemon, merge
 
 # A loaded machine may take any time for an example.
@@ -72,6 +73,19 @@ def make_daemon(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Dae
         daemon.stop()
 
 
+@pytest.fixture(scope="session")
+def moto() -> Iterator[s3.S3Server]:
+    """moto's S3 server, for all tests."""
+    with s3.running_moto() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(moto: s3.S3Server) -> s3.Bucket:
+    """An empty bucket in moto's server."""
+    return moto.new_bucket()
+
+
 #: Modules whose tests are quick where they start no daemon: `tests/run --quick` runs these.
 QUICK = """
     accept access admin_status ban_sync bans chain cli_text configuration documents files hub layers ledger limits part periodic quota
@@ -80,7 +94,7 @@ QUICK = """
     user_store web words workers
     """.split()  # noqa: SIM905
 assert not [name for name in QUICK if not Path(__file__).with_name(f"test_{name}.py").exists()], "a module has moved"
-DAEMONS = {"shared", "plain", "impatient", "make_daemon"}
+DAEMONS = {"shared", "plain", "impatient", "make_daemon", "moto"}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
