@@ -1,16 +1,19 @@
 """List the running sessions, find one by its number, and end them.
 
-`SessionRegistry` is what administration knows. `LocalSessionRegistry` holds the sessions of this process. A view is
-made when somebody asks for it: a running session writes nothing into the registry.
+`SessionRegistry` is what administration knows. `LocalSessionRegistry` holds the sessions of this process; a supervisor
+has a `MergedSessionRegistry`. A view is made when somebody asks for it: a running session writes nothing into the
+registry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Literal, Protocol
 
 from ftpsd.protocol.interfaces import Direction
+from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Clock
@@ -54,6 +57,29 @@ class SessionView:
     rate: float
 
 
+class SessionList(list[SessionView]):
+    """Sessions, in the order in which they began. `missing` are the workers whose sessions are not known now."""
+
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions a request is about. None stands for any."""
+
+    user: str | None = None
+    address: Network | None = None
+    state: SessionState | None = None
+
+    def matches(self, view: SessionView) -> bool:
+        """Return whether the request is about this session."""
+        return (
+            (self.user is None or view.user == self.user)
+            and (self.address is None or view.address in self.address)
+            and (self.state is None or view.state == self.state)
+        )
+
+
 class RunningSession(Protocol):
     """A session, as the registry knows it."""
 
@@ -74,7 +100,7 @@ class SessionRegistry(Protocol):
     Results are awaitable, because they may have to be collected from several processes.
     """
 
-    def sessions(self) -> Awaitable[list[SessionView]]:
+    def sessions(self) -> Awaitable[SessionList]:
         """Return all sessions, in the order in which they began."""
 
     def find(self, number: int) -> Awaitable[SessionView | None]:
@@ -82,6 +108,9 @@ class SessionRegistry(Protocol):
 
     def dismiss(self, number: int, reply: Reply, immediately: bool = False) -> Awaitable[bool]:
         """End a session with a reply, after its transfer or immediately. Return False if it has ended before."""
+
+    def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> Awaitable[int]:
+        """End sessions with a reply, as `dismiss` does. Return how many."""
 
 
 class LocalSessionRegistry:
@@ -94,10 +123,10 @@ class LocalSessionRegistry:
 
     # --- SessionRegistry -------------------------------------------------------------------------
 
-    async def sessions(self) -> list[SessionView]:
+    async def sessions(self) -> SessionList:
         """Return all sessions, in the order in which they began. The views are made in slices."""
         slices = Slices(self._clock)
-        views = []
+        views = SessionList()
         for session in list(self._sessions.values()):
             if session.number in self._sessions:
                 views.append(session.view())
@@ -117,10 +146,26 @@ class LocalSessionRegistry:
         session.dismiss(reply, immediately)
         return True
 
+    async def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> int:
+        """End sessions with a reply, each after its transfer or immediately. Return how many."""
+        slices = Slices(self._clock)
+        dismissed = 0
+        for session in list(self._sessions.values()):
+            if session.number in self._sessions and wanted.matches(session.view()):
+                session.dismiss(reply, immediately)
+                dismissed += 1
+            await slices.pause()
+        return dismissed
+
     # --- for this process ------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def page(self, after: int, count: int) -> list[SessionView]:
+        """Return the next sessions with higher numbers than `after`, in the order of their numbers."""
+        numbers = nsmallest(count, (number for number in self._sessions if number > after))
+        return [self._sessions[number].view() for number in numbers]
 
     def add(self, session: RunningSession) -> None:
         """Register a session that begins."""

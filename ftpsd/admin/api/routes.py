@@ -80,13 +80,13 @@ def encode(value: Json) -> bytes:
 
 
 async def list_answer(
-    slices: Slices, name: str, items: Iterable[T], form: Callable[[T], Json], total: int | None = None
+    slices: Slices, name: str, items: Iterable[T], form: Callable[[T], Json], rest: Mapping[str, Json] | None = None
 ) -> Answer:
-    """Return an answer with a list, which is made in slices; `total` is what the whole list would have."""
+    """Return an answer with a list, which is made in slices, and `rest`: further members."""
     pieces: list[bytes] = []
     for number, item in enumerate(items):
         pieces.append(encode(form(item)))
         if number % _FEW == 0:
             await slices.pause()
-    rest = "" if total is None else f', "total": {total}'
-    return Answer(b"".join([f'{{"{name}": ['.encode(), b", ".join(pieces), f"]{rest}}}".encode()]))
+    end = b"".join(b", %s: %s" % (encode(key), encode(value)) for key, value in (rest or {}).items())
+    return Answer(b"".join([f'{{"{name}": ['.encode(), b", ".join(pieces), b"]", end, b"}"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import cast, get_args
 
 from ftpsd.accounts.chain.counts import RESULTS, State
 from ftpsd.admin.api.arguments import Schema
@@ -35,6 +35,14 @@ def array(items: Schema) -> Schema:
 def listed(name: str, item: str, total: bool = True) -> Schema:
     """Return the schema of a list, and how many there are on all its pages."""
     return record(**{name: array(to(item))}, **({"total": COUNT} if total else {}))
+
+
+def listed_sessions(name: str) -> Schema:
+    """Return the schema of a list of sessions. It says if some are missing."""
+    text = "If worker processes do not answer: their indexes. The list does not have their sessions."
+    missing: Schema = {"type": "array", "items": COUNT, "minItems": 1, "description": text}
+    schema = listed(name, "Session")
+    return {**schema, "properties": {**cast(Schema, schema["properties"]), "missing_workers": missing}}
 
 
 def maybe(schema: Schema) -> Schema:

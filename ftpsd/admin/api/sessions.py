@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, get_args
 
-from attrs import frozen
-
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Arguments, Parameter, Schema
 from ftpsd.admin.api.problem import Json, Problem, bad_value
@@ -14,8 +12,7 @@ from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
-from ftpsd.limits.session_registry import SessionState, SessionView
-from ftpsd.protocol.login_rules import Network
+from ftpsd.limits.session_registry import SessionFilter, SessionState, SessionView
 from ftpsd.protocol.replies import Reply
 
 STATES: tuple[SessionState, ...] = get_args(SessionState)
@@ -64,23 +61,6 @@ MESSAGE = (
 )
 
 
-@frozen
-class Filter:
-    """Which sessions a request is about."""
-
-    user: str | None
-    address: Network | None
-    state: SessionState | None = None
-
-    def matches(self, view: SessionView) -> bool:
-        """Return whether the request is about this session."""
-        return (
-            (self.user is None or view.user == self.user)
-            and (self.address is None or view.address in self.address)
-            and (self.state is None or view.state == self.state)
-        )
-
-
 class Sessions:
     """The sessions of the daemon."""
 
@@ -92,7 +72,7 @@ class Sessions:
         state = Parameter("state", {"enum": list(STATES)}, "Only sessions in this state.")
         number: dict[str, Schema] = {"number": {"type": "integer", "minimum": 1, "maximum": 10**12}}
         one, many, gone = "/v1/sessions/{number}", "/v1/sessions", schemas.DISMISSED
-        listed = schemas.listed("sessions", "Session")
+        listed = schemas.listed_sessions("sessions")
         return [
             Route("GET", many, self._list, "List sessions", listed, parameters=(USER, ADDRESS, state, *PAGE)),
             Route("DELETE", many, self._dismiss_many, "End sessions", gone, parameters=(USER, ADDRESS, *MESSAGE)),
@@ -114,7 +94,7 @@ class Sessions:
                 "/v1/transfers",
                 self._transfers,
                 "List the sessions with a running transfer",
-                schemas.listed("transfers", "Session"),
+                schemas.listed_sessions("transfers"),
                 parameters=(USER, ADDRESS, *PAGE),
             ),
         ]
@@ -122,11 +102,11 @@ class Sessions:
     # --- handlers ----------------------------------------------------------------------------------
 
     async def _list(self, call: Call) -> Answer:
-        wanted = Filter(call.arguments.text("user"), call.arguments.network("address"), _state(call.arguments))
+        wanted = SessionFilter(call.arguments.text("user"), call.arguments.network("address"), _state(call.arguments))
         return await self._page(call, "sessions", wanted.matches)
 
     async def _transfers(self, call: Call) -> Answer:
-        wanted = Filter(call.arguments.text("user"), call.arguments.network("address"))
+        wanted = SessionFilter(call.arguments.text("user"), call.arguments.network("address"))
         return await self._page(call, "transfers", lambda view: view.direction is not None and wanted.matches(view))
 
     async def _show(self, call: Call) -> Answer:
@@ -144,15 +124,11 @@ class Sessions:
 
     async def _dismiss_many(self, call: Call) -> Answer:
         arguments = call.arguments
-        wanted = Filter(arguments.text("user"), arguments.network("address"))
+        wanted = SessionFilter(arguments.text("user"), arguments.network("address"))
         reply, now = _farewell(arguments)
         if wanted.user is None and wanted.address is None:
             raise bad_value("user", "and address are missing", "Write one of them, or name a session in the path.")
-        dismissed = 0
-        for view in await self._parts.registry.sessions():
-            if wanted.matches(view):
-                dismissed += await self._parts.registry.dismiss(view.number, reply, now)
-            await call.slices.pause()
+        dismissed = await self._parts.registry.dismiss_each(wanted, reply, now)
         if dismissed:
             subjects = [
                 f"user {wanted.user}" if wanted.user else "",
@@ -167,11 +143,15 @@ class Sessions:
         arguments = call.arguments
         sort = arguments.choice("sort", SORTS) or "number"
         offset, limit = arguments.number("offset", 0, 10**9), arguments.number("limit", MOST, MOST)
-        found = [view for view in await self._parts.registry.sessions() if matches(view)]
+        sessions = await self._parts.registry.sessions()
+        found = [view for view in sessions if matches(view)]
         await call.slices.pause()
         page = sort_views(found, sort)[offset : offset + limit]
         await call.slices.pause()
-        return await list_answer(call.slices, name, page, self.form, len(found))
+        rest: dict[str, Json] = {"total": len(found)}
+        if sessions.missing:
+            rest["missing_workers"] = list(sessions.missing)
+        return await list_answer(call.slices, name, page, self.form, rest)
 
     def form(self, view: SessionView) -> Json:
         """Return a session in JSON."""

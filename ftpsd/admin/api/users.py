@@ -78,7 +78,7 @@ class Users:
             await call.slices.pause()
         logins = await self._parts.last_logins.find(names)
         form = partial(self.form, bans=self._bans.by_user(), logins=logins)
-        return await list_answer(call.slices, "users", users, form, total)
+        return await list_answer(call.slices, "users", users, form, {"total": total})
 
     async def _show(self, call: Call) -> Answer:
         try:

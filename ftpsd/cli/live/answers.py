@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from ftpsd.cli.admin_client import AdminClient, Parameter
 
@@ -125,6 +125,8 @@ class Status(TypedDict):
 class _Page(TypedDict):
     sessions: list[Session]
     total: int
+    #: The worker processes that do not answer.
+    missing_workers: NotRequired[list[int]]
 
 
 class _Transfers(TypedDict):
@@ -139,7 +141,7 @@ def status(client: AdminClient) -> Status:
 
 def page(client: AdminClient, **query: Parameter) -> tuple[list[Session], int]:
     """Return one page of sessions, and how many there are that match."""
-    found = cast(_Page, client.get("sessions", **query))
+    found = _page(client, **query)
     return found["sessions"], found["total"]
 
 
@@ -149,17 +151,26 @@ def transfers(client: AdminClient, **query: Parameter) -> tuple[list[Session], i
     return found["transfers"], found["total"]
 
 
-def sessions(client: AdminClient, **query: Parameter) -> list[Session]:
-    """Return all sessions that match. Sessions begin and end between two pages; none appears twice."""
+def sessions(client: AdminClient, **query: Parameter) -> tuple[list[Session], list[int]]:
+    """Return all sessions that match, and the workers that do not answer, whose sessions are missing.
+
+    Sessions begin and end between two pages; none appears twice.
+    """
     found: dict[int, Session] = {}
+    missing: set[int] = set()
     offset, total = 0, 1
     while offset < total:
-        some, total = page(client, **query, offset=offset, limit=_PAGE)
-        found.update((each["number"], each) for each in some)
-        if not some:
+        some = _page(client, **query, offset=offset, limit=_PAGE)
+        found.update((each["number"], each) for each in some["sessions"])
+        missing.update(some.get("missing_workers", ()))
+        if not some["sessions"]:
             break
-        offset += len(some)
-    return list(found.values())
+        offset, total = offset + len(some["sessions"]), some["total"]
+    return list(found.values()), sorted(missing)
+
+
+def _page(client: AdminClient, **query: Parameter) -> _Page:
+    return cast(_Page, client.get("sessions", **query))
 
 
 def posix_time(text: str) -> float:

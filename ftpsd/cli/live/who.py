@@ -38,10 +38,13 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the sessions; return 0 even if there is none."""
     chosen = {"user": options.user, "address": options.address, "state": options.state}
-    sessions = in_order(answers.sessions(connect(options), **chosen), options.sort)
+    found, missing = answers.sessions(connect(options), **chosen)
+    for index in missing:
+        print(f"Worker {index} does not answer: its sessions are not shown.", file=sys.stderr)
+    sessions = in_order(found, options.sort)
     if options.json:
-        found: list[dict[str, object]] = [dict(session) for session in sessions]
-        json.dump([{field: session[field] for field in FIELDS} for session in found], sys.stdout, indent=2)
+        whole: list[dict[str, object]] = [dict(session) for session in sessions]
+        json.dump([{field: session[field] for field in FIELDS} for session in whole], sys.stdout, indent=2)
         print()
         return 0
     if not sessions:

@@ -101,7 +101,7 @@ def sessions_for(client: AdminClient, view: View) -> tuple[list[answers.Session]
         found, total = ask(client, sort=API_ORDERS[view.order], limit=view.needed)
         if len(found) == total or view.selected in (None, *(each["number"] for each in found)):
             return found, total
-    everything = answers.sessions(client)
+    everything, _ = answers.sessions(client)
     return everything, len(everything)
 
 
