@@ -80,6 +80,20 @@ def moto() -> Iterator[s3.S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def swift() -> Iterator[s3.S3Server]:
+    """OpenStack Swift, for all tests."""
+    with s3.running_swift() as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", "swift"])
+def each_bucket(request: pytest.FixtureRequest) -> s3.Bucket:
+    """An empty bucket in each of the two servers."""
+    server: s3.S3Server = request.getfixturevalue(request.param)
+    return server.new_bucket()
+
+
 @pytest.fixture
 def bucket(moto: s3.S3Server) -> s3.Bucket:
     """An empty bucket in moto's server."""
@@ -94,7 +108,7 @@ QUICK = """
     user_store web words workers
     """.split()  # noqa: SIM905
 assert not [name for name in QUICK if not Path(__file__).with_name(f"test_{name}.py").exists()], "a module has moved"
-DAEMONS = {"shared", "plain", "impatient", "make_daemon", "moto"}
+DAEMONS = {"shared", "plain", "impatient", "make_daemon", "moto", "swift", "each_bucket"}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -1,4 +1,4 @@
-"""Real S3 servers for tests: moto's, and OpenStack Swift with s3api (`tests/swift.py`). Each test has its own bucket.
+"""Real S3 servers for tests: moto's, and OpenStack Swift with s3api. Each test has its own bucket.
 
 `FTPSD_MOTO` names the program moto_server where the interpreter that runs the tests has none.
 """
@@ -9,6 +9,7 @@ import importlib
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -145,6 +146,30 @@ def running_moto() -> Iterator[S3Server]:
                 yield S3Server("moto", port)
             finally:
                 process.kill()
+
+
+@contextmanager
+def running_swift() -> Iterator[S3Server]:
+    """Run OpenStack Swift of Debian's packages, with all its files in a directory of its own."""
+    pytest.importorskip("boto3", reason="boto3 is not installed")
+    if not all(shutil.which(f"swift-{kind}-server") for kind in ("proxy", "account", "container", "object")):
+        pytest.skip("OpenStack Swift is not installed: swift-proxy, swift-account, swift-container, swift-object")
+    port = free_range(4)[0]
+    with tempfile.TemporaryDirectory() as directory:
+        command = [
+            "/usr/bin/python3",
+            str(Path(__file__).with_name("swift_server.py")),
+            directory,
+            str(port),
+            SECRET_KEY,
+        ]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            try:
+                for each in range(port, port + 4):
+                    wait_for_port(each, process)
+                yield S3Server("swift", port)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:

@@ -69,3 +69,14 @@ def test_what_hangs_is_cut_when_it_is_released(bucket: Bucket, proxy: FaultyProx
     proxy.spoil("GET", "old", Hang(response_after=2))
     threading.Timer(0.3, proxy.heal).start()
     assert attempt(proxy, bucket, "GET") in ("IncompleteRead", "ResponseStreamingError", "ProtocolError")
+
+
+def test_both_servers_keep_what_they_are_given(each_bucket: Bucket) -> None:
+    """moto and Swift hold objects, list them and their directories, and know open multipart uploads."""
+    each_bucket.put("in/a b+ä.txt", b"one")
+    each_bucket.put("top", b"two")
+    each_bucket.client.create_multipart_upload(Bucket=each_bucket.name, Key="in/cut")
+    assert each_bucket.contents() == {"in/a b+ä.txt": b"one", "top": b"two"}
+    assert each_bucket.uploads() == ["in/cut"]
+    each_bucket.abort_all()
+    assert each_bucket.uploads() == []
