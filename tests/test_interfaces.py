@@ -37,6 +37,9 @@ RENAMED = [
     ("limits/ledger.py", "check_bans", "require_no_ban"),
     ("limits/ledger.py", "release", "give_back"),
     ("limits/user_limits.py", "rate_limits", "limits"),
+    ("limits/user_counts.py", "add_transfer", "count_transfer"),
+    ("limits/shared/user_counts.py", "add_session", "count_session"),
+    ("limits/shared/rates.py", "transfers", "running"),
     ("limits/bans/store.py", "ban_added", "ban_made"),
     # limits.session_registry.SessionRegistry and RunningSession
     ("limits/session_registry.py", "sessions", "list_sessions"),

@@ -2,83 +2,39 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any
 
 import pytest
 
 from ftpsd.limits.shared import locks
 from ftpsd.limits.shared.locks import TableBusy
 from ftpsd.limits.shared.table import SUPERVISOR, SharedTable
+from tests.table_workers import SIZE, TableWorkers, Work, receive, table_workers
 
 pytestmark = pytest.mark.quick
 
-fork = multiprocessing.get_context("fork")
 
-#: What a process does with the table; it may talk with the test.
-Work = Callable[[SharedTable, Connection], object]
-
-
-class Workers:
-    """Processes that use a table. They end with the test."""
-
-    def __init__(self, table: SharedTable, size: tuple[int, int]) -> None:
-        self._table = table
-        self._size = size
-        self._all: list[Any] = []
-
-    def start(self, index: int, work: Work) -> tuple[Any, Connection]:
-        """Start a process; return it, and the connection to it."""
-        mine, theirs = fork.Pipe()
-
-        def run() -> None:
-            work(SharedTable.attach(os.dup(self._table.descriptor), index, *self._size), theirs)
-
-        process = fork.Process(target=run, daemon=True)
-        process.start()
-        self._all.append(process)
-        theirs.close()
-        return process, mine
-
-    def kill(self, process: Any) -> None:
-        """Kill one, and wait until it has gone."""
-        process.kill()
-        process.join(10)
-
-    def stop(self) -> None:
-        """Kill all."""
-        for process in self._all:
-            self.kill(process)
-
-
-SIZE = (1024, 1024)
+@pytest.fixture
+def both() -> Iterator[tuple[SharedTable, TableWorkers]]:
+    """A small table, and processes that use it."""
+    with table_workers() as made:
+        yield made
 
 
 @pytest.fixture
-def table() -> Iterator[SharedTable]:
-    """A small table of the supervisor."""
-    made = SharedTable.create(*SIZE)
-    yield made
-    made.close()
+def table(both: tuple[SharedTable, TableWorkers]) -> SharedTable:
+    """The table of the supervisor."""
+    return both[0]
 
 
 @pytest.fixture
-def workers(table: SharedTable) -> Iterator[Workers]:
-    """Processes that use it."""
-    made = Workers(table, SIZE)
-    yield made
-    made.stop()
-
-
-def receive(pipe: Connection) -> Any:
-    """Return what a process says."""
-    assert pipe.poll(20)
-    return pipe.recv()
+def workers(both: tuple[SharedTable, TableWorkers]) -> TableWorkers:
+    """The processes."""
+    return both[1]
 
 
 def hold(kind: str, name: str, column: int = 0, count: int = 0) -> Work:
@@ -94,7 +50,7 @@ def hold(kind: str, name: str, column: int = 0, count: int = 0) -> Work:
     return work
 
 
-def test_all_processes_find_the_same_slot(table: SharedTable, workers: Workers) -> None:
+def test_all_processes_find_the_same_slot(table: SharedTable, workers: TableWorkers) -> None:
     """A slot that one process has made is there for the others, with what they write to it."""
     slot = table.slot("user", "ärger\udcff")
     slot.ints[3], slot.floats[4] = -5, 2.5
@@ -113,7 +69,7 @@ def test_all_processes_find_the_same_slot(table: SharedTable, workers: Workers) 
     assert table.slot("user", "ärger\udcff") is slot
 
 
-def test_no_change_under_the_lock_is_lost(table: SharedTable, workers: Workers) -> None:
+def test_no_change_under_the_lock_is_lost(table: SharedTable, workers: TableWorkers) -> None:
     """Three processes with two threads each add 2,000 times to one number, which then has all of it."""
 
     def work(table: SharedTable, pipe: Connection) -> None:
@@ -140,7 +96,7 @@ def test_no_change_under_the_lock_is_lost(table: SharedTable, workers: Workers) 
     assert slot.ints[0] == 12_000
 
 
-def test_processes_that_race_make_one_slot(table: SharedTable, workers: Workers) -> None:
+def test_processes_that_race_make_one_slot(table: SharedTable, workers: TableWorkers) -> None:
     """Processes that want the same hundred new slots at once get the same ones."""
 
     def work(table: SharedTable, pipe: Connection) -> None:
@@ -156,7 +112,7 @@ def test_processes_that_race_make_one_slot(table: SharedTable, workers: Workers)
         pipe.send("go")
     for pipe in pipes:
         receive(pipe)
-    assert list(table.totals("race", 1)) == [3] * 100
+    assert dict(table.totals("race", 1)) == {str(number): 3 for number in range(100)}
 
 
 def take_and_keep(table: SharedTable, pipe: Connection) -> None:
@@ -166,7 +122,7 @@ def take_and_keep(table: SharedTable, pipe: Connection) -> None:
         time.sleep(1000)
 
 
-def test_a_process_that_is_killed_releases_its_lock(table: SharedTable, workers: Workers) -> None:
+def test_a_process_that_is_killed_releases_its_lock(table: SharedTable, workers: TableWorkers) -> None:
     """SIGKILL while a lock is held frees it at once."""
     process, pipe = workers.start(0, take_and_keep)
     assert receive(pipe) == "locked"
@@ -176,7 +132,7 @@ def test_a_process_that_is_killed_releases_its_lock(table: SharedTable, workers:
         pass
 
 
-def test_a_process_that_is_stopped_holds_nobody_for_long(table: SharedTable, workers: Workers) -> None:
+def test_a_process_that_is_stopped_holds_nobody_for_long(table: SharedTable, workers: TableWorkers) -> None:
     """SIGSTOP while a lock is held: the others get a refusal soon; and the lock when the process is killed."""
     process, pipe = workers.start(0, take_and_keep)
     assert receive(pipe) == "locked"
@@ -192,7 +148,7 @@ def test_a_process_that_is_stopped_holds_nobody_for_long(table: SharedTable, wor
         pass
 
 
-def test_columns_of_a_process_are_cleared(table: SharedTable, workers: Workers) -> None:
+def test_columns_of_a_process_are_cleared(table: SharedTable, workers: TableWorkers) -> None:
     """What a killed process has counted is returned, and what the others have counted stays."""
     first, pipe = workers.start(0, hold("user", "alice", 0, 5))
     assert receive(pipe) == 5
@@ -233,7 +189,7 @@ def test_unused_slots_are_used_again(table: SharedTable) -> None:
     assert kept.ints[0] == 1
 
 
-def test_a_slot_that_nobody_used_for_a_while_is_new(table: SharedTable, workers: Workers) -> None:
+def test_a_slot_that_nobody_used_for_a_while_is_new(table: SharedTable, workers: TableWorkers) -> None:
     """A slot keeps its contents while any process uses it, and no longer."""
     table.slot("user", "alice").ints[0] = 3
     assert table.slot("user", "alice").ints[0] == 0
@@ -246,7 +202,7 @@ def test_a_slot_that_nobody_used_for_a_while_is_new(table: SharedTable, workers:
     assert table.slot("user", "alice").ints[0] == 0
 
 
-def test_slots_of_a_dead_process_are_used_again(table: SharedTable, workers: Workers) -> None:
+def test_slots_of_a_dead_process_are_used_again(table: SharedTable, workers: TableWorkers) -> None:
     """A process that held the whole table leaves it to the others."""
 
     def fill(table: SharedTable, pipe: Connection) -> None:
@@ -276,7 +232,7 @@ def test_a_full_table_refuses_nobody(table: SharedTable) -> None:
     assert table.slot("user", "4999") is slots[4999]
 
 
-def test_files_are_known_to_all(table: SharedTable, workers: Workers) -> None:
+def test_files_are_known_to_all(table: SharedTable, workers: TableWorkers) -> None:
     """A file that one process adds is there for the others, who may remove it."""
 
     def work(table: SharedTable, pipe: Connection) -> None:
@@ -294,7 +250,7 @@ def test_files_are_known_to_all(table: SharedTable, workers: Workers) -> None:
     assert len(table.files) == 2
 
 
-def test_files_of_a_dead_process_are_removed(table: SharedTable, workers: Workers) -> None:
+def test_files_of_a_dead_process_are_removed(table: SharedTable, workers: TableWorkers) -> None:
     """All files that it has added, but not those that another process has taken over."""
 
     def work(table: SharedTable, pipe: Connection) -> None:

@@ -144,7 +144,7 @@ class StatusReader:
         yield Usage("sessions", counts.sessions.total, limits.sessions)
         yield Usage("sessions_per_address", counts.sessions.most_of_one_network(), limits.sessions_per_address)
         yield Usage("sessions_per_user", max(users.sessions.values(), default=0), limits.sessions_per_user)
-        yield Usage("transfers", users.transfers.total(), limits.transfers)
+        yield Usage("transfers", sum(users.transfers.values()), limits.transfers)
         yield Usage("transfers_per_user", max(users.transfers.values(), default=0), limits.transfers_per_user)
         yield Usage("upload_rate", transfers.upload_rate, limits.upload_rate)
         yield Usage("download_rate", transfers.download_rate, limits.download_rate)

@@ -22,7 +22,8 @@ from ftpsd.limits.home_counts import GroupCount, HomeCount, HomeLedger
 from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.limits.session_counts import RejectReason, SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
-from ftpsd.limits.user_limits import Share, UserCounts, server_share, user_share
+from ftpsd.limits.user_counts import LocalUserCounts
+from ftpsd.limits.user_limits import CountedUserLease, Share, UserCounts, server_share, user_share
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
@@ -85,11 +86,12 @@ class Ledger(HomeLedger, Protocol):
 
 
 class LedgerState:
-    """The counts of this process. They outlive reloads."""
+    """What this process counts. It outlives reloads."""
 
-    def __init__(self, clock: Now) -> None:
+    def __init__(self, clock: Now, users: UserCounts | None = None) -> None:
+        """`users` counts in memory that processes share; without it they are counted here."""
         self.sessions = SessionCounts()
-        self.users = UserCounts(clock)
+        self.users = users or LocalUserCounts(clock)
         self.bans = BanList(clock)
         self.homes = LocalHomeCounts()
 
@@ -131,12 +133,7 @@ class LocalLedger:
 
     async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
-        limits = self._limits
-        session = UserLimits(
-            session_upload_rate=own.session_upload_rate or limits.session_upload_rate,
-            session_download_rate=own.session_download_rate or limits.session_download_rate,
-        )
-        return self._users.admit([user_share(user, limits, own), *shares, server_share(limits)], session)
+        return lease_user(self._users, self._limits, user, own, shares)
 
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""
@@ -145,6 +142,17 @@ class LocalLedger:
     def group(self, name: str) -> GroupCount:
         """Return the count of the homes of a group."""
         return self._homes.group(name)
+
+
+def lease_user(
+    counts: UserCounts, limits: Limits, user: str, own: UserLimits, shares: Sequence[Share]
+) -> CountedUserLease:
+    """Count a session of a user: see `Ledger.admit_user`."""
+    session = UserLimits(
+        session_upload_rate=own.session_upload_rate or limits.session_upload_rate,
+        session_download_rate=own.session_download_rate or limits.session_download_rate,
+    )
+    return CountedUserLease(counts, [user_share(user, limits, own), *shares, server_share(limits)], session)
 
 
 class _LocalSessionLease:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from threading import Lock
+from typing import Protocol
 
 from ftpsd.system.reactor import Now
 from ftpsd.system.token_bucket import TokenBucket
@@ -22,6 +24,40 @@ MIN_BYTES = 1024
 COMMAND_BURST = 2
 
 
+class RateState(Protocol):
+    """What a rate limit knows: in this process, or in memory that processes share."""
+
+    #: The time at which all bytes that were charged have had their time.
+    due: float
+    #: Is held while something changes.
+    lock: AbstractContextManager[object]
+
+    def transfers(self) -> int:
+        """Return how many transfers share the rate limit."""
+
+    def add_transfers(self, difference: int) -> None:
+        """Add transfers of this process, or remove them."""
+
+
+class LocalRateState:
+    """The state of a rate limit of this process."""
+
+    __slots__ = ("_transfers", "due", "lock")
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.lock: AbstractContextManager[object] = Lock()
+        self._transfers = 0
+
+    def transfers(self) -> int:
+        """Return how many transfers share the rate limit."""
+        return self._transfers
+
+    def add_transfers(self, difference: int) -> None:
+        """Add transfers, or remove them."""
+        self._transfers += difference
+
+
 class RateLimit:
     """Bytes per second for all transfers that share it, as a token bucket with a queue. For any thread.
 
@@ -32,43 +68,42 @@ class RateLimit:
     charged in advance: otherwise many transfers at a low rate would have their first turn together.
     """
 
-    def __init__(self, rate: int, clock: Now) -> None:
+    def __init__(self, rate: int, clock: Now, state: RateState | None = None) -> None:
         self.rate = rate
         self._clock = clock
-        self._lock = Lock()
-        self._transfers = 0
-        #: The time at which all bytes that were charged have had their time.
-        self.due = clock()
+        self._state = state or LocalRateState(clock())
 
     def charge(self, count: int) -> float:
         """Charge bytes that a transfer has moved. Return the time of its next turn."""
-        with self._lock:
+        state = self._state
+        with state.lock:
             advance = MIN_BYTES / self.rate
-            next_turn = max(self.due - advance, self._clock() - BURST) + count / self.rate
-            self.due = next_turn + advance
+            next_turn = max(state.due - advance, self._clock() - BURST) + count / self.rate
+            state.due = next_turn + advance
             return next_turn
 
     def join(self) -> float:
         """Add a transfer. Return the time of its first turn."""
-        with self._lock:
-            first = max(self.due, self._clock() - (BURST if self._transfers else 0))
-            self._transfers += 1
-            self.due = first + MIN_BYTES / self.rate
+        state = self._state
+        with state.lock:
+            first = max(state.due, self._clock() - (BURST if state.transfers() else 0))
+            state.add_transfers(1)
+            state.due = first + MIN_BYTES / self.rate
             return first
 
     def leave(self) -> None:
         """Remove a transfer, which has no next turn."""
-        with self._lock:
-            self._transfers -= 1
-            self.due -= MIN_BYTES / self.rate
+        with self._state.lock:
+            self._state.add_transfers(-1)
+            self._state.due -= MIN_BYTES / self.rate
 
     def allowance(self, since: float) -> int:
         """Return the number of bytes that a transfer may move in its turn, if its last turn began at `since`.
 
         That is its part of a round; or all bytes that nobody has used since, if it had to wait for another rate limit.
         """
-        unused = self._clock() - max(self.due, since)
-        return max(MIN_BYTES, int(self.rate * max(ROUND / max(1, self._transfers), min(unused, BURST))))
+        unused = self._clock() - max(self._state.due, since)
+        return max(MIN_BYTES, int(self.rate * max(ROUND / max(1, self._state.transfers()), min(unused, BURST))))
 
 
 class CommandRate:

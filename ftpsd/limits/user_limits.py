@@ -1,15 +1,14 @@
-"""Count the sessions and transfers of users and groups, and hold the rate limits that sessions share.
+"""The limits that users, groups and others share, the counts behind them, and what a session of a user may use.
 
-`UserCounts` lives as long as the daemon; a session brings the limits of the configuration with which it began.
+A session brings the limits of the configuration with which it began. The counts outlive reloads: `user_counts` has them
+for one process, `shared/user_counts` for several.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
-from weakref import WeakValueDictionary
+from typing import Literal, Protocol
 
 from attrs import frozen
 
@@ -40,84 +39,69 @@ class Share:
     limits: SharedLimits
 
     @property
-    def words(self) -> str:
-        """Who shares the limits, for a reply."""
+    def _words(self) -> str:
         return _WORDS[self.kind].replace("{name}", self.name)
 
-
-class UserCounts:
-    """The sessions and transfers of each user and group, and the rate limits."""
-
-    def __init__(self, clock: Now) -> None:
-        self.clock = clock
-        #: Sessions that have logged in, by who shares limits, and then by name.
-        self._sessions: dict[Sharer, Counter[str]] = {kind: Counter() for kind in _WORDS}
-        #: Transfers of files that run, the same way.
-        self._transfers: dict[Sharer, Counter[str]] = {kind: Counter() for kind in _WORDS}
-        #: By share, direction and rate. A rate that a reload has changed has a rate limit of its own.
-        self._rate_limits: WeakValueDictionary[tuple[Sharer, str, Direction, int], RateLimit] = WeakValueDictionary()
-
-    @property
-    def sessions(self) -> Counter[str]:
-        """Sessions that have logged in, by user."""
-        return self._sessions["user"]
-
-    @property
-    def transfers(self) -> Counter[str]:
-        """Transfers of files that run, by user."""
-        return self._transfers["user"]
-
-    @property
-    def group_sessions(self) -> Counter[str]:
-        """Sessions that have logged in, by group; only groups with limits of their own."""
-        return self._sessions["group"]
-
-    @property
-    def group_transfers(self) -> Counter[str]:
-        """Transfers of files that run, by group; only groups with limits of their own."""
-        return self._transfers["group"]
-
-    def admit(self, shares: Sequence[Share], session: UserLimits) -> LocalUserLease:
-        """Count a session of a user whose password was right. Raises SessionEnd (421) for one too many.
+    def one_session_too_many(self) -> Refusal:
+        """Return the refusal of a session (421).
 
         Pure-FTPd replies 421 too; ProFTPD replies 530 and ends the session. To clients 530 means a wrong password,
         which some forget then; after 421 they try again.
         """
-        for share in shares:
-            most = share.limits.sessions
-            if most is not None and self._sessions[share.kind][share.name] >= most:
-                raise SessionEnd(421, f"Too many sessions of {share.words} (limit: {most}): try again later.")
-        _count(self._sessions, shares, 1)
-        return LocalUserLease(self, shares, session)
+        return SessionEnd(421, f"Too many sessions of {self._words} (limit: {self.limits.sessions}): try again later.")
 
-    def remove(self, shares: Sequence[Share]) -> None:
-        """Remove a session from the counts."""
-        _count(self._sessions, shares, -1)
-
-    def begin_transfer(self, shares: Sequence[Share]) -> None:
-        """Count a transfer that begins. Raises Refusal (450) if too many transfers run.
+    def one_transfer_too_many(self) -> Refusal:
+        """Return the refusal of a transfer (450).
 
         425 and 426 would blame the data connection, and clients would try another kind of connection; 421 would end
         the session. 450 is RFC 959's code for a file that is not available now.
         """
-        for share in shares:
-            most = share.limits.transfers
-            if most is not None and self._transfers[share.kind][share.name] >= most:
-                where = "on" if share.kind == "server" else "of"
-                raise Refusal(450, f"Too many transfers {where} {share.words} (limit: {most}): try again later.")
-        _count(self._transfers, shares, 1)
+        where = "on" if self.kind == "server" else "of"
+        text = f"Too many transfers {where} {self._words} (limit: {self.limits.transfers}): try again later."
+        return Refusal(450, text)
 
-    def end_transfer(self, shares: Sequence[Share]) -> None:
+    def rate(self, direction: Direction) -> int | None:
+        """Return the rate of all together in bytes per second, or None."""
+        return self.limits.upload_rate if direction == "upload" else self.limits.download_rate
+
+
+class UserCounts(Protocol):
+    """The sessions and transfers of each user and group, and the rate limits. For the reactor thread."""
+
+    @property
+    def clock(self) -> Now:
+        """The clock of the rate limits."""
+
+    @property
+    def sessions(self) -> Mapping[str, int]:
+        """Sessions that have logged in, by user."""
+
+    @property
+    def transfers(self) -> Mapping[str, int]:
+        """Transfers of files that run, by user."""
+
+    @property
+    def group_sessions(self) -> Mapping[str, int]:
+        """Sessions that have logged in, by group; only groups with limits of their own."""
+
+    @property
+    def group_transfers(self) -> Mapping[str, int]:
+        """Transfers of files that run, by group; only groups with limits of their own."""
+
+    def add_session(self, shares: Sequence[Share]) -> None:
+        """Count a session of a user whose password was right. Raises SessionEnd (421) for one too many."""
+
+    def remove_session(self, shares: Sequence[Share]) -> None:
+        """Count a session no longer."""
+
+    def add_transfer(self, shares: Sequence[Share]) -> None:
+        """Count a transfer that begins. Raises Refusal (450) if too many transfers run."""
+
+    def remove_transfer(self, shares: Sequence[Share]) -> None:
         """Count a transfer no longer."""
-        _count(self._transfers, shares, -1)
 
     def rate_limit(self, share: Share, direction: Direction) -> list[RateLimit]:
         """Return the rate limit of all sessions that have a share; empty if it has no rate."""
-        rate = share.limits.upload_rate if direction == "upload" else share.limits.download_rate
-        if rate is None:
-            return []
-        key = (share.kind, share.name, direction, int(rate))
-        return [self._rate_limits.get(key) or self._rate_limits.setdefault(key, RateLimit(rate, self.clock))]
 
 
 def user_share(user: str, limits: Limits, own: UserLimits) -> Share:
@@ -139,13 +123,14 @@ def server_share(limits: Limits) -> Share:
     return Share("server", "", SharedLimits(None, limits.transfers, limits.upload_rate, limits.download_rate))
 
 
-class LocalUserLease:
+class CountedUserLease:
     """What one session of a user may use, from the login to the logout: see `ledger.UserLease`.
 
-    `session` has the rates of each session.
+    `session` has the rates of each session. Making it counts the session, and may raise SessionEnd.
     """
 
     def __init__(self, counts: UserCounts, shares: Sequence[Share], session: UserLimits) -> None:
+        counts.add_session(shares)
         self._counts = counts
         self._shares = shares
         self._downloads = self._limits_of("download", session.session_download_rate)
@@ -173,7 +158,7 @@ class LocalUserLease:
 
     def release(self) -> None:
         """The user has logged out."""
-        self._counts.remove(self._shares)
+        self._counts.remove_session(self._shares)
 
 
 class _TransferLease(AbstractAsyncContextManager[None]):
@@ -184,15 +169,7 @@ class _TransferLease(AbstractAsyncContextManager[None]):
         self._shares = shares
 
     async def __aenter__(self) -> None:
-        self._counts.begin_transfer(self._shares)
+        self._counts.add_transfer(self._shares)
 
     async def __aexit__(self, *_: object) -> None:
-        self._counts.end_transfer(self._shares)
-
-
-def _count(counters: dict[Sharer, Counter[str]], shares: Sequence[Share], difference: int) -> None:
-    for share in shares:
-        counter = counters[share.kind]
-        counter[share.name] += difference
-        if not counter[share.name]:
-            del counter[share.name]
+        self._counts.remove_transfer(self._shares)

@@ -43,5 +43,5 @@ def read(
         queues={name: state() for name, state in parts.hub.queues.items()},
         journal=journal,
         not_ready=not_ready,
-        users=(dict(users.sessions), dict(users.transfers)) if counters.by_user else None,
+        users=(dict(users.sessions.items()), dict(users.transfers.items())) if counters.by_user else None,
     )

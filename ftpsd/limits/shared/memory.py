@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Final
 
 from ftpsd.limits.shared.directory import KEY, KeyDirectory
-from ftpsd.limits.shared.slot import INTS, column_total, is_used, refer
+from ftpsd.limits.shared.slot import INTS, column_total, is_used, name_of, refer, set_name
 
 _PAGE = 4096
 _SLOT = 8 * INTS
@@ -72,6 +72,7 @@ class TableMemory:
             if not is_used(ints):
                 ints[:] = _EMPTY
                 ints[0] = _number(kind)
+                set_name(ints, name)
                 self._keys.put(place, key)
             refer(ints, process, True)
         return place
@@ -89,12 +90,12 @@ class TableMemory:
         place = self._keys.find(_digest(kind, name))
         return 0 if place is None else column_total(self.ints(place), column, self.columns())
 
-    def totals(self, kind: str, column: int) -> Iterator[int]:
-        """Iterate over the sums of a column in all slots of a kind."""
+    def totals(self, kind: str, column: int) -> Iterator[tuple[str, int]]:
+        """Iterate over the names of all slots of a kind, and the sums of a column; only those that are not 0."""
         wanted = _number(kind)
         for ints in self.all():
-            if ints[0] == wanted:
-                yield column_total(ints, column, self.columns())
+            if ints[0] == wanted and (total := column_total(ints, column, self.columns())):
+                yield name_of(ints), total
 
     def all(self) -> Iterator[memoryview]:
         """Iterate over the integers of all slots."""

@@ -11,12 +11,14 @@ PROCESSES = 65
 
 #: The fields of a slot, of 8 bytes each; and its columns, which have one integer for each process. One more column has
 #: the references of the processes.
-FIELDS, COLUMNS = 59, 2
+FIELDS, COLUMNS = 24, 2
 
-#: The integers of a slot: the kind, the fields, the references, the columns.
+#: The integers of a slot: the kind, the fields, the name, the references, the columns.
 INTS = 256
 
-_REFERENCES = 1 + FIELDS
+_NAME = 1 + FIELDS
+_NAME_INTS = 32
+_REFERENCES = _NAME + _NAME_INTS
 _COLUMNS = tuple(_REFERENCES + number * PROCESSES for number in range(1, COLUMNS + 1))
 assert _COLUMNS[-1] + PROCESSES <= INTS
 
@@ -42,8 +44,8 @@ class Slot:
     ) -> None:
         """`own` is the number of this process in the columns, and `used` returns how many are used."""
         #: The fields, as integers or as floating point numbers of the same 8 bytes.
-        self.ints: Final = ints[1:_REFERENCES]
-        self.floats: Final = floats[1:_REFERENCES]
+        self.ints: Final = ints[1:_NAME]
+        self.floats: Final = floats[1:_NAME]
         #: Whether other processes have this slot, too. They do not if the table was full.
         self.shared: Final = shared
         self._ints = ints
@@ -67,6 +69,17 @@ class Slot:
     def total(self, column: int) -> int:
         """Return the sum of a column over all processes."""
         return column_total(self._ints, column, self._used())
+
+
+def set_name(ints: memoryview, name: str) -> None:
+    """Write the name of a slot, as much of it as there is room for."""
+    data = name.encode("utf-8", "surrogatepass")[: 8 * _NAME_INTS].ljust(8 * _NAME_INTS, b"\0")
+    ints[_NAME:_REFERENCES] = memoryview(data).cast("q")
+
+
+def name_of(ints: memoryview) -> str:
+    """Return the name of a slot."""
+    return ints[_NAME:_REFERENCES].tobytes().rstrip(b"\0").decode("utf-8", "replace")
 
 
 def column_total(ints: memoryview, column: int, used: int) -> int:

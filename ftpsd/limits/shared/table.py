@@ -91,8 +91,11 @@ class SharedTable:
             self._release_gone()
         return slot
 
-    def totals(self, kind: str, column: int) -> Iterator[int]:
-        """Iterate over the sums of a column in all slots of a kind. Waits for no lock."""
+    def totals(self, kind: str, column: int) -> Iterator[tuple[str, int]]:
+        """Iterate over the names of a kind, and the sums of a column that are not 0. Waits for no lock.
+
+        Names are cut to 256 bytes.
+        """
         return self._memory.totals(kind, column)
 
     def total(self, kind: str, name: str, column: int) -> int:
