@@ -5,45 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable
 
 from twisted.application.service import MultiService
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
-from ftpsd.accounts.anonymous import with_anonymous
-from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
-from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.last_logins import LastLogins
-from ftpsd.accounts.password_checker import PasswordChecker
-from ftpsd.accounts.realm import Realm
 from ftpsd.accounts.totp import UsedCodes
-from ftpsd.accounts.user_store import UserStore
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
 from ftpsd.admin.unix_socket import socket_path
-from ftpsd.config import load, sources
+from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
-from ftpsd.config.sections.groups import SharedSettings
-from ftpsd.config.settings import ListenSettings, PortRange, QuotaSettings, Settings
-from ftpsd.config.tls import client_certificates
-from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.incoming.listeners import Listeners
-from ftpsd.control.lifecycle.graceful_stop import stop_gracefully
 from ftpsd.control.lifecycle.reload import Reloader, log_warnings
-from ftpsd.control.scheduler import Scheduler
-from ftpsd.control.services import ControlServices
-from ftpsd.data.channel import DataPlane
-from ftpsd.data.nat import AddressRefresh, Announcer
-from ftpsd.data.passive.ports import PortPool
-from ftpsd.data.shared import Shared
+from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.event_files import EventFiles
 from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
@@ -53,28 +34,22 @@ from ftpsd.events.record import Recorder
 from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
-from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
-from ftpsd.limits.session_registry import LocalSessionRegistry, SessionRegistry
-from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.limits.ledger import LedgerState
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
-from ftpsd.snapshot import Snapshot, policy_of
-from ftpsd.storage.folders.tree import FolderTrees
-from ftpsd.storage.local.files import LocalBackend
-from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error
+from ftpsd.processes.remote_sessions import RemoteSessions, worker_count
+from ftpsd.processes.sandboxes import daemon_sandbox, supervisor_sandbox
+from ftpsd.processes.sessions import LocalSessions
+from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.storage.local.root import process_umask
-from ftpsd.storage.local.sweeper import Sweeper
-from ftpsd.storage.quota import Quotas
-from ftpsd.system.aws import boto
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
-from ftpsd.system.reactor import Reactor
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Notifier
 from ftpsd.system.twisted_private import installed_reactor
-from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -97,116 +72,24 @@ class Options(usage.Options):  # type: ignore[misc]
 
 def makeService(options: Options) -> FtpsService:
     """Return the daemon. Print the faults of its configuration and exit if there are any."""
+    path = os.path.abspath(options["config"])  # twistd changes the directory when it goes to the background
     try:
-        configuration = load.load(options["config"])
-        sandbox = _sandbox(configuration, options["config"], options.parent)
+        configuration = load.load(path)
+        make_host, make_sandbox = _role(configuration)
+        removed = filter(None, [socket_path(configuration.settings.admin)])
+        sandbox = make_sandbox(configuration, path, options.parent, removed)
         observer = line_observer(options.parent) if options.parent else None
-        return FtpsService(options["config"], configuration, bool(options["verbose"]), sandbox, observer)
+        return FtpsService(path, configuration, make_host, bool(options["verbose"]), sandbox, observer)
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _sandbox(configuration: load.Configuration, path: str, twistd: Mapping[str, object] | None) -> Sandbox:
-    settings = configuration.settings
-    files = [Path(path), settings.users.file, *sources.sandbox_files(settings)]
-    files += [directory / "NAME.yaml" for directory in (settings.users.files, settings.users.group_files)]
-    files += [file for _, pair in settings.tls.pairs for file in (pair.certificate, pair.key_file)]
-    files += [file for _, file in client_certificates.files(settings)]
-    if settings.storage:
-        secrets = (each.credentials.secret_access_key_file for each in settings.storage.values())
-        files += [*map(Path, boto.files()), *filter(None, secrets)]
-    events = settings.events
-    beside = [each.parent for each in (events.audit, events.xferlog) if each is not None]
-    elsewhere = sources.sandbox_directories(settings)
-    written = map(os.path.realpath, filter(None, (directory(settings.state), events.directory, *beside, *elsewhere)))
-    removed = filter(None, [socket_path(settings.admin)])
-    return Sandbox(settings.sandbox, files, [*configuration.users.homes.parents, *written], twistd, removed)
-
-
-class SnapshotFactory:
-    """Makes the configuration snapshot of each load. What sessions of all snapshots share is given to it."""
-
-    def __init__(
-        self,
-        reactor: Reactor,
-        counts: LedgerState,
-        refresh: AddressRefresh,
-        control_ports: Callable[[], set[int]],
-        outbox: Outbox,
-        codes: UsedCodes,
-    ) -> None:
-        self._reactor = reactor
-        self._counts = counts
-        self._refresh = refresh
-        self._control_ports = control_ports
-        self._outbox = outbox
-        self._codes = codes
-        self.workers = WorkerThreads(reactor)
-        self._stores = StoreFactory(reactor, self.workers)
-        self.sources = self._stores.sources
-        self.transfers = TransferCounts(reactor.seconds)
-        self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
-        #: Snapshots with the same port range share its ports.
-        self._pools: dict[PortRange, PortPool] = {}
-
-    def make(self, configuration: load.Configuration) -> Snapshot:
-        """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
-        settings = configuration.settings
-        #: The users of the last snapshot.
-        self.users = self._stores.make(
-            settings, configuration.users, configuration.sources, configuration.builder.build
-        )
-        users = with_anonymous(self.users, configuration.anonymous)
-        self.workers.patience = settings.timeouts.stalled
-        homes = users.homes  # is computed at each access
-        self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
-        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
-        return Snapshot(
-            settings=settings,
-            portal=self._portal(settings, configuration.layers.shared, users, ledger),
-            contexts=configuration.contexts,
-            data=DataPlane(self._shared(configuration)),
-            policy=policy_of(settings),
-            ledger=ledger,
-            now=time.time,
-            shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
-        )
-
-    def _portal(
-        self, settings: Settings, groups: Mapping[str, SharedSettings], users: UserStore, ledger: Ledger
-    ) -> Portal:
-        quotas = {name: group.quota for name, group in groups.items() if group.quota != QuotaSettings()}
-        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
-        trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
-        realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
-        clients = settings.tls.clients
-        policy = None if clients is None else CertificatePolicy(users, clients)
-        checkers = (
-            PasswordChecker(users, self._codes, time.time, policy),
-            CertificateChecker(users, self._codes, time.time),
-        )
-        return Portal(realm, [cast(ICredentialsChecker, each) for each in checkers])
-
-    def _shared(self, configuration: load.Configuration) -> Shared:
-        settings = configuration.settings
-        ports = settings.passive.ports
-        announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
-        self._refresh.add(announcer)
-        return Shared(
-            reactor=self._reactor,
-            workers=self.workers,
-            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
-            announcer=announcer,
-            timeouts=settings.timeouts,
-            source_port=settings.active.source_port or 0,
-            foreign_networks=settings.foreign_networks,
-            control_ports=self._control_ports,
-            transfers=self.transfers,
-        )
-
-    def _resolve(self, name: str) -> Deferred[str]:
-        return self.workers.queue("configuration", "login").call(load.resolve, name)
+def _role(configuration: load.Configuration) -> tuple[MakeHost, Callable[..., Sandbox]]:
+    """Return what serves the sessions, in this process or in others, and what makes the sandbox of this process."""
+    if worker_count(configuration.settings.workers) == 1:
+        return LocalSessions, daemon_sandbox
+    return RemoteSessions, supervisor_sandbox
 
 
 class FtpsService(MultiService):
@@ -218,12 +101,12 @@ class FtpsService(MultiService):
         self,
         path: str,
         configuration: load.Configuration,
+        make_host: MakeHost,
         verbose: bool = False,
         sandbox: Sandbox | None = None,
         observer: FileLogObserver | None = None,
     ) -> None:
         super().__init__()
-        path = os.path.abspath(path)  # twistd changes the directory when it goes to the background
         self._path = path
         self._configuration = configuration
         self._sandbox = sandbox
@@ -241,17 +124,13 @@ class FtpsService(MultiService):
         self._last_logins = LastLogins(
             reactor, self._store, self._hub, time.time, lambda name: self._snapshots.users.may_exist(name)
         )
-        self._sessions = LocalSessionRegistry(reactor)
-        #: The running sessions, for administration.
-        self.registry: SessionRegistry = self._sessions
-        self._notifier = Notifier(reactor, self._sessions.__len__)
-        self._services = ControlServices(reactor, Scheduler(reactor), self._hub, self._sessions)
-        self._listeners = Listeners(reactor, path, self._factory)
         self._refresh = AddressRefresh(reactor)
         self._snapshots = SnapshotFactory(
-            reactor, self._counts, self._refresh, self._listeners.ports, self._outbox, self._codes
+            reactor, self._counts, self._refresh, lambda: self._listeners.ports(), self._outbox, self._codes
         )
-        self._sweeper = Sweeper(reactor, self._snapshots.workers, self._snapshots.quotas.changing, time.time)
+        self._host = host = make_host(HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots))
+        self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)
+        self._notifier = Notifier(reactor, host.__len__)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
         parts = self._parts()
@@ -267,7 +146,7 @@ class FtpsService(MultiService):
             hub=self._hub,
             recorder=self._recorder,
             now=time.time,
-            registry=self.registry,
+            registry=self._host.registry,
             counts=self._counts,
             transfers=self._snapshots.transfers,
             bans=self._bans,
@@ -299,12 +178,11 @@ class FtpsService(MultiService):
             Part(workers.start, workers.stop),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
             Part(self._outbox.serve, self._outbox.close),
-            Part(self._start_refresh, self._refresh.stop),
-            Part(self._start_sweeper, self._sweeper.stop),
             Part(self._administration.start, self._administration.stop),
             Part(lambda: None, self._metrics.close),
             Part(self._reloader.start),
-            Part(self._serve, self._listeners.close),
+            Part(self._start_host, self._host.stop),
+            Part(lambda: None, self._listeners.close),
         ):
             self.addService(part)
 
@@ -335,33 +213,42 @@ class FtpsService(MultiService):
         self._snapshot.data.warn_if_private()
         log_warnings(self._configuration)
 
+    def _prepare_process(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        process_umask()
+        raise_descriptor_limit()
+        self._host.fork(self._configuration)  # before other threads begin: a forked process has one thread
+        if self._sandbox is not None:
+            self._sandbox.enter()  # for the same reason: it applies to this thread and those that it starts
+
+    def _start_host(self) -> None:
+        starting: Deferred[None] = Deferred.fromCoroutine(self._host.start(self._configuration))
+        starting.addCallbacks(self._started, self._not_started)
+
+    def _started(self, _: None) -> None:
+        self._serve()
+
         def report() -> None:
             self._notifier.ready()
             self._hub.publish(DaemonStarted())
 
         self._reactor.callLater(0, report)  # before the reactor runs, SIGTERM would not stop the daemon gracefully
 
-    def _prepare_process(self) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        process_umask()
-        raise_descriptor_limit()
-        if self._sandbox is not None:
-            self._sandbox.enter()  # before other threads begin: it applies to this thread and those that it starts
-
-    def _factory(self, settings: ListenSettings) -> FtpsFactory:
-        return FtpsFactory(self._services, self._snapshot, settings)
+    def _not_started(self, failure: Failure) -> None:
+        failure.trap(StartFailed)
+        exit_with_error(self._reactor, failure.getErrorMessage())
 
     # --- start and reload ------------------------------------------------------------------------
 
-    def _apply(self, configuration: load.Configuration) -> None:
+    async def _apply(self, configuration: load.Configuration) -> None:
         """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
+        await self._host.prepare(configuration)
         with self._metrics.opening(configuration.settings.metrics):
             self._listeners.open(configuration.settings.listen)
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
+        self._host.use(configuration)
         self._serve()
-        self._start_refresh()
-        self._start_sweeper()
         self._write_events()
 
     def _serve(self) -> None:
@@ -371,13 +258,6 @@ class FtpsService(MultiService):
     def _start_outbox(self) -> None:
         place = journal_directory(self._configuration.settings, self._path)
         self._outbox.start(place, self._snapshots.workers)
-
-    def _start_refresh(self) -> None:
-        self._refresh.start(self._configuration.settings.passive.refresh)
-
-    def _start_sweeper(self) -> None:
-        settings, users = self._configuration.settings, self._snapshots.users
-        self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
 
     def _write_events(self) -> None:
         events = self._configuration.settings.events
@@ -398,5 +278,6 @@ class FtpsService(MultiService):
         self._notifier.stopping(drain)
         self._reloader.stop()
         self._counts.sessions.closed = "Server is shutting down: try again later."
-        await stop_gracefully(self._reactor, self._listeners, self._sessions, drain)
+        self._listeners.drain()
+        await self._host.drain(drain)
         await super().stopService()

@@ -25,6 +25,9 @@ SECRET = "$5$rounds=1000$ftpsdtests$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."
 
 _TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
+#: The number of worker processes of each daemon that does not set it: the whole suite passes with 1 (the default) and 3.
+_WORKERS = os.environ.get("FTPSD_WORKERS", "")
+
 #: How long the suite waits for anything that must come.
 PATIENCE = 45.0
 
@@ -120,7 +123,8 @@ class Daemon:
         for name, values in self.users.items():
             self.home(name).mkdir(parents=True, exist_ok=True)
             users[name] = {"password": SECRET, "home": str(self.home(name)), **values}
-        self.config.write_text(yaml.safe_dump(self.settings))
+        workers = {"workers": int(_WORKERS)} if _WORKERS else {}
+        self.config.write_text(yaml.safe_dump({**workers, **self.settings}))
         self.users_file.write_text(yaml.safe_dump({"groups": self.groups, "users": users}))
 
     def home(self, user: str = "alice") -> Path:

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
     "admin": "protocol config.settings web events system outbox limits data storage accounts config control snapshot",
     "metrics": "protocol config.settings web events system outbox limits accounts config control admin",
-    "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin metrics",
+    "processes": "protocol config.settings events system outbox limits data storage accounts config control snapshot",
+    "service": "protocol config.settings events system outbox limits data storage accounts config control snapshot admin metrics processes",
     "deliver": "protocol config.settings events system outbox config",
     "cli": "protocol config.settings events system outbox limits storage accounts config service deliver",
 }

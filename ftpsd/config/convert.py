@@ -24,7 +24,17 @@ from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.storage import Credentials, S3Storage, StoreHome, StorePath
 from ftpsd.config.sections.tls import Files
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Encoding, Fingerprint, ForeignData, HomePlace, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import (
+    Encoding,
+    Fingerprint,
+    ForeignData,
+    HomePlace,
+    Pattern,
+    PortRange,
+    TotpSecret,
+    Umask,
+    WorkerCount,
+)
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.login_rules import Hours, Network
 
@@ -91,6 +101,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (dict[tuple[str, ...], frozenset[str]], scalars.paths),
         (ForeignData, lambda value: _foreign_data(converter, value)),
         (dict[str, str], scalars.texts),
+        (WorkerCount, scalars.worker_count),
         (dict[tuple[str, ...], FolderSettings], lambda value: _folders(converter, value)),
         (dict[str, S3Storage], lambda value: _named(converter, value, S3Storage)),
         (HomePlace | None, lambda value: _home(converter, value)),

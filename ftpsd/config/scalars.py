@@ -16,7 +16,7 @@ from ftpsd.config.faults import quoted, suggestion
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.storage import StorePath
 from ftpsd.config.sections.values import Quantity, UserValues
-from ftpsd.config.settings import Encoding, Fingerprint, Pattern, PortRange, TotpSecret, Umask
+from ftpsd.config.settings import MOST_WORKERS, Encoding, Fingerprint, Pattern, PortRange, TotpSecret, Umask
 from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.encoding.names import find as find_encoding
 from ftpsd.protocol.encoding.supported import ENCODINGS
@@ -77,6 +77,17 @@ def quantity(value: object) -> Quantity:
     if match is None:
         raise InvalidValue(f"{quoted(value)} is not a size", "Write a whole number, or one with K, M, G or T: 10G.")
     return Quantity(int(match[1]) << 10 * "_KMGT".index(match[2] or "_"))
+
+
+def worker_count(value: object) -> int | str:
+    """Return a number of worker processes, or "auto"."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        raise InvalidValue(
+            f"{quoted(value)} is not a number of worker processes", f"Write a number from 1 to {MOST_WORKERS}, or auto."
+        )
+    return value
 
 
 def choice(value: object, kind: object) -> object:

@@ -208,6 +208,13 @@ class MetricsSettings:
     users: bool = False
 
 
+#: The number of worker processes. auto: one for each processor that the daemon may use.
+WorkerCount = int | Literal["auto"]
+
+#: The most worker processes.
+MOST_WORKERS = 32
+
+
 @frozen
 class Settings:
     """The whole of `ftpsd.yaml`."""
@@ -235,6 +242,7 @@ class Settings:
     anonymous: AnonymousSettings | None = None
     #: The stores in which homes and folders can be, by name.
     storage: dict[str, S3Storage] = Factory(dict)
+    workers: WorkerCount = 1
 
     @property
     def foreign_networks(self) -> tuple[Network, ...]:

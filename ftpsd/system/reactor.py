@@ -89,6 +89,12 @@ class ListeningPort(Protocol):
 class Reactor(Clock, CallsFromThreads, Protocol):
     """All of the reactor that the daemon uses. Everything but `callFromThread` is for the reactor thread."""
 
+    def run(self, installSignalHandlers: bool = True) -> None:
+        """Serve until `stop`."""
+
+    def stop(self) -> None:
+        """Let `run` return."""
+
     def getDelayedCalls(self) -> Sequence[object]:
         """Return the calls that are still to be made."""
 

@@ -64,7 +64,8 @@ class Sandbox:
             version = landlock.enter(self._rules)
         except Unavailable as reason:
             return f"off: {reason}"
-        return f"on (ABI {version}): files are written only below {', '.join(sorted(self._written))}"
+        written = f"files are written only below {', '.join(sorted(self._written))}"
+        return f"on (ABI {version}): {written if self._written else 'no files are written'}"
 
 
 def _around(path: str) -> str:

@@ -31,9 +31,12 @@ class ControlPort(tcp.Port):
     def _accept(self) -> None:
         self._scheduled = False
         until = self.reactor.seconds() + MAX_SECONDS
-        while self.connected:
-            self.numberAccepts = BATCH
-            super().doRead()
-            # After a full batch Twisted raises numberAccepts; otherwise no more connections wait.
-            if self.numberAccepts <= BATCH or self.reactor.seconds() >= until:
-                return
+        while self.connected and self.accept_batch() and self.reactor.seconds() < until:
+            pass
+
+    def accept_batch(self) -> bool:
+        """Accept up to BATCH connections. Return whether more may wait."""
+        self.numberAccepts = BATCH
+        super().doRead()
+        # After a full batch Twisted raises numberAccepts; otherwise no more connections wait.
+        return bool(self.numberAccepts > BATCH)

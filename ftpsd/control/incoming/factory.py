@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -54,11 +53,23 @@ class FtpsFactory(FTPFactory):
         peer = plain_address(addr.host, getattr(addr, "scopeID", 0))
         proxy = self.settings.proxy_protocol
         if proxy is None:
-            return PendingConnection(self, Route(peer))
+            return self.begin(Route(peer))
         if not any(peer in each for each in proxy.trusted):
             return UntrustedConnection(self.services, peer)
         passive = proxy.trusted if self.snapshot.settings.passive.proxy_protocol else None
-        return ProxiedConnection(self.services, peer, passive, partial(PendingConnection, self))
+        return ProxiedConnection(self.services, peer, passive, self.begin)
+
+    def begin(self, route: Route, early: bytes = b"") -> Protocol:
+        """Return the protocol of a connection whose way is known. `early` came behind the header of a proxy."""
+        return PendingConnection(self, route, early)
+
+    def record_rejection(self, number: int, route: Route, reason: RejectReason, log_text: str) -> None:
+        """Count and publish that a connection does not become a session."""
+        hub = self.services.hub
+        if hub.tally is not None:
+            hub.tally.rejected[reason] += 1
+        if log_text:
+            hub.publish(SessionRejected(info(number, route.client, route.is_check), log_text))
 
     def session(self, number: int, route: Route, lease: SessionLease) -> ControlConnection:
         """Return the protocol of an admitted session, on top of TLS."""
@@ -104,11 +115,8 @@ class PendingConnection(IncomingConnection):
             self._continue_as(self._factory.session(self._number, self._route, lease))
 
     def _reject(self, reason: RejectReason, reply: Reply, log_text: str) -> None:
-        hub = self._factory.services.hub
-        if hub.tally is not None and not self._lost:
-            hub.tally.rejected[reason] += 1
-        if log_text and not self._lost:
-            hub.publish(SessionRejected(info(self._number, self._route.client, self._route.is_check), log_text))
+        if not self._lost:
+            self._factory.record_rejection(self._number, self._route, reason, log_text)
         self._continue_as(RejectedConnection(reply))
 
     def _continue_as(self, protocol: Protocol) -> None:

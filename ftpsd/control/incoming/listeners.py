@@ -28,12 +28,22 @@ BACKLOG = 1024
 
 
 class Listeners:
-    """One Twisted port for each entry of `listen`. `path` is that of the configuration file, for faults."""
+    """One Twisted port for each entry of `listen`, of the class `port`. It accepts no connections before `serve`.
 
-    def __init__(self, reactor: Reactor, path: str, factory: Callable[[ListenSettings], FtpsFactory]) -> None:
+    `path` is that of the configuration file, for faults.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        path: str,
+        factory: Callable[[ListenSettings], FtpsFactory],
+        port: type[ControlPort] = ControlPort,
+    ) -> None:
         self._reactor = reactor
         self._path = path
         self._factory = factory
+        self._class = port
         self._ports: dict[tuple[str, int], Any] = {}
         self._new: list[Any] = []
         #: The sockets of systemd that entries of `listen` use.
@@ -62,7 +72,8 @@ class Listeners:
         try:
             for settings in wanted:
                 if _key(settings) not in self._ports:
-                    opened[_key(settings)] = self._listen(settings)
+                    opened[_key(settings)] = port = self._listen(settings)
+                    port.stopReading()
         except CannotListenError as error:
             for key, port in opened.items():
                 port.stopListening()
@@ -85,6 +96,7 @@ class Listeners:
             port.factory.settings = by_key[key]
         while self._new:
             port = self._new.pop(0)
+            port.startReading()
             host, kind = port.getHost(), port.factory.settings.tls
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
         for each in self._unused():
@@ -117,7 +129,7 @@ class Listeners:
         same_port = [port for (_, number), port in self._ports.items() if number == settings.port]
         if same_port:
             return self._take_over(same_port[0], address, settings.port, factory)
-        port = ControlPort(settings.port, factory, BACKLOG, address, self._reactor)
+        port = self._class(settings.port, factory, BACKLOG, address, self._reactor)
         port.startListening()
         return port
 
@@ -131,7 +143,7 @@ class Listeners:
         return [each for each in self._inherited if each not in taken]
 
     def _adopt(self, descriptor: int, family: int, factory: FtpsFactory) -> ListeningPort:
-        return listen_on(ControlPort, self._reactor, descriptor, family, factory)
+        return listen_on(self._class, self._reactor, descriptor, family, factory)
 
     def _take_over(self, old: Any, address: str, port: int, factory: FtpsFactory) -> Any:
         """Listen on another address of a port that is open, while the old listener still serves."""

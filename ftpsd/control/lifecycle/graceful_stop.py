@@ -1,12 +1,12 @@
-"""Stop gracefully: let running transfers finish, and close all sessions: stop_gracefully."""
+"""Stop gracefully: let running transfers finish, and close all sessions: end_sessions."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Reactor
@@ -15,20 +15,19 @@ from ftpsd.system.reactor import Reactor
 CLOSING = 1
 
 
-async def stop_gracefully(reactor: Reactor, listeners: Listeners, sessions: LocalSessionRegistry, drain: int) -> None:
+async def end_sessions(reactor: Reactor, sessions: LocalSessionRegistry, drain: int) -> None:
     """End all sessions: idle ones now, the others after their transfer, or after `drain` seconds.
 
     SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
     """
-    listeners.drain()
     sessions.dismiss_all(Reply(421, "Server is shutting down. Goodbye."))
-    await _until_empty(reactor, sessions, drain)
+    await until(reactor, sessions.when_empty, drain)
     sessions.dismiss_all(Reply(421, "Server is shutting down. Transfer interrupted."), immediately=True)
-    await _until_empty(reactor, sessions, CLOSING)
+    await until(reactor, sessions.when_empty, CLOSING)
 
 
-async def _until_empty(reactor: Reactor, sessions: LocalSessionRegistry, seconds: int) -> None:
-    """Wait until there is no session, for that many seconds, or until a signal."""
+async def until(reactor: Reactor, when: Callable[[Callable[[], object]], object], seconds: float) -> None:
+    """Wait until `when` calls the function that it gets, for that many seconds, or until a signal."""
     over: Deferred[None] = Deferred()
 
     def end(*_: object) -> None:
@@ -38,7 +37,7 @@ async def _until_empty(reactor: Reactor, sessions: LocalSessionRegistry, seconds
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reactor.callFromThread(end))
     limit = reactor.callLater(seconds, end)
-    sessions.when_empty(end)
+    when(end)
     await over
     if limit.active():
         limit.cancel()

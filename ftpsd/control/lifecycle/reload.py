@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from attrs import frozen
@@ -54,7 +54,7 @@ class Reloader:
         self,
         reactor: Reactor,
         path: str,
-        apply: Callable[[load.Configuration], None],
+        apply: Callable[[load.Configuration], Awaitable[None]],
         hub: Publisher,
         notifier: Notifier,
     ) -> None:
@@ -101,10 +101,14 @@ class Reloader:
         self._waiting_again = []
         self._answer_waiting(STOPPING)
 
-    def _loaded(self, configuration: load.Configuration) -> None:
+    def _loaded(self, configuration: load.Configuration) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._use(configuration))
+
+    async def _use(self, configuration: load.Configuration) -> None:
+        if not self._stopped:
+            await self._apply(configuration)
         if self._stopped:
             return
-        self._apply(configuration)
         self._notifier.ready()
         warnings = load.warnings(configuration, time.time())
         self.last = self.last_good = LoadResult(time.time(), warnings=tuple(map(str, warnings)))

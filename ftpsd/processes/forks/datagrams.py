@@ -1,0 +1,101 @@
+"""Messages with descriptors between two processes: JSON in datagrams of unix sockets (unix(7), SCM_RIGHTS)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Sequence
+
+from twisted.python.failure import Failure
+
+from ftpsd.system.reactor import Reactor
+
+#: The most bytes of a message. Bytes that a client has sent behind a PROXY header are the longest part.
+LONGEST = 128 * 1024
+
+#: The most descriptors of a message.
+_DESCRIPTORS = 8
+
+#: Messages that are read in one turn of the reactor.
+_BATCH = 4
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets that keep the boundaries of messages."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
+    """Send a message. Raises OSError, and BlockingIOError if the other end does not read and `end` does not block."""
+    socket.send_fds(end, [json.dumps(message, separators=(",", ":")).encode()], list(descriptors))
+
+
+def receive(end: socket.socket) -> tuple[object, list[int]] | None:
+    """Return the next message and its descriptors; None at the end. Raises OSError, BlockingIOError if none waits."""
+    data, descriptors, _, _ = socket.recv_fds(end, LONGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    return (json.loads(data), descriptors) if data else None
+
+
+class MessageReader:
+    """Reads messages in the reactor, until the other end has gone. Takes over the socket."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        end: socket.socket,
+        received: Callable[[object, list[int]], object],
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`received` gets each message and its descriptors, which it closes. `ended` is called at the end."""
+        end.setblocking(False)
+        self.end = end
+        self._reactor = reactor
+        self._received = received
+        self._ended = ended
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Return the number of the file descriptor."""
+        return self.end.fileno()
+
+    def logPrefix(self) -> str:
+        """Return a name for the reactor's log."""
+        return "messages"
+
+    def doRead(self) -> None:
+        """Read the messages that wait, but a few at a time: sessions must not wait for all of them."""
+        self._read(_BATCH)
+
+    def read_all(self) -> None:
+        """Read all messages that were sent before."""
+        while self._read(_BATCH):
+            pass
+
+    def _read(self, most: int) -> bool:
+        """Read up to so many messages. Return whether there may be more."""
+        try:
+            for _ in range(most):
+                found = receive(self.end)
+                if found is None:
+                    break
+                self._received(*found)
+            else:
+                return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        self.close()
+        self._ended()
+        return False
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has removed the descriptor, since polling it failed."""
+        self.close()
+        self._ended()
+
+    def close(self) -> None:
+        """Read nothing more, and close the socket."""
+        if self.end.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self.end.close()

@@ -1,0 +1,128 @@
+"""The process that forks workers: it has one thread, no sandbox, and everything imported that a worker needs.
+
+The supervisor cannot fork them itself: it has threads, whose locks a forked process would inherit in any state, and a
+sandbox without the homes of users. So it forks this process when it starts, and asks it for workers.
+
+It loads the configuration when the supervisor does. A worker is forked with the configuration in its memory: it starts
+in milliseconds, shares that memory with the others, and starts also while the files have a fault.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from ftpsd.config import load
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.processes.forks import datagrams
+from ftpsd.processes.forks.forking import close_inherited, end_process, name_process
+
+#: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
+RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]
+
+
+def fork_spawner(path: str, configuration: load.Configuration, run_worker: RunWorker) -> tuple[int, socket.socket]:
+    """Fork the process, and return its number and the socket to it."""
+    ours, theirs = datagrams.pair()
+    pid = os.fork()
+    if pid == 0:
+        with end_process():
+            ours.close()
+            _Spawner(theirs, path, configuration, run_worker).run()
+    theirs.close()
+    return pid, ours
+
+
+class _Spawner:
+    """The process, from its start to its end: when the supervisor has gone."""
+
+    def __init__(
+        self, supervisor: socket.socket, path: str, configuration: load.Configuration, run_worker: RunWorker
+    ) -> None:
+        self._supervisor = supervisor
+        self._path = path
+        self._configuration = configuration
+        #: What the last load has made, until the supervisor uses it.
+        self._loaded: load.Configuration | None = None
+        self._run_worker = run_worker
+        #: The workers that have not ended: their process numbers by descriptors of the processes (pidfd_open(2)).
+        self._workers: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Serve the supervisor until it has gone."""
+        name_process("ftpsd spawner")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        close_inherited({self._supervisor.fileno()})
+        gc.collect()
+        gc.freeze()  # a collection in a worker would write into each object, and so copy all pages
+        while self._serve():
+            pass
+
+    def _serve(self) -> bool:
+        """Wait for what happens next. Return False when the supervisor has gone."""
+        poll = select.poll()
+        for descriptor in (self._supervisor.fileno(), *self._workers):
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        for descriptor in self._workers.keys() & set(ready):
+            self._reap(descriptor)
+        return self._supervisor.fileno() not in ready or self._obey()
+
+    def _reap(self, descriptor: int) -> None:
+        pid = self._workers.pop(descriptor)
+        os.close(descriptor)
+        _, status = os.waitpid(pid, 0)
+        self._tell("ended", pid, os.waitstatus_to_exitcode(status))
+
+    def _tell(self, *message: object) -> None:
+        try:
+            datagrams.send(self._supervisor, message)
+        except OSError:
+            pass  # the supervisor has gone, which the next poll shows
+
+    def _obey(self) -> bool:
+        try:
+            found = datagrams.receive(self._supervisor)
+        except OSError:
+            found = None
+        if found is None:
+            return False
+        (name, *arguments), descriptors = cast(list[object], found[0]), found[1]
+        if name == "fork":
+            self._fork(cast(int, arguments[0]), [socket.socket(fileno=each) for each in descriptors])
+        elif name == "load":
+            self._tell("loaded", arguments[0], self._load())
+        elif self._loaded is not None:  # "use"
+            self._configuration, self._loaded = self._loaded, None
+        return True
+
+    def _load(self) -> list[str]:
+        """Load the configuration again, and return its faults."""
+        try:
+            self._loaded = load.load(self._path)
+        except InvalidConfiguration as error:
+            return [*map(str, error.faults)]
+        gc.collect()
+        gc.freeze()
+        return []
+
+    def _fork(self, index: int, sockets: list[socket.socket]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            with end_process():
+                self._supervisor.close()
+                for descriptor in self._workers:
+                    os.close(descriptor)
+                name_process(f"ftpsd worker {index}")
+                self._run_worker(index, self._configuration, sockets)
+        for each in sockets:
+            each.close()
+        self._workers[os.pidfd_open(pid)] = pid
+        self._tell("forked", index, pid)

@@ -1,0 +1,112 @@
+"""The supervisor's end of the connection to the spawner: Spawner."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+from twisted.internet.defer import Deferred
+
+from ftpsd.config.load import Configuration
+from ftpsd.processes.forks import datagrams
+from ftpsd.processes.forks.datagrams import MessageReader
+from ftpsd.processes.forks.spawner import fork_spawner
+from ftpsd.processes.worker import run_worker
+from ftpsd.system.reactor import Reactor
+
+#: What the spawner says if it does not exist any more.
+GONE = "the process that starts workers has ended"
+
+
+class Spawner:
+    """Lets the spawner fork workers, and load the configuration."""
+
+    def __init__(self, reactor: Reactor, path: str) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._pid = 0
+        self._end: socket.socket | None = None
+        self._reader: MessageReader | None = None
+        self._numbers = itertools.count()
+        self._loads: dict[int, Deferred[list[str]]] = {}
+        self._forked: Callable[[int, int], object] = lambda index, pid: None
+        self._ended: Callable[[int, int], object] = lambda pid, status: None
+        self._lost: Callable[[], object] = lambda: None
+
+    def fork(self, configuration: Configuration) -> None:
+        """Fork the spawner: before other threads begin, and before the sandbox."""
+        self._pid, self._end = fork_spawner(self._path, configuration, partial(run_worker, self._path))
+
+    def start(
+        self,
+        forked: Callable[[int, int], object],
+        ended: Callable[[int, int], object],
+        lost: Callable[[], object],
+    ) -> None:
+        """Begin to hear from the spawner.
+
+        `forked` gets the index and the number of a process, `ended` the number and the exit status of one that has
+        ended (negative: the signal). `lost` is called when the spawner itself has ended.
+        """
+        assert self._end is not None
+        self._forked, self._ended, self._lost = forked, ended, lost
+        self._reader = MessageReader(self._reactor, self._end, self._received, self._gone)
+
+    def spawn(self, index: int, sockets: list[socket.socket]) -> None:
+        """Let it fork a worker, to which the sockets are passed. Raises OSError if the spawner has ended."""
+        assert self._end is not None
+        datagrams.send(self._end, ["fork", index], [each.fileno() for each in sockets])
+
+    def load(self) -> Deferred[list[str]]:
+        """Let it load the configuration for later workers; return the faults."""
+        number = next(self._numbers)
+        answer: Deferred[list[str]] = Deferred()
+        self._loads[number] = answer
+        self._send("load", number)
+        return answer
+
+    def use(self) -> None:
+        """Let it use what it has loaded."""
+        self._send("use")
+
+    def stop(self) -> None:
+        """End the spawner, which ends when nobody is connected to it."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reap()
+
+    def _send(self, *message: object) -> None:
+        assert self._end is not None
+        try:
+            datagrams.send(self._end, message)
+        except OSError:
+            self._answer_loads()
+
+    def _received(self, message: object, _: list[int]) -> None:
+        name, first, second = cast(list[object], message)
+        if name == "forked":
+            self._forked(cast(int, first), cast(int, second))
+        elif name == "ended":
+            self._ended(cast(int, first), cast(int, second))
+        else:
+            self._loads.pop(cast(int, first)).callback(cast(list[str], second))
+
+    def _gone(self) -> None:
+        self._reap()
+        self._answer_loads()
+        self._lost()
+
+    def _answer_loads(self) -> None:
+        loads, self._loads = self._loads, {}
+        for each in loads.values():
+            each.callback([GONE])
+
+    def _reap(self) -> None:
+        try:
+            os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            pass

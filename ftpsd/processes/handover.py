@@ -1,0 +1,75 @@
+"""Give accepted connections to a worker: Connection, its message, and what a worker makes of it."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.protocol import Factory, Protocol
+
+from ftpsd.control.incoming.route import Route
+from ftpsd.system.reactor import Reactor
+
+
+@frozen
+class Connection:
+    """A connection that becomes a session: what the worker must know beside the socket."""
+
+    #: The number of the session.
+    number: int
+    route: Route
+    #: Whether the listener expects TLS from the first byte.
+    implicit: bool
+    #: What the client has sent behind the header of a proxy.
+    early: bytes = b""
+
+    def message(self) -> object:
+        """Return the connection as JSON."""
+        route = self.route
+        server = None if route.server is None else str(route.server)
+        proxies = None if route.proxies is None else [*map(str, route.proxies)]
+        early = base64.b64encode(self.early).decode()
+        return [self.number, str(route.client), server, proxies, route.is_check, self.implicit, early]
+
+    @classmethod
+    def from_message(cls, message: object) -> Connection:
+        """Return the connection that `message` has made JSON."""
+        number, client, server, proxies, is_check, implicit, early = cast(list[Any], message)
+        route = Route(
+            ipaddress.ip_address(client),
+            None if server is None else ipaddress.ip_address(server),
+            None if proxies is None else tuple(map(ipaddress.ip_network, proxies)),
+            is_check,
+        )
+        return cls(number, route, implicit, base64.b64decode(early))
+
+
+class _OneProtocol(Factory):
+    """Gives a connection that exists already its protocol."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], Protocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        """Return the protocol."""
+        return self._make()
+
+
+def adopt(reactor: Reactor, descriptor: int, make: Callable[[], Protocol], early: bytes) -> None:
+    """Let a new protocol serve a connected socket, which is taken over. Raises OSError if the client has gone."""
+    made: list[Protocol] = []
+
+    def build() -> Protocol:
+        made.append(make())
+        return made[0]
+
+    with socket.socket(fileno=descriptor) as connection:
+        reactor.adoptStreamConnection(connection.fileno(), connection.family, _OneProtocol(build))
+    if early:
+        made[0].dataReceived(early)

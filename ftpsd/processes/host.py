@@ -1,0 +1,107 @@
+"""What serves the sessions of the daemon: SessionHost. The rest of the daemon does not know in which processes.
+
+LocalSessions   `sessions`: in this process
+RemoteSessions  `remote_sessions`: in worker processes, each of which has LocalSessions
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ftpsd.config.load import Configuration
+from ftpsd.config.settings import ListenSettings
+from ftpsd.control.incoming.accept import ControlPort
+from ftpsd.control.incoming.factory import FtpsFactory
+from ftpsd.data.nat import AddressRefresh
+from ftpsd.events.hub import Hub
+from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.session_registry import SessionRegistry
+from ftpsd.processes.snapshots import SnapshotFactory
+from ftpsd.snapshot import Snapshot
+from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
+
+
+@frozen
+class HostParts:
+    """The objects of the daemon that a host uses."""
+
+    reactor: Reactor
+    #: The path of the configuration file.
+    path: str
+    hub: Hub
+    counts: LedgerState
+    refresh: AddressRefresh
+    snapshots: SnapshotFactory
+
+
+class SessionHost(Protocol):
+    """Serves the connections that the listeners accept. For the reactor thread.
+
+    The daemon calls `fork`, `start`, then `prepare` and `use` for each reload, and `drain` and `stop` at the end.
+    """
+
+    @property
+    def registry(self) -> SessionRegistry:
+        """The running sessions."""
+
+    @property
+    def port(self) -> type[ControlPort]:
+        """The class of the listening ports."""
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+
+    def factory(self, settings: ListenSettings, snapshot: Snapshot) -> FtpsFactory:
+        """Return what one listener does with its connections."""
+
+    def fork(self, configuration: Configuration) -> None:
+        """Make the processes that must be made while this one has one thread and no sandbox."""
+
+    async def start(self, configuration: Configuration) -> None:
+        """Begin. The listeners accept connections when this has ended. Raises StartFailed."""
+
+    async def prepare(self, configuration: Configuration) -> None:
+        """Prepare for a configuration that was loaded again. Raises InvalidConfiguration, and then changes nothing."""
+
+    def use(self, configuration: Configuration) -> None:
+        """Use the configuration of the last `prepare` for new sessions."""
+
+    async def drain(self, seconds: int) -> None:
+        """End all sessions: idle ones now, the others after their transfer, or after some seconds.
+
+        SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
+        """
+
+    def stop(self) -> None:
+        """End everything."""
+
+
+#: Makes a host for the parts of a daemon.
+MakeHost = Callable[[HostParts], SessionHost]
+
+
+class StartFailed(Exception):
+    """The daemon cannot start, for a reason that the text names."""
+
+
+def exit_with_error(reactor: Reactor, reason: str) -> None:
+    """Log why the daemon cannot go on, stop it gracefully, and let it end with exit status 1."""
+    log.error("{reason}", reason=reason)
+    print(reason, file=sys.__stderr__)  # twistd has redirected sys.stderr to the log
+    atexit.register(_fail)
+    reactor.stop()
+
+
+def _fail() -> None:
+    """End with exit status 1. twistd ends with 0 after the reactor was stopped."""
+    sys.stdout.flush()
+    os._exit(1)

@@ -1,0 +1,60 @@
+"""Load a configuration in all processes, or in none: ConfigurationLoads."""
+
+from __future__ import annotations
+
+import itertools
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from ftpsd.config.faults import Fault, InvalidConfiguration
+from ftpsd.processes.forks.spawning import Spawner
+from ftpsd.processes.supervisor import Workers
+from ftpsd.system.link import Link
+from ftpsd.system.reactor import Reactor
+
+
+class ConfigurationLoads:
+    """Lets the spawner and all workers load the configuration. They keep it until `use`."""
+
+    def __init__(self, reactor: Reactor, path: str, spawner: Spawner, workers: Workers) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._spawner = spawner
+        self._workers = workers
+        self._numbers = itertools.count()
+        #: What workers have not answered yet: by their index and the number of the load.
+        self._waiting: dict[tuple[int, int], Deferred[list[str]]] = {}
+        workers.on_start(self._serve)
+        workers.on_end(self._ended)
+
+    async def load(self) -> None:
+        """Load it in all processes. Raises InvalidConfiguration with the faults that they report."""
+        number = next(self._numbers)
+        answers = [self._spawner.load()]
+        for index, link in self._workers.links.items():
+            answer: Deferred[list[str]] = Deferred()
+            self._waiting[index, number] = answer
+            answers.append(answer)
+            link.tell("process.load", number)
+        texts = {text for faults in await gatherResults(answers) for text in faults}
+        if texts:
+            raise InvalidConfiguration([Fault(self._path, 0, "workers", text, "") for text in sorted(texts)])
+
+    def use(self) -> None:
+        """Let all processes use what they have loaded, for new sessions."""
+        self._spawner.use()
+        for link in self._workers.links.values():
+            link.tell("process.use")
+
+    def _serve(self, index: int, link: Link) -> None:
+        link.serve("process.loaded", lambda number, faults: self._answer((index, number), faults))
+
+    def _answer(self, key: tuple[int, int], faults: list[str]) -> None:
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            waiting.callback(faults)
+
+    def _ended(self, index: int) -> None:
+        """A worker has ended: another one begins with what the spawner has loaded."""
+        for key in [each for each in self._waiting if each[0] == index]:
+            self._answer(key, [])

@@ -1,0 +1,161 @@
+"""The host of a daemon with worker processes: it accepts connections, and hands those that are admitted to workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.config.load import Configuration
+from ftpsd.config.settings import MOST_WORKERS, ListenSettings, WorkerCount
+from ftpsd.control.incoming.accept import BATCH, ControlPort
+from ftpsd.control.incoming.connection import IncomingConnection
+from ftpsd.control.incoming.factory import UNDECIDED, FtpsFactory
+from ftpsd.control.incoming.route import Route
+from ftpsd.control.scheduler import Scheduler
+from ftpsd.control.services import ControlServices
+from ftpsd.limits.ledger import SessionRefused
+from ftpsd.limits.session_counts import RejectReason
+from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.processes.forks.spawning import Spawner
+from ftpsd.processes.handover import Connection
+from ftpsd.processes.host import HostParts, exit_with_error
+from ftpsd.processes.loading import ConfigurationLoads
+from ftpsd.processes.supervisor import Workers
+from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.replies import Reply
+from ftpsd.snapshot import Snapshot
+
+log = Logger(namespace="ftpsd")
+
+
+def worker_count(wanted: WorkerCount) -> int:
+    """Return the number of worker processes: at most one for each processor that this process may use, for auto."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if wanted == "auto" else wanted
+
+
+class RemoteSessions:
+    """Serves sessions in worker processes. It accepts the connections itself, so that limits and bans hold for all."""
+
+    def __init__(self, parts: HostParts) -> None:
+        self._spawner = Spawner(parts.reactor, parts.path)
+        self.workers = Workers(parts.reactor, self._spawner, lambda reason: exit_with_error(parts.reactor, reason))
+        self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
+        self.registry = LocalSessionRegistry(parts.reactor)
+        self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
+        self.port: type[ControlPort] = HandoverPort
+
+    def __len__(self) -> int:
+        return self.workers.sessions()
+
+    def factory(self, settings: ListenSettings, snapshot: Snapshot) -> FtpsFactory:
+        """Return what one listener does with its connections."""
+        return HandoverFactory(self._services, snapshot, settings, self.workers)
+
+    def fork(self, configuration: Configuration) -> None:
+        """Fork the process that will fork workers."""
+        self._spawner.fork(configuration)
+
+    async def start(self, configuration: Configuration) -> None:
+        """Start all workers. Raises StartFailed."""
+        await self.workers.start(worker_count(configuration.settings.workers))
+
+    async def prepare(self, configuration: Configuration) -> None:
+        """Let all workers load the configuration. Raises InvalidConfiguration with their faults."""
+        await self._loads.load()
+
+    def use(self, configuration: Configuration) -> None:
+        """Let all workers use what they have loaded."""
+        self._loads.use()
+
+    async def drain(self, seconds: int) -> None:
+        """Let all workers end their sessions: idle ones now, the others after their transfer, or after some seconds."""
+        await self.workers.drain(seconds)
+
+    def stop(self) -> None:
+        """End all processes."""
+        self.workers.stop()
+
+
+class HandoverFactory(FtpsFactory):
+    """Gives the connections of one listener to workers."""
+
+    def __init__(
+        self, services: ControlServices, snapshot: Snapshot, settings: ListenSettings, workers: Workers
+    ) -> None:
+        super().__init__(services, snapshot, settings)
+        self._workers = workers
+
+    def begin(self, route: Route, early: bytes = b"") -> Protocol:
+        """Return the protocol of a connection from a proxy, whose header is complete."""
+        return DepartingConnection(self, route, early)
+
+    def admit(self, connection: socket.socket, route: Route, early: bytes = b"") -> None:
+        """Let the ledger decide about a connection, and give it to a worker. It is closed here in any case."""
+        Deferred.fromCoroutine(self._admit(connection, route, early)).addErrback(_log_failure)
+
+    async def _admit(self, connection: socket.socket, route: Route, early: bytes) -> None:
+        number = next(self.services.numbers)
+        with connection:
+            try:
+                lease = await self.snapshot.ledger.admit_session(route.client)
+            except SessionRefused as refused:
+                self._reject(connection, number, route, refused.reason, refused.reply, refused.log_text)
+                return
+            known = Connection(number, route, self.implicit, early)
+            if not self._workers.hand_over(known, connection.fileno(), lease):
+                lease.release()
+                self._reject(connection, number, route, "undecided", UNDECIDED, "Not admitted: no worker is ready.")
+
+    def _reject(
+        self, connection: socket.socket, number: int, route: Route, reason: RejectReason, reply: Reply, log_text: str
+    ) -> None:
+        self.record_rejection(number, route, reason, log_text)
+        try:
+            connection.send(reply.encode(), socket.MSG_DONTWAIT)
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client has gone
+
+
+def _log_failure(failure: Failure) -> None:
+    log.failure("internal error: the connection cannot be admitted", failure)
+
+
+class HandoverPort(ControlPort):
+    """A listening port whose connections get no transport in this process."""
+
+    def accept_batch(self) -> bool:
+        """Accept up to BATCH connections. Return whether more may wait."""
+        factory = cast(HandoverFactory, self.factory)
+        if factory.settings.proxy_protocol is not None:
+            return super().accept_batch()
+        for _ in range(BATCH):
+            try:
+                connection, address = self.socket.accept()
+            except BlockingIOError:
+                return False
+            except OSError:  # too many open files, and what else Twisted knows a remedy for
+                return super().accept_batch()
+            factory.admit(connection, Route(plain_address(address[0], *address[3:])))
+        return True
+
+
+class DepartingConnection(IncomingConnection):
+    """A connection whose transport gives up its socket."""
+
+    def __init__(self, factory: HandoverFactory, route: Route, early: bytes) -> None:
+        self._factory = factory
+        self._route = route
+        self._early = early
+
+    def connectionMade(self) -> None:
+        """Take the socket from the transport, which the reactor then forgets."""
+        self.transport.stopReading()
+        self.transport.stopWriting()
+        self._factory.admit(self.transport.getHandle(), self._route, self._early)

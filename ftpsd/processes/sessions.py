@@ -1,0 +1,64 @@
+"""The sessions of one process, and what they need beside the configuration snapshot: LocalSessions."""
+
+from __future__ import annotations
+
+import time
+
+from ftpsd.config.load import Configuration
+from ftpsd.config.settings import ListenSettings
+from ftpsd.control.incoming.accept import ControlPort
+from ftpsd.control.incoming.factory import FtpsFactory
+from ftpsd.control.lifecycle.graceful_stop import end_sessions
+from ftpsd.control.scheduler import Scheduler
+from ftpsd.control.services import ControlServices
+from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.processes.host import HostParts
+from ftpsd.snapshot import Snapshot
+from ftpsd.storage.local.sweeper import Sweeper
+
+
+class LocalSessions:
+    """Serves sessions in this process: all of a daemon that is one process, or those of a worker."""
+
+    port = ControlPort
+
+    def __init__(self, parts: HostParts) -> None:
+        self._reactor = parts.reactor
+        self._refresh = parts.refresh
+        self._snapshots = parts.snapshots
+        self.registry = LocalSessionRegistry(parts.reactor)
+        self.services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
+        threads, quotas = parts.snapshots.workers, parts.snapshots.quotas
+        self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time)
+
+    def __len__(self) -> int:
+        return len(self.registry)
+
+    def factory(self, settings: ListenSettings, snapshot: Snapshot) -> FtpsFactory:
+        """Return what one listener does with its connections."""
+        return FtpsFactory(self.services, snapshot, settings)
+
+    def fork(self, configuration: Configuration) -> None:
+        """Do nothing: there is one process."""
+
+    async def start(self, configuration: Configuration) -> None:
+        """Begin the periodic tasks."""
+        self.use(configuration)
+
+    async def prepare(self, configuration: Configuration) -> None:
+        """Do nothing: the snapshot was made from this configuration."""
+
+    def use(self, configuration: Configuration) -> None:
+        """Let the periodic tasks follow another configuration, whose snapshot was made before."""
+        settings, users = configuration.settings, self._snapshots.users
+        self._refresh.start(settings.passive.refresh)
+        self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
+
+    async def drain(self, seconds: int) -> None:
+        """End all sessions: idle ones now, the others after their transfer, or after some seconds."""
+        await end_sessions(self._reactor, self.registry, seconds)
+
+    def stop(self) -> None:
+        """End the periodic tasks."""
+        self._refresh.stop()
+        self._sweeper.stop()

@@ -1,0 +1,121 @@
+"""Make the configuration snapshot of each load: SnapshotFactory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred
+
+from ftpsd.accounts.anonymous import with_anonymous
+from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
+from ftpsd.accounts.chain.factory import StoreFactory
+from ftpsd.accounts.password_checker import PasswordChecker
+from ftpsd.accounts.realm import Realm
+from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.user_store import UserStore
+from ftpsd.config import load
+from ftpsd.config.sections.groups import SharedSettings
+from ftpsd.config.settings import PortRange, QuotaSettings, Settings
+from ftpsd.data.channel import DataPlane
+from ftpsd.data.nat import AddressRefresh, Announcer
+from ftpsd.data.passive.ports import PortPool
+from ftpsd.data.shared import Shared
+from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
+from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.outbox.outbox import Outbox
+from ftpsd.snapshot import Snapshot, policy_of
+from ftpsd.storage.folders.tree import FolderTrees
+from ftpsd.storage.local.files import LocalBackend
+from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.quota import Quotas
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import WorkerThreads
+
+
+class SnapshotFactory:
+    """Makes the configuration snapshot of each load. What sessions of all snapshots share is given to it."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        counts: LedgerState,
+        refresh: AddressRefresh,
+        control_ports: Callable[[], set[int]],
+        outbox: Outbox,
+        codes: UsedCodes,
+    ) -> None:
+        self._reactor = reactor
+        self._counts = counts
+        self._refresh = refresh
+        self._control_ports = control_ports
+        self._outbox = outbox
+        self._codes = codes
+        self.workers = WorkerThreads(reactor)
+        self._stores = StoreFactory(reactor, self.workers)
+        self.sources = self._stores.sources
+        self.transfers = TransferCounts(reactor.seconds)
+        self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
+        #: Snapshots with the same port range share its ports.
+        self._pools: dict[PortRange, PortPool] = {}
+
+    def make(self, configuration: load.Configuration) -> Snapshot:
+        """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
+        settings = configuration.settings
+        #: The users of the last snapshot.
+        self.users = self._stores.make(
+            settings, configuration.users, configuration.sources, configuration.builder.build
+        )
+        users = with_anonymous(self.users, configuration.anonymous)
+        self.workers.patience = settings.timeouts.stalled
+        homes = users.homes  # is computed at each access
+        self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
+        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
+        return Snapshot(
+            settings=settings,
+            portal=self._portal(settings, configuration.layers.shared, users, ledger),
+            contexts=configuration.contexts,
+            data=DataPlane(self._shared(configuration)),
+            policy=policy_of(settings),
+            ledger=ledger,
+            now=time.time,
+            shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
+        )
+
+    def _portal(
+        self, settings: Settings, groups: Mapping[str, SharedSettings], users: UserStore, ledger: Ledger
+    ) -> Portal:
+        quotas = {name: group.quota for name, group in groups.items() if group.quota != QuotaSettings()}
+        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
+        trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
+        realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
+        clients = settings.tls.clients
+        policy = None if clients is None else CertificatePolicy(users, clients)
+        checkers = (
+            PasswordChecker(users, self._codes, time.time, policy),
+            CertificateChecker(users, self._codes, time.time),
+        )
+        return Portal(realm, [cast(ICredentialsChecker, each) for each in checkers])
+
+    def _shared(self, configuration: load.Configuration) -> Shared:
+        settings = configuration.settings
+        ports = settings.passive.ports
+        announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
+        self._refresh.add(announcer)
+        return Shared(
+            reactor=self._reactor,
+            workers=self.workers,
+            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
+            announcer=announcer,
+            timeouts=settings.timeouts,
+            source_port=settings.active.source_port or 0,
+            foreign_networks=settings.foreign_networks,
+            control_ports=self._control_ports,
+            transfers=self.transfers,
+        )
+
+    def _resolve(self, name: str) -> Deferred[str]:
+        return self.workers.queue("configuration", "login").call(load.resolve, name)

@@ -1,0 +1,162 @@
+"""A worker process: its objects, from its start to its end: run_worker, WorkerService."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+
+import twisted.internet
+from twisted.application.service import MultiService
+from twisted.internet import epollreactor
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.accounts.totp import UsedCodes
+from ftpsd.config import load
+from ftpsd.data.nat import AddressRefresh
+from ftpsd.events.hub import Hub
+from ftpsd.events.log import Log
+from ftpsd.events.log_budget import LogBudget
+from ftpsd.events.record import Recorder
+from ftpsd.limits.ledger import LedgerState
+from ftpsd.outbox.outbox import Outbox
+from ftpsd.outbox.place import journal_directory
+from ftpsd.processes.host import HostParts
+from ftpsd.processes.sandboxes import worker_sandbox
+from ftpsd.processes.sessions import LocalSessions
+from ftpsd.processes.snapshots import SnapshotFactory
+from ftpsd.processes.worker_loads import WorkerLoads
+from ftpsd.processes.worker_sessions import HandedSessions
+from ftpsd.system.link import Link, connect
+from ftpsd.system.part import Part
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.state import Store
+from ftpsd.system.twisted_private import installed_reactor
+
+log = Logger(namespace="ftpsd")
+
+
+def run_worker(path: str, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
+    """Be a worker until the supervisor ends it, or has gone. `sockets` are the link and the one for connections."""
+    reactor = _new_reactor()
+    service = WorkerService(reactor, path, index, configuration, *sockets)
+    worker_sandbox(configuration, path).enter()  # before other threads begin
+    service.startService()
+    reactor.run(installSignalHandlers=False)
+
+
+def _new_reactor() -> Reactor:
+    """Install a reactor in this process. The one that it has inherited belongs to the supervisor, epoll and all."""
+    inherited = sys.modules.pop("twisted.internet.reactor")
+    del twisted.internet.reactor
+    _KEPT.append(inherited)
+    epollreactor.install()
+    return installed_reactor()
+
+
+#: Objects of the parent whose end would close descriptors.
+_KEPT: list[object] = []
+
+
+class WorkerService(MultiService):
+    """All parts of a worker, as child services."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        path: str,
+        index: int,
+        configuration: load.Configuration,
+        link_end: socket.socket,
+        connections_end: socket.socket,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._path = path
+        self._index = index
+        self._configuration = configuration
+        self._sockets = link_end, connections_end
+        self.link = Link(reactor, self._supervisor_lost)
+        hub = Hub(reactor)
+        Log(hub, LogBudget(reactor), False)
+        counts = LedgerState(reactor.seconds)
+        refresh = AddressRefresh(reactor)
+        self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time))
+        self._snapshots = SnapshotFactory(
+            reactor, counts, refresh, lambda: self._control_ports, outbox, UsedCodes(Store(reactor), time.time)
+        )
+        self._control_ports = {each.port for each in configuration.settings.listen}
+        self._sessions = LocalSessions(HostParts(reactor, path, hub, counts, refresh, self._snapshots))
+        self._snapshot = self._snapshots.make(configuration)
+        self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot)
+        WorkerLoads(reactor, path, self.link, self._use)
+        self._stopping = False
+        self._add_parts()
+
+    def _add_parts(self) -> None:
+        """Add the child services in the order in which they start (see `Part`)."""
+        threads = self._snapshots.workers
+        for part in (
+            Part(self._connect),
+            Part(lambda: self._outbox.start(journal_directory(self._configuration.settings, self._path), threads)),
+            Part(lambda: None, self._outbox.stop),
+            Part(threads.start, threads.stop),
+            Part(self._snapshots.sources.start, self._snapshots.sources.stop),
+            Part(self._outbox.serve, self._outbox.close),
+            Part(lambda: self._sessions.use(self._configuration), self._sessions.stop),
+            Part(self._ready),
+        ):
+            self.addService(part)
+
+    # --- start -----------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        link, (link_end, connections_end) = self.link, self._sockets
+        link.serve("process.ping", lambda: True)
+        link.serve("process.drain", self._drain)
+        connect(self._reactor, link_end, link)
+        self._handed.start(connections_end)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # they go to the supervisor, which tells its workers what to do
+        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._terminated))
+
+    def _ready(self) -> None:
+        self._reactor.callLater(0, self.link.tell, "process.ready")
+
+    def _use(self, configuration: load.Configuration) -> None:
+        """Use another configuration for new sessions."""
+        self._configuration = configuration
+        self._snapshot = self._snapshots.make(configuration)
+        self._sessions.use(configuration)
+
+    # --- stop ------------------------------------------------------------------------------------
+
+    def _terminated(self) -> None:
+        """SIGTERM: end when the supervisor gives no more connections to this worker."""
+        self.link.tell("process.terminated")
+
+    def _supervisor_lost(self) -> None:
+        """The supervisor has ended. Nobody can connect any more; transfers may finish."""
+        if not self._stopping:
+            log.error("the supervisor has ended: this worker ends when its transfers have finished")
+            self._drain(self._configuration.settings.timeouts.drain)
+
+    def _drain(self, seconds: int) -> None:
+        """End all sessions, and then the process. The supervisor gives it no more connections."""
+        if not self._stopping:
+            self._handed.accept_all()
+            self._stopping = True
+            Deferred.fromCoroutine(self._stop(seconds)).addErrback(self._stop_failed)
+
+    async def _stop(self, seconds: int) -> None:
+        await self._sessions.drain(seconds)
+        self._handed.close()
+        await self.stopService()
+        self._reactor.stop()
+
+    def _stop_failed(self, failure: Failure) -> None:
+        log.failure("internal error: a worker cannot stop gracefully", failure)
+        self._reactor.stop()

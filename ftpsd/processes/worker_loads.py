@@ -1,0 +1,52 @@
+"""Load the configuration in a worker when the supervisor says so: WorkerLoads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.config import load
+from ftpsd.config.disk_watch import in_own_thread
+from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.system.link import Link
+from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
+
+
+class WorkerLoads:
+    """Loads the configuration, keeps it until the supervisor wants it to be used, and passes it to `use` then."""
+
+    def __init__(self, reactor: Reactor, path: str, link: Link, use: Callable[[load.Configuration], None]) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._link = link
+        self._use = use
+        self._loaded: load.Configuration | None = None
+        link.serve("process.load", self._load)
+        link.serve("process.use", self._use_loaded)
+
+    def _load(self, number: int) -> None:
+        """Load the configuration, and tell the supervisor its faults. It may take longer than a call may."""
+        loading = in_own_thread(self._reactor, lambda: load.load(self._path))
+        loading.addCallbacks(self._keep, _faults)
+        loading.addCallback(lambda faults: self._link.tell("process.loaded", number, faults))
+
+    def _keep(self, configuration: load.Configuration) -> list[str]:
+        self._loaded = configuration
+        return []
+
+    def _use_loaded(self) -> None:
+        if self._loaded is not None:
+            configuration, self._loaded = self._loaded, None
+            self._use(configuration)
+
+
+def _faults(failure: Failure) -> list[str]:
+    error = failure.value
+    if isinstance(error, InvalidConfiguration):
+        return [*map(str, error.faults)]
+    log.failure("internal error: the configuration cannot be loaded", failure)
+    return [failure.getErrorMessage()]

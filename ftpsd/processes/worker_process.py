@@ -1,0 +1,86 @@
+"""One worker process, as the supervisor knows it: WorkerProcess."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Literal
+
+from ftpsd.limits.ledger import SessionLease
+from ftpsd.processes.forks import datagrams
+from ftpsd.processes.handover import Connection
+from ftpsd.system.link import Link
+
+#: starting: it is not ready yet. serving: it gets connections. draining: it ends with its last session.
+State = Literal["starting", "serving", "draining"]
+
+
+class WorkerProcess:
+    """A worker that has not ended."""
+
+    def __init__(self, index: int, link: Link, connections: socket.socket, started: float) -> None:
+        connections.setblocking(False)
+        #: Its number among the workers that have not ended.
+        self.index = index
+        self.link = link
+        self.started = started
+        self.state: State = "starting"
+        #: Its process number; 0 until it was forked.
+        self.pid = 0
+        #: Heartbeats in a row that it has not answered.
+        self.missed = 0
+        #: What its sessions count, by their numbers.
+        self.leases: dict[int, SessionLease] = {}
+        self._connections = connections
+        self._descriptor = -1
+        self._killed = False
+
+    @property
+    def name(self) -> str:
+        """The worker in the log."""
+        return f"worker {self.index} (process {self.pid})"
+
+    def forked(self, pid: int) -> None:
+        """The process exists."""
+        self.pid = pid
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return  # it has ended already
+        if self._killed:
+            self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process, and to no other one that has got its number."""
+        if self._descriptor >= 0:
+            try:
+                signal.pidfd_send_signal(self._descriptor, number)
+            except ProcessLookupError:
+                pass  # it has ended
+        elif number == signal.SIGKILL:
+            self._killed = True
+
+    def take(self, connection: Connection, descriptor: int, lease: SessionLease) -> bool:
+        """Give it a connection. Return whether it can take more."""
+        try:
+            datagrams.send(self._connections, connection.message(), [descriptor])
+        except OSError:
+            return False
+        self.leases[connection.number] = lease
+        return True
+
+    def sessions_ended(self, numbers: list[int]) -> None:
+        """Some of its sessions have ended."""
+        for number in numbers:
+            lease = self.leases.pop(number, None)
+            if lease is not None:
+                lease.release()
+
+    def ended(self) -> None:
+        """The process has ended: free what it has used."""
+        self.sessions_ended(list(self.leases))
+        self._connections.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,75 @@
+"""The connections that a worker gets from the supervisor: HandedSessions."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from ftpsd.control.ftp_protocol import FtpsProtocol
+from ftpsd.control.tls_layer import ControlConnection
+from ftpsd.processes.forks.datagrams import MessageReader
+from ftpsd.processes.handover import Connection, adopt
+from ftpsd.processes.sessions import LocalSessions
+from ftpsd.snapshot import Snapshot
+from ftpsd.system.link import Link
+from ftpsd.system.reactor import Reactor
+
+
+class HandedSessions:
+    """Makes sessions of the connections that the supervisor has admitted, and tells it when they have ended."""
+
+    def __init__(self, reactor: Reactor, link: Link, sessions: LocalSessions, snapshot: Callable[[], Snapshot]) -> None:
+        """`snapshot` returns that of new sessions."""
+        self._reactor = reactor
+        self._link = link
+        self._sessions = sessions
+        self._snapshot = snapshot
+        self._reader: MessageReader | None = None
+        #: The sessions whose end the supervisor does not know yet.
+        self._ended: list[int] = []
+
+    def start(self, end: socket.socket) -> None:
+        """Accept connections from a socket, which is taken over."""
+        self._reader = MessageReader(self._reactor, end, self._accept)
+
+    def accept_all(self) -> None:
+        """Accept all connections that the supervisor has sent before."""
+        if self._reader is not None:
+            self._reader.read_all()
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _accept(self, message: object, descriptors: list[int]) -> None:
+        connection = Connection.from_message(message)
+        lease = _Lease(lambda: self._session_ended(connection.number))
+        try:
+            adopt(self._reactor, descriptors[0], lambda: self._session(connection, lease), connection.early)
+        except OSError:  # the client has gone already
+            lease.release()
+
+    def _session(self, connection: Connection, lease: _Lease) -> ControlConnection:
+        number, route, implicit = connection.number, connection.route, connection.implicit
+        protocol = FtpsProtocol(self._sessions.services, self._snapshot(), number, route, implicit, lease)
+        return ControlConnection(self._reactor, protocol)
+
+    def _session_ended(self, number: int) -> None:
+        """Tell the supervisor once for all sessions that end in one turn of the reactor."""
+        if not self._ended:
+            self._reactor.callLater(0, self._tell_ended)
+        self._ended.append(number)
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        self._link.tell("process.ended", ended)
+
+
+class _Lease:
+    """What a session returns when it ends."""
+
+    __slots__ = ("release",)
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.release = release
