@@ -61,9 +61,11 @@ class Loads:
         self.clock: Any = Clock()
         monkeypatch.setattr(reload, "in_own_thread", lambda *_: self._begin())
         monkeypatch.setattr(load, "warnings", lambda *_: ["the certificate expires soon"])
-        self.reloader = Reloader(
-            self.clock, "ftpsd.yaml", lambda _: None, Hub(self.clock), Notifier(self.clock, lambda: 0)
-        )
+
+        async def apply(_: load.Configuration) -> None:
+            """Use a configuration."""
+
+        self.reloader = Reloader(self.clock, "ftpsd.yaml", apply, Hub(self.clock), Notifier(self.clock, lambda: 0))
         self.results: list[LoadResult] = []
 
     def _begin(self) -> Deferred[Any]:
