@@ -137,3 +137,21 @@ def test_a_process_that_does_not_answer_is_given_up(pair: Pair, monkeypatch: pyt
     with pytest.raises(LinkLost):
         pair.result(pair.worker.call("never"))
     assert pair.result(pair.worker.call("soon")) == "good"
+
+
+def test_a_link_is_connected_again(pair: Pair) -> None:
+    """When the other end has gone, another process may take its place: what is served stays, and calls reach it."""
+    pair.worker.serve("echo", lambda text: text)
+    assert pair.supervisor.transport is not None
+    pair.supervisor.transport.abortConnection()
+    pair.until(lambda: len(pair.lost) == 2)
+    pair.lost.clear()
+    near, far = socket.socketpair()
+    successor = Link(pair.reactor)
+    successor.serve("name", lambda: "successor")
+    pair.worker.connect(near)
+    successor.connect(far)
+    assert pair.result(pair.worker.call("name")) == "successor"
+    assert pair.result(successor.call("echo", "text")) == "text"
+    pair.supervisor = successor
+    pair.lost.append("supervisor")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol, cast
 
-from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
+from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -75,15 +75,18 @@ class _Tell(amp.Command):  # type: ignore[misc]
     requiresAnswer = False
 
 
-class Link(amp.AMP):  # type: ignore[misc]
-    """One end of the connection. For the reactor thread."""
+class Link:
+    """One end of the connection. For the reactor thread.
+
+    It may be connected again when the other end has gone: to the process that takes the other one's place.
+    """
 
     def __init__(self, reactor: Reactor, lost: Callable[[], object] = lambda: None) -> None:
         """`lost` is called when the other end has gone."""
-        super().__init__()
         self._reactor = reactor
         self._lost = lost
         self._answers: dict[str, Answer] = {}
+        self._connection: _Connection | None = None
 
     def serve(self, name: str, answer: Answer) -> None:
         """Let the other end call a function by this name, from now on."""
@@ -94,34 +97,67 @@ class Link(amp.AMP):  # type: ignore[misc]
 
         Raises the Refusal that it raises, and LinkLost if it has not answered within `PATIENCE` seconds.
         """
-        answer: Deferred[Any] = self.callRemote(_Call, n=name, a=arguments)
+        if self._connection is None:
+            return fail(LinkLost())
+        answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
         answer.addTimeout(PATIENCE, cast(IReactorTime, self._reactor))
         return answer.addCallbacks(_result, _no_answer)
 
     def tell(self, name: str, *arguments: object) -> None:
         """Call a function of the other end without waiting for it. Nothing happens if the other end has gone."""
-        if self.transport is not None and self.transport.connected:
-            self.callRemote(_Tell, n=name, a=arguments)
+        if self._connection is not None:
+            self._connection.callRemote(_Tell, n=name, a=arguments)
 
-    @_Call.responder
-    def _called(self, n: str, a: list[object]) -> Deferred[dict[str, object]]:
-        return maybeDeferred(self._run, n, a).addCallbacks(_response, _refused)
+    @property
+    def transport(self) -> ITransport | None:
+        """The transport of the connection; None without one."""
+        return None if self._connection is None else self._connection.transport
 
-    @_Tell.responder
-    def _told(self, n: str, a: list[object]) -> dict[str, object]:
-        maybeDeferred(self._run, n, a).addErrback(
-            lambda failure: log.failure("internal error in a call of another process", failure)
-        )
-        return {}
+    def connect(self, end: socket.socket) -> None:
+        """Use one of two connected unix sockets, which is taken over. The last connection must have gone."""
+        connection = _Connection(self)
+        factory = cast(Factory, Factory.forProtocol(lambda: connection))
+        factory.noisy = False
+        self._reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, factory)
+        end.close()
+        self._connection = connection
+
+    def run(self, name: str, arguments: list[object]) -> Deferred[object]:
+        """Answer a call of the other end."""
+        return maybeDeferred(self._run, name, arguments)
 
     def _run(self, name: str, arguments: list[object]) -> object:
         answer = self._answers[name](*arguments)
         return ensureDeferred(answer) if iscoroutine(answer) else answer
 
+    def connection_lost(self) -> None:
+        """The other process has ended, or has closed the connection."""
+        self._connection = None
+        self._lost()
+
+
+class _Connection(amp.AMP):  # type: ignore[misc]
+    """One connection of a link."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+
+    @_Call.responder
+    def _called(self, n: str, a: list[object]) -> Deferred[dict[str, object]]:
+        return self._link.run(n, a).addCallbacks(_response, _refused)
+
+    @_Tell.responder
+    def _told(self, n: str, a: list[object]) -> dict[str, object]:
+        self._link.run(n, a).addErrback(
+            lambda failure: log.failure("internal error in a call of another process", failure)
+        )
+        return {}
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other process has ended, or has closed the connection."""
         super().connectionLost(reason)
-        self._lost()
+        self._link.connection_lost()
 
 
 class Links(Protocol):
@@ -163,8 +199,5 @@ def _result(response: dict[str, tuple[bool, object]] | dict[str, tuple[bool, int
 
 
 def connect(reactor: Reactor, end: socket.socket, link: Link) -> None:
-    """Let a link use one of two connected unix sockets, which it takes over."""
-    factory = cast(Factory, Factory.forProtocol(lambda: link))
-    factory.noisy = False
-    reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, factory)
-    end.close()
+    """Let a link use one of two connected unix sockets, which is taken over."""
+    link.connect(end)
