@@ -24,8 +24,8 @@ from rich.text import Text
 
 from ftpsd.accounts import hashes
 from ftpsd.cli.admin_client import AdminClient
-from ftpsd.cli.demo import make_certificate
 from ftpsd.cli.live import answers
+from ftpsd.cli.serve.self_signed import make_certificate
 from ftpsd.cli.top import frame
 from ftpsd.cli.top.view import View
 

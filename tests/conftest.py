@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.serve.self_signed import make_certificate
 from tests import s3
 from tests.daemon import Daemon, merge
 

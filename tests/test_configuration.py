@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpsd.accounts import hashes
-from ftpsd.cli.demo import make_certificate
 from ftpsd.cli.main import main
+from ftpsd.cli.serve.self_signed import make_certificate
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import UserSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.serve.self_signed import make_certificate
 from tests.daemon import PATIENCE, Daemon, program
 from tests.ftpclient import FtpClient
 

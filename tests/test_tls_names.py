@@ -9,7 +9,7 @@ import pytest
 from OpenSSL import SSL, crypto
 
 import ftpsd
-from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.serve.self_signed import make_certificate
 from ftpsd.system.tls import private
 from ftpsd.system.tls.certificates import Certificates, Identity
 from ftpsd.system.tls.contexts import ContextMaker

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.results import machine
 from benchmarks.soak import churn, hostile, rates, sessions
 from benchmarks.soak.figures import Report
-from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.serve.self_signed import make_certificate
 
 #: Passive ports: none of a test's, and none that the system gives to clients.
 PORTS = "24000-29999"

@@ -41,7 +41,7 @@ COMMANDS = (
     ),
     Command(
         "demo",
-        "demo",
+        "serve.demo",
         "start a demonstration server with a new certificate and password",
         "ftpsd demo --port 2121 --directory /tmp/demo",
     ),

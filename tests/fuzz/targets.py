@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 
 from ftpsd.accounts.user_store import Homes
 from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
-from ftpsd.cli.demo import make_certificate
+from ftpsd.cli.serve.self_signed import make_certificate
 from ftpsd.commands import TABLE
 from ftpsd.commands.site import SUBCOMMANDS
 from ftpsd.config import load

@@ -6,22 +6,16 @@ Existing files are kept.
 from __future__ import annotations
 
 import argparse
-import datetime
-import ipaddress
 import os
 import shlex
 import socket
 import sys
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes as digests
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-
 from ftpsd.accounts import hashes
 from ftpsd.cli.page import print_when_ready
+from ftpsd.cli.serve.foreground import serve
+from ftpsd.cli.serve.self_signed import make_certificate
 from ftpsd.cli.user import passwords
 from ftpsd.cli.user.change import create
 from ftpsd.cli.user.users import open_users
@@ -178,43 +172,6 @@ def _print_instructions(home: Path, configuration: load.Configuration) -> None:
         print(
             f"curl -v --ssl-reqd --cacert {shlex.quote(str(settings.tls.certificate))} -u {login} {url}\n", flush=True
         )
-
-
-def serve(configuration: Path) -> int:
-    """Run the daemon in the foreground, in this process."""
-    from twisted.scripts.twistd import run as twistd
-
-    sys.argv = ["twistd", "-n", "--pidfile=", "ftpsd", "-c", str(configuration)]
-    twistd()
-    return 0
-
-
-def make_certificate(certificate_file: Path, key_file: Path) -> None:
-    """Write a self-signed certificate for the loopback names and addresses, valid for one year, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ftpsd demo")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName(
-        [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            x509.IPAddress(ipaddress.ip_address("::1")),
-        ]
-    )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=365))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, digests.SHA256())
-    )
-    _write(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
-    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
 def _write(path: Path, text: str) -> None:
