@@ -34,6 +34,12 @@ COMMANDS = (
     Command("bans", "bans", "list or lift bans", "ftpsd bans lift 192.0.2.7"),
     Command("check", "check", "check configuration, users and certificate", "ftpsd check -c /etc/ftpsd/ftpsd.yaml"),
     Command(
+        "container",
+        "serve.container",
+        "run the daemon in a container, with users from its environment",
+        "FTPSD_USER_alice_PASSWORD_FILE=/run/secrets/alice ftpsd container",
+    ),
+    Command(
         "deliver",
         "deliver",
         "deliver events to webhooks and programs",
