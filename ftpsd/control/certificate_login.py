@@ -38,6 +38,7 @@ class CertificateLogin:
         Raises Refusal without a certificate, WrongCertificate for another user's, and what `Login.attempt` raises.
         """
         self._needs_code = None
+        self._login.require_current(user)
         needed = self._required or self._kind == "both"
         certificate = self._connection.certificate
         if certificate is None:

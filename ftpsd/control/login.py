@@ -20,7 +20,7 @@ from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.snapshot import Snapshot
+from ftpsd.snapshot import ConfigurationChanged, Snapshot
 from ftpsd.system.tls.client_certificates import ClientCertificate
 
 
@@ -84,9 +84,10 @@ class Login:
     async def _log_in(self, user: str, credentials: object) -> Account | None:
         """Return the account, or None for wrong credentials.
 
-        Raises Refusal: 530 for a banned client or a user who may not log in now, 421 for one session too many, 451 when
-        the password cannot be checked. Only a wrong name or password counts towards a ban. Bans are checked before and
-        after the password: a client may have sent many passwords at the same time.
+        Raises Refusal: 530 for a banned client or a user who may not log in now, 421 for one session too many and for a
+        configuration that has changed, 451 when the password cannot be checked. Only a wrong name or password counts
+        towards a ban. Bans are checked before and after the password: a client may have sent many passwords at the same
+        time.
         """
         try:
             await self._ledger.check_bans(self._client, user)
@@ -127,20 +128,32 @@ class Login:
             self._task.move(strangers_group(self._scheduler, self._snapshot, self._client))
 
     async def _open_avatar(self, credentials: Any) -> tuple[UserAvatar, Callable[[], None]]:
-        """Return the user's avatar and its logout if the credentials are right."""
+        """Return the user's avatar and its logout if the credentials are right.
+
+        The users are those of the newest load: if a reload ends while the password is checked, it is checked again.
+        """
         avatar: Any
         visitor = Visitor(self._client, self._events.session)
-        _, avatar, logout = await self._snapshot.portal.login(credentials, visitor, IUserAvatar)
-        return avatar, logout
+        while True:
+            snapshot = self._snapshot.for_login()
+            try:
+                _, avatar, logout = await snapshot.portal.login(credentials, visitor, IUserAvatar)
+            except Exception:
+                if snapshot.is_newest:
+                    raise
+                continue
+            if snapshot.is_newest:
+                return avatar, logout
+            logout()
 
     async def _fail(self, user: str, error: Exception) -> None:
         """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
         if isinstance(error, LoginIncorrect):
             user = error.user
-        session, name = self._events.session, self._events.visible_name(user)
+        session = self._events.session
         reason, refusal = "", Refusal(451, "Login cannot be checked now: try again later.")
         if isinstance(error, UnauthorizedLogin):
-            self._events.publish(LoginFailed(session, name))
+            self._events.publish(LoginFailed(session, self._events.visible_name(user)))
             self._log_bans(await self._ledger.record_failure(self._client, user), user)
             await self._ledger.check_bans(self._client, user)
             return
@@ -149,11 +162,11 @@ class Login:
             reason, refusal = error.denial.reason, Refusal(530, error.denial.text)
         elif isinstance(error, Refusal):  # one session too many, or a disk that does not respond
             await self._check_again(user)
-            reason, refusal = "limit" if isinstance(error, SessionEnd) else "disk", error
+            reason, refusal = _reason(error), error
         else:
             self._events.publish(LoginCheckFailed(session, str(error)))
             raise refusal from None
-        self._events.publish(LoginRefused(session, name, reason, refusal.reply.text))
+        self._refused(user, reason, refusal)
         raise refusal from None
 
     async def _check_again(self, user: str) -> None:
@@ -162,11 +175,22 @@ class Login:
             raise Refusal(421, "Session has ended.")
         await self._ledger.check_bans(self._client, user)
 
+    def require_current(self, user: str) -> None:
+        """End the session if the configuration has changed since it began, beyond its users."""
+        try:
+            self._snapshot.for_login()
+        except ConfigurationChanged as refusal:
+            self._refused(user, _reason(refusal), refusal)
+            raise
+
     def refuse(self, user: str, refusal: Refusal) -> NoReturn:
         """Log that a client's certificate permits no login, and raise the Refusal."""
-        name = self._events.visible_name(user)
-        self._events.publish(LoginRefused(self._events.session, name, "certificate", refusal.reply.text))
+        self._refused(user, "certificate", refusal)
         raise refusal
+
+    def _refused(self, user: str, reason: str, refusal: Refusal) -> None:
+        name = self._events.visible_name(user)
+        self._events.publish(LoginRefused(self._events.session, name, reason, refusal.reply.text))
 
     def _log_bans(self, bans: Sequence[Ban], user: str) -> None:
         for ban in bans:
@@ -174,6 +198,13 @@ class Login:
             whom = "banned" if ban.kind == "address" else f"{strangers} may not log in as {user}"
             text = f"{whom} for {ban.length:.0f} seconds: too many failed logins"
             self._events.publish(Banned(self._events.session, ban.kind, ban.subject, ban.length, text))
+
+
+def _reason(refusal: Refusal) -> str:
+    """Return why a login is refused that is no matter of the user."""
+    if isinstance(refusal, ConfigurationChanged):
+        return "configuration"
+    return "limit" if isinstance(refusal, SessionEnd) else "disk"
 
 
 def _bytes(text: str) -> bytes:

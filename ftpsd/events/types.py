@@ -143,7 +143,8 @@ class LoginRefused(SessionEvent):
 
     name: str
     #: disabled, network, expired or hours (the user's settings), source (it refuses), limit (too many sessions), disk
-    #: (it does not respond), certificate (the client's is missing or another user's; no password was asked for)
+    #: (it does not respond), certificate (the client's is missing or another user's; no password was asked for),
+    #: configuration (it has changed since the session began)
     reason: str
     text: str
 

@@ -74,7 +74,7 @@ class SnapshotFactory:
         homes = users.homes  # is computed at each access
         self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
         ledger = LocalLedger(self._counts, settings.limits, settings.bans)
-        return Snapshot(
+        self._newest = Snapshot(
             settings=settings,
             portal=self._portal(settings, configuration.layers.shared, users, ledger),
             contexts=configuration.contexts,
@@ -83,7 +83,9 @@ class SnapshotFactory:
             ledger=ledger,
             now=time.time,
             shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
+            newest=lambda: self._newest,
         )
+        return self._newest
 
     def _portal(
         self, settings: Settings, groups: Mapping[str, SharedSettings], users: UserStore, ledger: Ledger

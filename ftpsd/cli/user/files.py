@@ -27,7 +27,10 @@ _GROUP, _MODE = "ftpsd", 0o640
 
 
 class UserDirectory:
-    """The directory of the users' files. New files get the owner and the mode of `users.yaml`. Raises CommandFailed."""
+    """The directory of the users' files. Raises CommandFailed.
+
+    New files get the mode of `users.yaml`, and its owner and group as far as this process may give files to them.
+    """
 
     def __init__(self, settings: UsersSettings) -> None:
         self.path = settings.files
@@ -142,7 +145,12 @@ def _owner_and_mode(file: Path) -> tuple[int, int, int]:
         except KeyError:
             group = os.getegid()
         return os.geteuid(), group, _MODE
-    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode) & 0o666
+    mode = stat.S_IMODE(status.st_mode) & 0o666
+    if os.geteuid() == 0:
+        return status.st_uid, status.st_gid, mode
+    # Only root can give files away. In a container, users.yaml is root's, and the directory the daemon's.
+    own = {os.getegid(), *os.getgroups()}
+    return os.geteuid(), status.st_gid if status.st_gid in own else os.getegid(), mode
 
 
 def _remove(name: str, directory: int) -> None:

@@ -75,6 +75,8 @@ class ClientVerifier:
         self.revocations = tuple(revocations)
         self._attach_store = share_store(self.authorities, self.revocations)
         self._trusted = {each.digest("sha256") for each in authorities}
+        #: Differs for verifiers that accept different certificates.
+        self.identity = (source, frozenset(self._trusted), frozenset(each.signature for each in revocations))
         names = sum(len(each.get_subject().der()) for each in authorities)
         self._named = self.authorities if names <= _MOST_NAMES else ()
 

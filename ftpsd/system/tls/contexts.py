@@ -67,6 +67,12 @@ class ContextMaker:
     #: Verifies the certificates of clients; None: they are not asked for any.
     clients: ClientVerifier | None = None
 
+    def trusts(self, other: ContextMaker) -> bool:
+        """Return whether the same certificates of clients are valid as with another maker."""
+        if self.clients is None or other.clients is None:
+            return self.clients is other.clients
+        return self.clients.identity == other.clients.identity
+
     def suites(self) -> list[str]:
         """Return the OpenSSL names of the cipher suites that are offered."""
         return list(SSL.Connection(self()).get_cipher_list())
