@@ -176,6 +176,7 @@ class FtpsService(MultiService):
             Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
+            Part(lambda: None, self._snapshots.shared_ports.close),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(self._administration.start, self._administration.stop),
@@ -199,7 +200,7 @@ class FtpsService(MultiService):
         super().privilegedStartService()
         settings = self._configuration.settings
         try:
-            with self._metrics.opening(settings.metrics):
+            with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
                 self._listeners.open(settings.listen)
                 self._administration.open(settings.admin)
         except InvalidConfiguration as error:
@@ -243,8 +244,9 @@ class FtpsService(MultiService):
     async def _apply(self, configuration: load.Configuration) -> None:
         """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
         await self._host.prepare(configuration)
-        with self._metrics.opening(configuration.settings.metrics):
-            self._listeners.open(configuration.settings.listen)
+        settings = configuration.settings
+        with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
+            self._listeners.open(settings.listen)
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
         self._host.use(configuration)
@@ -254,6 +256,7 @@ class FtpsService(MultiService):
     def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
         self._metrics.serve(self._configuration.settings.metrics)
+        self._snapshots.shared_ports.close_unused()
 
     def _start_outbox(self) -> None:
         place = journal_directory(self._configuration.settings, self._path)

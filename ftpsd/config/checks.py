@@ -23,7 +23,6 @@ from ftpsd.config.settings import (
     Limits,
     ListenSettings,
     MetricsSettings,
-    PassiveSettings,
     Settings,
     Timeouts,
     UserLimits,
@@ -45,7 +44,7 @@ _POSITIVE = "Write 1 or a larger number."
 def check(document: Document, settings: Settings) -> None:
     """Check all settings that need neither the users nor the certificate."""
     _check_listeners(document, settings)
-    _check_passive(document, settings.passive)
+    _check_passive(document, settings)
     _check_proxies(document, settings)
     _check_active(document, settings.active)
     _check_timeouts(document, settings.timeouts)
@@ -154,12 +153,16 @@ def _check_proxies(document: Document, settings: Settings) -> None:
         document.fault(("passive", "proxy_protocol"), problem, "Add proxy_protocol: {trusted: [...]} to the listener.")
 
 
-def _check_passive(document: Document, passive: PassiveSettings) -> None:
+def _check_passive(document: Document, settings: Settings) -> None:
+    passive = settings.passive
     _check_announced(document, ("passive", "address"), passive.address)
     for index, each in enumerate(passive.networks):
         _check_announced(document, ("passive", "networks", index, "address"), each.address)
     if passive.refresh < 1:
         document.fault(("passive", "refresh"), "must be at least one second", _POSITIVE)
+    if passive.shared is not None and settings.workers != 1:
+        problem = "does not work with several worker processes yet"
+        document.fault(("passive", "shared"), problem, "Write workers: 1, or use a range of ports without shared.")
 
 
 def _check_announced(document: Document, key: Key, address: str | None) -> None:

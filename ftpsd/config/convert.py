@@ -20,6 +20,7 @@ from ftpsd.config.faults import Key, quoted, suggestion
 from ftpsd.config.scalars import InvalidValue
 from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.folders import FolderSettings
+from ftpsd.config.sections.passive import SharedPassiveSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
 from ftpsd.config.sections.storage import Credentials, S3Storage, StoreHome, StorePath
 from ftpsd.config.sections.tls import Files
@@ -116,6 +117,9 @@ def _converter(base: Path) -> cattrs.Converter:
         lambda kind: optional_section(kind) is not None,
         lambda value, kind: converter.structure({} if value is None else value, cast(type, optional_section(kind))),
     )
+    converter.register_structure_hook_func(
+        partial(eq, SharedPassiveSettings | None), lambda value, _: _shared_passive(converter, value)
+    )
     converter.register_structure_hook_factory(attrs.has, lambda cls: _section(make_dict_structure_fn(cls, converter)))
     converter.register_structure_hook_func(
         lambda kind: kind is Credentials,
@@ -170,6 +174,15 @@ def _foreign_data(converter: cattrs.Converter, value: object) -> object:
         remedy = "Write true, false, or a list of networks: [198.51.100.0/24]."
         raise InvalidValue(f"{quoted(value)} is neither a boolean nor a list of networks", remedy)
     return _sequence(converter, value, tuple[Network, ...])
+
+
+def _shared_passive(converter: cattrs.Converter, value: object) -> SharedPassiveSettings | None:
+    if value is None or value is False:
+        return None
+    if value is not True and not isinstance(value, dict):
+        problem = f"{quoted(value)} is neither a boolean nor a mapping"
+        raise InvalidValue(problem, "Write true, false, or {ambiguous: refuse}.")
+    return converter.structure({} if value is True else value, SharedPassiveSettings)
 
 
 def _source_class(value: object) -> type[SourceSettings]:

@@ -17,6 +17,7 @@ from ftpsd.config.sections.admin import AdminSettings
 from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.sections.events import EventsSettings
 from ftpsd.config.sections.folders import FolderSettings
+from ftpsd.config.sections.passive import SharedPassiveSettings
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.proxy import ProxySettings
 from ftpsd.config.sections.quota import QuotaSettings as QuotaSettings
@@ -78,6 +79,13 @@ class PassiveSettings:
     networks: tuple[NetworkOverride, ...] = ()
     #: Whether the passive connections of sessions that came through a proxy come through it, too.
     proxy_protocol: bool = False
+    #: None: each session has a port of its own.
+    shared: SharedPassiveSettings | None = None
+
+    @property
+    def announces_others(self) -> bool:
+        """Whether clients may be told another address than the one that they have connected to."""
+        return self.address is not None or any(each.address is not None for each in self.networks)
 
     @property
     def host_names(self) -> list[str]:

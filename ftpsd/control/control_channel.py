@@ -10,7 +10,7 @@ from ftpsd.control.incoming.route import Route
 from ftpsd.control.tls.data_checks import accept_any, require_certificate, require_resumption
 from ftpsd.control.tls.engine import TlsState
 from ftpsd.control.tls_layer import ControlConnection
-from ftpsd.data.handshakes import Check
+from ftpsd.data.handshakes import Check, Security
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import PlainTextAfterAuth
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
@@ -137,7 +137,7 @@ class ControlChannel:
         """Continue in plain text. Data connections keep the context for PROT P."""
         self._connection.stop_tls()
 
-    def data_security(self, account: Account | None) -> tuple[SSL.Context, Callable[[SSL.Connection], None]]:
+    def data_security(self, account: Account | None) -> Security:
         """Return the context for a data connection with PROT P, and a check of its handshake that raises Refusal."""
         if self._context is None:
             raise Refusal(503, "Send AUTH TLS first.")
@@ -146,4 +146,4 @@ class ControlChannel:
         if self._contexts.clients is not None:
             own = self._certificate
             check = require_certificate(None if own is None else own.fingerprint, check)
-        return self._context, self._events.counted(check, handshake_facts)
+        return Security(self._context, self._events.counted(check, handshake_facts), policy == "require")

@@ -10,7 +10,7 @@ from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
 from ftpsd.data.endpoints import REACTOR, Closable, FileSource, Steps
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import Connected
-from ftpsd.data.passive.ports import PortPool
+from ftpsd.data.passive.shared_ports import Ports
 from ftpsd.data.shared import Ends, Protection, Shared
 from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
@@ -37,7 +37,7 @@ class DataPlane:
         return DataChannel(self._shared, ends, protection, events)
 
     @property
-    def ports(self) -> PortPool:
+    def ports(self) -> Ports:
         """The passive ports."""
         return self._shared.ports
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
 from ftpsd.data.deadlines import Deadline
 from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Handshakes
-from ftpsd.data.passive.connection import ClientPeers, Connected, PassiveConnection
+from ftpsd.data.passive.connection import Connected, PassiveConnection
+from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import data_socket
 from ftpsd.data.shared import GONE, Ends, Protection, Shared
 from ftpsd.protocol.interfaces import Events
@@ -59,7 +61,8 @@ class Connector:
         self._shared = shared
         self._ends = ends
         self._protection = protection
-        self._passive = PassiveConnection(shared, ClientPeers(shared, ends, events), protection, owner, self)
+        peers = ClientPeers(ends.client, shared.foreign_networks, ends.proxies, protection, events, shared.workers)
+        self._passive = PassiveConnection(shared, peers, protection, owner, self)
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None
         self._deadline = Deadline(shared.reactor)
@@ -155,14 +158,14 @@ class Connector:
         awaited, self._awaited = self._awaited, None
         assert awaited is not None  # `fail` would have closed the dialer
         connection, protection = data_socket(result), self._protection()
-        awaited.callback(connection if protection is None else Handshakes(connection, None, *protection))
+        awaited.callback(connection if protection is None else Handshakes(connection, None, protection))
 
     # --- deadlines, and the end -------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Let the reactor watch the port: no transfer command came at once."""
-        self._passive.watch()
         self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
+        self._passive.watch()
 
     def _too_late(self) -> None:
         state = self._passive.state
@@ -177,10 +180,11 @@ class Connector:
             text = "Cannot open data connection: the client did not respond in time."
         self.fail(NoDataConnection("timeout", code, text))
 
-    def hurry(self) -> None:
-        """Wait no longer than for a client that may be gone."""
+    def hurry(self, seconds: float = LAST_CONNECT, refusal: Refusal | None = None) -> None:
+        """If a transfer waits, let it wait no longer, by default as long as for a client that may be gone."""
         if self._awaited is not None:
-            self._deadline.set(min(LAST_CONNECT, self._shared.timeouts.data_connect), self._too_late)
+            end = self._too_late if refusal is None else partial(self.fail, refusal)
+            self._deadline.set(min(seconds, self._shared.timeouts.data_connect), end)
 
     def fail(self, refusal: Refusal) -> None:
         """End the wait of a transfer, if there is one, and discard what was prepared."""

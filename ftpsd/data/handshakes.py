@@ -9,7 +9,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from OpenSSL import SSL
 
@@ -20,6 +20,16 @@ from ftpsd.system.tls.errors import describe
 
 #: Called with the connection when its handshake has ended. Raises the Refusal of one that is not acceptable.
 Check = Callable[[SSL.Connection], None]
+
+
+class Security(NamedTuple):
+    """How a data connection is protected by TLS."""
+
+    context: SSL.Context
+    check: Check
+    #: Whether the check admits only handshakes that resume a session of the context.
+    must_resume: bool = False
+
 
 #: Bytes of a handshake that one call requests. pyOpenSSL allocates and clears as much memory.
 _FLIGHT = 8 * 1024
@@ -60,16 +70,16 @@ class Handshake:
     refused because it did not resume must not get a ticket, or it would resume the next time.
     """
 
-    def __init__(self, connection: socket.socket, context: SSL.Context, check: Check) -> None:
+    def __init__(self, connection: socket.socket, security: Security) -> None:
         self.socket = connection
-        self.tls = SSL.Connection(context, None)
+        self.tls = SSL.Connection(security.context, None)
         self.tls.set_accept_state()
         self.incoming = memoryview(bytearray(SMALL))
         #: The tickets of TLS 1.3, not sent yet.
         self.tickets = b""
         #: How many times bytes have arrived.
         self.arrivals = 0
-        self._check = check
+        self._check = security.check
 
     def steps(self) -> Steps[None]:
         """Do the handshake, which the client begins. Raises Refusal if it fails or is not acceptable."""
@@ -160,12 +170,10 @@ class Handshakes:
     #: See `endpoints.Waitable`: no byte of a file passes.
     moved = 0
 
-    def __init__(
-        self, first: socket.socket, port: Acceptor | None, context: SSL.Context, check: Check, urgent: bool = True
-    ) -> None:
+    def __init__(self, first: socket.socket, port: Acceptor | None, security: Security, urgent: bool = True) -> None:
         self._port = port
-        self._context, self._check = context, check
-        self._first = _Candidate(Handshake(first, context, check))
+        self._security = security
+        self._first = _Candidate(Handshake(first, security))
         self._candidates = {first.fileno(): self._first}
         self._connections = 1
         self._epoll: select.epoll | None = None
@@ -292,7 +300,7 @@ class Handshakes:
         if len(self._candidates) >= MAX_AT_ONCE:
             silent = [each for each, candidate in self._candidates.items() if not candidate.handshake.arrivals]
             self._drop((silent or list(self._candidates))[-1])
-        self._candidates[connection.fileno()] = _Candidate(Handshake(connection, self._context, self._check))
+        self._candidates[connection.fileno()] = _Candidate(Handshake(connection, self._security))
         epoll.register(connection, READ)
         self._connections += 1
         if self._connections >= MAX_IN_ALL and self._port is not None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from OpenSSL import SSL
-
 from ftpsd.config.settings import Timeouts
-from ftpsd.data.handshakes import Check
+from ftpsd.data.handshakes import Security
 from ftpsd.data.nat import Announcer, is_local
-from ftpsd.data.passive.ports import PortPool
+from ftpsd.data.passive.shared_ports import Ports
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, Endpoint
@@ -18,9 +16,8 @@ from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
-#: Returns how the next data connection is protected (PROT): a TLS context and the check of the handshake, or None for
-#: plain text.
-Protection = Callable[[], tuple[SSL.Context, Check] | None]
+#: Returns how the next data connection is protected (PROT); None: plain text.
+Protection = Callable[[], Security | None]
 
 #: The reply if a connection was prepared, and was lost before the transfer began.
 GONE = NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
@@ -45,7 +42,7 @@ class Shared:
 
     reactor: Reactor
     workers: WorkerThreads
-    ports: PortPool
+    ports: Ports
     announcer: Announcer
     timeouts: Timeouts
     #: The local port for active mode; 0 lets the kernel choose.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 
 from ftpsd.accounts.anonymous import with_anonymous
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
@@ -18,11 +20,15 @@ from ftpsd.accounts.realm import Realm
 from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
+from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import PortRange, QuotaSettings, Settings
+from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import AddressRefresh, Announcer
+from ftpsd.data.passive.own import OwnPorts
 from ftpsd.data.passive.ports import PortPool
+from ftpsd.data.passive.shared_ports import Ports, SharedPorts
 from ftpsd.data.shared import Shared
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.transfer_counts import TransferCounts
@@ -59,6 +65,7 @@ class SnapshotFactory:
         self.sources = self._stores.sources
         self.transfers = TransferCounts(reactor.seconds)
         self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
+        self.shared_ports = SharedPorts(reactor, self.workers, open_beside)
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
 
@@ -104,13 +111,12 @@ class SnapshotFactory:
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings
-        ports = settings.passive.ports
         announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
         self._refresh.add(announcer)
         return Shared(
             reactor=self._reactor,
             workers=self.workers,
-            ports=self._pools.setdefault(ports, PortPool(ports.low, ports.high)),
+            ports=self._ports(settings),
             announcer=announcer,
             timeouts=settings.timeouts,
             source_port=settings.active.source_port or 0,
@@ -118,6 +124,29 @@ class SnapshotFactory:
             control_ports=self._control_ports,
             transfers=self.transfers,
         )
+
+    def _ports(self, settings: Settings) -> Ports:
+        if settings.passive.shared is not None:
+            return self.shared_ports.range(settings)
+        ports = settings.passive.ports
+        return OwnPorts(self._reactor, self._pools.setdefault(ports, PortPool(ports.low, ports.high)))
+
+    @contextmanager
+    def opening_ports(self, settings: Settings, path: str) -> Iterator[None]:
+        """Open the shared passive ports, if there are any. If something else fails, the new ones are closed again.
+
+        Raises InvalidConfiguration if one cannot be opened.
+        """
+        try:
+            self.shared_ports.open(settings)
+            yield
+        except CannotListenError as error:
+            text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
+            remedy = "Choose another port, or stop the program that uses it."
+            raise InvalidConfiguration([Fault(path, 0, "passive.ports", text, remedy)]) from None
+        except InvalidConfiguration:
+            self.shared_ports.close_unused()
+            raise
 
     def _resolve(self, name: str) -> Deferred[str]:
         return self.workers.queue("configuration", "login").call(load.resolve, name)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 
-NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed", "certificate"]
+NoDataReason = Literal["no_port", "timeout", "unreachable", "lost", "tls", "not_resumed", "certificate", "ambiguous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class NoDataConnection(Refusal):
     tls           the TLS handshake has failed
     not_resumed   the TLS handshake has not resumed the session of the control connection
     certificate   the client certificate is not that of the control connection
+    ambiguous     several sessions of one address wait at a shared port, and the connection does not tell its own
     """
 
     def __init__(self, reason: NoDataReason, code: int, text: str) -> None:

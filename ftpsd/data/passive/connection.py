@@ -13,40 +13,24 @@ from twisted.python.failure import Failure
 
 from ftpsd.data.handshakes import Handshakes, broken
 from ftpsd.data.passive.input_watch import InputWatch
-from ftpsd.data.passive.ports import Listener
-from ftpsd.data.passive.proxied import ProxiedListener
-from ftpsd.data.shared import GONE, Ends, Protection, Shared
+from ftpsd.data.passive.peers import ClientPeers
+from ftpsd.data.passive.ports import PassivePort
+from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.data.transfer import Transfer
-from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue
+
+#: Seconds for a data connection to tell its session at a shared port, if another one has come that did not. Clients
+#: that resume TLS sessions begin with TLS at the reply to their transfer command.
+DOUBTFUL = 2
 
 #: The states of a `PassiveConnection`.
 PassiveState = Literal["closed", "listening", "connected", "early TLS"]
 
 #: A connection that a transfer can use: in plain text, or with TLS, whose handshake may not have begun.
 Connected = socket.socket | Handshakes
-
-
-class ClientPeers:
-    """Admits the session's client and `foreign_data` to its passive ports (see `ports.Peers`)."""
-
-    def __init__(self, shared: Shared, ends: Ends, events: Events) -> None:
-        self._shared = shared
-        self._client = ends.client
-        self._events = events
-        #: The networks of the proxies through which connections come. None: they come from the client.
-        self.proxies = ends.proxies
-
-    def admits(self, peer: Address) -> bool:
-        """Return whether a host may connect."""
-        return peer == self._client or any(peer in each for each in self._shared.foreign_networks)
-
-    def refused(self, peer: Address) -> None:
-        """Report a connection that was closed. May be called in a worker thread."""
-        self._shared.workers.call_in_reactor(self._events.data_connection_refused, peer)
 
 
 class EarlyHandshakes:
@@ -110,6 +94,9 @@ class Waiter(Protocol):
     def fail(self, refusal: Refusal) -> None:
         """End the wait of the transfer, and discard what was prepared."""
 
+    def hurry(self, seconds: float, refusal: Refusal) -> None:
+        """If a transfer waits, let it wait only for so long, and fail with this refusal."""
+
 
 class PassiveConnection:
     """The passive port of one session, and the connection that has arrived there.
@@ -140,7 +127,7 @@ class PassiveConnection:
         self._protection = protection
         self._owner = owner
         self._waiter = waiter
-        self._listener: Listener | None = None
+        self._listener: PassivePort | None = None
         self._connection: socket.socket | None = None
         #: Waits for the first bytes on the connection.
         self._input: InputWatch | None = None
@@ -159,9 +146,7 @@ class PassiveConnection:
 
     def listen(self, host: Address) -> int:
         """Listen, and return the port. Raises Refusal if none is free."""
-        arguments = self._shared.reactor, self._shared.ports, host, self._peers, self._ready
-        proxies = self._peers.proxies
-        self._listener = Listener(*arguments) if proxies is None else ProxiedListener(*arguments, proxies)
+        self._listener = self._shared.ports.open(host, self._peers, self._ready)
         return self._listener.port
 
     def watch(self) -> None:
@@ -186,6 +171,8 @@ class PassiveConnection:
             return
         self._connection = self._listener.accept()
         if self._connection is None:
+            if self._listener.doubt is not None:
+                self._waiter.hurry(DOUBTFUL, self._listener.doubt)
             return
         if self._waiter.waiting:
             self._waiter.deliver()
@@ -200,7 +187,7 @@ class PassiveConnection:
         if protection is None or self._connection is None:
             self._unwatch()
             return
-        handshakes = Handshakes(*self._take_sockets(), *protection, urgent=False)
+        handshakes = Handshakes(*self._take_sockets(), protection, urgent=False)
         queue = self._shared.workers.queue(self._owner())
         self._early = EarlyHandshakes(self._shared.reactor, queue, handshakes, self._early_ended)
 
@@ -222,6 +209,7 @@ class PassiveConnection:
     def accept(self) -> bool:
         """Accept a connection that the reactor has not seen yet. Return whether `take` can be called now."""
         if self._connection is None and self._listener is not None:
+            self._listener.look()
             self._connection = self._listener.accept()
         return self.ready
 
@@ -242,10 +230,10 @@ class PassiveConnection:
                 raise GONE  # PROT C was sent since, or the handshakes have failed
             return early.handshakes
         if protection is not None:
-            return Handshakes(*self._take_sockets(), *protection)
+            return Handshakes(*self._take_sockets(), protection)
         return _first_open(*self._take_sockets())
 
-    def _take_sockets(self) -> tuple[socket.socket, Listener | None]:
+    def _take_sockets(self) -> tuple[socket.socket, PassivePort | None]:
         """Return the connection and its port, which belong to the caller now."""
         self._unwatch()
         connection, listener = self._connection, self._listener
@@ -271,7 +259,7 @@ class PassiveConnection:
             self._input = None
 
 
-def _first_open(first: socket.socket, listener: Listener | None) -> socket.socket:
+def _first_open(first: socket.socket, listener: PassivePort | None) -> socket.socket:
     """Close a passive port. Return the first of its connections that has not ended already, or else the last one.
 
     In plain text, nothing else tells the client from another process on its host. Raises Refusal if all were reset.

@@ -20,7 +20,7 @@ from ftpsd.system.reactor import Reactor
 log = Logger(namespace="ftpsd")
 
 #: Parsing an address takes 10 µs, and a client has many data connections.
-_plain_address = lru_cache(maxsize=1024)(plain_address)
+client_address = lru_cache(maxsize=1024)(plain_address)
 
 #: Connections to a passive port that the kernel keeps until they are accepted.
 BACKLOG = 8
@@ -88,6 +88,36 @@ class Peers(Protocol):
 Ready = Callable[[], object]
 
 
+class PassivePort(Protocol):
+    """The passive port of one session, which may be its own (`Listener`) or shared with others (`places.Place`).
+
+    All methods are for the reactor thread. While `ready` is not wanted, `accept`, `fileno` and `close` may be called in
+    another one.
+    """
+
+    port: int
+    #: Why there may be no connection for this session, although one has come.
+    doubt: NoDataConnection | None
+
+    def watch(self) -> None:
+        """Call `ready` when somebody connects or has connected. May be called any number of times."""
+
+    def unwatch(self) -> None:
+        """Call `ready` no more. May be called any number of times."""
+
+    def look(self) -> None:
+        """Find connections that the reactor has not seen yet: `accept` follows."""
+
+    def accept(self) -> socket.socket | None:
+        """Return the next connection from a host that may connect, or None if there is none now."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while `accept` has a connection."""
+
+    def close(self) -> None:
+        """Stop listening. May be called any number of times."""
+
+
 @implementer(IReadDescriptor)
 class Listener:
     """One passive port. Connections from hosts that may not connect are closed.
@@ -103,6 +133,8 @@ class Listener:
         self._peers = peers
         self._ready = ready
         self._watched = False
+        #: Every connection to this port is for this session.
+        self.doubt: NoDataConnection | None = None
         self._socket, self.port = pool.listen(host)
 
     def watch(self) -> None:
@@ -120,6 +152,9 @@ class Listener:
     def doRead(self) -> None:
         """Somebody connects."""
         self._ready()
+
+    def look(self) -> None:
+        """Do nothing: `accept` asks the kernel."""
 
     def accept(self) -> socket.socket | None:
         """Return the next connection from a host that may connect, or None if there is none now."""
@@ -144,7 +179,7 @@ class Listener:
             log.warn("a data connection could not be accepted: {error}", error=error.strerror)
             self.close()
             return None
-        return connection, _plain_address(address[0], *address[3:])
+        return connection, client_address(address[0], *address[3:])
 
     def _refuse(self, connection: socket.socket, peer: Address) -> None:
         connection.close()

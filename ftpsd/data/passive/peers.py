@@ -1,0 +1,44 @@
+"""Who may connect to the passive port of a session: ClientPeers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpsd.data.handshakes import Security
+from ftpsd.protocol.interfaces import Events
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address
+from ftpsd.system.worker_threads import WorkerThreads
+
+
+class ClientPeers:
+    """Admits the session's client and `foreign_data` to its passive ports (see `ports.Peers`).
+
+    A shared port knows a session by this object.
+    """
+
+    def __init__(
+        self,
+        client: Address,
+        foreign_networks: tuple[Network, ...],
+        proxies: tuple[Network, ...] | None,
+        protection: Callable[[], Security | None],
+        events: Events,
+        workers: WorkerThreads,
+    ) -> None:
+        self.client = client
+        self.foreign_networks = foreign_networks
+        #: The networks of the proxies through which connections come. None: they come from the client.
+        self.proxies = proxies
+        #: Returns how the next data connection is protected; None: plain text.
+        self.protection = protection
+        self._events = events
+        self._workers = workers
+
+    def admits(self, peer: Address) -> bool:
+        """Return whether a host may connect."""
+        return peer == self.client or any(peer in each for each in self.foreign_networks)
+
+    def refused(self, peer: Address) -> None:
+        """Report a connection that was closed. May be called in a worker thread."""
+        self._workers.call_in_reactor(self._events.data_connection_refused, peer)

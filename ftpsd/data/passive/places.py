@@ -1,0 +1,189 @@
+"""The sessions that wait at a shared port: Place, Places."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+
+from ftpsd.data.passive.peers import ClientPeers
+from ftpsd.data.passive.ports import Ready
+from ftpsd.protocol.login_rules import Network
+from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.replies import NoDataConnection
+
+#: For a session whose connection may have come, but cannot be told from those of others.
+_AMBIGUOUS = (
+    "Several sessions of your address wait at the same passive port, and the data connection does not tell which one "
+    "is its own. Use PROT P with a client that resumes TLS sessions, or one transfer at a time. "
+    "(passive.shared: {ambiguous: oldest} would guess.)"
+)
+
+
+class Place:
+    """The place of one session at a shared port, from PASV or EPSV on (see `ports.PassivePort`).
+
+    `deliver`, `watch`, `unwatch`, `look` and `suspect` are for the reactor thread, the other methods for any.
+    """
+
+    def __init__(self, number: int, port: int, session: ClientPeers, guess: bool, ready: Ready, look: Ready) -> None:
+        #: The position in the order of announcements and arrivals.
+        self.number = number
+        self.port = port
+        self.session = session
+        #: Whether a connection that does not tell its session may be given to this one, if it waits longest.
+        self.guess = guess
+        #: Whether a connection was delivered. Others may follow: the first may be that of a stranger on the same host.
+        self.served = False
+        #: Why there may be no connection for this session.
+        self.doubt: NoDataConnection | None = None
+        self.closed = False
+        #: Accepts what the kernel has.
+        self._look = look
+        self._ready = ready
+        #: Called when the place is given up, in any thread.
+        self.left: Callable[[Place], None] = lambda place: None
+        self._watched = False
+        self._lock = threading.Lock()
+        self._connections: deque[socket.socket] = deque()
+        self._eventfd = -1
+
+    def watch(self) -> None:
+        """Call `ready` for each connection, also for those that are here. May be called any number of times."""
+        if not (self._watched or self.closed):
+            self._watched = True
+            for _ in range(len(self._connections) or (self.doubt is not None)):
+                self._tell()
+
+    def unwatch(self) -> None:
+        """Call `ready` no more. May be called any number of times."""
+        self._watched = False
+
+    def look(self) -> None:
+        """Let the port accept what the kernel has, if this session has no connection yet."""
+        if not self._connections:
+            self._look()
+
+    def deliver(self, connection: socket.socket) -> None:
+        """Give the session a connection."""
+        self.served, self.doubt = True, None
+        with self._lock:
+            if self.closed:
+                connection.close()
+                return
+            self._connections.append(connection)
+            if self._eventfd >= 0:
+                os.eventfd_write(self._eventfd, 1)
+        self._tell()
+
+    def suspect(self) -> None:
+        """A connection has come that may be this session's, and cannot be delivered."""
+        if self.doubt is None and not (self.served or self.closed):
+            self.doubt = NoDataConnection("ambiguous", 425, _AMBIGUOUS)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._watched:
+            self._ready()
+
+    def accept(self) -> socket.socket | None:
+        """Return the next connection, or None if there is none now."""
+        with self._lock:
+            if self._eventfd >= 0 and len(self._connections) == 1:
+                os.eventfd_read(self._eventfd)
+            return self._connections.popleft() if self._connections else None
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there are connections."""
+        with self._lock:
+            if self._eventfd < 0 and not self.closed:
+                self._eventfd = os.eventfd(1 if self._connections else 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            return self._eventfd
+
+    def close(self) -> None:
+        """Give the place up, and close the connections that were not accepted. May be called any number of times."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            for each in self._connections:
+                each.close()
+            self._connections.clear()
+            if self._eventfd >= 0:
+                os.close(self._eventfd)
+                self._eventfd = -1
+        self.left(self)
+
+
+#: From whom a connection comes, and whether through a proxy.
+Origin = tuple[Address, bool]
+
+
+class Places:
+    """The sessions that wait at a shared port, by the hosts whose connections may be theirs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_client: dict[Origin, dict[Place, None]] = {}
+        #: Those to which other hosts than the client may connect.
+        self._foreign: dict[Place, None] = {}
+        #: The networks of the proxies of the sessions that wait, and of how many each.
+        self._proxies: Counter[tuple[Network, ...]] = Counter()
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def add(self, place: Place) -> None:
+        """Let a session wait."""
+        session = place.session
+        with self._lock:
+            self._total += 1
+            self._by_client.setdefault(_origin(session), {})[place] = None
+            if session.foreign_networks:
+                self._foreign[place] = None
+            if session.proxies is not None:
+                self._proxies[session.proxies] += 1
+
+    def remove(self, place: Place) -> None:
+        """Let a session wait no longer. May be called in any thread."""
+        session = place.session
+        origin = _origin(session)
+        with self._lock:
+            self._total -= 1
+            if session.proxies is not None:
+                self._proxies[session.proxies] -= 1
+                self._proxies += Counter()  # without those of which there are none
+            self._foreign.pop(place, None)
+            places = self._by_client[origin]
+            del places[place]
+            if not places:
+                del self._by_client[origin]
+
+    def count(self, session: ClientPeers) -> int:
+        """Return how many sessions of the same client wait."""
+        return len(self._by_client.get(_origin(session), ()))
+
+    def of(self, origin: Origin, before: int) -> list[Place]:
+        """Return the sessions that may expect a connection of this origin, announced before it, in their order.
+
+        Those of the host itself come first: only if there is none, other hosts may be meant (`foreign_data`).
+        """
+        with self._lock:
+            found = list(self._by_client.get(origin, ())) or [
+                each
+                for each in self._foreign
+                if (each.session.proxies is not None) == origin[1] and each.session.admits(origin[0])
+            ]
+        return [each for each in found if each.number < before]
+
+    def through_proxy(self, peer: Address) -> bool:
+        """Return whether a host is a proxy of sessions that wait. Then its connections begin with a header."""
+        with self._lock:
+            return any(peer in each for proxies in self._proxies for each in proxies)
+
+
+def _origin(session: ClientPeers) -> Origin:
+    return session.client, session.proxies is not None

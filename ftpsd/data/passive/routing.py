@@ -1,0 +1,217 @@
+"""Decides to which session a connection to a shared port belongs: Router.
+
+A connection can only belong to a session that waited for it when it arrived, since clients learn the port from the
+announcement. So its candidates are the sessions that were announced before it, and it has fewer the longer it waits:
+
+    one candidate at its arrival          it is given to this session
+    several, and TLS                      the ClientHello tells which, by the ticket or session ID that it offers
+    all others had their connection       it is given to the last one that has none
+    otherwise                             it stays until it tells more; the sessions are told about the doubt, or
+                                          (`ambiguous: oldest`) it is given to the one that waits longest
+
+A candidate that leaves without a connection (ABOR, an error, a deadline) may have been the owner. Its connection must
+not be given to the one that remains, so from then on only the ClientHello tells (`Arrival.orphan`).
+
+OpenSSL begins all tickets of a context with the same name, and each session has a context of its own. So a name that
+has been found once leads to the session directly. Until then, the ClientHello is tried on the contexts of the
+candidates, in a worker thread, with turns for others after each. A name is never learned from an announcement of the
+client: only a ticket that a context has accepted teaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.data.handshakes import Security
+from ftpsd.data.passive.arrivals import Arrival, Arrivals
+from ftpsd.data.passive.peers import ClientPeers
+from ftpsd.data.passive.places import Place, Places
+from ftpsd.protocol.parsing import network
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.tls.trial import would_resume
+from ftpsd.system.worker_threads import WorkerThreads
+
+log = Logger(namespace="ftpsd")
+
+#: Connections of one origin that are kept, beside two for each of its sessions that wait.
+SPARE = 8
+
+
+class KnownTickets:
+    """The sessions whose tickets have been seen, by the names of their tickets (see `client_hello`)."""
+
+    def __init__(self) -> None:
+        self._sessions: WeakValueDictionary[bytes, ClientPeers] = WeakValueDictionary()
+        #: The context of the tickets of each session that is known.
+        self._contexts: WeakKeyDictionary[ClientPeers, object] = WeakKeyDictionary()
+
+    def find(self, names: tuple[bytes, ...]) -> ClientPeers | None:
+        """Return the session that has made one of the tickets, if it is known."""
+        return next(filter(None, map(self._sessions.get, names)), None)
+
+    def knows(self, session: ClientPeers, context: object) -> bool:
+        """Return whether the name of this session's tickets is known."""
+        return self._contexts.get(session) is context
+
+    def learn(self, arrival: Arrival, session: ClientPeers, context: object) -> None:
+        """The context of a session has accepted what an arrival offers."""
+        if len(arrival.hello.names) == 1:  # with several, it is not known which one
+            self._sessions[arrival.hello.names[0]] = session
+            if arrival.hello.has_tickets:
+                self._contexts[session] = context
+
+
+class Router:
+    """Gives the connections of one shared port to the sessions that wait there. For the reactor thread."""
+
+    def __init__(self, workers: WorkerThreads, places: Places, known: KnownTickets) -> None:
+        self._workers = workers
+        self._places = places
+        self._known = known
+        self.arrivals = Arrivals()
+
+    def add(self, arrival: Arrival, candidates: list[Place]) -> None:
+        """Decide about a new connection that has several candidates."""
+        self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
+        arrival.look()
+        if arrival.kind == "silent":
+            arrival.watch()
+            self.judge(arrival)
+
+    def judge(self, arrival: Arrival) -> None:
+        """Decide about a connection, of which or of whose candidates something is known now."""
+        candidates = self._places.of(arrival.origin, arrival.number)
+        if not candidates:
+            self.arrivals.drop(arrival)
+        elif len(candidates) == 1 and not arrival.orphan:
+            self._deliver(arrival, candidates[0])
+        elif arrival.kind == "TLS" and not arrival.tried:
+            self._find_by_hello(arrival, candidates)
+        else:
+            self._choose(arrival, candidates)
+
+    def left(self, place: Place) -> None:
+        """A session does not wait any more."""
+        for arrival in self.arrivals:
+            if place.session.admits(arrival.origin[0]):
+                if place.number < arrival.number and not place.served:
+                    arrival.orphan = True
+                self._judge_again(arrival)
+
+    def _judge_again(self, arrival: Arrival) -> None:
+        if arrival in self.arrivals and (arrival.kind != "TLS" or arrival.tried):
+            self.judge(arrival)
+
+    def expire(self, before: float) -> None:
+        """Close the connections that have waited since before a time."""
+        for arrival in self.arrivals:
+            if arrival.since < before:
+                self.arrivals.drop(arrival)
+
+    def close(self) -> None:
+        """Close all connections that were not given to a session."""
+        for arrival in self.arrivals:
+            self.arrivals.drop(arrival)
+
+    def _deliver(self, arrival: Arrival, place: Place) -> None:
+        self.arrivals.remove(arrival)
+        place.deliver(arrival.release())
+        for each in self.arrivals.of(arrival.origin):
+            self._judge_again(each)
+
+    # --- by the ClientHello ------------------------------------------------------------------------
+
+    def _find_by_hello(self, arrival: Arrival, candidates: list[Place]) -> None:
+        session = self._known.find(arrival.hello.names)
+        place = next((each for each in candidates if each.session is session), None)
+        if place is not None:
+            self._deliver(arrival, place)
+            return
+        if session is not None:
+            self.arrivals.drop(arrival)  # it comes too late for its session
+            return
+        secured = [(each, security) for each in candidates if (security := security_of(each)) is not None]
+        if arrival.hello.has_tickets:
+            secured = [each for each in secured if not self._known.knows(each[0].session, each[1].context)]
+        if not (arrival.hello.names and secured):
+            self._not_found(arrival)
+            return
+        queue = self._workers.queue(network(arrival.origin[0]))
+        queue.run(_first_to_resume(arrival.data, secured)).addCallbacks(
+            partial(self._tried, arrival), partial(self._failed, arrival)
+        )
+
+    def _tried(self, arrival: Arrival, found: tuple[Place, Security] | None) -> None:
+        if found is not None:
+            self._known.learn(arrival, found[0].session, found[1].context)
+        if arrival not in self.arrivals:
+            return  # it was closed meanwhile
+        if found is not None and not found[0].closed:
+            self._deliver(arrival, found[0])
+        else:
+            self._not_found(arrival)
+
+    def _not_found(self, arrival: Arrival) -> None:
+        arrival.tried = True
+        self.judge(arrival)
+
+    def _failed(self, arrival: Arrival, failure: Failure) -> None:
+        if not failure.check(Refusal):
+            log.failure("internal error: a data connection cannot be given to its session", failure)
+        self.arrivals.drop(arrival)
+
+    # --- without it --------------------------------------------------------------------------------
+
+    def _choose(self, arrival: Arrival, candidates: list[Place]) -> None:
+        """Decide about a connection that does not tell its session."""
+        secure = [each for each in candidates if security_of(each) is not None]
+        if arrival.kind == "silent" and secure:
+            # Clients begin TLS only after the reply to their transfer command. A session in plain text has to wait
+            # for that, too: this may be the connection of the other one.
+            suspects, possible = _without(candidates, secure), []
+        else:
+            possible = suspects = secure if arrival.kind == "TLS" else _without(candidates, secure)
+        possible = [each for each in possible if not each.served]
+        if len(possible) == 1 and not arrival.orphan:
+            self._deliver(arrival, possible[0])
+            return
+        guessed = next(filter(_may_guess, possible), None)
+        if guessed is not None:
+            self._deliver(arrival, guessed)
+            return
+        for each in suspects:
+            each.suspect()
+        if arrival.kind == "ended" or (arrival.kind != "silent" and not possible):
+            self.arrivals.drop(arrival)
+
+
+def security_of(place: Place) -> Security | None:
+    """Return how the session's next data connection is protected; None: plain text."""
+    try:
+        return place.session.protection()
+    except Refusal:  # the client has said PROT P, and there is no TLS on its control connection
+        return None
+
+
+def _may_guess(place: Place) -> bool:
+    security = security_of(place)
+    return place.guess and not (security is not None and security.must_resume)
+
+
+def _without(places: list[Place], others: list[Place]) -> list[Place]:
+    return [each for each in places if each not in others]
+
+
+def _first_to_resume(
+    hello: bytes, candidates: list[tuple[Place, Security]]
+) -> Generator[None, None, tuple[Place, Security] | None]:
+    for place, security in candidates:
+        if not place.closed and would_resume(security.context, hello):
+            return place, security
+        yield None
+    return None

@@ -1,0 +1,185 @@
+"""One passive port for all sessions: each connection is given to its own session (`passive: {shared: true}`)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, merge
+from tests.ftpclient import FtpClient, read_all, tls_context
+from tests.hostile import BYTES, frees_everything, withstands
+from tests.shared_port import Make, begin, client, each_with_its_own, sharing
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
+#: How many transfers each client makes where many transfer at the same time: by hand, as many as you have time for.
+TRANSFERS = int(os.environ.get("FTPSD_SHARED_TRANSFERS", "40"))
+
+#: Data connections need not resume the TLS session of their control connection.
+ALLOW = {"tls": {"data_session": "allow"}}
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with one port for all sessions."""
+    made: list[Daemon] = []
+
+    def make(**keywords: bool) -> Daemon:
+        made.append(Daemon(tmp_path_factory.mktemp("sharing"), certificate))
+        return made[0]
+
+    yield sharing(make)
+    made[0].stop()
+
+
+@VERSIONS
+@pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
+def test_every_kind_of_transfer(daemon: Daemon, version: ssl.TLSVersion, implicit: bool) -> None:
+    """Uploads, downloads and listings work, with PASV and EPSV, and every session announces the same port."""
+    with withstands(daemon), frees_everything(daemon):
+        clients = []
+        for _ in range(2):
+            each = FtpClient(daemon, implicit, context=tls_context(version))
+            if not implicit:
+                each.start_tls()
+            clients.append(each.login())
+        for each in clients:
+            assert each.passive_port() == daemon.passive[0]
+            assert f",{daemon.passive[0] >> 8},{daemon.passive[0] & 255})" in each.command("PASV")
+            assert each.upload("STOR file", BYTES).startswith("226 ")
+            assert each.download("RETR file") == BYTES
+            assert b"file" in each.download("LIST")
+        for each in clients:
+            each.expect(221, "QUIT")
+            each.socket.close()
+
+
+@VERSIONS
+def test_many_clients_behind_one_address(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """Fifty clients of one address transfer at the same time, and each gets its own bytes, all of them."""
+    with withstands(daemon), frees_everything(daemon):
+        each_with_its_own(daemon, version, 50, TRANSFERS)
+
+
+@VERSIONS
+def test_connections_in_another_order(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """Connections that arrive in another order than their announcements are told apart by the ClientHello."""
+    with withstands(daemon), frees_everything(daemon):
+        clients = [client(daemon, version) for _ in range(8)]
+        for number, each in enumerate(clients):
+            (daemon.home() / f"f{number}").write_bytes(b"%d" % number * 1000)
+            assert each.passive_port() == daemon.passive[0]
+        connections = [(number, each, each.connect_data(daemon.passive[0])) for number, each in enumerate(clients)][
+            ::-1
+        ]
+        for number, each, _ in connections[::2] + connections[1::2]:
+            each.expect(150, f"RETR f{number}")
+        for number, each, connection in connections[1::2] + connections[::2]:
+            data = each.secure_data(connection)
+            assert read_all(data) == b"%d" % number * 1000
+            data.unwrap().close()
+            assert each.reply().startswith("226 ")
+            each.socket.close()
+
+
+@VERSIONS
+def test_a_client_hello_in_pieces(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """A ClientHello may arrive in any number of pieces."""
+    with withstands(daemon), client(daemon, version) as other, client(daemon, version) as own:
+        (daemon.home() / "mine").write_bytes(BYTES)
+        other.passive_port()
+        connection = begin(own, "RETR mine")
+        assert isinstance(own.socket, ssl.SSLSocket)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = own.context.wrap_bio(incoming, outgoing, server_hostname="localhost", session=own.socket.session)
+        received = b""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            try:
+                received += tls.read(1 << 20)
+                if len(received) == len(BYTES):
+                    break
+            except ssl.SSLWantReadError:
+                for byte in outgoing.read():
+                    connection.sendall(bytes([byte]))
+                incoming.write(connection.recv(1 << 20))
+        assert received == BYTES
+        connection.close()
+        assert own.reply()[:3] in ("226", "426")
+
+
+def test_sessions_in_plain_text(make_daemon: Make) -> None:
+    """With PROT C, a connection that may belong to several sessions of one address is refused, and 425 says why."""
+    daemon = sharing(make_daemon, PLAIN)
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), frees_everything(daemon), client(daemon, None) as one, client(daemon, None) as two:
+        assert one.download("RETR mine") == BYTES
+        two.passive_port()
+        connection = one.connect_data()
+        reply = one.command("RETR mine")
+        final = one.reply() if reply.startswith("150 ") else reply
+        assert final.startswith("425 ") and "ambiguous: oldest" in final
+        assert two.download("RETR mine") == BYTES
+        assert one.download("RETR mine") == BYTES
+        assert connection.recv(1) == b""
+        connection.close()
+
+
+def test_the_oldest_session_in_plain_text(make_daemon: Make) -> None:
+    """With `ambiguous: oldest`, connections are given to sessions of one address in the order of the announcements."""
+    daemon = sharing(make_daemon, PLAIN, {"passive": {"shared": {"ambiguous": "oldest"}}})
+    with withstands(daemon), frees_everything(daemon):
+        clients = [client(daemon, None) for _ in range(4)]
+        for number, each in enumerate(clients):
+            (daemon.home() / f"f{number}").write_bytes(b"%d" % number * 1000)
+            each.passive_port()
+        connections = [each.connect_data(daemon.passive[0]) for each in clients]
+        for number, each in list(enumerate(clients))[::-1]:
+            each.expect(150, f"RETR f{number}")
+            assert read_all(connections[number]) == b"%d" % number * 1000
+            assert each.reply().startswith("226 ")
+        for opened in (*connections, *(each.socket for each in clients)):
+            opened.close()
+
+
+@VERSIONS
+@pytest.mark.parametrize("ambiguous", ["refuse", "oldest"])
+def test_clients_that_do_not_resume(make_daemon: Make, version: ssl.TLSVersion, ambiguous: str) -> None:
+    """A client that begins a new TLS session is served when its session waits alone; else the setting decides."""
+    daemon = sharing(make_daemon, merge(ALLOW, {"passive": {"shared": {"ambiguous": ambiguous}}}))
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), frees_everything(daemon):
+        with client(daemon, version) as one, client(daemon, version) as two:
+            data = one.secure_data(begin(one, "RETR mine"), resume=False)
+            assert read_all(data) == BYTES
+            data.unwrap().close()
+            assert one.reply().startswith("226 ")
+            one.passive_port()
+            two.passive_port()
+            connection = one.connect_data(daemon.passive[0])
+            one.expect(150, "RETR mine")
+            if ambiguous == "oldest":
+                data = one.secure_data(connection, resume=False)
+                assert read_all(data) == BYTES
+                data.unwrap().close()
+                assert one.reply().startswith("226 ")
+            else:
+                connection.sendall(_hello(one))
+                final = one.reply()
+                assert final.startswith("425 ") and "ambiguous: oldest" in final
+                connection.close()
+            assert two.download("RETR mine") == BYTES
+
+
+def _hello(client: FtpClient) -> bytes:
+    """A ClientHello that offers no session."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client.context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
