@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from ftpsd.protocol.replies import Refusal, SessionEnd
 from tests import late_ledger
 from tests.inprocess import Server
 from tests.late_ledger import DELAY, LateLedger
+from tests.linked_ledgers import LinkedLedgers
 
 pytestmark = pytest.mark.quick
 
@@ -56,6 +57,10 @@ class Asked:
         return results[0]
 
 
+#: The linked ledgers are those of two workers in turn.
+Ask = Asked | LinkedLedgers
+
+
 def local(state: LedgerState, limits: Limits, bans: BanSettings, clock: Clock) -> Ledger:
     """The ledger of a daemon that is one process."""
     return LocalLedger(state, limits, bans)
@@ -66,13 +71,18 @@ def late(state: LedgerState, limits: Limits, bans: BanSettings, clock: Clock) ->
     return LateLedger(LocalLedger(state, limits, bans), clock)
 
 
-@pytest.fixture(params=[local, late])
-def ask(request: pytest.FixtureRequest) -> Asked:
+@pytest.fixture(params=["local", "late", "linked"])
+def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
     """Asks each implementation."""
-    return Asked(request.param)
+    if request.param != "linked":
+        yield Asked({"local": local, "late": late}[request.param])
+        return
+    linked = LinkedLedgers()
+    yield linked
+    linked.close()
 
 
-def test_sessions_are_counted_until_they_are_released(ask: Asked) -> None:
+def test_sessions_are_counted_until_they_are_released(ask: Ask) -> None:
     """The ledger admits as many sessions as the limit, in all and per address, and one more for each that is released."""
     ledger = ask.ledger(Limits(sessions=3, sessions_per_address=2))
     first, second = ask(ledger.admit_session(HOME)), ask(ledger.admit_session(HOME))
@@ -86,7 +96,7 @@ def test_sessions_are_counted_until_they_are_released(ask: Asked) -> None:
     ask(ledger.admit_session(HOME))
 
 
-def test_a_refused_session_is_421_and_logged(ask: Asked) -> None:
+def test_a_refused_session_is_421_and_logged(ask: Ask) -> None:
     """A refusal is a reply 421, and a text for the log."""
     ledger = ask.ledger(Limits(sessions=0))
     with pytest.raises(SessionRefused) as refused:
@@ -95,14 +105,14 @@ def test_a_refused_session_is_421_and_logged(ask: Asked) -> None:
     assert refused.value.log_text == refused.value.reply.text
 
 
-def test_counts_outlive_a_reload(ask: Asked) -> None:
+def test_counts_outlive_a_reload(ask: Ask) -> None:
     """A ledger with other limits counts the sessions that another one has admitted."""
     ask(ask.ledger(Limits(sessions=2)).admit_session(HOME))
     with pytest.raises(SessionRefused):
         ask(ask.ledger(Limits(sessions=1)).admit_session(HOME))
 
 
-def test_a_banned_address_gets_no_session(ask: Asked) -> None:
+def test_a_banned_address_gets_no_session(ask: Ask) -> None:
     """After as many failures as the setting says the address is banned: no session, no password. The log says it once."""
     ledger = ask.ledger()
     made = [ask(ledger.record_failure(HOME, "alice")) for _ in range(3)]
@@ -119,7 +129,7 @@ def test_a_banned_address_gets_no_session(ask: Asked) -> None:
     ask(ledger.admit_session(at("203.0.113.10")))
 
 
-def test_a_known_address_may_use_a_banned_name(ask: Asked) -> None:
+def test_a_known_address_may_use_a_banned_name(ask: Ask) -> None:
     """A name that several addresses guess is banned for strangers, not where its user has logged in."""
     ledger = ask.ledger()
     ask(ledger.record_login(HOME, "alice"))
@@ -130,7 +140,7 @@ def test_a_known_address_may_use_a_banned_name(ask: Asked) -> None:
         ask(ledger.check_bans(at("192.0.2.1"), "alice"))
 
 
-def test_sessions_of_a_user(ask: Asked) -> None:
+def test_sessions_of_a_user(ask: Ask) -> None:
     """A user's own limit counts instead of the general one; a released session is free again."""
     ledger = ask.ledger(Limits(sessions_per_user=1))
     lease = ask(ledger.admit_user("alice", UserLimits()))
@@ -142,7 +152,7 @@ def test_sessions_of_a_user(ask: Asked) -> None:
     ask(ledger.admit_user("alice", UserLimits(sessions=2)))
 
 
-def test_transfers_of_a_user(ask: Asked) -> None:
+def test_transfers_of_a_user(ask: Ask) -> None:
     """A transfer counts while its context lasts, also when it fails; one too many is 450."""
     ledger = ask.ledger(Limits(transfers_per_user=1))
     leases = [ask(ledger.admit_user("alice", UserLimits())) for _ in range(2)]
@@ -157,7 +167,7 @@ def test_transfers_of_a_user(ask: Asked) -> None:
             ask(both())
 
 
-def test_rates_are_shared_as_the_settings_say(ask: Asked) -> None:
+def test_rates_are_shared_as_the_settings_say(ask: Ask) -> None:
     """A session has a rate of its own, shares the user's with the user's sessions, and the server's with all."""
     ledger = ask.ledger(Limits(session_download_rate=10_000, download_rate=50_000))  # type: ignore[arg-type]
     own = UserLimits(download_rate=20_000)  # type: ignore[arg-type]
@@ -178,7 +188,7 @@ def staff(**limits: int) -> Share:
     return Share("group", "staff", SharedLimits(**limits))  # type: ignore[arg-type]
 
 
-def test_sessions_of_a_group(ask: Asked) -> None:
+def test_sessions_of_a_group(ask: Ask) -> None:
     """Sessions of all members count together, and one too many names the group; other users are not affected."""
     ledger, share = ask.ledger(), staff(sessions=2)
     lease = ask(ledger.admit_user("alice", UserLimits(), [share]))
@@ -190,7 +200,7 @@ def test_sessions_of_a_group(ask: Asked) -> None:
     ask(ledger.admit_user("carol", UserLimits(), [share]))
 
 
-def test_a_refused_session_counts_nowhere(ask: Asked) -> None:
+def test_a_refused_session_counts_nowhere(ask: Ask) -> None:
     """A session that one limit refuses is not counted for the others."""
     ledger, share = ask.ledger(), staff(sessions=2)
     ask(ledger.admit_user("alice", UserLimits(sessions=1), [share]))
@@ -200,7 +210,7 @@ def test_a_refused_session_counts_nowhere(ask: Asked) -> None:
     ask(ledger.admit_user("bob", UserLimits(), [share]))
 
 
-def test_transfers_of_a_group(ask: Asked) -> None:
+def test_transfers_of_a_group(ask: Ask) -> None:
     """Transfers of all members count together; one too many is 450, which names the group."""
     ledger, share = ask.ledger(), staff(transfers=1)
     alice, bob = (ask(ledger.admit_user(name, UserLimits(), [share])) for name in ("alice", "bob"))
@@ -214,7 +224,7 @@ def test_transfers_of_a_group(ask: Asked) -> None:
             ask(both())
 
 
-def test_rates_of_a_group(ask: Asked) -> None:
+def test_rates_of_a_group(ask: Ask) -> None:
     """The members share the rate of their group; a changed rate holds for later sessions, which share the new one."""
     ledger = ask.ledger()
     first, second = (
@@ -226,14 +236,14 @@ def test_rates_of_a_group(ask: Asked) -> None:
     assert later[0] is not first[0] and later[0].rate == 5000
 
 
-def test_few_descriptors(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_descriptors(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last descriptors are for the sessions that exist."""
     monkeypatch.setattr(session_counts, "descriptors_are_short", lambda: True)
     with pytest.raises(SessionRefused, match="open files"):
         ask(ask.ledger().admit_session(HOME))
 
 
-def test_a_home_is_counted_for_all_who_use_it(ask: Asked) -> None:
+def test_a_home_is_counted_for_all_who_use_it(ask: Ask) -> None:
     """Each charge counts for everybody in the home, and one that would exceed a limit adds nothing."""
     ledger, reloaded = ask.ledger(), ask.ledger()
     mine, theirs, other = ledger.home("/srv/a"), reloaded.home("/srv/a"), ledger.home("/srv/b")
@@ -251,7 +261,7 @@ def test_a_home_is_counted_for_all_who_use_it(ask: Asked) -> None:
     assert theirs.amount == Amount(2499, 8)  # with what is charged
 
 
-def test_a_group_counts_the_homes_of_its_members(ask: Asked) -> None:
+def test_a_group_counts_the_homes_of_its_members(ask: Ask) -> None:
     """What one home holds counts for the group in the same step, whoever changes it; each home counts once."""
     ledger = ask.ledger()
     mine, theirs, group = ledger.home("/srv/a"), ledger.home("/srv/b"), ledger.group("staff")
@@ -273,7 +283,7 @@ def test_a_group_counts_the_homes_of_its_members(ask: Asked) -> None:
     assert group.amount == mine.amount == Amount(300, 1)
 
 
-def test_a_home_in_several_groups(ask: Asked) -> None:
+def test_a_home_in_several_groups(ask: Ask) -> None:
     """Each group's limit must be kept, and a charge that one of them refuses counts for none."""
     ledger = ask.ledger()
     home, wide, narrow = ledger.home("/srv/a"), ledger.group("wide"), ledger.group("narrow")
@@ -292,7 +302,7 @@ def test_a_home_in_several_groups(ask: Asked) -> None:
     assert home.amount == wide.amount == narrow.amount == Amount(100)
 
 
-def test_measured_changes_have_no_limit(ask: Asked) -> None:
+def test_measured_changes_have_no_limit(ask: Ask) -> None:
     """What was measured counts whatever it is; charges in the same step keep their limits."""
     home = ask.ledger().home("/srv/a")
     home.correct(Amount(5000, 1), [])

@@ -122,7 +122,8 @@ class BanList:
         No ban becomes shorter by that, or longer than it was made.
         """
         now = self.now()
-        for ban in self.table.all():
+        for ban in list(self.table.all()):
             if ban.stored is not None:
                 ban.until = max(ban.until, min(ban.stored - new, now + ban.length))
+                self.table.keep(ban)
         self._known.shift(old - new, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ftpsd.events.types import BanKind
 from ftpsd.limits.bans.networks import Networks
@@ -39,6 +40,16 @@ class Ban:
         return self.subject if self.kind in ("user", "account") else None
 
 
+class Watcher(Protocol):
+    """Is told of each change of the table."""
+
+    def ban_kept(self, ban: Ban) -> None:
+        """Handle a ban that is new or has changed; it replaces the last ban of the same subject."""
+
+    def ban_forgotten(self, kind: Kind, subject: str) -> None:
+        """Handle the removal of a ban."""
+
+
 def _end(ban: Ban) -> float:
     return ban.until
 
@@ -50,6 +61,11 @@ class BanTable:
         self._now = now
         self._bans: dict[tuple[Kind, str], Ban] = {}
         self._networks = Networks()
+        self._watchers: list[Watcher] = []
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell somebody of all changes from now on."""
+        self._watchers.append(watcher)
 
     def __len__(self) -> int:
         """Return how many bans there are, those included that are over and may make the next one longer."""
@@ -83,12 +99,17 @@ class BanTable:
         self._bans[ban.kind, ban.subject] = ban
         if ban.kind == "network":
             self._networks.add(ban.subject)
+        for watcher in self._watchers:
+            watcher.ban_kept(ban)
 
     def forget(self, kind: Kind, subject: str) -> None:
         """Remove the ban of a subject, if there is one."""
-        self._bans.pop((kind, subject), None)
+        if self._bans.pop((kind, subject), None) is None:
+            return
         if kind == "network":
             self._networks.remove(subject)
+        for watcher in self._watchers:
+            watcher.ban_forgotten(kind, subject)
 
     def make_room(self, capacity: int) -> Sequence[Ban]:
         """Remove the bans that end first until no more than `capacity` are left. Return those that were removed."""

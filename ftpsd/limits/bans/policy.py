@@ -51,9 +51,14 @@ class BanPolicy:
         self._settings = settings
         self._bans = bans
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether wrong passwords lead to bans."""
+        return self._settings.attempts > 0
+
     def address_ban(self, client: Address) -> Ban | None:
         """Return the ban of a client's address, whatever name the client uses."""
-        ban = self._bans.table.active("address", network(client)) if self._settings.attempts else None
+        ban = self._bans.table.active("address", network(client)) if self.is_enabled else None
         ban = ban or self._bans.table.network_ban(client)
         return ban if ban is not None and not self._is_allowed(client) else None
 
@@ -64,9 +69,13 @@ class BanPolicy:
         if account is not None:
             return account
         ban = self._bans.table.active("user", name) or self._bans.table.active("site", f"{site(client)} {name}")
-        if ban is None or not self._applies_to(client) or self._bans.is_known(name, network(client)):
+        if ban is None or not self.counts_failures_of(client) or self._bans.is_known(name, network(client)):
             return None
         return ban
+
+    def ban_of(self, client: Address, user: str) -> Ban | None:
+        """Return the ban of a client's address, or else of a user name if it holds for this client."""
+        return self.address_ban(client) or self.name_ban(client, user)
 
     def check(self, client: Address, user: str) -> None:
         """Raise Refusal if the client is banned. Neither text tells whether a password was right."""
@@ -81,7 +90,7 @@ class BanPolicy:
 
     def record_failure(self, client: Address, user: str) -> list[Ban]:
         """Count a wrong name or password. Return the bans that follow from it."""
-        if not self._applies_to(client):
+        if not self.counts_failures_of(client):
             return []
         address, around, name = network(client), site(client), stored_name(user)
         made = [self._count("address", address, object())]
@@ -93,11 +102,12 @@ class BanPolicy:
 
     def record_login(self, client: Address, user: str) -> None:
         """Remember from where a user has logged in."""
-        if self._settings.attempts:
+        if self.is_enabled:
             self._bans.record_login(stored_name(user), network(client))
 
-    def _applies_to(self, client: Address) -> bool:
-        return self._settings.attempts > 0 and not self._is_allowed(client)
+    def counts_failures_of(self, client: Address) -> bool:
+        """Return whether wrong passwords of a client can lead to bans."""
+        return self.is_enabled and not self._is_allowed(client)
 
     def _is_allowed(self, client: Address) -> bool:
         return any(client in each for each in self._settings.allow)

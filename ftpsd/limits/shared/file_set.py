@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from ftpsd.limits.shared.directory import KeyDirectory
-from ftpsd.limits.shared.locks import RangeLock
+from ftpsd.limits.shared.locks import RangeLock, TolerantLock
 
 #: Device and inode of a file.
 FileKey = tuple[int, int]
@@ -53,7 +53,7 @@ class SharedFileSet:
     def clear(self, process: int) -> None:
         """Remove the files of a process that has ended, but not those that another one has added again."""
         places = [place for place in self._keys.used() if self._owners[place] == process]
-        with self._lock:
+        with TolerantLock(self._lock):
             for place in places:
                 if self._owners[place] == process:
                     self._keys.remove(place)

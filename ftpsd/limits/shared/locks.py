@@ -7,6 +7,7 @@ import os
 import struct
 import threading
 import time
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from ftpsd.protocol.replies import Refusal
@@ -80,6 +81,29 @@ class RangeLock:
         """Give the lock back."""
         fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._unset)
         self._threads.release()
+
+
+class TolerantLock(AbstractContextManager[object]):
+    """A lock that its users do without if a process that was stopped holds it: they must harm nobody then."""
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        #: The thread that holds the lock.
+        self._holder = 0
+
+    def __enter__(self) -> None:
+        try:
+            self._lock.__enter__()
+        except TableBusy:
+            return
+        self._holder = threading.get_ident()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._holder == threading.get_ident():
+            self._holder = 0
+            self._lock.__exit__(kind, error, trace)
 
 
 def _flock(kind: int, byte: int) -> bytes:

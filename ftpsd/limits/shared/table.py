@@ -103,7 +103,7 @@ class SharedTable:
         return self._memory.total(kind, name, column)
 
     def clear(self, index: int) -> None:
-        """Return everything that a process holds which has ended. If that raises TableBusy, call it again."""
+        """Return everything that a process holds which has ended."""
         for ints in self._memory.all():
             clear_process(ints, index + 1)
         self.files.clear(index + 1)

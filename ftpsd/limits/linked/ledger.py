@@ -1,0 +1,57 @@
+"""The ledger of a worker process: LinkedLedger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftpsd.config.settings import BanSettings, Limits, UserLimits
+from ftpsd.limits.bans.ban_table import Ban
+from ftpsd.limits.bans.policy import BanPolicy
+from ftpsd.limits.home_counts import GroupCount, HomeCount
+from ftpsd.limits.ledger import LedgerState, SessionLease, SessionRefused, UserLease, lease_user
+from ftpsd.limits.linked.bans import LinkedBans
+from ftpsd.limits.user_limits import Share
+from ftpsd.protocol.parsing import Address
+
+
+class LinkedLedger:
+    """Asks the supervisor about bans when it must, and counts in the shared table: see `ledger.Ledger`."""
+
+    def __init__(self, bans: LinkedBans, state: LedgerState, limits: Limits, settings: BanSettings) -> None:
+        """`state` is that of this process; its counts are those of the shared table."""
+        self._bans = bans
+        self._users = state.users
+        self._homes = state.homes
+        self._limits = limits
+        self._policy = BanPolicy(settings, bans.list)
+
+    async def admit_session(self, client: Address) -> SessionLease:
+        """Refuse: the supervisor accepts connections, and admits them before a worker gets them."""
+        text = "Service not available: try again later."
+        raise SessionRefused("undecided", text, text)
+
+    async def check_bans(self, client: Address, user: str) -> None:
+        """Raise Refusal if the client may not try this user name."""
+        if not self._bans.are_current() or self._policy.ban_of(client, user) is not None:
+            await self._bans.check(client, user)
+
+    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
+        """Count a wrong name or password. Return the bans that follow from it."""
+        return await self._bans.record_failure(client, user) if self._policy.counts_failures_of(client) else []
+
+    async def record_login(self, client: Address, user: str) -> None:
+        """Remember that the user has logged in from this address."""
+        if self._policy.is_enabled:
+            self._bans.record_login(client, user)
+
+    async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
+        """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
+        return lease_user(self._users, self._limits, user, own, shares)
+
+    def home(self, home: str) -> HomeCount:
+        """Return the count of a home."""
+        return self._homes.home(home)
+
+    def group(self, name: str) -> GroupCount:
+        """Return the count of the homes of a group."""
+        return self._homes.group(name)
