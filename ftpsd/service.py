@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -34,7 +35,8 @@ from ftpsd.events.record import Recorder
 from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
-from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.ledger import LedgerState, LocalLedger
+from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
@@ -46,6 +48,7 @@ from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.storage.local.root import process_umask
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
+from ftpsd.system.reactor import Now
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
 from ftpsd.system.systemd import Notifier
@@ -75,21 +78,21 @@ def makeService(options: Options) -> FtpsService:
     path = os.path.abspath(options["config"])  # twistd changes the directory when it goes to the background
     try:
         configuration = load.load(path)
-        make_host, make_sandbox = _role(configuration)
+        make_host, make_counts, make_sandbox = _role(configuration)
         removed = filter(None, [socket_path(configuration.settings.admin)])
         sandbox = make_sandbox(configuration, path, options.parent, removed)
         observer = line_observer(options.parent) if options.parent else None
-        return FtpsService(path, configuration, make_host, bool(options["verbose"]), sandbox, observer)
+        return FtpsService(path, configuration, make_host, make_counts, bool(options["verbose"]), sandbox, observer)
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _role(configuration: load.Configuration) -> tuple[MakeHost, Callable[..., Sandbox]]:
-    """Return what serves the sessions, in this process or in others, and what makes the sandbox of this process."""
+def _role(configuration: load.Configuration) -> tuple[MakeHost, Callable[[Now], LedgerState], Callable[..., Sandbox]]:
+    """Return what serves the sessions, in this process or in others, what counts them, and what makes the sandbox."""
     if worker_count(configuration.settings.workers) == 1:
-        return LocalSessions, daemon_sandbox
-    return RemoteSessions, supervisor_sandbox
+        return LocalSessions, LedgerState, daemon_sandbox
+    return RemoteSessions, SharedLedgerState, supervisor_sandbox
 
 
 class FtpsService(MultiService):
@@ -102,6 +105,7 @@ class FtpsService(MultiService):
         path: str,
         configuration: load.Configuration,
         make_host: MakeHost,
+        make_counts: Callable[[Now], LedgerState],
         verbose: bool = False,
         sandbox: Sandbox | None = None,
         observer: FileLogObserver | None = None,
@@ -117,7 +121,7 @@ class FtpsService(MultiService):
         self._recorder = recorder = Recorder(time.time)
         self._event_files = EventFiles(reactor, self._hub, recorder)
         self._outbox = Outbox(reactor, self._hub, recorder)
-        self._counts = LedgerState(reactor.seconds)
+        self._counts = make_counts(reactor.seconds)
         self._store = Store(reactor)
         self._bans = BanStore(self._store, self._counts.bans, time.time, self._hub)
         self._codes = UsedCodes(self._store, time.time)
@@ -126,7 +130,13 @@ class FtpsService(MultiService):
         )
         self._refresh = AddressRefresh(reactor)
         self._snapshots = SnapshotFactory(
-            reactor, self._counts, self._refresh, lambda: self._listeners.ports(), self._outbox, self._codes
+            reactor,
+            self._counts,
+            partial(LocalLedger, self._counts),
+            self._refresh,
+            lambda: self._listeners.ports(),
+            self._outbox,
+            self._codes,
         )
         self._host = host = make_host(HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots))
         self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)

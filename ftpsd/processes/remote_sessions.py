@@ -19,9 +19,11 @@ from ftpsd.control.incoming.factory import UNDECIDED, FtpsFactory
 from ftpsd.control.incoming.route import Route
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
-from ftpsd.limits.ledger import SessionRefused
+from ftpsd.limits.ledger import LocalLedger, SessionRefused
+from ftpsd.limits.linked.serving import serve_ledgers
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection
 from ftpsd.processes.host import HostParts, exit_with_error
@@ -43,8 +45,12 @@ class RemoteSessions:
     """Serves sessions in worker processes. It accepts the connections itself, so that limits and bans hold for all."""
 
     def __init__(self, parts: HostParts) -> None:
+        assert isinstance(parts.counts, SharedLedgerState)
+        self._table = parts.counts.table
         self._spawner = Spawner(parts.reactor, parts.path)
         self.workers = Workers(parts.reactor, self._spawner, lambda reason: exit_with_error(parts.reactor, reason))
+        self._counts = parts.counts
+        serve_ledgers(parts.reactor, self.workers, self._table, self._counts.bans, lambda: self._ledger)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
         self.registry = LocalSessionRegistry(parts.reactor)
         self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
@@ -59,10 +65,11 @@ class RemoteSessions:
 
     def fork(self, configuration: Configuration) -> None:
         """Fork the process that will fork workers."""
-        self._spawner.fork(configuration)
+        self._spawner.fork(configuration, self._table.descriptor)
 
     async def start(self, configuration: Configuration) -> None:
         """Start all workers. Raises StartFailed."""
+        self._make_ledger(configuration)
         await self.workers.start(worker_count(configuration.settings.workers))
 
     async def prepare(self, configuration: Configuration) -> None:
@@ -71,7 +78,13 @@ class RemoteSessions:
 
     def use(self, configuration: Configuration) -> None:
         """Let all workers use what they have loaded."""
+        self._make_ledger(configuration)
         self._loads.use()
+
+    def _make_ledger(self, configuration: Configuration) -> None:
+        settings = configuration.settings
+        #: Decides for all workers.
+        self._ledger = LocalLedger(self._counts, settings.limits, settings.bans)
 
     async def drain(self, seconds: int) -> None:
         """Let all workers end their sessions: idle ones now, the others after their transfer, or after some seconds."""

@@ -22,7 +22,7 @@ from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
-from ftpsd.config.settings import PortRange, QuotaSettings, Settings
+from ftpsd.config.settings import BanSettings, Limits, PortRange, QuotaSettings, Settings
 from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import AddressRefresh, Announcer
@@ -30,7 +30,7 @@ from ftpsd.data.passive.own import OwnPorts
 from ftpsd.data.passive.ports import PortPool
 from ftpsd.data.passive.shared_ports import Ports, SharedPorts
 from ftpsd.data.shared import Shared
-from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
+from ftpsd.limits.ledger import Ledger, LedgerState
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.snapshot import Snapshot, policy_of
@@ -49,13 +49,14 @@ class SnapshotFactory:
         self,
         reactor: Reactor,
         counts: LedgerState,
+        make_ledger: Callable[[Limits, BanSettings], Ledger],
         refresh: AddressRefresh,
         control_ports: Callable[[], set[int]],
         outbox: Outbox,
         codes: UsedCodes,
     ) -> None:
         self._reactor = reactor
-        self._counts = counts
+        self._make_ledger = make_ledger
         self._refresh = refresh
         self._control_ports = control_ports
         self._outbox = outbox
@@ -80,7 +81,7 @@ class SnapshotFactory:
         self.workers.patience = settings.timeouts.stalled
         homes = users.homes  # is computed at each access
         self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
-        ledger = LocalLedger(self._counts, settings.limits, settings.bans)
+        ledger = self._make_ledger(settings.limits, settings.bans)
         self._newest = Snapshot(
             settings=settings,
             portal=self._portal(settings, configuration.layers.shared, users, ledger),

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 
 import twisted.internet
 from twisted.application.service import MultiService
@@ -21,7 +22,10 @@ from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.record import Recorder
-from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.linked.bans import LinkedBans
+from ftpsd.limits.linked.ledger import LinkedLedger
+from ftpsd.limits.shared.state import SharedLedgerState
+from ftpsd.limits.shared.table import SharedTable
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.processes.host import HostParts
@@ -39,10 +43,15 @@ from ftpsd.system.twisted_private import installed_reactor
 log = Logger(namespace="ftpsd")
 
 
-def run_worker(path: str, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
-    """Be a worker until the supervisor ends it, or has gone. `sockets` are the link and the one for connections."""
+def run_worker(
+    path: str, table: int, index: int, configuration: load.Configuration, sockets: list[socket.socket]
+) -> None:
+    """Be a worker until the supervisor ends it, or has gone.
+
+    `table` is the descriptor of the table that all processes share; `sockets` are the link and the one for connections.
+    """
     reactor = _new_reactor()
-    service = WorkerService(reactor, path, index, configuration, *sockets)
+    service = WorkerService(reactor, path, SharedTable.attach(table, index), configuration, *sockets)
     worker_sandbox(configuration, path).enter()  # before other threads begin
     service.startService()
     reactor.run(installSignalHandlers=False)
@@ -68,7 +77,7 @@ class WorkerService(MultiService):
         self,
         reactor: Reactor,
         path: str,
-        index: int,
+        table: SharedTable,
         configuration: load.Configuration,
         link_end: socket.socket,
         connections_end: socket.socket,
@@ -76,17 +85,23 @@ class WorkerService(MultiService):
         super().__init__()
         self._reactor = reactor
         self._path = path
-        self._index = index
         self._configuration = configuration
         self._sockets = link_end, connections_end
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
         Log(hub, LogBudget(reactor), False)
-        counts = LedgerState(reactor.seconds)
+        counts = SharedLedgerState(reactor.seconds, table)
+        make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
         refresh = AddressRefresh(reactor)
         self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time))
         self._snapshots = SnapshotFactory(
-            reactor, counts, refresh, lambda: self._control_ports, outbox, UsedCodes(Store(reactor), time.time)
+            reactor,
+            counts,
+            make_ledger,
+            refresh,
+            lambda: self._control_ports,
+            outbox,
+            UsedCodes(Store(reactor), time.time),
         )
         self._control_ports = {each.port for each in configuration.settings.listen}
         self._sessions = LocalSessions(HostParts(reactor, path, hub, counts, refresh, self._snapshots))

@@ -61,6 +61,7 @@ class SharedTable:
         #: its end must not wait for a lock.
         self._gone: deque[tuple[_Key, int | None]] = deque()
         self._is_full = False
+        self._process = os.getpid()
 
     @classmethod
     def create(cls, slots: int = SLOTS, files: int = FILES) -> SharedTable:
@@ -134,8 +135,9 @@ class SharedTable:
         return Slot(memory.cast("q"), memory.cast("d"), Lock(), self._own, self._memory.columns, shared=False)
 
     def _slot_gone(self, key: _Key, place: int | None, _: ref[Slot]) -> None:
-        self._gone.append((key, place))
-        self._release_gone()
+        if os.getpid() == self._process:  # a forked process has the objects, too, but uses none of the slots
+            self._gone.append((key, place))
+            self._release_gone()
 
     def _release_gone(self) -> None:
         """Note which slots this process no longer uses; if a thread is here already, that one does it."""

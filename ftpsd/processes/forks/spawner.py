@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 from ftpsd.config import load
@@ -26,14 +26,16 @@ from ftpsd.processes.forks.forking import close_inherited, end_process, name_pro
 RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]
 
 
-def fork_spawner(path: str, configuration: load.Configuration, run_worker: RunWorker) -> tuple[int, socket.socket]:
-    """Fork the process, and return its number and the socket to it."""
+def fork_spawner(
+    path: str, configuration: load.Configuration, run_worker: RunWorker, *kept: int
+) -> tuple[int, socket.socket]:
+    """Fork the process, and return its number and the socket to it. It and the workers keep some descriptors open."""
     ours, theirs = datagrams.pair()
     pid = os.fork()
     if pid == 0:
         with end_process():
             ours.close()
-            _Spawner(theirs, path, configuration, run_worker).run()
+            _Spawner(theirs, path, configuration, run_worker).run(kept)
     theirs.close()
     return pid, ours
 
@@ -53,13 +55,13 @@ class _Spawner:
         #: The workers that have not ended: their process numbers by descriptors of the processes (pidfd_open(2)).
         self._workers: dict[int, int] = {}
 
-    def run(self) -> None:
-        """Serve the supervisor until it has gone."""
+    def run(self, kept: Collection[int]) -> None:
+        """Serve the supervisor until it has gone. Keep some descriptors open for the workers."""
         name_process("ftpsd spawner")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        close_inherited({self._supervisor.fileno()})
+        close_inherited({self._supervisor.fileno(), *kept})
         gc.collect()
         gc.freeze()  # a collection in a worker would write into each object, and so copy all pages
         while self._serve():

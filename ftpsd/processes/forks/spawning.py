@@ -37,9 +37,13 @@ class Spawner:
         self._ended: Callable[[int, int], object] = lambda pid, status: None
         self._lost: Callable[[], object] = lambda: None
 
-    def fork(self, configuration: Configuration) -> None:
-        """Fork the spawner: before other threads begin, and before the sandbox."""
-        self._pid, self._end = fork_spawner(self._path, configuration, partial(run_worker, self._path))
+    def fork(self, configuration: Configuration, table: int) -> None:
+        """Fork the spawner: before other threads begin, and before the sandbox.
+
+        `table` is the descriptor of the table that all processes share.
+        """
+        run = partial(run_worker, self._path, table)
+        self._pid, self._end = fork_spawner(self._path, configuration, run, table)
 
     def start(
         self,

@@ -1,0 +1,19 @@
+"""What a process of several counts, in the table that all share: SharedLedgerState."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.shared.table import SharedTable
+from ftpsd.limits.shared.user_counts import SharedUserCounts
+from ftpsd.system.reactor import Now
+
+
+class SharedLedgerState(LedgerState):
+    """The counts of all processes, as far as they share them. It outlives reloads."""
+
+    def __init__(self, clock: Now, table: SharedTable | None = None) -> None:
+        """Without a table a new one is made, which the supervisor does. The clock is the same in all processes."""
+        self.table: Final = table or SharedTable.create()
+        super().__init__(clock, SharedUserCounts(self.table, clock))
