@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from ftpsd.accounts.chain.sources import RunningSources
 from ftpsd.accounts.last_logins import LastLogins
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config.load import Configuration
@@ -14,10 +13,10 @@ from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.control.lifecycle.reload import Reloader
 from ftpsd.events.hub import Hub
 from ftpsd.events.record import Recorder
+from ftpsd.figures.figures import FiguresReader
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.session_registry import SessionRegistry
-from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.snapshot import Snapshot
 from ftpsd.storage.quota import Quotas
 from ftpsd.system.reactor import Reactor
@@ -35,14 +34,13 @@ class Parts:
     now: Callable[[], float]
     registry: SessionRegistry
     counts: LedgerState
-    transfers: TransferCounts
+    figures: FiguresReader
     bans: BanStore
     last_logins: LastLogins
     listeners: Listeners
     workers: WorkerThreads
     quotas: Quotas
     reloader: Reloader
-    sources: RunningSources
     #: Return the users of the last load that is in effect.
     users: Callable[[], UserStore]
     #: Return what the last load that is in effect has made.

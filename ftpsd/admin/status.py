@@ -1,6 +1,7 @@
 """The state of the daemon at one moment: Status, and StatusReader, which collects it.
 
-Collecting it walks the running transfers and the bans, and nothing else that grows. It costs less than a millisecond.
+Collecting it walks the running transfers and the bans, and nothing else that grows. It costs less than a millisecond;
+worker processes are asked first.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ from ftpsd.accounts.chain.counts import SourceStatus
 from ftpsd.admin.parts import Parts
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
-from ftpsd.limits import transfer_counts
-from ftpsd.limits.descriptors import descriptors_in_use
-from ftpsd.system.periodic import PeriodicTask
+from ftpsd.figures.figures import Figures, Transfers, Worker
 from ftpsd.system.worker_threads import ThreadUsage
 
 
@@ -28,19 +27,6 @@ class Usage:
     name: str
     used: float
     limit: float | None
-
-
-@frozen
-class Transfers:
-    """The running transfers, listings included (they are downloads). Rates are in bytes per second."""
-
-    uploads: int
-    downloads: int
-    upload_rate: float
-    download_rate: float
-    #: Bytes since the start.
-    uploaded: int
-    downloaded: int
 
 
 @frozen
@@ -83,6 +69,9 @@ class Status:
     passive_ports: PassivePorts
     #: The sources of users, without the YAML files.
     sources: tuple[SourceStatus, ...]
+    #: The worker processes, none if the daemon is one process; and how many had to be started again.
+    workers: tuple[Worker, ...]
+    worker_restarts: int
 
 
 class StatusReader:
@@ -92,22 +81,25 @@ class StatusReader:
         self._parts = parts
         self._started = parts.now()
         self._began = parts.reactor.seconds()
-        self._sampling = PeriodicTask(parts.reactor, "the measurement of rates", parts.transfers.sample)
 
     def start(self) -> None:
         """Measure rates from now on, of running transfers and of all together. May be called any number of times."""
-        if not self._sampling.running:
-            self._sampling.start(transfer_counts.INTERVAL)
+        self._parts.figures.start()
 
     def stop(self) -> None:
         """Measure no longer."""
-        self._sampling.stop()
+        self._parts.figures.stop()
+
+    async def refreshed(self) -> Status:
+        """Return the status now, also of worker processes. One that does not answer delays it by a second."""
+        await self._parts.figures.refresh()
+        return self.read()
 
     def read(self) -> Status:
-        """Return the status now."""
+        """Return the status; that of worker processes as of the last call of `refreshed`."""
         parts = self._parts
-        transfers = self._transfers()
-        limits = tuple(self._limits(transfers))
+        figures = parts.figures.read()
+        limits = tuple(self._limits(figures))
         ports = parts.snapshot().data.ports
         identities = parts.configuration().contexts.certificates.identities
         return Status(
@@ -116,29 +108,20 @@ class StatusReader:
             uptime=parts.reactor.seconds() - self._began,
             listeners=tuple(parts.listeners.addresses()),
             sessions=limits[0],
-            transfers=transfers,
+            transfers=figures.transfers,
             limits=limits,
             bans=sum(1 for _ in parts.counts.bans.table.in_effect()),
             certificates=tuple(Certificate(each.file, each.expires) for each in identities),
             reload=parts.reloader.last,
             last_good_reload=parts.reloader.last_good.time,
-            threads=parts.workers.usage(),
-            passive_ports=PassivePorts(ports.low, ports.high, ports.used),
-            sources=parts.sources.status(),
+            threads=figures.threads,
+            passive_ports=PassivePorts(ports.low, ports.high, figures.ports),
+            sources=figures.sources,
+            workers=tuple(parts.figures.workers()),
+            worker_restarts=parts.figures.restarts,
         )
 
-    def _transfers(self) -> Transfers:
-        counts = self._parts.transfers
-        return Transfers(
-            uploads=counts.running("upload"),
-            downloads=counts.running("download"),
-            upload_rate=counts.rate("upload"),
-            download_rate=counts.rate("download"),
-            uploaded=counts.moved("upload"),
-            downloaded=counts.moved("download"),
-        )
-
-    def _limits(self, transfers: Transfers) -> Iterator[Usage]:
+    def _limits(self, figures: Figures) -> Iterator[Usage]:
         limits, counts = self._parts.configuration().settings.limits, self._parts.counts
         users = counts.users
         yield Usage("sessions", counts.sessions.total, limits.sessions)
@@ -146,6 +129,6 @@ class StatusReader:
         yield Usage("sessions_per_user", max(users.sessions.values(), default=0), limits.sessions_per_user)
         yield Usage("transfers", sum(users.transfers.values()), limits.transfers)
         yield Usage("transfers_per_user", max(users.transfers.values(), default=0), limits.transfers_per_user)
-        yield Usage("upload_rate", transfers.upload_rate, limits.upload_rate)
-        yield Usage("download_rate", transfers.download_rate, limits.download_rate)
-        yield Usage("open_files", *descriptors_in_use())
+        yield Usage("upload_rate", figures.transfers.upload_rate, limits.upload_rate)
+        yield Usage("download_rate", figures.transfers.download_rate, limits.download_rate)
+        yield Usage("open_files", figures.process.descriptors, figures.process.descriptor_limit)

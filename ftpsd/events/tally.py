@@ -52,6 +52,15 @@ class Tally:
             copied.handshakes = self.handshakes.copy()
         return copied
 
+    def add(self, other: Tally) -> None:
+        """Add the counts of another process."""
+        for key, count in other.commands.items():
+            self.commands[key] = self.commands.get(key, 0) + count
+        self.rejected.update(other.rejected)
+        self.banned_logins += other.banned_logins
+        self.data_refused.update(other.data_refused)
+        self.handshakes.update(other.handshakes)
+
     def data_handshakes(
         self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]]
     ) -> Callable[[T], None]:

@@ -34,13 +34,16 @@ class Reading:
 def read(
     parts: Parts, status: StatusReader, counters: Counters, journal: Path | None, not_ready: tuple[str, ...]
 ) -> Reading:
-    """Return the reading of this moment. For the reactor thread."""
+    """Return the reading of this moment, of workers as of the last refresh of the figures. For the reactor thread."""
+    figures = parts.figures.read()
+    counts = counters.read(parts.counts.users.sessions)
+    counts.tally = figures.tally
     bans, users = parts.counts.bans, parts.counts.users
     return Reading(
         status=status.read(),
-        counts=counters.read(users.sessions),
+        counts=counts,
         bans=Counter(ban.kind for ban in bans.table.in_effect()),
-        queues={name: state() for name, state in parts.hub.queues.items()},
+        queues=figures.queues,
         journal=journal,
         not_ready=not_ready,
         users=(dict(users.sessions.items()), dict(users.transfers.items())) if counters.by_user else None,

@@ -21,6 +21,7 @@ from ftpsd.control.incoming.accept import ControlPort
 from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub
+from ftpsd.figures.figures import FiguresReader
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.session_registry import SessionRegistry
 from ftpsd.processes.snapshots import SnapshotFactory
@@ -52,6 +53,10 @@ class SessionHost(Protocol):
     @property
     def registry(self) -> SessionRegistry:
         """The running sessions."""
+
+    @property
+    def figures(self) -> FiguresReader:
+        """What the processes count and measure."""
 
     @property
     def port(self) -> type[ControlPort]:

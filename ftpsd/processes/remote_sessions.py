@@ -19,8 +19,11 @@ from ftpsd.control.incoming.factory import UNDECIDED, FtpsFactory
 from ftpsd.control.incoming.route import Route
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
+from ftpsd.events.linked.receiver import Receiver
+from ftpsd.figures.merged import MergedFigures
 from ftpsd.limits.ledger import LocalLedger, SessionRefused
 from ftpsd.limits.linked.serving import serve_ledgers
+from ftpsd.limits.merged_registry import MergedSessionRegistry
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.limits.shared.state import SharedLedgerState
@@ -28,6 +31,7 @@ from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection
 from ftpsd.processes.host import HostParts, exit_with_error
 from ftpsd.processes.loading import ConfigurationLoads
+from ftpsd.processes.sessions import local_figures
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.protocol.replies import Reply
@@ -52,8 +56,11 @@ class RemoteSessions:
         self._counts = parts.counts
         serve_ledgers(parts.reactor, self.workers, self._table, self._counts.bans, lambda: self._ledger)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
-        self.registry = LocalSessionRegistry(parts.reactor)
-        self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
+        self._receiver = Receiver(parts.reactor, parts.hub, self.workers)
+        self.registry = MergedSessionRegistry(parts.reactor, self.workers)
+        self.figures = MergedFigures(parts.reactor, local_figures(parts, ()), self.workers)
+        none = LocalSessionRegistry(parts.reactor)
+        self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, none)
         self.port: type[ControlPort] = HandoverPort
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sized
 
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import ListenSettings
@@ -11,6 +12,7 @@ from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.control.lifecycle.graceful_stop import end_sessions
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
+from ftpsd.figures.local import LocalFigures
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.processes.host import HostParts
 from ftpsd.snapshot import Snapshot
@@ -22,12 +24,14 @@ class LocalSessions:
 
     port = ControlPort
 
-    def __init__(self, parts: HostParts) -> None:
+    def __init__(self, parts: HostParts, memory: Callable[[], int] = lambda: 0) -> None:
+        """`memory` returns the bytes of memory that the process uses: see `LocalFigures`."""
         self._reactor = parts.reactor
         self._refresh = parts.refresh
         self._snapshots = parts.snapshots
         self.registry = LocalSessionRegistry(parts.reactor)
         self.services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
+        self.figures = local_figures(parts, self.registry, memory)
         threads, quotas = parts.snapshots.workers, parts.snapshots.quotas
         self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time)
 
@@ -62,3 +66,18 @@ class LocalSessions:
         """End the periodic tasks."""
         self._refresh.stop()
         self._sweeper.stop()
+
+
+def local_figures(parts: HostParts, sessions: Sized, memory: Callable[[], int] = lambda: 0) -> LocalFigures:
+    """Return what counts and measures in this process."""
+    snapshots = parts.snapshots
+    return LocalFigures(
+        parts.reactor,
+        parts.hub,
+        sessions,
+        snapshots.transfers,
+        snapshots.workers,
+        snapshots.sources,
+        lambda: snapshots.ports.used,
+        memory,
+    )

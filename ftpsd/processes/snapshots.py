@@ -112,12 +112,14 @@ class SnapshotFactory:
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings
+        #: The passive ports of the last snapshot.
+        self.ports = self._ports(settings)
         announcer = Announcer(settings.passive, self._resolve, configuration.addresses)
         self._refresh.add(announcer)
         return Shared(
             reactor=self._reactor,
             workers=self.workers,
-            ports=self._ports(settings),
+            ports=self.ports,
             announcer=announcer,
             timeouts=settings.timeouts,
             source_port=settings.active.source_port or 0,

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.control.lifecycle.graceful_stop import CLOSING, until
+from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.spawning import GONE, Spawner
@@ -61,6 +62,8 @@ class Workers:
         self._stopping = False
         #: Fires when all workers are ready; None after that.
         self._starting: Deferred[None] | None = None
+        #: How many workers were started in place of one that had failed.
+        self.restarts = 0
         self._when_empty: Callable[[], object] = lambda: None
 
     # --- for other parts -------------------------------------------------------------------------
@@ -72,6 +75,10 @@ class Workers:
     def on_end(self, call: Callable[[int], object]) -> None:
         """Call back with the index of each worker that has ended. Only then may another one get this index."""
         self._end_callbacks.append(call)
+
+    def processes(self) -> list[RunningWorker]:
+        """Return the workers that have not ended."""
+        return [each.description() for each in self._processes.values()]
 
     def sessions(self) -> int:
         """Return the number of sessions of all workers."""
@@ -148,6 +155,7 @@ class Workers:
             return
         log.error("{text}", text=text)
         for slot in [each for each in self._slots if each.worker is worker]:
+            self.restarts += 1
             slot.worker = None
             if self._reactor.seconds() - worker.started >= STABLE:
                 slot.pause = 0

@@ -19,9 +19,8 @@ from ftpsd.accounts.totp import UsedCodes
 from ftpsd.config import load
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub
-from ftpsd.events.log import Log
-from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.record import Recorder
+from ftpsd.figures.local import memory_in_use
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.linked.ledger import LinkedLedger
 from ftpsd.limits.shared.state import SharedLedgerState
@@ -29,6 +28,7 @@ from ftpsd.limits.shared.table import SharedTable
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.processes.host import HostParts
+from ftpsd.processes.reports import Reports
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
@@ -89,7 +89,6 @@ class WorkerService(MultiService):
         self._sockets = link_end, connections_end
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
-        Log(hub, LogBudget(reactor), False)
         counts = SharedLedgerState(reactor.seconds, table)
         make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
         refresh = AddressRefresh(reactor)
@@ -104,7 +103,9 @@ class WorkerService(MultiService):
             UsedCodes(Store(reactor), time.time),
         )
         self._control_ports = {each.port for each in configuration.settings.listen}
-        self._sessions = LocalSessions(HostParts(reactor, path, hub, counts, refresh, self._snapshots))
+        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots)
+        self._sessions = LocalSessions(parts, memory_in_use)
+        self._reports = Reports(reactor, hub, self.link, self._sessions)
         self._snapshot = self._snapshots.make(configuration)
         self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot)
         WorkerLoads(reactor, path, self.link, self._use)
@@ -116,6 +117,7 @@ class WorkerService(MultiService):
         threads = self._snapshots.workers
         for part in (
             Part(self._connect),
+            Part(self._reports.start),
             Part(lambda: self._outbox.start(journal_directory(self._configuration.settings, self._path), threads)),
             Part(lambda: None, self._outbox.stop),
             Part(threads.start, threads.stop),
@@ -170,6 +172,7 @@ class WorkerService(MultiService):
         await self._sessions.drain(seconds)
         self._handed.close()
         await self.stopService()
+        await self._reports.finish()
         self._reactor.stop()
 
     def _stop_failed(self, failure: Failure) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import Literal
+import time
 
+from ftpsd.figures.figures import WorkerState
+from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.handover import Connection
 from ftpsd.system.link import Link
-
-#: starting: it is not ready yet. serving: it gets connections. draining: it ends with its last session.
-State = Literal["starting", "serving", "draining"]
 
 
 class WorkerProcess:
@@ -25,7 +24,8 @@ class WorkerProcess:
         self.index = index
         self.link = link
         self.started = started
-        self.state: State = "starting"
+        self._since = time.time()
+        self.state: WorkerState = "starting"
         #: Its process number; 0 until it was forked.
         self.pid = 0
         #: Heartbeats in a row that it has not answered.
@@ -40,6 +40,10 @@ class WorkerProcess:
     def name(self) -> str:
         """The worker in the log."""
         return f"worker {self.index} (process {self.pid})"
+
+    def description(self) -> RunningWorker:
+        """Return what administration shows of it."""
+        return RunningWorker(self.index, self.pid, self.state, self._since)
 
     def forked(self, pid: int) -> None:
         """The process exists."""

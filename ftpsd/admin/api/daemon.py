@@ -29,7 +29,7 @@ class DaemonResources:
         ]
 
     async def _show(self, _: Call) -> Answer:
-        return answer(status_json(self._status.read()))
+        return answer(status_json(await self._status.refreshed()))
 
     async def _reload(self, call: Call) -> Answer:
         self._parts.hub.publish(AdministrativeAct("reload", "", call.administrator))

@@ -107,8 +107,11 @@ class Live:
         if self._streams:
             self._new.append(record)
 
-    def _sample(self) -> None:
-        status = self._status.read()
+    def _sample(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._take_sample())
+
+    async def _take_sample(self) -> None:
+        status = await self._status.refreshed()
         transfers = status.transfers
         point = Point(self._parts.now(), status.sessions.used, transfers.upload_rate, transfers.download_rate)
         self._history.append(point)
@@ -133,7 +136,7 @@ class Live:
 
     async def _send_to_all(self) -> None:
         new, self._new = list(self._new), deque(maxlen=RECENT)
-        status = encode(status_json(self._status.read()))
+        status = encode(status_json(await self._status.refreshed()))
         events: list[tuple[str, bytes]] = [("status", status)]
         if new:
             events.append(("events", encode(new)))

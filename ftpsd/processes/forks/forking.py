@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from twisted.logger import Logger
-
-log = Logger(namespace="ftpsd")
 
 #: Standard input, output and error.
 _STANDARD = {0, 1, 2}
@@ -27,7 +24,9 @@ def end_process() -> Iterator[None]:
         yield
         status = 0
     except BaseException:
-        log.failure("internal error: a process of the daemon ends")
+        # Not to the log, whose lines the link sends later: this process ends now.
+        text = f"internal error: a process of the daemon ends\n{traceback.format_exc()}"
+        print(text, file=sys.__stderr__, flush=True)
     finally:
         try:
             sys.stdout.flush()

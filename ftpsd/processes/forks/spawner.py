@@ -21,22 +21,26 @@ from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.forking import close_inherited, end_process, name_process
+from ftpsd.processes.forks.output import Output
 
 #: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
 RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]
 
 
 def fork_spawner(
-    path: str, configuration: load.Configuration, run_worker: RunWorker, *kept: int
+    path: str, configuration: load.Configuration, run_worker: RunWorker, output: Output, *kept: int
 ) -> tuple[int, socket.socket]:
     """Fork the process, and return its number and the socket to it. It and the workers keep some descriptors open."""
+    output.open()
     ours, theirs = datagrams.pair()
     pid = os.fork()
     if pid == 0:
         with end_process():
             ours.close()
+            output.use()
             _Spawner(theirs, path, configuration, run_worker).run(kept)
     theirs.close()
+    output.start()
     return pid, ours
 
 

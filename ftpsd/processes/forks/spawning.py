@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from ftpsd.config.load import Configuration
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.datagrams import MessageReader
+from ftpsd.processes.forks.output import Output
 from ftpsd.processes.forks.spawner import fork_spawner
 from ftpsd.processes.worker import run_worker
 from ftpsd.system.reactor import Reactor
@@ -28,6 +29,7 @@ class Spawner:
     def __init__(self, reactor: Reactor, path: str) -> None:
         self._reactor = reactor
         self._path = path
+        self._output = Output(reactor)
         self._pid = 0
         self._end: socket.socket | None = None
         self._reader: MessageReader | None = None
@@ -43,7 +45,7 @@ class Spawner:
         `table` is the descriptor of the table that all processes share.
         """
         run = partial(run_worker, self._path, table)
-        self._pid, self._end = fork_spawner(self._path, configuration, run, table)
+        self._pid, self._end = fork_spawner(self._path, configuration, run, self._output, table)
 
     def start(
         self,
@@ -82,6 +84,7 @@ class Spawner:
         if self._reader is not None:
             self._reader.close()
             self._reap()
+        self._output.stop()
 
     def _send(self, *message: object) -> None:
         assert self._end is not None

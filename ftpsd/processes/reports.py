@@ -1,0 +1,37 @@
+"""What a worker tells the supervisor about itself: its events, log lines, sessions and figures: Reports."""
+
+from __future__ import annotations
+
+from ftpsd.events.hub import Hub
+from ftpsd.events.linked.log_lines import forward_log
+from ftpsd.events.linked.sender import Sender
+from ftpsd.events.linked.worker_hub import ForwardedEvents
+from ftpsd.figures.local import report_last, serve_figures
+from ftpsd.limits.merged_registry import serve_registry
+from ftpsd.processes.sessions import LocalSessions
+from ftpsd.system.link import Link, LinkLost
+from ftpsd.system.reactor import Reactor
+
+
+class Reports:
+    """Serves the supervisor's questions, and sends events and log lines."""
+
+    def __init__(self, reactor: Reactor, hub: Hub, link: Link, sessions: LocalSessions) -> None:
+        self._link = link
+        self._figures = sessions.figures
+        self._sender = Sender(reactor, link)
+        ForwardedEvents(hub, self._sender, link)
+        serve_registry(link, sessions.registry)
+        serve_figures(link, self._figures, self._sender)
+
+    def start(self) -> None:
+        """Send what is logged from now on to the supervisor. The link must be connected."""
+        forward_log(self._sender)
+
+    async def finish(self) -> None:
+        """Send all that the supervisor does not know yet. Returns when it has it, or has gone."""
+        report_last(self._link, self._figures)
+        try:
+            await self._sender.close()
+        except LinkLost:
+            pass
