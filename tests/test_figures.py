@@ -134,6 +134,17 @@ class NoSources:
         return ()
 
 
+class Described:
+    """A worker."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def description(self) -> RunningWorker:
+        """What is known of it."""
+        return RunningWorker(self._index, 100 + self._index, "serving", 1.5)
+
+
 class Workers(LinkedWorkers):
     """Two workers with a hub each, and the figures of their supervisor."""
 
@@ -160,9 +171,10 @@ class Workers(LinkedWorkers):
         threads = WorkerThreads(self.reactor)
         return LocalFigures(self.reactor, hub, [None], counts, threads, sources, lambda: 2, lambda: 1000)
 
-    def processes(self) -> list[RunningWorker]:
+    @property
+    def processes(self) -> dict[int, Described]:
         """The workers."""
-        return [RunningWorker(index, 100 + index, "serving", 1.5) for index in self.links]
+        return {index: Described(index) for index in self.links}
 
     def refreshed(self) -> Figures:
         """The figures of all processes now."""

@@ -21,7 +21,10 @@ from twisted.internet.task import Clock
 
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.incoming.listeners import Listeners
+from ftpsd.events.hub import Hub
+from ftpsd.figures.local import LocalFigures
 from ftpsd.limits.ledger import LedgerState
+from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.metrics.health import Health
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE, Daemon, ftpsd
@@ -156,12 +159,13 @@ def test_why_the_daemon_is_not_ready() -> None:
     """Each listener that is not open is named, and worker threads that do not begin a job within two seconds."""
     clock: Any = Clock()
     listen = (ListenSettings("127.0.0.1", 2121), ListenSettings("::", 990, "implicit"))
+    sources: Any = SimpleNamespace(status=lambda: ())
+    threads = WorkerThreads(clock)  # they were not started
     parts: Any = SimpleNamespace(
         reactor=clock,
         counts=LedgerState(clock.seconds),
         listeners=Listeners(clock, "", lambda _: pytest.fail("nothing is opened")),
-        workers=WorkerThreads(clock),  # they were not started
-        sources=SimpleNamespace(status=lambda: ()),
+        figures=LocalFigures(clock, Hub(clock), (), TransferCounts(clock.seconds), threads, sources, lambda: 0),
         configuration=lambda: SimpleNamespace(settings=SimpleNamespace(listen=listen)),
     )
     reasons = Deferred.fromCoroutine(Health(parts).reasons())

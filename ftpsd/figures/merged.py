@@ -35,6 +35,13 @@ class RunningWorker:
     since: float
 
 
+class Described(Protocol):
+    """A worker of a supervisor."""
+
+    def description(self) -> RunningWorker:
+        """Return what administration shows of it."""
+
+
 class Workers(Links, Protocol):
     """The workers of a supervisor."""
 
@@ -42,8 +49,9 @@ class Workers(Links, Protocol):
     def restarts(self) -> int:
         """How many workers were started in place of one that had failed."""
 
-    def processes(self) -> Sequence[RunningWorker]:
-        """Return the workers that have not ended."""
+    @property
+    def processes(self) -> Mapping[int, Described]:
+        """The workers that have not ended, by their indexes."""
 
 
 class MergedFigures:
@@ -104,13 +112,16 @@ class MergedFigures:
                 figures=self._last.get(each.index),
                 answers=each.index not in self._silent,
             )
-            for each in sorted(self._workers.processes(), key=lambda each: each.index)
+            for each in self._described()
         ]
+
+    def _described(self) -> list[RunningWorker]:
+        return [each.description() for _, each in sorted(self._workers.processes.items())]
 
     async def faults(self) -> Sequence[str]:
         """Return why the processes cannot serve clients; nothing if they can."""
         found = list(await self._own.faults())
-        if not any(each.state == "serving" for each in self._workers.processes()):
+        if not any(each.state == "serving" for each in self._described()):
             found.append("no worker process is ready")
         await self._ask_all(partial(self._add_fault, found))
         return found

@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.control.lifecycle.graceful_stop import CLOSING, until
-from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.spawning import GONE, Spawner
@@ -52,8 +51,9 @@ class Workers:
         self._spawner = spawner
         self._failed = failed
         self._processes: dict[int, WorkerProcess] = {}
+        #: The workers that have not ended, by their indexes, and the links to them.
+        self.processes: Mapping[int, WorkerProcess] = self._processes
         self._links: dict[int, Link] = {}
-        #: The links to all workers, by their indexes.
         self.links: Mapping[int, Link] = self._links
         self._slots: list[_Slot] = []
         self._start_callbacks: list[Callable[[int, Link], object]] = []
@@ -75,10 +75,6 @@ class Workers:
     def on_end(self, call: Callable[[int], object]) -> None:
         """Call back with the index of each worker that has ended. Only then may another one get this index."""
         self._end_callbacks.append(call)
-
-    def processes(self) -> list[RunningWorker]:
-        """Return the workers that have not ended."""
-        return [each.description() for each in self._processes.values()]
 
     def sessions(self) -> int:
         """Return the number of sessions of all workers."""
