@@ -123,7 +123,12 @@ class MergedFigures:
         found = list(await self._own.faults())
         if not any(each.state == "serving" for each in self._described()):
             found.append("no worker process is ready")
-        await self._ask_all(partial(self._add_fault, found))
+
+        async def ask(index: int, link: Link) -> None:
+            if await self._call(link, "figures.responds", LONG_PATIENCE) is not True:
+                found.append(f"the worker threads of worker {index} do not respond: a disk may not respond")
+
+        await self._ask_all(ask)
         return found
 
     # --- workers ---------------------------------------------------------------------------------
@@ -151,10 +156,6 @@ class MergedFigures:
         if self._workers.links.get(index) is link:
             self._silent.discard(index)
             self._keep(index, value)
-
-    async def _add_fault(self, found: list[str], index: int, link: Link) -> None:
-        if await self._call(link, "figures.responds", LONG_PATIENCE) is not True:
-            found.append(f"the worker threads of worker {index} do not respond: a disk may not respond")
 
     async def _ask_all(self, ask: Callable[[int, Link], Coroutine[Deferred[object], object, None]]) -> None:
         async def one(index: int, link: Link) -> None:
