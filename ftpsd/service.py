@@ -258,7 +258,7 @@ class FtpsService(MultiService):
             self._listeners.open(settings.listen)
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
-        self._host.use(configuration)
+        await self._host.use(configuration)
         self._serve()
         self._write_events()
 

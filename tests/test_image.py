@@ -75,7 +75,7 @@ class Image:
 
     def _buildah(self, *arguments: str) -> str:
         places = ("--root", str(self._storage / "root"), "--runroot", str(self._storage / "run"))
-        return _run("buildah", *places, "--storage-driver", "vfs", *arguments, timeout=500)
+        return _run("buildah", *places, *arguments, timeout=500)
 
     def close(self) -> None:
         """Unmount the image."""

@@ -77,8 +77,8 @@ class SessionHost(Protocol):
     async def prepare(self, configuration: Configuration) -> None:
         """Prepare for a configuration that was loaded again. Raises InvalidConfiguration, and then changes nothing."""
 
-    def use(self, configuration: Configuration) -> None:
-        """Use the configuration of the last `prepare` for new sessions."""
+    async def use(self, configuration: Configuration) -> None:
+        """Use the configuration of the last `prepare`: for logins and new sessions that begin when this has ended."""
 
     async def drain(self, seconds: int) -> None:
         """End all sessions: idle ones now, the others after their transfer, or after some seconds.

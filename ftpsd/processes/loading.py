@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.processes.forks.spawning import Spawner
@@ -40,11 +40,11 @@ class ConfigurationLoads:
         if texts:
             raise InvalidConfiguration([Fault(self._path, 0, "workers", text, "") for text in sorted(texts)])
 
-    def use(self) -> None:
-        """Let all processes use what they have loaded, for new sessions."""
+    async def use(self) -> None:
+        """Let all processes use what they have loaded. A worker that does not answer is for the heartbeat to end."""
         self._spawner.use()
-        for link in self._workers.links.values():
-            link.tell("process.use")
+        answers = [link.call("process.use") for link in self._workers.links.values()]
+        await DeferredList(answers, consumeErrors=True)
 
     def _serve(self, index: int, link: Link) -> None:
         link.serve("process.loaded", lambda number, faults: self._answer((index, number), faults))

@@ -83,10 +83,10 @@ class RemoteSessions:
         """Let all workers load the configuration. Raises InvalidConfiguration with their faults."""
         await self._loads.load()
 
-    def use(self, configuration: Configuration) -> None:
+    async def use(self, configuration: Configuration) -> None:
         """Let all workers use what they have loaded."""
         self._make_ledger(configuration)
-        self._loads.use()
+        await self._loads.use()
 
     def _make_ledger(self, configuration: Configuration) -> None:
         settings = configuration.settings

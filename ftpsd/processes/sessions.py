@@ -47,12 +47,16 @@ class LocalSessions:
 
     async def start(self, configuration: Configuration) -> None:
         """Begin the periodic tasks."""
-        self.use(configuration)
+        self.follow(configuration)
 
     async def prepare(self, configuration: Configuration) -> None:
         """Do nothing: the snapshot was made from this configuration."""
 
-    def use(self, configuration: Configuration) -> None:
+    async def use(self, configuration: Configuration) -> None:
+        """Use the configuration of the last `prepare`."""
+        self.follow(configuration)
+
+    def follow(self, configuration: Configuration) -> None:
         """Let the periodic tasks follow another configuration, whose snapshot was made before."""
         settings, users = configuration.settings, self._snapshots.users
         self._refresh.start(settings.passive.refresh)

@@ -123,7 +123,7 @@ class WorkerService(MultiService):
             Part(threads.start, threads.stop),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
             Part(self._outbox.serve, self._outbox.close),
-            Part(lambda: self._sessions.use(self._configuration), self._sessions.stop),
+            Part(lambda: self._sessions.follow(self._configuration), self._sessions.stop),
             Part(self._ready),
         ):
             self.addService(part)
@@ -147,7 +147,7 @@ class WorkerService(MultiService):
         """Use another configuration for new sessions."""
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
-        self._sessions.use(configuration)
+        self._sessions.follow(configuration)
 
     # --- stop ------------------------------------------------------------------------------------
 
