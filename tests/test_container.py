@@ -342,6 +342,53 @@ def test_a_stop_waits_for_the_transfer(container: Container) -> None:
     assert "RETR big: 226" in (container.directory / "log").read_text()
 
 
+# --- the manifest ----------------------------------------------------------------------------------------
+
+
+def manifest(kind: str) -> dict[str, object]:
+    """Return an object of the Kubernetes manifest."""
+    documents = yaml.safe_load_all((CONTAINER / "kubernetes.yaml").read_text())
+    return next(each for each in documents if each["kind"] == kind)
+
+
+def test_the_manifest_fits_the_configuration(container: Container) -> None:
+    """The ConfigMap is a configuration that loads. Service, probes and the time to stop agree with it."""
+    data = manifest("ConfigMap")["data"]
+    for name, text in data.items():  # type: ignore[attr-defined]
+        for place, here in (("/data/", container.data), ("/tls/", container.tls)):
+            text = text.replace(place, f"{here}/")
+        (container.directory / "etc" / name).write_text(text)
+    done = container.prepare(FTPSD_USER_alice_PASSWORD_HASH=SECRET)
+    assert done.returncode == 0, done.stderr
+    settings = load.load(container.config).settings
+    spec = manifest("StatefulSet")["spec"]["template"]["spec"]  # type: ignore[index]
+    (each,) = spec["containers"]
+    served = {listener.port for listener in settings.listen} | set(
+        range(settings.passive.ports.low, settings.passive.ports.high + 1)
+    )
+    ports = {port["name"]: port["containerPort"] for port in each["ports"]}
+    assert set(ports.values()) == served | {settings.metrics.port}  # type: ignore[union-attr]
+    service = manifest("Service")["spec"]["ports"]  # type: ignore[index]
+    assert {ports[port["targetPort"]] for port in service} == served
+    passive = {ports[port["targetPort"]]: port["port"] for port in service if "passive" in port["name"]}
+    assert passive == {port: port for port in range(settings.passive.ports.low, settings.passive.ports.high + 1)}
+    assert spec["terminationGracePeriodSeconds"] >= settings.timeouts.drain + 30
+    probes = {
+        each[f"{kind}Probe"]["httpGet"]["path"]: each[f"{kind}Probe"]["httpGet"]["port"]
+        for kind in ("liveness", "readiness")
+    }
+    assert {path: ports[port] for path, port in probes.items()} == dict.fromkeys(
+        ("/live", "/ready"),
+        settings.metrics.port,  # type: ignore[union-attr]
+    )
+    mounts = {mount["mountPath"] for mount in each["volumeMounts"]}
+    assert mounts >= {"/data", "/tls", "/etc/ftpsd", "/run/ftpsd", "/run/secrets/ftpsd"}
+    assert each["securityContext"]["readOnlyRootFilesystem"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    for variable in each["env"]:
+        assert given_users.read({variable["name"]: variable["value"]}).faults == []
+
+
 # --- the image -------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,15 @@ class Image:
 
     def __init__(self, storage: Path) -> None:
         self._storage = storage
-        _run("mmdebstrap", "--quiet", "--variant=minbase", "bookworm", str(storage / "base.tar"), timeout=300)
+        _run(
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            "--dpkgopt=force-unsafe-io",
+            "bookworm",
+            str(storage / "base.tar"),
+            timeout=300,
+        )
         base = self._buildah("from", "scratch")
         self._buildah("add", "--quiet", base, str(storage / "base.tar"), "/")
         self._buildah("commit", "--quiet", base, "localhost/base")
