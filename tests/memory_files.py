@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ftpsd.config.settings import QuotaSettings
+from ftpsd.data.endpoints import never_pending
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.home_counts import Amount, QuotaLimits
 from ftpsd.limits.local_home_counts import LocalHomeCount
@@ -103,6 +104,8 @@ def _error(number: int) -> OSError:
 class MemoryReader:
     """Part of a file, as it is when it is opened."""
 
+    pending = never_pending
+
     def __init__(self, data: bytes, offset: int, end: int | None) -> None:
         self.offset, self.size = offset, len(data)
         self._rest = data[offset:end]
@@ -119,6 +122,8 @@ class MemoryReader:
 
 class MemoryUpload:
     """A file that is being received."""
+
+    pending = never_pending
 
     def __init__(self, home: MemoryHome, parts: Parts, may_replace: bool, offset: int, append: bool) -> None:
         self.name = parts[-1]

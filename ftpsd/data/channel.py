@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ftpsd.data.connect import Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
-from ftpsd.data.endpoints import REACTOR, Closable, FileSource, Steps
+from ftpsd.data.endpoints import REACTOR, Closable, End, FileSource, Steps, settled
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import Connected
 from ftpsd.data.passive.shared_ports import Ports
@@ -23,7 +23,7 @@ from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Closable)
+E = TypeVar("E", bound=End)
 
 
 class DataPlane:
@@ -128,7 +128,7 @@ class DataChannel:
         """
         owned: list[Closable] = []
         self._direction = "download"
-        steps = _open_first(opening, owned.append, lambda source: checksum(source, digest))
+        steps = _open_first(opening, owned, lambda source: checksum(source, digest))
         return await self._run(self._shared.workers.queue(self.owner), steps, None, owned)
 
     async def _move(
@@ -153,15 +153,20 @@ class DataChannel:
             stream = _stream_over(connection, direction, self.lenient)
             owned: list[Closable] = [stream]
 
-            def note(end: E) -> None:
-                owned.insert(0, end)
-                queue.call_in_reactor(opened, end)
-
             reply_first = _needs_reply_first(connection, direction)
-            steps = _open_first(opening, note, lambda end: move(stream, end, text), reply_first)
+
+            def begin(end: E) -> Steps[int]:
+                queue.call_in_reactor(opened, end)
+                if reply_first:
+                    yield REACTOR
+                return (yield from move(stream, end, text))
+
+            steps = _open_first(opening, owned, begin)
             return await self._run(queue, steps, stream, owned)
         end = await queue.call(opening)
         try:
+            if end.pending():
+                await self._run(queue, settled(end), None, ())
             opened(end)
             connection = await self._connected()
         except BaseException:
@@ -248,12 +253,10 @@ def _stream_over(connection: Connected, direction: Direction, lenient: bool) -> 
     return TlsReceiver(connection, lenient) if direction == "upload" else TlsSender(connection)
 
 
-def _open_first(
-    opening: Opening[E], note: Callable[[E], object], move: Callable[[E], Steps[T]], reply_first: bool = False
-) -> Steps[T]:
+def _open_first(opening: Opening[E], owned: list[Closable], move: Callable[[E], Steps[T]]) -> Steps[T]:
     """Return steps that begin with the opening. A job of its own for that costs a small download 10 % more."""
     end = opening()
-    note(end)
-    if reply_first:
-        yield REACTOR
+    owned.insert(0, end)
+    if end.pending():
+        yield from settled(end)
     return (yield from move(end))

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ftpsd.protocol.interfaces import Waiting
 from ftpsd.protocol.replies import Refusal
 
 T = TypeVar("T")
@@ -49,11 +50,26 @@ class Pause:
 Steps = Generator[int | Pause | None, None, T]
 
 
+def never_pending(_: object, complete: bool = False) -> float:
+    """Return 0: nothing is waited for (see `interfaces.Waiting`)."""
+    return 0.0
+
+
+def settled(end: Waiting, complete: bool = False) -> Steps[None]:
+    """Wait until nothing is pending."""
+    while seconds := end.pending(complete):
+        yield Pause(seconds)
+
+
 class Closable(Protocol):
     """Something that a transfer closes when it ends."""
 
     def close(self) -> None:
         """Free what is open. May be called any number of times."""
+
+
+class End(Closable, Waiting, Protocol):
+    """What a transfer reads from or writes to: a source or an upload."""
 
 
 class Waitable(Protocol):
@@ -119,6 +135,8 @@ class FileSource:
     promised those bytes. A size of 0 promises nothing, since files of /proc have that size.
     """
 
+    pending = never_pending
+
     def __init__(self, fd: int, offset: int, end: int | None, size: int) -> None:
         self.fd, self.offset, self.end, self.size = fd, offset, end, size
         self._start = offset
@@ -161,6 +179,8 @@ class FileSource:
 
 class ChunkSource:
     """Bytes that are produced while they are sent, as for a listing."""
+
+    pending = never_pending
 
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
         self._chunks = chunks

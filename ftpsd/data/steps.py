@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream
+from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream, settled
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Reader, Source, Upload
@@ -16,7 +16,13 @@ def download(stream: Stream, source: Source, text: bool) -> Steps[int]:
         yield from stream.send_file(source)
     else:
         converter = ToNetwork() if text else None
-        for piece in source:
+        pieces = iter(source)
+        while True:
+            if source.pending():
+                yield from settled(source)
+            piece = next(pieces, None)
+            if piece is None:
+                break
             if piece:  # a listing yields empty ones, too, where others may have the thread
                 yield from stream.send(converter.convert(bytes(piece)) if converter else piece)
             yield None
@@ -32,6 +38,8 @@ def upload(stream: Stream, target: Upload, text: bool) -> Steps[int]:
     yield from _copy(stream, target, complete=False)
     while count := (yield from stream.receive(buffer)):
         piece = buffer[:count]
+        if target.pending():
+            yield from settled(target)
         target.write(converter.convert(bytes(piece)) if converter else piece)
         if count == len(buffer) < 2 * PIECE:  # not from the start: fresh memory costs more than a small file
             buffer = memoryview(bytearray(2 * PIECE))
@@ -39,6 +47,7 @@ def upload(stream: Stream, target: Upload, text: bool) -> Steps[int]:
     if converter:
         target.write(converter.end())
     yield from _copy(stream, target, complete=True)
+    yield from settled(target, complete=True)
     target.publish()
     try:
         yield from stream.finish_receiving()
@@ -61,7 +70,13 @@ def checksum(source: Reader, digest: Digest) -> Steps[tuple[int, int]]:
     If there were no bytes, the second number is the size of the file.
     """
     start = source.offset
-    for piece in source:
+    pieces = iter(source)
+    while True:
+        if source.pending():
+            yield from settled(source)
+        piece = next(pieces, None)
+        if piece is None:
+            break
         digest.update(piece)
         yield None
     return start, source.offset if source.offset > start else source.size

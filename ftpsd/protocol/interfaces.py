@@ -39,8 +39,19 @@ Opening = Callable[[], T]
 Opened = Callable[[T], None]
 
 
-class Source(Protocol):
-    """The bytes of a download or listing. The methods block."""
+class Waiting(Protocol):
+    """Something that other threads work for, as storage over a network does."""
+
+    def pending(self, complete: bool = False) -> float:
+        """Return the seconds after which to ask again; 0 when the next method can be called without a long wait.
+
+        For an upload, `complete` says that all bytes were written: then `publish` is next. Does not block. Raises
+        what the other threads have failed with.
+        """
+
+
+class Source(Waiting, Protocol):
+    """The bytes of a download or listing. The methods block. `pending` is asked before each piece is taken."""
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in pieces, of which some may be empty. A piece is valid until the next one is taken."""
@@ -61,8 +72,11 @@ class Reader(Source, Protocol):
         """The size of the file when it was opened, in bytes."""
 
 
-class Upload(Protocol):
-    """A file that is being received. Nobody sees it until it is published. The methods block."""
+class Upload(Waiting, Protocol):
+    """A file that is being received. Nobody sees it until it is published. The methods block.
+
+    `pending` is asked before each `write`, and before `publish`.
+    """
 
     @property
     def name(self) -> str:

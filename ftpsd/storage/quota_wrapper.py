@@ -85,6 +85,7 @@ class ChargedUpload:
         self.name = upload.name
         self.must_copy = upload.must_copy
         self.copy = upload.copy
+        self.pending = upload.pending
 
     def take_over(self) -> Amount:
         """Leave the part file out of measurements. Return what the upload starts with. Only within `changing`."""

@@ -20,6 +20,7 @@ class ClaimedUpload:
         self.must_copy = upload.must_copy
         self.copy = upload.copy
         self.write = upload.write
+        self.pending = upload.pending
         self.initial_amount = upload.initial_amount
         self.open_part_file = upload.open_part_file
         self.discard_written = upload.discard_written

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from ftpsd.data.endpoints import never_pending
 from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.claims import Evidence
 from ftpsd.outbox.evidence import Home, appended, moved
@@ -63,6 +64,8 @@ class Upload:
         published    `_part` is ""
         closed       `_fd` is -1
     """
+
+    pending = never_pending
 
     def __init__(
         self, target: Target, part: tuple[str, int], pinned: Pinned, old: Continued | None, lock: tuple[str, int] | None
