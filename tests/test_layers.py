@@ -50,6 +50,8 @@ MAY_IMPORT = {
 LARGE = {
     "Files": 19,
     "LocalFiles": 24,
+    "S3Files": 24,
+    "S3Upload": 18,
     "FolderFiles": 29,
     "DropBoxFiles": 20,
     "Upload": 18,

@@ -140,11 +140,19 @@ class WorkerThreads:
 
     A disk may stop answering (NFS, a failing device), and a thread in such a call cannot be interrupted. A thread that
     is stuck while jobs wait is replaced, and ends when its call returns. A call without progress for `patience` seconds
-    fails with 451.
+    fails with 451. `stuck` and `what` say when a thread counts as stuck, and what it waits for then.
     """
 
-    def __init__(self, reactor: Reactor, size: int | None = None, patience: float = 120) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        size: int | None = None,
+        patience: float = 120,
+        stuck: float = STUCK,
+        what: str = "a disk",
+    ) -> None:
         self.patience = patience
+        self._stuck, self._what = stuck, what
         self._reactor = reactor
         self._size = size or default_size()
         self._reactor_calls = ReactorCalls(reactor)
@@ -257,7 +265,7 @@ class WorkerThreads:
 
     def usage(self) -> ThreadUsage:
         """Return how many threads there are, and what they do. For the reactor thread."""
-        limit = time.monotonic() - STUCK
+        limit = time.monotonic() - self._stuck
         alive = [thread for thread in self._threads if thread.is_alive()]
         with self._lock:
             busy = [thread for thread in alive if thread.queue is not None]
@@ -271,7 +279,8 @@ class WorkerThreads:
         now = time.monotonic()
         for call in [each for each in self.awaited if now - each.last_progress() >= self.patience]:
             if call in self.awaited:
-                call.fail(Refusal(451, "Disk not responding. The command may still complete."))
+                what = self._what.removeprefix("a ").capitalize()
+                call.fail(Refusal(451, f"{what} not responding. The command may still complete."))
         if self._queue.waiting:
             self._replace_stuck(now)
 
@@ -280,7 +289,9 @@ class WorkerThreads:
         before = sum(thread.replaced for thread in self._threads)
         with self._lock:
             stuck = [
-                each for each in self._threads if each.queue and not each.replaced and 0 < each.step_began < now - STUCK
+                each
+                for each in self._threads
+                if each.queue and not each.replaced and 0 < each.step_began < now - self._stuck
             ]
             stuck = stuck[: MOST_STUCK - before]
             for thread in stuck:
@@ -291,7 +302,8 @@ class WorkerThreads:
             self._add_thread()
         if stuck:
             log.warn(
-                "a disk does not respond: {stuck} of at most {most} stuck worker threads were replaced",
+                "{what} does not respond: {stuck} of at most {most} stuck worker threads were replaced",
+                what=self._what,
                 stuck=before + len(stuck),
                 most=MOST_STUCK,
             )

@@ -1,0 +1,329 @@
+"""The calls of S3 that the storage makes, with types. Each blocks, and raises what `errors.translated` returns."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_plus
+
+from ftpsd.config.sections.storage import ConfiguredStore
+from ftpsd.storage.s3.errors import translated
+
+# boto3 from 1.36 on sends checksums that other stores than Amazon's refuse (botocore#3352). The arguments of `Config`
+# for that are unknown to boto3 1.26, but it ignores the environment.
+os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+
+import boto3
+from botocore.config import Config
+
+#: The most keys in one page of a listing, and in one request that deletes.
+PAGE = 1000
+
+#: Seconds for a connection to the store, and for each answer at most.
+_CONNECT, _READ = 10, 60
+
+#: How often botocore makes a request at most. It waits longer before each attempt.
+_ATTEMPTS = 4
+
+#: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
+MTIME = "mtime"
+
+Answer = Mapping[str, object]
+
+
+class Found(NamedTuple):
+    """An object."""
+
+    size: int
+    etag: str
+    #: When it was stored, and when its content was changed: POSIX times.
+    stored: float
+    modified: float
+
+
+class Listed(NamedTuple):
+    """An object in a listing."""
+
+    key: str
+    size: int
+    stored: float
+
+
+class Page(NamedTuple):
+    """A part of a listing. `following` is None for the last one."""
+
+    objects: list[Listed]
+    prefixes: list[str]
+    following: str | None
+
+
+class StoredPart(NamedTuple):
+    """A part of a multipart upload."""
+
+    number: int
+    size: int
+    etag: str
+    stored: float
+
+
+class OpenUpload(NamedTuple):
+    """A multipart upload that is neither complete nor aborted."""
+
+    key: str
+    identity: str
+    started: float
+
+
+class Body(Protocol):
+    """The bytes of an object."""
+
+    def read(self, amt: int) -> bytes:
+        """Return some bytes; none at the end."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def make_client(store: ConfiguredStore, connections: int) -> object:
+    """Return the client of boto3 for a store, with a pool of connections. Several threads may use it.
+
+    Raises what boto3 raises for wrong settings.
+    """
+    settings, credentials = store.settings, store.settings.credentials
+    config = Config(
+        connect_timeout=_CONNECT,
+        read_timeout=_READ,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        s3={"addressing_style": "path"} if settings.endpoint else {},
+        user_agent_extra="ftpsd",
+    )
+    keys: dict[str, str] = {}
+    if credentials.access_key_id is not None and store.secret is not None:
+        keys = {"aws_access_key_id": credentials.access_key_id, "aws_secret_access_key": store.secret}
+    session = boto3.session.Session(region_name=settings.region, **keys)
+    return session.client("s3", endpoint_url=settings.endpoint, config=config)
+
+
+class Calls:
+    """The calls for one bucket. `noted` is called with the error, or None, after each call: for the log."""
+
+    def __init__(self, client: object, bucket: str, noted: Callable[[Exception | None], object]) -> None:
+        self._client = client
+        self.bucket = bucket
+        self._noted = noted
+
+    def call(self, operation: str, **arguments: object) -> Answer:
+        """Make a call."""
+        try:
+            made: Answer = getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+        except Exception as error:
+            found = translated(error, operation)
+            self._noted(found)
+            raise found from None
+        self._noted(None)
+        return made
+
+    def supports(self, operation: str, argument: str) -> bool:
+        """Return whether this release of boto3 knows an argument of an operation, as `PutObject`."""
+        model = getattr(self._client, "meta").service_model.operation_model(operation)  # noqa: B009 - it has no types
+        return argument in model.input_shape.members
+
+
+class Objects:
+    """The calls for objects."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._conditions = {name: calls.supports("PutObject", name) for name in ("IfMatch", "IfNoneMatch")}
+
+    def head(self, key: str) -> Found | None:
+        """Return the facts of an object, or None."""
+        try:
+            answer = self._calls.call("head_object", Key=key)
+        except FileNotFoundError:
+            return None
+        stored, metadata = _time(answer["LastModified"]), answer.get("Metadata")
+        modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
+        return Found(_number(answer["ContentLength"]), _text(answer["ETag"]), stored, _mtime(modified, stored))
+
+    def page(self, prefix: str, flat: bool = False, following: str | None = None, most: int = PAGE) -> Page:
+        """Return a page of the objects whose keys begin with a prefix; with `flat` those of directories, too."""
+        more: dict[str, object] = {} if flat else {"Delimiter": "/"}
+        if following is not None:
+            more["ContinuationToken"] = following
+        answer = self._calls.call("list_objects_v2", Prefix=prefix, MaxKeys=most, **more)
+        objects = [
+            Listed(_text(each["Key"]), _number(each["Size"]), _time(each["LastModified"]))
+            for each in _items(answer, "Contents")
+        ]
+        prefixes = [_text(each["Prefix"]) for each in _items(answer, "CommonPrefixes")]
+        return Page(objects, prefixes, _text(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None)
+
+    def get(self, key: str, first: int, last: int, etag: str) -> Body:
+        """Return a range of an object. Raises ObjectChanged if it has another ETag."""
+        answer = self._calls.call("get_object", Key=key, Range=f"bytes={first}-{last}", IfMatch=etag)
+        body: Body = answer["Body"]  # type: ignore[assignment]
+        return body
+
+    def put(self, key: str, data: bytes | bytearray, old: Found | str | None = "", kind: str = "") -> str:
+        """Store an object, and return its ETag. `old` is what it must replace: None is nothing, "" anything."""
+        more: dict[str, object] = {"ContentType": kind} if kind else {}
+        answer = self._calls.call(
+            "put_object", Key=key, Body=data, ContentMD5=_md5(data), **more, **self.conditions(old)
+        )
+        return _text(answer["ETag"])
+
+    def conditions(self, old: Found | str | None) -> dict[str, object]:
+        """Return the arguments that let the store check what is replaced, if this release of boto3 has them."""
+        if old is None and self._conditions["IfNoneMatch"]:
+            return {"IfNoneMatch": "*"}
+        if isinstance(old, Found) and self._conditions["IfMatch"]:
+            return {"IfMatch": old.etag}
+        return {}
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if there is one."""
+        self._calls.call("delete_object", Key=key)
+
+    def delete_all(self, keys: Sequence[str]) -> list[str]:
+        """Delete up to PAGE objects. Return the keys of those that could not be deleted."""
+        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        return [_text(each["Key"]) for each in _items(self._calls.call("delete_objects", Delete=wanted), "Errors")]
+
+    def copy(self, source: str, target: str, found: Found) -> str:
+        """Copy an object of up to 5 GiB, with its metadata and time of modification. Return the ETag of the copy."""
+        head = self._calls.call("head_object", Key=source)
+        old = head.get("Metadata")
+        metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
+        kind = head.get("ContentType")
+        answer = self._calls.call(
+            "copy_object",
+            Key=target,
+            CopySource={"Bucket": self._calls.bucket, "Key": source},
+            CopySourceIfMatch=found.etag,
+            MetadataDirective="REPLACE",
+            Metadata=metadata,
+            **({"ContentType": kind} if kind else {}),
+        )
+        result = answer["CopyObjectResult"]
+        assert isinstance(result, dict)
+        return _text(result["ETag"])
+
+
+class Multiparts:
+    """The calls for multipart uploads."""
+
+    def __init__(self, calls: Calls, objects: Objects) -> None:
+        self._calls = calls
+        self._conditions = objects.conditions if calls.supports("CompleteMultipartUpload", "IfMatch") else None
+
+    def begin(self, key: str, modified: float | None = None) -> str:
+        """Begin an upload, and return its identity."""
+        metadata = {} if modified is None else {"Metadata": {MTIME: repr(modified)}}
+        return _text(self._calls.call("create_multipart_upload", Key=key, **metadata)["UploadId"])
+
+    def put(self, key: str, identity: str, number: int, data: bytes | bytearray) -> str:
+        """Send a part, and return its ETag."""
+        answer = self._calls.call(
+            "upload_part", Key=key, UploadId=identity, PartNumber=number, Body=data, ContentMD5=_md5(data)
+        )
+        return _text(answer["ETag"])
+
+    def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:
+        """Let a part be a range of an object, and return its ETag. Raises ObjectChanged if that is another now."""
+        answer = self._calls.call(
+            "upload_part_copy",
+            Key=key,
+            UploadId=identity,
+            PartNumber=number,
+            CopySource={"Bucket": self._calls.bucket, "Key": source},
+            CopySourceIfMatch=old.etag,
+            CopySourceRange=f"bytes={first}-{last}",
+        )
+        result = answer["CopyPartResult"]
+        assert isinstance(result, dict)
+        return _text(result["ETag"])
+
+    def parts(self, key: str, identity: str) -> list[StoredPart]:
+        """Return the parts that the store has. Raises UploadGone."""
+        found, marker = list[StoredPart](), 0
+        while True:
+            answer = self._calls.call("list_parts", Key=key, UploadId=identity, PartNumberMarker=marker)
+            found += [
+                StoredPart(
+                    _number(each["PartNumber"]), _number(each["Size"]), _text(each["ETag"]), _time(each["LastModified"])
+                )
+                for each in _items(answer, "Parts")
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            marker = _number(answer["NextPartNumberMarker"])
+
+    def uploads(self, prefix: str, flat: bool = True) -> Iterable[list[OpenUpload]]:
+        """Yield the open uploads whose keys begin with a prefix, in portions."""
+        more: dict[str, object] = {} if flat else {"Delimiter": "/"}
+        while True:
+            answer = self._calls.call("list_multipart_uploads", Prefix=prefix, EncodingType="url", **more)
+            yield [
+                OpenUpload(_key(each["Key"], answer), _text(each["UploadId"]), _time(each["Initiated"]))
+                for each in _items(answer, "Uploads")
+            ]
+            if not answer.get("IsTruncated"):
+                return
+            more["KeyMarker"] = _key(answer["NextKeyMarker"], answer)
+            more["UploadIdMarker"] = answer.get("NextUploadIdMarker", "")
+
+    def complete(self, key: str, identity: str, parts: Sequence[tuple[int, str]], old: Found | str | None) -> str:
+        """Publish an upload, and return the ETag of the object. See `Objects.put`."""
+        listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
+        conditions = {} if self._conditions is None else self._conditions(old)
+        answer = self._calls.call(
+            "complete_multipart_upload", Key=key, UploadId=identity, MultipartUpload={"Parts": listed}, **conditions
+        )
+        return _text(answer["ETag"])
+
+    def abort(self, key: str, identity: str) -> None:
+        """Remove an upload with its parts. It may have gone."""
+        self._calls.call("abort_multipart_upload", Key=key, UploadId=identity)
+
+
+def _md5(data: bytes | bytearray) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _items(answer: Answer, name: str) -> list[dict[str, object]]:
+    found = answer.get(name)
+    return found if isinstance(found, list) else []
+
+
+def _key(value: object, answer: Answer) -> str:
+    return unquote_plus(_text(value)) if answer.get("EncodingType") == "url" else _text(value)
+
+
+def _text(value: object) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _time(value: object) -> float:
+    return value.timestamp() if isinstance(value, datetime) else 0.0
+
+
+def _mtime(value: object, otherwise: float) -> float:
+    """Return the time of `MTIME`, which other programs may have written."""
+    try:
+        found = float(value) if isinstance(value, str) else otherwise
+    except ValueError:
+        return otherwise
+    return found if abs(found) < 1e11 else otherwise

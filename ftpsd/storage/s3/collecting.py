@@ -1,0 +1,119 @@
+"""The bytes of an upload that are in memory, until they are a part: `Collector`."""
+
+from __future__ import annotations
+
+import time
+
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.memory import STEP
+from ftpsd.storage.s3.parts import Parts, Sending, part_size
+from ftpsd.storage.s3.tasks import Backoff
+
+#: Seconds for which an upload waits for memory.
+_PATIENCE = 30.0
+
+
+class Collector:
+    """Collects the bytes of one upload, and sends each part when it is full and more bytes come.
+
+    Used by one thread at a time.
+    """
+
+    def __init__(self, parts: Parts, sending: Sending, least: int) -> None:
+        self.parts = parts
+        self._sending = sending
+        self._least = least
+        self.buffer = bytearray()
+        #: The bytes of the memory that the buffer may have.
+        self._held = 0
+        #: Where the next byte is in the file.
+        self.position = 0
+        self._backoff = Backoff()
+        self._waiting_since = 0.0
+
+    @property
+    def _room(self) -> int:
+        """The bytes that still fit into the part."""
+        size = part_size(self.parts.next_number, self._least, self._sending.memory.limit // 2)
+        return size - len(self.buffer)
+
+    def pending(self, complete: bool = False) -> float:
+        """See `interfaces.Waiting`: the wait is for memory, or for parts that are on their way."""
+        busy = self.parts.is_full()
+        if complete:
+            if self.parts.is_multipart and self.buffer and not busy:
+                self._send()
+            waits = self.parts.is_multipart and (self.parts.running > 0 or bool(self.buffer))
+        elif room := self._room:
+            waits = not self._reserve(min(STEP, room))
+            self._require_patience(waits)
+        else:
+            waits = busy
+        if waits:
+            return self._backoff.wait()
+        self._backoff.reset()
+        return 0.0
+
+    def _require_patience(self, waits: bool) -> None:
+        """Raise Refusal if the upload has waited for memory too long."""
+        now = time.monotonic()
+        if not waits or not self._waiting_since:
+            self._waiting_since = now if waits else 0.0
+        elif now - self._waiting_since > _PATIENCE:
+            raise _no_memory()
+
+    def _reserve(self, size: int) -> bool:
+        """Take the memory for so many more bytes. Return whether there was enough."""
+        missing = len(self.buffer) + size - self._held
+        if missing > 0:
+            if not self._sending.memory.take(self._sending.owner, missing):
+                return False
+            self._held += missing
+        return True
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add bytes. Blocks if `pending` was not asked."""
+        rest = memoryview(data)
+        while rest:
+            if not self._room:
+                self.parts.wait(self._sending.parallel)
+                self._send()
+            piece = rest[: self._room]
+            if not self._reserve(len(piece)):
+                self._wait_for_memory(len(piece))
+            self.buffer += piece
+            self.position += len(piece)
+            rest = rest[len(piece) :]
+
+    def _wait_for_memory(self, size: int) -> None:
+        missing = len(self.buffer) + size - self._held
+        if not self._sending.memory.wait(self._sending.owner, missing, _PATIENCE):
+            raise _no_memory()
+        self._held += missing
+
+    def _send(self) -> None:
+        """Send the part that is collected, and begin the next one."""
+        data, held, self.buffer, self._held = self.buffer, self._held, bytearray(), 0
+        self.parts.send(data, held)
+
+    def finish(self) -> None:
+        """Send all that is left, and wait until the store has all parts. Nothing is sent if there is no part yet."""
+        if self.parts.is_multipart:
+            self.parts.wait(self._sending.parallel)
+            if self.buffer:
+                self._send()
+            self.parts.wait(1)
+
+    def send_rest(self, least: int) -> None:
+        """Send what is left as a part, if it is large enough for one that others follow. The upload was cut."""
+        if len(self.buffer) >= least and self.parts.failed is None:
+            self._send()
+
+    def release(self) -> None:
+        """Give the memory back."""
+        held, self._held, self.buffer = self._held, 0, bytearray()
+        self._sending.memory.give(self._sending.owner, held)
+
+
+def _no_memory() -> Refusal:
+    return Refusal(450, "Too many transfers with this storage: try again later.")

@@ -1,0 +1,111 @@
+"""Uploads that were cut: multipart uploads that stay open in the store, so that any node of ftpsd can resume them.
+
+The store knows the key of an open multipart upload, its parts and their sizes. The daemon marks its own uploads with an
+empty part that has the last number (`parts.MARKER`): others belong to other programs, and are left alone. What the
+client resumes is the end of the last part before the first gap. A part must have 5 MiB, so nothing is kept of less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Lock
+
+from ftpsd.storage.s3.client import Multiparts, OpenUpload, StoredPart
+from ftpsd.storage.s3.errors import UploadGone
+from ftpsd.storage.s3.parts import MARKER, in_order
+
+
+@dataclass(frozen=True)
+class CutUpload:
+    """What the store has of an upload that was cut, or that runs on another node."""
+
+    key: str
+    identity: str
+    parts: tuple[StoredPart, ...]
+    started: float
+    marker: StoredPart
+
+    @property
+    def size(self) -> int:
+        """The bytes that need not be sent again."""
+        return sum(each.size for each in self.parts)
+
+    @property
+    def modified(self) -> float:
+        """When the last part came."""
+        return max([self.started, *(each.stored for each in self.parts)])
+
+
+class CutUploads:
+    """Finds the open uploads of ftpsd. `running` are those of this process, by identity. Everything blocks."""
+
+    def __init__(self, multiparts: Multiparts) -> None:
+        self._multiparts = multiparts
+        self._lock = Lock()
+        #: The uploads of this process that run, by the identity of the multipart upload.
+        self.running: dict[str, object] = {}
+        #: For each key, the upload of this process that began first: it alone can be resumed.
+        self._first: dict[str, object] = {}
+
+    def find(self, key: str) -> CutUpload | None:
+        """Return the newest upload of a key that was cut, or None."""
+        found = [each for each in self.all_of(key) if each.identity not in self.running]
+        return max(found, key=lambda each: (each.size, each.started), default=None)
+
+    def all_of(self, key: str) -> list[CutUpload]:
+        """Return all open uploads of a key, also those that run."""
+        return [each for portion in self.below(key) for each in portion if each.key == key]
+
+    def below(self, prefix: str, flat: bool = True) -> Iterator[list[CutUpload]]:
+        """Yield the open uploads whose keys begin with a prefix, in portions; not `flat`: in one directory."""
+        for portion in self._multiparts.uploads(prefix, flat):
+            yield [found for each in portion if (found := self.look(each)) is not None]
+
+    def look(self, upload: OpenUpload) -> CutUpload | None:
+        """Return an upload with its parts, or None if it is not one of ftpsd, or has gone."""
+        try:
+            parts = {each.number: each for each in self._multiparts.parts(upload.key, upload.identity)}
+        except (UploadGone, FileNotFoundError):
+            return None
+        marker = parts.pop(MARKER, None)
+        if marker is None or marker.size:
+            return None
+        return CutUpload(upload.key, upload.identity, tuple(in_order(parts)), upload.started, marker)
+
+    def enter(self, key: str, upload: object) -> bool:
+        """Note that an upload of this process begins. Return whether no other one to its key runs."""
+        with self._lock:
+            return self._first.setdefault(key, upload) is upload
+
+    def leave(self, key: str, upload: object) -> None:
+        """Note that it has ended."""
+        with self._lock:
+            if self._first.get(key) is upload:
+                del self._first[key]
+
+    def claim(self, identity: str, upload: object) -> None:
+        """Note that an upload of this process has a multipart upload."""
+        with self._lock:
+            self.running[identity] = upload
+
+    def release(self, identity: str) -> None:
+        """Note that it has ended."""
+        with self._lock:
+            self.running.pop(identity, None)
+
+    def remove(self, key: str, but: str = "") -> bool:
+        """Remove all uploads of a key that do not run in this process. Return whether there was one with parts."""
+        removed = False
+        for each in self.all_of(key):
+            if each.identity not in self.running and each.identity != but:
+                self.abort(each.key, each.identity)
+                removed |= each.size > 0
+        return removed
+
+    def abort(self, key: str, identity: str) -> None:
+        """Remove one upload, if it is still there."""
+        try:
+            self._multiparts.abort(key, identity)
+        except (UploadGone, FileNotFoundError):
+            pass

@@ -1,0 +1,123 @@
+"""Each error of boto3, as the exception that carries the reply to the client: `translated`.
+
+error                                            exception
+-----------------------------------------------  --------------------------------------------------------
+the object does not exist                        FileNotFoundError
+the object changed meanwhile (If-Match)          ObjectChanged
+the multipart upload does not exist any more     UploadGone
+too many requests, store is overloaded           StoreFailed, 450
+object is archived                               Refusal, 550
+object is too large; key is too long             Refusal, 552; 553
+no room, or a quota of the store                 Refusal, 452
+credentials, clock, bucket, network, all others  StoreFailed, 451
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+
+from botocore import exceptions
+
+from ftpsd.protocol.replies import Refusal
+
+
+class ObjectChanged(Exception):
+    """The object is not the one that was expected."""
+
+
+class UploadGone(Exception):
+    """The multipart upload was completed or aborted, or one of its parts was replaced."""
+
+
+class StoreFailed(Refusal):
+    """The store cannot be used now. `why` is for the administrator, and never sent to clients."""
+
+    def __init__(self, code: int, text: str, why: str) -> None:
+        super().__init__(code, text)
+        self.why = why
+
+
+_BUSY = "Storage busy: try again later."
+_FAILED = "Storage not available: try again later."
+
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "ConditionNotMet"})
+_GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+_THROTTLED = frozenset(
+    {
+        "SlowDown",
+        "ServiceUnavailable",
+        "503",
+        "429",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "OperationAborted",
+    }
+)
+
+#: Replies to errors that the client can do something about.
+_REPLIES: dict[str, tuple[int, str]] = {
+    "InvalidObjectState": (550, "The object is archived: restore it in the store first."),
+    "EntityTooLarge": (552, "File too large for the storage."),
+    "KeyTooLongError": (553, "Path too long for the storage."),
+    "QuotaExceeded": (452, "Insufficient storage."),
+    "InsufficientStorage": (452, "Insufficient storage."),
+    "507": (452, "Insufficient storage."),
+}
+
+#: What an administrator has to do.
+_HINTS: dict[str, str] = {
+    "NoSuchBucket": "the bucket does not exist",
+    "InvalidAccessKeyId": "the access key is not known",
+    "SignatureDoesNotMatch": "the secret access key is wrong",
+    "ExpiredToken": "the credentials have expired",
+    "InvalidToken": "the credentials are not valid",
+    "AccessDenied": "the credentials do not permit it",
+    "403": "the credentials do not permit it",
+    "401": "the credentials are wrong",
+    "RequestTimeTooSkewed": "the clock of this machine and that of the store differ",
+    "PermanentRedirect": "the bucket is in another region",
+    "301": "the bucket is in another region",
+    "AuthorizationHeaderMalformed": "the region is wrong",
+    "501": "the store does not support it",
+    "NotImplemented": "the store does not support it",
+}
+
+
+def code_of(error: exceptions.ClientError) -> str:
+    """Return the code of an answer of the store: a word, or the status of an answer without a body."""
+    answer: Mapping[str, Mapping[str, object]] = error.response
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
+def translated(error: Exception, operation: str) -> Exception:
+    """Return the exception for an error of boto3 (see above)."""
+    if isinstance(error, exceptions.ClientError):
+        return _answered(code_of(error), operation)
+    if isinstance(error, exceptions.BotoCoreError):
+        # The text may contain the URL, which has no secret: signatures are in the headers.
+        return StoreFailed(451, _FAILED, f"{operation}: {error}")
+    if isinstance(error, OSError | ValueError):  # of the connection, while a body is read or sent
+        return StoreFailed(451, _FAILED, f"{operation}: {error}")
+    return error
+
+
+def _answered(code: str, operation: str) -> Exception:
+    if code in _MISSING:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if code in _CHANGED:
+        return ObjectChanged(operation)
+    if code in _GONE:
+        return UploadGone(operation)
+    if code in _THROTTLED:
+        return StoreFailed(450, _BUSY, f"{operation}: {code}")
+    if code in _REPLIES:
+        return Refusal(*_REPLIES[code])
+    hint = _HINTS.get(code)
+    return StoreFailed(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))

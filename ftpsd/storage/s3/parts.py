@@ -1,0 +1,182 @@
+"""The parts of an upload: how large they are, and how they are sent. Read `cut_uploads` for what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition, Lock
+from time import monotonic
+
+from ftpsd.config.sections.storage import MOST_PARTS
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.client import Found, Multiparts, StoredPart
+from ftpsd.storage.s3.errors import UploadGone
+from ftpsd.storage.s3.memory import Memory
+from ftpsd.storage.s3.tasks import DEADLINE, Submit, not_answering
+
+#: The part that shows that a multipart upload was begun by the daemon: it is the last one, and empty. No other program
+#: sends such a part, and it adds nothing to the object.
+MARKER = MOST_PARTS
+
+#: After so many parts, the next ones are twice as large, up to the second number of bytes. So 10,000 parts suffice for
+#: 5 TiB, and files below 4 GiB (of parts of 8 MiB) have parts of one size: Cloudflare R2 demands that of all files.
+_PARTS_OF_ONE_SIZE, _LARGEST = 500, 1 << 30
+
+#: The most bytes of an object that one part may copy.
+MOST_COPIED = 5 << 30
+
+
+def part_size(number: int, least: int, most: int) -> int:
+    """Return the size of a part, by its number (from 1 on). `most` are the bytes that fit into the memory."""
+    size = least << min((number - 1) // _PARTS_OF_ONE_SIZE, 40)
+    return max(least, min(size, _LARGEST, most))
+
+
+@dataclass
+class Sending:
+    """What the uploads of one session need to send parts."""
+
+    multiparts: Multiparts
+    memory: Memory
+    submit: Submit
+    #: The user, for whom memory is counted.
+    owner: str
+    #: How many parts are sent at a time.
+    parallel: int
+
+
+@dataclass
+class Parts:
+    """The parts of one upload that the store has, and those that are on their way.
+
+    The multipart upload is begun with the first part. The methods may be called in any thread, and do not block unless
+    they say so.
+    """
+
+    sending: Sending
+    key: str
+    #: The multipart upload; empty until it is begun.
+    identity: str = ""
+    #: The parts that the store has, by number.
+    stored: dict[int, StoredPart] = field(default_factory=dict)
+    running: int = 0
+    failed: BaseException | None = None
+    #: Whether no more parts are to be sent.
+    ended: bool = False
+    _last: int = 0
+    _changed: Condition = field(default_factory=Condition)
+    _beginning: Lock = field(default_factory=Lock)
+    #: Is called in a thread of the store with the identity of the multipart upload that was begun.
+    begun: Callable[[str], object] = lambda _: None
+
+    def continue_after(self, parts: list[StoredPart]) -> None:
+        """Let the next part follow some that the store has."""
+        self.stored = {each.number: each for each in parts}
+        self._last = len(parts)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next part."""
+        return self._last + 1
+
+    @property
+    def is_multipart(self) -> bool:
+        """Whether there is a part, so that the file is not stored by one PUT."""
+        return self._last > 0
+
+    def is_full(self) -> bool:
+        """Return whether as many parts are on their way as are sent at a time. Raises what one has failed with."""
+        if self.failed is not None:
+            raise self.failed
+        return self.running >= self.sending.parallel
+
+    def send(self, data: bytearray, held: int) -> None:
+        """Send a part, and give `held` bytes of memory back afterwards."""
+        self._submit(partial(self._put, data), len(data), held)
+
+    def copy(self, source: str, old: Found, first: int, last: int) -> None:
+        """Let the next part be a range of an object."""
+
+        def copy(number: int) -> str:
+            return self.sending.multiparts.copy(self.key, self._begin(), number, source, old, first, last)
+
+        self._submit(copy, last - first + 1, 0)
+
+    def _put(self, data: bytearray, number: int) -> str:
+        return self.sending.multiparts.put(self.key, self._begin(), number, data)
+
+    def _submit(self, send: Callable[[int], str], size: int, held: int) -> None:
+        if self.next_number >= MARKER:
+            raise Refusal(552, "File too large for the storage: it has too many parts.")
+        self._last += 1
+        with self._changed:
+            self.running += 1
+        self.sending.submit(partial(self._run, send, self._last, size, held))
+
+    def _run(self, send: Callable[[int], str], number: int, size: int, held: int) -> None:
+        etag, error = "", None
+        try:
+            if not self.ended and self.failed is None:
+                etag = send(number)
+        except BaseException as caught:
+            error = caught
+        del send  # it has the bytes
+        if held:
+            self.sending.memory.give(self.sending.owner, held)
+        with self._changed:
+            if etag:
+                self.stored[number] = StoredPart(number, size, etag, 0.0)
+            if error is not None and self.failed is None:
+                self.failed = error
+            self.running -= 1
+            self._changed.notify_all()
+
+    def _begin(self) -> str:
+        """Return the multipart upload; the first call begins it. Blocks."""
+        with self._beginning:
+            if not self.identity:
+                multiparts = self.sending.multiparts
+                identity = multiparts.begin(self.key)
+                self.begun(identity)
+                self.identity = identity
+                self._mark()
+            return self.identity
+
+    def _mark(self) -> None:
+        etag = self.sending.multiparts.put(self.key, self.identity, MARKER, b"")
+        self.stored[MARKER] = StoredPart(MARKER, 0, etag, 0.0)
+
+    def wait(self, below: int) -> None:
+        """Wait until fewer than so many parts are on their way. Blocks. Raises what one has failed with."""
+        limit = monotonic() + DEADLINE
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.running < below, max(0.0, limit - monotonic())):
+                raise not_answering()
+        if self.failed is not None:
+            raise self.failed
+
+    def settle(self, seconds: float) -> None:
+        """Send no more parts, and wait for those that are on their way. Blocks for up to so many seconds."""
+        self.ended = True
+        with self._changed:
+            self._changed.wait_for(lambda: not self.running, seconds)
+
+    def first_parts(self) -> list[StoredPart]:
+        """Return the stored parts from the first one on, up to the first gap."""
+        return in_order(self.stored)
+
+    def list_all(self) -> list[tuple[int, str]]:
+        """Return number and ETag of all parts. Raises UploadGone if one is missing."""
+        found = [self.stored.get(number) for number in (*range(1, self._last + 1), MARKER)]
+        if any(each is None for each in found):
+            raise UploadGone("a part is missing")
+        return [(each.number, each.etag) for each in found if each is not None]
+
+
+def in_order(stored: dict[int, StoredPart]) -> list[StoredPart]:
+    """Return parts from the first one on, up to the first gap."""
+    found = list[StoredPart]()
+    while (each := stored.get(len(found) + 1)) is not None:
+        found.append(each)
+    return found

@@ -1,0 +1,115 @@
+"""One configured store: what its sessions share. Made when a configuration is loaded, and closed after its sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place
+from ftpsd.storage.s3.client import Calls, Multiparts, Objects, make_client
+from ftpsd.storage.s3.cut_uploads import CutUploads
+from ftpsd.storage.s3.errors import StoreFailed
+from ftpsd.storage.s3.memory import Memory
+from ftpsd.storage.s3.tasks import Closing
+from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import JobQueue, WorkerThreads
+
+log = Logger(namespace="ftpsd")
+
+T = TypeVar("T")
+
+#: The fewest threads of a store. One user gets half of them at most (see `FairQueue`).
+_LEAST_THREADS = 16
+
+#: Seconds that a call may take before another thread replaces its own: a part of 8 MiB on a slow line takes longer
+#: than what a disk may take.
+_STUCK = 30.0
+
+
+class Threads(Protocol):
+    """The threads of a store (see `WorkerThreads`)."""
+
+    def queue(self, owner: Hashable) -> JobQueue:
+        """Return the queue for the jobs of a user."""
+
+
+class Health:
+    """Logs when a store fails, and when it works again. Called in any thread after each call."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        #: Why the last call failed; empty if the store works.
+        self.why = ""
+
+    def note(self, error: Exception | None) -> None:
+        """Note the result of a call. An error that is not that of the store says that it works."""
+        why = error.why if isinstance(error, StoreFailed) else ""
+        if not why and self.why:
+            log.info("the storage {name} works again", name=self._name)
+        elif why and not self.why:
+            log.warn("the storage {name} cannot be used: {why}", name=self._name, why=why)
+        self.why = why
+
+
+class S3Store:
+    """One store: its client, memory and threads. `threads` are for tests; else the store has its own."""
+
+    def __init__(
+        self,
+        configured: ConfiguredStore,
+        reactor: Reactor,
+        patience: float = 120.0,
+        threads: Threads | None = None,
+        least_part: int = LEAST_PART,
+    ) -> None:
+        self.configured = configured
+        self.name, self.settings = configured.name, configured.settings
+        size = max(_LEAST_THREADS, 4 * self.settings.parallel)
+        self.health = Health(self.name)
+        calls = Calls(make_client(configured, size + 4), self.settings.bucket, self.health.note)
+        self.objects = Objects(calls)
+        self.multiparts = Multiparts(calls, self.objects)
+        self.cut = CutUploads(self.multiparts)
+        self.closing = Closing()
+        self.memory = Memory(self.settings.memory)
+        #: The fewest bytes of a part that is not the last one.
+        self.least_part = least_part
+        #: The time of modification of directories, which have none: seconds since 1970.
+        self.started = time.time()
+        self._own = WorkerThreads(reactor, size, patience, stuck=_STUCK, what="a store") if threads is None else None
+        self._threads: Threads = threads if threads is not None else _required(self._own)
+
+    def start(self) -> None:
+        """Start the threads."""
+        if self._own is not None:
+            self._own.start()
+
+    def stop(self) -> None:
+        """Stop the threads. A call that hangs does not delay the exit."""
+        if self._own is not None:
+            self._own.stop()
+
+    def queue(self, owner: Hashable) -> JobQueue:
+        """Return the queue for the jobs of a user in the threads of the store."""
+        return self._threads.queue(owner)
+
+    def prefix(self, place: str) -> str:
+        """Return what all keys of a home or folder begin with: empty, or it ends with a slash."""
+        return self.settings.key_prefix + parse_place(place).prefix
+
+    def probe(self) -> None:
+        """Look whether the store can be used. Blocks. Raises StoreFailed."""
+        self.objects.page(self.settings.key_prefix, flat=True, most=1)
+
+    def check(self) -> Deferred[None]:
+        """As `probe`, in a thread of the store."""
+        return self.queue("probe").call(self.probe)
+
+
+def _required(found: WorkerThreads | None) -> WorkerThreads:
+    assert found is not None
+    return found
