@@ -133,12 +133,16 @@ def moto_server() -> str:
 
 
 @contextmanager
-def running_moto() -> Iterator[S3Server]:
-    """Run moto's server. What it holds is in memory and in files without a name."""
+def running_moto(least_part: int = 5 << 20) -> Iterator[S3Server]:
+    """Run moto's server. What it holds is in memory and in files without a name. A part has `least_part` bytes."""
     program = moto_server()
     port = free_range(1)[0]
     with tempfile.TemporaryFile() as log:
-        environment = {**os.environ, "MOTO_DOCKER_DEFAULT_HOST": "127.0.0.1"}
+        environment = {
+            **os.environ,
+            "MOTO_DOCKER_DEFAULT_HOST": "127.0.0.1",
+            "S3_UPLOAD_PART_MIN_SIZE": str(least_part),
+        }
         command = [program, "-H", "127.0.0.1", "-p", str(port)]
         with subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment) as process:
             try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.sections.folders import FolderSettings
+from ftpsd.config.sections.storage import ConfiguredStore, Credentials, S3Storage
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
+from ftpsd.data.endpoints import End
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.home_counts import Amount
 from ftpsd.limits.local_home_counts import LocalHomeCounts
@@ -28,10 +33,15 @@ from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Quotas
+from ftpsd.storage.s3.files import S3Backend
+from ftpsd.storage.s3.measure import StoreMeter
+from ftpsd.storage.s3.store import S3Store
 from tests.inprocess import DirectCalls
 from tests.memory_files import MemoryBackend, MemoryHome
+from tests.s3 import KEY_ID, SECRET_KEY, Bucket, S3Server, running_moto
 
 T = TypeVar("T")
+E = TypeVar("E", bound=End)
 
 #: A quota that no test of this suite reaches, unless it gives its own.
 LARGE = QuotaSettings(bytes=Quantity(1_000_000), files=1000)
@@ -64,6 +74,8 @@ class Storage:
     folders: dict[Parts, str] = field(default_factory=dict)
     #: The home around the folder.
     around: str = ""
+    #: Whether it is an S3 store. What differs there by design is a row of docs/storage.md.
+    in_store: bool = False
 
     def open(self, quota: QuotaSettings | None = None, **settings: Any) -> Files:
         """Return the files of a user for one session."""
@@ -174,7 +186,46 @@ def memory_folder(tmp_path: Path, quota: QuotaSettings) -> Storage:
     return in_folders(memory(tmp_path, quota), tmp_path, ("a", "b"))
 
 
+@cache
+def tiny_parts() -> S3Server:
+    """A server whose parts may have any size. It ends with the tests."""
+    server = running_moto(least_part=0)
+    atexit.register(server.__exit__, None, None, None)
+    return server.__enter__()
+
+
+def s3(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A store whose parts may have any size, so that a few bytes of an upload that was cut are kept."""
+    bucket = tiny_parts().new_bucket()
+    store, meter = s3_store(bucket)
+    workers: Any = DirectCalls()
+    quotas = Quotas(Clock(), workers, meter, LocalHomeCounts())
+    home = "s3:archive/home"
+    quotas.keep({home} if quota != QuotaSettings() else set(), {home})
+    return Storage(S3Backend(store, quotas), home, meter, quota, in_store=True)
+
+
+def s3_store(bucket: Bucket) -> tuple[S3Store, StoreMeter]:
+    """Return a store without threads, and what measures it."""
+    settings = S3Storage(
+        type="s3",
+        bucket=bucket.name,
+        endpoint=bucket.server.endpoint,
+        region="us-east-1",
+        credentials=Credentials(access_key_id=KEY_ID),
+        part_size=Quantity(1000),
+        memory=Quantity(1 << 20),
+        rename_directories=10,
+    )
+    calls: Any = DirectCalls()
+    reactor: Any = Clock()
+    store = S3Store(ConfiguredStore("archive", settings, SECRET_KEY), reactor, threads=calls, least_part=1)
+    return store, StoreMeter(lambda home: (store.objects, store.cut, store.prefix(home)))
+
+
 KINDS = {
+    "s3": (s3, QuotaSettings()),
+    "quota over s3": (s3, LARGE),
     "local": (local, QuotaSettings()),
     "quota over local": (local, LARGE),
     "memory": (memory, QuotaSettings()),
@@ -230,6 +281,18 @@ def path(text: str) -> VirtualPath:
     return VirtualPath().join(text)
 
 
+def begin(opening: Opening[E]) -> Callable[[], E]:
+    """Open as a transfer does: storage over a network works in threads of its own."""
+
+    def settled() -> E:
+        end = opening()
+        while end.pending():
+            time.sleep(0.001)
+        return end
+
+    return settled
+
+
 def send(upload: Upload, data: bytes) -> None:
     """Write the bytes of an upload as a transfer does, all but the end."""
     while upload.must_copy(False):
@@ -240,7 +303,7 @@ def send(upload: Upload, data: bytes) -> None:
 
 def store(opening: Opening[Upload], data: bytes) -> str:
     """Upload data; return the name that the file got."""
-    upload = opening()
+    upload = begin(opening)()
     try:
         send(upload, data)
         while upload.must_copy(True):
@@ -253,14 +316,14 @@ def store(opening: Opening[Upload], data: bytes) -> str:
 
 def cut(opening: Opening[Upload], data: bytes) -> None:
     """Upload data, and cut the upload before it is complete."""
-    upload = opening()
+    upload = begin(opening)()
     send(upload, data)
     upload.close()
 
 
 def read(files: Files, name: str, offset: int = 0, end: int | None = None) -> bytes:
     """Return the bytes of a file."""
-    source = files.reader(path(name), offset, end)()
+    source = begin(files.reader(path(name), offset, end))()
     try:
         return b"".join(bytes(piece) for piece in source)
     finally:
@@ -269,7 +332,7 @@ def read(files: Files, name: str, offset: int = 0, end: int | None = None) -> by
 
 def names(files: Files, directory: str = "/") -> list[str]:
     """Return the names in a directory, in their order."""
-    source = files.listing(path(directory), ListRequest(path=""), lambda entry: entry.name)()
+    source = begin(files.listing(path(directory), ListRequest(path=""), lambda entry: entry.name))()
     try:
         return b"".join(bytes(piece) for piece in source).decode().split("\r\n")[:-1]
     finally:
@@ -307,7 +370,7 @@ def test_an_upload_and_its_download(storage: Storage) -> None:
     assert read(files, "f", 3, 5) == b"34"
     assert read(files, "f", 10) == b""
     assert result(files.size(path("f"))) == 10
-    refused(554, files.reader(path("f"), 11, None))
+    refused(554, begin(files.reader(path("f"), 11, None)))
     store(files.writer(path("f")), b"new")
     assert read(files, "f") == b"new"
     store(files.writer(path("empty")), b"")
@@ -320,7 +383,7 @@ def test_nobody_sees_an_upload_before_it_is_published(storage: Storage) -> None:
     files = storage.open()
     store(files.writer(path("old")), b"old")
     for name in ("old", "new"):
-        upload = files.writer(path(name))()
+        upload = begin(files.writer(path(name)))()
         send(upload, b"received")
         assert names(files) == ["old"]
         assert read(files, "old") == b"old"
@@ -355,14 +418,17 @@ def test_resuming(storage: Storage) -> None:
     cut(files.writer(path("f")), b"01234")
     assert entry(files, "f").incomplete
     assert result(files.size(path("f"))) == 5
-    refused(550, files.reader(path("f"), 0, None))
-    refused(554, files.writer(path("f"), offset=6))
+    refused(550, begin(files.reader(path("f"), 0, None)))
+    refused(554, begin(files.writer(path("f"), offset=6)))
+    if storage.in_store:  # row "resume": only where a part ends
+        refused(554, begin(files.writer(path("f"), offset=3)))
+        store(files.writer(path("f")), b"012")
     store(files.writer(path("f"), offset=3), b"XYZ")
     assert read(files, "f") == b"012XYZ"
     assert not entry(files, "f").incomplete
     store(files.writer(path("f"), offset=2), b"!")
     assert read(files, "f") == b"01!"
-    refused(554, files.writer(path("f"), offset=4))
+    refused(554, begin(files.writer(path("f"), offset=4)))
     cut(files.writer(path("g")), b"01234")
     store(files.writer(path("g"), append=True), b"56")
     assert read(files, "g") == b"0123456"
@@ -374,8 +440,8 @@ def test_a_part_file_beside_a_file(storage: Storage) -> None:
     store(files.writer(path("f")), b"0123456789")
     cut(files.writer(path("f")), b"new")
     assert read(files, "f") == b"0123456789"
-    refused(550, files.writer(path("f"), append=True))
-    refused(550, files.writer(path("f"), offset=10))
+    refused(550, begin(files.writer(path("f"), append=True)))
+    refused(550, begin(files.writer(path("f"), offset=10)))
     store(files.writer(path("f"), offset=3), b"er")
     assert read(files, "f") == b"newer"
 
@@ -383,10 +449,10 @@ def test_a_part_file_beside_a_file(storage: Storage) -> None:
 def test_two_uploads_of_one_name(storage: Storage) -> None:
     """The last one to be complete has the name; one that resumes must wait for the other one."""
     files, others = storage.open(), storage.open()
-    first = files.writer(path("f"))()
+    first = begin(files.writer(path("f")))()
     send(first, b"first")
-    refused(450, others.writer(path("f"), offset=1))
-    refused(450, others.writer(path("f"), append=True))
+    refused(450, begin(others.writer(path("f"), offset=1)))
+    refused(450, begin(others.writer(path("f"), append=True)))
     store(others.writer(path("f")), b"second")
     first.publish()
     first.close()
@@ -396,7 +462,7 @@ def test_two_uploads_of_one_name(storage: Storage) -> None:
 def test_an_upload_that_is_closed_twice(storage: Storage) -> None:
     """`close` may be called any number of times, also after `publish`."""
     files = storage.open()
-    upload = files.writer(path("f"))()
+    upload = begin(files.writer(path("f")))()
     send(upload, b"data")
     upload.publish()
     upload.close()
@@ -492,20 +558,24 @@ def test_the_root_stays(storage: Storage) -> None:
     refused(550, lambda: result(files.set_mode(root, 0o700)))
     fails(errno.EEXIST, files.make_directory(root))
     with pytest.raises(IsADirectoryError):
-        files.writer(root)()
+        begin(files.writer(root))()
 
 
 def test_facts(storage: Storage) -> None:
     """Time and mode are set, and returned as they were stored."""
     files = storage.open()
     store(files.writer(path("f")), b"data")
+    assert entry(files, "f").is_file
+    fails(errno.ENOENT, files.entry(path("nothing"), "list"))
+    fails(errno.ENOENT, files.size(path("nothing")))
+    if storage.in_store:  # rows "MFMT" and "SITE CHMOD"
+        refused(550, lambda: result(files.set_time(path("f"), 0.0)))
+        refused(550, lambda: result(files.set_mode(path("f"), 0o640)))
+        return
     assert result(files.set_time(path("f"), 1_000_000_000.0)) == 1_000_000_000.0
     assert entry(files, "f").modified == 1_000_000_000.0
     assert result(files.set_mode(path("f"), 0o640)) == 0o640
     assert entry(files, "f").mode & 0o777 == 0o640
-    assert entry(files, "f").is_file
-    fails(errno.ENOENT, files.entry(path("nothing"), "list"))
-    fails(errno.ENOENT, files.size(path("nothing")))
     fails(errno.ENOENT, files.set_time(path("nothing"), 0.0))
 
 
@@ -519,7 +589,7 @@ def test_listings(storage: Storage) -> None:
     request = ListRequest(path="", reverse=True)
     assert [each.name for each in result(files.first_entries(path("/"), request, 2))] == ["c", "b"]
     with pytest.raises(FileNotFoundError):
-        files.listing(path("nothing"), request, lambda entry: entry.name)()
+        begin(files.listing(path("nothing"), request, lambda entry: entry.name))()
 
 
 def test_free_space(storage: Storage) -> None:
@@ -552,10 +622,10 @@ def test_permissions(storage: Storage) -> None:
     files = storage.open(permissions=PROFILES["upload-only"])
     some, other = path("f"), path("new")
     request = ListRequest(path="")
-    refused(550, files.listing(path("/"), request, lambda entry: entry.name))
-    refused(550, files.reader(some, 0, None))
-    refused(550, files.writer(some))
-    refused(550, files.writer(some, append=True))
+    refused(550, begin(files.listing(path("/"), request, lambda entry: entry.name)))
+    refused(550, begin(files.reader(some, 0, None)))
+    refused(550, begin(files.writer(some)))
+    refused(550, begin(files.writer(some, append=True)))
     for awaitable in (
         files.entry(some, "list", "download"),
         files.first_entries(path("/"), request, 1),
@@ -578,7 +648,7 @@ def test_permissions(storage: Storage) -> None:
 def test_a_file_that_comes_while_another_is_received(storage: Storage) -> None:
     """Who may not overwrite gets 553 for a name that is taken when the upload is complete."""
     owner, files = storage.open(), storage.open(permissions=PROFILES["upload-only"])
-    upload = files.writer(path("f"))()
+    upload = begin(files.writer(path("f")))()
     send(upload, b"late")
     store(owner.writer(path("f")), b"first")
     refused(553, upload.publish)
@@ -593,7 +663,7 @@ def test_bytes_of_a_quota(limited: Storage) -> None:
     """A write that exceeds it is 552, and nothing of the upload stays; a full home refuses uploads at once."""
     files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
     store(files.writer(path("old")), bytes(60))
-    upload = files.writer(path("new"))()
+    upload = begin(files.writer(path("new")))()
     send(upload, bytes(40))
     refused(552, lambda: upload.write(b"x"))
     upload.close()
@@ -601,7 +671,7 @@ def test_bytes_of_a_quota(limited: Storage) -> None:
     assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
     store(files.writer(path("new")), bytes(40))
     assert result(files.available_space(path("/"))) == 0
-    refused(552, files.writer(path("another")))
+    refused(552, begin(files.writer(path("another"))))
     result(files.remove(path("old")))
     assert result(files.available_space(path("/"))) == 60
 
@@ -611,7 +681,7 @@ def test_files_of_a_quota(limited: Storage) -> None:
     files = limited.open(quota=QuotaSettings(files=2))
     result(files.make_directory(path("d")))
     store(files.writer(path("f")), b"old")
-    refused(552, files.writer(path("g")))
+    refused(552, begin(files.writer(path("g"))))
     refused(552, lambda: result(files.make_directory(path("e"))))
     fails(errno.EEXIST, files.make_directory(path("d")))
     assert result(files.available_space(path("/"))) == 0
@@ -624,7 +694,7 @@ def test_what_an_upload_resumes_is_charged_once(limited: Storage) -> None:
     files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
     cut(files.writer(path("f")), bytes(60))
     assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
-    upload = files.writer(path("f"), offset=60)()
+    upload = begin(files.writer(path("f"), offset=60))()
     assert result(files.usage(path("/"))) == limited.usage(60, 1, 100, None)
     send(upload, bytes(40))
     refused(552, lambda: upload.write(b"x"))
@@ -635,6 +705,8 @@ def test_what_an_upload_resumes_is_charged_once(limited: Storage) -> None:
 
 def test_the_daemon_can_read_each_directory_of_a_home_with_a_quota(limited: Storage) -> None:
     """SITE CHMOD leaves its owner all permissions for a directory, and does as it is told for a file."""
+    if limited.in_store:
+        pytest.skip("row SITE CHMOD: objects have no permission bits")
     files = limited.open()
     result(files.make_directory(path("d")))
     store(files.writer(path("f")), b"")

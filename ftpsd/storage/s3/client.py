@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
+from botocore.config import Config
+
 from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.storage.s3.errors import translated
-
-# boto3 from 1.36 on sends checksums that other stores than Amazon's refuse (botocore#3352). The arguments of `Config`
-# for that are unknown to boto3 1.26, but it ignores the environment.
-os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-
-import boto3
-from botocore.config import Config
+from ftpsd.system.aws.boto import import_boto3
 
 #: The most keys in one page of a listing, and in one request that deletes.
 PAGE = 1000
@@ -106,7 +100,7 @@ def make_client(store: ConfiguredStore, connections: int) -> object:
     keys: dict[str, str] = {}
     if credentials.access_key_id is not None and store.secret is not None:
         keys = {"aws_access_key_id": credentials.access_key_id, "aws_secret_access_key": store.secret}
-    session = boto3.session.Session(region_name=settings.region, **keys)
+    session = import_boto3().session.Session(region_name=settings.region, **keys)
     return session.client("s3", endpoint_url=settings.endpoint, config=config)
 
 

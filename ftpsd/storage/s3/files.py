@@ -148,13 +148,13 @@ class S3Files:
 
         return self._call(size)
 
-    def set_time(self, path: VirtualPath, modified: float) -> Deferred[float]:
+    async def set_time(self, path: VirtualPath, modified: float) -> float:
         """Raise Refusal: a store would have to copy the object for that."""
         self._tree.require(path, "times")
         self._tree.require_changeable(path)
         raise Refusal(550, "Times cannot be changed in this storage.")
 
-    def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> Deferred[int]:
+    async def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> int:
         """Raise Refusal: objects have no permission bits."""
         self._tree.require(path, "chmod")
         self._tree.require_changeable(path)

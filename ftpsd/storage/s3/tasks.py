@@ -181,8 +181,8 @@ class RemoteListing:
         self._opening = opening
         self._source: Source | None = None
         self._chunks: Iterator[bytes | memoryview] = iter(())
-        self._next: Task[bytes | memoryview | None] = Task(submit, self._open)
         self._closed = False
+        self._next: Task[bytes | memoryview | None] = Task(submit, self._open)
 
     def _open(self) -> bytes | memoryview | None:
         self._source = self._opening()
