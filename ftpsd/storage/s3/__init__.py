@@ -1,5 +1,5 @@
 """Homes and folders in S3-compatible object stores.
 
-Read first: `store`, which has what all sessions share, then `upload` and `reader`. May import what `storage` may, and
+Read first: `store`, which has what all sessions share, then `uploads` and `reader`. May import what `storage` may, and
 boto3, so it is imported only if a store is configured.
 """

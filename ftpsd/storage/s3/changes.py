@@ -16,12 +16,12 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import ChangeCounter, Measure
-from ftpsd.storage.s3.client import Found, Listed, Multiparts, Objects
+from ftpsd.storage.s3.calls.client import Found, Listed, Multiparts, Objects
 from ftpsd.storage.s3.copying import copy_object
-from ftpsd.storage.s3.cut_uploads import CutUploads
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.measure import measure_keys
 from ftpsd.storage.s3.tree import Tree
+from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.system.worker_threads import JobSteps
 
 _UNCOUNTED = nullcontext()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Found, Multiparts, Objects
-from ftpsd.storage.s3.errors import ObjectChanged
+from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
+from ftpsd.storage.s3.calls.errors import ObjectChanged
 from ftpsd.system.worker_threads import JobSteps
 
 #: A larger object is copied in parts of this size, each in a step of its own.

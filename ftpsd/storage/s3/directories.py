@@ -11,9 +11,9 @@ from hashlib import blake2b
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Found, Objects
-from ftpsd.storage.s3.cut_uploads import CutUpload, CutUploads
+from ftpsd.storage.s3.calls.client import Found, Objects
 from ftpsd.storage.s3.tree import Tree
+from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 
 _FILE, _DIRECTORY, _CUT = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFREG | 0o600
 

@@ -20,15 +20,15 @@ from ftpsd.storage.backend import ChangeCounter, Mount, User, mount_of_home
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
+from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.changes import Changes
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.measure import measure_keys
 from ftpsd.storage.s3.opening import Openings
-from ftpsd.storage.s3.parts import Sending
 from ftpsd.storage.s3.store import S3Store
-from ftpsd.storage.s3.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.tree import Tree
-from ftpsd.storage.s3.upload import UploadTools
+from ftpsd.storage.s3.uploads.parts import Sending
+from ftpsd.storage.s3.uploads.upload import UploadTools
 from ftpsd.storage.walks import Walks
 
 #: The free bytes that are reported where nothing limits them: 1 PiB.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Hashable, Iterator
 
 from ftpsd.limits.home_counts import Amount
-from ftpsd.storage.s3.client import Objects
-from ftpsd.storage.s3.cut_uploads import CutUpload, CutUploads
+from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 
 #: Returns the store of a place, and what its keys begin with. Raises OSError if there is no such store.
 FindStore = Callable[[str], "tuple[Objects, CutUploads, str]"]

@@ -11,10 +11,10 @@ from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.changes import Changes, error_of
 from ftpsd.storage.s3.directories import S3Directories
-from ftpsd.storage.s3.publishing import Replaces, Target
 from ftpsd.storage.s3.reader import S3Reader
 from ftpsd.storage.s3.tree import Tree
-from ftpsd.storage.s3.upload import UploadTools, begin_upload
+from ftpsd.storage.s3.uploads.publishing import Replaces, Target
+from ftpsd.storage.s3.uploads.upload import UploadTools, begin_upload
 
 
 class Openings:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from threading import Condition
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Found, Objects
-from ftpsd.storage.s3.errors import ObjectChanged, StoreFailed, translated
-from ftpsd.storage.s3.parts import Sending
-from ftpsd.storage.s3.tasks import DEADLINE, Backoff, not_answering
+from ftpsd.storage.s3.calls.client import Found, Objects
+from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, translated
+from ftpsd.storage.s3.calls.tasks import DEADLINE, Backoff, not_answering
+from ftpsd.storage.s3.uploads.parts import Sending
 
 #: Bytes that are read from the connection at a time.
 _PIECE = 256 * 1024

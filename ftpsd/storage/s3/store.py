@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place
-from ftpsd.storage.s3.client import Calls, Multiparts, Objects, make_client
-from ftpsd.storage.s3.cut_uploads import CutUploads
-from ftpsd.storage.s3.errors import StoreFailed
-from ftpsd.storage.s3.memory import Memory
-from ftpsd.storage.s3.tasks import Closing
+from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects, make_client
+from ftpsd.storage.s3.calls.errors import StoreFailed
+from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.tasks import Closing
+from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, WorkerThreads
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 
-from ftpsd.storage.s3.client import Multiparts, OpenUpload, StoredPart
-from ftpsd.storage.s3.errors import UploadGone
-from ftpsd.storage.s3.parts import MARKER, in_order
+from ftpsd.storage.s3.calls.client import Multiparts, OpenUpload, StoredPart
+from ftpsd.storage.s3.calls.errors import UploadGone
+from ftpsd.storage.s3.uploads.parts import MARKER, in_order
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from time import monotonic
 
 from ftpsd.config.sections.storage import MOST_PARTS
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Found, Multiparts, StoredPart
-from ftpsd.storage.s3.errors import UploadGone
-from ftpsd.storage.s3.memory import Memory
-from ftpsd.storage.s3.tasks import DEADLINE, Submit, not_answering
+from ftpsd.storage.s3.calls.client import Found, Multiparts, StoredPart
+from ftpsd.storage.s3.calls.errors import UploadGone
+from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.tasks import DEADLINE, Submit, not_answering
 
 #: The part that shows that a multipart upload was begun by the daemon: it is the last one, and empty. No other program
 #: sends such a part, and it adds nothing to the object.

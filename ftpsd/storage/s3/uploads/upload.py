@@ -2,7 +2,7 @@
 
 The bytes are collected in memory (`collecting`). A file of one part is stored by one PUT when it is complete; a larger
 one is a multipart upload, of which parts are sent while the client sends the next ones. Nothing is written to a local
-disk. Read `../upload_start.py` and `../upload_end.py` first.
+disk. Read `../../upload_start.py` and `../../upload_end.py` first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from threading import RLock
 
 from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Objects
-from ftpsd.storage.s3.collecting import Collector
-from ftpsd.storage.s3.cut_uploads import CutUpload, CutUploads
-from ftpsd.storage.s3.parts import MARKER, MOST_COPIED, Parts, Sending
-from ftpsd.storage.s3.publishing import Conflict, Target, publish
+from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.uploads.collecting import Collector
+from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
+from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, Parts, Sending
+from ftpsd.storage.s3.uploads.publishing import Conflict, Target, publish
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, RESUMABLE, OldFile, choose_start
 

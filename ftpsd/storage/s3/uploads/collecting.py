@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.memory import STEP
-from ftpsd.storage.s3.parts import Parts, Sending, part_size
-from ftpsd.storage.s3.tasks import Backoff
+from ftpsd.storage.s3.calls.memory import STEP
+from ftpsd.storage.s3.calls.tasks import Backoff
+from ftpsd.storage.s3.uploads.parts import Parts, Sending, part_size
 
 #: Seconds for which an upload waits for memory.
 _PATIENCE = 30.0

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.client import Found, Multiparts, Objects
-from ftpsd.storage.s3.collecting import Collector
-from ftpsd.storage.s3.errors import ObjectChanged, StoreFailed, UploadGone
+from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
+from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, UploadGone
+from ftpsd.storage.s3.uploads.collecting import Collector
 
 #: What a complete upload may replace.
 Replaces = Literal["anything", "the old file", "nothing"]

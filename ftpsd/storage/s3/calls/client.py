@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from botocore.config import Config
 
 from ftpsd.config.sections.storage import ConfiguredStore
-from ftpsd.storage.s3.errors import translated
+from ftpsd.storage.s3.calls.errors import translated
 from ftpsd.system.aws.boto import import_boto3
 
 #: The most keys in one page of a listing, and in one request that deletes.
