@@ -23,8 +23,10 @@ from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.changes import Changes
 from ftpsd.storage.s3.directories import S3Directories
+from ftpsd.storage.s3.directory_changes import DirectoryChanges
 from ftpsd.storage.s3.measure import measure_keys
 from ftpsd.storage.s3.opening import Openings
+from ftpsd.storage.s3.renames import Renames
 from ftpsd.storage.s3.store import S3Store
 from ftpsd.storage.s3.tree import Tree
 from ftpsd.storage.s3.uploads.parts import Sending
@@ -68,13 +70,11 @@ class S3Files:
         self._tree = tree = Tree(mount, user.settings.name_rules, store.prefix(mount.place))
         self.directories = S3Directories(tree, store.objects, store.cut, store.started)
         self._listings = Listings(self.directories)
-        self._changes = Changes(
-            tree,
-            store.objects,
-            store.multiparts,
-            store.cut,
-            self.directories,
-            store.settings.rename_directories,
+        self._changes = changes = Changes(tree, store.objects, store.cut, self.directories)
+        self._trees = trees = DirectoryChanges(tree, store.objects, store.cut, self.directories, changes)
+        most = store.settings.rename_directories
+        self._renames = Renames(
+            tree, store.objects, store.multiparts, store.cut, self.directories, changes, trees, most
         )
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
         tools = UploadTools(
@@ -128,7 +128,7 @@ class S3Files:
 
     def make_directory(self, path: VirtualPath) -> Deferred[None]:
         """Make an empty directory."""
-        return self._call(self._changes.make_directory, path)
+        return self._call(self._trees.make_directory, path)
 
     def remove(self, path: VirtualPath) -> Deferred[None]:
         """Remove a file, or an upload that was cut."""
@@ -185,15 +185,15 @@ class S3Files:
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> Deferred[None]:
         """Rename a file, or a directory of few objects."""
-        return self._walks.run(self._changes.rename(old, new))
+        return self._walks.run(self._renames.rename(old, new))
 
     def remove_directory(self, path: VirtualPath) -> Deferred[None]:
         """Remove an empty directory."""
-        return self._walks.run(self._changes.remove_directory(path))
+        return self._walks.run(self._trees.remove_directory(path))
 
     def remove_tree(self, path: VirtualPath) -> Deferred[None]:
         """Remove a directory and all below it."""
-        return self._walks.run(self._changes.remove_tree(path))
+        return self._walks.run(self._trees.remove_tree(path))
 
     @property
     def walking(self) -> bool:
