@@ -148,11 +148,11 @@ class WorkerThreads:
         reactor: Reactor,
         size: int | None = None,
         patience: float = 120,
-        stuck: float = STUCK,
+        stuck: float | None = None,
         what: str = "a disk",
     ) -> None:
         self.patience = patience
-        self._stuck, self._what = stuck, what
+        self._stuck, self._what = STUCK if stuck is None else stuck, what
         self._reactor = reactor
         self._size = size or default_size()
         self._reactor_calls = ReactorCalls(reactor)
