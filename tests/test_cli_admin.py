@@ -255,6 +255,8 @@ def test_status_shows_the_daemon(daemon: Daemon, command: Command) -> None:
         assert word in out
     found = json.loads(command("status", "--json")[1])
     assert found["listeners"][1]["tls"] == "implicit" and found["reload"]["ok"]
+    for worker in found["workers"]:
+        assert f"{worker['index']}: serving, " in out and f"process {worker['process']}, up " in out
 
 
 def test_events_follow_an_upload(daemon: Daemon) -> None:

@@ -28,10 +28,13 @@ ROOT = Path(__file__).parents[1]
 PROMTOOL = shutil.which("promtool")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[tuple[Daemon, Metrics]]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: Path
+) -> Iterator[tuple[Daemon, Metrics]]:
     """A daemon with metrics, also for users."""
     settings: dict[str, object] = {
+        "workers": request.param,
         "timeouts": {"data_connect": 1, "login": 20},
         "limits": {"sessions_per_address": 20, "transfers": 7},
         "bans": {"attempts": 2, "allow": ["127.0.0.1"]},
@@ -239,8 +242,31 @@ def test_every_metric_is_documented(served: tuple[Daemon, Metrics]) -> None:
         labels = {label for sample in family.samples for label in sample.labels}
         shown[name] = labels - {"le"}
     rows = re.findall(r"^\| `([a-z_]+)` \|([^|]*)\|", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE)
-    documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows if _is_shown(daemon, name)}
     assert documented == shown
+
+
+def _is_shown(daemon: Daemon, name: str) -> bool:
+    """Whether a daemon shows a metric: those of worker processes are there if it has some."""
+    return daemon.settings["workers"] > 1 or not re.match("ftpsd_worker_(?!threads)", name)
+
+
+def test_worker_processes(served: tuple[Daemon, Metrics]) -> None:
+    """Each worker is up and shows its sessions, processor time and memory; their sum is that of the daemon."""
+    daemon, metrics = served
+    count = daemon.settings["workers"]
+    if count == 1:
+        assert "ftpsd_worker_up" not in metrics.get().text
+        return
+    with secured(daemon):
+        assert metrics.value("ftpsd_worker_up") == count
+        assert [metrics.value("ftpsd_worker_sessions", worker=str(index)) for index in range(2)].count(1) == 1
+        assert metrics.value("ftpsd_worker_sessions") == metrics.value("ftpsd_sessions") == 1
+    for index in ("0", "1"):
+        assert metrics.value("ftpsd_worker_cpu_seconds_total", worker=index) > 0
+        assert 5 << 20 < metrics.value("ftpsd_worker_memory_bytes", worker=index) < 1 << 30
+    assert metrics.value("ftpsd_worker_restarts_total") == 0
+    assert metrics.value("ftpsd_event_queue_capacity", queue="supervisor") > 0
 
 
 # --- formats, dashboard and alerts -----------------------------------------------------------------
@@ -290,7 +316,7 @@ def test_dashboard_and_alerts_name_real_series(served: tuple[Daemon, Metrics]) -
     assert len(found) > 30
     for each in found:
         named = set(re.findall(r"\b(?:ftpsd|process)_\w+", each))
-        assert named <= names, each
+        assert {name for name in named if _is_shown(daemon, name)} <= names, each
         assert named or each.startswith("up{"), each
         for label, choices in re.findall(r'(\w+)=~?"([\w|]+)"', each):
             assert label == "job" or {(label, choice) for choice in choices.split("|")} <= values, each

@@ -88,6 +88,7 @@ class Collector:
             _limits,
             _threads,
             _sources,
+            _workers,
             _delivery,
             _users,
             _process,
@@ -255,6 +256,23 @@ def _sources(reading: Reading) -> Iterator[Metric]:
     yield _gauge("ftpsd_source_waiting", text, ("source",), [((each.name,), each.waiting) for each in sources])
     text = "Threads of a source of users that do not return from a question."
     yield _gauge("ftpsd_source_threads_hanging", text, ("source",), [((each.name,), each.hanging) for each in sources])
+
+
+def _workers(reading: Reading) -> Iterator[Metric]:
+    workers = reading.status.workers
+    if not workers and not reading.status.worker_restarts:
+        return
+    known = [((each.index,), each.figures) for each in workers if each.figures is not None]
+    up = [((each.index,), float(each.answers and each.state != "starting")) for each in workers]
+    yield _gauge("ftpsd_worker_up", "Whether a worker process is ready and answers.", ("worker",), up)
+    text = "Sessions of a worker process."
+    yield _gauge("ftpsd_worker_sessions", text, ("worker",), [(key, each.sessions) for key, each in known])
+    text = "Processor time of a worker process."
+    yield _counter("ftpsd_worker_cpu_seconds", text, ("worker",), [(key, each.process.cpu) for key, each in known])
+    text = "Memory of a worker process; what processes share counts in parts."
+    yield _gauge("ftpsd_worker_memory_bytes", text, ("worker",), [(key, each.process.memory) for key, each in known])
+    text = "Worker processes that were started in place of one that had failed."
+    yield _counter("ftpsd_worker_restarts", text, (), [((), reading.status.worker_restarts)])
 
 
 def _delivery(reading: Reading) -> Iterator[Metric]:

@@ -11,6 +11,7 @@ from ftpsd.admin.status import Certificate, Status, StatusReader, Usage
 from ftpsd.control.lifecycle.reload import STOPPING
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
+from ftpsd.figures.figures import Worker
 
 
 class DaemonResources:
@@ -76,6 +77,21 @@ def status_json(status: Status) -> Json:
         "threads": status.threads._asdict(),
         "passive_ports": {"first": ports.first, "last": ports.last, "used": ports.used},
         "sources": [_source(each) for each in status.sources],
+        "workers": [_worker(each) for each in status.workers],
+        "worker_restarts": status.worker_restarts,
+    }
+
+
+def _worker(worker: Worker) -> Json:
+    figures = worker.figures
+    return {
+        "index": worker.index,
+        "process": worker.pid,
+        "state": worker.state if worker.answers else "silent",
+        "since": iso_time(worker.since),
+        "sessions": None if figures is None else figures.sessions,
+        "cpu": None if figures is None else round(figures.process.cpu, 3),
+        "memory": None if figures is None else figures.process.memory,
     }
 
 

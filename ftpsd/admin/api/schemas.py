@@ -7,6 +7,7 @@ from typing import cast, get_args
 from ftpsd.accounts.chain.counts import RESULTS, State
 from ftpsd.admin.api.arguments import Schema
 from ftpsd.events.types import BanKind
+from ftpsd.figures.figures import WorkerState
 from ftpsd.limits.session_registry import SessionState
 
 TIME: Schema = {"type": "string", "format": "date-time"}
@@ -123,6 +124,17 @@ COMPONENTS: Schema = {
         threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
         passive_ports=record(first=COUNT, last=COUNT, used=COUNT),
         sources=array(to("Source")),
+        workers=array(to("Worker")),
+        worker_restarts={**COUNT, "description": "Workers that were started in place of one that had failed."},
+    ),
+    "Worker": record(
+        index=COUNT,
+        process=COUNT,
+        state={"enum": [*get_args(WorkerState), "silent"], "description": "silent: it does not answer."},
+        since=TIME,
+        sessions=maybe(COUNT),
+        cpu=maybe({"type": "number", "description": "Seconds of processor time."}),
+        memory=maybe({**COUNT, "description": "Bytes; what workers share counts in parts."}),
     ),
     "Source": record(
         name={"type": "string", "description": "The type and the index in users.sources, as ldap[1]."},

@@ -102,6 +102,20 @@ class Source(TypedDict):
     remembered: int
 
 
+class Worker(TypedDict):
+    """A worker process. What it has not answered yet is null."""
+
+    index: int
+    process: int
+    state: str
+    since: str
+    sessions: int | None
+    #: Seconds.
+    cpu: float | None
+    #: Bytes.
+    memory: int | None
+
+
 class Status(TypedDict):
     """The state of the daemon."""
 
@@ -120,6 +134,9 @@ class Status(TypedDict):
     threads: Threads
     passive_ports: PassivePorts
     sources: list[Source]
+    #: None if the daemon is one process.
+    workers: list[Worker]
+    worker_restarts: int
 
 
 class _Page(TypedDict):

@@ -60,6 +60,20 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     yield "passive ports", f"{_use(ports['used'], count)} ({ports['first']}-{ports['last']})"
     for number, source in enumerate(status["sources"]):
         yield _once("sources", number), _source(source)
+    for number, worker in enumerate(status["workers"]):
+        yield _once("workers", number), _worker(worker, now)
+    if status["worker_restarts"]:
+        yield "", f"{status['worker_restarts']} started again after a failure: see the log"
+
+
+def _worker(worker: answers.Worker, now: float) -> str:
+    since = in_words(max(0.0, now - answers.posix_time(worker["since"])))
+    state = "DOES NOT ANSWER" if worker["state"] == "silent" else worker["state"]
+    use = ""
+    if worker["sessions"] is not None:
+        memory = readable_size(worker["memory"] or 0)
+        use = f", {worker['sessions']} sessions, {worker['cpu'] or 0:.1f} s of processor time, {memory}"
+    return f"{worker['index']}: {state}{use}, process {worker['process']}, up {since}"
 
 
 def _source(source: answers.Source) -> str:

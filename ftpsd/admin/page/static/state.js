@@ -7,6 +7,12 @@ const DAY = 86400000;
 
 const ofLimit = (usage) => `${usage.used.toLocaleString()}${usage.limit === null ? "" : ` of ${usage.limit.toLocaleString()}`}`;
 
+function workers(status) {
+  const sessions = status.workers.map((each) => each.sessions ?? "?").join(", ");
+  const restarts = status.worker_restarts ? [`${status.worker_restarts} started again`] : [];
+  return [String(status.workers.length), `${sessions} sessions`, ...restarts];
+}
+
 function tiles(status) {
   const { transfers, certificate, passive_ports: ports } = status;
   const expires = certificate.expires === null ? null : Date.parse(certificate.expires);
@@ -19,6 +25,7 @@ function tiles(status) {
     "Last load": [status.reload.ok ? "good" : "failed", moment(status.reload.time)],
     "Passive ports": [`${ports.used} of ${ports.last - ports.first + 1}`, `${ports.first} to ${ports.last}`],
     "Worker threads": [`${status.threads.busy} of ${status.threads.size} busy`, `${status.threads.stuck} stuck`],
+    ...(status.workers.length ? { Workers: workers(status) } : {}),
     Listeners: status.listeners.map((each) => `${each.address} port ${each.port}, ${each.tls} TLS`),
   };
 }
@@ -32,6 +39,9 @@ function warnings(status) {
   if (!status.reload.ok) found.push("The last reload has failed, and the old configuration is in effect:", ...status.reload.faults);
   for (const { name, state, error } of status.sources) {
     if (state === "down") found.push(`The source of users ${name} does not answer: ${error}`);
+  }
+  for (const { index, state } of status.workers) {
+    if (state === "silent") found.push(`Worker process ${index} does not answer.`);
   }
   if (status.threads.stuck) found.push(`${status.threads.stuck} worker threads are stuck: a disk does not answer.`);
   for (const { name, used, limit } of status.limits) {
