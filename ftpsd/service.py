@@ -40,8 +40,8 @@ from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
-from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error
-from ftpsd.processes.remote_sessions import RemoteSessions, worker_count
+from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error, worker_count
+from ftpsd.processes.remote_sessions import RemoteSessions
 from ftpsd.processes.sandboxes import daemon_sandbox, supervisor_sandbox
 from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
@@ -254,8 +254,12 @@ class FtpsService(MultiService):
         """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
         await self._host.prepare(configuration)
         settings = configuration.settings
-        with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
-            self._listeners.open(settings.listen)
+        try:
+            with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
+                self._listeners.open(settings.listen)
+        except InvalidConfiguration:
+            self._host.discard()
+            raise
         self._configuration = configuration
         self._snapshot = self._snapshots.make(configuration)
         await self._host.use(configuration)

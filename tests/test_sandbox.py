@@ -171,7 +171,7 @@ def test_reload_with_new_users(make_daemon: MakeDaemon, elsewhere: Path) -> None
     """
     template = elsewhere.parent / "template"
     (template / "carol").mkdir(parents=True)
-    daemon = make_daemon(users={"alice": {}, "carol": {"home": f"{template}/{{user}}"}})
+    daemon = make_daemon({"workers": 1}, {"alice": {}, "carol": {"home": f"{template}/{{user}}"}})  # see test_processes
     (template / "dave").mkdir()
     daemon.users.update(bob={}, dave={"home": f"{template}/{{user}}"})
     daemon.write()

@@ -16,7 +16,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ftpsd.config.load import Configuration
-from ftpsd.config.settings import ListenSettings
+from ftpsd.config.settings import MOST_WORKERS, ListenSettings, WorkerCount
 from ftpsd.control.incoming.accept import ControlPort
 from ftpsd.control.incoming.factory import FtpsFactory
 from ftpsd.data.nat import AddressRefresh
@@ -77,6 +77,9 @@ class SessionHost(Protocol):
     async def prepare(self, configuration: Configuration) -> None:
         """Prepare for a configuration that was loaded again. Raises InvalidConfiguration, and then changes nothing."""
 
+    def discard(self) -> None:
+        """Forget the last `prepare`: its configuration is not used."""
+
     async def use(self, configuration: Configuration) -> None:
         """Use the configuration of the last `prepare`: for logins and new sessions that begin when this has ended."""
 
@@ -96,6 +99,11 @@ MakeHost = Callable[[HostParts], SessionHost]
 
 class StartFailed(Exception):
     """The daemon cannot start, for a reason that the text names."""
+
+
+def worker_count(wanted: WorkerCount) -> int:
+    """Return the number of worker processes: one for each processor that this process may use, for auto."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if wanted == "auto" else wanted
 
 
 def exit_with_error(reactor: Reactor, reason: str) -> None:

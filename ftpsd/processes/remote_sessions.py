@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import cast
 
@@ -11,8 +10,9 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.load import Configuration
-from ftpsd.config.settings import MOST_WORKERS, ListenSettings, WorkerCount
+from ftpsd.config.settings import ListenSettings
 from ftpsd.control.incoming.accept import BATCH, ControlPort
 from ftpsd.control.incoming.connection import IncomingConnection
 from ftpsd.control.incoming.factory import UNDECIDED, FtpsFactory
@@ -29,26 +29,24 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection
-from ftpsd.processes.host import HostParts, exit_with_error
-from ftpsd.processes.loading import ConfigurationLoads
+from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker_count
+from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import local_figures
+from ftpsd.processes.supervision.loading import ConfigurationLoads
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.landlock import open_no_homes
 
 log = Logger(namespace="ftpsd")
-
-
-def worker_count(wanted: WorkerCount) -> int:
-    """Return the number of worker processes: at most one for each processor that this process may use, for auto."""
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if wanted == "auto" else wanted
 
 
 class RemoteSessions:
     """Serves sessions in worker processes. It accepts the connections itself, so that limits and bans hold for all."""
 
     def __init__(self, parts: HostParts) -> None:
+        self._path = parts.path
         assert isinstance(parts.counts, SharedLedgerState)
         self._table = parts.counts.table
         self._spawner = Spawner(parts.reactor, parts.path)
@@ -73,6 +71,8 @@ class RemoteSessions:
     def fork(self, configuration: Configuration) -> None:
         """Fork the process that will fork workers."""
         self._spawner.fork(configuration, self._table.descriptor)
+        self._sandbox = worker_sandbox(configuration, self._path)
+        open_no_homes()
 
     async def start(self, configuration: Configuration) -> None:
         """Start all workers. Raises StartFailed."""
@@ -80,13 +80,35 @@ class RemoteSessions:
         await self.workers.start(worker_count(configuration.settings.workers))
 
     async def prepare(self, configuration: Configuration) -> None:
-        """Let all workers load the configuration. Raises InvalidConfiguration with their faults."""
-        await self._loads.load()
+        """Let all workers load the configuration, or start others. Raises InvalidConfiguration with their faults.
+
+        Others are started if their number changes, or if they need files outside of the sandbox of those that run.
+        """
+        wanted, count = worker_sandbox(configuration, self._path), worker_count(configuration.settings.workers)
+        others = count != self.workers.count or not self._sandbox.covers(wanted)
+        await self._loads.load(with_workers=not others)
+        if others:
+            await self._start_others(count)
+        self._next_sandbox = wanted if others else None
+
+    async def _start_others(self, count: int) -> None:
+        try:
+            await self.workers.prepare(count)
+        except StartFailed as error:
+            remedy = "Look for errors of this worker in the log."
+            raise InvalidConfiguration([Fault(self._path, 0, "workers", str(error), remedy)]) from None
+
+    def discard(self) -> None:
+        """Forget the last `prepare`: its configuration is not used."""
+        self.workers.discard()
 
     async def use(self, configuration: Configuration) -> None:
         """Let all workers use what they have loaded."""
         self._make_ledger(configuration)
-        await self._loads.use()
+        await self._loads.use(with_workers=self._next_sandbox is None)
+        if self._next_sandbox is not None:
+            self.workers.switch()
+            self._sandbox, self._next_sandbox = self._next_sandbox, None
 
     def _make_ledger(self, configuration: Configuration) -> None:
         settings = configuration.settings

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sized
 
+from twisted.logger import Logger
+
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.incoming.accept import ControlPort
@@ -14,9 +16,11 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.figures.local import LocalFigures
 from ftpsd.limits.session_registry import LocalSessionRegistry
-from ftpsd.processes.host import HostParts
+from ftpsd.processes.host import HostParts, worker_count
 from ftpsd.snapshot import Snapshot
 from ftpsd.storage.local.sweeper import Sweeper
+
+log = Logger(namespace="ftpsd")
 
 
 class LocalSessions:
@@ -50,7 +54,12 @@ class LocalSessions:
         self.follow(configuration)
 
     async def prepare(self, configuration: Configuration) -> None:
-        """Do nothing: the snapshot was made from this configuration."""
+        """Do nothing but warn: the snapshot is made from this configuration."""
+        if worker_count(configuration.settings.workers) != 1:
+            log.warn("`workers` takes effect at the next start: this daemon is a single process")
+
+    def discard(self) -> None:
+        """Do nothing: nothing was prepared."""
 
     async def use(self, configuration: Configuration) -> None:
         """Use the configuration of the last `prepare`."""

@@ -153,7 +153,7 @@ class WorkerService(MultiService):
 
     def _terminated(self) -> None:
         """SIGTERM: end when the supervisor gives no more connections to this worker."""
-        self.link.tell("process.terminated")
+        self.link.tell("process.terminated", self._configuration.settings.timeouts.drain)
 
     def _supervisor_lost(self) -> None:
         """The supervisor has ended. Nobody can connect any more; transfers may finish."""

@@ -25,21 +25,34 @@ class WorkerLoads:
         self._link = link
         self._use = use
         self._loaded: load.Configuration | None = None
+        #: The loads that run, and whether the supervisor wants the result of the last one as soon as there is one.
+        self._running = 0
+        self._wanted = False
         link.serve("process.load", self._load)
         link.serve("process.use", self._use_loaded)
 
     def _load(self, number: int) -> None:
         """Load the configuration, and tell the supervisor its faults. It may take longer than a call may."""
+        self._running += 1
         loading = in_own_thread(self._reactor, lambda: load.load(self._path))
         loading.addCallbacks(self._keep, _faults)
-        loading.addCallback(lambda faults: self._link.tell("process.loaded", number, faults))
+        loading.addCallback(lambda faults: self._ended(faults, number))
 
     def _keep(self, configuration: load.Configuration) -> list[str]:
         self._loaded = configuration
         return []
 
+    def _ended(self, faults: object, number: int) -> None:
+        self._running -= 1
+        self._link.tell("process.loaded", number, faults)
+        if self._wanted and not self._running:
+            self._wanted = False
+            self._use_loaded()
+
     def _use_loaded(self) -> None:
-        if self._loaded is not None:
+        if self._running:
+            self._wanted = True
+        elif self._loaded is not None:
             configuration, self._loaded = self._loaded, None
             self._use(configuration)
 

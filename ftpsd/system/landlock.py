@@ -64,6 +64,10 @@ Rule = tuple[str, Access]
 RESTART = "Restart the daemon: its sandbox permits only the files that were configured when it started."
 
 
+#: Whether this process opens homes of users. A supervisor does not: its workers have sandboxes of their own.
+_opens_homes = True
+
+
 class Unavailable(Exception):
     """Landlock cannot be used. The text is the reason."""
 
@@ -110,6 +114,17 @@ def is_denied(path: str | os.PathLike[str]) -> bool:
     except OSError:
         pass
     return False
+
+
+def open_no_homes() -> None:
+    """Note that this process opens no homes of users, so that their access is not checked here."""
+    global _opens_homes
+    _opens_homes = False
+
+
+def is_denied_home(path: str) -> bool:
+    """Return whether this process cannot open a home or folder that it needs, as `is_denied` does."""
+    return _opens_homes and is_denied(path)
 
 
 def _version() -> int:

@@ -154,9 +154,14 @@ class _Connection(amp.AMP):  # type: ignore[misc]
         )
         return {}
 
+    def makeConnection(self, transport: ITransport) -> None:
+        """The connection is there. AMP would log that, and its end."""
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other process has ended, or has closed the connection."""
-        super().connectionLost(reason)
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.transport = None
         self._link.connection_lost()
 
 

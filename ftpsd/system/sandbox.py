@@ -49,6 +49,14 @@ class Sandbox:
         if twistd and twistd["pidfile"]:
             removed = (*removed, Path(str(twistd["pidfile"])))
         self._rules += [(_around(os.path.abspath(each)), REMOVE) for each in removed]
+        #: The rules that hold: a path that does not exist is ignored.
+        self._effective = [rule for rule in self._rules if os.path.exists(rule[0])]
+
+    def covers(self, other: Sandbox) -> bool:
+        """Return whether a process in this sandbox may do all that one in another sandbox may do."""
+        if not self._wanted or "/" in self._written:
+            return True
+        return all(any(_covers(mine, theirs) for mine in self._effective) for theirs in other._effective)
 
     def enter(self) -> None:
         """Limit the process, which must have only one thread, and log the result."""
@@ -66,6 +74,11 @@ class Sandbox:
             return f"off: {reason}"
         written = f"files are written only below {', '.join(sorted(self._written))}"
         return f"on (ABI {version}): {written if self._written else 'no files are written'}"
+
+
+def _covers(mine: Rule, theirs: Rule) -> bool:
+    (above, rights), (path, wanted) = mine, theirs
+    return wanted & ~rights == 0 and f"{path.rstrip('/')}/".startswith(f"{above.rstrip('/')}/")
 
 
 def _around(path: str) -> str:

@@ -68,7 +68,7 @@ class HomeFinder:
         opened = self._opened.get(above)
         if opened is None:
             opened = self._opened[above] = _can_open(above)
-        return not opened and landlock.is_denied(home)
+        return not opened and landlock.is_denied_home(home)
 
 
 def require_store(document: Document, key: Key, place: StorePlace, stores: Collection[str]) -> bool:

@@ -158,7 +158,7 @@ class RecordBuilder:
             document.fault(key, f"{found} does not lie below any entry of sandbox.homes", remedy)
         elif not os.path.isdir(found):
             document.fault(key, f"{found} is not a directory", f"Create it: install -d {found}")
-        elif landlock.is_denied(found):
+        elif landlock.is_denied_home(found):
             document.fault(key, f"{found} is outside of the sandbox", landlock.RESTART)
         return found
 

@@ -102,7 +102,9 @@ class _Spawner:
             return False
         (name, *arguments), descriptors = cast(list[object], found[0]), found[1]
         if name == "fork":
-            self._fork(cast(int, arguments[0]), [socket.socket(fileno=each) for each in descriptors])
+            index, with_loaded = cast(tuple[int, bool], arguments)
+            configuration = (with_loaded and self._loaded) or self._configuration
+            self._fork(index, configuration, [socket.socket(fileno=each) for each in descriptors])
         elif name == "load":
             self._tell("loaded", arguments[0], self._load())
         elif self._loaded is not None:  # "use"
@@ -119,7 +121,7 @@ class _Spawner:
         gc.freeze()
         return []
 
-    def _fork(self, index: int, sockets: list[socket.socket]) -> None:
+    def _fork(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
         pid = os.fork()
         if pid == 0:
             with end_process():
@@ -127,7 +129,7 @@ class _Spawner:
                 for descriptor in self._workers:
                     os.close(descriptor)
                 name_process(f"ftpsd worker {index}")
-                self._run_worker(index, self._configuration, sockets)
+                self._run_worker(index, configuration, sockets)
         for each in sockets:
             each.close()
         self._workers[os.pidfd_open(pid)] = pid

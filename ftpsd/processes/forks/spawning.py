@@ -62,10 +62,13 @@ class Spawner:
         self._forked, self._ended, self._lost = forked, ended, lost
         self._reader = MessageReader(self._reactor, self._end, self._received, self._gone)
 
-    def spawn(self, index: int, sockets: list[socket.socket]) -> None:
-        """Let it fork a worker, to which the sockets are passed. Raises OSError if the spawner has ended."""
+    def spawn(self, index: int, with_loaded: bool, sockets: list[socket.socket]) -> None:
+        """Let it fork a worker, to which the sockets are passed. Raises OSError if the spawner has ended.
+
+        `with_loaded`: the worker gets the configuration of the last `load`, even before `use`.
+        """
         assert self._end is not None
-        datagrams.send(self._end, ["fork", index], [each.fileno() for each in sockets])
+        datagrams.send(self._end, ["fork", index, with_loaded], [each.fileno() for each in sockets])
 
     def load(self) -> Deferred[list[str]]:
         """Let it load the configuration for later workers; return the faults."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
-from ftpsd.processes.worker_process import WorkerProcess
+from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
 

@@ -24,14 +24,17 @@ class ConfigurationLoads:
         self._numbers = itertools.count()
         #: What workers have not answered yet: by their index and the number of the load.
         self._waiting: dict[tuple[int, int], Deferred[list[str]]] = {}
+        #: The workers that have not got the last load: they were started after it has begun.
+        self._late: set[int] = set()
         workers.on_start(self._serve)
         workers.on_end(self._ended)
 
-    async def load(self) -> None:
-        """Load it in all processes. Raises InvalidConfiguration with the faults that they report."""
+    async def load(self, with_workers: bool) -> None:
+        """Load it in the spawner, and in the workers. Raises InvalidConfiguration with the faults that they report."""
         number = next(self._numbers)
+        self._late.clear()
         answers = [self._spawner.load()]
-        for index, link in self._workers.links.items():
+        for index, link in self._workers.links.items() if with_workers else ():
             answer: Deferred[list[str]] = Deferred()
             self._waiting[index, number] = answer
             answers.append(answer)
@@ -40,13 +43,20 @@ class ConfigurationLoads:
         if texts:
             raise InvalidConfiguration([Fault(self._path, 0, "workers", text, "") for text in sorted(texts)])
 
-    async def use(self) -> None:
-        """Let all processes use what they have loaded. A worker that does not answer is for the heartbeat to end."""
+    async def use(self, with_workers: bool) -> None:
+        """Let the spawner, and the workers, use what they have loaded.
+
+        A worker that does not answer is for the heartbeat to end.
+        """
         self._spawner.use()
-        answers = [link.call("process.use") for link in self._workers.links.values()]
-        await DeferredList(answers, consumeErrors=True)
+        if with_workers:
+            for index in self._late & self._workers.links.keys():
+                self._workers.links[index].tell("process.load", next(self._numbers))
+            answers = [link.call("process.use") for link in self._workers.links.values()]
+            await DeferredList(answers, consumeErrors=True)
 
     def _serve(self, index: int, link: Link) -> None:
+        self._late.add(index)
         link.serve("process.loaded", lambda number, faults: self._answer((index, number), faults))
 
     def _answer(self, key: tuple[int, int], faults: list[str]) -> None:

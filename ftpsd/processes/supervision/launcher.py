@@ -1,0 +1,115 @@
+"""Start worker processes, and notice their ends: Launcher."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Mapping
+
+from twisted.logger import Logger
+
+from ftpsd.processes.forks import datagrams
+from ftpsd.processes.forks.spawning import Spawner
+from ftpsd.processes.host import StartFailed
+from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.system.link import Link, connect
+from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
+
+#: The most workers at the same time, those that end with their last session included.
+MOST_PROCESSES = 64
+
+#: Seconds for a worker to end after its sessions.
+ENDING = 5
+
+
+class Launcher:
+    """All workers that have not ended, and the way to start one."""
+
+    def __init__(self, reactor: Reactor, spawner: Spawner) -> None:
+        self._reactor = reactor
+        self._spawner = spawner
+        self._processes: dict[int, WorkerProcess] = {}
+        self._links: dict[int, Link] = {}
+        self.processes: Mapping[int, WorkerProcess] = self._processes
+        #: The links to the workers, by their indexes.
+        self.links: Mapping[int, Link] = self._links
+        self._start_callbacks: list[Callable[[int, Link], object]] = []
+        self._end_callbacks: list[Callable[[int], object]] = []
+        self._ended: Callable[[WorkerProcess, int, int], object] = lambda worker, status, lost: None
+        self._when_empty: Callable[[], object] = lambda: None
+
+    def on_start(self, call: Callable[[int, Link], object]) -> None:
+        """Call back with the index and the link of each worker that starts, before its first call arrives."""
+        self._start_callbacks.append(call)
+
+    def on_end(self, call: Callable[[int], object]) -> None:
+        """Call back with the index of each worker that has ended. Only then may another one get this index."""
+        self._end_callbacks.append(call)
+
+    def start(self, ended: Callable[[WorkerProcess, int, int], object], lost: Callable[[], object]) -> None:
+        """Begin. `ended` gets each worker that has ended, its exit status, and how many sessions it had.
+
+        `lost` is called when no worker can be started any more.
+        """
+        self._ended = ended
+        self._spawner.start(self._forked, self._process_ended, lost)
+
+    def launch(self, with_loaded: bool) -> WorkerProcess:
+        """Start a worker, with the configuration that is used, or with the one that the spawner has loaded.
+
+        Raises StartFailed.
+        """
+        free = [index for index in range(MOST_PROCESSES) if index not in self._processes]
+        if not free:
+            raise StartFailed(
+                f"{MOST_PROCESSES} workers still have sessions: try again when the last session of one has ended"
+            )
+        index = free[0]
+        link = Link(self._reactor, lambda: self._link_lost(worker))
+        link_end, link_of_worker = socket.socketpair()
+        connections, connections_of_worker = datagrams.pair()
+        worker = WorkerProcess(index, link, connections, self._reactor.seconds())
+        with link_of_worker, connections_of_worker:
+            try:
+                self._spawner.spawn(index, with_loaded, [link_of_worker, connections_of_worker])
+            except OSError as error:
+                worker.ended()
+                link_end.close()
+                raise StartFailed(f"no worker can be started: {error.strerror}") from None
+        self._processes[index], self._links[index] = worker, link
+        link.serve("process.ended", worker.sessions_ended)
+        connect(self._reactor, link_end, link)
+        for call in self._start_callbacks:
+            call(index, link)
+        return worker
+
+    def sessions(self) -> int:
+        """Return the number of sessions of all workers."""
+        return sum(len(each.leases) for each in self._processes.values())
+
+    def when_empty(self, call: Callable[[], object]) -> None:
+        """Call back when the last worker has ended; now if there is none."""
+        self._when_empty = call
+        if not self._processes:
+            call()
+
+    def _link_lost(self, worker: WorkerProcess) -> None:
+        """A worker has closed the link: it has ended, or is about to, or has a fault."""
+        patience = ENDING if worker.state == "draining" else 0
+        self._reactor.callLater(patience, worker.send_signal, signal.SIGKILL)
+
+    def _forked(self, index: int, pid: int) -> None:
+        self._processes[index].forked(pid)
+
+    def _process_ended(self, pid: int, status: int) -> None:
+        for worker in [each for each in self._processes.values() if each.pid == pid]:
+            del self._processes[worker.index], self._links[worker.index]
+            lost = len(worker.leases)
+            worker.ended()
+            for call in self._end_callbacks:
+                call(worker.index)
+            self._ended(worker, status, lost)
+        if not self._processes:
+            self._when_empty()
