@@ -138,7 +138,8 @@ class FtpsService(MultiService):
             self._outbox,
             self._codes,
         )
-        self._host = host = make_host(HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots))
+        host_parts = HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots, self._codes)
+        self._host = host = make_host(host_parts)
         self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)
         self._notifier = Notifier(reactor, host.__len__)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)

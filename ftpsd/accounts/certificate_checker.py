@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ftpsd.accounts import totp
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, UnknownUser, User, UserStore
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.protocol.parsing import Address
@@ -62,7 +62,7 @@ class CertificateChecker:
 
     credentialInterfaces = (ICertificate,)
 
-    def __init__(self, store: UserStore, codes: UsedCodes, now: Callable[[], float]) -> None:
+    def __init__(self, store: UserStore, codes: Codes, now: Callable[[], float]) -> None:
         self._store = store
         self._codes = codes
         self._now = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -10,6 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.accounts.shared_codes import serve_codes
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import ListenSettings
@@ -53,6 +55,7 @@ class RemoteSessions:
         self.workers = Workers(parts.reactor, self._spawner, lambda reason: exit_with_error(parts.reactor, reason))
         self._counts = parts.counts
         serve_ledgers(parts.reactor, self.workers, self._table, self._counts.bans, lambda: self._ledger)
+        self._publish_codes = serve_codes(self.workers, self._table, parts.codes, time.time)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
         self._receiver = Receiver(parts.reactor, parts.hub, self.workers)
         self.registry = MergedSessionRegistry(parts.reactor, self.workers)
@@ -76,6 +79,7 @@ class RemoteSessions:
 
     async def start(self, configuration: Configuration) -> None:
         """Start all workers. Raises StartFailed."""
+        self._publish_codes()
         self._make_ledger(configuration)
         await self.workers.start(worker_count(configuration.settings.workers))
 

@@ -17,7 +17,7 @@ from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePo
 from ftpsd.accounts.chain.factory import StoreFactory
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.totp import Codes
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
@@ -53,7 +53,7 @@ class SnapshotFactory:
         refresh: AddressRefresh,
         control_ports: Callable[[], set[int]],
         outbox: Outbox,
-        codes: UsedCodes,
+        codes: Codes,
     ) -> None:
         self._reactor = reactor
         self._make_ledger = make_ledger

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.shared_codes import SharedCodes
 from ftpsd.config import load
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub
@@ -37,7 +37,6 @@ from ftpsd.processes.worker_sessions import HandedSessions
 from ftpsd.system.link import Link, connect
 from ftpsd.system.part import Part
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.state import Store
 from ftpsd.system.twisted_private import installed_reactor
 
 log = Logger(namespace="ftpsd")
@@ -91,6 +90,7 @@ class WorkerService(MultiService):
         hub = Hub(reactor)
         counts = SharedLedgerState(reactor.seconds, table)
         make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
+        codes = SharedCodes(table, time.time, partial(self.link.tell, "accounts.code_used"))
         refresh = AddressRefresh(reactor)
         self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time))
         self._snapshots = SnapshotFactory(
@@ -100,10 +100,10 @@ class WorkerService(MultiService):
             refresh,
             lambda: self._control_ports,
             outbox,
-            UsedCodes(Store(reactor), time.time),
+            codes,
         )
         self._control_ports = {each.port for each in configuration.settings.listen}
-        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots)
+        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots, codes)
         self._sessions = LocalSessions(parts, memory_in_use)
         self._reports = Reports(reactor, hub, self.link, self._sessions)
         self._snapshot = self._snapshots.make(configuration)
