@@ -28,6 +28,9 @@ _TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"
 #: The number of worker processes of each daemon that does not set it: the whole suite passes with 1 (the default) and 3.
 _WORKERS = os.environ.get("FTPSD_WORKERS", "")
 
+#: The processes that serve the sessions of such a daemon.
+WORKERS = int(_WORKERS or 1)
+
 #: How long the suite waits for anything that must come.
 PATIENCE = 45.0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import pytest
+from twisted.internet.defer import ensureDeferred
 
 from ftpsd.config.settings import BanSettings, UserLimits
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
@@ -74,6 +75,22 @@ def test_a_ban_holds_before_its_message_arrives(ask: LinkedLedgers) -> None:
     ask.workers.until(ask.bans[1].are_current)
     with pytest.raises(SessionEnd, match="530"):
         ask(ledger.check_bans(HOME, "alice"))
+
+
+def test_a_guess_behind_others_that_are_being_counted(ask: LinkedLedgers) -> None:
+    """Guesses that were sent at once are counted in their order: the right one behind too many is refused."""
+    first, second = both(ask)
+    for ledger in (first, second):
+        failures = [ensureDeferred(_coroutine(first.record_failure(HOME, "alice"))) for _ in range(3)]
+        with pytest.raises(SessionEnd, match="530"):
+            ask(ledger.check_bans(HOME, "alice"))
+        for each in failures:
+            ask(each)
+        ask.state.bans.lift("address", str(HOME))
+
+
+async def _coroutine(answer: Awaitable[object]) -> object:
+    return await answer
 
 
 def test_a_login_needs_no_call(ask: LinkedLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
