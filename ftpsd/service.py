@@ -16,7 +16,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from ftpsd.accounts.last_logins import LastLogins
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.one_time.totp import UsedCodes
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader

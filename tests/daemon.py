@@ -182,6 +182,17 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
+    def workers(self) -> list[int]:
+        """Return the processes of the workers, which the spawner has forked."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        return [worker for spawner in children.get(self.pid, []) for worker in children.get(spawner, [])]
+
     def reload(self) -> None:
         """Send SIGHUP, and wait for the result."""
         before = len(re.findall("reloaded: ", self.log))

@@ -8,9 +8,8 @@ from itertools import cycle
 from typing import TypeVar
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.home_counts import GroupCount, HomeCount
-from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionLease, UserLease
+from ftpsd.limits.ledger import Failure, Ledger, LedgerState, LocalLedger, SessionLease, UserLease
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.linked.ledger import LinkedLedger
 from ftpsd.limits.linked.serving import serve_ledgers
@@ -84,7 +83,7 @@ class _WithSessions:
         """Raise Refusal for a banned client."""
         return self._worker.check_bans(client, user)
 
-    def record_failure(self, client: Address, user: str) -> Awaitable[Sequence[Ban]]:
+    def record_failure(self, client: Address, user: str) -> Awaitable[Failure]:
         """Count a failed login."""
         return self._worker.record_failure(client, user)
 

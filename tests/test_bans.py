@@ -581,9 +581,12 @@ def test_a_name_that_does_not_exist_costs_the_same(make_daemon: Callable[..., Da
 
 
 def processor_time(daemon: Daemon) -> float:
-    """Return the seconds of CPU time of the daemon."""
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the seconds of CPU time of all processes of the daemon."""
+    ticks = 0
+    for pid in (daemon.pid, *daemon.workers()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def test_strange_names(strict: Daemon) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import ensureDeferred
 
 from ftpsd.config.settings import BanSettings, UserLimits
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
-from ftpsd.limits.ledger import Ledger, SessionRefused
+from ftpsd.limits.ledger import Failure, Ledger, SessionRefused
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.link import LinkLost
@@ -54,9 +54,10 @@ class Calls:
 def test_guesses_over_several_workers(ask: LinkedLedgers) -> None:
     """The third wrong password bans, whichever worker it reaches; then both refuse the right one, too."""
     first, second = both(ask)
-    assert ask(first.record_failure(HOME, "alice")) == []
-    assert ask(second.record_failure(HOME, "bob")) == []
-    (ban,) = ask(first.record_failure(HOME, "carol"))
+    assert ask(first.record_failure(HOME, "alice")) == Failure([])
+    assert ask(second.record_failure(HOME, "bob")) == Failure([])
+    (ban,), refusal = ask(first.record_failure(HOME, "carol"))
+    assert isinstance(refusal, SessionEnd) and refusal.reply.code == 530
     assert (ban.kind, ban.subject) == ("address", str(HOME))
     for ledger in (second, first):
         with pytest.raises(SessionEnd, match="530"):
@@ -152,7 +153,7 @@ def test_failures_that_count_nowhere(ask: LinkedLedgers, monkeypatch: pytest.Mon
     """With bans switched off, or from an address that is exempt, wrong passwords cost no call."""
     calls = Calls(ask, 0, monkeypatch)
     for settings in (BanSettings(attempts=0), BanSettings(attempts=1)):
-        assert ask(ask.ledger(bans=settings, worker=0).record_failure(at("127.0.0.1"), "alice")) == []
+        assert ask(ask.ledger(bans=settings, worker=0).record_failure(at("127.0.0.1"), "alice")) == Failure()
     assert calls.names == []
 
 

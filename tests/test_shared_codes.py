@@ -9,9 +9,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from ftpsd.accounts import totp
-from ftpsd.accounts.shared_codes import SharedCodes, serve_codes
-from ftpsd.accounts.totp import STEP, UsedCodes
+from ftpsd.accounts.one_time import totp
+from ftpsd.accounts.one_time.shared_codes import SharedCodes, serve_codes
+from ftpsd.accounts.one_time.totp import STEP, UsedCodes
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.system.state import Store
 from tests.links import LinkedWorkers
@@ -66,7 +66,7 @@ def test_steps(both: tuple[SharedTable, TableWorkers]) -> None:
 
 def test_many_users(both: tuple[SharedTable, TableWorkers], monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes that no clock shows any more are forgotten."""
-    monkeypatch.setattr("ftpsd.accounts.shared_codes.MANY", 10)
+    monkeypatch.setattr("ftpsd.accounts.one_time.shared_codes.MANY", 10)
     now = NOW
     codes = SharedCodes(both[0], lambda: now, lambda user, step: None)
     for number in range(10):

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,18 +48,6 @@ def all_say(clients: list[FtpClient], line: str) -> list[str]:
     for client in clients:
         client.send(line)
     return [client.reply() for client in clients]
-
-
-def worker_pids(daemon: Daemon) -> list[int]:
-    """The processes of the workers."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    return [worker for spawner in children.get(daemon.pid, []) for worker in children.get(spawner, [])]
 
 
 @pytest.mark.parametrize("limits", [{"sessions_per_user": 10}, {}])
@@ -152,7 +139,7 @@ def test_a_ban_holds_at_all_workers(three: Callable[..., Daemon]) -> None:
 def test_a_worker_that_is_killed_returns_its_counts(three: Callable[..., Daemon]) -> None:
     """After SIGKILL the user's other sessions are counted, and no more: as many new ones get in as there were lost."""
     daemon = three({"limits": {"sessions_per_user": 6, "transfers_per_user": 6}})
-    pids = worker_pids(daemon)
+    pids = daemon.workers()
     assert len(pids) == WORKERS
     with ExitStack() as stack:
         clients = [stack.enter_context(plain_login(daemon)) for _ in range(6)]
@@ -160,7 +147,7 @@ def test_a_worker_that_is_killed_returns_its_counts(three: Callable[..., Daemon]
         assert {reply[:3] for reply in all_say(clients, "RETR f")} == {"150"}
         assert _login(daemon).startswith("421 Too many sessions of this user (limit: 6)")
         os.kill(pids[0], signal.SIGKILL)
-        wait_until(lambda: len(set(worker_pids(daemon)) - set(pids)) == 1, "a new worker")
+        wait_until(lambda: len(set(daemon.workers()) - set(pids)) == 1, "a new worker")
         wait_until(lambda: _login(daemon).startswith("230"), "room for a session")
         again = [stack.enter_context(plain_login(daemon)) for _ in range(2)]
         assert _login(daemon).startswith("421 Too many sessions of this user (limit: 6)")
@@ -185,9 +172,9 @@ def test_transfers_of_a_worker_that_is_killed(three: Callable[..., Daemon]) -> N
         other = stack.enter_context(plain_login(daemon))
         other.passive_port()
         assert other.command("RETR f").startswith("450 Too many transfers on this server")
-        lost = worker_pids(daemon)[0]
+        lost = daemon.workers()[0]
         os.kill(lost, signal.SIGKILL)
-        wait_until(lambda: lost not in worker_pids(daemon), "the end of the worker")
+        wait_until(lambda: lost not in daemon.workers(), "the end of the worker")
         # One of the sessions was at that worker, perhaps the fourth as well.
         newest = stack.enter_context(plain_login(daemon))
         wait_until(lambda: _may_begin(newest), "room for a transfer")

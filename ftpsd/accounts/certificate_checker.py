@@ -11,8 +11,8 @@ from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ftpsd.accounts import totp
-from ftpsd.accounts.totp import Codes
+from ftpsd.accounts.one_time import totp
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, UnknownUser, User, UserStore
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.protocol.parsing import Address

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ftpsd.accounts import totp
 from ftpsd.accounts.certificate_checker import CodeRequired
+from ftpsd.accounts.one_time import totp
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.control.login import Connection, Login
 from ftpsd.protocol.interfaces import Account

@@ -154,8 +154,10 @@ class Login:
         reason, refusal = "", Refusal(451, "Login cannot be checked now: try again later.")
         if isinstance(error, UnauthorizedLogin):
             self._events.publish(LoginFailed(session, self._events.visible_name(user)))
-            self._log_bans(await self._ledger.record_failure(self._client, user), user)
-            await self._ledger.check_bans(self._client, user)
+            failure = await self._ledger.record_failure(self._client, user)
+            self._log_bans(failure.bans, user)
+            if failure.refusal is not None:
+                raise failure.refusal
             return
         if isinstance(error, AccessDenied | LoginDenied):
             await self._ledger.check_bans(self._client, user)

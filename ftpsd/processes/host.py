@@ -15,7 +15,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.logger import Logger
 
-from ftpsd.accounts.totp import Codes
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import MOST_WORKERS, ListenSettings, WorkerCount
 from ftpsd.control.incoming.accept import ControlPort

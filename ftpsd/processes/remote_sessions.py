@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.shared_codes import serve_codes
+from ftpsd.accounts.one_time.shared_codes import serve_codes
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import ListenSettings

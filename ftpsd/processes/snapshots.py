@@ -15,9 +15,9 @@ from twisted.internet.error import CannotListenError
 from ftpsd.accounts.anonymous import with_anonymous
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
 from ftpsd.accounts.chain.factory import StoreFactory
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.accounts.totp import Codes
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.shared_codes import SharedCodes
+from ftpsd.accounts.one_time.shared_codes import SharedCodes
 from ftpsd.config import load
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub

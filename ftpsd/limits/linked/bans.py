@@ -13,9 +13,11 @@ from collections.abc import Sequence
 
 from ftpsd.limits.bans.ban_list import CAPACITY, BanList
 from ftpsd.limits.bans.ban_table import Ban, Kind
+from ftpsd.limits.ledger import Failure
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.link import Link
 
 #: The kind and the name of the slot with the number of the last change of bans, its field, and the column of failures.
@@ -30,10 +32,24 @@ BanMessage = tuple[Kind, str, float, float]
 #: A kind and a subject are the end of their ban.
 ChangeMessage = BanMessage | tuple[Kind, str]
 
+#: The code and the lines of a refusal, and whether the session ends.
+RefusalMessage = tuple[int, list[str], bool]
+
 
 def to_message(ban: Ban) -> BanMessage:
     """Return a ban as it is sent."""
     return ban.kind, ban.subject, ban.until, ban.length
+
+
+def from_refusal(refusal: Refusal | None) -> RefusalMessage | None:
+    """Return a refusal as it is sent."""
+    if refusal is None:
+        return None
+    return refusal.reply.code, list(refusal.reply.lines), isinstance(refusal, SessionEnd)
+
+
+def _to_refusal(code: int, lines: list[str], ends: bool) -> Refusal:
+    return (SessionEnd if ends else Refusal)(code, *lines)
 
 
 class LinkedBans:
@@ -67,14 +83,14 @@ class LinkedBans:
         """Let the supervisor raise Refusal if a client may not try a user name."""
         await self._link.call("ledger.check_bans", str(client), user)
 
-    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
-        """Let the supervisor count a wrong name or password, and return the bans that follow from it."""
+    async def record_failure(self, client: Address, user: str) -> Failure:
+        """Let the supervisor count a wrong name or password, and check the bans."""
         self._slot.add(FAILURES, 1)
         try:
-            made: list[BanMessage] = await self._link.call("ledger.record_failure", str(client), user)
+            bans, refusal = await self._link.call("ledger.record_failure", str(client), user)
         finally:
             self._slot.add(FAILURES, -1)
-        return [Ban(*each) for each in made]
+        return Failure([Ban(*each) for each in bans], _to_refusal(*refusal) if refusal else None)
 
     def record_login(self, client: Address, user: str) -> None:
         """Tell the supervisor from where a user has logged in, unless it knows that from before."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.bans.policy import BanPolicy
 from ftpsd.limits.home_counts import GroupCount, HomeCount
-from ftpsd.limits.ledger import LedgerState, SessionLease, SessionRefused, UserLease, lease_user
+from ftpsd.limits.ledger import Failure, LedgerState, SessionLease, SessionRefused, UserLease, lease_user
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import Address
@@ -35,9 +34,11 @@ class LinkedLedger:
         if not self._bans.are_current() or self._policy.ban_of(client, user) is not None:
             await self._bans.check(client, user)
 
-    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
-        """Count a wrong name or password. Return the bans that follow from it."""
-        return await self._bans.record_failure(client, user) if self._policy.counts_failures_of(client) else []
+    async def record_failure(self, client: Address, user: str) -> Failure:
+        """Count a wrong name or password, and check the bans in the same step."""
+        if self._policy.counts_failures_of(client) or self._policy.ban_of(client, user) is not None:
+            return await self._bans.record_failure(client, user)
+        return Failure()
 
     async def record_login(self, client: Address, user: str) -> None:
         """Remember that the user has logged in from this address."""

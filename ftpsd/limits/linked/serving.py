@@ -8,7 +8,7 @@ from typing import Protocol
 from ftpsd.limits.bans.ban_list import BanList
 from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.ledger import Ledger
-from ftpsd.limits.linked.bans import CHANGES, SLOT, BanMessage, ChangeMessage, to_message
+from ftpsd.limits.linked.bans import CHANGES, SLOT, BanMessage, ChangeMessage, RefusalMessage, from_refusal, to_message
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.link import Link
@@ -45,8 +45,9 @@ def _serve(link: Link, ledger: Callable[[], Ledger]) -> None:
     async def check_bans(client: str, user: str) -> None:
         await ledger().check_bans(plain_address(client), user)
 
-    async def record_failure(client: str, user: str) -> list[BanMessage]:
-        return [to_message(ban) for ban in await ledger().record_failure(plain_address(client), user)]
+    async def record_failure(client: str, user: str) -> tuple[list[BanMessage], RefusalMessage | None]:
+        bans, refusal = await ledger().record_failure(plain_address(client), user)
+        return [to_message(ban) for ban in bans], from_refusal(refusal)
 
     async def record_login(client: str, user: str) -> None:
         await ledger().record_login(plain_address(client), user)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ftpsd.accounts.totp import MANY, STEP, WINDOW, Codes, was_used
+from ftpsd.accounts.one_time.totp import MANY, STEP, WINDOW, Codes, was_used
 from ftpsd.limits.linked.serving import Workers
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
