@@ -156,21 +156,28 @@ class Parts:
         if self.failed is not None:
             raise self.failed
 
-    def settle(self, seconds: float) -> None:
-        """Send no more parts, and wait for those that are on their way. Blocks for up to so many seconds."""
-        self.ended = True
+    def settle(self, seconds: float, drop: bool) -> None:
+        """Wait for the parts that are on their way; `drop` those that nobody sends yet.
+
+        Blocks for up to so many seconds. After that nothing is sent.
+        """
+        self.ended = drop
         with self._changed:
             self._changed.wait_for(lambda: not self.running, seconds)
+        self.ended = True
 
     def first_parts(self) -> list[StoredPart]:
         """Return the stored parts from the first one on, up to the first gap."""
         return in_order(self.stored)
 
     def list_all(self) -> list[tuple[int, str]]:
-        """Return number and ETag of all parts. Raises UploadGone if one is missing."""
-        found = [self.stored.get(number) for number in (*range(1, self._last + 1), MARKER)]
+        """Return number and ETag of all parts. Raises UploadGone if one is missing.
+
+        The marker is not one of them: the part before it would not be the last one, and could not be small.
+        """
+        found = [self.stored.get(number) for number in range(1, self._last + 1)]
         if any(each is None for each in found):
-            raise UploadGone("a part is missing")
+            raise UploadGone
         return [(each.number, each.etag) for each in found if each is not None]
 
 

@@ -191,7 +191,7 @@ class S3Upload:
         parts, worth, append = self.parts, self._outcome is Outcome.CUT, self._target.append
         if worth:
             self.collector.send_rest(self._tools.least_part)
-        parts.settle(_CLOSING)
+        parts.settle(_CLOSING, drop=not worth)
         size = sum(each.size for each in parts.first_parts())
         state = PartState(
             size=size,
