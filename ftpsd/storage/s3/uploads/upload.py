@@ -100,6 +100,8 @@ class S3Upload:
         self.parts.identity = cut.identity
         self.parts.continue_after(parts)
         self.parts.stored[MARKER] = cut.marker
+        if cut.marker.size:  # the last part of an upload that was complete, but could not be published
+            self.parts.mark()
         self.collector.position = self._start = size
 
     # --- receiving -----------------------------------------------------------------------------------
