@@ -38,8 +38,16 @@ class LinkedLedgers:
         self.bans = [
             LinkedBans(self.workers.ends[index], table, state.bans) for index, (table, state) in enumerate(self._states)
         ]
-        serve_ledgers(self.workers.reactor, self.workers, self.table, self.state.bans, lambda: self._current)
+        serve_ledgers(
+            self.workers.reactor, self.workers, self.table, self.state.bans, lambda: self._current, self._settle
+        )
+        #: How often a worker has waited for sessions that end.
+        self.settled = 0
         self._next = cycle(range(workers))
+
+    async def _settle(self) -> None:
+        """Here sessions end at once."""
+        self.settled += 1
 
     def _state_of(self, index: int) -> tuple[SharedTable, LedgerState]:
         table = SharedTable.attach(os.dup(self.table.descriptor), index, *SIZE)
@@ -54,7 +62,10 @@ class LinkedLedgers:
         limits, bans = limits or Limits(), bans or BanSettings(attempts=3, allow=())
         self._current = LocalLedger(self.state, limits, bans)
         index = next(self._next) if worker is None else worker
-        return _WithSessions(LinkedLedger(self.bans[index], self._states[index][1], limits, bans), self._current)
+        return _WithSessions(
+            LinkedLedger(self.workers.ends[index], self.bans[index], self._states[index][1], limits, bans),
+            self._current,
+        )
 
     def __call__(self, answer: Awaitable[T]) -> T:
         """Return or raise what is awaited."""

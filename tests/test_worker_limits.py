@@ -188,3 +188,15 @@ def _may_begin(client: FtpClient) -> bool:
     if begins:
         assert client.reply().startswith(("426", "226"))
     return begins
+
+
+def test_a_client_that_comes_back_at_once(three: Callable[..., Daemon]) -> None:
+    """A client whose session has ended gets the next one, at another worker, however soon it asks."""
+    daemon = three({"limits": {"sessions_per_address": 1, "sessions_per_user": 1}})
+    for _ in range(30):
+        assert _greeting(daemon).startswith("220 ")
+    for _ in range(5):
+        assert _login(daemon).startswith("230 ")
+    with FtpClient(daemon):
+        for _ in range(3):
+            assert _greeting(daemon).startswith("421 Too many sessions from your address")

@@ -89,7 +89,7 @@ class WorkerService(MultiService):
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
         counts = SharedLedgerState(reactor.seconds, table)
-        make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
+        make_ledger = partial(LinkedLedger, self.link, LinkedBans(self.link, table, counts.bans), counts)
         codes = SharedCodes(table, time.time, partial(self.link.tell, "accounts.code_used"))
         refresh = AddressRefresh(reactor)
         self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time))

@@ -11,13 +11,16 @@ from ftpsd.limits.ledger import Failure, LedgerState, SessionLease, SessionRefus
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.replies import SessionEnd
+from ftpsd.system.link import Link
 
 
 class LinkedLedger:
     """Asks the supervisor about bans when it must, and counts in the shared table: see `ledger.Ledger`."""
 
-    def __init__(self, bans: LinkedBans, state: LedgerState, limits: Limits, settings: BanSettings) -> None:
+    def __init__(self, link: Link, bans: LinkedBans, state: LedgerState, limits: Limits, settings: BanSettings) -> None:
         """`state` is that of this process; its counts are those of the shared table."""
+        self._link = link
         self._bans = bans
         self._users = state.users
         self._homes = state.homes
@@ -47,6 +50,10 @@ class LinkedLedger:
 
     async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
+        try:
+            return lease_user(self._users, self._limits, user, own, shares)
+        except SessionEnd:
+            await self._link.call("ledger.settle")
         return lease_user(self._users, self._limits, user, own, shares)
 
     def home(self, home: str) -> HomeCount:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from ftpsd.limits.bans.ban_list import BanList
@@ -30,14 +30,25 @@ class Workers(Protocol):
 
 
 def serve_ledgers(
-    reactor: Reactor, workers: Workers, table: SharedTable, bans: BanList, ledger: Callable[[], Ledger]
+    reactor: Reactor,
+    workers: Workers,
+    table: SharedTable,
+    bans: BanList,
+    ledger: Callable[[], Ledger],
+    settle: Callable[[], Awaitable[None]],
 ) -> None:
     """Serve the ledgers of all workers, and return what a worker has counted when it has ended.
 
-    `ledger` returns that of the last configuration.
+    `ledger` returns that of the last configuration. `settle` waits until all workers have noticed which sessions have
+    ended.
     """
+
+    def serve(index: int, link: Link) -> None:
+        _serve(link, ledger)
+        link.serve("ledger.settle", settle)
+
     BanPublisher(reactor, workers, table, bans)
-    workers.on_start(lambda index, link: _serve(link, ledger))
+    workers.on_start(serve)
     workers.on_end(table.clear)
 
 
