@@ -122,6 +122,7 @@ class WorkerService(MultiService):
             Part(lambda: None, self._outbox.stop),
             Part(threads.start, threads.stop),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
+            Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(lambda: self._sessions.follow(self._configuration), self._sessions.stop),
             Part(self._ready),
