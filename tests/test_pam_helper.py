@@ -112,6 +112,33 @@ def test_a_module_that_hangs_concerns_one_login(system: PamSystem) -> None:
     assert system.ask("alice")["auth_ok"] == "1"
 
 
+def test_programs_of_modules_end_with_their_request(system: PamSystem) -> None:
+    """At the deadline the programs that a module has started are ended, too: in sessions of their own, and their children."""
+    marks = system.directory / "marks"
+    marks.mkdir()
+    script = system.directory / "busy"
+    script.write_text(f"#!/bin/sh\necho $$ >{marks}/$$\nsh -c 'echo $$ >{marks}/$$; sleep 60' &\nsleep 60\n")
+    script.chmod(0o755)
+    system.service("busy", f"auth required pam_exec.so {script}\naccount required pam_unix.so\n")
+    system.start("--service", "busy", "--timeout", "2", "--processes", "1")
+    assert system.exchange(b"account:alice\npassword:secret\nend\n") == b""
+    wait_until(lambda: "no answer within 2 seconds" in system.log, "the deadline is in the log")
+    processes = [int(each.name) for each in marks.iterdir()]
+    assert len(processes) == 2
+    wait_until(lambda: not any(map(is_running, processes)), "the programs have ended")
+    assert system.exchange(b"account:alice\npassword:secret\nend\n") == b"", (
+        "with one process, the next request had its turn"
+    )
+
+
+def is_running(process: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
 def test_processes_are_bounded(system: PamSystem) -> None:
     """With all processes in use further requests wait, and are answered when one of them ends."""
     system.start("--timeout", "2", "--processes", "2")

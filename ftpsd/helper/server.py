@@ -11,23 +11,39 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import NoReturn
 
 from ftpsd.helper import messages
+from ftpsd.helper.descendants import kill_tree
 from ftpsd.helper.messages import LONGEST_REQUEST, InvalidRequest, Request
 
 #: Bytes of a `struct ucred`: process, user, group.
 _CREDENTIALS = struct.Struct("=iII")
 
-#: Seconds between two looks for processes that have ended.
-_LOOK = 1.0
+#: Seconds to wait after a connection that could not be accepted.
+_PAUSE = 1.0
+
+#: Seconds behind the deadline after which a process ends itself.
+_GRACE = 2.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A process that answers a request. `descriptor` is readable when it has ended."""
+
+    process: int
+    descriptor: int
+    deadline: float
+    is_late: bool = False
 
 
 class Server:
     """Accepts connections of `users` on a listening socket. Each request has `timeout` seconds.
 
-    A process that PAM keeps longer is killed by its own SIGALRM, which needs no cooperation of a module. At most
-    `processes` run; further connections wait in the socket.
+    A process that PAM keeps longer is killed, together with the programs that its modules have started. If this process
+    does not get to it, that one is killed by its own SIGALRM. At most `processes` run; further connections wait in the
+    socket.
     """
 
     def __init__(
@@ -43,35 +59,54 @@ class Server:
         self._answer = answer
         self._timeout = timeout
         self._most = processes
-        self._processes: set[int] = set()
+        self._running: list[_Running] = []
 
     def run(self) -> NoReturn:
         """Answer requests for ever."""
         while True:
-            self._reap(block=len(self._processes) >= self._most)
-            if select.select([self._listener], [], [], _LOOK if self._processes else None)[0]:
+            listener = self._listener.fileno()
+            wanted = [each.descriptor for each in self._running]
+            if len(wanted) < self._most:
+                wanted.append(listener)
+            ready = select.select(wanted, [], [], self._patience())[0]
+            self._reap()
+            self._end_late()
+            if listener in ready:
                 self._accept()
 
-    def _reap(self, block: bool) -> None:
-        """Forget the processes that have ended. With `block`, wait for one of them."""
-        while self._processes:
-            process, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+    def _patience(self) -> float | None:
+        """Return the seconds until the first request is late; None if none runs."""
+        late = min((each.deadline for each in self._running if not each.is_late), default=None)
+        return None if late is None else max(0.0, late - time.monotonic())
+
+    def _reap(self) -> None:
+        """Forget the processes that have ended."""
+        for each in list(self._running):
+            process, status = os.waitpid(each.process, os.WNOHANG)
             if not process:
-                return
-            self._processes.discard(process)
-            block = False
+                continue
+            self._running.remove(each)
+            os.close(each.descriptor)
             if os.WIFSIGNALED(status):
                 number = os.WTERMSIG(status)
-                is_late = number == signal.SIGALRM
+                is_late = each.is_late or number == signal.SIGALRM
                 reason = f"gave no answer within {self._timeout:g} seconds" if is_late else f"ended by {_name(number)}"
                 log(f"a request was not answered: PAM {reason}")
+
+    def _end_late(self) -> None:
+        """Kill the processes that are late, and the programs that modules have started in them."""
+        now = time.monotonic()
+        for each in self._running:
+            if not each.is_late and each.deadline <= now:
+                each.is_late = True
+                kill_tree(each.process)
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except OSError as error:
             log(f"a connection was not accepted: {error.strerror}")
-            time.sleep(_LOOK)  # the connection still waits
+            time.sleep(_PAUSE)  # the connection still waits
             return
         with connection:
             user = _user_of(connection)
@@ -83,17 +118,22 @@ class Server:
             except OSError as error:
                 log(f"a request was not answered: {error.strerror}")
                 return
-            if process:
-                self._processes.add(process)
-            else:
+            if not process:
                 self._serve(connection)
+            deadline = time.monotonic() + self._timeout
+            try:
+                self._running.append(_Running(process, os.pidfd_open(process), deadline))
+            except OSError as error:
+                log(f"a request was not answered: {error.strerror}")
+                kill_tree(process)
+                os.waitpid(process, 0)
 
     def _serve(self, connection: socket.socket) -> NoReturn:
         """Answer one request, in the new process."""
         try:
             for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, self._timeout)
+            signal.setitimer(signal.ITIMER_REAL, self._timeout + _GRACE)
             self._listener.close()
             try:
                 reply = self._answer(_receive(connection))
