@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.logger import Logger
@@ -31,12 +32,14 @@ class Journal:
         #: Decisions that could not be written yet.
         self._late: deque[bytes] = deque()
         self._failing = False
+        #: Is called before each intent.
+        self.before_intent: Callable[[], object] = lambda: None
         #: The intents that are not decided.
         self._open: set[str] = set()
 
-    def configure(self, size: int, fsync: bool) -> None:
-        """Set the most bytes of the journal, and whether intents are written to the disk."""
-        self._writer.configure(size, fsync)
+    def configure(self, size: int, fsync: bool, writers: int = 1) -> None:
+        """Set the most bytes of the journal, whether intents are written to the disk, and how many processes write."""
+        self._writer.configure(size, fsync, writers)
 
     def start(self, directory: Path) -> None:
         """Begin a run. Nothing is created before the first event. Raises OSError: then no event can be written."""
@@ -53,6 +56,7 @@ class Journal:
 
     def add_intent(self, identity: str, entry: Entry) -> None:
         """Write that a change is about to be made. Raises Refusal: then the change must not be made."""
+        self.before_intent()
         number = self._add(entry)
         self._open.add(identity)
         if self._writer.fsync:

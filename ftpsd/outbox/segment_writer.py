@@ -19,7 +19,8 @@ from ftpsd.outbox.segments import lock_file, segment, segments
 #: The size from which on a segment is followed by another one; the part of the journal's size that it may be.
 _SEGMENT, _SHARE = 8 << 20, 8
 
-#: Seconds between two looks at how much of the journal was delivered, while it is full.
+#: Seconds between two looks at how much of the journal was delivered, while it is full; or at how much other processes
+#: have written.
 _LOOK = 1.0
 
 
@@ -34,6 +35,7 @@ class SegmentWriter:
         #: The name of this run.
         self.run = ""
         self._size = 0
+        self._writers = 1
         #: Whether what was written must be on the disk before it counts.
         self.fsync = False
         self._sync_lock = threading.Lock()
@@ -45,9 +47,12 @@ class SegmentWriter:
         #: Counters of the lines that were written, and of those that are on the disk.
         self.written = self._synced = 0
 
-    def configure(self, size: int, fsync: bool) -> None:
-        """Set the most bytes of the journal, and whether new segments are stored in their directory at once."""
-        self._size, self.fsync = size, fsync
+    def configure(self, size: int, fsync: bool, writers: int) -> None:
+        """Set the most bytes of the journal, and whether new segments are stored in their directory at once.
+
+        `writers` is the number of processes that write, each with a run of its own.
+        """
+        self._size, self.fsync, self._writers = size, fsync, writers
 
     def start(self, directory: Path) -> None:
         """Begin a run. Nothing is created before the first line. If this raises, no line can be written."""
@@ -61,7 +66,7 @@ class SegmentWriter:
 
     def write(self, line: bytes) -> None:
         """Write a line: all of it, or nothing."""
-        if self._fd < 0 or self._length >= min(_SEGMENT, self._size // _SHARE):
+        if self._fd < 0 or self._length >= min(_SEGMENT, self._size // (_SHARE * self._writers)):
             self._begin_segment()
         count = os.write(self._fd, line)
         if count != len(line):
@@ -100,9 +105,10 @@ class SegmentWriter:
 
     def require_room(self, count: int) -> None:
         """Raise OSError if the journal would become too long. The deliverer removes what it has delivered."""
-        if self._others + self._length + count <= self._size:
-            return
         now = time.monotonic()
+        is_full = self._others + self._length + count > self._size
+        if not is_full and (self._writers == 1 or now - self._looked < _LOOK):
+            return
         if now - self._looked >= _LOOK and self.directory is not None and self.directory.is_dir():
             self._looked = now
             here = self.run, self._number
@@ -122,6 +128,16 @@ class SegmentWriter:
         self.directory = None
 
 
+def add_segment(directory: Path, run: str, lines: bytes) -> None:
+    """Add a segment to a run that has ended. The caller has its lock. Raises OSError, and then there may be a part."""
+    number = max((each.number for each in segments(directory) if each.run == run), default=0) + 1
+    path = segment(directory, run, number).path
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb", buffering=0) as file:
+        file.write(lines)
+        os.fsync(file.fileno())
+    _fsync_directory(directory)
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -130,9 +146,12 @@ def _size(path: Path) -> int:
 
 
 def _locked(path: Path) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    """Make a lock file. It gets its name when it is locked, so that no process takes the run for one that has ended."""
+    new = path.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(path)
     except OSError:
         os.close(fd)
         raise
