@@ -20,8 +20,10 @@ from ftpsd.config.sections.storage import ConfiguredStore, Credentials, S3Storag
 from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
 from ftpsd.data.endpoints import End
 from ftpsd.events.types import SessionInfo
-from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.home_counts import Amount, HomeLedger
+from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.local_home_counts import LocalHomeCounts
+from ftpsd.limits.shared.table import SharedTable
 from ftpsd.protocol.interfaces import Opening, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
@@ -122,10 +124,12 @@ class Inside:
         return VirtualPath((*self._at, *value.parts)) if isinstance(value, VirtualPath) else value
 
 
-def local_backend(counted: set[str], homes: set[str]) -> LocalBackend:
+def local_backend(counted: set[str], homes: set[str], ledger: HomeLedger | None = None) -> LocalBackend:
     """Directories, with worker threads that are direct calls."""
     workers: Any = DirectCalls()
-    quotas = Quotas(Clock(), workers, DirectoryMeter(), LocalHomeCounts())
+    clock = Clock()
+    clock.advance(1_000_000)
+    quotas = Quotas(clock, workers, DirectoryMeter(), ledger or LocalHomeCounts())
     quotas.keep(counted, homes)
     return LocalBackend(workers, quotas, fsync=False)
 
@@ -135,6 +139,14 @@ def local(tmp_path: Path, quota: QuotaSettings) -> Storage:
     (tmp_path / "home").mkdir()
     home = str(tmp_path / "home")
     backend = local_backend({home} if quota != QuotaSettings() else set(), {home})
+    return Storage(backend, home, DirectoryMeter(), quota)
+
+
+def shared(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """A directory that is counted in the table of several processes."""
+    (tmp_path / "home").mkdir()
+    home = str(tmp_path / "home")
+    backend = local_backend({home}, {home}, SharedHomeCounts(SharedTable.create(1024, 1024)))
     return Storage(backend, home, DirectoryMeter(), quota)
 
 
@@ -228,6 +240,7 @@ KINDS = {
     "quota over s3": (s3, LARGE),
     "local": (local, QuotaSettings()),
     "quota over local": (local, LARGE),
+    "quota over local, counted in the shared table": (shared, LARGE),
     "memory": (memory, QuotaSettings()),
     "quota over memory": (memory, LARGE),
     "folder": (folder, QuotaSettings()),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Set
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,15 +37,14 @@ class GroupCount(Protocol):
     def amount(self) -> Amount:
         """What the homes hold now. Does not block."""
 
-    @property
-    def homes(self) -> Set[str]:
-        """The homes that are included."""
+    #: A digest of the homes of all members when all of them were counted and included; 0 before.
+    completed: int
 
-    def include(self, home: str) -> None:
+    def include(self, home: str, by_login: bool = False) -> None:
         """Add what a home holds, now and in the future. May be called in any thread."""
 
     def exclude(self, home: str) -> None:
-        """Include a home no longer. May be called in any thread."""
+        """Include a home no longer, unless a login has included it. May be called in any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +155,10 @@ class HomeCount(Protocol):
     @property
     def amount(self) -> Amount:
         """What the home holds now, with what running uploads were charged. Does not block."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the count may be wrong, since a process was killed that has changed the home or uploaded there."""
 
     def charge(self, amount: Amount, limits: QuotaLimits) -> None:
         """Charge a running upload. Raises Refusal (552), and adds nothing, if that would exceed a limit."""

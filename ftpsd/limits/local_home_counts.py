@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Set
+from collections.abc import Callable, Hashable, Iterable
 from threading import Lock, RLock
 from weakref import WeakSet, WeakValueDictionary
 
@@ -89,6 +89,11 @@ class LocalHomeCount:
         #: The groups that include the home. Only they and `LocalGroupCount` change it.
         self.groups: WeakSet[LocalGroupCount] = WeakSet()
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the count may be wrong. Other threads do not die on their own."""
+        return False
+
     def charge(self, amount: Amount, limits: QuotaLimits) -> None:
         """Charge a running upload. Raises Refusal (552), and adds nothing, if that would exceed a limit."""
         with self._lock:
@@ -127,27 +132,27 @@ class LocalGroupCount:
         self._lock = lock
         self._find = find
         self._homes: dict[str, LocalHomeCount] = {}
+        self._by_login: set[str] = set()
         #: What the homes hold.
         self.amount = Amount()
+        #: See `GroupCount`.
+        self.completed = 0
 
-    @property
-    def homes(self) -> Set[str]:
-        """The homes that are included."""
-        return self._homes.keys()
-
-    def include(self, home: str) -> None:
+    def include(self, home: str, by_login: bool = False) -> None:
         """Add what a home holds, now and in the future."""
         count = self._find(home)
         with self._lock:
+            if by_login:
+                self._by_login.add(home)
             if home not in self._homes:
                 self._homes[home] = count
                 count.groups.add(self)
                 self.amount += count.amount
 
     def exclude(self, home: str) -> None:
-        """Include a home no longer."""
+        """Include a home no longer, unless a login has included it."""
         with self._lock:
-            count = self._homes.pop(home, None)
+            count = None if home in self._by_login else self._homes.pop(home, None)
             if count is not None:
                 count.groups.discard(self)
                 self.amount -= count.amount

@@ -16,6 +16,7 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.figures.local import LocalFigures
 from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.processes.host import HostParts, worker_count
 from ftpsd.snapshot import Snapshot
 from ftpsd.storage.local.sweeper import Sweeper
@@ -28,8 +29,13 @@ class LocalSessions:
 
     port = ControlPort
 
-    def __init__(self, parts: HostParts, memory: Callable[[], int] = lambda: 0) -> None:
-        """`memory` returns the bytes of memory that the process uses: see `LocalFigures`."""
+    def __init__(
+        self, parts: HostParts, memory: Callable[[], int] = lambda: 0, sweeping: ByteLock | None = None
+    ) -> None:
+        """`memory` returns the bytes of memory that the process uses: see `LocalFigures`.
+
+        `sweeping` is the lock of the worker that removes old part files.
+        """
         self._reactor = parts.reactor
         self._refresh = parts.refresh
         self._snapshots = parts.snapshots
@@ -37,7 +43,7 @@ class LocalSessions:
         self.services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
         self.figures = local_figures(parts, self.registry, memory)
         threads, quotas = parts.snapshots.workers, parts.snapshots.quotas
-        self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time)
+        self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time, sweeping)
 
     def __len__(self) -> int:
         return len(self.registry)

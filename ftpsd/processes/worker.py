@@ -15,19 +15,20 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.one_time.shared_codes import SharedCodes
+from ftpsd.accounts.totp import UsedCodes
 from ftpsd.config import load
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub
 from ftpsd.events.record import Recorder
 from ftpsd.figures.local import memory_in_use
+from ftpsd.limits.homes.layout import SWEEPING
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.linked.ledger import LinkedLedger
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
-from ftpsd.processes.host import HostParts
+from ftpsd.processes.host import HostParts, worker_count
 from ftpsd.processes.reports import Reports
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import LocalSessions
@@ -37,6 +38,7 @@ from ftpsd.processes.worker_sessions import HandedSessions
 from ftpsd.system.link import Link, connect
 from ftpsd.system.part import Part
 from ftpsd.system.reactor import Reactor
+from ftpsd.system.state import Store
 from ftpsd.system.twisted_private import installed_reactor
 
 log = Logger(namespace="ftpsd")
@@ -89,10 +91,10 @@ class WorkerService(MultiService):
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
         counts = SharedLedgerState(reactor.seconds, table)
-        make_ledger = partial(LinkedLedger, self.link, LinkedBans(self.link, table, counts.bans), counts)
-        codes = SharedCodes(table, time.time, partial(self.link.tell, "accounts.code_used"))
+        make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
         refresh = AddressRefresh(reactor)
-        self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time))
+        writers = worker_count(configuration.settings.workers) + 1
+        self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time), "worker", writers)
         self._snapshots = SnapshotFactory(
             reactor,
             counts,
@@ -100,11 +102,11 @@ class WorkerService(MultiService):
             refresh,
             lambda: self._control_ports,
             outbox,
-            codes,
+            UsedCodes(Store(reactor), time.time),
         )
         self._control_ports = {each.port for each in configuration.settings.listen}
-        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots, codes)
-        self._sessions = LocalSessions(parts, memory_in_use)
+        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots)
+        self._sessions = LocalSessions(parts, memory_in_use, table.places.byte_lock(0, SWEEPING))
         self._reports = Reports(reactor, hub, self.link, self._sessions)
         self._snapshot = self._snapshots.make(configuration)
         self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot)
@@ -122,7 +124,6 @@ class WorkerService(MultiService):
             Part(lambda: None, self._outbox.stop),
             Part(threads.start, threads.stop),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
-            Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(lambda: self._sessions.follow(self._configuration), self._sessions.stop),
             Part(self._ready),
@@ -135,11 +136,17 @@ class WorkerService(MultiService):
         link, (link_end, connections_end) = self.link, self._sockets
         link.serve("process.ping", lambda: True)
         link.serve("process.drain", self._drain)
+        link.serve("files.process_ended", self._process_ended)
         connect(self._reactor, link_end, link)
         self._handed.start(connections_end)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # they go to the supervisor, which tells its workers what to do
         signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._terminated))
+
+    def _process_ended(self) -> None:
+        """Another worker has ended: look after what it has left in users' files."""
+        self._outbox.reconcile()
+        self._snapshots.quotas.count_doubtful()
 
     def _ready(self) -> None:
         self._reactor.callLater(0, self.link.tell, "process.ready")

@@ -7,6 +7,7 @@ a member after a start, or after a home was added, waits until they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from hashlib import blake2b
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
@@ -29,6 +30,8 @@ class GroupUsage:
         self._wanted: Set[str] = frozenset()
         #: Homes of members who are not known before they log in.
         self._more: set[str] = set()
+        #: Homes that the last configuration loads have removed, and that are still included.
+        self._removed: set[str] = set()
         #: The home that is being counted, and those whose disk did not respond.
         self.counting = ""
         self._left_out: set[str] = set()
@@ -37,12 +40,23 @@ class GroupUsage:
         self._counted_version = -1
 
     @property
+    def has_removed(self) -> bool:
+        """Whether there is something to do for `remove`."""
+        return bool(self._removed)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all homes were counted, in whichever process."""
+        return self.count.completed == _digest(self._wanted)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the count includes the homes of all members that are known."""
         return self._counted_version == self._version
 
     def want(self, homes: Set[str]) -> None:
-        """Set the homes of the members that a configuration load has found."""
+        """Set the homes of the members that a configuration load has found. `remove` excludes the others."""
+        self._removed = {home for home in (*self._removed, *self._wanted) if home not in homes}
         self._wanted = homes
         self._left_out.clear()
         self._version += 1
@@ -63,23 +77,30 @@ class GroupUsage:
         log.warn(text, home=home, group=self.name, reason=reason)
 
     def update(self, usage_of: Callable[[str], HomeUsage | None], clock: Callable[[], float]) -> JobSteps[None]:
-        """Return the steps that count the homes of all members which are not counted, and include these homes only.
+        """Return the steps that count the homes of all members which are not counted, and include them.
 
         A home that cannot be counted does not keep other members out: it counts as what is uploaded there from now on.
         """
-        return self._steps({*self._wanted, *self._more}, self._version, usage_of, clock)
+        return self._steps(self._wanted, set(self._more), self._version, usage_of, clock)
+
+    def remove(self) -> JobSteps[None]:
+        """Exclude the homes that were removed. The reactor must not wait for their locks."""
+        for home in list(self._removed):
+            if home in self._removed:
+                self.count.exclude(home)
+                self._removed.discard(home)
+            yield
 
     def _steps(
         self,
         wanted: Set[str],
+        more: Set[str],
         version: int,
         usage_of: Callable[[str], HomeUsage | None],
         clock: Callable[[], float],
     ) -> JobSteps[None]:
-        for home in self.count.homes - wanted:
-            self.count.exclude(home)
-            yield
-        for home in wanted:
+        yield from self.remove()
+        for home in (*wanted, *more):
             usage = usage_of(home)
             if usage is not None and usage.counted is None and home not in self._left_out:
                 self.counting = home
@@ -89,6 +110,15 @@ class GroupUsage:
                     raise
                 except OSError as error:
                     self._warn(home, str(error))
-            self.count.include(home)
+            self.count.include(home, home in more)
             yield
+        self.count.completed = _digest(wanted)
         self._counted_version = version
+
+
+def _digest(homes: Set[str]) -> int:
+    """Return a number that tells sets of homes apart, the same in all processes."""
+    digest = blake2b(digest_size=7)
+    for home in sorted(homes):
+        digest.update(b"%s\0" % home.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest(), "big") + 1

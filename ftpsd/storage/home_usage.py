@@ -11,11 +11,13 @@ the home share one `HomeUsage`. The ledger has the sum (`limits/home_counts`).
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
 
 from ftpsd.limits.home_counts import Amount, Charge, HomeCount, QuotaLimits
 from ftpsd.storage.backend import HomeMeter, Measure
@@ -23,6 +25,11 @@ from ftpsd.system.worker_threads import JobSteps
 
 #: Seconds after which a home without sessions is counted again, since other programs may have changed it.
 STALE = 3600
+
+#: How often a home is walked that changes meanwhile; then the seconds for which its names may be locked.
+_ATTEMPTS, _MOST_LOCKED = 3, 3.0
+
+log = Logger(namespace="ftpsd")
 
 #: No limits.
 _NO_LIMIT = QuotaLimits()
@@ -58,7 +65,8 @@ class HomeUsage:
         self._meter = meter
         self._count = count
         self._names = count.names
-        self._visits = count.visits
+        #: See `HomeCount`.
+        self.visits = count.visits
         #: Charge an amount: see `HomeCount`.
         self.charge = count.charge
         #: Leave a part file out of measurements, or measure it again: see `HomeNames`. Only within `changing`.
@@ -75,22 +83,17 @@ class HomeUsage:
     @property
     def counted(self) -> float | None:
         """When it was counted, in seconds of the clock; None before the first time."""
-        return self._visits.counted
+        return self.visits.counted
 
     @property
-    def is_being_counted(self) -> bool:
-        """Whether somebody counts the home for the first time now."""
-        return self._visits.is_being_counted
-
-    @property
-    def progress(self) -> float:
-        """When the walk that counts the home for the first time took its last step, in seconds of the clock."""
-        return self._visits.progress
+    def is_doubtful(self) -> bool:
+        """Whether a process was killed that has changed the home or uploaded there."""
+        return self._count.is_doubtful
 
     @property
     def sessions(self) -> int:
         """The sessions in the home."""
-        return self._visits.sessions
+        return self.visits.sessions
 
     @property
     def amount(self) -> Amount:
@@ -122,21 +125,22 @@ class HomeUsage:
 
     # --- counting ----------------------------------------------------------------------------------
 
+    def walk(self, clock: Callable[[], float]) -> JobSteps[bool]:
+        """Return the walk that the home needs (see `is_stale`). Its result is whether the home was counted."""
+        if self.counted is None:
+            return self.count(clock)
+        return self.repair(clock) if self.is_doubtful else self.recount(clock)
+
     def count(self, clock: Callable[[], float]) -> JobSteps[bool]:
         """Walk the home for the first time. Return False if the home does not exist or was counted before.
 
         Raises BlockingIOError while somebody else counts it, and OSError if it cannot be counted. No names change
         meanwhile: no session is admitted before, and the sweeper waits.
         """
-        if not self._visits.begin_count():
-            raise BlockingIOError(errno.EAGAIN, "the home is being counted")
-        self._visits.progress = clock()
-        try:
-            while self.counted is None and not self._names.are_charged and self._meter.exists(self.home):
-                if (yield from self._walk(clock)):
+        with self._alone(clock):
+            while self.counted is None and self._meter.exists(self.home):
+                if (yield from self._count_once(clock)):
                     return True
-        finally:
-            self._visits.end_count()
         return False
 
     def recount(self, clock: Callable[[], float]) -> JobSteps[bool]:
@@ -144,22 +148,56 @@ class HomeUsage:
         if self._names.are_charged or not self._meter.exists(self.home):
             return False
         try:
-            return (yield from self._walk(clock))
+            return (yield from self._count_once(clock, while_charged=False))
         except OSError:
             return False
 
-    def _walk(self, clock: Callable[[], float]) -> JobSteps[bool]:
+    def repair(self, clock: Callable[[], float]) -> JobSteps[bool]:
+        """Walk a home whose count is doubtful, also while it is in use. Return whether it was counted.
+
+        A home that changes all the time is walked with the lock of its names, for a few seconds at most.
+        """
+        with self._alone(clock):
+            try:
+                for _ in range(_ATTEMPTS):
+                    if not self.is_doubtful or (yield from self._count_once(clock)):
+                        return True
+                return self._walk_locked(clock)
+            except OSError as error:
+                log.warn("{home} cannot be counted again: {error}", home=self.home, error=str(error))
+                return False
+
+    def _walk_locked(self, clock: Callable[[], float]) -> bool:
+        limit = time.monotonic() + _MOST_LOCKED
+        with self._names:
+            for _ in self._count_once(clock):
+                if time.monotonic() > limit:
+                    log.warn("{home} changes too often to be counted again now", home=self.home)
+                    return False
+        return not self.is_doubtful
+
+    @contextmanager
+    def _alone(self, clock: Callable[[], float]) -> Iterator[None]:
+        if not self.visits.begin_count():
+            raise BlockingIOError(errno.EAGAIN, "the home is being counted")
+        try:
+            self.visits.progress = clock()
+            yield
+        finally:
+            self.visits.end_count()
+
+    def _count_once(self, clock: Callable[[], float], while_charged: bool = True) -> JobSteps[bool]:
         """Count the home. Return False, and change nothing, if a session has changed it meanwhile."""
         names = self._names
         with names:
             started, changes = clock(), names.changes
         size = number = 0
-        for found in self._meter.amounts(self.home, names.charged):
+        for found in self._meter.amounts(self.home, names.charged if while_charged else ()):
             size, number = size + found.bytes, number + found.files
-            self._visits.progress = clock()
+            self.visits.progress = clock()
             yield
         with names:
-            if names.are_charged or names.changes != changes:
+            if names.changes != changes or (names.are_charged and not while_charged):
                 return False
             # Set here, not by the caller, who may have given up waiting: the next session finds the result.
             self._count.set(Amount(size, number), started)
@@ -169,6 +207,6 @@ class HomeUsage:
 
     def is_stale(self, now: float) -> bool:
         """Return whether the home must be counted before the session that has just come may continue."""
-        if self.counted is None:
+        if self.counted is None or self.is_doubtful:
             return True
         return self.sessions == 1 and not 0 <= now - self.counted < STALE

@@ -7,11 +7,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,14 +26,12 @@ from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.storage.group_usage import GroupUsage
+from ftpsd.storage.home_counting import HomeCounting
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
-
-#: Seconds between two looks at a home that somebody else counts.
-_LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +105,7 @@ class Quotas:
         self._workers = workers
         self._meter = meter
         self._ledger = ledger
+        self._counting = HomeCounting(clock, workers)
         self._usages: dict[str, HomeUsage] = {}
         self._counted: Set[str] = frozenset()
         self._homes: Set[str] = frozenset()
@@ -125,20 +121,27 @@ class Quotas:
         for name, members in (groups or {}).items():
             group = self._groups[name] = known.get(name) or GroupUsage(name, self._ledger.group(name))
             group.want(members)
-        for home in self._usages.keys() - counted:
-            self._usages.pop(home).forget()
+            if group.has_removed:
+                self._workers.queue(f"group {name}", "walk").run(group.remove()).addErrback(_log_not_removed, name)
+        for name in known.keys() - self._groups:
+            known[name].count.completed = 0
+        for home in [each for each in self._counted if each not in counted]:
+            self._usages.pop(home, None)
+            self._ledger.home(home).visits.forget()
         self._counted = counted
         self._homes = homes
 
     def counted(self, home: str) -> Amount | None:
         """Return what a home holds, or None if nobody has a quota there or it has not been counted yet."""
-        usage = self._usages.get(home)
-        return None if usage is None or usage.counted is None else usage.amount
+        if home not in self._counted:
+            return None
+        count = self._ledger.home(home)
+        return None if count.visits.counted is None else count.amount
 
     def counted_in_group(self, name: str) -> Amount | None:
         """Return what the homes of a group hold, or None if it has no quota or they have not been counted yet."""
         group = self._groups.get(name)
-        return None if group is None or not group.is_complete else group.count.amount
+        return None if group is None or not group.is_counted else group.count.amount
 
     def _usage(self, home: str) -> HomeUsage | None:
         if home not in self._counted:
@@ -158,7 +161,7 @@ class Quotas:
         while path not in self._homes and path != "/":
             path = os.path.dirname(path) or "/"
         usage = self._usage(path)
-        if usage is not None and usage.is_being_counted:
+        if usage is not None and usage.visits.is_being_counted:
             raise BlockingIOError(errno.EAGAIN, "the home is being counted")
         with usage.changing(measure) if usage is not None else nullcontext():
             yield
@@ -204,14 +207,7 @@ class Quotas:
             try:
                 return await queue.run(group.update(self._usage, self._clock.seconds))
             except BlockingIOError:
-                await self._wait_for_count(self._usage(group.counting))
-
-    async def _wait_for_count(self, usage: HomeUsage | None) -> None:
-        """Return soon, while somebody else counts a home. Raises Refusal (451) if its disk does not respond."""
-        limit = self._clock.seconds() - self._workers.patience
-        if usage is not None and usage.is_being_counted and usage.progress < limit:
-            raise Refusal(451, "Disk not responding: try again later.")
-        await deferLater(cast(IReactorTime, self._clock), _LOOK)
+                await self._counting.wait_for(self._usage(group.counting))
 
     def _leave_out(self, failure: Failure, group: GroupUsage) -> Deferred[None]:
         """Continue without a home whose disk does not respond, so that it keeps no other member out."""
@@ -234,22 +230,13 @@ class Quotas:
             entered.leave()
             return failure
 
-        counted: Deferred[None] = entered.turn.run(self._refresh, entered)
+        counted: Deferred[None] = entered.turn.run(self._counting.refresh, entered)
         return counted.addCallback(lambda _: entered).addErrback(leave)
 
-    def _refresh(self, usage: HomeUsage) -> Deferred[None]:
-        if not usage.is_stale(self._clock.seconds()):
-            return succeed(None)
-        return Deferred.fromCoroutine(self._count(usage))
+    def count_doubtful(self) -> None:
+        """Count the homes again that a process has left doubtful, if there are sessions; else the next one does it."""
+        self._counting.count_doubtful([each for each in self._usages.values() if each.sessions])
 
-    async def _count(self, usage: HomeUsage) -> None:
-        queue = self._workers.queue(usage.home, "walk")
-        while usage.is_stale(self._clock.seconds()):
-            walk = usage.count if usage.counted is None else usage.recount
-            try:
-                if await queue.run(walk(self._clock.seconds)):
-                    size, files = usage.amount.bytes, usage.amount.files
-                    log.info("{home} holds {size} bytes in {files} files", home=usage.home, size=size, files=files)
-                return
-            except BlockingIOError:
-                await self._wait_for_count(usage)
+
+def _log_not_removed(failure: Failure, name: str) -> None:
+    log.failure("a home is still counted for the quota of the group {group}", failure, group=name)

@@ -37,17 +37,18 @@ class RangeLock:
     Each process needs a description of its own. The byte need not exist.
     """
 
-    __slots__ = ("_descriptor", "_lock", "_set", "_threads", "_unset")
+    __slots__ = ("_descriptor", "_patience", "_set", "_threads", "_unset")
 
-    def __init__(self, descriptor: int, byte: int) -> None:
+    def __init__(self, descriptor: int, byte: int, patience: float = PATIENCE) -> None:
         self._descriptor = descriptor
+        self._patience = patience
         self._threads = threading.Lock()
         self._set = _flock(fcntl.F_WRLCK, byte)
         self._unset = _flock(fcntl.F_UNLCK, byte)
 
     def __enter__(self) -> None:
-        """Take the lock. Raises TableBusy after `PATIENCE` seconds."""
-        if not self._threads.acquire(blocking=False) and not self._threads.acquire(timeout=PATIENCE):
+        """Take the lock. Raises TableBusy after the seconds of its patience."""
+        if not self._threads.acquire(blocking=False) and not self._threads.acquire(timeout=self._patience):
             raise TableBusy
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
@@ -59,7 +60,7 @@ class RangeLock:
 
     def _wait(self) -> None:
         """Try again until another process has released the lock."""
-        deadline, attempts = time.monotonic() + PATIENCE, 0
+        deadline, attempts = time.monotonic() + self._patience, 0
         try:
             while True:
                 attempts += 1
@@ -104,6 +105,39 @@ class TolerantLock(AbstractContextManager[object]):
         if self._holder == threading.get_ident():
             self._holder = 0
             self._lock.__exit__(kind, error, trace)
+
+
+class ByteLock:
+    """The same, for a caller who keeps the other threads of this process away."""
+
+    __slots__ = ("_descriptor", "_set", "_unset")
+
+    def __init__(self, descriptor: int, byte: int) -> None:
+        self._descriptor = descriptor
+        self._set = _flock(fcntl.F_WRLCK, byte)
+        self._unset = _flock(fcntl.F_UNLCK, byte)
+
+    def acquire(self) -> None:
+        """Take the lock, however long another process holds it."""
+        if not self.try_acquire():
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLKW, self._set)
+
+    def try_acquire(self) -> bool:
+        """Take the lock unless another process has it. Return whether this process has it now."""
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._unset)
+
+    def is_taken(self) -> bool:
+        """Return whether another process has the lock."""
+        (kind,) = struct.unpack_from("h", fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, self._set))
+        return bool(kind != fcntl.F_UNLCK)
 
 
 def _flock(kind: int, byte: int) -> bytes:

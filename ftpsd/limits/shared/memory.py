@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Final
 
 from ftpsd.limits.shared.directory import KEY, KeyDirectory
-from ftpsd.limits.shared.slot import INTS, column_total, is_used, name_of, refer, set_name
+from ftpsd.limits.shared.slot import INTS, column_total, fields_of, is_used, name_of, refer, set_name
 
 _PAGE = 4096
 _SLOT = 8 * INTS
@@ -28,7 +28,7 @@ def _slots_begin(slots: int, files: int) -> int:
 
 
 class TableMemory:
-    """The parts of the file: a page with the number of columns that are used, the keys of slots and files, the owners
+    """The parts of the file: a page with a few numbers for all, the keys of slots and files, the owners
     of files, the slots."""
 
     def __init__(self, descriptor: int, slots: int, files: int) -> None:
@@ -50,6 +50,15 @@ class TableMemory:
         count: int = self._ints[0]
         return count
 
+    def count_clear(self) -> None:
+        """Add to `clears`. Only the supervisor does."""
+        self._ints[1] += 1
+
+    def clears(self) -> int:
+        """Return the number of calls of `count_clear`."""
+        count: int = self._ints[1]
+        return count
+
     def ints(self, place: int) -> memoryview:
         """Return the integers of a slot."""
         first = (self._begin + place * _SLOT) // 8
@@ -60,16 +69,20 @@ class TableMemory:
         first = (self._begin + place * _SLOT) // 8
         return self._floats[first : first + INTS]
 
-    def take(self, kind: str, name: str, process: int) -> int | None:
-        """Return the place of a slot that a process uses from now on. It is new unless some process uses it already.
+    def take(self, kind: str, name: str, process: int, kept: bool) -> int | None:
+        """Return the place of a slot that a process uses from now on; None if there is no place.
 
-        Return None if there is no place.
+        It is new unless some process uses it already. With `kept` it has what it had when a process last used it, if it
+        was not needed for another name since then.
         """
         key = _digest(kind, name)
-        place = self._place(key)
+        place = self._keys.find(key)
+        keeps = kept and place is not None
+        if place is None:
+            place = self._free_place(key)
         if place is not None:
             ints = self.ints(place)
-            if not is_used(ints):
+            if not keeps and not is_used(ints):
                 ints[:] = _EMPTY
                 ints[0] = _number(kind)
                 set_name(ints, name)
@@ -77,10 +90,8 @@ class TableMemory:
             refer(ints, process, True)
         return place
 
-    def _place(self, key: bytes) -> int | None:
-        place = self._keys.find(key)
-        if place is None:
-            place = self._keys.free_place(key)
+    def _free_place(self, key: bytes) -> int | None:
+        place = self._keys.free_place(key)
         if place is None:
             place = next((each for each in self._keys.window(key) if not is_used(self.ints(each))), None)
         return place
@@ -96,6 +107,11 @@ class TableMemory:
         for ints in self.all():
             if ints[0] == wanted and (total := column_total(ints, column, self.columns())):
                 yield name_of(ints), total
+
+    def fields_of_kind(self, kind: str) -> Iterator[memoryview]:
+        """Iterate over the fields of all slots of a kind."""
+        wanted = _number(kind)
+        return (fields_of(ints) for ints in self.all() if ints[0] == wanted)
 
     def all(self) -> Iterator[memoryview]:
         """Iterate over the integers of all slots."""

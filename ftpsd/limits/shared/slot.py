@@ -11,7 +11,7 @@ PROCESSES = 65
 
 #: The fields of a slot, of 8 bytes each; and its columns, which have one integer for each process. One more column has
 #: the references of the processes.
-FIELDS, COLUMNS = 24, 2
+FIELDS, COLUMNS = 28, 2
 
 #: The integers of a slot: the kind, the fields, the name, the references, the columns.
 INTS = 256
@@ -31,7 +31,7 @@ class Slot:
     one step for those only that hold the lock, and a process that is killed may have done some of them.
     """
 
-    __slots__ = ("__weakref__", "_ints", "_lock", "_own", "_used", "floats", "ints", "shared")
+    __slots__ = ("__weakref__", "_ints", "_lock", "_own", "_used", "floats", "ints", "place")
 
     def __init__(
         self,
@@ -40,18 +40,23 @@ class Slot:
         lock: AbstractContextManager[object],
         own: int,
         used: Callable[[], int],
-        shared: bool = True,
+        place: int | None = None,
     ) -> None:
         """`own` is the number of this process in the columns, and `used` returns how many are used."""
         #: The fields, as integers or as floating point numbers of the same 8 bytes.
-        self.ints: Final = ints[1:_NAME]
+        self.ints: Final = fields_of(ints)
         self.floats: Final = floats[1:_NAME]
-        #: Whether other processes have this slot, too. They do not if the table was full.
-        self.shared: Final = shared
+        #: The place in the table; None if the table was full, so that other processes do not have this slot.
+        self.place: Final = place
         self._ints = ints
         self._lock = lock
         self._own = own
         self._used = used
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have this slot, too."""
+        return self.place is not None
 
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock of this slot, for threads of all processes. Not reentrant. Entering may raise TableBusy."""
@@ -80,6 +85,11 @@ def set_name(ints: memoryview, name: str) -> None:
 def name_of(ints: memoryview) -> str:
     """Return the name of a slot."""
     return ints[_NAME:_REFERENCES].tobytes().rstrip(b"\0").decode("utf-8", "replace")
+
+
+def fields_of(ints: memoryview) -> memoryview:
+    """Return the fields of a slot."""
+    return ints[1:_NAME]
 
 
 def column_total(ints: memoryview, column: int, used: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
@@ -17,3 +18,4 @@ class SharedLedgerState(LedgerState):
         """Without a table a new one is made, which the supervisor does. The clock is the same in all processes."""
         self.table: Final = table or SharedTable.create()
         super().__init__(clock, SharedUserCounts(self.table, clock))
+        self.homes = SharedHomeCounts(self.table)

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from ftpsd.limits.shared.file_set import SharedFileSet
 from ftpsd.limits.shared.locks import RangeLock
 from ftpsd.limits.shared.memory import TableMemory, create_file
+from ftpsd.limits.shared.places import LOCKS, Places
 from ftpsd.limits.shared.slot import INTS, PROCESSES, Slot, clear_process, refer
 
 log = Logger(namespace="ftpsd")
@@ -29,10 +30,6 @@ SLOTS, FILES = 32_768, 65_536
 
 #: The number of the supervisor as a process of the table. Workers have the numbers from 0.
 SUPERVISOR = -1
-
-#: The bytes that are locked are around this one, behind the end of the file. The kernel joins locks on neighbours, so
-#: each second one is used.
-_LOCKS = 1 << 40
 
 #: A kind and a name.
 _Key = tuple[str, str]
@@ -49,12 +46,14 @@ class SharedTable:
         self.descriptor: Final = descriptor
         #: The locks belong to this description, and other processes have their own.
         self._locks = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        self._lock = RangeLock(self._locks, _LOCKS - 2)
+        self._lock = RangeLock(self._locks, LOCKS - 2)
         self._memory = memory = TableMemory(descriptor, slots, files)
         self._own = index + 1
         memory.use_columns(self._own + 1)
         #: The files whose bytes some process has charged.
-        self.files: Final = SharedFileSet(memory.files, memory.owners, RangeLock(self._locks, _LOCKS - 4), self._own)
+        self.files: Final = SharedFileSet(memory.files, memory.owners, RangeLock(self._locks, LOCKS - 4), self._own)
+        #: The places of the slots, for those who need more than a slot has.
+        self.places: Final = Places(memory, self._locks)
         self._opening = Lock()
         self._slots: dict[_Key, ref[Slot]] = {}
         #: Keys and places of slots that this process no longer uses. An object may end in the middle of anything, so
@@ -78,9 +77,10 @@ class SharedTable:
         os.close(self._locks)
         os.close(self.descriptor)
 
-    def slot(self, kind: str, name: str) -> Slot:
+    def slot(self, kind: str, name: str, kept: bool = False) -> Slot:
         """Return the slot of a name, which is new if no process uses it. May raise TableBusy.
 
+        With `kept` it has what it had when a process last used it, if it was not needed for another name since then.
         If the table is full of slots that are used, the slot is one that this process does not share: its limits then
         hold for this process alone. Nobody is refused for that, and the log says it.
         """
@@ -88,7 +88,7 @@ class SharedTable:
         slot = self._open_slot(key)
         if slot is None:
             with self._opening:
-                slot = self._open_slot(key) or self._make(key)
+                slot = self._open_slot(key) or self._make(key, kept)
             self._release_gone()
         return slot
 
@@ -105,9 +105,11 @@ class SharedTable:
 
     def clear(self, index: int) -> None:
         """Return everything that a process holds which has ended."""
+        self._memory.count_clear()
+        self.files.clear(index + 1)  # first: what a file is charged may be counted twice meanwhile, but not left out
         for ints in self._memory.all():
             clear_process(ints, index + 1)
-        self.files.clear(index + 1)
+        self._memory.count_clear()
 
     # --- the slots of this process -----------------------------------------------------------------
 
@@ -115,24 +117,24 @@ class SharedTable:
         reference = self._slots.get(key)
         return None if reference is None else reference()
 
-    def _make(self, key: _Key) -> Slot:
+    def _make(self, key: _Key, kept: bool) -> Slot:
         with self._lock:
-            place = self._memory.take(*key, self._own)
+            place = self._memory.take(*key, self._own, kept)
         slot = self._private() if place is None else self._shared(place)
         self._slots[key] = ref(slot, partial(self._slot_gone, key, place))
         return slot
 
     def _shared(self, place: int) -> Slot:
         memory = self._memory
-        lock = RangeLock(self._locks, _LOCKS + 2 * place)
-        return Slot(memory.ints(place), memory.floats(place), lock, self._own, memory.columns)
+        lock = RangeLock(self._locks, LOCKS + 2 * place)
+        return Slot(memory.ints(place), memory.floats(place), lock, self._own, memory.columns, place)
 
     def _private(self) -> Slot:
         if not self._is_full:
             self._is_full = True
             log.error("the table of limits is full: further limits are counted by each worker process alone")
         memory = memoryview(bytearray(8 * INTS))
-        return Slot(memory.cast("q"), memory.cast("d"), Lock(), self._own, self._memory.columns, shared=False)
+        return Slot(memory.cast("q"), memory.cast("d"), Lock(), self._own, self._memory.columns)
 
     def _slot_gone(self, key: _Key, place: int | None, _: ref[Slot]) -> None:
         if os.getpid() == self._process:  # a forked process has the objects, too, but uses none of the slots

@@ -30,11 +30,11 @@ def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None
         for jail, place in ((source.jail, here), (target.jail, there)):
             if not jail.throughout(place, "rename"):
                 raise Refusal(550, f"{VirtualPath(place.parts)}: no permission to rename some of its contents.")
-        if stat.S_ISDIR(here.stat().st_mode):
-            raise Refusal(553, "A directory cannot be moved there: move its files.")
+        _require_file(here)
         replace = "overwrite" in target.jail.permissions(there)
         try:
             with _leaving(source, old, new, here), _counted(source, target, here, there):
+                _require_file(here)  # another session may have made a directory of this name instead
                 if replace:
                     os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)
                 else:
@@ -47,6 +47,11 @@ def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None
             if isinstance(error, FileExistsError) and not replace:
                 raise Refusal(553, f"{new} already exists.") from None
             raise
+
+
+def _require_file(place: Place) -> None:
+    if stat.S_ISDIR(place.stat().st_mode):
+        raise Refusal(553, "A directory cannot be moved there: move its files.")
 
 
 def other_storage() -> Refusal:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from ftpsd.data.deadlines import Deadlines
 from ftpsd.data.endpoints import Pause, Steps
 from ftpsd.data.transfer import Transfer
+from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
 from ftpsd.storage.local.measure import measure_name
@@ -61,11 +62,20 @@ class _Walk:
 class Sweeper:
     """Sweeps all homes, one after the other: at the start, after each reload, and periodically."""
 
-    def __init__(self, reactor: Reactor, workers: WorkerThreads, changing: Changing, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        workers: WorkerThreads,
+        changing: Changing,
+        now: Callable[[], float],
+        lock: ByteLock | None = None,
+    ) -> None:
+        """With a lock, only the process that has it sweeps, until it stops or ends."""
         self._reactor = reactor
         self._queue = workers.queue("sweep", "walk")
         self._changing = changing
         self._now = now
+        self._lock = lock
         self._started = now()
         self._run = 0
         self._task: PeriodicTask | None = None
@@ -92,11 +102,13 @@ class Sweeper:
         self._run += 1
         if self._task is not None:
             self._task.stop()
+            if self._lock is not None:
+                self._lock.release()
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep was stopped."))
 
     def _sweep(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> Deferred[None] | None:
-        if self._reactor.seconds() < self._not_before:
+        if self._reactor.seconds() < self._not_before or not (self._lock is None or self._lock.try_acquire()):
             return None
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []

@@ -1,0 +1,79 @@
+"""The names in a home that several processes change: SharedHomeNames."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable
+from threading import RLock
+from typing import Final, cast
+
+from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES
+from ftpsd.limits.shared.file_set import FileKey
+from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.slot import Slot
+from ftpsd.limits.shared.table import SharedTable
+
+
+class SharedHomeNames:
+    """The names in a home: a `HomeNames`. Part files are identified by device and inode."""
+
+    def __init__(self, table: SharedTable, slot: Slot) -> None:
+        self._table = table
+        self._slot = slot
+        self._fields = slot.ints
+        self._threads = RLock()
+        self._depth = 0
+        self._lock = None if slot.place is None else table.places.byte_lock(slot.place, NAMES)
+        #: The part files of running uploads in all homes.
+        self.charged: Final = cast(Container[Hashable], table.files)
+
+    @property
+    def changes(self) -> int:
+        """The number of changes so far. It also changes when a process ends, whose uploads are charged no longer."""
+        changes: int = self._fields[CHANGES]
+        return changes + self._table.places.clears
+
+    @property
+    def are_charged(self) -> bool:
+        """Whether uploads in this home are charged."""
+        return self._slot.total(CHARGED) != 0
+
+    def __enter__(self) -> None:
+        """Take the lock."""
+        self._threads.acquire()
+        if not self._depth and self._lock is not None:
+            try:
+                self._lock.acquire()
+            except BaseException:
+                self._threads.release()
+                raise
+            if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
+                self._fields[DOUBTS] = 1
+                self.changed()
+            self._fields[HOLDER] = 1
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        """Give the lock back."""
+        self._depth -= 1
+        if not self._depth and self._lock is not None:
+            self._fields[HOLDER] = 0
+            self._lock.release()
+        self._threads.release()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the process that changed names has ended, and no other one has noticed that yet."""
+        return bool(self._fields[HOLDER]) and not self._depth and self._lock is not None and not self._lock.is_taken()
+
+    def changed(self) -> None:
+        """Note that names have changed."""
+        self._fields[CHANGES] += 1
+
+    def exclude(self, part_file: Hashable) -> None:
+        """Add to the part files that are charged. Raises TableBusy if there are too many uploads."""
+        if not self._table.files.add(cast(FileKey, part_file)):
+            raise TableBusy
+
+    def include(self, part_file: Hashable) -> None:
+        """Remove from the part files that are charged."""
+        self._table.files.discard(cast(FileKey, part_file))

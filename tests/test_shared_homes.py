@@ -1,0 +1,216 @@
+"""The counts of homes in the table of all processes, with real processes that change real homes and are killed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
+from ftpsd.limits.home_counts import Amount
+from ftpsd.limits.homes.home import SharedHomeCounts
+from ftpsd.limits.shared.table import SharedTable
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Files, Mount
+from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.storage.local.files import LocalBackend
+from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.quota import Quotas
+from tests.inprocess import DirectCalls, run
+from tests.table_workers import TableWorkers, receive, table_workers
+from tests.test_files import SESSION, Person, path, result
+
+pytestmark = pytest.mark.quick
+
+NAMES = ["a", "b", "d", "d/a", "d/b"]
+
+
+class Process:
+    """What one process of the daemon knows: the quotas of some homes, and of a group with all of them."""
+
+    def __init__(self, table: SharedTable, homes: list[Path], group: QuotaSettings | None = None) -> None:
+        self.homes = [str(home) for home in homes]
+        self.counts = SharedHomeCounts(table)
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.workers: Any = DirectCalls()
+        self.group = {} if group is None else {"staff": group}
+        self.quotas = Quotas(self.clock, self.workers, DirectoryMeter(), self.counts)
+        self.keep(self.homes)
+        self.backend = LocalBackend(self.workers, self.quotas, fsync=False, groups=self.group)
+
+    def keep(self, homes: list[str], members: list[str] | None = None) -> None:
+        """Let the quotas of some homes hold, of which some are those of the group."""
+        groups = {name: frozenset(homes if members is None else members) for name in self.group}
+        self.quotas.keep(frozenset(homes), frozenset(homes), groups)
+
+    def open(self, number: int, bytes: int | None = None, files: int | None = None) -> Files:
+        """Begin a session in a home."""
+        quota = QuotaSettings(None if bytes is None else Quantity(bytes), files)
+        home = self.homes[number]
+        user = UserSettings(home=home, quota=quota, groups=tuple(self.group))
+        opening = self.backend.open(Person("alice", user), SESSION, Mount(home, user.permission_rules, quota))
+        opened: list[Any] = []
+        Deferred.fromCoroutine(opening).addBoth(opened.append)
+        limit = time.monotonic() + 20
+        while not opened and time.monotonic() < limit:  # another process counts the home
+            time.sleep(0.001)
+            self.clock.advance(0.1)
+        files: Files = opened[0]
+        return files
+
+    def usage(self, number: int) -> HomeUsage:
+        """Return what a home holds, for repairs."""
+        return HomeUsage(self.homes[number], DirectoryMeter(), self.counts.home(self.homes[number]))
+
+    def counted(self) -> list[Amount | None]:
+        """Return what is counted in each home."""
+        return [self.quotas.counted(home) for home in self.homes]
+
+
+def held(home: Path) -> Amount:
+    """Return what a walk finds."""
+    return sum(DirectoryMeter().amounts(str(home), ()), Amount())
+
+
+@pytest.fixture
+def made() -> Iterator[tuple[SharedTable, TableWorkers]]:
+    """A table, and processes that use it."""
+    with table_workers() as made:
+        yield made
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> list[Path]:
+    """Two homes."""
+    made = [tmp_path / "one", tmp_path / "two"]
+    for home in made:
+        home.mkdir()
+    return made
+
+
+def upload(files: Files, name: str, size: int, chance: random.Random, complete: bool = True) -> None:
+    """Upload in pieces; without `complete` it is cut."""
+    offset = chance.choice([0, 0, size // 2])
+    opened: Any = files.writer(path(name), offset, append=not offset and chance.random() < 0.3)()
+    try:
+        while opened.must_copy(False):
+            opened.copy(1000)
+        for _ in range(4):
+            opened.write(bytes(size // 4))
+        while opened.must_copy(True):
+            opened.copy(1000)
+        if complete:
+            opened.publish()
+    finally:
+        opened.close()
+
+
+def do_something(files: list[Files], chance: random.Random) -> None:
+    """Make one random change, permitted or not."""
+    here, name = chance.choice(files), chance.choice(NAMES)
+    there, new = chance.choice(files), chance.choice(NAMES)
+    with suppress(Refusal, OSError):
+        match chance.randrange(10):
+            case 0 | 1 | 2:
+                upload(here, name, chance.choice([0, 100, 5000]), chance)
+            case 3 | 4:
+                upload(here, name, chance.choice([100, 5000]), chance, complete=False)
+            case 5:
+                result(here.remove(path(name)))
+            case 6 if here is there:
+                result(here.rename(path(name), path(new)))
+            case 6:
+                result(here.move_to(there, path(name), path(new)))
+            case 7:
+                result(here.make_directory(path(name)))
+            case 8:
+                result(here.remove_directory(path(name)))
+            case 9:
+                result(here.remove_tree(path(name)))
+
+
+def change_for(seconds: float, homes: list[Path], seed: int, group: QuotaSettings | None = None) -> Callable[..., None]:
+    """Return what a process does that changes homes in two threads."""
+
+    def work(table: SharedTable, pipe: Connection) -> None:
+        process = Process(table, homes, group)
+
+        def change(number: int) -> None:
+            chance = random.Random(f"{seed} {number}")
+            files = [process.open(0, 20_000, 6), process.open(1, 20_000)]
+            until = time.monotonic() + seconds
+            pipe.send("begun")
+            while time.monotonic() < until:
+                do_something(files, chance)
+            for each in files:
+                each.close()
+
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(2)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        pipe.send((process.counted(), process.quotas.counted_in_group("staff")))
+        pipe.recv()  # until the others have ended, too
+
+    return work
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_count_is_exact(made: tuple[SharedTable, TableWorkers], homes: list[Path], seed: int) -> None:
+    """Three processes that upload, resume, delete, rename and move at once leave exactly the count of a walk.
+
+    The quotas hold, that of the group, too.
+    """
+    table, workers = made
+    group = QuotaSettings(bytes=Quantity(25_000))
+    pipes = [workers.start(number, change_for(1.5, homes, 10 * seed + number, group))[1] for number in range(3)]
+    supervisor = Process(table, homes, group)
+    while not all(pipe.poll(0.05) for pipe in pipes):
+        time.sleep(0.01)
+    for pipe in pipes:
+        while receive(pipe) == "begun":
+            pass
+    one, two = map(held, homes)
+    assert supervisor.counted() == [one, two]
+    assert supervisor.quotas.counted_in_group("staff") == one + two
+    assert one.bytes <= 20_000 and one.files <= 6 and one.bytes + two.bytes <= 25_000
+    assert not any(supervisor.counts.home(home).is_doubtful for home in supervisor.homes)
+    assert len(table.files) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_process_is_killed(made: tuple[SharedTable, TableWorkers], homes: list[Path], seed: int) -> None:
+    """After a process was killed at any moment the homes are counted again while others use them, then all is exact."""
+    table, workers = made
+    group = QuotaSettings(bytes=Quantity(25_000))
+    chance = random.Random(seed)
+    victim, killed_pipe = workers.start(0, change_for(20, homes, seed, group))
+    pipes = [workers.start(number, change_for(2, homes, 10 * seed + number, group))[1] for number in (1, 2)]
+    receive(killed_pipe)
+    time.sleep(chance.uniform(0.1, 0.6))
+    workers.kill(victim)
+    table.clear(0)
+    process = Process(table, homes, group)
+    for number in range(2):
+        run(process.usage(number).repair(process.clock.seconds))
+    for pipe in pipes:
+        while receive(pipe) == "begun":
+            pass
+    for number in range(2):  # a thread of the others may have had the names when the victim died
+        run(process.usage(number).repair(process.clock.seconds))
+    one, two = map(held, homes)
+    assert process.counted() == [one, two]
+    assert process.quotas.counted_in_group("staff") == one + two
+    assert one.bytes <= 20_000 and one.bytes + two.bytes <= 25_000
+    assert len(table.files) == 0
