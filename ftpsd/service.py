@@ -16,7 +16,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from ftpsd.accounts.last_logins import LastLogins
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.one_time.totp import UsedCodes
 from ftpsd.admin.administration import Administration
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
@@ -139,7 +139,8 @@ class FtpsService(MultiService):
             self._outbox,
             self._codes,
         )
-        self._host = host = make_host(HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots))
+        host_parts = HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots, self._codes)
+        self._host = host = make_host(host_parts)
         self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)
         self._notifier = Notifier(reactor, host.__len__)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
@@ -165,6 +166,7 @@ class FtpsService(MultiService):
             listeners=self._listeners,
             workers=self._snapshots.workers,
             quotas=self._snapshots.quotas,
+            stores=self._snapshots.object_stores,
             reloader=self._reloader,
             users=lambda: self._snapshots.users,
             configuration=lambda: self._configuration,
@@ -188,6 +190,7 @@ class FtpsService(MultiService):
             Part(workers.start, workers.stop),
             Part(lambda: None, self._snapshots.shared_ports.close),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
+            Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(self._administration.start, self._administration.stop),
             Part(lambda: None, self._metrics.close),

@@ -28,6 +28,9 @@ _TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"
 #: The number of worker processes of each daemon that does not set it: the whole suite passes with 1 (the default) and 3.
 _WORKERS = os.environ.get("FTPSD_WORKERS", "")
 
+#: The processes that serve the sessions of such a daemon.
+WORKERS = int(_WORKERS or 1)
+
 #: How long the suite waits for anything that must come.
 PATIENCE = 45.0
 
@@ -178,6 +181,17 @@ class Daemon:
         """The process."""
         assert self.process is not None
         return self.process.pid
+
+    def workers(self) -> list[int]:
+        """Return the processes of the workers, which the spawner has forked."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        return [worker for spawner in children.get(self.pid, []) for worker in children.get(spawner, [])]
 
     def reload(self) -> None:
         """Send SIGHUP, and wait for the result."""

@@ -21,9 +21,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from ftpsd.accounts.one_time.totp import UsedCodes
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.accounts.totp import UsedCodes
 from ftpsd.config.sections.tls import RequireSettings, TlsSettings
 from ftpsd.config.settings import ListenSettings, Settings, UserSettings
 from ftpsd.control.incoming.factory import FtpsFactory

@@ -9,9 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.config.settings import UserLimits
-from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.home_counts import GroupCount, HomeCount
-from ftpsd.limits.ledger import Ledger, SessionLease, UserLease
+from ftpsd.limits.ledger import Failure, Ledger, SessionLease, UserLease
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import Address
 
@@ -42,7 +41,7 @@ class LateLedger:
         """Raise Refusal for a banned client."""
         return self._later(self._ledger.check_bans(client, user))
 
-    def record_failure(self, client: Address, user: str) -> Awaitable[Sequence[Ban]]:
+    def record_failure(self, client: Address, user: str) -> Awaitable[Failure]:
         """Count a failed login."""
         return self._later(self._ledger.record_failure(client, user))
 

@@ -8,9 +8,8 @@ from itertools import cycle
 from typing import TypeVar
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.home_counts import GroupCount, HomeCount
-from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionLease, UserLease
+from ftpsd.limits.ledger import Failure, Ledger, LedgerState, LocalLedger, SessionLease, UserLease
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.linked.ledger import LinkedLedger
 from ftpsd.limits.linked.serving import serve_ledgers
@@ -39,8 +38,16 @@ class LinkedLedgers:
         self.bans = [
             LinkedBans(self.workers.ends[index], table, state.bans) for index, (table, state) in enumerate(self._states)
         ]
-        serve_ledgers(self.workers.reactor, self.workers, self.table, self.state.bans, lambda: self._current)
+        serve_ledgers(
+            self.workers.reactor, self.workers, self.table, self.state.bans, lambda: self._current, self._settle
+        )
+        #: How often a worker has waited for sessions that end.
+        self.settled = 0
         self._next = cycle(range(workers))
+
+    async def _settle(self) -> None:
+        """Here sessions end at once."""
+        self.settled += 1
 
     def _state_of(self, index: int) -> tuple[SharedTable, LedgerState]:
         table = SharedTable.attach(os.dup(self.table.descriptor), index, *SIZE)
@@ -55,7 +62,10 @@ class LinkedLedgers:
         limits, bans = limits or Limits(), bans or BanSettings(attempts=3, allow=())
         self._current = LocalLedger(self.state, limits, bans)
         index = next(self._next) if worker is None else worker
-        return _WithSessions(LinkedLedger(self.bans[index], self._states[index][1], limits, bans), self._current)
+        return _WithSessions(
+            LinkedLedger(self.workers.ends[index], self.bans[index], self._states[index][1], limits, bans),
+            self._current,
+        )
 
     def __call__(self, answer: Awaitable[T]) -> T:
         """Return or raise what is awaited."""
@@ -84,7 +94,7 @@ class _WithSessions:
         """Raise Refusal for a banned client."""
         return self._worker.check_bans(client, user)
 
-    def record_failure(self, client: Address, user: str) -> Awaitable[Sequence[Ban]]:
+    def record_failure(self, client: Address, user: str) -> Awaitable[Failure]:
         """Count a failed login."""
         return self._worker.record_failure(client, user)
 

@@ -74,7 +74,7 @@ class Bucket:
             **changes,
         }
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def all_keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all objects."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [each["Key"] for page in pages for each in page.get("Contents", [])]
@@ -95,7 +95,7 @@ class Bucket:
 
     def contents(self) -> dict[str, bytes]:
         """Return all objects that are no directory markers."""
-        return {key: self.get(key) for key in self.keys() if not key.endswith("/")}
+        return {key: self.get(key) for key in self.all_keys() if not key.endswith("/")}
 
     def uploads(self) -> list[str]:
         """Return the keys of multipart uploads that are open."""

@@ -6,10 +6,15 @@ PORT is that of S3, the next three are those of the servers behind it. This file
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
+import signal
 import sys
 from pathlib import Path
+
+#: A server ends with the first one, also if a test is killed (prctl(2)).
+_PR_SET_PDEATHSIG = 1
 
 _SWIFT = """
 [swift-hash]
@@ -77,6 +82,7 @@ def main(directory: Path, port: int, secret: str) -> None:
     """Write the configuration and the rings, and run all servers."""
     from swift.common import utils
 
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     (directory / "swift.conf").write_text(_SWIFT)
     utils.SWIFT_CONF_FILE = str(directory / "swift.conf")
     (directory / "devices" / "d1").mkdir(parents=True)
@@ -88,6 +94,7 @@ def main(directory: Path, port: int, secret: str) -> None:
             _write_ring(directory / f"{kind}.ring.gz", port + number)
     for kind in ("account", "container", "object"):
         if os.fork() == 0:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             _run(directory, kind)
     _run(directory, "proxy")
 

@@ -285,6 +285,45 @@ def test_passwords_with_required_certificates(pki: Pki, make_daemon: Make) -> No
             client.expect(code, "PASS secret")
 
 
+def test_passwords_with_required_fingerprints(pki: Pki, make_daemon: Make) -> None:
+    """With `map: fingerprint` only its user tells whose a certificate is: nobody else gets in with it and a password."""
+    shared = pki.root.issue("gate-17")
+    users: dict[str, dict[str, object]] = {
+        "alice": {"certificates": [pki.alice.fingerprint, shared.fingerprint]},
+        "bob": {"certificates": [shared.fingerprint]},
+        "carol": {},
+    }
+    daemon = make_daemon(pki.settings(mode="required", login="password", map="fingerprint"), users)
+    for issued, name, code in (
+        (pki.alice, "alice", 230),
+        (pki.alice, "bob", 530),
+        (pki.alice, "carol", 530),
+        (shared, "alice", 230),
+        (shared, "bob", 230),
+        (shared, "carol", 530),
+    ):
+        with connect(daemon, pki.context(issued)) as client:
+            client.expect(331, f"USER {name}")
+            client.expect(code, "PASS secret")
+
+
+def test_another_spelling_is_no_failed_login(pki: Pki, make_daemon: Make) -> None:
+    """With `mode: optional`, a certificate that does not name the user exactly, or is not the one that the user has, is
+    no failed login: the password decides, and nobody is banned. A wrong password counts once."""
+    users: dict[str, dict[str, object]] = {"alice": {}, "bob": {"certificates": [pki.bob.fingerprint]}}
+    daemon = make_daemon({**pki.settings(), "bans": {"attempts": 3, "allow": []}}, users)
+    for name, issued in (("alice", pki.root.issue("Alice")), ("bob", pki.root.issue("bob"))):
+        for _ in range(4):
+            with connect(daemon, pki.context(issued)) as client:
+                client.expect(331, f"USER {name}")
+                client.expect(230, "PASS secret")
+    assert "login failed" not in daemon.log
+    with connect(daemon, pki.context(pki.root.issue("ALICE"))) as client:
+        client.expect(331, "USER alice")
+        client.expect(530, "PASS wrong")
+    assert daemon.log.count("login failed") == 1
+
+
 def test_required_certificates_of_others(pki: Pki, make_daemon: Make) -> None:
     """With `mode: required` and `login: certificate` another user's certificate is refused, three times at most."""
     daemon = make_daemon(pki.settings(mode="required"))
@@ -504,6 +543,42 @@ def test_warnings(make_daemon: Make, tmp_path: Path) -> None:
         ftpsd("doctor", "-c", str(daemon.config)), capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL
     ).stdout
     assert "the revocation list of CN=stale has expired" in said and "no revocation list is of CN=unlisted" in said
+
+
+@pytest.mark.parametrize("by", ["name", "fingerprint"])
+def test_a_client_that_is_an_authority_is_a_warning(make_daemon: Make, tmp_path: Path, by: str) -> None:
+    """A certificate in `ca` that is a user's, and may sign others, as `openssl req -x509` makes it, is a warning."""
+    pem_file = tmp_path / "ca.pem"
+    files: list[str] = []
+    for number, extra in enumerate(([], ["-addext", "basicConstraints=critical,CA:FALSE"])):
+        files.append(str(tmp_path / f"{number}.pem"))
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        subject = f"/CN=scanner-{number}" if by == "name" else f"/CN=device {number}"
+        subprocess.run(
+            [*command, "-subj", subject, *extra, "-keyout", "/dev/null", "-out", files[-1]],
+            check=True,
+            capture_output=True,
+        )
+    pem_file.write_text("".join(Path(each).read_text() for each in files))
+    prints = [
+        subprocess.run(
+            ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", each],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for each in files
+    ]
+    users: dict[str, dict[str, object]] = {
+        f"scanner-{number}": {} if by == "name" else {"certificates": [prints[number]]} for number in range(2)
+    }
+    source = "cn" if by == "name" else "fingerprint"
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(pem_file), "map": source}}}, users)
+    status, said = check(daemon)
+    assert status == 0
+    (line,) = [each for each in said.splitlines() if "is an authority" in each]
+    assert ("of the user scanner-0" if by == "name" else "CN=device 0 of a user") in line
+    assert "basicConstraints=critical,CA:FALSE" in line
 
 
 def test_a_large_list_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:

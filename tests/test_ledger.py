@@ -116,7 +116,10 @@ def test_a_banned_address_gets_no_session(ask: Ask) -> None:
     """After as many failures as the setting says the address is banned: no session, no password. The log says it once."""
     ledger = ask.ledger()
     made = [ask(ledger.record_failure(HOME, "alice")) for _ in range(3)]
-    assert [[ban.kind for ban in bans] for bans in made] == [[], [], ["address"]]
+    assert [[ban.kind for ban in each.bans] for each in made] == [[], [], ["address"]]
+    assert [each.refusal is not None for each in made] == [False, False, True]
+    behind = ask(ledger.record_failure(HOME, "bob"))
+    assert not behind.bans and isinstance(behind.refusal, SessionEnd)
     with pytest.raises(SessionEnd, match="530"):
         ask(ledger.check_bans(HOME, "bob"))
     texts = []

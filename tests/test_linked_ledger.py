@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import pytest
+from twisted.internet.defer import ensureDeferred
 
 from ftpsd.config.settings import BanSettings, UserLimits
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
-from ftpsd.limits.ledger import Ledger, SessionRefused
+from ftpsd.limits.ledger import Failure, Ledger, SessionRefused
 from ftpsd.protocol.parsing import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.link import LinkLost
@@ -53,9 +54,10 @@ class Calls:
 def test_guesses_over_several_workers(ask: LinkedLedgers) -> None:
     """The third wrong password bans, whichever worker it reaches; then both refuse the right one, too."""
     first, second = both(ask)
-    assert ask(first.record_failure(HOME, "alice")) == []
-    assert ask(second.record_failure(HOME, "bob")) == []
-    (ban,) = ask(first.record_failure(HOME, "carol"))
+    assert ask(first.record_failure(HOME, "alice")) == Failure([])
+    assert ask(second.record_failure(HOME, "bob")) == Failure([])
+    (ban,), refusal = ask(first.record_failure(HOME, "carol"))
+    assert isinstance(refusal, SessionEnd) and refusal.reply.code == 530
     assert (ban.kind, ban.subject) == ("address", str(HOME))
     for ledger in (second, first):
         with pytest.raises(SessionEnd, match="530"):
@@ -74,6 +76,22 @@ def test_a_ban_holds_before_its_message_arrives(ask: LinkedLedgers) -> None:
     ask.workers.until(ask.bans[1].are_current)
     with pytest.raises(SessionEnd, match="530"):
         ask(ledger.check_bans(HOME, "alice"))
+
+
+def test_a_guess_behind_others_that_are_being_counted(ask: LinkedLedgers) -> None:
+    """Guesses that were sent at once are counted in their order: the right one behind too many is refused."""
+    first, second = both(ask)
+    for ledger in (first, second):
+        failures = [ensureDeferred(_coroutine(first.record_failure(HOME, "alice"))) for _ in range(3)]
+        with pytest.raises(SessionEnd, match="530"):
+            ask(ledger.check_bans(HOME, "alice"))
+        for each in failures:
+            ask(each)
+        ask.state.bans.lift("address", str(HOME))
+
+
+async def _coroutine(answer: Awaitable[object]) -> object:
+    return await answer
 
 
 def test_a_login_needs_no_call(ask: LinkedLedgers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +153,7 @@ def test_failures_that_count_nowhere(ask: LinkedLedgers, monkeypatch: pytest.Mon
     """With bans switched off, or from an address that is exempt, wrong passwords cost no call."""
     calls = Calls(ask, 0, monkeypatch)
     for settings in (BanSettings(attempts=0), BanSettings(attempts=1)):
-        assert ask(ask.ledger(bans=settings, worker=0).record_failure(at("127.0.0.1"), "alice")) == []
+        assert ask(ask.ledger(bans=settings, worker=0).record_failure(at("127.0.0.1"), "alice")) == Failure()
     assert calls.names == []
 
 

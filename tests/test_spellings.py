@@ -14,8 +14,8 @@ from ftpsd.accounts import hashes
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificateCredentials, LoginIncorrect
 from ftpsd.accounts.chain import recent
 from ftpsd.accounts.chain.watch import RETRY
+from ftpsd.accounts.one_time.totp import UsedCodes
 from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
-from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import LoginDenied, SourceFailed, UnknownUser, WrongPassword
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.tls.client_certificates import ClientCertificate

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import succeed
 
-from ftpsd.accounts import hashes, totp
-from ftpsd.accounts.totp import UsedCodes, matching_step, split
+from ftpsd.accounts import hashes
+from ftpsd.accounts.one_time import totp
+from ftpsd.accounts.one_time.totp import UsedCodes, matching_step, split
 from ftpsd.cli.main import main
 from ftpsd.config.settings import TotpSecret, UserSettings
 from ftpsd.limits.bans.policy import ADDRESS_BLOCKED
@@ -96,7 +97,7 @@ def test_a_clock_that_was_wrong() -> None:
 
 def test_used_codes_need_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes that no clock shows any more are removed, in memory and in the file."""
-    monkeypatch.setattr(totp, "_MANY", 10)
+    monkeypatch.setattr(totp, "MANY", 10)
     now = [3000.0]
     store: Any = MemoryStore()
     used = UsedCodes(store, lambda: now[0])

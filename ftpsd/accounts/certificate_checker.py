@@ -11,8 +11,8 @@ from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ftpsd.accounts import totp
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.one_time import totp
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, UnknownUser, User, UserStore
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.protocol.parsing import Address
@@ -62,7 +62,7 @@ class CertificateChecker:
 
     credentialInterfaces = (ICertificate,)
 
-    def __init__(self, store: UserStore, codes: UsedCodes, now: Callable[[], float]) -> None:
+    def __init__(self, store: UserStore, codes: Codes, now: Callable[[], float]) -> None:
         self._store = store
         self._codes = codes
         self._now = now
@@ -115,14 +115,16 @@ class CertificatePolicy:
         """Return a function that says whether a user with the right password may log in with this certificate.
 
         With `login: both` it must be the user's. With `login: password` it must not be another user's if clients need
-        one; it may be that of a machine with several users. Raises SourceFailed.
+        one; it may be that of a machine, which names no user. Whose a certificate is that is mapped by its fingerprint
+        only its user tells, so that must be the user who logs in. Raises SourceFailed.
         """
         if self._login == "certificate" or (self._login == "password" and self._mode == "optional"):
             return lambda _: True
         if certificate is None:
             return lambda _: False
         # Looked up before the password is verified: afterwards the time would tell that it was right.
-        if self._login == "both" or await self._names_user(certificate, client, admit):
+        either = self._login == "both" or certificate.source == "fingerprint"
+        if either or await self._names_user(certificate, client, admit):
             return lambda user: belongs(certificate, user)
         return lambda user: not user.settings.certificates or belongs(certificate, user)
 

@@ -9,9 +9,9 @@ from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ftpsd.accounts import totp
 from ftpsd.accounts.certificate_checker import CertificatePolicy, LoginIncorrect
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.one_time import totp
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.protocol.parsing import Address
 from ftpsd.system.tls.client_certificates import ClientCertificate
@@ -46,7 +46,7 @@ class PasswordChecker:
     def __init__(
         self,
         store: UserStore,
-        codes: UsedCodes,
+        codes: Codes,
         now: Callable[[], float],
         certificates: CertificatePolicy | None = None,
     ) -> None:

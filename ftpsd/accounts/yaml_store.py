@@ -61,6 +61,10 @@ class UserTable:
         kind, password, _ = record.split("\0")
         return password if self._kinds[int(kind)].enabled else None
 
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of all certificates that users have."""
+        return frozenset(each for kind in self._kinds for each in kind.certificates)
+
     def names(self) -> Sequence[str]:
         """Return all names, in the order in which they were added."""
         return tuple(self._records)

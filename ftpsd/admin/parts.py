@@ -19,6 +19,7 @@ from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.session_registry import SessionRegistry
 from ftpsd.snapshot import Snapshot
 from ftpsd.storage.quota import Quotas
+from ftpsd.storage.stores import Stores
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -40,6 +41,7 @@ class Parts:
     listeners: Listeners
     workers: WorkerThreads
     quotas: Quotas
+    stores: Stores
     reloader: Reloader
     #: Return the users of the last load that is in effect.
     users: Callable[[], UserStore]

@@ -17,6 +17,7 @@ from ftpsd.admin.parts import Parts
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
 from ftpsd.figures.figures import Figures, Transfers, Worker
+from ftpsd.storage.stores import StoreStatus
 from ftpsd.system.worker_threads import ThreadUsage
 
 
@@ -69,6 +70,8 @@ class Status:
     passive_ports: PassivePorts
     #: The sources of users, without the YAML files.
     sources: tuple[SourceStatus, ...]
+    #: The stores of homes and folders, as the daemon's own process sees them.
+    stores: tuple[StoreStatus, ...]
     #: The worker processes, none if the daemon is one process; and how many had to be started again.
     workers: tuple[Worker, ...]
     worker_restarts: int
@@ -117,6 +120,7 @@ class StatusReader:
             threads=figures.threads,
             passive_ports=PassivePorts(ports.low, ports.high, figures.ports),
             sources=figures.sources,
+            stores=parts.stores.status(),
             workers=tuple(parts.figures.workers()),
             worker_restarts=parts.figures.restarts,
         )

@@ -16,12 +16,13 @@ from ftpsd.cli.options import add_config
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration, dotted
 from ftpsd.config.yaml import Document, read
+from ftpsd.storage import stores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `ftpsd check`."""
     add_config(parser)
-    parser.add_argument("--online", action="store_true", help="log in to each source of users, too")
+    parser.add_argument("--online", action="store_true", help="log in to each source of users and to each store, too")
     parser.add_argument("--json", action="store_true", help="print a JSON array of faults and warnings")
 
 
@@ -31,7 +32,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         loaded = load.load(configuration)
         if options.online:
-            _require_sources(configuration, loaded)
+            document = read(Path(os.path.abspath(configuration)))
+            _require_sources(document, loaded)
+            _require_stores(document, loaded)
+            if document.faults:
+                raise InvalidConfiguration(document.faults)
     except InvalidConfiguration as error:
         if options.json:
             _print_json(faults=error.faults)
@@ -43,23 +48,34 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for warning in load.warnings(loaded, time.time()):
         print(f"{configuration}: warning: {warning}", file=sys.stderr)
-    answering = ", and all sources answer" if options.online else ""
+    answering = _answering(loaded) if options.online else ""
     print(f"{configuration}: good, {len(loaded.users.users)} users{answering}.")
     return 0
 
 
-def _require_sources(configuration: str, loaded: load.Configuration) -> None:
-    """Log in to all sources. Raises InvalidConfiguration with one fault for each that does not answer."""
-    document = Document(Path(os.path.abspath(configuration)))
+def _require_sources(document: Document, loaded: load.Configuration) -> None:
+    """Log in to all sources. Add one fault for each that does not answer."""
     errors = probe_all(loaded.sources)
-    if errors:
-        document = read(document.path)
     for each in loaded.sources:
         if each.name in errors:
             remedy = "Check that the server runs, and that the entry names it and its password."
             document.fault(("users", "sources", each.index), errors[each.name], remedy)
-    if document.faults:
-        raise InvalidConfiguration(document.faults)
+
+
+def _require_stores(document: Document, loaded: load.Configuration) -> None:
+    """List each store, and begin an upload. Add one fault for each that cannot be used; say which can only be read."""
+    for name, found in stores.probe_all(loaded.stores).items():
+        if found.error:
+            remedy = "Check the endpoint, the bucket, the credentials and the clock of this machine."
+            document.fault(("storage", name), f"cannot be used: {found.error}", remedy)
+        elif found.read_only:
+            problem = f"nothing can be uploaded to the store {name}: {found.read_only}"
+            print(f"{document.path}: warning: {problem}", file=sys.stderr)
+
+
+def _answering(loaded: load.Configuration) -> str:
+    kinds = [kind for kind, each in (("sources", loaded.sources), ("stores", loaded.stores)) if each]
+    return f", and all {' and '.join(kinds or ['sources'])} answer"
 
 
 def _located_warnings(configuration: str, loaded: load.Configuration) -> list[Fault]:

@@ -199,7 +199,11 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     settings = configuration.settings
     permissions = modes.warnings(settings, configuration.exposed) if settings.file_permissions == "check" else []
     weak = certificates.cipher_warnings(configuration.contexts.suites()) if settings.tls.ciphers else []
-    clients = client_certificates.warnings(configuration.contexts.clients, now)
+    verifier = configuration.contexts.clients
+    clients = [
+        *client_certificates.warnings(verifier, now),
+        *client_certificates.of_users(verifier, configuration.users.users),
+    ]
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
     files += [*source_warnings(settings), *stores.warnings(settings)]

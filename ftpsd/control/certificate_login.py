@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ftpsd.accounts import totp
 from ftpsd.accounts.certificate_checker import CodeRequired
+from ftpsd.accounts.one_time import totp
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.control.login import Connection, Login
 from ftpsd.protocol.interfaces import Account
@@ -15,7 +15,8 @@ class CertificateLogin:
 
         settings                   no certificate       the user's        another one
         optional, password         password             password          password
-        required, password         refused              password          password; refused at PASS if another user's
+        required, password         refused              password          password; refused at PASS if another user's,
+                                                                          and if it lacks a fingerprint that decides
         optional, certificate      password             logged in         password
         required, certificate      refused              logged in         refused
         either, both               refused              password          refused, now or at PASS
@@ -53,8 +54,11 @@ class CertificateLogin:
             return None
         if self._kind == "both":
             return None
+        # The password may be right: a certificate that names the user in capitals is no failed login then. Without a
+        # name in it, names could be tried until one has its fingerprint, so each counts.
+        decides = self._required or certificate.source == "fingerprint"
         try:
-            account = await self._login.attempt_with_certificate(user, certificate)
+            account = await self._login.attempt_with_certificate(user, certificate, decides=decides)
         except CodeRequired:
             self._needs_code = user
             return None

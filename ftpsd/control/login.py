@@ -72,17 +72,19 @@ class Login:
         )
 
     async def attempt_with_certificate(
-        self, user: str, certificate: ClientCertificate, code: str | None = None
+        self, user: str, certificate: ClientCertificate, code: str | None = None, *, decides: bool = True
     ) -> Account | None:
         """Return the account, or None if the certificate is not that of a user with this name.
 
-        Raises CodeRequired if the user needs a one-time password (`code`) as well, and what `_log_in` raises.
+        That is no failed login unless the certificate `decides`: the password may be right. Raises CodeRequired if the
+        user needs a one-time password (`code`) as well, and what `_log_in` raises.
         """
         check = partial(self._check_again, user)
-        return await self._log_in(user, CertificateCredentials(user, certificate, self._client, check, code))
+        credentials = CertificateCredentials(user, certificate, self._client, check, code)
+        return await self._log_in(user, credentials, decides)
 
-    async def _log_in(self, user: str, credentials: object) -> Account | None:
-        """Return the account, or None for wrong credentials.
+    async def _log_in(self, user: str, credentials: object, decides: bool = True) -> Account | None:
+        """Return the account, or None for wrong credentials, which are a failed login if they decide.
 
         Raises Refusal: 530 for a banned client or a user who may not log in now, 421 for one session too many and for a
         configuration that has changed, 451 when the password cannot be checked. Only a wrong name or password counts
@@ -99,7 +101,8 @@ class Login:
         except CodeRequired:
             raise
         except Exception as error:
-            await self._fail(user, error)
+            if decides or not isinstance(error, UnauthorizedLogin):
+                await self._fail(user, error)
             return None
         user = avatar.name
         try:
@@ -154,8 +157,10 @@ class Login:
         reason, refusal = "", Refusal(451, "Login cannot be checked now: try again later.")
         if isinstance(error, UnauthorizedLogin):
             self._events.publish(LoginFailed(session, self._events.visible_name(user)))
-            self._log_bans(await self._ledger.record_failure(self._client, user), user)
-            await self._ledger.check_bans(self._client, user)
+            failure = await self._ledger.record_failure(self._client, user)
+            self._log_bans(failure.bans, user)
+            if failure.refusal is not None:
+                raise failure.refusal
             return
         if isinstance(error, AccessDenied | LoginDenied):
             await self._ledger.check_bans(self._client, user)

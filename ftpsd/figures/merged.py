@@ -121,7 +121,7 @@ class MergedFigures:
     async def faults(self) -> Sequence[str]:
         """Return why the processes cannot serve clients; nothing if they can."""
         found = list(await self._own.faults())
-        if not any(each.state == "serving" for each in self._described()):
+        if all(each.state == "starting" for each in self._described()):
             found.append("no worker process is ready")
 
         async def ask(index: int, link: Link) -> None:

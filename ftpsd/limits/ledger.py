@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.ban_list import BanList
@@ -63,6 +63,15 @@ class UserLease(Protocol):
         """The user has logged out."""
 
 
+class Failure(NamedTuple):
+    """What follows from a wrong name or password."""
+
+    #: The bans that this failure has caused.
+    bans: Sequence[Ban] = ()
+    #: The refusal if the client is banned now, by this failure or by others.
+    refusal: Refusal | None = None
+
+
 class Ledger(HomeLedger, Protocol):
     """Admits sessions and logins, counts homes, and bans clients that guess passwords."""
 
@@ -72,8 +81,8 @@ class Ledger(HomeLedger, Protocol):
     def check_bans(self, client: Address, user: str) -> Awaitable[None]:
         """Raise Refusal if the client may not try this user name. Callers check before and after each password."""
 
-    def record_failure(self, client: Address, user: str) -> Awaitable[Sequence[Ban]]:
-        """Count a wrong name or password. Return the bans that follow from it."""
+    def record_failure(self, client: Address, user: str) -> Awaitable[Failure]:
+        """Count a wrong name or password, and check the bans in the same step."""
 
     def record_login(self, client: Address, user: str) -> Awaitable[None]:
         """Remember that the user has logged in from this address."""
@@ -123,9 +132,14 @@ class LocalLedger:
         """Raise Refusal if the client may not try this user name."""
         self._bans.check(client, user)
 
-    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
-        """Count a wrong name or password. Return the bans that follow from it."""
-        return self._bans.record_failure(client, user)
+    async def record_failure(self, client: Address, user: str) -> Failure:
+        """Count a wrong name or password, and check the bans in the same step."""
+        bans = self._bans.record_failure(client, user)
+        try:
+            self._bans.check(client, user)
+        except Refusal as refusal:
+            return Failure(bans, refusal)
+        return Failure(bans)
 
     async def record_login(self, client: Address, user: str) -> None:
         """Remember that the user has logged in from this address."""

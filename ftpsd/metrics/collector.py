@@ -88,6 +88,7 @@ class Collector:
             _limits,
             _threads,
             _sources,
+            _stores,
             _workers,
             _delivery,
             _users,
@@ -273,6 +274,14 @@ def _workers(reading: Reading) -> Iterator[Metric]:
     yield _gauge("ftpsd_worker_memory_bytes", text, ("worker",), [(key, each.process.memory) for key, each in known])
     text = "Worker processes that were started in place of one that had failed."
     yield _counter("ftpsd_worker_restarts", text, (), [((), reading.status.worker_restarts)])
+
+
+def _stores(reading: Reading) -> Iterator[Metric]:
+    stores = reading.status.stores
+    if stores:
+        text = "Whether a store of homes and folders can be used, as far as is known."
+        values = [((each.name,), float(each.state != "down")) for each in stores]
+        yield _gauge("ftpsd_store_up", text, ("store",), values)
 
 
 def _delivery(reading: Reading) -> Iterator[Metric]:

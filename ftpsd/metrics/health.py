@@ -19,6 +19,7 @@ class Health:
         for each in parts.listeners.missing(parts.configuration().settings.listen):
             found.append(f"not listening on {each.address} port {each.port}")
         found += self._sources()
+        found += self._stores()
         found += await parts.figures.faults()
         return tuple(found)
 
@@ -31,3 +32,11 @@ class Health:
         if not sources or any(each.state != "down" for each in sources) or len(self._parts.configuration().users.users):
             return []
         return [each.error for each in sources]
+
+    def _stores(self) -> list[str]:
+        """Return the stores that are down, if no home or folder is elsewhere (see `_sources`)."""
+        configuration, stores = self._parts.configuration(), self._parts.stores.status()
+        elsewhere = configuration.users.homes.outermost or configuration.settings.sandbox.homes
+        if not stores or elsewhere or any(each.state != "down" for each in stores):
+            return []
+        return [f"the storage {each.name} cannot be used: {each.error}" for each in stores]

@@ -15,6 +15,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.logger import Logger
 
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import MOST_WORKERS, ListenSettings, WorkerCount
 from ftpsd.control.incoming.accept import ControlPort
@@ -42,6 +43,7 @@ class HostParts:
     counts: LedgerState
     refresh: AddressRefresh
     snapshots: SnapshotFactory
+    codes: Codes
 
 
 class SessionHost(Protocol):

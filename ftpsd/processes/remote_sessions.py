@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -10,6 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.accounts.one_time.shared_codes import serve_codes
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.load import Configuration
 from ftpsd.config.settings import ListenSettings
@@ -21,7 +23,7 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.events.linked.receiver import Receiver
 from ftpsd.figures.merged import MergedFigures
-from ftpsd.limits.ledger import LocalLedger, SessionRefused
+from ftpsd.limits.ledger import LocalLedger, SessionLease, SessionRefused
 from ftpsd.limits.linked.serving import serve_ledgers
 from ftpsd.limits.merged_registry import MergedSessionRegistry
 from ftpsd.limits.session_counts import RejectReason
@@ -33,8 +35,9 @@ from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import local_figures
 from ftpsd.processes.supervision.loading import ConfigurationLoads
+from ftpsd.processes.supervision.settling import Settling
 from ftpsd.processes.supervisor import Workers
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.landlock import open_no_homes
@@ -52,7 +55,10 @@ class RemoteSessions:
         self._spawner = Spawner(parts.reactor, parts.path)
         self.workers = Workers(parts.reactor, self._spawner, lambda reason: exit_with_error(parts.reactor, reason))
         self._counts = parts.counts
-        serve_ledgers(parts.reactor, self.workers, self._table, self._counts.bans, lambda: self._ledger)
+        self._settling = settling = Settling(parts.reactor, self.workers.links)
+        bans = parts.counts.bans
+        serve_ledgers(parts.reactor, self.workers, self._table, bans, lambda: self._ledger, settling.wait)
+        self._publish_codes = serve_codes(self.workers, self._table, parts.codes, time.time)
         self.workers.on_end(self._tell_of_end)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
         self._receiver = Receiver(parts.reactor, parts.hub, self.workers)
@@ -67,7 +73,7 @@ class RemoteSessions:
 
     def factory(self, settings: ListenSettings, snapshot: Snapshot) -> FtpsFactory:
         """Return what one listener does with its connections."""
-        return HandoverFactory(self._services, snapshot, settings, self.workers)
+        return HandoverFactory(self._services, snapshot, settings, self.workers, self._settling)
 
     def fork(self, configuration: Configuration) -> None:
         """Fork the process that will fork workers."""
@@ -77,6 +83,7 @@ class RemoteSessions:
 
     async def start(self, configuration: Configuration) -> None:
         """Start all workers. Raises StartFailed."""
+        self._publish_codes()
         self._make_ledger(configuration)
         await self.workers.start(worker_count(configuration.settings.workers))
 
@@ -134,10 +141,16 @@ class HandoverFactory(FtpsFactory):
     """Gives the connections of one listener to workers."""
 
     def __init__(
-        self, services: ControlServices, snapshot: Snapshot, settings: ListenSettings, workers: Workers
+        self,
+        services: ControlServices,
+        snapshot: Snapshot,
+        settings: ListenSettings,
+        workers: Workers,
+        settling: Settling,
     ) -> None:
         super().__init__(services, snapshot, settings)
         self._workers = workers
+        self._settling = settling
 
     def begin(self, route: Route, early: bytes = b"") -> Protocol:
         """Return the protocol of a connection from a proxy, whose header is complete."""
@@ -151,7 +164,7 @@ class HandoverFactory(FtpsFactory):
         number = next(self.services.numbers)
         with connection:
             try:
-                lease = await self.snapshot.ledger.admit_session(route.client)
+                lease = await self._admit_session(route.client)
             except SessionRefused as refused:
                 self._reject(connection, number, route, refused.reason, refused.reply, refused.log_text)
                 return
@@ -159,6 +172,15 @@ class HandoverFactory(FtpsFactory):
             if not self._workers.hand_over(known, connection.fileno(), lease):
                 lease.release()
                 self._reject(connection, number, route, "undecided", UNDECIDED, "Not admitted: no worker is ready.")
+
+    async def _admit_session(self, client: Address) -> SessionLease:
+        try:
+            return await self.snapshot.ledger.admit_session(client)
+        except SessionRefused as refused:
+            if refused.reason not in ("sessions", "sessions_per_address"):
+                raise
+        await self._settling.wait()
+        return await self.snapshot.ledger.admit_session(client)
 
     def _reject(
         self, connection: socket.socket, number: int, route: Route, reason: RejectReason, reply: Reply, log_text: str

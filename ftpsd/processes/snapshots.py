@@ -15,13 +15,12 @@ from twisted.internet.error import CannotListenError
 from ftpsd.accounts.anonymous import with_anonymous
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
 from ftpsd.accounts.chain.factory import StoreFactory
+from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
-from ftpsd.accounts.totp import UsedCodes
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
-from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.config.settings import BanSettings, Limits, PortRange, QuotaSettings, Settings
 from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.data.channel import DataPlane
@@ -34,10 +33,13 @@ from ftpsd.limits.ledger import Ledger, LedgerState
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.snapshot import Snapshot, policy_of
+from ftpsd.storage.backend import Backend
 from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.places import PlacedBackend, PlacedMeter
 from ftpsd.storage.quota import Quotas
+from ftpsd.storage.stores import Stores
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -53,7 +55,7 @@ class SnapshotFactory:
         refresh: AddressRefresh,
         control_ports: Callable[[], set[int]],
         outbox: Outbox,
-        codes: UsedCodes,
+        codes: Codes,
     ) -> None:
         self._reactor = reactor
         self._make_ledger = make_ledger
@@ -65,7 +67,9 @@ class SnapshotFactory:
         self._stores = StoreFactory(reactor, self.workers)
         self.sources = self._stores.sources
         self.transfers = TransferCounts(reactor.seconds)
-        self.quotas = Quotas(reactor, self.workers, DirectoryMeter(), counts.homes)
+        self.object_stores = Stores(reactor)
+        meter = PlacedMeter(DirectoryMeter(), self.object_stores)
+        self.quotas = Quotas(reactor, self.workers, meter, counts.homes)
         self.shared_ports = SharedPorts(reactor, self.workers, open_beside)
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
@@ -84,7 +88,7 @@ class SnapshotFactory:
         ledger = self._make_ledger(settings.limits, settings.bans)
         self._newest = Snapshot(
             settings=settings,
-            portal=self._portal(settings, configuration.layers.shared, users, ledger),
+            portal=self._portal(configuration, users, ledger),
             contexts=configuration.contexts,
             data=DataPlane(self._shared(configuration)),
             policy=policy_of(settings),
@@ -95,11 +99,11 @@ class SnapshotFactory:
         )
         return self._newest
 
-    def _portal(
-        self, settings: Settings, groups: Mapping[str, SharedSettings], users: UserStore, ledger: Ledger
-    ) -> Portal:
+    def _portal(self, configuration: load.Configuration, users: UserStore, ledger: Ledger) -> Portal:
+        settings, groups = configuration.settings, configuration.layers.shared
         quotas = {name: group.quota for name, group in groups.items() if group.quota != QuotaSettings()}
-        files = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
+        local = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
+        files = PlacedBackend(local, self._backends(configuration, quotas))
         trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
         realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
         clients = settings.tls.clients
@@ -109,6 +113,13 @@ class SnapshotFactory:
             CertificateChecker(users, self._codes, time.time),
         )
         return Portal(realm, [cast(ICredentialsChecker, each) for each in checkers])
+
+    def _backends(
+        self, configuration: load.Configuration, quotas: Mapping[str, QuotaSettings]
+    ) -> Mapping[str, Backend]:
+        """Return the backends of homes and folders in stores, by the names of the stores."""
+        self.object_stores.use(configuration.stores, configuration.settings.timeouts.stalled)
+        return self.object_stores.backends(self.quotas, quotas)
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.accounts.totp import UsedCodes
+from ftpsd.accounts.one_time.shared_codes import SharedCodes
 from ftpsd.config import load
 from ftpsd.data.nat import AddressRefresh
 from ftpsd.events.hub import Hub
@@ -38,7 +38,6 @@ from ftpsd.processes.worker_sessions import HandedSessions
 from ftpsd.system.link import Link, connect
 from ftpsd.system.part import Part
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.state import Store
 from ftpsd.system.twisted_private import installed_reactor
 
 log = Logger(namespace="ftpsd")
@@ -91,7 +90,8 @@ class WorkerService(MultiService):
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
         counts = SharedLedgerState(reactor.seconds, table)
-        make_ledger = partial(LinkedLedger, LinkedBans(self.link, table, counts.bans), counts)
+        make_ledger = partial(LinkedLedger, self.link, LinkedBans(self.link, table, counts.bans), counts)
+        codes = SharedCodes(table, time.time, partial(self.link.tell, "accounts.code_used"))
         refresh = AddressRefresh(reactor)
         writers = worker_count(configuration.settings.workers) + 1
         self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time), "worker", writers)
@@ -102,10 +102,10 @@ class WorkerService(MultiService):
             refresh,
             lambda: self._control_ports,
             outbox,
-            UsedCodes(Store(reactor), time.time),
+            codes,
         )
         self._control_ports = {each.port for each in configuration.settings.listen}
-        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots)
+        parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots, codes)
         self._sessions = LocalSessions(parts, memory_in_use, table.places.byte_lock(0, SWEEPING))
         self._reports = Reports(reactor, hub, self.link, self._sessions)
         self._snapshot = self._snapshots.make(configuration)
@@ -124,6 +124,7 @@ class WorkerService(MultiService):
             Part(lambda: None, self._outbox.stop),
             Part(threads.start, threads.stop),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
+            Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(lambda: self._sessions.follow(self._configuration), self._sessions.stop),
             Part(self._ready),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
+
 from ftpsd.control.ftp_protocol import FtpsProtocol
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.processes.forks.datagrams import MessageReader
@@ -13,6 +15,9 @@ from ftpsd.processes.sessions import LocalSessions
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
+
+#: Turns of the reactor in which the end of a connection that was closed is found: the first reads what came before it.
+_TURNS = 3
 
 
 class HandedSessions:
@@ -30,6 +35,7 @@ class HandedSessions:
 
     def start(self, end: socket.socket) -> None:
         """Accept connections from a socket, which is taken over."""
+        self._link.serve("process.settle", self._settle)
         self._reader = MessageReader(self._reactor, end, self._accept)
 
     def accept_all(self) -> None:
@@ -63,7 +69,21 @@ class HandedSessions:
 
     def _tell_ended(self) -> None:
         ended, self._ended = self._ended, []
-        self._link.tell("process.ended", ended)
+        if ended:
+            self._link.tell("process.ended", ended)
+
+    def _settle(self) -> Deferred[None]:
+        """Tell of all sessions whose clients have gone, and then answer."""
+        settled: Deferred[None] = Deferred()
+        self._turn(_TURNS, settled)
+        return settled
+
+    def _turn(self, turns: int, settled: Deferred[None]) -> None:
+        if turns:
+            self._reactor.callLater(0, self._turn, turns - 1, settled)
+        else:
+            self._tell_ended()
+            settled.callback(None)
 
 
 class _Lease:

@@ -12,6 +12,7 @@ from ftpsd.control.lifecycle.reload import STOPPING
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
 from ftpsd.figures.figures import Worker
+from ftpsd.storage.stores import StoreStatus
 
 
 class DaemonResources:
@@ -77,6 +78,7 @@ def status_json(status: Status) -> Json:
         "threads": status.threads._asdict(),
         "passive_ports": {"first": ports.first, "last": ports.last, "used": ports.used},
         "sources": [_source(each) for each in status.sources],
+        "stores": [_store(each) for each in status.stores],
         "workers": [_worker(each) for each in status.workers],
         "worker_restarts": status.worker_restarts,
     }
@@ -106,6 +108,11 @@ def _source(source: SourceStatus) -> Json:
         "hanging": source.hanging,
         "remembered": source.remembered,
     }
+
+
+def _store(store: StoreStatus) -> Json:
+    error = valid_text(store.error) or None
+    return {"name": store.name, "bucket": store.bucket, "state": store.state, "error": error}
 
 
 def _usage(usage: Usage) -> Json:

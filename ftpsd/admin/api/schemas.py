@@ -9,6 +9,7 @@ from ftpsd.admin.api.arguments import Schema
 from ftpsd.events.types import BanKind
 from ftpsd.figures.figures import WorkerState
 from ftpsd.limits.session_registry import SessionState
+from ftpsd.storage.stores import State as StoreState
 
 TIME: Schema = {"type": "string", "format": "date-time"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -124,6 +125,7 @@ COMPONENTS: Schema = {
         threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
         passive_ports=record(first=COUNT, last=COUNT, used=COUNT),
         sources=array(to("Source")),
+        stores=array(to("Store")),
         workers=array(to("Worker")),
         worker_restarts={**COUNT, "description": "Workers that were started in place of one that had failed."},
     ),
@@ -135,6 +137,12 @@ COMPONENTS: Schema = {
         sessions=maybe(COUNT),
         cpu=maybe({"type": "number", "description": "Seconds of processor time."}),
         memory=maybe({**COUNT, "description": "Bytes; what workers share counts in parts."}),
+    ),
+    "Store": record(
+        name={"type": "string", "description": "The name in the section storage."},
+        bucket=STRING,
+        state={"enum": list(get_args(StoreState))},
+        error=maybe({"type": "string", "description": "Why it is down; null if it is not."}),
     ),
     "Source": record(
         name={"type": "string", "description": "The type and the index in users.sources, as ldap[1]."},

@@ -110,7 +110,7 @@ class Access:
         if self._budget.refill(self._parts.reactor.seconds()) >= 1:
             self._budget.take(1)
             self._publish("failed page login", "", stranger.address)
-        for ban in await self._parts.snapshot().ledger.record_failure(client, NAME):
+        for ban in (await self._parts.snapshot().ledger.record_failure(client, NAME)).bans:
             text = f"banned for {ban.length:.0f} seconds: too many failed logins at the page"
             self._parts.hub.publish(Banned(stranger, ban.kind, ban.subject, ban.length, text))
 

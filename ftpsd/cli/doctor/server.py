@@ -22,12 +22,14 @@ from ftpsd.cli.doctor import certificate, firewall, host, network
 from ftpsd.cli.doctor.findings import Finding, Report, printable
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.sections.storage import is_in_store
 from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.tls import client_certificates
 from ftpsd.config.tls.certificates import certificate_blocks
 from ftpsd.protocol.parsing import is_ipv4
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.storage import stores
 from ftpsd.system.tls.client_certificates import ClientVerifier
 
 #: Seconds for each program that is asked.
@@ -72,6 +74,8 @@ def check(path: str, report: Report) -> Settings | None:
             _judge(report, "certificates of clients", _client_certificates(configuration.contexts.clients))
         if configuration.sources:
             _judge(report, "the sources of users", _sources(configuration))
+        if configuration.stores:
+            _judge(report, "the stores", _stores(configuration))
     host.check_logins(settings.passwords, configuration.users.decoys if configuration is not None else (), report)
     _judge(report, "open files and clock", _machine(settings, path, service))
     return settings
@@ -255,15 +259,17 @@ def _homes(configuration: load.Configuration, service: Service) -> list[Finding]
 
 
 def _trees(configuration: load.Configuration) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield each home, and each folder once: a user, what it is to the user, its path, whether users write there."""
+    """Yield each home, and each folder once, unless they are in a store: a user, what it is to the user, its path,
+    whether users write there."""
     folders: set[tuple[str, bool]] = set()
     for name in configuration.users.users.names():
         user = configuration.users.users.get(name)
         if user is None or user.settings.home is None:
             continue
-        yield name, "home", os.path.realpath(user.settings.home), True
+        if not is_in_store(user.settings.home):
+            yield name, "home", os.path.realpath(user.settings.home), True
         for at, folder in user.settings.folders.items():
-            if (folder.path, folder.is_written) not in folders:
+            if folder.storage is None and (folder.path, folder.is_written) not in folders:
                 folders.add((folder.path, folder.is_written))
                 yield name, f"folder {VirtualPath(at)}", folder.path, folder.is_written
 
@@ -291,3 +297,17 @@ def _sources(configuration: load.Configuration) -> list[Finding]:
         )
         for name, error in probe_all(configuration.sources).items()
     ]
+
+
+def _stores(configuration: load.Configuration) -> list[Finding]:
+    """Look whether each store can be used. The daemon may do so as another user, and from its sandbox."""
+    found = []
+    for name, each in stores.probe_all(configuration.stores).items():
+        if each.error:
+            cure = "Check the endpoint, the bucket, the credentials and the clock of this machine."
+            found.append(Finding("store.failed", "fault", f"storage.{name} cannot be used: {each.error}", cure))
+        elif each.read_only:
+            cure = "Permit uploads to the daemon's credentials, unless its users only read."
+            problem = f"nothing can be uploaded to storage.{name}: {each.read_only}"
+            found.append(Finding("store.read_only", "warning", problem, cure))
+    return found

@@ -116,6 +116,15 @@ class Worker(TypedDict):
     memory: int | None
 
 
+class Store(TypedDict):
+    """A store of homes and folders."""
+
+    name: str
+    bucket: str
+    state: str
+    error: str | None
+
+
 class Status(TypedDict):
     """The state of the daemon."""
 
@@ -134,6 +143,7 @@ class Status(TypedDict):
     threads: Threads
     passive_ports: PassivePorts
     sources: list[Source]
+    stores: list[Store]
     #: None if the daemon is one process.
     workers: list[Worker]
     worker_restarts: int

@@ -60,6 +60,9 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     yield "passive ports", f"{_use(ports['used'], count)} ({ports['first']}-{ports['last']})"
     for number, source in enumerate(status["sources"]):
         yield _once("sources", number), _source(source)
+    for number, store in enumerate(status["stores"]):
+        down = f": DOWN: {store['error']}" if store["state"] == "down" else f": {store['state']}"
+        yield _once("stores", number), f"{store['name']}, bucket {store['bucket']}{down}"
     for number, worker in enumerate(status["workers"]):
         yield _once("workers", number), _worker(worker, now)
     if status["worker_restarts"]:

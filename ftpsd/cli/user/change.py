@@ -19,6 +19,7 @@ from ftpsd.cli.user.users import Users, check_name, open_users
 from ftpsd.cli.user.values import Values, assignment, change, permissions, text
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
+from ftpsd.config.sections.storage import is_in_store
 from ftpsd.config.sections.values import Value
 
 
@@ -73,6 +74,9 @@ def _make_home(users: Users, name: str, values: Values) -> list[str]:
     path = users.home(name, values)
     if path is None:
         raise CommandFailed("the user needs a home: use --home DIRECTORY, or set defaults.home in users.yaml")
+    if is_in_store(path):
+        users.notes.append(f"The home is {path}.")
+        return []
     path = os.path.normpath(path)
     made = home.make(path)
     users.notes.append(f"The home is {path}." if made else f"The home is {path}, which existed already.")
@@ -164,6 +168,8 @@ def remove(options: argparse.Namespace) -> int:
     users = open_users(options.config)
     table = users.find_table(name)
     path = _home_of(users, name, table)
+    if options.delete_home and path is not None and is_in_store(path):
+        raise CommandFailed(f"{path} is in a store: delete it there, and remove the user without --delete-home")
     if options.delete_home and path is None:
         raise CommandFailed("the home is not known: correct the file first, or remove the user without --delete-home")
     if options.delete_home and not options.yes:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,6 +25,7 @@ from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
+from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.origins import Layer, Origin, find_origins
 from ftpsd.config.yaml import read
@@ -33,8 +34,11 @@ from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import stored_name
 from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.replies import readable_size
+from ftpsd.protocol.replies import Refusal, readable_size
+from ftpsd.storage.backend import HomeMeter
 from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.places import PlacedMeter
+from ftpsd.storage.stores import meter_of
 
 
 class ShownFolder(TypedDict):
@@ -78,7 +82,7 @@ def show(options: argparse.Namespace) -> int:
     if known is None:
         raise CommandFailed("there is no such user")
     settings = effective(known.user.settings, configuration.settings)
-    (shown,) = _shown(options.config, [known])
+    (shown,) = _shown(options.config, [known], configuration.stores)
     origins = _origins(options.config, known)
     form = to_json(settings)
     if options.json:
@@ -130,8 +134,9 @@ def _inside(form: Json, key: str) -> Json:
 
 def list_users(options: argparse.Namespace) -> int:
     """Print all users, one in each line."""
-    found = sorted(all_users(_load(options.config)), key=lambda known: known.user.name)
-    shown = _shown(options.config, found)
+    configuration = _load(options.config)
+    found = sorted(all_users(configuration), key=lambda known: known.user.name)
+    shown = _shown(options.config, found, configuration.stores)
     if options.json:
         print(json.dumps(shown, indent=2))
         return 0
@@ -157,10 +162,12 @@ def _load(configuration: str) -> load.Configuration:
 # --- facts ----------------------------------------------------------------------------------------
 
 
-def _shown(configuration: str, found: Sequence[Known]) -> list[Shown]:
+def _shown(configuration: str, found: Sequence[Known], stores: Sequence[ConfiguredStore]) -> list[Shown]:
     """Return what is known of some users. Homes are counted before root becomes the owner of the state file."""
     places = open_users(configuration)
-    count = cache(_count)  # many users may have the same folder
+    local = DirectoryMeter()
+    meter: HomeMeter = PlacedMeter(local, meter_of(stores)) if stores else local
+    count = cache(partial(_count, meter))  # many users may have the same folder
     used = {
         place: count(place)
         for each in found
@@ -210,11 +217,11 @@ def _amount(quota: QuotaSettings, used: Amount | None) -> dict[str, int] | None:
     return None if used is None or quota == QuotaSettings() else {"bytes": used.bytes, "files": used.files}
 
 
-def _count(place: str) -> Amount | None:
+def _count(meter: HomeMeter, place: str) -> Amount | None:
     """Count what a home or folder holds; None for one that cannot be read."""
     try:
-        return sum(DirectoryMeter().amounts(place, ()), Amount())
-    except OSError:
+        return sum(meter.amounts(place, ()), Amount())
+    except (OSError, Refusal):
         return None
 
 

@@ -14,9 +14,11 @@ from ftpsd.cli.user.known import knows
 from ftpsd.cli.user.reloading import Reload
 from ftpsd.cli.user.values import Values, parse
 from ftpsd.config import load
+from ftpsd.config.convert import structure
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.load import Configuration
+from ftpsd.config.sections.storage import StoreHome
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UsersSettings
 from ftpsd.config.users.checks import Place
@@ -110,6 +112,8 @@ class Users:
         for fault in place.document.faults:
             raise CommandFailed(f"{fault.problem}. {fault.remedy}")
         found = common.get(values, "home")
+        if isinstance(found, dict):
+            found = _place(found)
         return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
 
     def place(self, name: str) -> str:
@@ -196,6 +200,12 @@ def _find_table(users: Users, name: str, is_file: bool) -> Table | None:
         if known is None and note not in users.notes:
             users.notes.append(note)
     return None
+
+
+def _place(home: dict[str, Value]) -> str | None:
+    """Return a home in a store as a place; None if it has a fault."""
+    found = structure(Document(Path(), lines={(): 0}), home, StoreHome)
+    return None if found is None else found.place
 
 
 def _mapping(value: Value) -> dict[str, Value]:

@@ -10,14 +10,16 @@ from pathlib import Path
 from cryptography import x509
 from OpenSSL import crypto
 
+from ftpsd.accounts.yaml_store import UserTable
 from ftpsd.config.faults import ConfigurationWarning, Key
 from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.tls.certificates import certificate_blocks, read_file
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.parsing import timestamp
+from ftpsd.protocol.printable import printable
 from ftpsd.protocol.replies import readable_size
-from ftpsd.system.tls.client_certificates import ClientVerifier, subject_of
+from ftpsd.system.tls.client_certificates import ClientVerifier, read_certificate, subject_of
 
 _SECTION: Key = ("tls", "client_certificates")
 _CA: Key = (*_SECTION, "ca")
@@ -115,6 +117,23 @@ def warnings(verifier: ClientVerifier | None, now: float) -> Iterator[Configurat
             if certificate.subject not in listed and _signs(certificate):
                 problem = f"no revocation list is of {subject_of(certificate)}, and certificates that it has signed"
                 yield ConfigurationWarning(_CRL, f"{problem} are refused", "add its list")
+
+
+def of_users(verifier: ClientVerifier | None, users: UserTable) -> Iterator[ConfigurationWarning]:
+    """Yield the authorities that are the certificate of one user: `openssl req -x509` makes such by default."""
+    if verifier is None:
+        return
+    fingerprints = users.fingerprints()
+    for each in verifier.authorities:
+        certificate = read_certificate(each, verifier.source)
+        named = next((name for name in certificate.names if name in users), None)
+        if _signs(each.to_cryptography()) and (named is not None or certificate.fingerprint in fingerprints):
+            whose = "of a user" if named is None else f"of the user {printable(named)}"
+            problem = (
+                f"the certificate {certificate.subject} {whose} is an authority, too: its key can sign a certificate"
+            )
+            remedy = "make it with -addext basicConstraints=critical,CA:FALSE"
+            yield ConfigurationWarning(_CA, f"{problem} for every user", remedy)
 
 
 def _end(revocations: x509.CertificateRevocationList) -> datetime | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
-from ftpsd.limits.bans.ban_table import Ban
 from ftpsd.limits.bans.policy import BanPolicy
 from ftpsd.limits.home_counts import GroupCount, HomeCount
-from ftpsd.limits.ledger import LedgerState, SessionLease, SessionRefused, UserLease, lease_user
+from ftpsd.limits.ledger import Failure, LedgerState, SessionLease, SessionRefused, UserLease, lease_user
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.replies import SessionEnd
+from ftpsd.system.link import Link
 
 
 class LinkedLedger:
     """Asks the supervisor about bans when it must, and counts in the shared table: see `ledger.Ledger`."""
 
-    def __init__(self, bans: LinkedBans, state: LedgerState, limits: Limits, settings: BanSettings) -> None:
+    def __init__(self, link: Link, bans: LinkedBans, state: LedgerState, limits: Limits, settings: BanSettings) -> None:
         """`state` is that of this process; its counts are those of the shared table."""
+        self._link = link
         self._bans = bans
         self._users = state.users
         self._homes = state.homes
@@ -35,9 +37,11 @@ class LinkedLedger:
         if not self._bans.are_current() or self._policy.ban_of(client, user) is not None:
             await self._bans.check(client, user)
 
-    async def record_failure(self, client: Address, user: str) -> Sequence[Ban]:
-        """Count a wrong name or password. Return the bans that follow from it."""
-        return await self._bans.record_failure(client, user) if self._policy.counts_failures_of(client) else []
+    async def record_failure(self, client: Address, user: str) -> Failure:
+        """Count a wrong name or password, and check the bans in the same step."""
+        if self._policy.counts_failures_of(client) or self._policy.ban_of(client, user) is not None:
+            return await self._bans.record_failure(client, user)
+        return Failure()
 
     async def record_login(self, client: Address, user: str) -> None:
         """Remember that the user has logged in from this address."""
@@ -46,6 +50,10 @@ class LinkedLedger:
 
     async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
+        try:
+            return lease_user(self._users, self._limits, user, own, shares)
+        except SessionEnd:
+            await self._link.call("ledger.settle")
         return lease_user(self._users, self._limits, user, own, shares)
 
     def home(self, home: str) -> HomeCount:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from ftpsd.limits.bans.ban_list import BanList
 from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.ledger import Ledger
-from ftpsd.limits.linked.bans import CHANGES, SLOT, BanMessage, ChangeMessage, to_message
+from ftpsd.limits.linked.bans import CHANGES, SLOT, BanMessage, ChangeMessage, RefusalMessage, from_refusal, to_message
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.system.link import Link
@@ -30,14 +30,25 @@ class Workers(Protocol):
 
 
 def serve_ledgers(
-    reactor: Reactor, workers: Workers, table: SharedTable, bans: BanList, ledger: Callable[[], Ledger]
+    reactor: Reactor,
+    workers: Workers,
+    table: SharedTable,
+    bans: BanList,
+    ledger: Callable[[], Ledger],
+    settle: Callable[[], Awaitable[None]],
 ) -> None:
     """Serve the ledgers of all workers, and return what a worker has counted when it has ended.
 
-    `ledger` returns that of the last configuration.
+    `ledger` returns that of the last configuration. `settle` waits until all workers have noticed which sessions have
+    ended.
     """
+
+    def serve(index: int, link: Link) -> None:
+        _serve(link, ledger)
+        link.serve("ledger.settle", settle)
+
     BanPublisher(reactor, workers, table, bans)
-    workers.on_start(lambda index, link: _serve(link, ledger))
+    workers.on_start(serve)
     workers.on_end(table.clear)
 
 
@@ -45,8 +56,9 @@ def _serve(link: Link, ledger: Callable[[], Ledger]) -> None:
     async def check_bans(client: str, user: str) -> None:
         await ledger().check_bans(plain_address(client), user)
 
-    async def record_failure(client: str, user: str) -> list[BanMessage]:
-        return [to_message(ban) for ban in await ledger().record_failure(plain_address(client), user)]
+    async def record_failure(client: str, user: str) -> tuple[list[BanMessage], RefusalMessage | None]:
+        bans, refusal = await ledger().record_failure(plain_address(client), user)
+        return [to_message(ban) for ban in bans], from_refusal(refusal)
 
     async def record_login(client: str, user: str) -> None:
         await ledger().record_login(plain_address(client), user)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Hashable
 from typing import Protocol, TypeVar
 
@@ -67,6 +68,7 @@ class S3Store:
         least_part: int = LEAST_PART,
     ) -> None:
         self.configured = configured
+        self._reactor = reactor
         self.name, self.settings = configured.name, configured.settings
         size = max(_LEAST_THREADS, 4 * self.settings.parallel)
         self.health = Health(self.name)
@@ -92,6 +94,11 @@ class S3Store:
         """Stop the threads. A call that hangs does not delay the exit."""
         if self._own is not None:
             self._own.stop()
+
+    def stop_when_unused(self) -> None:
+        """Stop the threads when no session has the store any more: the configuration has another one."""
+        if self._own is not None:
+            weakref.finalize(self, self._reactor.callFromThread, self._own.stop)
 
     def queue(self, owner: Hashable) -> JobQueue:
         """Return the queue for the jobs of a user in the threads of the store."""

@@ -126,8 +126,11 @@ def refusal_of(connection: SSL.Connection) -> InvalidCertificate | None:
 def client_certificate(connection: SSL.Connection, source: NameSource) -> ClientCertificate | None:
     """Return the certificate that the client has shown in its handshake, or in the one that was resumed."""
     certificate = connection.get_peer_certificate()
-    if certificate is None:
-        return None
+    return None if certificate is None else read_certificate(certificate, source)
+
+
+def read_certificate(certificate: crypto.X509, source: NameSource) -> ClientCertificate:
+    """Return what a certificate says of its user."""
     parsed = certificate.to_cryptography()
     names = tuple(_normal(name, source) for name in _names(parsed, source))
     return ClientCertificate(subject_of(parsed), _fingerprint(certificate), source, names)

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from botocore.config import Config
 
 from ftpsd.config.sections.storage import ConfiguredStore
-from ftpsd.storage.s3.calls.errors import translated
+from ftpsd.storage.s3.calls.errors import NotSupported, ObjectChanged, translated
 from ftpsd.system.aws.boto import import_boto3
 
 #: The most keys in one page of a listing, and in one request that deletes.
@@ -83,7 +83,7 @@ class Body(Protocol):
         """Close the connection."""
 
 
-def make_client(store: ConfiguredStore, connections: int) -> object:
+def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEMPTS) -> object:
     """Return the client of boto3 for a store, with a pool of connections. Several threads may use it.
 
     Raises what boto3 raises for wrong settings.
@@ -93,7 +93,7 @@ def make_client(store: ConfiguredStore, connections: int) -> object:
         connect_timeout=_CONNECT,
         read_timeout=_READ,
         max_pool_connections=connections,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         s3={"addressing_style": "path"} if settings.endpoint else {},
         user_agent_extra="ftpsd",
     )
@@ -101,7 +101,18 @@ def make_client(store: ConfiguredStore, connections: int) -> object:
     if credentials.access_key_id is not None and store.secret is not None:
         keys = {"aws_access_key_id": credentials.access_key_id, "aws_secret_access_key": store.secret}
     session = import_boto3().session.Session(region_name=settings.region, **keys)
-    return session.client("s3", endpoint_url=settings.endpoint, config=config)
+    client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
+    if settings.endpoint is not None:
+        events = getattr(client, "meta").events  # noqa: B009 - it has no types
+        events.register("before-call.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _add_md5(params: dict[str, dict[str, str] | bytes], **_: object) -> None:
+    """Add Content-MD5, which other stores than Amazon's require (Swift) and boto3 sends no longer since 1.36."""
+    headers, body = params["headers"], params["body"]
+    if isinstance(headers, dict) and isinstance(body, bytes):
+        headers["Content-MD5"] = _md5(body)
 
 
 class Calls:
@@ -111,6 +122,7 @@ class Calls:
         self._client = client
         self.bucket = bucket
         self._noted = noted
+        self._knows_conditions = True
 
     def call(self, operation: str, **arguments: object) -> Answer:
         """Make a call."""
@@ -122,6 +134,26 @@ class Calls:
             raise found from None
         self._noted(None)
         return made
+
+    def call_if(self, conditions: Mapping[str, object], operation: str, **arguments: object) -> Answer:
+        """Make a call under conditions; without them if the store does not know any (Swift)."""
+        if conditions and self._knows_conditions:
+            try:
+                return self.call(operation, **arguments, **conditions)
+            except NotSupported:
+                self._knows_conditions = False
+        return self.call(operation, **arguments)
+
+    def copy(self, operation: str, source: str, etag: str, **arguments: object) -> Answer:
+        """Make a call that copies an object, or a part of it. Raises ObjectChanged if it has another ETag."""
+        arguments["CopySource"] = {"Bucket": self.bucket, "Key": source}
+        try:
+            return self.call(operation, CopySourceIfMatch=etag, **arguments)
+        except ObjectChanged:
+            # Swift compares the condition with something else if the object was stored in parts.
+            if self.call("head_object", Key=source)["ETag"] != etag:
+                raise
+            return self.call(operation, **arguments)
 
     def supports(self, operation: str, argument: str) -> bool:
         """Return whether this release of boto3 knows an argument of an operation, as `PutObject`."""
@@ -168,9 +200,8 @@ class Objects:
     def put(self, key: str, data: bytes | bytearray, old: Found | str | None = "", kind: str = "") -> str:
         """Store an object, and return its ETag. `old` is what it must replace: None is nothing, "" anything."""
         more: dict[str, object] = {"ContentType": kind} if kind else {}
-        answer = self._calls.call(
-            "put_object", Key=key, Body=data, ContentMD5=_md5(data), **more, **self.conditions(old)
-        )
+        conditions = self.conditions(old)
+        answer = self._calls.call_if(conditions, "put_object", Key=key, Body=data, ContentMD5=_md5(data), **more)
         return _text(answer["ETag"])
 
     def conditions(self, old: Found | str | None) -> dict[str, object]:
@@ -196,11 +227,11 @@ class Objects:
         old = head.get("Metadata")
         metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
         kind = head.get("ContentType")
-        answer = self._calls.call(
+        answer = self._calls.copy(
             "copy_object",
+            source,
+            found.etag,
             Key=target,
-            CopySource={"Bucket": self._calls.bucket, "Key": source},
-            CopySourceIfMatch=found.etag,
             MetadataDirective="REPLACE",
             Metadata=metadata,
             **({"ContentType": kind} if kind else {}),
@@ -231,13 +262,13 @@ class Multiparts:
 
     def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:
         """Let a part be a range of an object, and return its ETag. Raises ObjectChanged if that is another now."""
-        answer = self._calls.call(
+        answer = self._calls.copy(
             "upload_part_copy",
+            source,
+            old.etag,
             Key=key,
             UploadId=identity,
             PartNumber=number,
-            CopySource={"Bucket": self._calls.bucket, "Key": source},
-            CopySourceIfMatch=old.etag,
             CopySourceRange=f"bytes={first}-{last}",
         )
         result = answer["CopyPartResult"]
@@ -277,8 +308,8 @@ class Multiparts:
         """Publish an upload, and return the ETag of the object. See `Objects.put`."""
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
         conditions = {} if self._conditions is None else self._conditions(old)
-        answer = self._calls.call(
-            "complete_multipart_upload", Key=key, UploadId=identity, MultipartUpload={"Parts": listed}, **conditions
+        answer = self._calls.call_if(
+            conditions, "complete_multipart_upload", Key=key, UploadId=identity, MultipartUpload={"Parts": listed}
         )
         return _text(answer["ETag"])
 

@@ -3,10 +3,11 @@
 error                                            exception
 -----------------------------------------------  --------------------------------------------------------
 the object does not exist                        FileNotFoundError
-the object changed meanwhile (If-Match)          ObjectChanged
-the multipart upload does not exist any more     UploadGone
+the object changed meanwhile (If-Match)          ObjectChanged, 450
+the multipart upload does not exist any more     UploadGone, 450
 too many requests, store is overloaded           StoreFailed, 450
 object is archived                               Refusal, 550
+the store does not know the operation            NotSupported, 550
 object is too large; key is too long             Refusal, 552; 553
 no room, or a quota of the store                 Refusal, 452
 credentials, clock, bucket, network, all others  StoreFailed, 451
@@ -23,12 +24,18 @@ from botocore import exceptions
 from ftpsd.protocol.replies import Refusal
 
 
-class ObjectChanged(Exception):
+class ObjectChanged(Refusal):
     """The object is not the one that was expected."""
 
+    def __init__(self) -> None:
+        super().__init__(450, "The file was changed meanwhile: try again.")
 
-class UploadGone(Exception):
+
+class UploadGone(Refusal):
     """The multipart upload was completed or aborted, or one of its parts was replaced."""
+
+    def __init__(self) -> None:
+        super().__init__(450, "Another upload has ended this one: try again.")
 
 
 class StoreFailed(Refusal):
@@ -39,12 +46,17 @@ class StoreFailed(Refusal):
         self.why = why
 
 
+class NotSupported(Refusal):
+    """The store does not know an operation, or an argument of it. Others may work."""
+
+
 _BUSY = "Storage busy: try again later."
 _FAILED = "Storage not available: try again later."
 
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "ConditionNotMet"})
 _GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+_NOT_SUPPORTED = frozenset({"NotImplemented", "501"})
 _THROTTLED = frozenset(
     {
         "SlowDown",
@@ -85,8 +97,6 @@ _HINTS: dict[str, str] = {
     "PermanentRedirect": "the bucket is in another region",
     "301": "the bucket is in another region",
     "AuthorizationHeaderMalformed": "the region is wrong",
-    "501": "the store does not support it",
-    "NotImplemented": "the store does not support it",
 }
 
 
@@ -112,12 +122,14 @@ def _answered(code: str, operation: str) -> Exception:
     if code in _MISSING:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if code in _CHANGED:
-        return ObjectChanged(operation)
+        return ObjectChanged()
     if code in _GONE:
-        return UploadGone(operation)
+        return UploadGone()
     if code in _THROTTLED:
         return StoreFailed(450, _BUSY, f"{operation}: {code}")
     if code in _REPLIES:
         return Refusal(*_REPLIES[code])
+    if code in _NOT_SUPPORTED:
+        return NotSupported(550, "The storage does not support that.")
     hint = _HINTS.get(code)
     return StoreFailed(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))

@@ -42,7 +42,7 @@ class Collector:
         busy = self.parts.is_full()
         if complete:
             if self.parts.is_multipart and self.buffer and not busy:
-                self._send()
+                self._send(last=True)
             waits = self.parts.is_multipart and (self.parts.running > 0 or bool(self.buffer))
         elif room := self._room:
             waits = not self._reserve(min(STEP, room))
@@ -91,17 +91,17 @@ class Collector:
             raise _no_memory()
         self._held += missing
 
-    def _send(self) -> None:
+    def _send(self, last: bool = False) -> None:
         """Send the part that is collected, and begin the next one."""
         data, held, self.buffer, self._held = self.buffer, self._held, bytearray(), 0
-        self.parts.send(data, held)
+        self.parts.send(data, held, last)
 
     def finish(self) -> None:
         """Send all that is left, and wait until the store has all parts. Nothing is sent if there is no part yet."""
         if self.parts.is_multipart:
             self.parts.wait(self._sending.parallel)
             if self.buffer:
-                self._send()
+                self._send(last=True)
             self.parts.wait(1)
 
     def send_rest(self, least: int) -> None:

@@ -1,8 +1,9 @@
 """Uploads that were cut: multipart uploads that stay open in the store, so that any node of ftpsd can resume them.
 
-The store knows the key of an open multipart upload, its parts and their sizes. The daemon marks its own uploads with an
-empty part that has the last number (`parts.MARKER`): others belong to other programs, and are left alone. What the
-client resumes is the end of the last part before the first gap. A part must have 5 MiB, so nothing is kept of less.
+The store knows the key of an open multipart upload, its parts and their sizes. The daemon marks its own uploads with a
+part that has the last number, 10,000, while the one before it is missing (`parts.MARKER`). Other uploads belong to
+other programs, and are left alone. What the client resumes is the end of the last part before the first gap. A part
+must have 5 MiB, so nothing is kept of less.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class CutUploads:
         except (UploadGone, FileNotFoundError):
             return None
         marker = parts.pop(MARKER, None)
-        if marker is None or marker.size:
+        if marker is None or MARKER - 1 in parts:
             return None
         return CutUpload(upload.key, upload.identity, tuple(in_order(parts)), upload.started, marker)
 

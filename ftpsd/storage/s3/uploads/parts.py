@@ -15,8 +15,9 @@ from ftpsd.storage.s3.calls.errors import UploadGone
 from ftpsd.storage.s3.calls.memory import Memory
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Submit, not_answering
 
-#: The part that shows that a multipart upload was begun by the daemon: it is the last one, and empty. No other program
-#: sends such a part, and it adds nothing to the object.
+#: The part that shows that a multipart upload was begun by the daemon: it has the last number, and is empty at first.
+#: The last part of the file is sent with this number, in place of it. So all parts belong to the object in the end,
+#: as Ceph demands, and only the last one is small.
 MARKER = MOST_PARTS
 
 #: After so many parts, the next ones are twice as large, up to the second number of bytes. So 10,000 parts suffice for
@@ -91,9 +92,9 @@ class Parts:
             raise self.failed
         return self.running >= self.sending.parallel
 
-    def send(self, data: bytearray, held: int) -> None:
-        """Send a part, and give `held` bytes of memory back afterwards."""
-        self._submit(partial(self._put, data), len(data), held)
+    def send(self, data: bytearray, held: int, last: bool = False) -> None:
+        """Send a part, and give `held` bytes of memory back afterwards. `last`: it is the last one of the file."""
+        self._submit(partial(self._put, data), len(data), held, last)
 
     def copy(self, source: str, old: Found, first: int, last: int) -> None:
         """Let the next part be a range of an object."""
@@ -106,13 +107,14 @@ class Parts:
     def _put(self, data: bytearray, number: int) -> str:
         return self.sending.multiparts.put(self.key, self._begin(), number, data)
 
-    def _submit(self, send: Callable[[int], str], size: int, held: int) -> None:
-        if self.next_number >= MARKER:
-            raise Refusal(552, "File too large for the storage: it has too many parts.")
-        self._last += 1
+    def _submit(self, send: Callable[[int], str], size: int, held: int, last: bool = False) -> None:
+        if not last:
+            if self.next_number >= MARKER - 1:
+                raise Refusal(552, "File too large for the storage: it has too many parts.")
+            self._last += 1
         with self._changed:
             self.running += 1
-        self.sending.submit(partial(self._run, send, self._last, size, held))
+        self.sending.submit(partial(self._run, send, MARKER if last else self._last, size, held))
 
     def _run(self, send: Callable[[int], str], number: int, size: int, held: int) -> None:
         etag, error = "", None
@@ -140,10 +142,11 @@ class Parts:
                 identity = multiparts.begin(self.key)
                 self.begun(identity)
                 self.identity = identity
-                self._mark()
+                self.mark()
             return self.identity
 
-    def _mark(self) -> None:
+    def mark(self) -> None:
+        """Send the marker. Blocks."""
         etag = self.sending.multiparts.put(self.key, self.identity, MARKER, b"")
         self.stored[MARKER] = StoredPart(MARKER, 0, etag, 0.0)
 
@@ -156,11 +159,15 @@ class Parts:
         if self.failed is not None:
             raise self.failed
 
-    def settle(self, seconds: float) -> None:
-        """Send no more parts, and wait for those that are on their way. Blocks for up to so many seconds."""
-        self.ended = True
+    def settle(self, seconds: float, drop: bool) -> None:
+        """Wait for the parts that are on their way; `drop` those that nobody sends yet.
+
+        Blocks for up to so many seconds. After that nothing is sent.
+        """
+        self.ended = drop
         with self._changed:
             self._changed.wait_for(lambda: not self.running, seconds)
+        self.ended = True
 
     def first_parts(self) -> list[StoredPart]:
         """Return the stored parts from the first one on, up to the first gap."""
@@ -170,7 +177,7 @@ class Parts:
         """Return number and ETag of all parts. Raises UploadGone if one is missing."""
         found = [self.stored.get(number) for number in (*range(1, self._last + 1), MARKER)]
         if any(each is None for each in found):
-            raise UploadGone("a part is missing")
+            raise UploadGone
         return [(each.number, each.etag) for each in found if each is not None]
 
 

@@ -50,14 +50,22 @@ def publish(objects: Objects, multiparts: Multiparts, target: Target, collected:
     expected: Found | str | None = ""
     if replaces != "anything":
         expected = target.old if replaces == "the old file" else None
-        now = objects.head(target.key)
-        if (now.etag if now else None) != (expected.etag if isinstance(expected, Found) else None):
+        if not _is_still(objects, target.key, expected):
             raise _conflict(target, replaces)
     try:
         etag = _store(objects, multiparts, target, collected, expected)
     except ObjectChanged:
-        raise _conflict(target, replaces) from None
+        if not _is_still(objects, target.key, expected):
+            raise _conflict(target, replaces) from None
+        # Swift compares If-Match with something else than the object.
+        etag = _store(objects, multiparts, target, collected, "")
     _confirm(objects, target.key, etag, collected.position)
+
+
+def _is_still(objects: Objects, key: str, expected: Found | str | None) -> bool:
+    """Return whether a key has the object that an upload must replace, or none if there must be none."""
+    now = objects.head(key)
+    return (now.etag if now else None) == (expected.etag if isinstance(expected, Found) else None)
 
 
 def _conflict(target: Target, replaces: Replaces) -> Conflict:

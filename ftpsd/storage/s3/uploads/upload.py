@@ -100,6 +100,8 @@ class S3Upload:
         self.parts.identity = cut.identity
         self.parts.continue_after(parts)
         self.parts.stored[MARKER] = cut.marker
+        if cut.marker.size:  # the last part of an upload that was complete, but could not be published
+            self.parts.mark()
         self.collector.position = self._start = size
 
     # --- receiving -----------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ class S3Upload:
         parts, worth, append = self.parts, self._outcome is Outcome.CUT, self._target.append
         if worth:
             self.collector.send_rest(self._tools.least_part)
-        parts.settle(_CLOSING)
+        parts.settle(_CLOSING, drop=not worth)
         size = sum(each.size for each in parts.first_parts())
         state = PartState(
             size=size,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -22,7 +23,7 @@ WINDOW = 1
 _NO_SECRET = "A" * 32
 
 #: The most used codes in memory before those are removed that no clock shows any more.
-_MANY = 1000
+MANY = 1000
 
 _TABLE = "CREATE TABLE IF NOT EXISTS used_codes (user TEXT PRIMARY KEY, step INTEGER) WITHOUT ROWID"
 
@@ -49,8 +50,24 @@ def matching_step(secret: str | None, code: str, now: float) -> int | None:
     return found if secret is not None else None
 
 
+class Codes(Protocol):
+    """The last time step whose code each user has used: no code is accepted twice."""
+
+    def use(self, user: str, step: int) -> bool:
+        """Note that a user logs in with the code of a step. Return False if it or a later one was used before."""
+
+    def recent(self) -> Mapping[str, int]:
+        """Return the last step of each user whose code has been used lately."""
+
+
+def was_used(last: int | None, step: int, now: float) -> bool:
+    """Return whether the code of a step is used up, if `last` is the last step that was used."""
+    # A step in the future was used while the clock was wrong. It must not lock the user out until then.
+    return last is not None and step <= last <= int(now // STEP) + WINDOW
+
+
 class UsedCodes:
-    """The last time step whose code each user has used: no code is accepted twice, also after a restart.
+    """The codes of a daemon that is one process, or of a supervisor; also after a restart: see `Codes`.
 
     A step is stored in the state file soon after its use. For the reactor thread; `now` returns POSIX time.
     """
@@ -73,16 +90,19 @@ class UsedCodes:
 
     def use(self, user: str, step: int) -> bool:
         """Note that a user logs in with the code of a step. Return False if it or a later one was used before."""
-        current = int(self._now() // STEP)
-        used = self._steps.get(user)
-        # A step in the future was used while the clock was wrong. It must not lock the user out until then.
-        if used is not None and step <= used <= current + WINDOW:
+        if was_used(self._steps.get(user), step, self._now()):
             return False
-        if len(self._steps) >= _MANY:
+        current = int(self._now() // STEP)
+        if len(self._steps) >= MANY:
             self._steps = {name: each for name, each in self._steps.items() if each >= current - WINDOW}
         self._steps[user] = step
         self._store.put(_save, self._store, user, step, current - WINDOW)
         return True
+
+    def recent(self) -> Mapping[str, int]:
+        """Return the last step of each user whose code has been used lately."""
+        oldest = int(self._now() // STEP) - WINDOW
+        return {user: step for user, step in self._steps.items() if step >= oldest}
 
 
 def _save(store: Store, user: str, step: int, oldest: int) -> None:

@@ -1,0 +1,431 @@
+"""Homes and folders in a store, as clients see them: docs/storage.md has a row for each difference from a disk."""
+
+from __future__ import annotations
+
+import ftplib
+import hashlib
+import os
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured, tls_context
+from tests.hostile import cut, open_transfer, withstands
+from tests.s3 import Bucket, S3Server
+from tests.store_daemon import HOME, LARGE, MIB, Make, store_daemon
+from tests.test_curl import curl
+from tests.test_lftp import lftp
+
+
+def url(daemon: Daemon, path: str) -> str:
+    """Return the URL of a path."""
+    return f"ftp://{daemon.host}:{daemon.port}/{path}"
+
+
+def cut_upload(client: FtpClient, line: str, data: bytes) -> None:
+    """Send the first bytes of an upload, and cut its data connection."""
+    connection = open_transfer(client, line)
+    connection.sendall(data)
+    cut(connection)
+    assert client.reply().startswith("426")
+
+
+# --- transfers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB + 1, len(LARGE)])
+def test_files_of_all_sizes(make_daemon: Make, each_bucket: Bucket, tmp_path: Path, size: int) -> None:
+    """curl uploads and downloads a file: an object with the path of the user, and nothing else; no local file."""
+    daemon = store_daemon(make_daemon, each_bucket)
+    (tmp_path / "file").write_bytes(LARGE[:size])
+    with withstands(daemon):
+        curl("-T", tmp_path / "file", "--ftp-create-dirs", url(daemon, "in/file"))
+        found = curl(url(daemon, "in/file"))
+    assert found.output == LARGE[:size]
+    assert each_bucket.get("alice/in/file") == LARGE[:size]
+    assert [key for key in each_bucket.all_keys() if not key.endswith("/")] == ["alice/in/file"]
+    assert each_bucket.uploads() == []
+    assert not any(path.is_file() for path in (daemon.directory / "homes").rglob("*"))
+
+
+def test_lftp_mirrors_a_tree(make_daemon: Make, bucket: Bucket, tmp_path: Path) -> None:
+    """lftp uploads a tree with all kinds of names, and gets the same tree back."""
+    daemon = store_daemon(make_daemon, bucket)
+    tree = {
+        "a.txt": b"1",
+        "with blank/deep/file": b"2",
+        "grüße/日本語": b"3",
+        "empty": b"",
+        "large.bin": LARGE[: 9 * MIB],
+    }
+    for name, data in tree.items():
+        (tmp_path / "up" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "up" / name).write_bytes(data)
+    with withstands(daemon):
+        lftp(daemon, f"mirror -R {tmp_path}/up tree\nmirror tree {tmp_path}/down")
+    assert {key.removeprefix("alice/tree/"): data for key, data in bucket.contents().items()} == tree
+    down = {
+        str(each.relative_to(tmp_path / "down")): each.read_bytes()
+        for each in (tmp_path / "down").rglob("*")
+        if each.is_file()
+    }
+    assert down == tree
+
+
+def test_an_upload_that_is_cut_publishes_nothing(make_daemon: Make, each_bucket: Bucket) -> None:
+    """The old object stays whole; SIZE and REST tell where the upload goes on; STOR completes it, APPE too."""
+    each_bucket.put("alice/old", b"before")
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        for line, first in (("STOR new", 2), ("STOR old", 1)):
+            cut_upload(client, line, LARGE[: first * 8 * MIB + 5000])
+        assert each_bucket.contents() == {"alice/old": b"before"}
+        assert each_bucket.uploads() == ["alice/new", "alice/old"]
+        size = int(client.expect(213, "SIZE new").split()[1])
+        assert 0 < size <= 2 * 8 * MIB + 5000
+        client.expect(350, f"REST {size}")
+        assert client.upload("STOR new", LARGE[size:]).startswith("226")
+        assert each_bucket.get("alice/new") == LARGE
+        assert client.download("RETR old") == b"before"
+        client.expect(250, "DELE old")
+    assert each_bucket.all_keys("alice/old") == []
+
+
+def test_resume_after_a_restart_and_on_another_node(make_daemon: Make, each_bucket: Bucket, tmp_path: Path) -> None:
+    """A cut upload goes on after SIGKILL of the daemon, and in a daemon that has never seen it."""
+    first, second = (store_daemon(make_daemon, each_bucket) for _ in range(2))
+    with secured(first) as client:
+        cut_upload(client, "STOR f", LARGE[: 9 * MIB])
+        client.expect(213, "SIZE f")  # waits until the store has the parts
+    assert first.process is not None
+    first.process.kill()
+    first.process.wait()
+    with secured(second) as client:
+        size = int(client.expect(213, "SIZE f").split()[1])
+        assert size >= 8 * MIB
+        client.expect(350, f"REST {size}")
+        connection = open_transfer(client, "STOR f")
+        connection.sendall(LARGE[size : 17 * MIB])
+        cut(connection)
+        client.reply()
+        client.expect(213, "SIZE f")
+    first.start()
+    with withstands(first), secured(first) as client:
+        size = int(client.expect(213, "SIZE f").split()[1])
+        assert size >= 16 * MIB
+        assert client.upload("APPE f", LARGE[size:]).startswith("226")
+        assert client.download("RETR f") == LARGE
+    assert each_bucket.uploads() == []
+
+
+def test_curl_and_lftp_resume(make_daemon: Make, bucket: Bucket, tmp_path: Path) -> None:
+    """`curl -C -` and `lftp put -c` resume a cut upload; both resume downloads."""
+    daemon = store_daemon(make_daemon, bucket)
+    (tmp_path / "file").write_bytes(LARGE)
+    for name in ("curl", "lftp"):
+        with secured(daemon) as client:
+            cut_upload(client, f"STOR {name}", LARGE[: 9 * MIB])
+    curl("-C", "-", "-T", tmp_path / "file", url(daemon, "curl"))
+    lftp(daemon, f"put -c {tmp_path}/file -o lftp")
+    assert bucket.contents() == {"alice/curl": LARGE, "alice/lftp": LARGE}
+    for name in ("curl", "lftp"):
+        (tmp_path / f"down-{name}").write_bytes(LARGE[: 5 * MIB + 3])
+    curl("-C", "-", "-o", tmp_path / "down-curl", url(daemon, "curl"))
+    lftp(daemon, f"get -c lftp -o {tmp_path}/down-lftp")
+    assert (tmp_path / "down-curl").read_bytes() == (tmp_path / "down-lftp").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("size", [10, 6 * MIB])
+def test_append(make_daemon: Make, each_bucket: Bucket, size: int) -> None:
+    """APPE adds to a small object and to a large one, and an offset within an object replaces its end."""
+    each_bucket.put("alice/f", LARGE[:size])
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert client.upload("APPE f", LARGE[size : size + 100]).startswith("226")
+        assert each_bucket.get("alice/f") == LARGE[: size + 100]
+        client.expect(350, f"REST {size}")
+        assert client.upload("STOR f", b"another end").startswith("226")
+    assert each_bucket.get("alice/f") == LARGE[:size] + b"another end"
+
+
+def test_an_object_that_is_replaced_while_it_is_read(make_daemon: Make, bucket: Bucket) -> None:
+    """A download of an object that another program replaces ends with 426, or is the old object whole."""
+    big = LARGE * 4
+    bucket.put("alice/f", big)
+    daemon = store_daemon(make_daemon, bucket, memory="32M", part_size="5M", parallel=1)
+    with withstands(daemon), secured(daemon) as client:
+        connection = open_transfer(client, "RETR f")
+        found = connection.recv(MIB)
+        bucket.put("alice/f", bytes(len(big)))
+        while piece := connection.recv(MIB):
+            found += piece
+        reply = client.reply()
+        assert reply.startswith("426" if found != big else "226"), reply
+    assert found == big[: len(found)]
+    assert len(found) < len(big)
+
+
+def test_ranges(make_daemon: Make, each_bucket: Bucket) -> None:
+    """RETR begins at any offset; one behind the end is 554."""
+    each_bucket.put("alice/f", LARGE)
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        for offset in (1, 8 * MIB, len(LARGE) - 1, len(LARGE)):
+            client.expect(350, f"REST {offset}")
+            assert client.download("RETR f") == LARGE[offset:]
+        client.expect(350, f"REST {len(LARGE) + 1}")
+        connection = client.connect_data()
+        client.expect(554, "RETR f")
+        connection.close()
+
+
+# --- directories and facts -------------------------------------------------------------------------
+
+
+def logged_in(daemon: Daemon) -> ftplib.FTP_TLS:
+    """Return ftplib's client."""
+
+    class Resuming(ftplib.FTP_TLS):
+        def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[ssl.SSLSocket, int | None]:
+            connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
+            assert isinstance(self.sock, ssl.SSLSocket)
+            return self.context.wrap_socket(connection, server_hostname=self.host, session=self.sock.session), size
+
+    ftp = Resuming(context=tls_context(), timeout=30)
+    ftp.connect(daemon.host, daemon.port)
+    ftp.login("alice", "secret")
+    ftp.prot_p()
+    ftp.encoding = "utf-8"
+    return ftp
+
+
+def test_directories(make_daemon: Make, each_bucket: Bucket) -> None:
+    """ftplib makes, lists, and removes directories; those that other programs made by their keys are there, too."""
+    each_bucket.put_many({"alice/tree/a": b"1", "alice/tree/sub/b": b"22", "alice/marked/": b""})
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), logged_in(daemon) as ftp:
+        ftp.mkd("new")
+        assert "alice/new/" in each_bucket.all_keys()
+        facts = {name: (each["type"], each.get("size")) for name, each in ftp.mlsd("") if name not in (".", "..")}
+        assert {name: kind for name, (kind, _) in facts.items()} == dict.fromkeys(("tree", "marked", "new"), "dir")
+        assert sorted(ftp.nlst("tree")) in (["a", "sub"], ["tree/a", "tree/sub"])
+        assert dict(ftp.mlsd("tree"))["a"]["size"] == "1"
+        lines: list[str] = []
+        ftp.dir("-R", lines.append)
+        assert any(line.endswith(" b") for line in lines)
+        for path in ("tree", "tree/sub"):
+            with pytest.raises(ftplib.error_perm, match="550"):
+                ftp.rmd(path)
+        ftp.rmd("new")
+        ftp.rmd("marked")
+        with pytest.raises(ftplib.error_perm, match="550"):
+            ftp.rmd("new")
+        ftp.cwd("tree/sub")
+        assert ftp.pwd() == "/tree/sub"
+        with pytest.raises(ftplib.error_perm, match="550"):
+            ftp.cwd("/nowhere")
+        ftp.cwd("/")
+        ftp.delete("tree/sub/b")
+        ftp.voidcmd("RMDA tree")
+    assert each_bucket.all_keys("alice/tree") == []
+
+
+def test_a_listing_of_several_pages(make_daemon: Make, bucket: Bucket) -> None:
+    """A directory of 2,500 objects is listed completely, and RMDA removes it."""
+    bucket.put_many({f"alice/many/{number:05}": b"" for number in range(2_500)})
+    daemon = store_daemon(make_daemon, bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert len(client.download("NLST many").splitlines()) == 2_500
+        assert len(client.download("MLSD many").splitlines()) == 2_500
+        client.expect(250, "RMDA many")
+    assert bucket.all_keys("alice/") == []
+
+
+def test_times(make_daemon: Make, each_bucket: Bucket) -> None:
+    """MDTM is the time of the object, or that of x-amz-meta-mtime, which rclone and s3fs write; MFMT is refused."""
+    each_bucket.put("alice/plain", b"1")
+    each_bucket.put("alice/dated", b"1", Metadata={"mtime": "1000000000.5"})
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert "20010909014640" in client.expect(213, "MDTM dated")
+        now = time.strftime("%Y", time.gmtime())
+        assert client.expect(213, "MDTM plain").startswith(f"213 {now}")
+        assert "cannot be changed in this storage" in client.expect(550, "MFMT 20200101000000 plain")
+        assert "no permission bits" in client.expect(550, "SITE CHMOD 600 plain")
+
+
+def test_facts(make_daemon: Make, each_bucket: Bucket) -> None:
+    """SIZE and HASH have the facts of the content, also of an object in many parts; AVBL is a large number."""
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert client.upload("STOR f", LARGE).startswith("226")
+        assert client.expect(213, "SIZE f") == f"213 {len(LARGE)}"
+        client.expect(200, "OPTS HASH SHA-256")
+        assert hashlib.sha256(LARGE).hexdigest() in client.expect(213, "HASH f").lower()
+        assert int(client.expect(213, "AVBL").split()[1]) >= 1 << 40
+
+
+def test_renames(make_daemon: Make, each_bucket: Bucket) -> None:
+    """A file is renamed, with its content; a directory only if it has no more objects than is permitted."""
+    each_bucket.put_many({"alice/f": LARGE[: 9 * MIB], "alice/d/1": b"1", "alice/d/2": b"2"})
+    daemon = store_daemon(make_daemon, each_bucket)
+    with withstands(daemon), secured(daemon) as client:
+        client.expect(350, "RNFR f")
+        client.expect(250, "RNTO sub.g")
+        assert each_bucket.get("alice/sub.g") == LARGE[: 9 * MIB]
+        client.expect(350, "RNFR d")
+        refused = client.expect(553, "RNTO e")
+        assert "irector" in refused, refused
+        entry = daemon.settings["storage"]["archive"]
+        entry["rename_directories"] = 2
+        daemon.write()
+        daemon.reload()
+    with withstands(daemon), secured(daemon) as client:
+        client.expect(350, "RNFR d")
+        client.expect(250, "RNTO e")
+        each_bucket.put("alice/e/3", b"3")
+        client.expect(350, "RNFR e")
+        client.expect(553, "RNTO f")
+    assert sorted(each_bucket.all_keys()) == ["alice/e/1", "alice/e/2", "alice/e/3", "alice/sub.g"]
+
+
+# --- homes, folders, quotas ------------------------------------------------------------------------
+
+
+def test_folders_here_and_there(make_daemon: Make, bucket: Bucket) -> None:
+    """A home on a disk has a folder in a store, and a home in a store one on a disk; files move neither way: 553."""
+    directory = bucket.name  # a name that no other test has
+    daemon = store_daemon(
+        make_daemon,
+        bucket,
+        {
+            "alice": {"folders": {"/old": {"storage": "archive", "path": "old/"}}},
+            "bob": {
+                "home": HOME,
+                "folders": {"/disk": {"path": directory}, "/old": {"storage": "archive", "path": "old"}},
+            },
+        },
+        start=False,
+    )
+    (daemon.directory / directory).mkdir()
+    daemon.start()
+    with withstands(daemon), secured(daemon) as alice, secured(daemon, "bob") as bob:
+        assert alice.upload("STOR here", b"home").startswith("226")
+        assert alice.upload("STOR old/there", b"store").startswith("226")
+        assert bob.download("RETR old/there") == b"store"
+        assert bob.upload("STOR mine", b"m").startswith("226")
+        assert bob.upload("STOR disk/local", b"l").startswith("226")
+        assert sorted(bob.download("NLST").split()) == [b"disk", b"mine", b"old"]
+        for client, old, new in ((alice, "here", "old/x"), (alice, "old/there", "x"), (bob, "mine", "old/mine")):
+            client.expect(350, f"RNFR {old}")
+            client.expect(553, f"RNTO {new}")
+    assert bucket.contents() == {"old/there": b"store", "bob/mine": b"m"}
+    assert (daemon.home() / "here").read_bytes() == b"home"
+    assert (daemon.directory / directory / "local").read_bytes() == b"l"
+
+
+def test_users_see_only_their_prefix(make_daemon: Make, bucket: Bucket) -> None:
+    """A user cannot reach what is beside the home, also where a name only begins alike."""
+    bucket.put_many({"alice/mine": b"1", "alice2/other": b"2", "top": b"3"})
+    daemon = store_daemon(make_daemon, bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert client.download("NLST /").split() == [b"/mine"]
+        client.expect(250, "CWD ..")
+        assert client.download("NLST").split() == [b"mine"]
+        for path in ("../top", "/../alice2/other", "../alice2/other"):
+            client.expect(550, f"SIZE {path}")
+
+
+def test_quota(make_daemon: Make, each_bucket: Bucket) -> None:
+    """What is in the store counts; an upload that exceeds the quota is 552 and publishes nothing; DELE frees."""
+    each_bucket.put("alice/before", LARGE[: 4 * MIB])
+    users = {"alice": {"home": HOME, "quota": {"bytes": 10 * MIB, "files": 3}}}
+    daemon = store_daemon(make_daemon, each_bucket, users)
+    with withstands(daemon), secured(daemon) as client:
+        assert client.expect(213, "AVBL") == f"213 {6 * MIB}"
+        assert client.upload("STOR a", LARGE[: 5 * MIB]).startswith("226")
+        connection = open_transfer(client, "STOR b")
+        with pytest.raises(OSError):
+            for _ in range(100):
+                connection.sendall(LARGE[: 4 * MIB])
+        assert client.reply().startswith("552")
+        assert sorted(each_bucket.all_keys()) == ["alice/a", "alice/before"]
+        client.expect(250, "DELE before")
+        assert client.expect(213, "AVBL") == f"213 {5 * MIB}"
+        assert client.upload("STOR b", b"").startswith("226")
+        assert client.upload("STOR c", b"").startswith("226")
+        connection = client.connect_data()
+        assert client.command("STOR d").startswith("552")
+        connection.close()
+
+
+def test_reload_changes_stores(make_daemon: Make, bucket: Bucket, moto: S3Server) -> None:
+    """New sessions use the store as it is configured now; a running session ends with the one that it began with."""
+    daemon, other = store_daemon(make_daemon, bucket), moto.new_bucket()
+    with withstands(daemon), secured(daemon) as old:
+        connection = open_transfer(old, "STOR slow")
+        connection.sendall(LARGE[:MIB])
+        daemon.settings["storage"]["archive"] = other.settings(daemon.directory)
+        daemon.write()
+        daemon.reload()
+        with secured(daemon) as new:
+            assert new.upload("STOR new", b"new").startswith("226")
+        connection.sendall(LARGE[MIB:])
+        assert isinstance(connection, ssl.SSLSocket)
+        connection.unwrap().close()
+        assert old.reply().startswith("226")
+    assert bucket.contents() == {"alice/slow": LARGE}
+    assert other.contents() == {"alice/new": b"new"}
+
+
+def test_the_sandbox_lets_boto3_work(make_daemon: Make, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `credentials: default` boto3 reads ~/.aws behind the sandbox, wherever that is."""
+    daemon = store_daemon(make_daemon, bucket, start=False)
+    aws = daemon.directory / "aws"
+    aws.mkdir()
+    (aws / "credentials").write_text(
+        "[default]\naws_access_key_id = test:tester\naws_secret_access_key = testing-secret\n"
+    )
+    (aws / "config").write_text("[default]\nregion = us-east-1\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(aws / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(aws / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    entry = daemon.settings["storage"]["archive"]
+    del entry["region"]
+    entry["credentials"] = "default"
+    daemon.write()
+    daemon.start()
+    with withstands(daemon), secured(daemon) as client:
+        assert client.upload("STOR f", b"1").startswith("226")
+    assert bucket.contents() == {"alice/f": b"1"}
+    assert "testing-secret" not in daemon.log
+
+
+def test_memory_does_not_grow_with_the_file(make_daemon: Make, bucket: Bucket) -> None:
+    """An upload and a download of 300 MiB take no more memory than one of 30."""
+    daemon = store_daemon(make_daemon, bucket, memory="40M", part_size="5M", parallel=2)
+    piece = os.urandom(MIB)
+    peaks = []
+    for size in (30, 300):
+        with secured(daemon) as client:
+            connection = open_transfer(client, "STOR f")
+            for _ in range(size):
+                connection.sendall(piece)
+            peak = daemon.memory()
+            assert isinstance(connection, ssl.SSLSocket)
+            connection.unwrap().close()
+            assert client.reply().startswith("226")
+            connection = open_transfer(client, "RETR f")
+            left = size * MIB
+            while left:
+                left -= len(connection.recv(MIB))
+                if not left % (10 * MIB):
+                    peak = max(peak, daemon.memory())
+            connection.close()
+            client.reply()
+            peaks.append(peak)
+    assert peaks[1] - peaks[0] < 40 * MIB, peaks
