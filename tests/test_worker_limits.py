@@ -136,6 +136,30 @@ def test_a_ban_holds_at_all_workers(three: Callable[..., Daemon]) -> None:
     assert daemon.log.count("127.0.0.2)> banned for ") == 1
 
 
+def test_a_right_password_after_a_ban(three: Callable[..., Daemon]) -> None:
+    """Once a client has seen the ban, no worker tells it that a password was right for a login that is refused."""
+    users = {"alice": {}, "expired": {"expires": "2020-01-01"}, "full": {"limits": {"sessions": 1}}}
+    daemon = three({"bans": {"attempts": 4, "allow": []}}, **users)
+    for number, user in enumerate(("expired", "full"), 2):
+        with plain_login(daemon, "full"), connected(daemon, 10, user, f"127.0.0.{number}") as clients:
+            replies = all_say(clients[:4], "PASS wrong")
+            assert {reply[:3] for reply in replies} == {"530"}
+            for client in clients[4:]:
+                assert client.command("PASS secret").startswith("530 Logins from your address are blocked")
+
+
+def test_a_code_is_good_at_one_worker(make_daemon: MakeDaemon) -> None:
+    """Of six sessions at three workers that send the same one-time password at once, one gets in."""
+    pyotp = pytest.importorskip("pyotp")
+    secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+    daemon = make_daemon(merge(PLAIN, {"workers": WORKERS}), {"alice": {"totp": secret}})
+    for ahead in (0, 1):
+        code = pyotp.TOTP(secret).at(int(time.time()) + 30 * ahead)
+        with connected(daemon, 6) as clients:
+            replies = all_say(clients, f"PASS secret{code}")
+            assert sorted(reply[:3] for reply in replies) == ["230"] + ["530"] * 5
+
+
 def test_a_worker_that_is_killed_returns_its_counts(three: Callable[..., Daemon]) -> None:
     """After SIGKILL the user's other sessions are counted, and no more: as many new ones get in as there were lost."""
     daemon = three({"limits": {"sessions_per_user": 6, "transfers_per_user": 6}})
