@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ftpsd.config.sections.groups import SharedLimits
+from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
 from ftpsd.limits.user_limits import Share, Sharer
@@ -232,3 +233,35 @@ def test_a_killed_process_leaves_a_rate_to_the_others(both: Both) -> None:
     table.clear(0)
     time.sleep(0.02)
     assert mine.allowance(time.monotonic()) == 20_000
+
+
+def test_commands_before_the_login_are_limited_over_processes(both: Both) -> None:
+    """Three processes get together the tokens of one bucket, and give back what a login returns."""
+    table, workers = both
+    now = 1000.0
+
+    def work(table: SharedTable, pipe: Connection) -> None:
+        bucket = SharedLedgerState(time.monotonic, table).strangers_bucket("192.0.2.0", 100.0, 1000.0, now)
+        pipe.send("ready")
+        pipe.recv()
+        taken = 0
+        while bucket.refill(now) > 0:
+            bucket.take(1)
+            taken += 1
+        pipe.send(taken)
+        pipe.recv()
+
+    pipes = [workers.start(index, work)[1] for index in range(3)]
+    for pipe in pipes:
+        receive(pipe)
+    for pipe in pipes:
+        pipe.send("go")
+    assert 1000 <= sum(receive(pipe) for pipe in pipes) <= 1002  # each may look before another one takes
+    mine = SharedLedgerState(time.monotonic, table).strangers_bucket("192.0.2.0", 100.0, 1000.0, now)
+    assert mine.refill(now) <= 0 and mine.seconds_until(100) >= 1
+    assert mine.refill(now + 1) == pytest.approx(100, abs=3)
+    mine.put_back(50)
+    mine.take(1000)
+    assert mine.tokens == -100
+    other = SharedLedgerState(time.monotonic, table).strangers_bucket("192.0.2.9", 100.0, 1000.0, now)
+    assert other.tokens == 1000

@@ -20,8 +20,9 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from ftpsd.limits.ledger import LedgerState
 from ftpsd.system.reactor import Clock
-from ftpsd.system.token_bucket import TokenBucket
+from ftpsd.system.token_bucket import Bucket
 
 #: Seconds that all users, and all strangers, may use in one round. A command takes 0.03 to 0.15 ms in this thread, a
 #: TLS handshake 1 to 2 ms.
@@ -40,9 +41,6 @@ SHORTEST_SLEEP = 0.05
 #: What a connection and a TLS handshake cost strangers, in commands.
 CONNECTION_COST = 3
 HANDSHAKE_COST = 4
-
-#: Networks whose credit is kept after their last session. An attacker with more networks has more credit anyway.
-REMEMBERED_NETWORKS = 10_000
 
 #: A deadline that is over: the session must wait.
 NEVER = -math.inf
@@ -84,7 +82,7 @@ class ClientGroup:
 
     __slots__ = ("__weakref__", "_class", "_queued", "_round", "_used", "_waiting", "bucket", "scheduler")
 
-    def __init__(self, scheduler: Scheduler, service_class: ServiceClass, bucket: TokenBucket | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, service_class: ServiceClass, bucket: Bucket | None = None) -> None:
         self.scheduler = scheduler
         self._class = service_class
         self.bucket = bucket
@@ -280,7 +278,9 @@ class Task:
 class Scheduler:
     """All client groups, and the rounds. For the reactor thread."""
 
-    def __init__(self, reactor: Clock) -> None:
+    def __init__(self, reactor: Clock, counts: LedgerState | None = None) -> None:
+        """`counts` has the buckets of networks, which processes may share."""
+        self._counts = counts or LedgerState(reactor.seconds)
         self.now = reactor.seconds
         self.call_later = reactor.callLater
         #: The number of the round.
@@ -298,9 +298,11 @@ class Scheduler:
         """Return the group of a network's sessions without a login, limited to `rate` commands per second from now."""
         group = self._network_groups.pop(network, None) or ClientGroup(self, self._strangers)
         if rate != (group.bucket and group.bucket.rate):
-            group.bucket = None if rate is None else TokenBucket(rate, rate * BURST_SECONDS, self.now())
+            group.bucket = (
+                None if rate is None else self._counts.strangers_bucket(network, rate, rate * BURST_SECONDS, self.now())
+            )
         self._network_groups[network] = group  # dict order: the most recent is last
-        if len(self._network_groups) > REMEMBERED_NETWORKS:
+        if len(self._network_groups) > self._counts.remembered_networks:
             del self._network_groups[next(iter(self._network_groups))]
         return group
 

@@ -28,6 +28,7 @@ from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Now
+from ftpsd.system.token_bucket import Bucket, TokenBucket
 
 
 class SessionRefused(Refusal):
@@ -97,12 +98,19 @@ class Ledger(HomeLedger, Protocol):
 class LedgerState:
     """What this process counts. It outlives reloads."""
 
+    #: Networks whose bucket is kept after their last session. An attacker with more networks has more credit anyway.
+    remembered_networks = 10_000
+
     def __init__(self, clock: Now, users: UserCounts | None = None) -> None:
         """`users` counts in memory that processes share; without it they are counted here."""
         self.sessions = SessionCounts()
         self.users = users or LocalUserCounts(clock)
         self.bans = BanList(clock)
         self.homes: HomeLedger = LocalHomeCounts()
+
+    def strangers_bucket(self, network: str, rate: float, burst: float, now: float) -> Bucket:
+        """Return the bucket for the commands of a network before the login."""
+        return TokenBucket(rate, burst, now)
 
 
 class LocalLedger:

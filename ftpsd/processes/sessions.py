@@ -40,7 +40,7 @@ class LocalSessions:
         self._refresh = parts.refresh
         self._snapshots = parts.snapshots
         self.registry = LocalSessionRegistry(parts.reactor)
-        self.services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, self.registry)
+        self.services = ControlServices(parts.reactor, Scheduler(parts.reactor, parts.counts), parts.hub, self.registry)
         self.figures = local_figures(parts, self.registry, memory)
         threads, quotas = parts.snapshots.workers, parts.snapshots.quotas
         self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time, sweeping)

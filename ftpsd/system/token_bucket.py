@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+
+class Bucket(Protocol):
+    """A token bucket, in this process or in memory that processes share: see TokenBucket."""
+
+    @property
+    def rate(self) -> float:
+        """The tokens that come in a second."""
+
+    @property
+    def tokens(self) -> float:
+        """The tokens at the last `refill`, less what was taken since; below 0 is a debt."""
+
+    def refill(self, now: float) -> float:
+        """Add the tokens for the time since the last call. Return the number of tokens in the bucket."""
+
+    def take(self, count: float) -> None:
+        """Take tokens. The number of tokens may become negative."""
+
+    def put_back(self, count: float) -> None:
+        """Put tokens back."""
+
+    def seconds_until(self, count: float) -> float:
+        """Return the seconds until there are so many tokens."""
+
 
 class TokenBucket:
     """Tokens that come at a rate, `burst` of them at most. For one thread.
