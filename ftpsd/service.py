@@ -36,22 +36,22 @@ from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
-from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error, worker_count
-from ftpsd.processes.remote_sessions import RemoteSessions
+from ftpsd.processes.remote_sessions import RemoteSessions, supervisor_counts
 from ftpsd.processes.sandboxes import daemon_sandbox, supervisor_sandbox
 from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
+from ftpsd.processes.supervision import upgrade
 from ftpsd.storage.local.root import process_umask
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Now
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
-from ftpsd.system.systemd import Notifier
+from ftpsd.system.systemd.notifier import Notifier
 from ftpsd.system.twisted_private import installed_reactor
 
 log = Logger(namespace="ftpsd")
@@ -92,7 +92,7 @@ def _role(configuration: load.Configuration) -> tuple[MakeHost, Callable[[Now], 
     """Return what serves the sessions, in this process or in others, what counts them, and what makes the sandbox."""
     if worker_count(configuration.settings.workers) == 1:
         return LocalSessions, LedgerState, daemon_sandbox
-    return RemoteSessions, SharedLedgerState, supervisor_sandbox
+    return RemoteSessions, supervisor_counts, supervisor_sandbox
 
 
 class FtpsService(MultiService):
@@ -293,7 +293,13 @@ class FtpsService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        drain = self._configuration.settings.timeouts.drain
+        timeouts = self._configuration.settings.timeouts
+        if upgrade.is_wanted() and self._host.leave(self._listeners.own(), timeouts.drain_upgrade):
+            self._listeners.abandon()
+            self._reloader.stop()
+            await super().stopService()
+            return
+        drain = timeouts.drain
         self._hub.publish(DaemonStopping(drain))
         self._notifier.stopping(drain)
         self._reloader.stop()

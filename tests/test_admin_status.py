@@ -14,7 +14,7 @@ from ftpsd.control.lifecycle import reload
 from ftpsd.control.lifecycle.reload import LoadResult, Reloader
 from ftpsd.events.hub import Hub
 from ftpsd.limits.transfer_counts import TransferCounts
-from ftpsd.system.systemd import Notifier
+from ftpsd.system.systemd.notifier import Notifier
 
 pytestmark = pytest.mark.quick
 

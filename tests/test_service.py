@@ -15,7 +15,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.protocol.parsing import plain_address
-from ftpsd.system.systemd import Inherited, Notifier, choose
+from ftpsd.system.systemd.notifier import Notifier
+from ftpsd.system.systemd.sockets import Inherited, choose
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until

@@ -139,6 +139,7 @@ class Timeouts:
     data_connect: int = 30
     stalled: int = 120
     drain: int = 60
+    drain_upgrade: int = 3600
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from attrs import Factory, frozen
@@ -11,6 +10,21 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.events.hub import Hub
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.system.reactor import Reactor
+
+
+class SessionNumbers(Iterator[int]):
+    """The numbers of connections, from 1."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def __next__(self) -> int:
+        self._last += 1
+        return self._last
+
+    def skip(self, highest: int) -> None:
+        """Continue after a number that is in use."""
+        self._last = max(self._last, highest)
 
 
 @frozen
@@ -22,4 +36,4 @@ class ControlServices:
     hub: Hub
     registry: LocalSessionRegistry
     #: The numbers of connections, as the log shows them.
-    numbers: Iterator[int] = Factory(lambda: itertools.count(1))
+    numbers: SessionNumbers = Factory(SessionNumbers)

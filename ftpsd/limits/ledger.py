@@ -177,6 +177,11 @@ def lease_user(
     return CountedUserLease(counts, [user_share(user, limits, own), *shares, server_share(limits)], session)
 
 
+def count_session(state: LedgerState, client: Address) -> SessionLease:
+    """Count a session that was admitted before, by another process of the service."""
+    return _LocalSessionLease(state.sessions, client)
+
+
 class _LocalSessionLease:
     __slots__ = ("_client", "_counts")
 

@@ -14,6 +14,19 @@ from twisted.internet.protocol import Factory, Protocol
 from ftpsd.control.incoming.route import Route
 from ftpsd.system.reactor import Reactor
 
+#: Begins the message whose descriptor is no client's connection, but one to the next supervisor.
+_LEFT = "left"
+
+
+def left_message(seconds: int) -> object:
+    """Return the message that leaves a worker to the next supervisor; running transfers get so many seconds."""
+    return [_LEFT, seconds]
+
+
+def seconds_left(message: object) -> int | None:
+    """Return the seconds if it is that message."""
+    return message[1] if isinstance(message, list) and message[0] == _LEFT else None
+
 
 @frozen
 class Connection:

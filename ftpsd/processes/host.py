@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -91,8 +92,14 @@ class SessionHost(Protocol):
         SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
         """
 
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
+        """Leave sessions and listeners to the next process of the service, which has another release of the daemon.
+
+        Running transfers get so many seconds. Return False if that is not possible.
+        """
+
     def stop(self) -> None:
-        """End everything."""
+        """End everything that was not left."""
 
 
 #: Makes a host for the parts of a daemon.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -23,17 +25,19 @@ from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
 from ftpsd.events.linked.receiver import Receiver
 from ftpsd.figures.merged import MergedFigures
-from ftpsd.limits.ledger import LocalLedger, SessionLease, SessionRefused
+from ftpsd.limits.ledger import LocalLedger, SessionLease, SessionRefused, count_session
 from ftpsd.limits.linked.serving import serve_ledgers
 from ftpsd.limits.merged_registry import MergedSessionRegistry
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.limits.shared.state import SharedLedgerState
+from ftpsd.limits.shared.table import take_over
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection
 from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker_count
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import local_figures
+from ftpsd.processes.supervision import upgrade
 from ftpsd.processes.supervision.loading import ConfigurationLoads
 from ftpsd.processes.supervision.settling import Settling
 from ftpsd.processes.supervisor import Workers
@@ -41,8 +45,15 @@ from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.landlock import open_no_homes
+from ftpsd.system.reactor import Now
 
 log = Logger(namespace="ftpsd")
+
+
+def supervisor_counts(clock: Now) -> SharedLedgerState:
+    """Return the counts of a supervisor: in the table of the last process, if it has left its workers to this one."""
+    descriptor = upgrade.left_table()
+    return SharedLedgerState(clock, None if descriptor is None else take_over(descriptor))
 
 
 class RemoteSessions:
@@ -85,7 +96,8 @@ class RemoteSessions:
         """Start all workers. Raises StartFailed."""
         self._publish_codes()
         self._make_ledger(configuration)
-        await self.workers.start(worker_count(configuration.settings.workers))
+        count = worker_count(configuration.settings.workers)
+        self._services.numbers.skip(await self.workers.start(count, partial(count_session, self._counts)))
 
     async def prepare(self, configuration: Configuration) -> None:
         """Let all workers load the configuration, or start others. Raises InvalidConfiguration with their faults.
@@ -131,6 +143,12 @@ class RemoteSessions:
     async def drain(self, seconds: int) -> None:
         """Let all workers end their sessions: idle ones now, the others after their transfer, or after some seconds."""
         await self.workers.drain(seconds)
+
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
+        """Leave all workers to the next process of the service; running transfers get so many seconds."""
+        left = upgrade.leave(self.workers.processes.values(), listeners, self._table.descriptor, seconds)
+        self.workers.stopping = left
+        return left
 
     def stop(self) -> None:
         """End all processes."""

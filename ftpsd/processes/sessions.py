@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 
 from twisted.logger import Logger
 
@@ -80,6 +81,10 @@ class LocalSessions:
     async def drain(self, seconds: int) -> None:
         """End all sessions: idle ones now, the others after their transfer, or after some seconds."""
         await end_sessions(self._reactor, self.registry, seconds)
+
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
+        """Return False: sessions cannot leave their process."""
+        return False
 
     def stop(self) -> None:
         """End the periodic tasks."""

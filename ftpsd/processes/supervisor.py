@@ -11,10 +11,12 @@ from ftpsd.control.lifecycle.graceful_stop import CLOSING, until
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks.spawning import GONE, Spawner
 from ftpsd.processes.handover import Connection
+from ftpsd.processes.supervision import upgrade
 from ftpsd.processes.supervision.generation import Generation
 from ftpsd.processes.supervision.heartbeat import Heartbeat
 from ftpsd.processes.supervision.launcher import ENDING, Launcher
 from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.protocol.parsing import Address
 from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
 
@@ -46,7 +48,8 @@ class Workers:
         #: The workers that get connections, and those that will get them after `switch`.
         self._generation = Generation(reactor, launcher, 0)
         self._next: Generation | None = None
-        self._stopping = False
+        #: Whether workers that end are not replaced.
+        self.stopping = False
         #: How many workers were started in place of one that had failed.
         self.restarts = 0
         self.on_start(self._serve)
@@ -64,12 +67,18 @@ class Workers:
 
     # --- generations -----------------------------------------------------------------------------
 
-    async def start(self, count: int) -> None:
-        """Start the workers. Raises StartFailed if one of them does not become ready."""
+    async def start(self, count: int, admit: Callable[[Address], SessionLease]) -> int:
+        """Start the workers. Raises StartFailed if one of them does not become ready.
+
+        Before that, take over those that the last process of the service has left: `admit` counts each of their
+        sessions. Return the highest number of a session.
+        """
         self._launcher.start(self._ended, self._lost)
+        highest = await upgrade.adopt(self._launcher, admit)
         self._heartbeat.start()
         self._generation = Generation(self._reactor, self._launcher, count)
         await self._generation.start()
+        return highest
 
     async def prepare(self, count: int) -> None:
         """Start other workers, with what the spawner has loaded, for `switch`. Raises StartFailed."""
@@ -105,7 +114,7 @@ class Workers:
 
     def _sessions_ended(self, worker: WorkerProcess, numbers: list[int]) -> None:
         worker.sessions_ended(numbers)
-        if worker.state == "draining" and not (worker.leases or self._stopping):
+        if worker.state == "draining" and not (worker.leases or self.stopping):
             worker.link.tell("process.drain", 0)
 
     def _retire(self, worker: WorkerProcess) -> None:
@@ -121,7 +130,7 @@ class Workers:
 
     def _ended(self, worker: WorkerProcess, status: int, lost: int) -> None:
         """A worker has ended, whatever for."""
-        if self._stopping or (worker.state == "draining" and status == 0):
+        if self.stopping or (worker.state == "draining" and status == 0):
             return
         how = f"was killed by signal {-status}" if status < 0 else f"has ended with exit status {status}"
         text = f"{worker.name} {how}: {lost} session{'' if lost == 1 else 's'} lost"
@@ -132,7 +141,7 @@ class Workers:
 
     def _lost(self) -> None:
         """The spawner has ended."""
-        if not self._stopping:
+        if not self.stopping:
             self._generation.stop(GONE)
             self.discard()
             self._failed(GONE)
@@ -144,7 +153,7 @@ class Workers:
 
         SIGTERM or SIGINT ends the wait.
         """
-        self._stopping = True
+        self.stopping = True
         self._generation.stop("the daemon is stopping")
         self.discard()
         for worker in self._launcher.processes.values():
@@ -157,7 +166,7 @@ class Workers:
 
     def stop(self) -> None:
         """End everything at once."""
-        self._stopping = True
+        self.stopping = True
         self._heartbeat.stop()
         for worker in self._launcher.processes.values():
             worker.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -109,7 +110,9 @@ class WorkerService(MultiService):
         self._sessions = LocalSessions(parts, memory_in_use, table.places.byte_lock(0, SWEEPING))
         self._reports = Reports(reactor, hub, self.link, self._sessions)
         self._snapshot = self._snapshots.make(configuration)
-        self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot)
+        self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot, self._left)
+        #: The connection to the next supervisor, after this one has left the process to it.
+        self._successor: socket.socket | None = None
         WorkerLoads(reactor, path, self.link, self._use)
         self._stopping = False
         self._add_parts()
@@ -138,6 +141,7 @@ class WorkerService(MultiService):
         link.serve("process.ping", lambda: True)
         link.serve("process.drain", self._drain)
         link.serve("files.process_ended", self._process_ended)
+        link.serve("process.adopt", lambda: [os.getpid(), self._handed.running()])
         connect(self._reactor, link_end, link)
         self._handed.start(connections_end)
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -164,11 +168,24 @@ class WorkerService(MultiService):
         """SIGTERM: end when the supervisor gives no more connections to this worker."""
         self.link.tell("process.terminated", self._configuration.settings.timeouts.drain)
 
+    def _left(self, successor: socket.socket, seconds: int) -> None:
+        """The supervisor makes room for the next one, which adopts this worker until its transfers have finished."""
+        self._successor = successor
+        self._drain(seconds)
+        self.link.close()
+
     def _supervisor_lost(self) -> None:
         """The supervisor has ended. Nobody can connect any more; transfers may finish."""
+        if self._successor is not None:
+            successor, self._successor = self._successor, None
+            self.link.connect(successor)  # what is sent waits in the socket until the next supervisor reads it
+            return
+        drain = self._configuration.settings.timeouts.drain
         if not self._stopping:
             log.error("the supervisor has ended: this worker ends when its transfers have finished")
-            self._drain(self._configuration.settings.timeouts.drain)
+            self._drain(drain)
+        else:  # SIGTERM ends the wait for transfers, which an upgrade lets run for long
+            self._reactor.callLater(drain, os.kill, os.getpid(), signal.SIGTERM)
 
     def _drain(self, seconds: int) -> None:
         """End all sessions, and then the process. The supervisor gives it no more connections."""

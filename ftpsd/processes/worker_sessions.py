@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from ftpsd.control.ftp_protocol import FtpsProtocol
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.processes.forks.datagrams import MessageReader
-from ftpsd.processes.handover import Connection, adopt
+from ftpsd.processes.handover import Connection, adopt, seconds_left
 from ftpsd.processes.sessions import LocalSessions
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.link import Link
@@ -23,12 +23,26 @@ _TURNS = 3
 class HandedSessions:
     """Makes sessions of the connections that the supervisor has admitted, and tells it when they have ended."""
 
-    def __init__(self, reactor: Reactor, link: Link, sessions: LocalSessions, snapshot: Callable[[], Snapshot]) -> None:
-        """`snapshot` returns that of new sessions."""
+    def __init__(
+        self,
+        reactor: Reactor,
+        link: Link,
+        sessions: LocalSessions,
+        snapshot: Callable[[], Snapshot],
+        left: Callable[[socket.socket, int], object],
+    ) -> None:
+        """`snapshot` returns that of new sessions.
+
+        `left` is called when the supervisor leaves this process to the next one: with the connection to that, and the
+        seconds for running transfers.
+        """
         self._reactor = reactor
         self._link = link
         self._sessions = sessions
         self._snapshot = snapshot
+        self._left = left
+        #: The addresses of the clients, by the numbers of their sessions.
+        self._clients: dict[int, str] = {}
         self._reader: MessageReader | None = None
         #: The sessions whose end the supervisor does not know yet.
         self._ended: list[int] = []
@@ -48,8 +62,17 @@ class HandedSessions:
         if self._reader is not None:
             self._reader.close()
 
+    def running(self) -> list[tuple[int, str]]:
+        """Return the sessions that have not ended: their numbers, and the addresses of their clients."""
+        return [*self._clients.items()]
+
     def _accept(self, message: object, descriptors: list[int]) -> None:
+        left = seconds_left(message)
+        if left is not None:
+            self._left(socket.socket(fileno=descriptors[0]), left)
+            return
         connection = Connection.from_message(message)
+        self._clients[connection.number] = str(connection.route.client)
         lease = _Lease(lambda: self._session_ended(connection.number))
         try:
             adopt(self._reactor, descriptors[0], lambda: self._session(connection, lease), connection.early)
@@ -63,6 +86,7 @@ class HandedSessions:
 
     def _session_ended(self, number: int) -> None:
         """Tell the supervisor once for all sessions that end in one turn of the reactor."""
+        del self._clients[number]
         if not self._ended:
             self._reactor.callLater(0, self._tell_ended)
         self._ended.append(number)

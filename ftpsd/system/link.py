@@ -75,6 +75,13 @@ class _Tell(amp.Command):  # type: ignore[misc]
     requiresAnswer = False
 
 
+class _Closable(Protocol):
+    """A transport, as far as a link uses it."""
+
+    def loseConnection(self) -> None:
+        """Close the connection, when all that was written has been sent."""
+
+
 class Link:
     """One end of the connection. For the reactor thread.
 
@@ -122,6 +129,11 @@ class Link:
         end.close()
         self._connection = connection
 
+    def close(self) -> None:
+        """Close the connection, when all that was sent has left this process."""
+        if self._connection is not None:
+            self._connection.close()
+
     def run(self, name: str, arguments: list[object]) -> Deferred[object]:
         """Answer a call of the other end."""
         return maybeDeferred(self._run, name, arguments)
@@ -142,6 +154,10 @@ class _Connection(amp.AMP):  # type: ignore[misc]
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
+
+    def close(self) -> None:
+        """Close the connection, when all that was sent has left this process."""
+        cast(_Closable, self.transport).loseConnection()
 
     @_Call.responder
     def _called(self, n: str, a: list[object]) -> Deferred[dict[str, object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import attrs
@@ -16,9 +15,9 @@ from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.incoming.accept import ControlPort
 from ftpsd.control.incoming.factory import FtpsFactory
+from ftpsd.control.incoming.passed import Key, PassedSockets
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.reactor import ListeningPort, Reactor
-from ftpsd.system.systemd import Inherited, choose, inherited_listeners
 from ftpsd.system.twisted_private import listen_on
 
 log = Logger(namespace="ftpsd")
@@ -44,10 +43,9 @@ class Listeners:
         self._path = path
         self._factory = factory
         self._class = port
-        self._ports: dict[tuple[str, int], Any] = {}
+        self._ports: dict[Key, Any] = {}
         self._new: list[Any] = []
-        #: The sockets of systemd that entries of `listen` use.
-        self._inherited_by_key: dict[tuple[str, int], Inherited] = {}
+        self._passed = PassedSockets()
 
     def ports(self) -> set[int]:
         """Return the port numbers of all control listeners that are open now."""
@@ -68,7 +66,7 @@ class Listeners:
 
         Raises InvalidConfiguration with the first that fails.
         """
-        opened: dict[tuple[str, int], Any] = {}
+        opened: dict[Key, Any] = {}
         try:
             for settings in wanted:
                 if _key(settings) not in self._ports:
@@ -77,7 +75,7 @@ class Listeners:
         except CannotListenError as error:
             for key, port in opened.items():
                 port.stopListening()
-                self._inherited_by_key.pop(key, None)
+                self._passed.give_back(key)
             text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
             fault = Fault(self._path, 0, "listen", text, "Choose another port, or stop the program that uses it.")
             raise InvalidConfiguration([fault]) from None
@@ -90,7 +88,7 @@ class Listeners:
         for key in self._ports.keys() - by_key.keys():
             log.info("no longer listening on {host} port {port}", host=key[0], port=key[1])
             self._ports.pop(key).stopListening()
-            self._inherited_by_key.pop(key, None)
+            self._passed.give_back(key)
         for key, port in self._ports.items():
             port.factory.snapshot = snapshot
             port.factory.settings = by_key[key]
@@ -99,7 +97,8 @@ class Listeners:
             port.startReading()
             host, kind = port.getHost(), port.factory.settings.tls
             log.info("listening on {host} port {port}, {tls} TLS", host=host.host, port=host.port, tls=kind)
-        for each in self._unused():
+        self._passed.close_left()
+        for each in self._passed.unused():
             log.warn(
                 "not serving {host} port {port}: systemd has opened it, but `listen` does not name it",
                 host=str(each.address),
@@ -108,8 +107,18 @@ class Listeners:
 
     def drain(self) -> None:
         """Leave new connections on sockets of systemd to the next daemon. On our own sockets they still get 421."""
-        for key in self._inherited_by_key.keys() & self._ports.keys():
+        for key in self._passed.used & self._ports.keys():
             self._ports[key].stopReading()
+
+    def own(self) -> list[socket.socket]:
+        """Return the listening sockets that belong to the daemon, and not to a socket unit."""
+        return [port.socket for key, port in self._ports.items() if key not in self._passed.used]
+
+    def abandon(self) -> None:
+        """Close the sockets here, while another process continues to listen on them."""
+        for port in self._ports.values():
+            port.stopReading()
+            port.socket.close()  # Twisted would shut it down first, which ends the listening of all processes
 
     def close(self) -> Deferred[list[object]]:
         """Close all listeners. Return a Deferred that fires when they are closed."""
@@ -119,10 +128,13 @@ class Listeners:
 
     def _listen(self, settings: ListenSettings) -> Any:
         factory: Any = self._factory(settings)
-        inherited = choose(self._unused(), settings.address, settings.port)
+        inherited = self._passed.use(_key(settings))
         if inherited is not None:
-            self._inherited_by_key[_key(settings)] = inherited
             return self._adopt(inherited.descriptor, inherited.family, factory)
+        left = self._passed.take_left(_key(settings))
+        if left is not None:
+            with left:  # it is copied
+                return self._adopt(left.fileno(), left.family, factory)
         address = settings.address
         if address == "::" and not _has_ipv6():
             address = "0.0.0.0"
@@ -132,15 +144,6 @@ class Listeners:
         port = self._class(settings.port, factory, BACKLOG, address, self._reactor)
         port.startListening()
         return port
-
-    @cached_property
-    def _inherited(self) -> list[Inherited]:
-        """The listening sockets that systemd has passed to the daemon."""
-        return inherited_listeners()
-
-    def _unused(self) -> list[Inherited]:
-        taken = self._inherited_by_key.values()
-        return [each for each in self._inherited if each not in taken]
 
     def _adopt(self, descriptor: int, family: int, factory: FtpsFactory) -> ListeningPort:
         return listen_on(self._class, self._reactor, descriptor, family, factory)
@@ -173,7 +176,7 @@ def open_beside(old: socket.socket, address: str, port: int, backlog: int) -> so
     return listener
 
 
-def _key(settings: ListenSettings) -> tuple[str, int]:
+def _key(settings: ListenSettings) -> Key:
     return settings.address, settings.port
 
 

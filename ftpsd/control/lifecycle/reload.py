@@ -18,7 +18,7 @@ from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.events.hub import Publisher
 from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.systemd import Notifier
+from ftpsd.system.systemd.notifier import Notifier
 
 log = Logger(namespace="ftpsd")
 

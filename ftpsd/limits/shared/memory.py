@@ -19,8 +19,13 @@ _EMPTY = memoryview(bytes(_SLOT)).cast("q")
 def create_file(slots: int, files: int) -> int:
     """Return the descriptor of a file in memory for a table of some size."""
     descriptor = os.memfd_create("ftpsd-table", os.MFD_CLOEXEC)
-    os.truncate(descriptor, _slots_begin(slots, files) + slots * _SLOT)
+    os.truncate(descriptor, file_size(slots, files))
     return descriptor
+
+
+def file_size(slots: int, files: int) -> int:
+    """Return the bytes of the file."""
+    return _slots_begin(slots, files) + slots * _SLOT
 
 
 def _slots_begin(slots: int, files: int) -> int:

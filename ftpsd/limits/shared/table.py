@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from ftpsd.limits.shared.file_set import SharedFileSet
 from ftpsd.limits.shared.locks import RangeLock
-from ftpsd.limits.shared.memory import TableMemory, create_file
+from ftpsd.limits.shared.memory import TableMemory, create_file, file_size
 from ftpsd.limits.shared.places import LOCKS, Places
 from ftpsd.limits.shared.slot import INTS, PROCESSES, Slot, clear_process, refer
 
@@ -156,3 +156,13 @@ class SharedTable:
             del self._slots[key]
             if place is not None:
                 refer(self._memory.ints(place), self._own, False)
+
+
+def take_over(descriptor: int) -> SharedTable | None:
+    """Return the table of the last supervisor, in the next one; None if it has another layout."""
+    if os.fstat(descriptor).st_size != file_size(SLOTS, FILES):
+        os.close(descriptor)
+        return None
+    table = SharedTable(descriptor, SUPERVISOR)
+    table.clear(SUPERVISOR)
+    return table

@@ -78,12 +78,25 @@ class Launcher:
                 worker.ended()
                 link_end.close()
                 raise StartFailed(f"no worker can be started: {error.strerror}") from None
-        self._processes[index], self._links[index] = worker, link
-        link.serve("process.ended", worker.sessions_ended)
-        connect(self._reactor, link_end, link)
-        for call in self._start_callbacks:
-            call(index, link)
+        self._add(worker, link_end)
         return worker
+
+    def adopt(self, index: int, link_end: socket.socket) -> WorkerProcess:
+        """Take over a worker that the last supervisor has left: it drains. The caller asks it for the rest."""
+        link = Link(self._reactor, lambda: self._reactor.callLater(ENDING, self._adopted_ended, worker))
+        none, other = datagrams.pair()
+        other.close()
+        worker = WorkerProcess(index, link, none, self._reactor.seconds())
+        worker.state = "draining"
+        self._add(worker, link_end)
+        return worker
+
+    def _add(self, worker: WorkerProcess, link_end: socket.socket) -> None:
+        self._processes[worker.index], self._links[worker.index] = worker, worker.link
+        worker.link.serve("process.ended", worker.sessions_ended)
+        connect(self._reactor, link_end, worker.link)
+        for call in self._start_callbacks:
+            call(worker.index, worker.link)
 
     def sessions(self) -> int:
         """Return the number of sessions of all workers."""
@@ -105,11 +118,20 @@ class Launcher:
 
     def _process_ended(self, pid: int, status: int) -> None:
         for worker in [each for each in self._processes.values() if each.pid == pid]:
-            del self._processes[worker.index], self._links[worker.index]
-            lost = len(worker.leases)
-            worker.ended()
-            for call in self._end_callbacks:
-                call(worker.index)
-            self._ended(worker, status, lost)
+            self._remove(worker, status)
+
+    def _adopted_ended(self, worker: WorkerProcess) -> None:
+        """An adopted worker has closed the link. It is no child of the spawner, so its exit status is not known."""
+        if self._processes.get(worker.index) is worker:
+            worker.send_signal(signal.SIGKILL)
+            self._remove(worker, 0)
+
+    def _remove(self, worker: WorkerProcess, status: int) -> None:
+        del self._processes[worker.index], self._links[worker.index]
+        lost = len(worker.leases)
+        worker.ended()
+        for call in self._end_callbacks:
+            call(worker.index)
+        self._ended(worker, status, lost)
         if not self._processes:
             self._when_empty()

@@ -11,7 +11,7 @@ from ftpsd.figures.figures import WorkerState
 from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
-from ftpsd.processes.handover import Connection
+from ftpsd.processes.handover import Connection, left_message
 from ftpsd.system.link import Link
 
 
@@ -73,6 +73,13 @@ class WorkerProcess:
             return False
         self.leases[connection.number] = lease
         return True
+
+    def leave(self, successor: int, seconds: int) -> None:
+        """Give it the connection to the next supervisor, and send it no signals any more. Raises OSError."""
+        datagrams.send(self._connections, left_message(seconds), [successor])
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def sessions_ended(self, numbers: list[int]) -> None:
         """Some of its sessions have ended."""

@@ -1,7 +1,4 @@
-"""Notify systemd (sd_notify(3)), and take the sockets that it passes (sd_listen_fds(3)).
-
-Without systemd the notifications do nothing, and there are no sockets.
-"""
+"""Notify systemd (sd_notify(3)). Without systemd, that does nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +6,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
-from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
-
-#: The first descriptor that systemd passes (SD_LISTEN_FDS_START).
-_FIRST = 3
 
 #: Seconds for the daemon to exit after `timeouts.drain`, until systemd kills it.
 MARGIN = 30
@@ -83,40 +75,3 @@ class Notifier:
             except OSError:
                 return False  # systemd restarts the daemon if heartbeats do not arrive
         return True
-
-
-class Inherited(NamedTuple):
-    """A listening socket that systemd has passed to the daemon."""
-
-    descriptor: int
-    family: int
-    address: Address
-    port: int
-
-
-def inherited_listeners() -> list[Inherited]:
-    """Return all listening sockets for TCP that systemd has passed to this process."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    found = []
-    for descriptor in range(_FIRST, _FIRST + int(os.environ.get("LISTEN_FDS", "0"))):
-        with socket.socket(fileno=os.dup(descriptor)) as probe:
-            if probe.family in (socket.AF_INET, socket.AF_INET6):
-                os.set_blocking(descriptor, False)  # Twisted accepts until it would block
-                host, port = probe.getsockname()[:2]
-                found.append(Inherited(descriptor, probe.family, plain_address(host), port))
-    return found
-
-
-def choose(listeners: Iterable[Inherited], address: str, port: int) -> Inherited | None:
-    """Return the socket for an entry of `listen`, or None.
-
-    That is the socket with the same address (or with any unspecified address, if the entry has one); else the only
-    socket on that port.
-    """
-    wanted = plain_address(address)
-    same_port = [each for each in listeners if each.port == port]
-    for each in same_port:
-        if each.address == wanted or (each.address.is_unspecified and wanted.is_unspecified):
-            return each
-    return same_port[0] if len(same_port) == 1 else None

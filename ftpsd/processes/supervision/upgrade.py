@@ -1,0 +1,111 @@
+"""An upgrade that cuts no transfer: the supervisor leaves its workers to the next process of the service.
+
+While systemd restarts the service, it keeps what the next process needs (`system/systemd/descriptor_store`): the
+listeners, the table in which all processes count, and a new connection to each worker. The workers end with their last
+transfer.
+Whoever restarts the service creates the file `upgrade` in RUNTIME_DIRECTORY before: else the daemon stops as usual.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from ftpsd.limits.ledger import SessionLease
+from ftpsd.processes.supervision.launcher import Launcher
+from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.replies import Refusal
+from ftpsd.system.systemd import descriptor_store
+from ftpsd.system.systemd.descriptor_store import StoreFailed
+from ftpsd.system.systemd.sockets import LISTENER
+
+log = Logger(namespace="ftpsd")
+
+#: Seconds for which the wish for an upgrade is good.
+_MAX_AGE = 600
+
+#: The names of descriptors.
+TABLE = "table"
+_WORKER = "worker-"
+
+
+def is_wanted() -> bool:
+    """Return whether the process that takes the place of this one should get the workers."""
+    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    try:
+        return bool(directory) and time.time() - os.stat(Path(directory, "upgrade")).st_mtime < _MAX_AGE
+    except OSError:
+        return False
+
+
+def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], table: int, seconds: int) -> bool:
+    """Leave everything to the next process. Return False if systemd keeps nothing: then nothing has changed.
+
+    Running transfers get so many seconds.
+    """
+    links = [(worker, *socket.socketpair()) for worker in workers]
+    kept = {TABLE: table}
+    kept.update((f"{LISTENER}{number}", each.fileno()) for number, each in enumerate(listeners))
+    kept.update((f"{_WORKER}{worker.index}", ours.fileno()) for worker, ours, _ in links)
+    try:
+        for name, descriptor in kept.items():
+            descriptor_store.keep(name, descriptor)
+    except StoreFailed as error:
+        log.error("running transfers cannot be left to the next process: {error}", error=str(error))
+        remove(kept)
+        return False
+    for worker, ours, theirs in links:
+        with ours, theirs:
+            try:
+                worker.leave(theirs.fileno(), seconds)
+            except OSError:
+                pass  # it has ended
+    return True
+
+
+async def adopt(launcher: Launcher, admit: Callable[[Address], SessionLease]) -> int:
+    """Take over the workers that the last process has left. Return the highest number of their sessions; 0 if none.
+
+    `admit` counts a session of theirs. A worker that does not answer is not taken over.
+    """
+    left, highest = descriptor_store.passed(), 0
+    for name, descriptor in left.items():
+        if name.startswith(_WORKER):
+            index = int(name.removeprefix(_WORKER))
+            worker = launcher.adopt(index, socket.socket(fileno=descriptor))
+            highest = max(highest, await _count(worker, admit))
+    remove(left)
+    return highest
+
+
+async def _count(worker: WorkerProcess, admit: Callable[[Address], SessionLease]) -> int:
+    try:
+        pid, sessions = await worker.link.call("process.adopt")
+    except Refusal:
+        log.error("worker {index} of the last process does not answer", index=worker.index)
+        return 0
+    worker.forked(pid)
+    worker.leases.update((number, admit(plain_address(client))) for number, client in sessions)
+    log.info("{worker} is from before: {count} of its sessions continue", worker=worker.name, count=len(sessions))
+    return max(worker.leases, default=0)
+
+
+def left_table() -> int | None:
+    """Return the descriptor of the table that the workers of the last process use, if they were left."""
+    return descriptor_store.passed().get(TABLE)
+
+
+def remove(names: Iterable[str]) -> None:
+    """Let systemd forget descriptors: this process has them, or does not need them."""
+    for name in names:
+        try:
+            descriptor_store.remove(name)
+        except StoreFailed as error:
+            log.error("systemd keeps descriptors that nobody needs: {error}", error=str(error))
+            return

@@ -1,0 +1,219 @@
+"""An upgrade: the next process of the service takes over the workers, and no transfer is cut.
+
+Here the part of systemd is played: it keeps descriptors, and passes them on. `debian/tests/vm-upgrade` does it with
+systemd and the package.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import PATIENCE, Daemon, twistd
+from tests.ftpclient import FtpClient, read_all, secured
+from tests.processes import family, is_alive, wait_for, workers
+from tests.test_service import start_upload
+
+#: As systemd does: pass the descriptors from 3 on with their names, and name the process that they are for.
+_EXEC = """
+import os, sys
+names, descriptors, command = sys.argv[1], list(map(int, filter(None, sys.argv[2].split(",")))), sys.argv[3:]
+high = [os.dup2(each, 200 + number) for number, each in enumerate(descriptors)]
+for number, each in enumerate(high):
+    os.dup2(each, 3 + number)
+    os.close(each)
+os.environ.update(LISTEN_FDS=str(len(high)), LISTEN_FDNAMES=names, LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *command])
+"""
+
+
+class ServiceManager:
+    """Keeps descriptors for a service, and starts its processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.runtime = directory / "runtime"
+        self.runtime.mkdir()
+        self.kept: dict[str, int] = {}
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._address = str(directory / "notify")
+        self._notify.bind(self._address)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(self._notify, 4096, 4)
+            fields = dict(line.split("=", 1) for line in data.decode().split("\n") if "=" in line)
+            if "STOP" in fields:
+                return
+            if "FDSTORE" in fields:
+                self.kept[fields["FDNAME"]] = descriptors[0]
+            if "FDSTOREREMOVE" in fields:
+                os.close(self.kept.pop(fields["FDNAME"]))
+
+    def start(self, daemon: Daemon) -> None:
+        """Start the daemon with all that is kept."""
+        names, descriptors = ":".join(self.kept), ",".join(map(str, self.kept.values()))
+        command = twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))[1:]
+        with daemon.log_file.open("ab") as log:
+            daemon.process = subprocess.Popen(
+                [sys.executable, "-c", _EXEC, names, descriptors, *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[*self.kept.values()],
+                env={**os.environ, "NOTIFY_SOCKET": self._address, "RUNTIME_DIRECTORY": str(self.runtime)},
+            )
+
+    def restart(self, daemon: Daemon) -> None:
+        """End the process, and start the next one."""
+        end_main_process(daemon)
+        daemon.log_file.rename(f"{daemon.log_file}.old")
+        self.start(daemon)
+        daemon.wait_for_log("has started")
+
+    def forget(self) -> None:
+        """Close all that is kept, as at the end of the service."""
+        while self.kept:
+            os.close(self.kept.popitem()[1])
+
+    def close(self) -> None:
+        """End."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"STOP=1", self._address)
+        self._thread.join(PATIENCE)
+        self.forget()
+        self._notify.close()
+
+
+def end_main_process(daemon: Daemon) -> None:
+    """Send SIGTERM to the main process only, and wait for its end."""
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    """A service manager. At the end no process of the service is left."""
+    made = ServiceManager(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(manager: ServiceManager, make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """A daemon with two workers, started by the service manager."""
+    limits = {"sessions_per_user": 3}
+    daemon = make_daemon(settings={"workers": 2, "timeouts": {"drain": 2}, "limits": limits}, start=False)
+    manager.start(daemon)
+    daemon.wait_for_log("has started")
+    yield daemon
+    manager.forget()
+
+
+CONTENT = bytes(range(256)) * (32 << 12)
+
+
+def begin_download(client: FtpClient) -> ssl.SSLSocket:
+    """Begin a download of 32 MiB, of which the client has read nothing."""
+    connection = client.connect_data()
+    client.expect(150, "RETR big")
+    return client.secure_data(connection)
+
+
+def end_download(client: FtpClient, data: ssl.SSLSocket) -> None:
+    """Read the rest of it, and every byte must be right."""
+    assert read_all(data) == CONTENT
+    data.unwrap().close()
+    assert client.reply().startswith("226 ")
+
+
+def test_an_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceManager) -> None:
+    """An upload and a download outlive the process: the next one has their sessions, and counts them in the same limits."""
+    (service.home() / "big").write_bytes(CONTENT)
+    with secured(service) as one, secured(service) as other:
+        upload, download = start_upload(one, "slow"), begin_download(other)
+        old = workers(service)
+        (manager.runtime / "upgrade").touch()
+        manager.restart(service)
+        assert service.pid not in old
+        wait_for(lambda: not manager.kept, "the new process has taken everything")
+        service.wait_for_log(r"worker \d+ \(process \d+\) is from before: 1 of its sessions continue")
+        with secured(service) as third:
+            third.expect(200, "NOOP")
+            with FtpClient(service) as fourth:  # three of the user's sessions are running
+                fourth.start_tls()
+                fourth.expect(331, "USER alice")
+                fourth.expect(421, "PASS secret")
+        upload.sendall(b"the rest")
+        upload.unwrap().close()
+        assert one.reply().startswith("226 ")
+        end_download(other, download)
+        for each in (one, other):
+            assert each.reply().startswith("421 ")
+    assert (service.home() / "slow").read_bytes().endswith(b"the rest")
+    wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
+    with secured(service) as client:
+        client.expect(200, "NOOP")
+
+
+def test_idle_sessions_end_and_new_ones_wait(service: Daemon, manager: ServiceManager) -> None:
+    """At an upgrade a session without a transfer gets 421. A client that connects meanwhile is served by the next process."""
+    with secured(service) as idle:
+        (manager.runtime / "upgrade").touch()
+        end_main_process(service)
+        assert idle.reply().startswith("421 ")
+        waiting = socket.create_connection((service.host, service.port), PATIENCE)
+        service.log_file.rename(f"{service.log_file}.old")
+        manager.start(service)
+        service.wait_for_log("has started")
+        assert waiting.recv(100).startswith(b"220")
+        waiting.close()
+
+
+def test_a_service_that_ends_after_all(service: Daemon, manager: ServiceManager) -> None:
+    """If no process follows, the workers end with their transfers, or after `timeouts.drain`."""
+    with secured(service) as client:
+        data = start_upload(client, "slow")
+        old = family(service)
+        (manager.runtime / "upgrade").touch()
+        end_main_process(service)
+        manager.forget()
+        wait_for(lambda: not any(map(is_alive, old)), "no process is left")
+        data.close()
+
+
+def test_without_the_wish_it_is_a_stop(service: Daemon, manager: ServiceManager) -> None:
+    """A restart that nobody has announced ends everything first, within `timeouts.drain`."""
+    with secured(service) as client:
+        data = start_upload(client, "slow")
+        old = family(service)
+        end_main_process(service)
+        assert not manager.kept
+        assert not any(map(is_alive, old))
+        with suppress(OSError):
+            data.close()
+
+
+def test_a_system_that_keeps_nothing(
+    make_daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without systemd the wish for an upgrade is refused with a line in the log, and the daemon stops as usual."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    daemon = make_daemon(settings={"workers": 2})
+    old = family(daemon)
+    (tmp_path / "upgrade").touch()
+    daemon.stop()
+    assert "cannot be left to the next process: NOTIFY_SOCKET is not set" in daemon.log_file.read_text()
+    assert not any(map(is_alive, old))
