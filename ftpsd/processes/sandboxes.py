@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ftpsd.config import sources
 from ftpsd.config.load import Configuration
 from ftpsd.config.tls import client_certificates
+from ftpsd.outbox.place import journal_directory
 from ftpsd.system.aws import boto
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import directory
@@ -32,9 +34,19 @@ def supervisor_sandbox(
 
 def worker_sandbox(configuration: Configuration, path: str) -> Sandbox:
     """Return the sandbox of a worker, which writes files of users and the journal of events."""
-    events = configuration.settings.events.directory
-    written = [*_home_directories(configuration), *([] if events is None else [os.path.realpath(events)])]
+    written = [*_home_directories(configuration), *_journal(configuration, path)]
     return Sandbox(configuration.settings.sandbox, _files(configuration, path), written, None)
+
+
+def _journal(configuration: Configuration, path: str) -> list[str]:
+    """Return the directory of the journal of events, if rules want any. A sandbox permits only what exists."""
+    settings = configuration.settings
+    place = journal_directory(settings, path) if settings.events.rules else None
+    if place is None:
+        return []
+    with suppress(OSError):  # the journal logs that it cannot be used
+        place.mkdir(mode=0o700, exist_ok=True)
+    return [os.path.realpath(place)]
 
 
 def _files(configuration: Configuration, path: str) -> list[Path]:
