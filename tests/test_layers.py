@@ -51,7 +51,7 @@ LARGE = {
     "Files": 19,
     "LocalFiles": 24,
     "S3Files": 24,
-    "S3Upload": 18,
+    "S3Upload": 20,
     "FolderFiles": 29,
     "DropBoxFiles": 20,
     "Upload": 18,

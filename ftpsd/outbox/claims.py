@@ -65,9 +65,13 @@ class SessionJournal:
 
     def removal(self, path: VirtualPath, parts: Parts, inode: Callable[[], int]) -> AbstractContextManager[None]:
         """Claim that the body removes a file. Its inode is asked for if a rule wants that."""
+        return self.removing(path, lambda: moved(self.home, inode(), self._absolute(parts), None))
+
+    def removing(self, path: VirtualPath, evidence: Callable[[], Entry]) -> AbstractContextManager[None]:
+        """Claim that the body removes a file. The evidence is asked for if a rule wants that."""
         if not self._rules.wants("delete", self.session.user, str(path)):
             return _UNCLAIMED
-        return self._change("deleted", path, None, moved(self.home, inode(), self._absolute(parts), None))
+        return self._change("deleted", path, None, evidence())
 
     def rename(
         self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts | None, inode: Callable[[], int]
@@ -76,11 +80,16 @@ class SessionJournal:
 
         Without `new_parts` the file leaves the home: then only its old name tells whether that was done.
         """
+        new = None if new_parts is None else self._absolute(new_parts)
+        return self.renaming(path, new_path, lambda: moved(self.home, inode(), self._absolute(parts), new))
+
+    def renaming(
+        self, path: VirtualPath, new_path: VirtualPath, evidence: Callable[[], Entry]
+    ) -> AbstractContextManager[None]:
+        """Claim that the body renames. The evidence is asked for if a rule wants that."""
         if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
             return _UNCLAIMED
-        new = None if new_parts is None else self._absolute(new_parts)
-        evidence = moved(self.home, inode(), self._absolute(parts), new)
-        return self._change("renamed", path, new_path, evidence)
+        return self._change("renamed", path, new_path, evidence())
 
     @contextmanager
     def _change(
@@ -95,10 +104,17 @@ class SessionJournal:
         try:
             yield
         except BaseException:
-            made = _was_made(evidence)
+            made = self._was_made(evidence)
             raise
         finally:
             journal.decide(identity, made)
+
+    def _was_made(self, evidence: Entry) -> bool:
+        """Return whether a change was made, although an error followed."""
+        try:
+            return was_made(evidence, self.journal.in_store)
+        except (Undecidable, Lost):
+            return False
 
 
 class UploadClaim:
@@ -145,14 +161,6 @@ class UploadClaim:
         """Write whether the upload got its name, unless that is decided. Return False if that could not be written."""
         identity, self._identity = self._identity, ""
         return not identity or self._session.journal.decide(identity, made)
-
-
-def _was_made(evidence: Entry) -> bool:
-    """Return whether a change was made, although an error followed."""
-    try:
-        return was_made(evidence)
-    except (Undecidable, Lost):
-        return False
 
 
 def intent(made: Record | None, paths: list[str], evidence: Entry) -> Entry:

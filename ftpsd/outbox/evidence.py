@@ -9,13 +9,15 @@ The rules, for a change that gives an inode another name, or removes its name:
 
 An upload that appends a few bytes in place is decided by the bytes at the place where they belong. Device numbers are
 not compared, since a restart of the machine may change them.
+
+What tells of a change in an object store is decided by the storage (`DecideInStore`): it alone can ask the store.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ftpsd.outbox.segments import Entry
@@ -30,6 +32,15 @@ class Undecidable(Exception):
 
 class Lost(Exception):
     """Nobody can tell any more whether the change was made."""
+
+
+#: Returns whether a change in a store was made, by its evidence. Blocks. Raises Undecidable or Lost.
+DecideInStore = Callable[[Entry], bool]
+
+
+def without_stores(evidence: Entry) -> bool:
+    """Raise Undecidable: no store is configured."""
+    raise Undecidable(f"the storage {evidence['store']} is not configured")
 
 
 class Home(NamedTuple):
@@ -58,8 +69,10 @@ def file_of(evidence: Entry) -> str:
     return str(evidence["new"] or evidence["old"])
 
 
-def was_made(evidence: Entry) -> bool:
+def was_made(evidence: Entry, in_store: DecideInStore = without_stores) -> bool:
     """Return whether the change was made. Blocks. Raises Undecidable or Lost."""
+    if "store" in evidence:
+        return in_store(evidence)
     home = evidence["home"]
     assert isinstance(home, list | tuple)
     path, inode = home

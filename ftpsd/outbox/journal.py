@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from ftpsd.outbox.evidence import DecideInStore, without_stores
 from ftpsd.outbox.segment_writer import SegmentWriter
 from ftpsd.outbox.segments import Entry, decision, to_line
 from ftpsd.protocol.replies import Refusal
@@ -34,6 +35,8 @@ class Journal:
         self._failing = False
         #: Is called before each intent.
         self.before_intent: Callable[[], object] = lambda: None
+        #: Decides changes in object stores.
+        self.in_store: DecideInStore = without_stores
         #: The intents that are not decided.
         self._open: set[str] = set()
 

@@ -13,6 +13,7 @@ from ftpsd.events.hub import Hub
 from ftpsd.events.record import Recorder
 from ftpsd.events.types import SessionInfo
 from ftpsd.outbox.claims import CLAIMED, SessionJournal
+from ftpsd.outbox.evidence import DecideInStore
 from ftpsd.outbox.feed import Feed
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.reconcile import Reconciler
@@ -65,6 +66,10 @@ class Outbox:
                 self._reconciler.start(self._directory)
         except OSError as error:
             log.error("events cannot be stored in {path}: {error}", path=str(self._directory), error=str(error))
+
+    def ask_stores(self, in_store: DecideInStore) -> None:
+        """Decide changes in object stores by a function of the storage, from before `start` on."""
+        self._journal.in_store = in_store
 
     def serve(self) -> None:
         """Write events of the hub. The threads have started."""

@@ -98,7 +98,7 @@ class Reconciler:
             evidence = entry["evidence"]
             assert isinstance(evidence, dict)
             try:
-                decisions[identity] = was_made(evidence)
+                decisions[identity] = was_made(evidence, self._journal.in_store)
             except Undecidable as error:
                 left = True
                 self._log_once(identity, "it is not known yet whether {file} was published: {error}", entry, error)

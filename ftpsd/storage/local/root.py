@@ -17,8 +17,8 @@ from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage import backend
 from ftpsd.storage.backend import ChangeCounter
+from ftpsd.storage.claimed_upload import ClaimedUpload
 from ftpsd.storage.local import part_files, tree
-from ftpsd.storage.local.claimed_upload import ClaimedUpload
 from ftpsd.storage.local.entries import Entries
 from ftpsd.storage.local.jail import Jail, Place, not_plain, require_below_root
 from ftpsd.storage.local.measure import measure

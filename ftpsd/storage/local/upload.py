@@ -17,8 +17,8 @@ from typing import Literal
 
 from ftpsd.data.endpoints import never_pending
 from ftpsd.limits.home_counts import Amount
-from ftpsd.outbox.claims import Evidence
-from ftpsd.outbox.evidence import Home, appended, moved
+from ftpsd.outbox.claims import Evidence, UploadClaim
+from ftpsd.outbox.evidence import appended, moved
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local import part_files
 from ftpsd.storage.local.measure import OpenPartFile, measure
@@ -192,9 +192,9 @@ class Upload:
 
     # --- for a durable event (see `claimed_upload`) -----------------------------------------------------
 
-    def evidence(self, home: Home, file: str) -> Evidence:
+    def evidence(self, claim: UploadClaim) -> Evidence:
         """Return what tells after a crash whether the upload got its name. Called between `flush` and `take_name`."""
-        received = self._position - self._start
+        received, home, file = self._position - self._start, claim.home, claim.file
         if self._old is not None and self._old.in_place and self._pinned.info is not None:
             data = os.pread(self._fd, received, self._start)
             proof = appended(home, self._pinned.info.st_ino, file, self._start, data)

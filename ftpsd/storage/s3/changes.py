@@ -16,6 +16,7 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage.backend import ChangeCounter, Measure
 from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.claims import Claims
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.measure import measure_keys
 from ftpsd.storage.s3.tree import Tree
@@ -39,7 +40,9 @@ class Changes:
         objects: Objects,
         cut: CutUploads,
         directories: S3Directories,
+        claims: Claims,
     ) -> None:
+        self.claims = claims
         self._tree = tree
         self._objects = objects
         self._cut = cut
@@ -81,14 +84,15 @@ class Changes:
         self._tree.require(path, "delete")
         self._tree.require_changeable(path)
         key = self._tree.key(path)
-        there = self._objects.head(key) is not None
-        if not there and self._directories.exists(key + "/"):
+        found = self._objects.head(key)
+        if found is None and self._directories.exists(key + "/"):
             raise error_of(errno.EISDIR)
-        with self.changing(*self.with_parent(path, key)):
-            if there:
+        if found is None and self._cut.find(key) is None:
+            raise error_of(errno.ENOENT)
+        with self.claims.removing(path, key, found), self.changing(*self.with_parent(path, key)):
+            if found is not None:
                 self._objects.delete(key)
-            if not self._cut.remove(key) and not there:
-                raise error_of(errno.ENOENT)
+            self._cut.remove(key)
             self.keep_directory(path.parent)
 
 

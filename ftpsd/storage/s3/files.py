@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.home_counts import Amount
+from ftpsd.outbox.claims import SessionJournal
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Upload, Usage
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import ListRequest
@@ -22,6 +23,7 @@ from ftpsd.storage.quota import Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.changes import Changes
+from ftpsd.storage.s3.claims import Claims
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.directory_changes import DirectoryChanges
 from ftpsd.storage.s3.measure import measure_keys
@@ -37,10 +39,21 @@ from ftpsd.storage.walks import Walks
 _UNLIMITED = 1 << 50
 
 
-class S3Backend:
-    """Homes and folders in one store."""
+#: Returns the journal for the changes of a session in a place, or None if no rule wants their events.
+Journals = Callable[[SessionInfo, str], SessionJournal | None]
 
-    def __init__(self, store: S3Store, quotas: Quotas, groups: Mapping[str, QuotaSettings] | None = None) -> None:
+
+class S3Backend:
+    """Homes and folders in one store. `journals` makes the journal of a session, if rules want events of its user."""
+
+    def __init__(
+        self,
+        store: S3Store,
+        quotas: Quotas,
+        groups: Mapping[str, QuotaSettings] | None = None,
+        journals: Journals = lambda session, home: None,
+    ) -> None:
+        self._journals = journals
         self._store = store
         self._quotas = quotas
         self._groups = groups or {}
@@ -51,7 +64,7 @@ class S3Backend:
         names = () if mount.at else user.settings.groups
         groups = {name: self._groups[name] for name in names if name in self._groups}
         quota = await self._quotas.begin(mount.place, mount.quota, groups, mount.at)
-        files = S3Files(self._store, user, mount)
+        files = S3Files(self._store, user, mount, self._journals(session, mount.place))
         return files if quota is None else QuotaFiles(files, quota)
 
 
@@ -61,7 +74,7 @@ class S3Files:
     Threading: the session calls the methods in the reactor thread. All calls of the store are made in its own threads.
     """
 
-    def __init__(self, store: S3Store, user: User, mount: Mount) -> None:
+    def __init__(self, store: S3Store, user: User, mount: Mount, journal: SessionJournal | None = None) -> None:
         queue = store.queue(user.name)
         self._call, self._submit = queue.call, queue.submit
         self._walks = walks = Walks(queue)
@@ -70,7 +83,9 @@ class S3Files:
         self._tree = tree = Tree(mount, user.settings.name_rules, store.prefix(mount.place))
         self.directories = S3Directories(tree, store.objects, store.cut, store.started)
         self._listings = Listings(self.directories)
-        self._changes = changes = Changes(tree, store.objects, store.cut, self.directories)
+        self._changes = changes = Changes(
+            tree, store.objects, store.cut, self.directories, Claims(store.name, tree, journal)
+        )
         self._trees = trees = DirectoryChanges(tree, store.objects, store.cut, self.directories, changes)
         most = store.settings.rename_directories
         self._renames = Renames(
@@ -78,7 +93,7 @@ class S3Files:
         )
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
         tools = UploadTools(
-            store.objects, store.cut, sending, self._measure, store.settings.part_size, store.least_part
+            store.name, store.objects, store.cut, sending, self._measure, store.settings.part_size, store.least_part
         )
         self._openings = Openings(tree, self.directories, self._changes, tools)
         #: Nothing: files are not moved to other storage.

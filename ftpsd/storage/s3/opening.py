@@ -80,7 +80,8 @@ class Openings:
         if not unique and "overwrite" in tree.permissions.at(path.parts):
             replaces = "anything"
         target = Target(key, path.name, old, append, replaces)
-        begin = partial(begin_upload, self._tools, target, offset)
+        start = partial(begin_upload, self._tools, target, offset)
+        begin = partial(self._changes.claims.upload, path, append, offset, start)
         if self._changes.counter is None:
             return begin()
         return self._changes.counter.upload(partial(self._tools.measure, (key,)), begin)

@@ -7,7 +7,7 @@ from functools import partial
 
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
+from ftpsd.storage.s3.calls.client import PAGE, Found, Multiparts, Objects
 from ftpsd.storage.s3.changes import Changes, error_of
 from ftpsd.storage.s3.copying import copy_object
 from ftpsd.storage.s3.directories import S3Directories
@@ -61,10 +61,14 @@ class Renames:
         if "overwrite" not in tree.permissions.at(new.parts) and self._objects.head(target) is not None:
             raise Refusal(553, f"{new} already exists.")
         yield from self._copy(source, target, found)
-        with self._changes.changing(*self._changes.with_parent(old, source)):
+        changes = self._changes
+        with (
+            changes.claims.renaming(old, new, (source, target), found),
+            changes.changing(*changes.with_parent(old, source)),
+        ):
             self._forget(source, found)
-            self._changes.keep_directory(old.parent)
-        with self._changes.changing(target):
+            changes.keep_directory(old.parent)
+        with changes.changing(target):
             self._cut.remove(target)
 
     def _copy(self, source: str, target: str, found: Found) -> JobSteps[None]:
@@ -87,7 +91,7 @@ class Renames:
         self._require_free(new, target)
         if target.startswith(source):
             raise error_of(errno.EINVAL)
-        page = self._objects.page(source, flat=True, most=min(1000, self._most_renamed + 1))
+        page = self._objects.page(source, flat=True, most=min(PAGE, self._most_renamed + 1))
         objects = page.objects
         while page.following is not None and len(objects) <= self._most_renamed:
             page = self._objects.page(source, flat=True, following=page.following)
@@ -101,9 +105,10 @@ class Renames:
                 yield from self._copy(each.key, target + each.key[len(source) :], found)
             yield
         yield from self._trees.abort_below(source)
-        for first in range(0, len(objects), 1000):
-            self._trees.delete(objects[first : first + 1000])
-            yield
+        with self._changes.claims.renaming(old, new, (source, target), None):
+            for first in range(0, len(objects), PAGE):
+                self._trees.delete(objects[first : first + PAGE])
+                yield
         with self._changes.changing(*self._changes.with_parent(old, source)):
             self._changes.keep_directory(old.parent)
 

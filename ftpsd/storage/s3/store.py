@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place
+from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place, place_in
 from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects, make_client
 from ftpsd.storage.s3.calls.errors import StoreFailed
 from ftpsd.storage.s3.calls.memory import Memory
@@ -107,6 +107,10 @@ class S3Store:
     def prefix(self, place: str) -> str:
         """Return what all keys of a home or folder begin with: empty, or it ends with a slash."""
         return self.settings.key_prefix + parse_place(place).prefix
+
+    def place_of(self, path: str) -> str:
+        """Return the place of a directory, given as a key without its last slash."""
+        return place_in(self.name, path.removeprefix(self.settings.key_prefix.rstrip("/")).lstrip("/"))
 
     def probe(self) -> None:
         """Look whether the store can be used. Blocks. Raises StoreFailed."""

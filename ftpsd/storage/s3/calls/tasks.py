@@ -169,7 +169,7 @@ class RemoteReader:
         return iter(self._opened.result())
 
     def close(self) -> None:
-        """Free what is open. Any number of times."""
+        """Free what is open. May be called often."""
         self._opened.drop()
 
 
@@ -205,7 +205,7 @@ class RemoteListing:
             yield chunk
 
     def close(self) -> None:
-        """End the listing. A page that is on its way is dropped. Any number of times."""
+        """End the listing. A page that is on its way is dropped. May be called often."""
         self._closed = True
         if not self._next.is_running and self._source is not None:
             self._source.close()
@@ -259,7 +259,7 @@ class RemoteUpload:
         self._published.result()
 
     def close(self) -> None:
-        """End the upload, after what runs. Does not block. Any number of times."""
+        """End the upload, after what runs. Does not block. May be called often."""
         if not self._closed:
             self._closed = True
             self._closing.begin(self._key)

@@ -79,19 +79,16 @@ def _store(
 ) -> str:
     """Store the object, and return its ETag.
 
-    If the answer is lost, the store may have done it: then the object has the ETag that can be computed.
+    If the answer is lost, the store may have done it: then the object has the ETag that can be computed. A repeated
+    request may then fail since the first one was successful.
     """
-    digests = list[str]()
     parts = collected.parts
     try:
         if not parts.is_multipart:
-            digests = [hashlib.md5(collected.buffer, usedforsecurity=False).hexdigest()]
             return objects.put(target.key, collected.buffer, expected)
-        listed = parts.list_all()
-        digests = [etag.strip('"') for _, etag in listed]
-        return multiparts.complete(target.key, parts.identity, listed, expected)
-    except (StoreFailed, UploadGone) as error:
-        etag, found = _etag_of(digests, parts.is_multipart), objects.head(target.key)
+        return multiparts.complete(target.key, parts.identity, parts.list_all(), expected)
+    except (StoreFailed, UploadGone, ObjectChanged) as error:
+        etag, found = expected_etag(collected), objects.head(target.key)
         if found is not None and etag and found.etag.strip('"') == etag and found.size == collected.position:
             return found.etag
         if isinstance(error, UploadGone):
@@ -99,10 +96,14 @@ def _store(
         raise
 
 
-def _etag_of(digests: list[str], is_multipart: bool) -> str:
-    """Return the ETag of an object, or "" if the store computes those of parts in a way of its own."""
-    if not is_multipart:
-        return digests[0]
+def expected_etag(collected: Collector) -> str:
+    """Return the ETag that the object gets, or "" if the store computes those of parts in a way of its own.
+
+    Raises UploadGone if a part is missing.
+    """
+    if not collected.parts.is_multipart:
+        return hashlib.md5(collected.buffer, usedforsecurity=False).hexdigest()
+    digests = [etag.strip('"') for _, etag in collected.parts.list_all()]
     try:
         raw = b"".join(bytes.fromhex(each) for each in digests)
     except ValueError:

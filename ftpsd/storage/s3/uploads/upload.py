@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from threading import RLock
 
 from ftpsd.limits.home_counts import Amount
+from ftpsd.outbox.claims import Evidence, UploadClaim
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
+from ftpsd.storage.s3.uploads.evidence import published
 from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, Parts, Sending
-from ftpsd.storage.s3.uploads.publishing import Conflict, Target, publish
+from ftpsd.storage.s3.uploads.publishing import Conflict, Target, expected_etag, publish
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, RESUMABLE, OldFile, choose_start
 
@@ -33,6 +35,8 @@ MeasureKeys = Callable[[tuple[str, ...], Container[Hashable]], Amount]
 class UploadTools:
     """What the uploads of one session use."""
 
+    #: The name of the store.
+    store: str
     objects: Objects
     cut: CutUploads
     sending: Sending
@@ -61,7 +65,7 @@ class S3Upload:
         #: Whether it starts with bytes of the old object, or with parts of an upload that was cut.
         self._copied = self._continued = False
         self._outcome = Outcome.CUT
-        self._published = self._closed = False
+        self._published = self._closed = self._left = False
         #: The bytes that are kept for resuming, after `close`.
         self._kept = 0
         self._lock = RLock()
@@ -144,6 +148,19 @@ class S3Upload:
     def settle(self) -> None:
         """Nothing is left to do."""
 
+    # --- for a durable event (see `claimed_upload`) ----------------------------------------------------
+
+    def evidence(self, claim: UploadClaim) -> Evidence:
+        """Return what tells after a crash whether the upload was published. Called between `flush` and `take_name`."""
+        target, collected = self._target, self.collector
+        etag = expected_etag(collected)
+        proof = published(self._tools.store, target.key, etag, collected.position, target.old, self.parts.identity)
+        return Evidence(proof, collected.position - self._start, collected.position)
+
+    def leave(self) -> None:
+        """Let the parts stay as they are when the upload ends: nobody knows yet that it failed."""
+        self._left = True
+
     # --- for a quota (see `backend.Upload`) ----------------------------------------------------------
 
     def initial_amount(self) -> Amount:
@@ -181,7 +198,7 @@ class S3Upload:
                 return
             self._closed = True
             try:
-                if not self._published:
+                if not (self._published or self._left):
                     self._keep()
             finally:
                 self.collector.release()

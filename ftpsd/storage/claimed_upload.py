@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from ftpsd.outbox.claims import UploadClaim
-from ftpsd.storage.local.upload import Upload
+from typing import Protocol
+
+from ftpsd.outbox.claims import Evidence, UploadClaim
+from ftpsd.storage.backend import Upload
+
+
+class ProvableUpload(Upload, Protocol):
+    """An upload of which it can be told after a crash whether it was published."""
+
+    def evidence(self, claim: UploadClaim) -> Evidence:
+        """Return what tells that. Called between `flush` and `take_name`."""
+
+    def leave(self) -> None:
+        """Let what was received stay as it is when the upload ends: nobody knows yet that it failed."""
 
 
 class ClaimedUpload:
@@ -12,7 +24,7 @@ class ClaimedUpload:
     The part file of an upload that failed goes after the decision only: until then it shows that nothing was published.
     """
 
-    def __init__(self, upload: Upload, claim: UploadClaim) -> None:
+    def __init__(self, upload: ProvableUpload, claim: UploadClaim) -> None:
         self._upload = upload
         self._claim = claim
         self._named = False
@@ -36,7 +48,7 @@ class ClaimedUpload:
     def flush(self) -> None:
         """Write all bytes to the disk, and the intent. Raises Refusal if the event cannot be stored."""
         self._upload.flush()
-        self._claim.intend(self._upload.evidence(self._claim.home, self._claim.file))
+        self._claim.intend(self._upload.evidence(self._claim))
 
     def take_name(self) -> bool:
         """Give the file its name (see `backend.Upload`)."""

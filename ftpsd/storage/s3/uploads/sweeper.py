@@ -1,0 +1,89 @@
+"""Remove old uploads that were cut: `StoreSweeper`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.limits.home_counts import Amount
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Measure
+from ftpsd.storage.s3.changes import before_and_after
+from ftpsd.storage.s3.store import S3Store
+from ftpsd.storage.s3.uploads.cut_uploads import CutUpload
+from ftpsd.system.periodic import PeriodicTask
+from ftpsd.system.reactor import Clock
+from ftpsd.system.worker_threads import JobSteps
+
+log = Logger(namespace="ftpsd")
+
+#: Seconds between two sweeps: the time for which uploads are kept, within these bounds. Requests are billed.
+_MIN_INTERVAL, _MAX_INTERVAL = 5, 3600
+
+#: `Quotas.changing`, which counts the removal of an upload.
+Changing = Callable[[str, Measure], AbstractContextManager[None]]
+
+
+class StoreSweeper:
+    """Removes, from one store, uploads of ftpsd whose last part came long ago. For the reactor thread."""
+
+    def __init__(self, clock: Clock, store: S3Store, changing: Changing, now: Callable[[], float]) -> None:
+        self._clock = clock
+        self._store = store
+        self._changing = changing
+        self._now = now
+        self._task: PeriodicTask | None = None
+
+    def start(self, keep: int | None) -> None:
+        """Sweep from now on. Uploads are kept for `keep` seconds (None: forever)."""
+        self.stop()
+        if keep is not None:
+            self._task = PeriodicTask(self._clock, "removing old uploads", partial(self._sweep, keep))
+            self._task.start(max(_MIN_INTERVAL, min(_MAX_INTERVAL, keep)))
+
+    def stop(self) -> None:
+        """Begin no other sweep. May be called often."""
+        if self._task is not None:
+            self._task.stop()
+            self._task = None
+
+    def _sweep(self, keep: int) -> Deferred[None]:
+        steps = sweep(self._store, self._now() - keep, self._changing)
+        swept = self._store.queue("sweep").run(steps)
+        return swept.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(Refusal, OSError)  # the store fails: `Health` has logged it
+
+
+def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
+    """Remove the uploads of a store whose last part came before a POSIX time. Those that run are left alone."""
+    freed = list[int]()
+    for portion in store.cut.below(store.settings.key_prefix):
+        for each in portion:
+            if each.modified < before and each.identity not in store.cut.running:
+                yield from _remove(store, each, changing)
+                freed.append(each.size)
+        yield
+    if freed:
+        log.info(
+            "removed old uploads from the storage {name}: {count}, {bytes} bytes",
+            name=store.name,
+            count=len(freed),
+            bytes=sum(freed),
+        )
+
+
+def _remove(store: S3Store, upload: CutUpload, changing: Changing) -> JobSteps[None]:
+    directory = store.place_of(upload.key.rpartition("/")[0])
+    try:
+        with changing(directory, before_and_after(Amount(upload.size, 1 if upload.size else 0))):
+            store.cut.abort(upload.key, upload.identity)
+    except BlockingIOError:
+        pass  # the home is being counted: the next sweep removes it
+    yield
