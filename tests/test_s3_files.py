@@ -1,0 +1,326 @@
+"""Files in a store, beyond what all storages promise (`tests/test_files.py`): parts, other nodes, and what goes wrong.
+
+The store has threads that are direct calls; the server is real, and demands parts of 5 MiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from ftpsd.config.sections.storage import ConfiguredStore, Credentials, S3Storage
+from ftpsd.config.settings import Quantity, UserSettings
+from ftpsd.limits.local_home_counts import LocalHomeCounts
+from ftpsd.outbox.evidence import Lost, Undecidable
+from ftpsd.protocol.parsing import ListRequest
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import Files
+from ftpsd.storage.quota import Quotas
+from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.files import S3Backend
+from ftpsd.storage.s3.measure import StoreMeter
+from ftpsd.storage.s3.store import S3Store
+from ftpsd.storage.s3.uploads.evidence import gone, published, was_made
+from ftpsd.storage.s3.uploads.parts import MARKER, part_size
+from ftpsd.storage.s3.uploads.sweeper import sweep
+from tests.inprocess import DirectCalls, run
+from tests.s3 import KEY_ID, SECRET_KEY, Bucket
+from tests.s3_proxy import Answer, Cut, FaultyProxy
+from tests.test_files import SESSION, Person, begin, cut, entry, names, path, read, refused, result, send, store
+
+MIB = 1 << 20
+
+#: What is sent: no two places of it are alike.
+DATA = os.urandom(1 << 16) * 16 * 13
+
+
+class Node:
+    """A node of ftpsd with a store, and the files of alice there."""
+
+    def __init__(self, bucket: Bucket, port: int | None = None, memory: int = 64 * MIB) -> None:
+        settings = S3Storage(
+            type="s3",
+            bucket=bucket.name,
+            endpoint=f"http://127.0.0.1:{port or bucket.server.port}",
+            region="us-east-1",
+            credentials=Credentials(access_key_id=KEY_ID),
+            part_size=Quantity(5 * MIB),
+            memory=Quantity(memory),
+        )
+        calls: Any = DirectCalls()
+        reactor: Any = Clock()
+        self.store = S3Store(ConfiguredStore("archive", settings, SECRET_KEY), reactor, threads=calls)
+        meter = StoreMeter(lambda home: (self.store.objects, self.store.cut, self.store.prefix(home)))
+        self.backend = S3Backend(self.store, Quotas(reactor, calls, meter, LocalHomeCounts()))
+
+    def open(self, **settings: Any) -> Files:
+        """Return the files of a session."""
+        return result(self.backend.open(Person("alice", UserSettings(home="s3:archive/alice", **settings)), SESSION))
+
+
+@pytest.fixture
+def node(bucket: Bucket) -> Node:
+    """A node, without faults between it and the server."""
+    return Node(bucket)
+
+
+@pytest.fixture
+def proxy(bucket: Bucket) -> Iterator[FaultyProxy]:
+    """A proxy before the server."""
+    with FaultyProxy(bucket.server.port) as found:
+        yield found
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+
+def test_parts_suffice_for_the_largest_object() -> None:
+    """10,000 parts have 5 TiB, and those of the first 2 GiB have one size."""
+    for least in (5 * MIB, 8 * MIB, 5 << 30):
+        sizes = [part_size(number, least, 2 << 30) for number in range(1, MARKER - 1)]
+        assert sum(sizes) >= 5 << 40
+        assert sizes[:500] == [least] * 500
+    assert max(part_size(number, 8 * MIB, 256 * MIB) for number in range(1, MARKER)) == 256 * MIB
+
+
+def test_a_large_file_is_sent_in_parts(node: Node, bucket: Bucket) -> None:
+    """It is one object with the bytes that were sent; the last part may be small, and no upload stays open."""
+    files = node.open()
+    store(files.writer(path("f")), DATA)
+    assert bucket.get("alice/f") == DATA == read(files, "f")
+    assert bucket.uploads() == []
+    assert read(files, "f", 6 * MIB, 6 * MIB + 10) == DATA[6 * MIB : 6 * MIB + 10]
+    store(files.writer(path("exact")), DATA[: 10 * MIB])
+    assert bucket.get("alice/exact") == DATA[: 10 * MIB]
+
+
+def test_an_upload_is_resumed_on_another_node(node: Node, bucket: Bucket) -> None:
+    """SIZE and the 554 sentence tell where the last part ends; nothing is visible in the bucket before the end."""
+    cut(node.open().writer(path("f")), DATA[: 12 * MIB])
+    assert bucket.keys() == []
+    other = Node(bucket).open()
+    assert result(other.size(path("f"))) == 10 * MIB
+    assert entry(other, "f").incomplete
+    with pytest.raises(Refusal) as caught:
+        begin(other.writer(path("f"), offset=12 * MIB))()
+    assert caught.value.reply.code == 554
+    assert str(10 * MIB) in caught.value.reply.text
+    store(other.writer(path("f"), offset=10 * MIB), DATA[10 * MIB :])
+    assert bucket.get("alice/f") == DATA
+    assert bucket.uploads() == []
+
+
+def test_appending_resumes_and_copies(node: Node, bucket: Bucket) -> None:
+    """APPE continues an upload that was cut; to a file it adds, whether that is smaller than a part or not."""
+    files = node.open()
+    cut(files.writer(path("f")), DATA[: 6 * MIB])
+    store(files.writer(path("f"), append=True), DATA[5 * MIB :])
+    assert bucket.get("alice/f") == DATA
+    store(files.writer(path("f"), append=True), b"more")
+    assert bucket.get("alice/f") == DATA + b"more"
+    store(files.writer(path("small")), b"one,")
+    store(files.writer(path("small"), append=True), b"two")
+    assert bucket.get("alice/small") == b"one,two"
+
+
+def test_less_than_a_part_is_not_kept(node: Node, bucket: Bucket) -> None:
+    """An upload that is cut before 5 MiB leaves nothing."""
+    files = node.open()
+    cut(files.writer(path("f")), DATA[: 4 * MIB])
+    assert bucket.uploads() == [] == names(files)
+
+
+def test_uploads_of_other_programs_are_left_alone(node: Node, bucket: Bucket) -> None:
+    """They are not resumed, listed, counted, removed with the name or swept."""
+    client = bucket.client
+    foreign = client.create_multipart_upload(Bucket=bucket.name, Key="alice/f")["UploadId"]
+    client.upload_part(Bucket=bucket.name, Key="alice/f", UploadId=foreign, PartNumber=1, Body=DATA[: 5 * MIB])
+    files = node.open()
+    refused(554, begin(files.writer(path("f"), offset=5 * MIB)))
+    assert names(files) == []
+    store(files.writer(path("f")), b"ours")
+    result(files.remove(path("f")))
+    run(sweep(node.store, 1e12, lambda directory, measure: nullcontext()))
+    assert bucket.uploads() == ["alice/f"]
+
+
+def test_old_uploads_are_swept(node: Node, bucket: Bucket) -> None:
+    """Those whose last part is older than `uploads.keep_parts` go; younger ones and those that run stay."""
+    files = node.open()
+    cut(files.writer(path("f")), DATA[: 6 * MIB])
+    run(sweep(node.store, 0.0, lambda directory, measure: nullcontext()))
+    assert bucket.uploads() == ["alice/f"]
+    running = begin(files.writer(path("g")))()
+    send(running, DATA[: 6 * MIB])
+    run(sweep(node.store, 1e12, lambda directory, measure: nullcontext()))
+    assert bucket.uploads() == ["alice/g"]
+    running.close()
+
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+
+def test_memory_is_given_back(node: Node) -> None:
+    """Uploads and downloads hold nothing when they have ended, however they end."""
+    files = node.open()
+    store(files.writer(path("f")), DATA)
+    cut(files.writer(path("g")), DATA[: 7 * MIB])
+    source = begin(files.reader(path("f"), 0, None))()
+    next(iter(source))
+    source.close()
+    read(files, "f")
+    assert node.store.memory.held == 0
+
+
+def test_no_user_takes_all_memory() -> None:
+    """A user gets half of it at most, and something if nothing else is held."""
+    memory = Memory(100)
+    assert memory.take("alice", 50)
+    assert not memory.take("alice", 1)
+    assert memory.take("bob", 50)
+    assert not memory.take("carol", 1)
+    memory.give("bob", 50)
+    assert memory.take("carol", 50)
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+def test_an_object_that_is_replaced_while_it_is_read(bucket: Bucket, node: Node) -> None:
+    """The download ends with 426: it is never a mixture of two objects."""
+    files = node.open()
+    store(files.writer(path("f")), DATA)
+    source = begin(files.reader(path("f"), 0, None))()
+    pieces = iter(source)
+    got = bytes(next(pieces))
+    bucket.put("alice/f", bytes(len(DATA)))
+    with pytest.raises(Refusal) as caught:
+        for piece in pieces:
+            got += bytes(piece)
+    assert caught.value.reply.code == 426
+    assert DATA.startswith(got)
+    source.close()
+
+
+def test_a_request_that_breaks_is_resumed(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """A download continues at the byte at which the connection was cut."""
+    bucket.put("alice/f", DATA)
+    proxy.spoil("GET", "alice/f", Cut(response_after=1_000_000), times=2)
+    assert read(Node(bucket, proxy.port).open(), "f") == DATA
+    assert len(proxy.spoiled) == 2
+
+
+def test_a_part_is_repeated(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """A part that the store refuses with 503 or 500, or that arrives changed, is sent again."""
+    files = Node(bucket, proxy.port).open()
+    proxy.spoil("PUT", "partNumber=1", Answer(503, "SlowDown"))
+    proxy.spoil("PUT", "partNumber=2", Answer(500, "InternalError", after=100_000))
+    store(files.writer(path("f")), DATA)
+    assert bucket.get("alice/f") == DATA
+    assert len(proxy.spoiled) == 2
+
+
+def test_an_error_in_a_successful_answer(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """CompleteMultipartUpload that answers 200 with an error inside is no success, and is repeated."""
+    files = Node(bucket, proxy.port).open()
+    proxy.spoil("POST", "uploadId=", Answer(200, "InternalError"))
+    store(files.writer(path("f")), DATA)
+    assert bucket.get("alice/f") == DATA
+
+
+def test_a_lost_answer_to_the_last_request(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """If the store has published and the answer is lost, the upload is successful: the object has its ETag."""
+    files = Node(bucket, proxy.port).open()
+    proxy.spoil("POST", "uploadId=", Cut(response_after=0), times=9)
+    store(files.writer(path("f")), DATA)
+    assert bucket.get("alice/f") == DATA
+
+
+def test_a_store_that_fails_keeps_the_old_object(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """An upload that cannot be published is 451, and the name has the old object; it can be resumed later."""
+    bucket.put("alice/f", b"old")
+    files = Node(bucket, proxy.port).open()
+    proxy.spoil("POST", "uploadId=", Answer(500, "InternalError"), times=9)
+    refused(451, lambda: store(files.writer(path("f")), DATA))
+    assert bucket.get("alice/f") == b"old"
+    proxy.heal()
+    store(files.writer(path("f"), offset=10 * MIB), DATA[10 * MIB :])
+    assert bucket.get("alice/f") == DATA
+
+
+def test_wrong_answers_do_not_pass(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """A bucket that is missing, a wrong key and a wrong clock are 451; too many requests are 450."""
+    files = Node(bucket, proxy.port).open()
+    for status, code, reply in (
+        (404, "NoSuchBucket", 451),
+        (403, "AccessDenied", 451),
+        (403, "RequestTimeTooSkewed", 451),
+        (503, "SlowDown", 450),
+    ):
+        proxy.spoil("GET", "list-type=2", Answer(status, code), times=9)
+        refused(reply, begin(files.listing(path("d"), _request(), lambda each: each.name)))
+        proxy.heal()
+
+
+def _request() -> ListRequest:
+    return ListRequest(path="")
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+def test_names_that_a_path_cannot_have(bucket: Bucket, node: Node) -> None:
+    """Keys with empty names, `.` and `..` are not shown and lead nowhere; their directory is not empty."""
+    bucket.put_many({f"alice/d/{name}": b"x" for name in ("", "/x", "./y", "../z", "a//b", "ok", "c\rd")})
+    bucket.put("other", b"secret")
+    files = node.open()
+    assert names(files, "d") == ["a", "c?d", "ok"] or names(files, "d") == ["a", "c\rd", "ok"]
+    assert names(files, "d/a") == []
+    refused(550, lambda: _raise(files.reader(path("d/../../other"), 0, None)))
+    result(files.remove_tree(path("d")))
+    assert bucket.keys() == ["other"]
+
+
+def _raise(opening: Any) -> None:
+    try:
+        begin(opening)()
+    except OSError as error:
+        raise Refusal(550, str(error)) from None
+
+
+# --- events ----------------------------------------------------------------------------------------------
+
+
+def test_evidence_of_an_upload(bucket: Bucket, node: Node) -> None:
+    """After a crash, the ETag tells whether an upload was published; another object leaves it open."""
+    objects, uploads = node.store.objects, node.store.cut
+    bucket.put("alice/f", b"old")
+    old = objects.head("alice/f")
+    etag = "9e925e9341b490bfd3b4c4ca3b0c1ef2"  # of b"this"
+    proof = published("archive", "alice/f", etag, 4, old, "")
+    assert not was_made(objects, uploads, proof)
+    bucket.put("alice/f", b"this")
+    assert was_made(objects, uploads, proof)
+    bucket.put("alice/f", b"another")
+    with pytest.raises(Lost):
+        was_made(objects, uploads, proof)
+
+
+def test_evidence_of_a_removal(bucket: Bucket, node: Node, proxy: FaultyProxy) -> None:
+    """An old name that is gone, or has another object, shows that it was removed; a store that fails shows nothing."""
+    objects, uploads = node.store.objects, node.store.cut
+    bucket.put("alice/f", b"old")
+    found = objects.head("alice/f")
+    assert found is not None
+    proof = gone("archive", "alice/f", found.etag)
+    assert not was_made(objects, uploads, proof)
+    bucket.client.delete_object(Bucket=bucket.name, Key="alice/f")
+    assert was_made(objects, uploads, proof)
+    proxy.spoil("HEAD", "alice/f", Answer(503, "SlowDown"), times=9)
+    with pytest.raises(Undecidable):
+        was_made(Node(bucket, proxy.port).store.objects, uploads, proof)
