@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -33,7 +33,6 @@ from ftpsd.limits.ledger import Ledger, LedgerState
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.snapshot import Snapshot, policy_of
-from ftpsd.storage.backend import Backend
 from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -68,6 +67,7 @@ class SnapshotFactory:
         self.sources = self._stores.sources
         self.transfers = TransferCounts(reactor.seconds)
         self.object_stores = Stores(reactor)
+        outbox.ask_stores(self.object_stores.was_made)
         meter = PlacedMeter(DirectoryMeter(), self.object_stores)
         self.quotas = Quotas(reactor, self.workers, meter, counts.homes)
         self.shared_ports = SharedPorts(reactor, self.workers, open_beside)
@@ -102,8 +102,10 @@ class SnapshotFactory:
     def _portal(self, configuration: load.Configuration, users: UserStore, ledger: Ledger) -> Portal:
         settings, groups = configuration.settings, configuration.layers.shared
         quotas = {name: group.quota for name, group in groups.items() if group.quota != QuotaSettings()}
-        local = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, self._outbox.use(settings), quotas)
-        files = PlacedBackend(local, self._backends(configuration, quotas))
+        journals = self._outbox.use(settings)
+        local = LocalBackend(self.workers, self.quotas, settings.uploads.fsync, journals, quotas)
+        self.object_stores.use(configuration.stores, settings.timeouts.stalled)
+        files = PlacedBackend(local, self.object_stores.backends(self.quotas, quotas, journals))
         trees = FolderTrees(files, lambda folder: files, self.workers, self._reactor, time.time())
         realm = cast(IRealm, Realm(time.time, trees, ledger, groups))
         clients = settings.tls.clients
@@ -113,13 +115,6 @@ class SnapshotFactory:
             CertificateChecker(users, self._codes, time.time),
         )
         return Portal(realm, [cast(ICredentialsChecker, each) for each in checkers])
-
-    def _backends(
-        self, configuration: load.Configuration, quotas: Mapping[str, QuotaSettings]
-    ) -> Mapping[str, Backend]:
-        """Return the backends of homes and folders in stores, by the names of the stores."""
-        self.object_stores.use(configuration.stores, configuration.settings.timeouts.stalled)
-        return self.object_stores.backends(self.quotas, quotas)
 
     def _shared(self, configuration: load.Configuration) -> Shared:
         settings = configuration.settings

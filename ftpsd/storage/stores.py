@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,8 @@ from attrs import frozen
 from ftpsd.config.sections.storage import ConfiguredStore, parse_place
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount
+from ftpsd.outbox.evidence import without_stores
+from ftpsd.outbox.segments import Entry
 from ftpsd.protocol.printable import printable
 from ftpsd.storage.backend import Backend, HomeMeter
 from ftpsd.storage.quota import Quotas
@@ -26,8 +28,10 @@ from ftpsd.system.reactor import Reactor
 
 if TYPE_CHECKING:
     from ftpsd.storage.s3.calls.client import Objects
+    from ftpsd.storage.s3.files import Journals
     from ftpsd.storage.s3.store import S3Store
     from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
+    from ftpsd.storage.s3.uploads.sweeper import StoreSweeper
 
 #: Seconds between two looks at a store that is down, and at one that works.
 INTERVAL, _RARELY = 5.0, 60.0
@@ -71,6 +75,30 @@ class Watch:
         self.looked = self._seconds()
 
 
+class Sweepers:
+    """Remove old uploads from all stores. For the reactor thread."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._running: list[StoreSweeper] = []
+
+    def start(self, stores: Iterable[S3Store], keep: int | None, quotas: Quotas) -> None:
+        """Sweep these stores from now on. Uploads are kept for `keep` seconds (None: forever)."""
+        self.stop()
+        for each in stores:
+            from ftpsd.storage.s3.uploads.sweeper import StoreSweeper
+
+            sweeper = StoreSweeper(self._reactor, each, quotas.changing, time.time)
+            sweeper.start(keep)
+            self._running.append(sweeper)
+
+    def stop(self) -> None:
+        """Begin no other sweep."""
+        for each in self._running:
+            each.stop()
+        self._running = []
+
+
 class Stores:
     """All stores of the configuration in effect. For the reactor thread, except as a `HomeMeter`.
 
@@ -84,6 +112,7 @@ class Stores:
         self._by_name: Mapping[str, S3Store] = {}
         self._watches: dict[ConfiguredStore, Watch] = {}
         self._running = False
+        self._sweepers = Sweepers(reactor)
         self._watching = PeriodicTask(reactor, "looking at the stores", self._look)
 
     def use(self, configured: Sequence[ConfiguredStore], patience: float) -> None:
@@ -94,13 +123,15 @@ class Stores:
             known[each].stop_when_unused()
         self._by_name = {each.name: store for each, store in self._current.items()}
 
-    def backends(self, quotas: Quotas, groups: Mapping[str, QuotaSettings]) -> Mapping[str, Backend]:
+    def backends(
+        self, quotas: Quotas, groups: Mapping[str, QuotaSettings], journals: Journals
+    ) -> Mapping[str, Backend]:
         """Return the backends of homes and folders by the names of the stores. `groups` are those with a quota."""
         if not self._by_name:
             return {}
         from ftpsd.storage.s3.files import S3Backend
 
-        return {name: S3Backend(store, quotas, groups) for name, store in self._by_name.items()}
+        return {name: S3Backend(store, quotas, groups, journals) for name, store in self._by_name.items()}
 
     def _make(self, configured: ConfiguredStore, patience: float) -> S3Store:
         from ftpsd.storage.s3.store import S3Store
@@ -120,9 +151,23 @@ class Stores:
     def stop(self) -> None:
         """Stop the threads."""
         self._running = False
+        self._sweepers.stop()
         self._watching.stop()
         for each in self._current.values():
             each.stop()
+
+    def sweep(self, keep: int | None, quotas: Quotas) -> None:
+        """Remove old uploads from all stores from now on. They are kept for `keep` seconds (None: forever)."""
+        self._sweepers.start(self._current.values(), keep, quotas)
+
+    def was_made(self, evidence: Entry) -> bool:
+        """Return whether a change was made (see `outbox.evidence`). Blocks. In any thread."""
+        store = self._by_name.get(str(evidence["store"]))
+        if store is None:
+            return without_stores(evidence)
+        from ftpsd.storage.s3.uploads.evidence import was_made
+
+        return was_made(store.objects, store.cut, evidence)
 
     def _look(self) -> None:
         for each, store in self._current.items():
