@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred
 
 from ftpsd.events.hub import CAPACITY, QueueState
 from ftpsd.system.link import Link
-from ftpsd.system.reactor import Clock
+from ftpsd.system.reactor import Clock, DelayedCall
 
-#: Seconds between two batches, unless many items wait. A batch costs 150 µs, however few items it has.
-INTERVAL = 0.02
+#: Seconds for which items are collected, unless there are many. A batch costs 150 µs, however few items it has.
+INTERVAL = 0.05
 
 #: The most items of a batch: their listeners take less than 5 ms in the supervisor.
 BATCH = 100
@@ -24,14 +24,16 @@ BATCH = 100
 class Sender:
     """The items of one worker that wait for the supervisor. Items are JSON. For the reactor thread.
 
-    idle     nothing waits
-    sending  a batch is sent and not answered, or the next one is due within `INTERVAL`
+    idle        nothing waits
+    collecting  `_next` is a call in a moment: it sends what waits then
+    sending     a batch is not answered yet; items that come now wait for the next one
     """
 
     def __init__(self, clock: Clock, link: Link) -> None:
         self._clock = clock
         self._link = link
         self._items: deque[object] = deque()
+        self._next: DelayedCall | None = None
         self._sending = False
         #: Items that were dropped since the last batch, and before.
         self._dropping = self._dropped = 0
@@ -42,25 +44,30 @@ class Sender:
 
     def put(self, item: object) -> None:
         """Append an item, or drop it. It is sent in a later turn of the reactor."""
-        if len(self._items) >= CAPACITY:
+        items = self._items
+        if len(items) >= CAPACITY:
             self._dropping += 1
             return
-        self._items.append(item)
-        if not self._sending:
-            self._sending = True
-            self._clock.callLater(0, self._send)
+        items.append(item)
+        if self._sending:
+            return
+        if self._next is None:
+            self._next = self._clock.callLater(INTERVAL, self._send)
+        elif len(items) == BATCH:
+            self._next.cancel()
+            self._next = self._clock.callLater(0, self._send)
 
     def flush(self) -> None:
         """Send all that waits now, so that the supervisor has it before whatever is sent next."""
         while self._items:
-            self._link.tell("journal.batch", *self._next())
+            self._link.tell("journal.batch", *self._take())
 
     async def close(self) -> None:
         """Send all that waits, and return when the supervisor has it. Raises LinkLost if it does not answer."""
         self.flush()
-        await self._link.call("journal.batch", *self._next())
+        await self._link.call("journal.batch", *self._take())
 
-    def _next(self) -> tuple[list[object], int]:
+    def _take(self) -> tuple[list[object], int]:
         items = self._items
         batch = [items.popleft() for _ in range(min(BATCH, len(items)))]
         dropped, self._dropping = self._dropping, 0
@@ -68,19 +75,16 @@ class Sender:
         return batch, dropped
 
     def _send(self) -> None:
-        began = self._clock.seconds()
-        answered: Deferred[object] = self._link.call("journal.batch", *self._next())
+        self._next = None
+        if not (self._items or self._dropping):
+            return  # they were flushed
+        self._sending = True
+        answered: Deferred[object] = self._link.call("journal.batch", *self._take())
         # A batch that was not answered in time may have arrived: it is not sent again, so that nothing comes twice.
-        answered.addBoth(lambda _: self._continue(began))
+        answered.addBoth(self._answered)
 
-    def _continue(self, began: float) -> None:
-        if len(self._items) >= BATCH:
-            self._clock.callLater(0, self._send)
-        else:
-            self._clock.callLater(max(0.0, began + INTERVAL - self._clock.seconds()), self._next_or_idle)
-
-    def _next_or_idle(self) -> None:
+    def _answered(self, _: object) -> None:
+        self._sending = False
         if self._items or self._dropping:
-            self._send()
-        else:
-            self._sending = False
+            delay = 0 if len(self._items) >= BATCH else INTERVAL
+            self._next = self._clock.callLater(delay, self._send)
