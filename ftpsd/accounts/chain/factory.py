@@ -22,10 +22,11 @@ class StoreFactory:
 
     def __init__(self, reactor: Reactor, workers: WorkerThreads) -> None:
         self._verifier = HashVerifier(workers, reactor)
-        self._recent = RecentLogins(reactor.seconds)
-        self._shared = Shared(reactor, workers, self._recent, KnownHomes())
+        #: The logins that are remembered.
+        self.recent = RecentLogins(reactor.seconds)
+        self._shared = Shared(reactor, workers, self.recent, KnownHomes())
         #: The sources that run.
-        self.sources = RunningSources(reactor, lambda name: SourceThreads(name, workers.call_in_reactor), self._recent)
+        self.sources = RunningSources(reactor, lambda name: SourceThreads(name, workers.call_in_reactor), self.recent)
 
     def make(
         self, settings: Settings, yaml: YamlUserStore, configured: Sequence[ConfiguredSource], build: Build
@@ -33,7 +34,7 @@ class StoreFactory:
         """Return the store of a configuration. Sources and logins that are remembered are taken over."""
         sources = self.sources.use(configured, settings.timeouts.login)
         self._verifier.remembered.use(settings.users.cache.seconds)
-        self._recent.use(settings.users.cache.stale_seconds, [YAML, *sources])
+        self.recent.use(settings.users.cache.stale_seconds, [YAML, *sources])
         store = ChainStore(yaml, settings.users.yaml_place, sources, build, self._shared)
         store.start(self._verifier)
         return store

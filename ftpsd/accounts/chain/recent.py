@@ -6,6 +6,7 @@ import hmac
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable
+from typing import NamedTuple
 
 from attrs import Factory, define
 
@@ -26,6 +27,18 @@ GUESSES, GUESSERS = 10, 20
 _Key = tuple[object, str]
 
 
+#: The key of the digests. Worker processes inherit it.
+_SECRET = os.urandom(32)
+
+
+class Remembered(NamedTuple):
+    """A login that a place has confirmed, and the digest of its password. YAML files have no answer."""
+
+    place: object
+    answer: Answer | None
+    digest: bytes
+
+
 @define
 class _Login:
     """The last login of a user. `names` are those that clients have sent, the oldest first."""
@@ -42,7 +55,7 @@ class RecentLogins:
     """The last login of each user, for `seconds`. For the reactor thread.
 
     Logins are found by the names that clients send: only the source knows which of them are one user. A password is
-    kept as a BLAKE2b digest with a random key that this process alone has.
+    kept as a BLAKE2b digest with a random key that the processes of this daemon alone have.
 
     While a source is down, nothing counts towards a ban: the new password of a user may be right. So each network has a
     few guesses only.
@@ -50,7 +63,8 @@ class RecentLogins:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._secret = os.urandom(32)
+        #: Gets each login that is remembered, and the name of each that is forgotten (None), for other processes.
+        self.changed: Callable[[str, Remembered | None], object] = lambda name, login: None
         #: The oldest one comes first.
         self._logins: OrderedDict[_Key, _Login] = OrderedDict()
         self._keys: dict[str, _Key] = {}
@@ -66,13 +80,21 @@ class RecentLogins:
 
     def remember(self, name: str, password: str, place: object, answer: Answer | None) -> None:
         """Remember that a place has confirmed a login."""
+        key = (place, answer.name if answer is not None else name)
+        login = Remembered(place, answer, self._digest(key, password))
+        self.take(name, login)
+        self.changed(name, login)
+
+    def take(self, name: str, login: Remembered) -> None:
+        """Remember what another process has remembered."""
         self._expire()
         self._forget_name(name)
+        place, answer = login.place, login.answer
         key = (place, answer.name if answer is not None else name)
         names = self._remove(key) if key in self._logins else []
         if self._seconds:
             names = [*names, name][-MOST_NAMES:]
-            self._logins[key] = _Login(answer, self._digest(key, password), self._now(), names)
+            self._logins[key] = _Login(answer, login.digest, self._now(), names)
             self._keys.update(dict.fromkeys(names, key))
             self._counts[place] += 1
         if len(self._logins) > MOST:
@@ -84,6 +106,18 @@ class RecentLogins:
         key = self._keys.get(name)
         if key is not None and (password is None or self._matches(key, password)):
             self._remove(key)
+            self.changed(name, None)
+
+    def drop(self, name: str) -> None:
+        """Forget what another process has forgotten."""
+        if name in self._keys:
+            self._remove(self._keys[name])
+
+    def all(self) -> list[tuple[str, Remembered]]:
+        """Return all logins with their last names, the oldest first."""
+        self._expire()
+        logins = self._logins.items()
+        return [(login.names[-1], Remembered(key[0], login.answer, login.digest)) for key, login in logins]
 
     def forget_users(self, place: object, users: Collection[str]) -> None:
         """Forget the logins of users of a place, by their canonical names."""
@@ -153,4 +187,4 @@ class RecentLogins:
         return hmac.compare_digest(self._logins[key].digest, self._digest(key, password))
 
     def _digest(self, key: _Key, password: str) -> bytes:
-        return keyed_digest(self._secret, (key[1], password))
+        return keyed_digest(_SECRET, (key[1], password))

@@ -52,6 +52,14 @@ class RunningSources:
         """Return the state of each source, in the order of the configuration."""
         return tuple(source.status(self._recent.count(source)) for _, source in self._running)
 
+    def name_of(self, source: object) -> str | None:
+        """Return the name of a source that runs; None if it is none."""
+        return next((configured.name for configured, each in self._running if each is source), None)
+
+    def named(self, name: str) -> RunningSource | None:
+        """Return the source of that name in the configuration in effect."""
+        return next((source for configured, source in self._running if configured.name == name), None)
+
     def _make(self, configured: ConfiguredSource) -> RunningSource:
         threads = self._make_threads(f"source {configured.name}")
         made = RunningSource(configured.name, configured.source, self._clock, threads)
