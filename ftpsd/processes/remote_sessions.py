@@ -13,6 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.accounts.chain.shared_logins import SharedLogins
 from ftpsd.accounts.one_time.shared_codes import serve_codes
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.load import Configuration
@@ -72,6 +73,7 @@ class RemoteSessions:
         self._publish_codes = serve_codes(self.workers, self._table, parts.codes, time.time)
         self.workers.on_end(self._tell_of_end)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
+        self._logins = SharedLogins(self.workers, parts.snapshots.recent, parts.snapshots.sources)
         self._receiver = Receiver(parts.reactor, parts.hub, self.workers)
         self.registry = MergedSessionRegistry(parts.reactor, self.workers)
         self.figures = MergedFigures(parts.reactor, local_figures(parts, ()), self.workers)

@@ -1,7 +1,8 @@
-"""What a worker tells the supervisor about itself: its events, log lines, sessions and figures: Reports."""
+"""What a worker tells the supervisor: events, log lines, logins to remember, sessions and figures: Reports."""
 
 from __future__ import annotations
 
+from ftpsd.accounts.chain.shared_logins import share_logins
 from ftpsd.events.hub import Hub
 from ftpsd.events.linked.log_lines import forward_log
 from ftpsd.events.linked.sender import Sender
@@ -9,6 +10,7 @@ from ftpsd.events.linked.worker_hub import ForwardedEvents
 from ftpsd.figures.local import report_last, serve_figures
 from ftpsd.limits.merged_registry import serve_registry
 from ftpsd.processes.sessions import LocalSessions
+from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.system.link import Link, LinkLost
 from ftpsd.system.reactor import Reactor
 
@@ -16,11 +18,14 @@ from ftpsd.system.reactor import Reactor
 class Reports:
     """Serves the supervisor's questions, and sends events and log lines."""
 
-    def __init__(self, reactor: Reactor, hub: Hub, link: Link, sessions: LocalSessions) -> None:
+    def __init__(
+        self, reactor: Reactor, hub: Hub, link: Link, sessions: LocalSessions, snapshots: SnapshotFactory
+    ) -> None:
         self._link = link
         self._figures = sessions.figures
         self._sender = Sender(reactor, link)
         ForwardedEvents(hub, self._sender, link)
+        share_logins(link, snapshots.recent, snapshots.sources)
         serve_registry(link, sessions.registry)
         serve_figures(link, self._figures, self._sender)
 

@@ -64,7 +64,7 @@ class SnapshotFactory:
         self._codes = codes
         self.workers = WorkerThreads(reactor)
         self._stores = StoreFactory(reactor, self.workers)
-        self.sources = self._stores.sources
+        self.sources, self.recent = self._stores.sources, self._stores.recent
         self.transfers = TransferCounts(reactor.seconds)
         self.object_stores = Stores(reactor)
         outbox.ask_stores(self.object_stores.was_made)

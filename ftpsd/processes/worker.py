@@ -108,7 +108,7 @@ class WorkerService(MultiService):
         self._control_ports = {each.port for each in configuration.settings.listen}
         parts = HostParts(reactor, path, hub, counts, refresh, self._snapshots, codes)
         self._sessions = LocalSessions(parts, memory_in_use, table.places.byte_lock(0, SWEEPING))
-        self._reports = Reports(reactor, hub, self.link, self._sessions)
+        self._reports = Reports(reactor, hub, self.link, self._sessions, self._snapshots)
         self._snapshot = self._snapshots.make(configuration)
         self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot, self._left)
         #: The connection to the next supervisor, after this one has left the process to it.

@@ -81,13 +81,17 @@ class RecentLogins:
     def remember(self, name: str, password: str, place: object, answer: Answer | None) -> None:
         """Remember that a place has confirmed a login."""
         key = (place, answer.name if answer is not None else name)
-        login = Remembered(place, answer, self._digest(key, password))
+        login = Remembered(place, answer, _digest(key, password))
         self.take(name, login)
         self.changed(name, login)
 
-    def take(self, name: str, login: Remembered) -> None:
-        """Remember what another process has remembered."""
+    def take(self, name: str, login: Remembered | None) -> None:
+        """Remember what another process has remembered, or forget what it has forgotten (None)."""
         self._expire()
+        if login is None:
+            if name in self._keys:
+                self._remove(self._keys[name])
+            return
         self._forget_name(name)
         place, answer = login.place, login.answer
         key = (place, answer.name if answer is not None else name)
@@ -104,14 +108,11 @@ class RecentLogins:
         """Forget the login of a user; with a password only if it is the remembered one."""
         self._expire()
         key = self._keys.get(name)
-        if key is not None and (password is None or self._matches(key, password)):
+        if key is not None and (
+            password is None or hmac.compare_digest(self._logins[key].digest, _digest(key, password))
+        ):
             self._remove(key)
             self.changed(name, None)
-
-    def drop(self, name: str) -> None:
-        """Forget what another process has forgotten."""
-        if name in self._keys:
-            self._remove(self._keys[name])
 
     def all(self) -> list[tuple[str, Remembered]]:
         """Return all logins with their last names, the oldest first."""
@@ -137,7 +138,7 @@ class RecentLogins:
         key = self._keys.get(name)
         if key is None or self._logins[key].guesses[network] >= GUESSES:
             return False
-        if self._matches(key, password):
+        if hmac.compare_digest(self._logins[key].digest, _digest(key, password)):
             return True
         guesses = self._logins[key].guesses
         guesses[network] += 1
@@ -183,8 +184,6 @@ class RecentLogins:
         self._counts[key[0]] -= 1
         return names
 
-    def _matches(self, key: _Key, password: str) -> bool:
-        return hmac.compare_digest(self._logins[key].digest, self._digest(key, password))
 
-    def _digest(self, key: _Key, password: str) -> bytes:
-        return keyed_digest(_SECRET, (key[1], password))
+def _digest(key: _Key, password: str) -> bytes:
+    return keyed_digest(_SECRET, (key[1], password))

@@ -5,7 +5,7 @@ A login is told to the supervisor, and by it to the other workers. A worker that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import TypeGuard
 
@@ -51,7 +51,7 @@ class _Places:
         if type(item) is not list or not item or type(item[0]) is not str:
             raise Malformed("this is no login")
         if len(item) == 1:
-            self._recent.drop(item[0])
+            self._recent.take(item[0], None)
             return
         if len(item) != 6:
             raise Malformed("this is no login")
