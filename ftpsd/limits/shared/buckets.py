@@ -10,46 +10,56 @@ from ftpsd.limits.shared.slot import Slot
 #: The fields of a slot with the tokens, and with the time until which they were added; 0 in a new slot.
 _TOKENS, _SINCE = 0, 1
 
+#: The part of the burst that a process takes at once: most of its commands then need no lock.
+_PART = 0.05
+
 
 class SharedTokenBucket:
     """The tokens of all processes, in a slot of the table: see `system.token_bucket.TokenBucket`.
 
-    It does without its lock if a process that was stopped holds that.
+    Each process takes some tokens in advance, and returns what is left over. It does without the lock if a process that
+    was stopped holds that.
     """
 
     def __init__(self, slot: Slot, rate: float, burst: float, now: float) -> None:
         self.rate: Final = rate
+        #: The tokens that this process has taken in advance; below 0 is a debt.
+        self.tokens = 0.0
         self._burst = burst
+        self._most = max(1.0, burst * _PART)
         self._fields = slot.floats
         self._slot = slot
         self._lock = TolerantLock(slot.lock())
         with self._lock:
             if not self._fields[_SINCE]:
                 self._fields[_TOKENS], self._fields[_SINCE] = burst, now
-
-    @property
-    def tokens(self) -> float:
-        """The tokens at the last `refill`, less what was taken since; below 0 is a debt."""
-        return self._fields[_TOKENS]
+        self.refill(now)
 
     def refill(self, now: float) -> float:
-        """Add the tokens for the time since the last call. Return the number of tokens in the bucket."""
+        """Take tokens from the others' if this process has none. Return its tokens."""
+        if self.tokens > 0:
+            return self.tokens
         fields = self._fields
         with self._lock:
             tokens = min(self._burst, fields[_TOKENS] + max(0.0, now - fields[_SINCE]) * self.rate)
-            fields[_TOKENS], fields[_SINCE] = tokens, max(now, fields[_SINCE])
-        return tokens
+            taken = max(0.0, min(tokens, self._most - self.tokens))
+            fields[_TOKENS], fields[_SINCE] = tokens - taken, max(now, fields[_SINCE])
+        self.tokens += taken
+        return self.tokens
 
     def take(self, count: float) -> None:
         """Take tokens. The number of tokens may become negative."""
-        with self._lock:
-            self._fields[_TOKENS] = max(-self.rate, self._fields[_TOKENS] - count)
+        self.tokens = max(-self.rate, self.tokens - count)
 
     def put_back(self, count: float) -> None:
         """Put tokens back."""
-        with self._lock:
-            self._fields[_TOKENS] = min(self._burst, self._fields[_TOKENS] + count)
+        self.tokens += count
+        surplus = self.tokens - 2 * self._most
+        if surplus > 0:
+            self.tokens -= surplus
+            with self._lock:
+                self._fields[_TOKENS] = min(self._burst, self._fields[_TOKENS] + surplus)
 
     def seconds_until(self, count: float) -> float:
         """Return the seconds until there are so many tokens."""
-        return max(0.0, (count - self._fields[_TOKENS]) / self.rate)
+        return max(0.0, (count - self.tokens - max(0.0, self._fields[_TOKENS])) / self.rate)

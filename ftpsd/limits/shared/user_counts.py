@@ -6,6 +6,7 @@ transfer is one too many, and none is refused because of another one that is ref
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from contextlib import ExitStack
 from weakref import WeakValueDictionary
@@ -18,6 +19,9 @@ from ftpsd.limits.user_limits import Share, Sharer
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Now
+
+#: The slots that a process keeps after the last session.
+RECENT = 256
 
 #: The columns of a slot of a user, a group, a network, or the server.
 SESSIONS, TRANSFERS = 0, 1
@@ -68,6 +72,8 @@ class SharedUserCounts:
         self._table = table
         #: The slots in which this process has counted something, so that they keep it.
         self._held: dict[tuple[Sharer, str], Slot] = {}
+        #: Slots in which something was counted last: the next session of the same user needs no lock to find its slot.
+        self._recent: deque[Slot] = deque(maxlen=RECENT)
         self._rate_limits: WeakValueDictionary[tuple[Sharer, str, Direction, int], RateLimit] = WeakValueDictionary()
 
     def add_session(self, shares: Sequence[Share]) -> None:
@@ -124,7 +130,7 @@ class SharedUserCounts:
             slot = self._slot(share)
             slot.add(column, -1)
             if not slot.own(SESSIONS) and not slot.own(TRANSFERS):
-                del self._held[share.kind, share.name]
+                self._recent.append(self._held.pop((share.kind, share.name)))
 
     def _slot(self, share: Share) -> Slot:
         return self._held.get((share.kind, share.name)) or self._table.slot(share.kind, share.name)
