@@ -58,7 +58,7 @@ class Disk:
     def folder(self, name: str, permissions: str | frozenset[str] | None = None, quota: Any = None) -> FolderSettings:
         """Return the settings of a folder."""
         allowed = PROFILES[permissions] if isinstance(permissions, str) else permissions
-        return FolderSettings(str(self.directory(name)), allowed, quota or QuotaSettings())
+        return FolderSettings(str(self.directory(name)), permissions=allowed, quota=quota or QuotaSettings())
 
     def user(self, folders: dict[str, FolderSettings], **settings: Any) -> Person:
         """Return a user with folders, by their paths."""

@@ -31,6 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
     "carol": {"permissions": "read-only", "paths": {"/incoming": ["list", "upload", "mkdir"]}},
     "erin": {"permissions": ["list", "rename"]},
     "dave": {"quota": {"files": 3, "bytes": "10K"}},
+    "frank": {"folders": {"/lead/on/shared": {"path": "SHARED", "permissions": "read-write"}}},
 }
 FILES = {
     "alice": ["archive/deep/file", "data/keep/safe/file", "HIDDEN/file", "caf\u00e9/file", "free/file", "NOTE.TXT"],
@@ -38,6 +39,7 @@ FILES = {
     "carol": ["INCOMING/file"],
     "dave": ["file"],
     "erin": ["file", "other", "folder/x", "empty/x"],
+    "frank": ["lead/on/shared/covered", "lead/on/file"],
 }
 
 
@@ -56,6 +58,10 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def folding(disk: FoldingDisk, certificate: Path) -> Iterator[Daemon]:
     """A daemon with its homes on such a disk."""
+    shared = disk.directory.parent / "elsewhere"
+    shared.mkdir()
+    (shared / "inside").write_bytes(b"kept")
+    RULES["frank"]["folders"]["/lead/on/shared"]["path"] = str(shared)
     daemon = Daemon(disk.directory.parent, certificate, users=RULES)
     daemon.start(disk.mount())
     yield daemon
@@ -185,6 +191,27 @@ def test_names_of_parts(folding: Daemon) -> None:
             for line in (f"DELE {name}", f"SIZE {name}", f"RNFR {name}"):
                 assert client.command(line).startswith("550"), line
             assert refused(client, f"RETR {name}") == "550"
+
+
+@pytest.mark.parametrize("name", ["LEAD", "lead/ON", "Lead/On", "LEAD/ON/SHARED", "lead/on/Shared"])
+def test_what_leads_to_a_folder_stays(folding: Daemon, disk: FoldingDisk, name: str) -> None:
+    """No spelling of a directory that leads to a folder, or is covered by one, changes it or shows what is covered."""
+    home = disk.inside(folding.pid) / "frank"
+    before = snapshot(home)
+    with withstands(folding), secured(folding, "frank") as client:
+        assert client.download("RETR lead/on/shared/inside") == b"kept"
+        for line in (f"RMDA {name}", f"RMD {name}", f"SITE CHMOD 700 {name}", f"MFMT 20200101000000 {name}"):
+            assert client.command(line).startswith("550"), line
+        if client.command(f"RNFR {name}").startswith("350"):
+            client.expect(550, "RNTO moved")
+        assert refused(client, f"RETR {name}/covered") == "550"
+        assert b"covered" not in client.download(f"NLST {name}") if "SHARED" not in name.upper() else True
+        assert refused(client, "RETR LEAD/on/SHARED/covered") == "550"
+        client.expect(350, "RNFR lead/on/file")
+        client.expect(250, "RNTO lead/on/FILE")
+        client.expect(350, "RNFR LEAD/on/FILE")
+        client.expect(250, "RNTO lead/ON/file")
+    assert snapshot(home) == before
 
 
 def test_quota(folding: Daemon, disk: FoldingDisk) -> None:

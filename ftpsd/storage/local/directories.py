@@ -24,14 +24,14 @@ class LocalDirectories:
     def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in no order."""
         with self._jail.place(path, "list") as place:
-            descriptor, parts = place.open_directory(), place.parts
+            descriptor = place.open_directory()
         try:
             if with_dots:
                 here = os.fstat(descriptor)
                 yield [make_entry(".", here), make_entry("..", here)]
             with os.scandir(descriptor) as found:
                 while some := list(islice(found, STEP)):
-                    yield list(self._entries.scan(path, parts, descriptor, some))
+                    yield list(self._entries.scan(path, place, descriptor, some))
         finally:
             os.close(descriptor)
 

@@ -60,14 +60,15 @@ class Entries:
             os.close(place.open_directory())
 
     def scan(
-        self, path: VirtualPath, parts: tuple[str, ...], directory: int, found: Iterable[os.DirEntry[str]]
+        self, path: VirtualPath, place: Place, directory: int, found: Iterable[os.DirEntry[str]]
     ) -> Iterator[Entry]:
         """Yield the entries that the user may see of names that were found in a directory.
 
-        `path` is the directory as the client named it, `parts` as the permission rules spell it.
+        `path` is the directory as the client named it, `place` is where that has led.
         """
+        parts = place.parts
         ruled, hidden = self._ruled_names(parts, directory), self._hidden
-        covered = [self._covered[each] for each in {parts, path.parts} if each in self._covered]
+        covered = [self._covered[each] for each in {place.way, path.parts} if each in self._covered]
         for item in found:
             name = item.name
             # `is_private` begins with the same two tests. Each call for each name is 2 % of the time of a listing.

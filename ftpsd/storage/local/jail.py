@@ -39,13 +39,14 @@ class Place:
 
     `parts` are the names that lead there in the user's tree, as the rules for permissions spell them. `others` are
     further paths that may mean this place: through a link, or because the disk may ignore case. What they forbid is
-    forbidden.
+    forbidden. `way` are the names as the configuration spells those that lead to folders.
     """
 
     directory: int
     name: str
     parts: Parts
     others: tuple[Parts, ...] = ()
+    way: Parts = ()
 
     def stat(self) -> os.stat_result:
         """Return the status of what is there; that of a symbolic link is its own."""
@@ -92,6 +93,8 @@ class Jail:
         self.at = mount.at
         #: The names of folders in directories, by directory and folded name.
         self.covered = {parts: _by_folded_name(names) for parts, names in mount.covered.items()}
+        #: The names in directories that lead to these directories.
+        self._ways = _names_by_directory(self.covered)
         self.permission_rules = mount.permissions
         self.name_rules = name_rules
 
@@ -163,17 +166,17 @@ class Jail:
         first link its own path, and for a name that several rules may mean, the first of them.
         """
         at = list(self.at)
-        todo, done, links = list(self.below(parts)), at, 0
+        todo, done, way, links = list(self.below(parts)), at, at, 0
         others: list[Parts] = []
         directory = self._open_home()
         try:
             while todo:
                 name = todo.pop(0)
                 if name == "..":
-                    todo, done = _parent(done, len(at)) + todo, at
+                    todo, done, way = _parent(done, len(at)) + todo, at, at
                     self._reopen(directory)
                     continue
-                self._require_shown(directory, tuple(done), name)
+                self._require_shown(directory, tuple(way), name)
                 ruled, ambiguous = name, False
                 if self.permission_rules.paths:
                     ruled, ambiguous = self._as_ruled(directory, tuple(done), name)
@@ -181,9 +184,9 @@ class Jail:
                 if target is None:
                     if ambiguous:
                         others.append((*done, ruled, *todo))
-                    done = [*done, ruled]
+                    done, way = [*done, ruled], [*way, _as_led(self._ways.get(tuple(way)), directory, name)]
                     if not todo:
-                        return Place(directory, name, tuple(done), tuple(others))
+                        return Place(directory, name, tuple(done), tuple(others), tuple(way))
                     directory = _enter(directory, name)
                     continue
                 links += 1
@@ -193,10 +196,10 @@ class Jail:
                     others.append((*done, ruled, *todo))
                 inside = self._below_home(target)
                 if inside is not None:
-                    done, target = at, inside
+                    done, way, target = at, at, inside
                     self._reopen(directory)
                 todo = [each for each in target.split("/") if each not in ("", ".")] + todo
-            return Place(directory, ".", tuple(done), tuple(others))
+            return Place(directory, ".", tuple(done), tuple(others), tuple(way))
         except BaseException:
             os.close(directory)
             raise
@@ -285,6 +288,29 @@ def _by_folded_name(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         found.setdefault(folded(name), []).append(name)
     return found
+
+
+def _names_by_directory(paths: Iterable[Parts]) -> dict[Parts, frozenset[str]]:
+    """Return, by directory, the names that lead to some paths."""
+    found: dict[Parts, frozenset[str]] = {}
+    for path in paths:
+        for depth, name in enumerate(path):
+            found[path[:depth]] = found.get(path[:depth], frozenset()) | {name}
+    return found
+
+
+def _as_led(others: frozenset[str] | None, directory: int, name: str) -> str:
+    """Return how the configuration spells a name of a directory if it is one of `others`, which lead to folders."""
+    if not others or name in others or (found := _stat(directory, name)) is None:
+        return name
+    same = (each for each in sorted(others) if (one := _stat(directory, each)) and os.path.samestat(found, one))
+    return next(same, name)
+
+
+def require_no_folder(jail: Jail, place: Place) -> None:
+    """Raise Refusal (550) for what leads to a folder: by a link, or by another spelling on a disk that ignores case."""
+    if any(parts[: len(place.way)] == place.way for parts in jail.covered):
+        raise Refusal(550, f"{VirtualPath(place.way)} contains a folder of the server: it cannot be changed.")
 
 
 def is_covered(folders: Mapping[str, Sequence[str]], directory: int, name: str) -> bool:

@@ -20,7 +20,7 @@ from ftpsd.storage.backend import ChangeCounter
 from ftpsd.storage.claimed_upload import ClaimedUpload
 from ftpsd.storage.local import part_files, tree
 from ftpsd.storage.local.entries import Entries
-from ftpsd.storage.local.jail import Jail, Place, not_plain, require_below_root
+from ftpsd.storage.local.jail import Jail, Place, not_plain, require_below_root, require_no_folder
 from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.upload import Replaces, Target, begin_upload, exists, free_name
@@ -214,14 +214,14 @@ class Root:
     def changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
         require_below_root(self.jail, path.parts)
         with (self.jail.new_place if new else self.jail.place)(path, permission, follow=False) as place:
-            if any(parts[: len(place.parts)] == place.parts for parts in self.jail.covered):  # a link has led here
-                raise Refusal(550, f"{VirtualPath(place.parts)} contains a folder of the server: it cannot be changed.")
+            require_no_folder(self.jail, place)
             yield place
 
     def set_time(self, path: VirtualPath, modified: float) -> float:
         """Set the time of modification. Return the time that the disk stored, which may be rounded or clamped."""
         with self.jail.place(path, "times") as place:
             require_below_root(self.jail, place.parts)  # of the place, not of the path: a link may lead to the root
+            require_no_folder(self.jail, place)
             accessed = place.stat().st_atime_ns
             os.utime(
                 place.name,
@@ -235,6 +235,7 @@ class Root:
         """Set the permission bits, also of a file that cannot be opened. Return those that the disk stored."""
         with self.jail.place(path, "chmod") as place:
             require_below_root(self.jail, place.parts)
+            require_no_folder(self.jail, place)
             with _pinned(place) as descriptor:
                 if directory_mode is not None and stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     mode = directory_mode
