@@ -183,6 +183,7 @@ class Ftpsd(Server):
     name = "ftpsd"
     #: For how many seconds it remembers a right password: its default.
     remember = 300
+    passive = f"ports: {FIRST}-{LAST}"
     #: Lines of the configuration beside those that it always has.
     settings = ""
 
@@ -211,7 +212,7 @@ tls:
   minimum_version: "1.3"
   require: {{login: true, data: false}}
   data_session: require
-passive: {{ports: {FIRST}-{LAST}}}
+passive: {{{self.passive}}}
 users: {{file: users.yaml, cache: {{seconds: {self.remember}}}}}
 limits: {{sessions: 5000, sessions_per_address: 5000}}
 {self.settings}""")

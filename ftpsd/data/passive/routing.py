@@ -78,10 +78,8 @@ class Router:
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
         """Decide about a new connection that has several candidates."""
         self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
-        arrival.look()
-        if arrival.kind == "silent":
-            arrival.watch()
-            self.judge(arrival)
+        arrival.watch()
+        self.judge(arrival)
 
     def judge(self, arrival: Arrival) -> None:
         """Decide about a connection, of which or of whose candidates something is known now."""
@@ -107,11 +105,15 @@ class Router:
         if arrival in self.arrivals and (arrival.kind != "TLS" or arrival.tried):
             self.judge(arrival)
 
-    def expire(self, before: float) -> None:
-        """Close the connections that have waited since before a time."""
+    def sweep(self, before: float) -> None:
+        """Close the connections that have waited since before a time, and tell sessions about the others."""
         for arrival in self.arrivals:
             if arrival.since < before:
                 self.arrivals.drop(arrival)
+            elif arrival.kind == "silent":
+                for each in self._places.of(arrival.origin, arrival.number):
+                    if security_of(each) is None:
+                        each.suspect()
 
     def close(self) -> None:
         """Close all connections that were not given to a session."""
@@ -169,14 +171,13 @@ class Router:
 
     def _choose(self, arrival: Arrival, candidates: list[Place]) -> None:
         """Decide about a connection that does not tell its session."""
-        secure = [each for each in candidates if security_of(each) is not None]
-        if arrival.kind == "silent" and secure:
+        wants_tls = arrival.kind == "TLS"
+        if arrival.kind == "silent" and any(security_of(each) is not None for each in candidates):
             # Clients begin TLS only after the reply to their transfer command. A session in plain text has to wait
             # for that, too: this may be the connection of the other one.
-            suspects, possible = _without(candidates, secure), []
-        else:
-            possible = suspects = secure if arrival.kind == "TLS" else _without(candidates, secure)
-        possible = [each for each in possible if not each.served]
+            return
+        suspects = [each for each in candidates if (security_of(each) is not None) == wants_tls]
+        possible = [each for each in suspects if not each.served]
         if len(possible) == 1 and not arrival.orphan:
             self._deliver(arrival, possible[0])
             return
@@ -201,10 +202,6 @@ def security_of(place: Place) -> Security | None:
 def _may_guess(place: Place) -> bool:
     security = security_of(place)
     return place.guess and not (security is not None and security.must_resume)
-
-
-def _without(places: list[Place], others: list[Place]) -> list[Place]:
-    return [each for each in places if each not in others]
 
 
 def _first_to_resume(

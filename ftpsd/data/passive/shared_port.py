@@ -76,7 +76,7 @@ class SharedPort:
 
     def wait(self, session: ClientPeers, guess: bool, ready: Ready) -> Place:
         """Return a place for a session, which waits from now on."""
-        place = Place(next(self._order), self.number, session, guess, ready, self.accept)
+        place = Place(next(self._order), self.number, session, guess, ready, self._look)
         place.left = self._left
         self.places.add(place)
         return place
@@ -88,10 +88,11 @@ class SharedPort:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def accept(self) -> None:
-        """Accept the connections that the kernel has."""
-        for each in self._sockets.values():
-            each.accept()
+    def _look(self) -> None:
+        """A session begins a transfer: accept the connections that the kernel has, unless its own may be here."""
+        if not self._router.arrivals:
+            for each in self._sockets.values():
+                each.accept()
 
     def _arrived(self, connection: socket.socket, peer: Address) -> None:
         if self.places.through_proxy(peer):
@@ -143,7 +144,7 @@ class SharedPort:
     def _sweep_now(self) -> None:
         self._sweep = None
         before = self._reactor.seconds() - self.patience
-        self._router.expire(before)
+        self._router.sweep(before)
         for each in [each for each in self._headers if each.since < before]:
             self._headers.discard(each)
             each.close()

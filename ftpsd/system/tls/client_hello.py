@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from ftpsd.system.tls.errors import HEADER, RECORD_STARTS
@@ -15,6 +16,11 @@ _MOST_TICKETS = 8
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SESSION_TICKET, _PRE_SHARED_KEY, _SUPPORTED_VERSIONS = 35, 41, 43
 _TLS_1_3 = b"\x03\x04"
+
+#: The first two bytes of a record of the handshake, as far as they have come.
+_STARTS = frozenset(each for each in RECORD_STARTS if each[:1] in (b"", bytes([_HANDSHAKE])))
+
+_EXTENSION = struct.Struct("!HH")
 
 #: Bytes with which all tickets of one OpenSSL context begin: the name of its ticket key (RFC 5077 section 4).
 _NAME = 16
@@ -43,65 +49,49 @@ def parse(data: bytes) -> ClientHello | int:
     message = b""
     at = 0
     while True:
-        if data[at : at + 2] not in RECORD_STARTS or data[at : at + 1] not in (b"", bytes([_HANDSHAKE])):
+        if data[at : at + 2] not in _STARTS:
             raise NotClientHello("no record of a TLS handshake")
-        length = int.from_bytes(data[at + 3 : at + HEADER])
-        if len(data) >= at + HEADER and not length:
-            raise NotClientHello("an empty record")
-        end = at + HEADER + length
-        if end > LONGEST:
-            raise NotClientHello("too long")
-        if len(data) < end or len(data) < at + HEADER:
+        fragment = at + HEADER
+        length = int.from_bytes(data[at + 3 : fragment])
+        end = fragment + length
+        if end > LONGEST or (not length and len(data) >= fragment):
+            raise NotClientHello("a record that is too long, or empty")
+        if len(data) < end or not length:
             return end
-        message += data[at + HEADER : end]
+        message += data[fragment:end]
         if message[0] != _CLIENT_HELLO:
             raise NotClientHello("another message of the handshake")
-        if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4]):
-            return _parse_body(message[4 : 4 + int.from_bytes(message[1:4])])
+        size = 4 + int.from_bytes(message[1:4])
+        if len(message) >= max(size, 4):
+            return _parse_body(message[4:size])
         at = end
 
 
-class _Fields:
-    """Reads fields of variable length, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def fixed(self, count: int) -> bytes:
-        """Return the next `count` bytes. Raises NotClientHello if there are fewer."""
-        found = self._data[self._at : self._at + count]
-        if len(found) < count:
-            raise NotClientHello("cut short")
-        self._at += count
-        return found
-
-    def vector(self, size: int) -> bytes:
-        """Return a field whose length is in `size` bytes before it."""
-        return self.fixed(int.from_bytes(self.fixed(size)))
-
-
 def _parse_body(body: bytes) -> ClientHello:
-    fields = _Fields(body)
-    fields.fixed(2 + 32)  # version, random
-    session_id = fields.vector(1)
-    fields.vector(2)  # cipher suites
-    fields.vector(1)  # compression methods
-    extensions = _Fields(fields.vector(2)) if fields else _Fields(b"")
+    """Read the message. It is done with few calls, since each data connection at a busy shared port needs it."""
+    at = 2 + 32  # behind version and random
+    session_id, at = _vector(body, at, 1)
+    _, at = _vector(body, at, 2)  # cipher suites
+    _, at = _vector(body, at, 1)  # compression methods
+    extensions, at = _vector(body, at, 2) if at < len(body) else (b"", at)
     ticket, identities, versions = b"", b"", b""
-    while extensions:
-        kind = int.from_bytes(extensions.fixed(2))
-        content = extensions.vector(2)
+    at, size = 0, len(extensions)
+    while at < size:
+        if at + _EXTENSION.size > size:
+            raise NotClientHello("cut short")
+        kind, length = _EXTENSION.unpack_from(extensions, at)
+        at += _EXTENSION.size
+        end = at + length
+        if end > size:
+            raise NotClientHello("cut short")
         if kind == _SESSION_TICKET:
-            ticket = content
+            ticket = extensions[at:end]
         elif kind == _PRE_SHARED_KEY:
-            identities = _Fields(content).vector(2)
+            identities, _ = _vector(extensions[at:end], 0, 2)
         elif kind == _SUPPORTED_VERSIONS:
-            versions = _Fields(content).vector(1)
-    names = list(_ticket_names(identities))
+            versions, _ = _vector(extensions[at:end], 0, 1)
+        at = end
+    names = _ticket_names(identities)
     if ticket:
         names.append(ticket[:_NAME])
     if names:
@@ -113,8 +103,18 @@ def _parse_body(body: bytes) -> ClientHello:
 
 def _ticket_names(identities: bytes) -> list[bytes]:
     names: list[bytes] = []
-    fields = _Fields(identities)
-    while fields and len(names) < _MOST_TICKETS:
-        names.append(fields.vector(2)[:_NAME])
-        fields.fixed(4)  # its age
+    at = 0
+    while at < len(identities) and len(names) < _MOST_TICKETS:
+        identity, at = _vector(identities, at, 2)
+        names.append(identity[:_NAME])
+        at += 4  # its age
     return names
+
+
+def _vector(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    """Return a field whose length is in `size` bytes before it, and where it ends. Raises NotClientHello."""
+    start = at + size
+    end = start + int.from_bytes(data[at:start])
+    if end > len(data) or start > len(data):
+        raise NotClientHello("cut short")
+    return data[start:end], end
