@@ -40,6 +40,7 @@ from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error, worker_count
+from ftpsd.processes.ports.sockets import DataSockets
 from ftpsd.processes.remote_sessions import RemoteSessions, supervisor_counts
 from ftpsd.processes.sandboxes import daemon_sandbox, supervisor_sandbox
 from ftpsd.processes.sessions import LocalSessions
@@ -142,6 +143,7 @@ class FtpsService(MultiService):
         host_parts = HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots, self._codes)
         self._host = host = make_host(host_parts)
         self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)
+        self._data_sockets = DataSockets(reactor, path, host.data_ports)
         self._notifier = Notifier(reactor, host.__len__)
         self._reloader = Reloader(reactor, path, self._apply, self._hub, self._notifier)
         self._snapshot = self._snapshots.make(configuration)
@@ -188,6 +190,7 @@ class FtpsService(MultiService):
             Part(self._last_logins.start, self._last_logins.stop),
             Part(self._start_outbox, self._outbox.stop),
             Part(workers.start, workers.stop),
+            Part(self._data_sockets.start, self._data_sockets.close),
             Part(lambda: None, self._snapshots.shared_ports.close),
             Part(self._snapshots.sources.start, self._snapshots.sources.stop),
             Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
@@ -213,7 +216,7 @@ class FtpsService(MultiService):
         super().privilegedStartService()
         settings = self._configuration.settings
         try:
-            with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
+            with self._data_sockets.opening(settings), self._metrics.opening(settings.metrics):
                 self._listeners.open(settings.listen)
                 self._administration.open(settings.admin)
         except InvalidConfiguration as error:
@@ -259,7 +262,7 @@ class FtpsService(MultiService):
         await self._host.prepare(configuration)
         settings = configuration.settings
         try:
-            with self._snapshots.opening_ports(settings, self._path), self._metrics.opening(settings.metrics):
+            with self._data_sockets.opening(settings), self._metrics.opening(settings.metrics):
                 self._listeners.open(settings.listen)
         except InvalidConfiguration:
             self._host.discard()
@@ -273,7 +276,7 @@ class FtpsService(MultiService):
     def _serve(self) -> None:
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
         self._metrics.serve(self._configuration.settings.metrics)
-        self._snapshots.shared_ports.close_unused()
+        self._data_sockets.close_unused()
 
     def _start_outbox(self) -> None:
         place = journal_directory(self._configuration.settings, self._path)

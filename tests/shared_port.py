@@ -19,7 +19,6 @@ def sharing(make: Make, *changes: dict[str, Any], count: int = 1, **keywords: An
     """Start a daemon whose sessions share its first passive port, or its first few."""
     daemon = make(start=False, **keywords)
     low = daemon.passive[0]
-    daemon.settings["workers"] = 1
     daemon.settings["passive"] = {"ports": f"{low}-{low + count - 1}", "shared": True}
     for each in changes:
         daemon.settings = merge(daemon.settings, each)

@@ -160,9 +160,6 @@ def _check_passive(document: Document, settings: Settings) -> None:
         _check_announced(document, ("passive", "networks", index, "address"), each.address)
     if passive.refresh < 1:
         document.fault(("passive", "refresh"), "must be at least one second", _POSITIVE)
-    if passive.shared is not None and settings.workers != 1:
-        problem = "does not work with several worker processes yet"
-        document.fault(("passive", "shared"), problem, "Write workers: 1, or use a range of ports without shared.")
 
 
 def _check_announced(document: Document, key: Key, address: str | None) -> None:

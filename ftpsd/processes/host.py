@@ -26,6 +26,7 @@ from ftpsd.events.hub import Hub
 from ftpsd.figures.figures import FiguresReader
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.session_registry import SessionRegistry
+from ftpsd.processes.ports.interface import DataPorts
 from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.reactor import Reactor
@@ -60,6 +61,10 @@ class SessionHost(Protocol):
     @property
     def figures(self) -> FiguresReader:
         """What the processes count and measure."""
+
+    @property
+    def data_ports(self) -> DataPorts:
+        """Where the connections of shared passive ports go."""
 
     @property
     def port(self) -> type[ControlPort]:

@@ -36,6 +36,7 @@ from ftpsd.limits.shared.table import take_over
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection
 from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker_count
+from ftpsd.processes.ports.remote import RemotePorts
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import local_figures
 from ftpsd.processes.supervision import upgrade
@@ -80,6 +81,7 @@ class RemoteSessions:
         none = LocalSessionRegistry(parts.reactor)
         self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, none)
         self.port: type[ControlPort] = HandoverPort
+        self.data_ports = RemotePorts(parts.reactor, self.workers)
 
     def __len__(self) -> int:
         return self.workers.sessions()
@@ -98,6 +100,7 @@ class RemoteSessions:
         """Start all workers. Raises StartFailed."""
         self._publish_codes()
         self._make_ledger(configuration)
+        self.data_ports.use(configuration.settings)
         count = worker_count(configuration.settings.workers)
         self._services.numbers.skip(await self.workers.start(count, partial(count_session, self._counts)))
 
@@ -131,6 +134,7 @@ class RemoteSessions:
         if self._next_sandbox is not None:
             self.workers.switch()
             self._sandbox, self._next_sandbox = self._next_sandbox, None
+        self.data_ports.use(configuration.settings)
 
     def _tell_of_end(self, _: int) -> None:
         """Let the other workers look after what a worker has left in users' files: this process cannot open them."""

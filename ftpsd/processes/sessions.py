@@ -43,6 +43,7 @@ class LocalSessions:
         self.registry = LocalSessionRegistry(parts.reactor)
         self.services = ControlServices(parts.reactor, Scheduler(parts.reactor, parts.counts), parts.hub, self.registry)
         self.figures = local_figures(parts, self.registry, memory)
+        self.data_ports = parts.snapshots.shared_ports
         threads, quotas = parts.snapshots.workers, parts.snapshots.quotas
         self._sweeper = Sweeper(parts.reactor, threads, quotas.changing, time.time, sweeping)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 
 from ftpsd.accounts.anonymous import with_anonymous
 from ftpsd.accounts.certificate_checker import CertificateChecker, CertificatePolicy
@@ -20,9 +18,7 @@ from ftpsd.accounts.password_checker import PasswordChecker
 from ftpsd.accounts.realm import Realm
 from ftpsd.accounts.user_store import UserStore
 from ftpsd.config import load
-from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import BanSettings, Limits, PortRange, QuotaSettings, Settings
-from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.data.channel import DataPlane
 from ftpsd.data.nat import AddressRefresh, Announcer
 from ftpsd.data.passive.own import OwnPorts
@@ -70,7 +66,7 @@ class SnapshotFactory:
         outbox.ask_stores(self.object_stores.was_made)
         meter = PlacedMeter(DirectoryMeter(), self.object_stores)
         self.quotas = Quotas(reactor, self.workers, meter, counts.homes)
-        self.shared_ports = SharedPorts(reactor, self.workers, open_beside)
+        self.shared_ports = SharedPorts(reactor, self.workers)
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
 
@@ -139,23 +135,6 @@ class SnapshotFactory:
             return self.shared_ports.range(settings)
         ports = settings.passive.ports
         return OwnPorts(self._reactor, self._pools.setdefault(ports, PortPool(ports.low, ports.high)))
-
-    @contextmanager
-    def opening_ports(self, settings: Settings, path: str) -> Iterator[None]:
-        """Open the shared passive ports, if there are any. If something else fails, the new ones are closed again.
-
-        Raises InvalidConfiguration if one cannot be opened.
-        """
-        try:
-            self.shared_ports.open(settings)
-            yield
-        except CannotListenError as error:
-            text = f"cannot listen on {error.interface} port {error.port}: {error.socketError}"
-            remedy = "Choose another port, or stop the program that uses it."
-            raise InvalidConfiguration([Fault(path, 0, "passive.ports", text, remedy)]) from None
-        except InvalidConfiguration:
-            self.shared_ports.close_unused()
-            raise
 
     def _resolve(self, name: str) -> Deferred[str]:
         return self.workers.queue("configuration", "login").call(load.resolve, name)

@@ -52,6 +52,8 @@ class Workers:
         self.stopping = False
         #: How many workers were started in place of one that had failed.
         self.restarts = 0
+        #: Whether all sessions of a client are given to the same worker. Then it knows all that wait at a shared port.
+        self.keep_clients_together = False
         self.on_start(self._serve)
 
     @property
@@ -60,9 +62,16 @@ class Workers:
         return self._generation.count
 
     def hand_over(self, connection: Connection, descriptor: int, lease: SessionLease) -> bool:
-        """Give a connection to the worker with the fewest sessions. Return False if none can take it."""
+        """Give a connection to the worker with the fewest sessions, or to the one that has the client's other sessions.
+
+        Return False if none can take it.
+        """
         serving = [each for each in self._generation.workers if each.state == "serving"]
-        serving.sort(key=lambda each: len(each.leases))
+        client = connection.route.client
+        if self.keep_clients_together:
+            serving.sort(key=lambda each: (0, each.index) if each.clients[client] else (1, len(each.leases)))
+        else:
+            serving.sort(key=lambda each: len(each.leases))
         return any(each.take(connection, descriptor, lease) for each in serving)
 
     # --- generations -----------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from ftpsd.limits.shared.table import SharedTable
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
 from ftpsd.processes.host import HostParts, worker_count
+from ftpsd.processes.ports.handed import serve_ports
 from ftpsd.processes.reports import Reports
 from ftpsd.processes.sandboxes import worker_sandbox
 from ftpsd.processes.sessions import LocalSessions
@@ -113,6 +114,7 @@ class WorkerService(MultiService):
         self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot, self._left)
         #: The connection to the next supervisor, after this one has left the process to it.
         self._successor: socket.socket | None = None
+        serve_ports(self.link, self._snapshots.shared_ports)
         WorkerLoads(reactor, path, self.link, self._use)
         self._stopping = False
         self._add_parts()

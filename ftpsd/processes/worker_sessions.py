@@ -11,6 +11,7 @@ from ftpsd.control.ftp_protocol import FtpsProtocol
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.processes.forks.datagrams import MessageReader
 from ftpsd.processes.handover import Connection, adopt, seconds_left
+from ftpsd.processes.ports.handed import DataConnection
 from ftpsd.processes.sessions import LocalSessions
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.link import Link
@@ -70,6 +71,10 @@ class HandedSessions:
         left = seconds_left(message)
         if left is not None:
             self._left(socket.socket(fileno=descriptors[0]), left)
+            return
+        if isinstance(message, dict):
+            arrived = DataConnection.from_message(message)
+            self._sessions.data_ports.arrived(arrived.port, socket.socket(fileno=descriptors[0]), arrived.origin)
             return
         connection = Connection.from_message(message)
         self._clients[connection.number] = str(connection.route.client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -166,7 +167,7 @@ class Places:
         """Return how many sessions of the same client wait."""
         return len(self._by_client.get(_origin(session), ()))
 
-    def of(self, origin: Origin, before: int) -> list[Place]:
+    def of(self, origin: Origin, before: float = math.inf) -> list[Place]:
         """Return the sessions that may expect a connection of this origin, announced before it, in their order.
 
         Those of the host itself come first: only if there is none, other hosts may be meant (`foreign_data`).

@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 
 from ftpsd.figures.figures import WorkerState
 from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.handover import Connection, left_message
+from ftpsd.protocol.parsing import Address
 from ftpsd.system.link import Link
 
 
@@ -32,6 +34,9 @@ class WorkerProcess:
         self.missed = 0
         #: What its sessions count, by their numbers.
         self.leases: dict[int, SessionLease] = {}
+        #: How many sessions each client has.
+        self.clients: Counter[Address] = Counter()
+        self._client_of: dict[int, Address] = {}
         self._connections = connections
         self._descriptor = -1
         self._killed = False
@@ -67,11 +72,20 @@ class WorkerProcess:
 
     def take(self, connection: Connection, descriptor: int, lease: SessionLease) -> bool:
         """Give it a connection. Return whether it can take more."""
+        if not self.pass_on(connection.message(), descriptor):
+            return False
+        client = connection.route.client
+        self.leases[connection.number] = lease
+        self._client_of[connection.number] = client
+        self.clients[client] += 1
+        return True
+
+    def pass_on(self, message: object, descriptor: int) -> bool:
+        """Send a message with a descriptor. Return whether the worker can take it."""
         try:
-            datagrams.send(self._connections, connection.message(), [descriptor])
+            datagrams.send(self._connections, message, [descriptor])
         except OSError:
             return False
-        self.leases[connection.number] = lease
         return True
 
     def leave(self, successor: int, seconds: int) -> None:
@@ -86,6 +100,11 @@ class WorkerProcess:
         for number in numbers:
             lease = self.leases.pop(number, None)
             if lease is not None:
+                client = self._client_of.pop(number, None)  # None: a session of the last supervisor
+                if client is not None:
+                    self.clients[client] -= 1
+                    if not self.clients[client]:
+                        del self.clients[client]
                 lease.release()
 
     def ended(self) -> None:

@@ -1,0 +1,42 @@
+"""Data connections that the supervisor has accepted, in a worker: DataConnection, serve_ports."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import cast
+
+from attrs import frozen
+
+from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.shared_ports import SharedPorts
+from ftpsd.system.link import Link
+
+
+@frozen
+class DataConnection:
+    """A data connection: what the worker must know beside the socket."""
+
+    port: int
+    origin: Origin
+
+    def message(self) -> object:
+        """Return the connection as JSON. Unlike that of a control connection, it is a mapping."""
+        return {"port": self.port, "client": str(self.origin[0]), "proxied": self.origin[1]}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, object]) -> DataConnection:
+        """Return the connection that `message` has made JSON."""
+        return cls(
+            cast(int, message["port"]), (ipaddress.ip_address(cast(str, message["client"])), bool(message["proxied"]))
+        )
+
+
+def serve_ports(link: Link, ports: SharedPorts) -> None:
+    """Answer the supervisor, in a worker."""
+
+    def waits(message: object) -> bool:
+        arrived = DataConnection.from_message(cast(Mapping[str, object], message))
+        return ports.waits(arrived.port, arrived.origin)
+
+    link.serve("ports.waits", waits)

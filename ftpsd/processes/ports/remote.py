@@ -1,0 +1,97 @@
+"""Give the data connections of shared ports to the workers that have the sessions: RemotePorts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ftpsd.config.settings import Settings
+from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.shared_port import Strangers
+from ftpsd.data.passive.shared_sockets import Key, shared_keys
+from ftpsd.processes.ports.handed import DataConnection
+from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.processes.supervisor import Workers
+from ftpsd.protocol.parsing import Address
+from ftpsd.system.link import LinkLost
+from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
+
+
+class RemotePorts:
+    """The shared ports in the supervisor.
+
+    All sessions of one client are in the same worker (see `Workers.hand_over`), so the client's address tells which
+    worker gets a connection. Only while an old worker drains, two have sessions of a client: then they are asked.
+    """
+
+    def __init__(self, reactor: Reactor, workers: Workers) -> None:
+        self.look: Callable[[int], object] = lambda port: None
+        self._workers = workers
+        self._strangers = Strangers(reactor)
+        self._settings: Settings | None = None
+        #: What sessions that began before a reload need: the sockets, and the highest number of such a session.
+        self._old: list[tuple[set[Key], int]] = []
+
+    def use(self, settings: Settings) -> None:
+        """Follow a configuration, which all workers use now. Sessions that run keep their ports."""
+        if self._settings is not None:
+            numbers = [max(worker.leases, default=0) for worker in self._workers.processes.values()]
+            self._old.append((shared_keys(self._settings), max(numbers, default=0)))
+        self._settings = settings
+        self._workers.keep_clients_together = settings.passive.shared is not None
+
+    @property
+    def keys(self) -> set[Key]:
+        """The sockets that some session may need."""
+        oldest = min((min(each.leases) for each in self._workers.processes.values() if each.leases), default=None)
+        self._old = [each for each in self._old if oldest is not None and oldest <= each[1]]
+        current = set() if self._settings is None else shared_keys(self._settings)
+        return current.union(*(keys for keys, _ in self._old))
+
+    def through_proxy(self, port: int, peer: Address) -> bool:
+        """Return whether the connections of a host begin with a header, since it is a trusted proxy."""
+        if self._settings is None or not self._settings.passive.proxy_protocol:
+            return False
+        proxies = [each.proxy_protocol for each in self._settings.listen if each.proxy_protocol is not None]
+        return any(peer in network for each in proxies for network in each.trusted)
+
+    def arrived(self, port: int, connection: socket.socket, origin: Origin) -> None:
+        """Give a new connection to the worker that has the client's sessions."""
+        workers = list(self._workers.processes.values())
+        own = [each for each in workers if each.clients[origin[0]]]
+        if len(own) == 1:
+            self._give(own[0], DataConnection(port, origin), connection)
+        elif own or (self._settings is not None and self._settings.foreign_networks):
+            asking = Deferred.fromCoroutine(self._ask(own or workers, DataConnection(port, origin), connection))
+            asking.addErrback(_log_failure)
+        else:
+            connection.close()
+            self._strangers.closed(port, origin[0])
+
+    async def _ask(self, workers: Iterable[WorkerProcess], arrived: DataConnection, connection: socket.socket) -> None:
+        """Give a connection to the first worker of which a session waits for it."""
+        with connection:
+            for worker in workers:
+                try:
+                    waits = await worker.link.call("ports.waits", arrived.message())
+                except LinkLost:
+                    continue
+                if waits:
+                    self._give(worker, arrived, connection)
+                    return
+        self._strangers.closed(arrived.port, arrived.origin[0])
+
+    def _give(self, worker: WorkerProcess, arrived: DataConnection, connection: socket.socket) -> None:
+        with connection:
+            if not worker.pass_on(arrived.message(), connection.fileno()):
+                log.warn("{worker} takes no data connection: it is closed", worker=worker.name)
+
+
+def _log_failure(failure: Failure) -> None:
+    log.failure("internal error: a data connection cannot be given to a worker", failure)
