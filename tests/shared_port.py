@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -39,6 +40,17 @@ def begin(client: FtpClient, line: str) -> socket.socket:
     connection = client.connect_data()
     client.expect(150, line)
     return connection
+
+
+def hello(client: FtpClient, resume: bool = False) -> bytes:
+    """Return a ClientHello that offers the session of a client, or none."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    assert isinstance(client.socket, ssl.SSLSocket)
+    session = client.socket.session if resume else None
+    tls = client.context.wrap_bio(incoming, outgoing, server_hostname="localhost", session=session)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
 
 
 def each_with_its_own(daemon: Daemon, version: ssl.TLSVersion, clients: int, transfers: int) -> None:

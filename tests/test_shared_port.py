@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.hostile import BYTES, frees_everything, withstands
-from tests.shared_port import Make, begin, client, each_with_its_own, sharing
+from tests.shared_port import Make, begin, client, each_with_its_own, hello, sharing
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
@@ -170,16 +171,25 @@ def test_clients_that_do_not_resume(make_daemon: Make, version: ssl.TLSVersion, 
                 data.unwrap().close()
                 assert one.reply().startswith("226 ")
             else:
-                connection.sendall(_hello(one))
+                connection.sendall(hello(one))
                 final = one.reply()
                 assert final.startswith("425 ") and "ambiguous: oldest" in final
                 connection.close()
             assert two.download("RETR mine") == BYTES
 
 
-def _hello(client: FtpClient) -> bytes:
-    """A ClientHello that offers no session."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        client.context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
-    return outgoing.read()
+@VERSIONS
+@pytest.mark.parametrize("wait", [0, 0.2], ids=["at once", "later"])
+def test_the_command_arrives_with_the_connection(daemon: Daemon, version: ssl.TLSVersion, wait: float) -> None:
+    """A connection that arrives in the same moment as its transfer command is not lost, early or late."""
+    with withstands(daemon), client(daemon, version) as own:
+        (daemon.home() / "mine").write_bytes(BYTES)
+        for _ in range(20):
+            port = own.passive_port()
+            time.sleep(wait)
+            connection = own.connect_data(port)
+            own.expect(150, "RETR mine")
+            data = own.secure_data(connection)
+            assert read_all(data) == BYTES
+            data.unwrap().close()
+            assert own.reply().startswith("226 ")

@@ -209,7 +209,8 @@ class PassiveConnection:
     def accept(self) -> bool:
         """Accept a connection that the reactor has not seen yet. Return whether `take` can be called now."""
         if self._connection is None and self._listener is not None:
-            self._listener.look()
+            self._listener.look()  # may call `_ready`
+        if self._connection is None and self._early is None and self._listener is not None:
             self._connection = self._listener.accept()
         return self.ready
 

@@ -1,0 +1,246 @@
+"""Attacks on a shared passive port: nobody gets the connection of another session, and nobody has to wait for others."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, merge
+from tests.ftpclient import FtpClient, read_all
+from tests.hostile import BYTES, cut, frees_everything, reset, wait_until, withstands
+from tests.shared_port import Make, client, hello, sharing
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
+#: Everything is permitted, so that only the way to the right session protects it.
+LAX = merge(PLAIN, {"tls": {"data_session": "allow"}, "passive": {"shared": {"ambiguous": "oldest"}}})
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
+    """A daemon with one port for all sessions."""
+    made: list[Daemon] = []
+
+    def make(**keywords: bool) -> Daemon:
+        made.append(Daemon(tmp_path_factory.mktemp("sharing"), certificate))
+        return made[0]
+
+    limits = {"limits": {"sessions": 2000, "sessions_per_address": 2000, "sessions_per_user": 2000}}
+    yield sharing(make, limits)
+    made[0].stop()
+
+
+def _garbage(stranger: socket.socket) -> None:
+    stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+
+
+def _half_a_hello(stranger: socket.socket) -> None:
+    stranger.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
+
+
+def _wrong_hello(stranger: socket.socket) -> None:
+    stranger.sendall(b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x03" + b"\xff" * 42)
+
+
+def _silent(stranger: socket.socket) -> None:
+    """Send nothing."""
+
+
+WAYS = [_silent, _garbage, _half_a_hello, _wrong_hello, cut, reset]
+
+
+@VERSIONS
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.lstrip("_"))
+def test_strangers_who_connect_first(
+    daemon: Daemon, version: ssl.TLSVersion, way: Callable[[socket.socket], None]
+) -> None:
+    """A stranger on the clients' host that connects first does not end the transfer of a session, nor delay it long."""
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), frees_everything(daemon):
+        with client(daemon, version) as own, client(daemon, version) as other:
+            other.passive_port()
+            port = own.passive_port()
+            strangers = [own.connect_data(port) for _ in range(3)]
+            for each in strangers:
+                way(each)
+            connection = own.connect_data(port)
+            began = time.monotonic()
+            own.expect(150, "RETR mine")
+            data = own.secure_data(connection)
+            assert read_all(data) == BYTES
+            data.unwrap().close()
+            assert own.reply().startswith("226 ")
+            assert time.monotonic() - began < 20
+            for each in strangers:
+                each.close()
+
+
+@VERSIONS
+@pytest.mark.parametrize("protection", ["C", "P"])
+@pytest.mark.parametrize("line", ["STOR stolen", "RETR bait"])
+def test_another_user_waits_longer(make_daemon: Make, version: ssl.TLSVersion, protection: str, line: str) -> None:
+    """A session of another user behind the same NAT, which waits longer, does not get a connection that resumes.
+
+    That holds for PROT C and PROT P, also where a connection that does not tell goes to the oldest session.
+    """
+    daemon = sharing(make_daemon, LAX)
+    (daemon.home("bob") / "bait").write_bytes(b"bait")
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), client(daemon, version, "bob") as thief, client(daemon, version) as own:
+        thief.expect(200, f"PROT {protection}")
+        thief.passive_port()
+        port = own.passive_port()
+        connection = own.connect_data(port)
+        thief.expect(150, line)
+        time.sleep(0.3)
+        own.expect(150, "RETR mine")
+        data = own.secure_data(connection)
+        assert read_all(data) == BYTES
+        data.unwrap().close()
+        assert own.reply().startswith("226 ")
+    assert not (daemon.home("bob") / "stolen").exists()
+
+
+@VERSIONS
+def test_a_replayed_client_hello(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """The ClientHello of another session, sent again, reaches that session only, and does not end its transfer."""
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), client(daemon, version) as own, client(daemon, version, "bob") as thief:
+        assert own.download("RETR mine") == BYTES
+        replay = hello(own, resume=True)
+        thief.passive_port()
+        port = own.passive_port()
+        stolen = thief.connect_data(port)
+        stolen.sendall(replay)
+        thief.send("STOR stolen")
+        assert thief.reply().startswith("150 ")
+        own.expect(150, "RETR mine")
+        data = own.secure_data(own.connect_data(port))
+        assert read_all(data) == BYTES
+        data.unwrap().close()
+        assert own.reply().startswith("226 ")
+        stolen.close()
+    assert not (daemon.home("bob") / "stolen").exists()
+
+
+def test_a_flood_from_another_address(daemon: Daemon) -> None:
+    """Hundreds of connections from another address, with and without sessions, do not delay a client's transfers."""
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), frees_everything(daemon), contextlib.ExitStack() as open_ones:
+        with client(daemon) as own:
+            for _ in range(3):
+                other = open_ones.enter_context(FtpClient(daemon, source="127.0.0.2"))
+                other.start_tls()
+                other.login("bob").passive_port()
+            port = daemon.passive[0]
+            for number in range(300):
+                where = ("127.0.0.2" if number % 2 else "127.0.0.3", 0)
+                stranger = open_ones.enter_context(socket.create_connection((daemon.host, port), 10, where))
+                with contextlib.suppress(OSError):
+                    stranger.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" if number % 3 else hello(own))
+                if number % 30 == 0:
+                    assert own.download("RETR mine") == BYTES
+
+
+@VERSIONS
+def test_five_hundred_sessions_wait(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """Five hundred sessions of one address wait at the same time, and each connection still reaches its own."""
+    with withstands(daemon), frees_everything(daemon), contextlib.ExitStack() as clients:
+        waiting = [clients.enter_context(client(daemon, version)) for _ in range(500)]
+        for number, each in enumerate(waiting):
+            (daemon.home() / f"f{number}").write_bytes(b"%d " % number * 1000)
+            each.passive_port()
+        for number, each in list(enumerate(waiting))[::25]:
+            connection = each.connect_data(daemon.passive[0])
+            each.expect(150, f"RETR f{number}")
+            data = each.secure_data(connection)
+            assert read_all(data) == b"%d " % number * 1000
+            data.unwrap().close()
+            assert each.reply().startswith("226 ")
+
+
+def test_connections_that_nobody_waits_for(daemon: Daemon) -> None:
+    """A connection for which no session waits is closed immediately."""
+    with withstands(daemon), frees_everything(daemon):
+        for _ in range(20):
+            with socket.create_connection((daemon.host, daemon.passive[0]), 10) as stranger:
+                assert stranger.recv(1) == b""
+
+
+def test_the_deadline_of_silent_connections(make_daemon: Make) -> None:
+    """Connections that never send anything are closed when their sessions wait no longer."""
+    daemon = sharing(make_daemon, {"timeouts": {"data_connect": 1}})
+    with withstands(daemon), frees_everything(daemon):
+        with client(daemon) as one, client(daemon) as two:
+            one.passive_port()
+            silent = [two.connect_data() for _ in range(4)]
+            two.expect(150, "NLST")
+            assert two.reply().startswith("425 ")
+            for each in silent:
+                each.settimeout(15)
+                assert each.recv(1) == b""
+                each.close()
+            assert two.download("NLST") is not None
+
+
+def test_abort_and_reload(make_daemon: Make) -> None:
+    """ABOR ends a wait; a reload may switch `shared` off and on, and sessions keep what they began with."""
+    daemon = sharing(make_daemon)
+    (daemon.home() / "mine").write_bytes(BYTES)
+    shared = daemon.settings["passive"]
+    own_ports = {"ports": f"{daemon.passive[0] + 1}-{daemon.passive[1]}"}
+    with withstands(daemon), client(daemon) as old, client(daemon) as other:
+        other.passive_port()
+        connection = old.connect_data()
+        old.send("RETR mine")
+        assert old.reply().startswith("150 ")
+        old.send("ABOR")
+        assert old.reply()[:3] in ("425", "426")
+        assert old.reply().startswith("226 ")
+        connection.close()
+        daemon.settings["passive"] = own_ports
+        daemon.write()
+        daemon.reload()
+        with client(daemon) as new:
+            assert new.passive_port() != daemon.passive[0]
+            assert old.passive_port() == daemon.passive[0]
+            for each in (old, new, other):
+                assert each.download("RETR mine") == BYTES
+        daemon.settings["passive"] = shared
+        daemon.write()
+        daemon.reload()
+        with client(daemon) as new:
+            assert new.passive_port() == daemon.passive[0]
+            assert new.download("RETR mine") == BYTES
+    wait_until(lambda: "Traceback" not in daemon.log, "no traceback")
+
+
+def test_clients_in_several_workers(make_daemon: Make) -> None:
+    """With worker processes, clients of several addresses and of one address get their own bytes."""
+    daemon = sharing(make_daemon, {"workers": 3}, address="0.0.0.0")
+    daemon.host = "127.0.0.1"
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), contextlib.ExitStack() as clients:
+        made = []
+        for number in range(12):
+            each = clients.enter_context(FtpClient(daemon, source=f"127.0.0.{1 + number % 6}"))
+            each.start_tls()
+            made.append(each.login())
+            (daemon.home() / f"f{number}").write_bytes(b"%d " % number * 1000)
+        for _ in range(3):
+            for each in made:
+                assert each.passive_port() == daemon.passive[0]
+            for number, each in enumerate(made):
+                connection = each.connect_data(daemon.passive[0], f"127.0.0.{1 + number % 6}")
+                each.expect(150, f"RETR f{number}")
+                data = each.secure_data(connection)
+                assert read_all(data) == b"%d " % number * 1000
+                data.unwrap().close()
+                assert each.reply().startswith("226 ")
