@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
+import botocore.session
 from botocore.config import Config
 
 from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.storage.s3.calls.errors import NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.roles import assume
 from ftpsd.system.aws.boto import import_boto3
 
 #: The most keys in one page of a listing, and in one request that deletes.
@@ -97,10 +99,12 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         s3={"addressing_style": "path"} if settings.endpoint else {},
         user_agent_extra="ftpsd",
     )
-    keys: dict[str, str] = {}
+    base = botocore.session.Session()
     if credentials.access_key_id is not None and store.secret is not None:
-        keys = {"aws_access_key_id": credentials.access_key_id, "aws_secret_access_key": store.secret}
-    session = import_boto3().session.Session(region_name=settings.region, **keys)
+        base.set_credentials(credentials.access_key_id, store.secret)
+    if credentials.role is not None:
+        base = assume(base, settings, credentials.role)
+    session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
     client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
     if settings.endpoint is not None:
         events = getattr(client, "meta").events  # noqa: B009 - it has no types
