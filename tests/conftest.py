@@ -87,6 +87,12 @@ def swift() -> Iterator[s3.S3Server]:
         yield server
 
 
+@pytest.fixture
+def swift_bucket(swift: s3.S3Server) -> s3.Bucket:
+    """An empty bucket in Swift."""
+    return swift.new_bucket()
+
+
 @pytest.fixture(params=["moto", "swift"])
 def each_bucket(request: pytest.FixtureRequest) -> s3.Bucket:
     """An empty bucket in each of the two servers."""

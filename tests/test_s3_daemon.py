@@ -14,7 +14,9 @@ import pytest
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import cut, open_transfer, withstands
+from tests.outbox import JournalNow, settings, with_state
 from tests.s3 import Bucket, S3Server
+from tests.s3_proxy import FaultyProxy
 from tests.store_daemon import HOME, LARGE, MIB, Make, store_daemon
 from tests.test_curl import curl
 from tests.test_lftp import lftp
@@ -405,6 +407,22 @@ def test_the_sandbox_lets_boto3_work(make_daemon: Make, bucket: Bucket, monkeypa
     assert "testing-secret" not in daemon.log
 
 
+def test_a_role(make_daemon: Make, bucket: Bucket) -> None:
+    """With `credentials.role` the requests have the temporary credentials of the role, which the keys assume."""
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, port=proxy.port, start=False)
+        entry = daemon.settings["storage"]["archive"]["credentials"]
+        entry["role"] = "arn:aws:iam::123456789012:role/ftp"
+        daemon.write()
+        daemon.start()
+        with withstands(daemon), secured(daemon) as client:
+            assert client.upload("STOR f", b"1").startswith("226")
+        assert [each for each in proxy.requests if "/sts/aws4_request" in each.headers["authorization"]]
+        (put,) = [each for each in proxy.requests if each.method == "PUT"]
+        assert put.headers["x-amz-security-token"]
+        assert "test:tester" not in put.headers["authorization"]
+
+
 def test_memory_does_not_grow_with_the_file(make_daemon: Make, bucket: Bucket) -> None:
     """An upload and a download of 300 MiB take no more memory than one of 30."""
     daemon = store_daemon(make_daemon, bucket, memory="40M", part_size="5M", parallel=2)
@@ -429,3 +447,20 @@ def test_memory_does_not_grow_with_the_file(make_daemon: Make, bucket: Bucket) -
             client.reply()
             peaks.append(peak)
     assert peaks[1] - peaks[0] < 40 * MIB, peaks
+
+
+def test_events_for_programs(make_daemon: Make, bucket: Bucket, tmp_path: Path) -> None:
+    """Rules get uploads, renames and removals in a store as they get those on a disk, and none that failed."""
+    rules = settings({"on": ["upload", "delete", "rename"]})
+    daemon = store_daemon(make_daemon, bucket, settings={**rules, **with_state(tmp_path / "state")})
+    with withstands(daemon), secured(daemon) as client:
+        assert client.upload("STOR f", LARGE).startswith("226")
+        cut_upload(client, "STOR cut", LARGE[: 9 * MIB])
+        client.expect(350, "RNFR f")
+        client.expect(250, "RNTO g")
+        client.expect(550, "DELE f")
+        client.expect(250, "DELE g")
+    journal = JournalNow(daemon)
+    made = [(each["event"], each["path"], each.get("size")) for each in journal.made]
+    assert made == [("upload", "/f", len(LARGE)), ("rename", "/f", None), ("delete", "/g", None)]
+    assert journal.undecided == set()
