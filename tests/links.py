@@ -36,11 +36,11 @@ class LinkedWorkers:
         """Call a function for each worker that has ended."""
         self._ended.append(ended)
 
-    def start(self, index: int) -> None:
-        """Start a worker."""
+    def start(self, index: int, end: Link | None = None) -> None:
+        """Start a worker, or connect to one that the supervisor before has left."""
         ours, theirs = socket.socketpair()
         self.links[index] = Link(self.reactor, lambda: self._lost(index))
-        self.ends[index] = Link(self.reactor)
+        self.ends[index] = end or Link(self.reactor)
         connect(self.reactor, ours, self.links[index])
         connect(self.reactor, theirs, self.ends[index])
         for started in self._started:

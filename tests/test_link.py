@@ -155,3 +155,17 @@ def test_a_link_is_connected_again(pair: Pair) -> None:
     assert pair.result(successor.call("echo", "text")) == "text"
     pair.supervisor = successor
     pair.lost.append("supervisor")
+
+
+def test_a_message_without_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that sends one is cut off: it cannot fill the memory of the other."""
+    monkeypatch.setattr(links, "LARGEST", 1 << 20)
+    received: list[int] = []
+    pair.supervisor.serve("note", received.append)
+    for _ in range(5):
+        pair.worker.tell("note", "x" * 500_000)
+    pair.until(lambda: len(received) == 5)
+    assert pair.worker.transport is not None
+    for number in range(40):
+        pair.worker.transport.write(b"\0\4k%03d\xff\xff%s" % (number, b"x" * 65535))
+    pair.until(lambda: "worker" in pair.lost)

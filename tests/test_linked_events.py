@@ -213,6 +213,22 @@ def test_what_waits_is_bounded(
     assert (line["index"], line["count"]) == (0, 7)
 
 
+def test_events_wait_for_the_next_supervisor(workers: LinkedWorkers) -> None:
+    """What a worker publishes while no supervisor is there reaches the one that takes its place."""
+    worker = Worker(workers)
+    workers.end(0)
+    workers.until(lambda: workers.ends[0].transport is None)
+    worker.hub.publish(opened(1))
+    workers.turns(60)
+    worker.sender.flush()
+    hub, got = Hub(workers.reactor), list[Event]()
+    hub.subscribe("test", SessionOpened, got.append)
+    Receiver(workers.reactor, hub, workers)
+    end = workers.ends[0]
+    workers.start(0, end)
+    workers.until(lambda: got == [opened(1)])
+
+
 def test_what_was_published_before_the_end_arrives(workers: LinkedWorkers) -> None:
     """A worker that ends sends what waits first; so does one that is asked for its figures."""
     hub, got = Hub(workers.reactor), list[Event]()

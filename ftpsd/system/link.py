@@ -30,6 +30,9 @@ PATIENCE = 5.0
 #: The most bytes of one value in an AMP box.
 _PIECE = 0xFFFF
 
+#: The most bytes of one message. A worker that was taken over cannot fill the memory of the supervisor.
+LARGEST = 32 * 1024 * 1024
+
 #: Answers a call: returns JSON, or an awaitable of it. May raise Refusal, which the caller gets.
 Answer = Callable[..., object]
 
@@ -154,6 +157,8 @@ class _Connection(amp.AMP):  # type: ignore[misc]
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
+        #: Bytes since the last complete message.
+        self._received = 0
 
     def close(self) -> None:
         """Close the connection, when all that was sent has left this process."""
@@ -173,6 +178,20 @@ class _Connection(amp.AMP):  # type: ignore[misc]
     def makeConnection(self, transport: ITransport) -> None:
         """The connection is there. AMP would log that, and its end."""
         amp.BinaryBoxProtocol.makeConnection(self, transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Receive a piece of a message, or some messages."""
+        self._received += len(data)
+        if self._received > LARGEST and self.transport is not None:
+            log.error("a message of another process is too long: its connection is cut")
+            self.transport.abortConnection()
+            return
+        super().dataReceived(data)
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """A message is complete."""
+        self._received = 0
+        super().ampBoxReceived(box)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other process has ended, or has closed the connection."""

@@ -59,7 +59,7 @@ class Sender:
 
     def flush(self) -> None:
         """Send all that waits now, so that the supervisor has it before whatever is sent next."""
-        while self._items:
+        while self._items and self._link.transport is not None:
             self._link.tell("journal.batch", *self._take())
 
     async def close(self) -> None:
@@ -78,6 +78,9 @@ class Sender:
         self._next = None
         if not (self._items or self._dropping):
             return  # they were flushed
+        if self._link.transport is None:  # the supervisor has gone, and another one may take its place
+            self._next = self._clock.callLater(INTERVAL, self._send)
+            return
         self._sending = True
         answered: Deferred[object] = self._link.call("journal.batch", *self._take())
         # A batch that was not answered in time may have arrived: it is not sent again, so that nothing comes twice.
