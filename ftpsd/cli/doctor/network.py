@@ -81,8 +81,8 @@ def exception(index: int, address: str, own: Sequence[str], unrouted: Iterable[s
     return found
 
 
-def port_range(low: int, high: int, local: tuple[int, int], reserved: str) -> list[Finding]:
-    """Judge the passive range by `ip_local_port_range` and `ip_local_reserved_ports`."""
+def port_range(low: int, high: int, local: tuple[int, int], reserved: str, shared: bool = False) -> list[Finding]:
+    """Judge the passive range by `ip_local_port_range` and `ip_local_reserved_ports`. `shared`: see passive.shared."""
     if high < local[0] or low > local[1]:
         return []
     taken = set(range(max(low, local[0]), min(high, local[1]) + 1))
@@ -90,12 +90,15 @@ def port_range(low: int, high: int, local: tuple[int, int], reserved: str) -> li
         taken -= set(range(int(first), int(last or first) + 1))
     if not taken:
         return []
+    effect = "the daemon skips a port that is taken, and has fewer"
+    if shared:
+        effect = "while one of them is taken, the daemon cannot start with passive.shared"
     return [
         Finding(
             "ports.local_range",
             "note",
             f"The passive range {low}-{high} lies in the ports that Linux gives to outgoing connections"
-            f" ({local[0]}-{local[1]}): the daemon skips a port that is taken, and has fewer.",
+            f" ({local[0]}-{local[1]}): {effect}.",
             "Reserve the range.",
             f"echo 'net.ipv4.ip_local_reserved_ports = {low}-{high}' > /etc/sysctl.d/ftpsd.conf && sysctl --system",
         )

@@ -185,7 +185,7 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
     low, high = passive.ports.low, passive.ports.high
     if len(local) == 2:
         reserved = _read("/proc/sys/net/ipv4/ip_local_reserved_ports")
-        found += network.port_range(low, high, (int(local[0]), int(local[1])), reserved)
+        found += network.port_range(low, high, (int(local[0]), int(local[1])), reserved, passive.shared is not None)
     listening = network.parse_listeners(_read("/proc/net/tcp"), _read("/proc/net/tcp6"))
     found += network.other_listeners(low, high, listening, service.uid)
     return found + network.not_listening([each.port for each in settings.listen], listening)
@@ -276,7 +276,8 @@ def _trees(configuration: load.Configuration) -> Iterator[tuple[str, str, str, b
 
 def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
     limits = settings.limits
-    ports = settings.passive.ports.high - settings.passive.ports.low + 1
+    range_size = settings.passive.ports.high - settings.passive.ports.low + 1
+    ports = range_size if settings.passive.shared is None else limits.sessions
     transfers = min(limits.sessions, ports, limits.transfers or limits.sessions)
     answer = _run("timedatectl", "show", "-p", "NTPSynchronized", "--value")
     synchronized = None if answer is None or not answer.strip() else answer.strip() == "yes"
