@@ -178,14 +178,18 @@ def test_memory_is_given_back(node: Node) -> None:
 
 
 def test_no_user_takes_all_memory() -> None:
-    """A user gets half of it at most, and something if nothing else is held."""
-    memory = Memory(100)
-    assert memory.take("alice", 50)
-    assert not memory.take("alice", 1)
-    assert memory.take("bob", 50)
-    assert not memory.take("carol", 1)
-    memory.give("bob", 50)
-    assert memory.take("carol", 50)
+    """A user alone gets half of it, and each further one half of the rest, whatever the others hold."""
+    memory = Memory(1024)
+    for user, share in (("alice", 512), ("bob", 256), ("carol", 128), ("dave", 64)):
+        assert memory.take(user, share)
+        assert not memory.take(user, 1)
+    memory.give("alice", 512)
+    assert memory.take("dave", 64)
+    memory.give("bob", 256)
+    memory.give("carol", 128)
+    memory.give("dave", 128)
+    assert memory.held == 0
+    assert not memory.wait("alice", 513, 0.0)
 
 
 # --- faults ----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Deadlines:
         self._progress, self._since = transfer.progress, clock.seconds()
         #: The time at which the transfer began.
         self.began = self._since
-        self._deadline = self._since + opening
+        self._opening, self._deadline = opening, self._since + opening
         self._call = clock.callLater(min(opening, stalled), self._check)
 
     def _check(self) -> None:
@@ -53,14 +53,21 @@ class Deadlines:
         if transfer.progress != self._progress:
             self._progress, self._since = transfer.progress, now
         silent = now - self._since
+        if transfer.waits_for_storage:  # the handshake begins when the file is open
+            self._deadline = now + self._opening
         if not transfer.is_open and now >= self._deadline:
             transfer.abort(NoDataConnection("timeout", 522, "TLS handshake on the data connection took too long."))
         elif silent >= self._stalled:
-            transfer.abort(Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds."))
+            transfer.abort(self._stalled_reply())
         else:
             left = self._stalled - silent
             wait = left if transfer.is_open else min(left, self._deadline - now)
             self._call = self._clock.callLater(wait, self._check)
+
+    def _stalled_reply(self) -> Refusal:
+        if self._transfer.waits_for_storage:
+            return Refusal(451, f"Storage not responding for {self._stalled} seconds: try again later.")
+        return Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds.")
 
     def stop(self) -> None:
         """Stop watching: the transfer has ended."""

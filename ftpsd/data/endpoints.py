@@ -44,6 +44,8 @@ class Pause:
 
     seconds: float
     wake: bool = False
+    #: Whether the wait is for storage over a network, not for the peer.
+    storage: bool = False
 
 
 #: The steps of something that blocks, and its result.
@@ -58,7 +60,7 @@ def never_pending(_: object, complete: bool = False) -> float:
 def settled(end: Waiting, complete: bool = False) -> Steps[None]:
     """Wait until nothing is pending."""
     while seconds := end.pending(complete):
-        yield Pause(seconds)
+        yield Pause(seconds, storage=True)
 
 
 class Closable(Protocol):

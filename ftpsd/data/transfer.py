@@ -163,6 +163,8 @@ class Transfer(Parking, Generic[T]):
         self.owned = owned
         #: Steps in which the peer took or gave something.
         self.steps_taken = 0
+        #: Whether it waits for storage over a network.
+        self.waits_for_storage = False
         self._reactor = reactor
         self._queue = queue
         self._queued = False
@@ -237,6 +239,7 @@ class Transfer(Parking, Generic[T]):
         """Decide what follows a step. Return False if this thread is to take the next one now."""
         if not isinstance(wanted, Pause):
             self.steps_taken += 1
+        self.waits_for_storage = isinstance(wanted, Pause) and wanted.storage
         crowded = self._queue.step_ended()
         if wanted is None:
             if crowded:

@@ -10,7 +10,10 @@ STEP = 512 * 1024
 
 
 class Memory:
-    """Counts the bytes that all transfers of a store hold. No user may hold more than half of them.
+    """Counts the bytes that all transfers of a store hold.
+
+    No user may hold more than is left for others. So one user alone gets half, several users get equal parts, and a new
+    one finds some: slow clients do not stop others. `FairQueue` has the same rule for threads.
 
     The methods may be called in any thread, and do not block unless they say so.
     """
@@ -31,8 +34,7 @@ class Memory:
             return True
 
     def _permits(self, owner: str, size: int) -> bool:
-        own = self._held[owner]
-        return self.held + size <= self.limit and (not own or own + size <= self.limit // 2)
+        return self._held[owner] + size <= self.limit - self.held - size
 
     def give(self, owner: str, size: int) -> None:
         """Give bytes back."""

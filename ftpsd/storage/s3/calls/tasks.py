@@ -150,6 +150,8 @@ class RemoteReader:
 
     def __init__(self, submit: Submit, opening: Opening[Reader]) -> None:
         self._opened = Task(submit, opening)
+        #: Whether it was reported that the file is open.
+        self._reported = False
 
     @property
     def offset(self) -> int:
@@ -162,8 +164,15 @@ class RemoteReader:
         return self._opened.result().size
 
     def pending(self, complete: bool = False) -> float:
-        """See `interfaces.Waiting`."""
-        return self._opened.pending() or self._opened.result().pending(complete)
+        """See `interfaces.Waiting`. Once it returns 0 when the file is open: then the client gets its 150."""
+        seconds = self._opened.pending()
+        if seconds:
+            return seconds
+        seconds = self._opened.result().pending(complete)
+        if self._reported:
+            return seconds
+        self._reported = True
+        return 0.0
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
         return iter(self._opened.result())
