@@ -35,12 +35,14 @@ class JournalReader:
         # What has a successor, or no daemon that writes, is final. That must be known before the end is reached.
         found = segments(self._directory)
         final = {each.path for each in found if self._is_final(each, found)}
+        # Each process of the daemon has a run: one that writes all the time must not keep those of others waiting.
+        behind = set[str]()
         for each in found:
             if self._queue.size() >= most:
                 return False
-            if self._read(each, each.path in final, now):
-                return True
-        return False
+            if each.run not in behind and self._read(each, each.path in final, now):
+                behind.add(each.run)
+        return bool(behind)
 
     def _is_final(self, segment: Segment, found: list[Segment]) -> bool:
         last = max(each.number for each in found if each.run == segment.run)
