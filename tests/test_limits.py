@@ -291,7 +291,7 @@ def test_sessions_of_a_user(make_daemon: MakeDaemon) -> None:
         with FtpClient(daemon) as client:
             client.expect(331, "USER bob")
             client.expect(530, "PASS wrong")  # who does not know the password learns nothing
-    assert "login of bob refused: Too many sessions of this user (limit: 1): try again later." in daemon.log
+    daemon.wait_for_log("login of bob refused: Too many sessions of this user .limit: 1.: try again later.")
     daemon.wait_for_log("login failed")
     assert daemon.log.count("login failed") == 1
 

@@ -133,6 +133,7 @@ def test_a_ban_holds_at_all_workers(three: Callable[..., Daemon]) -> None:
         assert banned.reply().startswith("421 Too many failed logins")
     with plain_login(daemon) as client:
         client.expect(257, "PWD")
+    daemon.wait_for_log("127.0.0.2.> banned for ")
     assert daemon.log.count("127.0.0.2)> banned for ") == 1
 
 
