@@ -113,6 +113,7 @@ def test_lines_of_workers_keep_their_level(daemon: Daemon, admin: Admin, clients
         stderr.write("a library of a worker crashes\nin two lines\n")
     daemon.wait_for_log(r"\[ftpsd#error\] output of a worker process: a library of a worker crashes\n\s*in two lines")
     assert daemon.log.count("a library of a worker crashes") == 1
+    assert "output of a worker process: landlock" not in daemon.log
 
 
 def test_json_lines_of_workers(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import suppress
 
-from twisted.logger import LogEvent, Logger, eventAsText
+from twisted.logger import LogEvent, Logger, LogLevel, eventAsText
 from twisted.python.failure import Failure
 
 from ftpsd.system.reactor import DelayedCall, Reactor
@@ -21,6 +21,12 @@ log = Logger(namespace="ftpsd")
 #: Bytes that are logged at once, and seconds to the next ones: a process that writes without end fills no disk.
 PIECE = 16_384
 INTERVAL = 0.1
+
+
+#: What a line of the log begins with, with its level in between, and what stands for a line end in it.
+_MARK, _LINE_END = "\x1e", "\x1f"
+
+_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 class Output:
@@ -42,8 +48,10 @@ class Output:
 
         def observe(event: LogEvent) -> None:
             text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
+            level = getattr(event.get("log_level"), "name", "info")
+            line = f"{_MARK}{level}{_MARK}" + text.replace("\n", _LINE_END)
             with suppress(OSError):
-                print(text, file=sys.__stderr__, flush=True)
+                print(line, file=sys.__stderr__, flush=True)
 
         replace_observers(observe)
 
@@ -69,9 +77,20 @@ class Output:
             data = os.read(self._read_end, PIECE)
         except BlockingIOError:
             return True
-        if data:
-            log.error("output of a worker process: {text}", text=data.decode("utf-8", "backslashreplace").rstrip())
+        self._log_text(data.decode("utf-8", "backslashreplace").rstrip())
         return bool(data)
+
+    def _log_text(self, text: str) -> None:
+        """Log output: lines of the log with their level, and all else as it came."""
+        rest = []
+        for line in filter(None, text.split("\n")):
+            _, level, text = line.split(_MARK, 2) if line.count(_MARK) >= 2 else ("", "", line)
+            if level in _LEVELS:
+                log.emit(_LEVELS[level], "{text}", text=text.replace(_LINE_END, "\n"))
+            else:
+                rest.append(text)
+        if rest:
+            log.error("output of a worker process: {text}", text="\n".join(rest))
 
     # --- ReadDescriptor --------------------------------------------------------------------------
 
