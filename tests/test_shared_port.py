@@ -193,3 +193,45 @@ def test_the_command_arrives_with_the_connection(daemon: Daemon, version: ssl.TL
             assert read_all(data) == BYTES
             data.unwrap().close()
             assert own.reply().startswith("226 ")
+
+
+def _proxied(daemon: Daemon, header: bytes) -> FtpClient:
+    """Return a client that is logged in through a proxy."""
+    made = FtpClient(daemon, greeting=False)
+    made.send_raw(header)
+    assert made.reply().startswith("220")
+    made.start_tls(tls_context())
+    return made.login()
+
+
+def test_behind_a_load_balancer(make_daemon: Make) -> None:
+    """With the PROXY protocol, the address in the header tells the session; where several have it, TLS does."""
+    proxy = {"address": "127.0.0.1", "tls": "explicit", "proxy_protocol": {"trusted": ["127.0.0.1/32"]}}
+    daemon = sharing(make_daemon, {"passive": {"proxy_protocol": True}})
+    daemon.stop()
+    direct, daemon.port = daemon.port, daemon.passive[1]
+    daemon.settings["listen"] = [{**proxy, "port": daemon.port}, {"address": "127.0.0.1", "port": direct}]
+    daemon.write()
+    daemon.start()
+    headers = [b"PROXY TCP4 198.51.100.%d 127.0.0.1 4242 21\r\n" % number for number in (7, 8, 8)]
+    clients = [_proxied(daemon, header) for header in headers]
+    for number, each in enumerate(clients):
+        (daemon.home() / f"f{number}").write_bytes(b"%d" % number * 1000)
+        assert each.passive_port() == daemon.passive[0]
+    for number, each in list(enumerate(clients))[::-1]:
+        connection = each.connect_data(daemon.passive[0])
+        connection.sendall(headers[number])
+        each.expect(150, f"RETR f{number}")
+        data = each.secure_data(connection)
+        assert read_all(data) == b"%d" % number * 1000
+        data.unwrap().close()
+        assert each.reply().startswith("226 ")
+        each.socket.close()
+    assert "Traceback" not in daemon.log
+
+
+def test_ipv6(make_daemon: Make) -> None:
+    """Everything holds for IPv6, too."""
+    daemon = sharing(make_daemon, address="::1")
+    with withstands(daemon), frees_everything(daemon):
+        each_with_its_own(daemon, ssl.TLSVersion.TLSv1_3, 6, 8)
