@@ -97,6 +97,7 @@ def test_a_reload_while_a_password_is_checked(make_daemon: Make) -> None:
         loaded = daemon.log.index("reloaded: ")
         assert first.reply() == "530 Login incorrect."
         assert second.reply().startswith("230")
+        daemon.wait_for_log(r"PASS \*+: 530")
         assert daemon.log.index("PASS ********: 530") > loaded, "the check was too fast for this test"
 
 
