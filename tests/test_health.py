@@ -19,7 +19,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ftpsd.config.settings import ListenSettings
+from ftpsd.config.settings import ListenSettings, SandboxSettings
 from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.events.hub import Hub
 from ftpsd.figures.local import LocalFigures
@@ -166,7 +166,11 @@ def test_why_the_daemon_is_not_ready() -> None:
         counts=LedgerState(clock.seconds),
         listeners=Listeners(clock, "", lambda _: pytest.fail("nothing is opened")),
         figures=LocalFigures(clock, Hub(clock), (), TransferCounts(clock.seconds), threads, sources, lambda: 0),
-        configuration=lambda: SimpleNamespace(settings=SimpleNamespace(listen=listen)),
+        stores=SimpleNamespace(status=lambda: ()),
+        configuration=lambda: SimpleNamespace(
+            settings=SimpleNamespace(listen=listen, sandbox=SandboxSettings()),
+            users=SimpleNamespace(homes=SimpleNamespace(outermost=())),
+        ),
     )
     reasons = Deferred.fromCoroutine(Health(parts).reasons())
     assert not reasons.called
