@@ -117,7 +117,7 @@ def test_other_settings_end_a_login(make_daemon: Make) -> None:
         assert inside.command("PASS secret") == "421 Configuration has changed: connect again."
         with secured(daemon) as late:
             late.expect(257, "PWD")
-    assert "login of alice refused: Configuration has changed" in daemon.log
+    daemon.wait_for_log("login of alice refused: Configuration has changed")
     assert "login failed" not in daemon.log
 
 
