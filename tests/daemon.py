@@ -76,6 +76,17 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+class LogFile(type(Path())):  # type: ignore[misc]
+    """A log. Lines of worker processes reach it up to a twentieth of a second after what they report."""
+
+    def read_text(self, *arguments: Any, **named: Any) -> str:
+        """Return all lines, also those that are on their way."""
+        if _WORKERS:
+            time.sleep(0.3)
+        text: str = super().read_text(*arguments, **named)
+        return text
+
+
 class Daemon:
     """One daemon. `settings` and `users` are merged into a minimal configuration."""
 
@@ -98,7 +109,7 @@ class Daemon:
         self.certificate = certificate / "certificate.pem"
         self.config = directory / "ftpsd.yaml"
         self.users_file = directory / "users.yaml"
-        self.log_file = directory / "log"
+        self.log_file: Path = LogFile(directory / "log")
         self.settings = merge(
             {
                 "listen": [
@@ -163,7 +174,7 @@ class Daemon:
         """Wait until a line of the log matches."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            found = re.search(pattern, self.log)
+            found = re.search(pattern, Path.read_text(self.log_file, errors="replace"))
             if found is not None:
                 return found
             ended = self.process is not None and self.process.poll() is not None
