@@ -204,6 +204,10 @@ class Daemon:
             children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
         return [worker for spawner in children.get(self.pid, []) for worker in children.get(spawner, [])]
 
+    def serving(self) -> list[int]:
+        """Return the workers; no process if the main process serves the sessions itself."""
+        return self.workers() if WORKERS > 1 else []
+
     def reload(self) -> None:
         """Send SIGHUP, and wait for the result."""
         before = len(re.findall("reloaded: ", self.log))
@@ -214,15 +218,13 @@ class Daemon:
             time.sleep(0.02)
 
     def open_files(self) -> int:
-        """Return the number of open descriptors of the process."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """Return the number of open descriptors of the process, and of those that serve its sessions."""
+        return sum(len(os.listdir(f"/proc/{each}/fd")) for each in (self.pid, *self.serving()))
 
     def memory(self) -> int:
-        """Return the resident memory of the process, in bytes."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        match = re.search(r"VmRSS:\s+(\d+) kB", text)
-        assert match is not None
-        return int(match[1]) * 1024
+        """Return the resident memory of the process, and of those that serve its sessions, in bytes."""
+        texts = [Path(f"/proc/{each}/status").read_text() for each in (self.pid, *self.serving())]
+        return sum(int(size) * 1024 for text in texts for size in re.findall(r"VmRSS:\s+(\d+) kB", text))
 
     def stop(self) -> None:
         """Stop the daemon."""

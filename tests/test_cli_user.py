@@ -454,6 +454,7 @@ def test_the_daemon_loads_changes(make_daemon: Make, capsys: Capture) -> None:
     assert user(daemon, "add", "alice", "--set", HASH, *home) == 0
     assert "The daemon has loaded it." in capsys.readouterr().out
     assert log_in(daemon, "alice", "secret") == "230"
+    daemon.wait_for_log("PASS .*: 230")  # the event reaches the supervisor of several processes a little later
     shown = AdminClient(daemon.directory / "admin.sock").get("users/alice")
     assert isinstance(shown, dict) and str(shown["last_login"]).startswith("20")
     assert user(daemon, "disable", "alice") == 0

@@ -171,7 +171,7 @@ HOSTILE: dict[str, tuple[Behaviour | bytes, str]] = {
     "not utf-8": (b"auth_ok:1\ndir:/\xff\nend\n", "not UTF-8"),
     "nul": (b"auth_ok:1\ndir:/a\0b\nend\n", "NUL"),
     "no keyword": (b"auth_ok:1\nhello\nend\n", "without a keyword"),
-    "ratio": (b"auth_ok:1\ndir:/a\nratio_upload:1\nend\n", "'ratio_upload', which ftpsd does not support"),
+    "ratio": (b"auth_ok:1\ndir:/a\nratio_upload:1\nend\n", "ratio_upload, which ftpsd does not support"),
     "unknown": (b"auth_ok:1\n" + b"x" * 9000 + b":1\nend\n", "which ftpsd does not support"),
     "other version": (b"version:2\nauth_ok:1\nend\n", "version"),
     "negative": (b"auth_ok:1\nper_user_max:-1\nend\n", "per_user_max that is not a number"),
