@@ -247,7 +247,9 @@ def test_every_metric_is_documented(served: tuple[Daemon, Metrics]) -> None:
 
 
 def _is_shown(daemon: Daemon, name: str) -> bool:
-    """Whether a daemon shows a metric: those of worker processes are there if it has some."""
+    """Whether a daemon shows a metric: those of worker processes and of stores are there if it has some."""
+    if name == "ftpsd_store_up":  # `test_store_status` sees it
+        return "storage" in daemon.settings
     return daemon.settings["workers"] > 1 or not re.match("ftpsd_worker_(?!threads)", name)
 
 
