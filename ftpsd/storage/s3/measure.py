@@ -31,8 +31,7 @@ def measure_keys(objects: Objects, cut: CutUploads, keys: tuple[str, ...], charg
 def _open(cut: CutUploads, uploads: list[CutUpload], charged: Container[Hashable]) -> Amount:
     total = Amount()
     for each in uploads:
-        running = cut.running.get(each.identity)
-        if each.size and (running is None or running not in charged):
+        if each.size and not cut.running.is_charged(each.key, each.identity, charged):
             total += Amount(each.size, 1)
     return total
 

@@ -16,6 +16,7 @@ from ftpsd.storage.s3.calls.errors import StoreFailed
 from ftpsd.storage.s3.calls.memory import Memory
 from ftpsd.storage.s3.calls.tasks import Closing
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
+from ftpsd.storage.s3.uploads.running import Running
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, WorkerThreads
 
@@ -75,7 +76,7 @@ class S3Store:
         calls = Calls(make_client(configured, size + 4), self.settings.bucket, self.health.note)
         self.objects = Objects(calls)
         self.multiparts = Multiparts(calls, self.objects)
-        self.cut = CutUploads(self.multiparts)
+        self.cut = CutUploads(self.multiparts, Running(f"{self.settings.endpoint} {self.settings.bucket}"))
         self.closing = Closing()
         self.memory = Memory(self.settings.memory)
         #: The fewest bytes of a part that is not the last one.

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Lock
 
 from ftpsd.storage.s3.calls.client import Multiparts, OpenUpload, StoredPart
 from ftpsd.storage.s3.calls.errors import UploadGone
 from ftpsd.storage.s3.uploads.parts import MARKER, in_order
+from ftpsd.storage.s3.uploads.running import Running
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,11 @@ class CutUpload:
 
 
 class CutUploads:
-    """Finds the open uploads of ftpsd. `running` are those of this process, by identity. Everything blocks."""
+    """Finds the open uploads of ftpsd. `running` are those of this process. Everything blocks."""
 
-    def __init__(self, multiparts: Multiparts) -> None:
+    def __init__(self, multiparts: Multiparts, running: Running | None = None) -> None:
         self._multiparts = multiparts
-        self._lock = Lock()
-        #: The uploads of this process that run, by the identity of the multipart upload.
-        self.running: dict[str, object] = {}
-        #: For each key, the upload of this process that began first: it alone can be resumed.
-        self._first: dict[str, object] = {}
+        self.running = running or Running()
 
     def find(self, key: str) -> CutUpload | None:
         """Return the newest upload of a key that was cut, or None."""
@@ -74,26 +70,12 @@ class CutUploads:
             return None
         return CutUpload(upload.key, upload.identity, tuple(in_order(parts)), upload.started, marker)
 
-    def enter(self, key: str, upload: object) -> bool:
-        """Note that an upload of this process begins. Return whether no other one to its key runs."""
-        with self._lock:
-            return self._first.setdefault(key, upload) is upload
-
-    def leave(self, key: str, upload: object) -> None:
-        """Note that it has ended."""
-        with self._lock:
-            if self._first.get(key) is upload:
-                del self._first[key]
-
-    def claim(self, identity: str, upload: object) -> None:
-        """Note that an upload of this process has a multipart upload."""
-        with self._lock:
-            self.running[identity] = upload
-
-    def release(self, identity: str) -> None:
-        """Note that it has ended."""
-        with self._lock:
-            self.running.pop(identity, None)
+    def is_open(self, key: str, identity: str) -> bool:
+        """Return whether the store has an upload: somebody else may have removed it."""
+        try:
+            return bool(self._multiparts.parts(key, identity))
+        except (UploadGone, FileNotFoundError):
+            return False
 
     def remove(self, key: str, but: str = "") -> bool:
         """Remove all uploads of a key that do not run in this process. Return whether there was one with parts."""

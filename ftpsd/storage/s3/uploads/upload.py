@@ -54,9 +54,11 @@ class S3Upload:
         self._tools = tools
         self._target = target
         #: Whether no other upload of this process to this name ran when it began.
-        self.is_first = tools.cut.enter(target.key, self)
+        self.is_first = tools.cut.running.enter(target.key, self)
+        #: What all processes know it by (see `Running`).
+        self.charge = tools.cut.running.new_charge(target.key)
         self.parts = Parts(tools.sending, target.key)
-        self.parts.begun = lambda identity: tools.cut.claim(identity, self)
+        self.parts.begun = lambda identity: tools.cut.running.claim(identity, self.charge)
         self.collector = Collector(self.parts, tools.sending, tools.part_size)
         self.write = self.collector.write
         self.pending = self.collector.pending
@@ -100,7 +102,7 @@ class S3Upload:
         if end != size:
             raise Refusal(554, f"Cannot resume there: send REST {cut.size}, where a part ends.")
         self._continued = True
-        self._tools.cut.claim(cut.identity, self)
+        self._tools.cut.running.claim(cut.identity, self.charge)
         self.parts.identity = cut.identity
         self.parts.continue_after(parts)
         self.parts.stored[MARKER] = cut.marker
@@ -202,8 +204,8 @@ class S3Upload:
                     self._keep()
             finally:
                 self.collector.release()
-                self._tools.cut.release(self.parts.identity)
-                self._tools.cut.leave(self._target.key, self)
+                self._tools.cut.running.release(self.parts.identity)
+                self._tools.cut.running.leave(self._target.key, self)
 
     def _keep(self) -> None:
         """Keep the multipart upload or remove it, as `choose_end` says."""
@@ -221,6 +223,8 @@ class S3Upload:
         )
         if choose_end(self._outcome, state) not in (None, APPENDED):
             self._kept = size
+            if size and not self._tools.cut.is_open(self._target.key, parts.identity):
+                self._kept = 0
         elif parts.identity:
             self._tools.cut.abort(self._target.key, parts.identity)
 
@@ -234,11 +238,9 @@ class S3PartFile:
     """A handle of what an upload has received."""
 
     def __init__(self, upload: S3Upload) -> None:
-        self.identity = upload
-
-    def amount(self) -> Amount:
-        """Return what the store holds of it now."""
-        return self.identity.amount()
+        self.identity = upload.charge
+        #: Return what the store holds of it now.
+        self.amount = upload.amount
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1,0 +1,86 @@
+"""The uploads of this process that run, and how all processes know them: `Running`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Container, Hashable
+from hashlib import blake2b
+from threading import Lock
+
+#: A number for an upload, in place of device and inode: the form in which processes share what is charged.
+Charge = tuple[int, int]
+
+#: How many uploads of one key are told apart. If two get the same number, a quota counts one of them wrong for a while.
+_NUMBERS = 16
+
+#: For how many uploads that have ended this process remembers that.
+_REMEMBERED = 10_000
+
+
+class Running:
+    """The uploads to one bucket, of all its stores, also of those before a reload. For any thread; nothing blocks."""
+
+    def __init__(self, bucket: str = "") -> None:
+        self._bucket = bucket
+        self._lock = Lock()
+        #: The uploads of this process that run, by the identity of the multipart upload.
+        self._running: dict[str, Charge] = {}
+        #: Those that have ended: another process may run one again, which the client has resumed there.
+        self._ended: dict[str, None] = {}
+        #: For each key, the upload of this process that began first: it alone can be resumed.
+        self._first: dict[str, object] = {}
+
+    def __contains__(self, identity: str) -> bool:
+        """Return whether an upload runs in this process."""
+        return identity in self._running
+
+    def enter(self, key: str, upload: object) -> bool:
+        """Note that an upload of this process begins. Return whether no other one to its key runs."""
+        with self._lock:
+            return self._first.setdefault(key, upload) is upload
+
+    def leave(self, key: str, upload: object) -> None:
+        """Note that it has ended."""
+        with self._lock:
+            if self._first.get(key) is upload:
+                del self._first[key]
+
+    def claim(self, identity: str, charge: Charge) -> None:
+        """Note that an upload of this process has a multipart upload."""
+        with self._lock:
+            self._running[identity] = charge
+            self._ended.pop(identity, None)
+
+    def release(self, identity: str) -> None:
+        """Note that it has ended."""
+        with self._lock:
+            if self._running.pop(identity, None) is None:
+                return
+            self._ended[identity] = None
+            if len(self._ended) > _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
+
+    def has_ended(self, identity: str) -> bool:
+        """Return whether it is known that this process has ended an upload."""
+        return identity in self._ended
+
+    # --- for quotas --------------------------------------------------------------------------------
+
+    def new_charge(self, key: str) -> Charge:
+        """Return a number for an upload that begins."""
+        return self._charge(key, secrets.randbelow(_NUMBERS))
+
+    def is_charged(self, key: str, identity: str, charged: Container[Hashable]) -> bool:
+        """Return whether a running upload pays for what an open multipart upload has.
+
+        Of one that neither runs nor has run in this process, only the key is known: it is charged if any upload of that
+        key is, in any process.
+        """
+        own = self._running.get(identity)
+        if own is not None:
+            return own in charged
+        return not self.has_ended(identity) and any(self._charge(key, each) in charged for each in range(_NUMBERS))
+
+    def _charge(self, key: str, number: int) -> Charge:
+        digest = blake2b(f"{self._bucket}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") // _NUMBERS * _NUMBERS + number
