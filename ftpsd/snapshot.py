@@ -39,8 +39,8 @@ class Snapshot:
     now: Callable[[], float]
     #: Returns whether the log may show a user name.
     shows: Callable[[str], bool] = lambda name: True
-    #: Returns the snapshot of the newest load; None: that is this one.
-    newest: Callable[[], Snapshot] | None = None
+    #: Returns the snapshot of the newest load, or None if only other processes have it. No function: that is this one.
+    newest: Callable[[], Snapshot | None] | None = None
 
     @property
     def is_newest(self) -> bool:
@@ -51,9 +51,12 @@ class Snapshot:
         """Return the newest snapshot, which has the users and passwords that count.
 
         Raises ConfigurationChanged if it has other settings or client certificates than this one. A session cannot take
-        over all of them: its TLS handshake may be over, and no certificate was asked for that is required now.
+        over all of them: its TLS handshake may be over, and no certificate was asked for that is required now. It is
+        also raised if only other processes have the newest users.
         """
         newest = self if self.newest is None else self.newest()
+        if newest is None:
+            raise ConfigurationChanged
         if newest is not self and not (newest.settings == self.settings and newest.contexts.trusts(self.contexts)):
             raise ConfigurationChanged
         return newest

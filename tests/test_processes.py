@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ftpsd.accounts import hashes
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer
@@ -382,6 +383,34 @@ def test_a_reload_with_homes_in_new_places(make_workers: MakeDaemon, tmp_path: P
         assert client.reply().startswith("226")
         client.expect(200, "NOOP")
         client.expect(221, "QUIT")
+    wait_for(lambda: len(workers(daemon)) == 2)
+    assert "lost" not in daemon.log
+
+
+@with_landlock
+def test_nobody_logs_in_to_old_workers(make_workers: MakeDaemon, tmp_path: Path) -> None:
+    """Old workers do not know who was removed, or what password counts now: all logins there get 421."""
+    daemon = make_workers({"limits": {"login_failures": 9}})
+    with FtpClient(daemon) as waiting, secured(daemon) as inside:
+        waiting.start_tls()
+        waiting.expect(331, "USER bob")
+        (tmp_path / "elsewhere" / "carol").mkdir(parents=True)
+        daemon.users = {
+            "alice": {"password": hashes.make("other")},
+            "carol": {"home": str(tmp_path / "elsewhere/carol")},
+        }
+        daemon.write()
+        daemon.reload()
+        assert waiting.command("PASS secret") == "421 Configuration has changed: connect again."
+        assert inside.upload("STOR on", b"and on").startswith("226 ")
+        daemon.users["dave"] = {}
+        daemon.write()
+        daemon.reload()  # the new workers load it, and the old one does not
+        inside.expect(331, "USER alice")
+        assert inside.command("PASS secret") == "421 Configuration has changed: connect again."
+    with FtpClient(daemon) as alice, secured(daemon, "carol"), secured(daemon, "dave"):
+        alice.start_tls()
+        alice.login("alice", "other")
     wait_for(lambda: len(workers(daemon)) == 2)
     assert "lost" not in daemon.log
 

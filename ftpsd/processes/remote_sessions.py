@@ -132,8 +132,8 @@ class RemoteSessions:
         self._make_ledger(configuration)
         await self._loads.use(with_workers=self._next_sandbox is None)
         if self._next_sandbox is not None:
-            self.workers.switch()
             self._sandbox, self._next_sandbox = self._next_sandbox, None
+            await self.workers.switch()
         self.data_ports.use(configuration.settings)
 
     def _tell_of_end(self, _: int) -> None:

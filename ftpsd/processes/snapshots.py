@@ -58,6 +58,7 @@ class SnapshotFactory:
         self._control_ports = control_ports
         self._outbox = outbox
         self._codes = codes
+        self._retired = False
         self.workers = WorkerThreads(reactor)
         self._stores = StoreFactory(reactor, self.workers)
         self.sources, self.recent = self._stores.sources, self._stores.recent
@@ -91,9 +92,13 @@ class SnapshotFactory:
             ledger=ledger,
             now=time.time,
             shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
-            newest=lambda: self._newest,
+            newest=lambda: None if self._retired else self._newest,
         )
         return self._newest
+
+    def retire(self) -> None:
+        """Log nobody in any more: later configurations are loaded by other processes only."""
+        self._retired = True
 
     def _portal(self, configuration: load.Configuration, users: UserStore, ledger: Ledger) -> Portal:
         settings, groups = configuration.settings, configuration.layers.shared

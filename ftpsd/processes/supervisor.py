@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 
+from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from ftpsd.control.lifecycle.graceful_stop import CLOSING, until
@@ -106,13 +107,19 @@ class Workers:
             for worker in discarded.workers:
                 self._retire(worker)
 
-    def switch(self) -> None:
-        """Give new connections to the workers that were prepared. The others end with their last session."""
+    async def switch(self) -> None:
+        """Give new connections to the workers that were prepared. The others end with their last session.
+
+        They may not be able to load what has changed, so nobody can log in there any more when this returns. A worker
+        that does not answer is for the heartbeat to end.
+        """
         if self._next is not None:
             old, self._generation, self._next = self._generation, self._next, None
             old.stop()
+            answers = [worker.link.call("process.retired") for worker in old.workers]
             for worker in old.workers:
                 self._retire(worker)
+            await DeferredList(answers, consumeErrors=True)
 
     # --- one worker ------------------------------------------------------------------------------
 

@@ -142,6 +142,7 @@ class WorkerService(MultiService):
         link, (link_end, connections_end) = self.link, self._sockets
         link.serve("process.ping", lambda: True)
         link.serve("process.drain", self._drain)
+        link.serve("process.retired", self._snapshots.retire)
         link.serve("files.process_ended", self._process_ended)
         link.serve("process.adopt", lambda: [os.getpid(), self._handed.running()])
         connect(self._reactor, link_end, link)
@@ -173,6 +174,7 @@ class WorkerService(MultiService):
     def _left(self, successor: socket.socket, seconds: int) -> None:
         """The supervisor makes room for the next one, which adopts this worker until its transfers have finished."""
         self._successor = successor
+        self._snapshots.retire()
         self._drain(seconds)
         self.link.close()
 

@@ -34,7 +34,7 @@ class ConfigurationLoads:
         number = next(self._numbers)
         self._late.clear()
         answers = [self._spawner.load()]
-        for index, link in self._workers.links.items() if with_workers else ():
+        for index, link in self._serving().items() if with_workers else ():
             answer: Deferred[list[str]] = Deferred()
             self._waiting[index, number] = answer
             answers.append(answer)
@@ -50,10 +50,16 @@ class ConfigurationLoads:
         """
         self._spawner.use()
         if with_workers:
-            for index in self._late & self._workers.links.keys():
-                self._workers.links[index].tell("process.load", next(self._numbers))
-            answers = [link.call("process.use") for link in self._workers.links.values()]
+            links = self._serving()
+            for index in self._late & links.keys():
+                links[index].tell("process.load", next(self._numbers))
+            answers = [link.call("process.use") for link in links.values()]
             await DeferredList(answers, consumeErrors=True)
+
+    def _serving(self) -> dict[int, Link]:
+        """Return the links to all workers but those that only end their sessions: their sandbox may be an older one."""
+        processes = self._workers.processes
+        return {index: link for index, link in self._workers.links.items() if processes[index].state != "draining"}
 
     def _serve(self, index: int, link: Link) -> None:
         self._late.add(index)
