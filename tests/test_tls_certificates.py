@@ -223,7 +223,7 @@ def test_reload_takes_new_certificates(pki: Pki, make_daemon: Callable[..., Daem
     path = Path(shutil.copy(tls["certificates"][0]["certificate"], tmp_path / "copy.pem"))
     tls["certificates"][0]["certificate"] = str(path)
     daemon = make_daemon({"tls": tls})
-    with connect(daemon, "second.example") as running:
+    with connect(daemon, "second.example").login() as running:
         renewed = pki.root.server("second.example")
         renewed.write(path)
         daemon.reload()
@@ -234,7 +234,6 @@ def test_reload_takes_new_certificates(pki: Pki, make_daemon: Callable[..., Daem
         daemon.reload()
         with connect(daemon, "second.example") as client:
             assert shown(client) == pki.first.certificate
-        running.login()
         assert running.upload("STOR file", b"content").startswith("226")
 
 
