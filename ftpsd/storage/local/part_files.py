@@ -99,9 +99,9 @@ def keep(directory: int, part: str, fd: int, name: str, mode: int) -> None:
         try:
             rename_new(directory, part, directory, usual)
         except FileExistsError:
-            unlink(directory, part)
+            unlink_own(directory, part, fd)
         except FileNotFoundError:
-            pass  # see `unlink`
+            pass  # see `is_own`
 
 
 def resumable(directory: int, part: str) -> tuple[str | None, os.stat_result]:
@@ -185,12 +185,23 @@ def _is_no_part_file(_: int, name: str) -> bool:
     return not name.startswith(PRIVATE)
 
 
-def unlink(directory: int, part: str) -> None:
-    """Remove a part file, if it is still there: RMDA may have removed the whole directory."""
+def is_own(directory: int, part: str, fd: int) -> bool:
+    """Return whether an upload's open part file still has its name.
+
+    RMDA removes part files that are being written, too. If it does not remove the directory in the end, another upload
+    may make a part file of the same name there.
+    """
     try:
-        os.unlink(part, dir_fd=directory)
+        return os.path.samestat(os.fstat(fd), os.stat(part, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:
-        pass
+        return False
+
+
+def unlink_own(directory: int, part: str, fd: int) -> None:
+    """Remove an upload's open part file, unless that has lost its name (see `is_own`)."""
+    if is_own(directory, part, fd):
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=directory)
 
 
 def remove_expired(directory: int, part: str, before: float, started: float) -> list[int]:
@@ -314,6 +325,6 @@ def lock(directory: int, part: str, fd: int) -> bool:
     """Lock an open part file. Return whether that was possible, and it still has its name."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(fd), os.stat(part, dir_fd=directory, follow_symlinks=False))
-    except (BlockingIOError, FileNotFoundError):
+    except BlockingIOError:
         return False
+    return is_own(directory, part, fd)

@@ -14,7 +14,6 @@ import stat
 import time
 from contextlib import suppress
 
-from ftpsd.storage.local import part_files
 from ftpsd.storage.local.rename import UNSUPPORTED, exchange
 from ftpsd.storage.upload_start import OldFile
 
@@ -152,7 +151,7 @@ class Pinned:
         displaced = stat_name(self._directory, part)
         if displaced is not None and self.info is not None and _state(displaced)[:-1] == _state(self.info)[:-1]:
             with suppress(OSError):
-                part_files.unlink(self._directory, part)
+                os.unlink(part, dir_fd=self._directory)
             return
         self._change_back(part, fd)
         raise FileExistsError(errno.EEXIST, "changed")
@@ -167,7 +166,8 @@ class Pinned:
             exchange(self._directory, part, self._name)
         except FileNotFoundError:
             pass  # another program has removed the new file: the old one goes, too
-        part_files.unlink(self._directory, part)
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=self._directory)
 
     def close(self) -> None:
         """Close what is open. May be called any number of times."""

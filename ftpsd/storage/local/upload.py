@@ -152,6 +152,9 @@ class Upload:
                 self._old.append(os.pread(self._fd, self._position - self._start, self._start), self._target.fsync)
                 self._outcome = Outcome.WORTHLESS  # the bytes are in the old file
                 return False
+            if not part_files.is_own(self._directory, self._part, self._fd):  # RMDA has removed it
+                self._outcome = Outcome.WORTHLESS
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if self._replaces == "the old file":
                 self._pinned.replace(self._part, self._fd)
             elif self._replaces == "nothing" or self._target.append:
@@ -247,7 +250,7 @@ class Upload:
             if self._part:
                 ending.callback(self._keep, fd)
             if self._lock is not None:
-                ending.callback(part_files.unlink, self._directory, self._lock[0])
+                ending.callback(part_files.unlink_own, self._directory, *self._lock)
 
     def _keep(self, fd: int) -> None:
         """Keep the part file or remove it, as `choose_end` says."""
@@ -261,7 +264,7 @@ class Upload:
         )
         mode = choose_end(self._outcome, state)
         if mode is None:
-            part_files.unlink(self._directory, self._part)
+            part_files.unlink_own(self._directory, self._part, fd)
         else:
             part_files.keep(self._directory, self._part, fd, self.name, mode)
 
@@ -290,7 +293,7 @@ def begin_upload(target: Target, offset: int) -> Upload:
             pinned.close()
         if fd >= 0:
             if os.fstat(fd).st_size == 0:
-                part_files.unlink(directory, part)
+                part_files.unlink_own(directory, part, fd)
             os.close(fd)
         os.close(directory)
         raise
@@ -313,7 +316,7 @@ def _begin_copy(target: Target, lock: tuple[str, int], pinned: Pinned, size: int
             raise Refusal(450, "File busy: try again later.")
         return Upload(target, (name, fd), pinned, Continued(pinned, size, fd), lock)
     except BaseException:
-        part_files.unlink(target.directory, name)
+        part_files.unlink_own(target.directory, name, fd)
         os.close(fd)
         raise
 
