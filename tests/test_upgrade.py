@@ -74,10 +74,10 @@ class ServiceManager:
                 env={**os.environ, "NOTIFY_SOCKET": self._address, "RUNTIME_DIRECTORY": str(self.runtime)},
             )
 
-    def restart(self, daemon: Daemon) -> None:
-        """End the process, and start the next one."""
+    def restart(self, daemon: Daemon, suffix: str = ".old") -> None:
+        """End the process, and start the next one. The log of the last one gets the suffix."""
         end_main_process(daemon)
-        daemon.log_file.rename(f"{daemon.log_file}.old")
+        daemon.log_file.rename(f"{daemon.log_file}{suffix}")
         self.start(daemon)
         daemon.wait_for_log("has started")
 
@@ -165,6 +165,25 @@ def test_an_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceManager) -
     wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
     with secured(service) as client:
         client.expect(200, "NOOP")
+
+
+def test_a_second_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceManager) -> None:
+    """A worker is left to one process after another, with the transfer that runs since before the first upgrade."""
+    (service.home() / "big").write_bytes(CONTENT)
+    with secured(service) as one, secured(service) as other:
+        upload, download = start_upload(one, "slow"), begin_download(other)
+        old = workers(service)
+        (manager.runtime / "upgrade").touch()
+        for number in range(2):
+            manager.restart(service, f".{number}")
+            wait_for(lambda: not manager.kept, "the new process has taken everything")
+            assert all(map(is_alive, old))
+        upload.sendall(b"the rest")
+        upload.unwrap().close()
+        assert one.reply().startswith("226 ")
+        end_download(other, download)
+    assert (service.home() / "slow").read_bytes().endswith(b"the rest")
+    wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
 
 
 def test_idle_sessions_end_and_new_ones_wait(service: Daemon, manager: ServiceManager) -> None:

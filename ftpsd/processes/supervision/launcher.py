@@ -81,12 +81,10 @@ class Launcher:
         self._add(worker, link_end)
         return worker
 
-    def adopt(self, index: int, link_end: socket.socket) -> WorkerProcess:
+    def adopt(self, index: int, link_end: socket.socket, connections: socket.socket) -> WorkerProcess:
         """Take over a worker that the last supervisor has left: it drains. The caller asks it for the rest."""
         link = Link(self._reactor, lambda: self._reactor.callLater(ENDING, self._adopted_ended, worker))
-        none, other = datagrams.pair()
-        other.close()
-        worker = WorkerProcess(index, link, none, self._reactor.seconds())
+        worker = WorkerProcess(index, link, connections, self._reactor.seconds())
         worker.state = "draining"
         self._add(worker, link_end)
         return worker
@@ -122,7 +120,7 @@ class Launcher:
 
     def _adopted_ended(self, worker: WorkerProcess) -> None:
         """An adopted worker has closed the link. It is no child of the spawner, so its exit status is not known."""
-        if self._processes.get(worker.index) is worker:
+        if self._processes.get(worker.index) is worker and not worker.left:
             worker.send_signal(signal.SIGKILL)
             self._remove(worker, 0)
 

@@ -1,7 +1,8 @@
 """An upgrade that cuts no transfer: the supervisor leaves its workers to the next process of the service.
 
 While systemd restarts the service, it keeps what the next process needs (`system/systemd/descriptor_store`): the
-listeners, the table in which all processes count, and a new connection to each worker. The workers end with their last
+listeners, the table in which all processes count, a new connection to each worker, and this end of the socket on which
+it gets connections: with that, the next process can leave the worker once more. The workers end with their last
 transfer.
 Whoever restarts the service creates the file `upgrade` in RUNTIME_DIRECTORY before: else the daemon stops as usual.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from ftpsd.limits.ledger import SessionLease
+from ftpsd.processes.forks import datagrams
 from ftpsd.processes.supervision.launcher import Launcher
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.protocol.parsing import Address, plain_address
@@ -33,6 +35,7 @@ _MAX_AGE = 600
 #: The names of descriptors.
 TABLE = "table"
 _WORKER = "worker-"
+_CHANNEL = "channel-"
 
 
 def is_wanted() -> bool:
@@ -53,6 +56,7 @@ def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], 
     kept = {TABLE: table}
     kept.update((f"{LISTENER}{number}", each.fileno()) for number, each in enumerate(listeners))
     kept.update((f"{_WORKER}{worker.index}", ours.fileno()) for worker, ours, _ in links)
+    kept.update((f"{_CHANNEL}{worker.index}", worker.connections.fileno()) for worker, _, _ in links)
     try:
         for name, descriptor in kept.items():
             descriptor_store.keep(name, descriptor)
@@ -78,7 +82,9 @@ async def adopt(launcher: Launcher, admit: Callable[[Address], SessionLease]) ->
     for name, descriptor in left.items():
         if name.startswith(_WORKER):
             index = int(name.removeprefix(_WORKER))
-            worker = launcher.adopt(index, socket.socket(fileno=descriptor))
+            channel = left.get(f"{_CHANNEL}{index}")
+            connections = _closed() if channel is None else socket.socket(fileno=channel)
+            worker = launcher.adopt(index, socket.socket(fileno=descriptor), connections)
             highest = max(highest, await _count(worker, admit))
     remove(left)
     return highest
@@ -94,6 +100,13 @@ async def _count(worker: WorkerProcess, admit: Callable[[Address], SessionLease]
     worker.leases.update((number, admit(plain_address(client))) for number, client in sessions)
     log.info("{worker} is from before: {count} of its sessions continue", worker=worker.name, count=len(sessions))
     return max(worker.leases, default=0)
+
+
+def _closed() -> socket.socket:
+    """Return a socket whose other end has gone."""
+    ours, other = datagrams.pair()
+    other.close()
+    return ours
 
 
 def left_table() -> int | None:

@@ -37,7 +37,10 @@ class WorkerProcess:
         #: How many sessions each client has.
         self.clients: Counter[Address] = Counter()
         self._client_of: dict[int, Address] = {}
-        self._connections = connections
+        #: The socket for connections.
+        self.connections = connections
+        #: Whether it belongs to the next supervisor now.
+        self.left = False
         self._descriptor = -1
         self._killed = False
 
@@ -62,6 +65,8 @@ class WorkerProcess:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, and to no other one that has got its number."""
+        if self.left:
+            return
         if self._descriptor >= 0:
             try:
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -83,17 +88,15 @@ class WorkerProcess:
     def pass_on(self, message: object, descriptor: int) -> bool:
         """Send a message with a descriptor. Return whether the worker can take it."""
         try:
-            datagrams.send(self._connections, message, [descriptor])
+            datagrams.send(self.connections, message, [descriptor])
         except OSError:
             return False
         return True
 
     def leave(self, successor: int, seconds: int) -> None:
-        """Give it the connection to the next supervisor, and send it no signals any more. Raises OSError."""
-        datagrams.send(self._connections, left_message(seconds), [successor])
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Give it the connection to the next supervisor. Raises OSError. Send it no signals any more in any case."""
+        self.left = True
+        datagrams.send(self.connections, left_message(seconds), [successor])
 
     def sessions_ended(self, numbers: list[int]) -> None:
         """Some of its sessions have ended."""
@@ -110,7 +113,7 @@ class WorkerProcess:
     def ended(self) -> None:
         """The process has ended: free what it has used."""
         self.sessions_ended(list(self.leases))
-        self._connections.close()
+        self.connections.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
