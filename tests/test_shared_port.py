@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.data.passive.departed import LATE
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all, tls_context
@@ -126,7 +127,9 @@ def test_sessions_in_plain_text(make_daemon: Make) -> None:
         reply = one.command("RETR mine")
         final = one.reply() if reply.startswith("150 ") else reply
         assert final.startswith("425 ") and "ambiguous: oldest" in final
+        time.sleep(LATE)
         assert two.download("RETR mine") == BYTES
+        time.sleep(LATE)  # the first port that it has asked for was not used
         assert one.download("RETR mine") == BYTES
         assert connection.recv(1) == b""
         connection.close()

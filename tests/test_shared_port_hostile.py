@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.data.passive.departed import LATE
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all
 from tests.hostile import BYTES, cut, frees_everything, reset, wait_until, withstands
-from tests.shared_port import Make, client, hello, sharing
+from tests.shared_port import Make, begin, client, hello, sharing
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
+#: Data connections need not resume the TLS session of their control connection.
+ALLOW = {"tls": {"data_session": "allow"}}
 
 #: Everything is permitted, so that only the way to the right session protects it.
 LAX = merge(PLAIN, {"tls": {"data_session": "allow"}, "passive": {"shared": {"ambiguous": "oldest"}}})
@@ -244,3 +248,48 @@ def test_clients_in_several_workers(make_daemon: Make) -> None:
                 assert read_all(data) == b"%d " % number * 1000
                 data.unwrap().close()
                 assert each.reply().startswith("226 ")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["under way", "late"])
+def test_the_owner_has_just_left(make_daemon: Make, late: bool) -> None:
+    """The connection of a session that cancels at this moment does not go to another one that waits (`refuse`)."""
+    daemon = sharing(make_daemon, PLAIN)
+    with withstands(daemon), client(daemon, None) as own, client(daemon, None, "bob") as other:
+        for number in range(3):
+            other.passive_port()
+            other.expect(150, f"STOR other{number}")
+            port = own.passive_port()
+            if late:
+                own.expect(226, "ABOR")
+            connection = own.connect_data(port)
+            connection.sendall(BYTES[:100])
+            if not late:
+                own.expect(226, "ABOR")
+            final = other.reply()
+            assert final.startswith("425 ") and "ambiguous: oldest" in final
+            connection.close()
+            assert not any(path.stat().st_size for path in daemon.home("bob").glob("other*"))
+        time.sleep(LATE)
+        assert other.upload("STOR mine", BYTES).startswith("226 ")
+
+
+@VERSIONS
+def test_the_owner_has_just_left_with_tls(make_daemon: Make, version: ssl.TLSVersion) -> None:
+    """With TLS, the connection of the session that remains is still found by its ClientHello, without any delay."""
+    daemon = sharing(make_daemon, ALLOW)
+    (daemon.home("bob") / "mine").write_bytes(BYTES)
+    with withstands(daemon), client(daemon, version) as own, client(daemon, version, "bob") as other:
+        for _ in range(5):
+            port = own.passive_port()
+            connection = begin(other, "RETR mine")
+            own.expect(226, "ABOR")
+            late = own.connect_data(port)
+            late.sendall(hello(own, resume=True))
+            data = other.secure_data(connection)
+            assert read_all(data) == BYTES
+            data.unwrap().close()
+            assert other.reply().startswith("226 ")
+            late.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert late.recv(1) == b""
+            late.close()

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import Origin
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.tls.client_hello import LONGEST, ClientHello, NotClientHello, parse
 

@@ -10,6 +10,9 @@ from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
 from ftpsd.system.worker_threads import WorkerThreads
 
+#: From whom a connection comes, and whether through a proxy.
+Origin = tuple[Address, bool]
+
 
 class ClientPeers:
     """Admits the session's client and `foreign_data` to its passive ports (see `ports.Peers`).

@@ -9,7 +9,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 
-from ftpsd.data.passive.peers import ClientPeers
+from ftpsd.data.passive.departed import Departed
+from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.ports import Ready
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
@@ -118,10 +119,6 @@ class Place:
         self.left(self)
 
 
-#: From whom a connection comes, and whether through a proxy.
-Origin = tuple[Address, bool]
-
-
 class Places:
     """The sessions that wait at a shared port, by the hosts whose connections may be theirs."""
 
@@ -132,6 +129,7 @@ class Places:
         self._foreign: dict[Place, None] = {}
         #: The networks of the proxies of the sessions that wait, and of how many each.
         self._proxies: Counter[tuple[Network, ...]] = Counter()
+        self._departed = Departed()
         self._total = 0
 
     def __len__(self) -> int:
@@ -162,6 +160,13 @@ class Places:
             del places[place]
             if not places:
                 del self._by_client[origin]
+            if not place.served:
+                self._departed.add(session, origin, place.number)
+
+    def others_left(self, origin: Origin, place: Place, before: float) -> bool:
+        """Return whether a connection may belong to another session that has left lately, announced before it."""
+        with self._lock:
+            return self._departed.other(origin, place.session, before)
 
     def count(self, session: ClientPeers) -> int:
         """Return how many sessions of the same client wait."""

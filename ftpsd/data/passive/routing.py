@@ -10,7 +10,8 @@ announcement. So its candidates are the sessions that were announced before it, 
                                           (`ambiguous: oldest`) it is given to the one that waits longest
 
 A candidate that leaves without a connection (ABOR, an error, a deadline) may have been the owner. Its connection must
-not be given to the one that remains, so from then on only the ClientHello tells (`Arrival.orphan`).
+not be given to the one that remains, so from then on only the ClientHello tells (`Arrival.orphan`). That holds for a
+connection that arrives a little later, too (`Departed`).
 
 OpenSSL begins all tickets of a context with the same name, and each session has a context of its own. So a name that
 has been found once leads to the session directly. Until then, the ClientHello is tried on the contexts of the
@@ -76,7 +77,7 @@ class Router:
         self.arrivals = Arrivals()
 
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
-        """Decide about a new connection that has several candidates."""
+        """Decide about a new connection that has several candidates, or has lost one of them."""
         self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
         arrival.watch()
         self.judge(arrival)
@@ -86,12 +87,16 @@ class Router:
         candidates = self._places.of(arrival.origin, arrival.number)
         if not candidates:
             self.arrivals.drop(arrival)
-        elif len(candidates) == 1 and not arrival.orphan:
+        elif len(candidates) == 1 and self._is_sure(arrival, candidates[0]):
             self._deliver(arrival, candidates[0])
         elif arrival.kind == "TLS" and not arrival.tried:
             self._find_by_hello(arrival, candidates)
         else:
             self._choose(arrival, candidates)
+
+    def _is_sure(self, arrival: Arrival, place: Place) -> bool:
+        """Return whether the connection is that of the last place which remains."""
+        return not (arrival.orphan or self._places.others_left(arrival.origin, place, arrival.number))
 
     def left(self, place: Place) -> None:
         """A session does not wait any more."""
@@ -178,7 +183,7 @@ class Router:
             return
         suspects = [each for each in candidates if (security_of(each) is not None) == wants_tls]
         possible = [each for each in suspects if not each.served]
-        if len(possible) == 1 and not arrival.orphan:
+        if len(possible) == 1 and self._is_sure(arrival, possible[0]):
             self._deliver(arrival, possible[0])
             return
         guessed = next(filter(_may_guess, possible), None)

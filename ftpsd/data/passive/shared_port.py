@@ -9,8 +9,8 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from ftpsd.data.passive.arrivals import Arrival
-from ftpsd.data.passive.peers import ClientPeers
-from ftpsd.data.passive.places import Origin, Place, Places
+from ftpsd.data.passive.peers import ClientPeers, Origin
+from ftpsd.data.passive.places import Place, Places
 from ftpsd.data.passive.ports import Ready, data_socket
 from ftpsd.data.passive.routing import KnownTickets, Router
 from ftpsd.protocol.parsing import Address
@@ -94,7 +94,7 @@ class SharedPort:
         if not candidates:
             connection.close()
             self._strangers.closed(self.number, origin[0])
-        elif len(candidates) == 1:
+        elif len(candidates) == 1 and not self.places.others_left(origin, candidates[0], number):
             candidates[0].deliver(data_socket(connection))
         else:
             self._schedule_sweep()

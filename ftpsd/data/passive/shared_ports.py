@@ -8,8 +8,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from ftpsd.config.settings import Settings
-from ftpsd.data.passive.peers import ClientPeers
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.ports import PassivePort, Ready
 from ftpsd.data.passive.routing import KnownTickets
 from ftpsd.data.passive.shared_port import SharedPort

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from ftpsd.config.settings import Settings
 from ftpsd.data.passive.headers import HeaderWait
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.ports import client_address
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.proxy.header import ProxyHeader

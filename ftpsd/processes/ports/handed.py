@@ -8,7 +8,7 @@ from typing import cast
 
 from attrs import frozen
 
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.shared_ports import SharedPorts
 from ftpsd.system.link import Link
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.shared_sockets import Key
 from ftpsd.protocol.parsing import Address
 

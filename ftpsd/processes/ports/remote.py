@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import Settings
-from ftpsd.data.passive.places import Origin
+from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.shared_port import Strangers
 from ftpsd.data.passive.shared_sockets import Key, shared_keys
 from ftpsd.processes.ports.handed import DataConnection
