@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.config.sections.storage import ConfiguredStore, Credentials, S3Storage
-from ftpsd.config.settings import Quantity, UserSettings
+from ftpsd.config.settings import Quantity, QuotaSettings, UserSettings
 from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.outbox.evidence import Lost, Undecidable
 from ftpsd.protocol.parsing import ListRequest
@@ -329,3 +329,33 @@ def test_evidence_of_a_removal(bucket: Bucket, node: Node, proxy: FaultyProxy) -
     proxy.spoil("HEAD", "alice/f", Answer(503, "SlowDown"), times=9)
     with pytest.raises(Undecidable):
         was_made(Node(bucket, proxy.port).store.objects, uploads, proof)
+
+
+# --- quotas ----------------------------------------------------------------------------------------------
+
+
+def test_only_what_was_deleted_is_free(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """A store that deletes some objects, or none, and uploads that it does not remove, free no more than has gone."""
+    node = Node(bucket, proxy.port)
+    node.backend._quotas.keep({"s3:archive/alice"}, {"s3:archive/alice"})
+    files = node.open(quota=QuotaSettings(bytes=Quantity(20 * MIB)))
+    result(files.make_directory(path("d")))
+    for name in ("d/a", "d/b"):
+        store(files.writer(path(name)), DATA[:MIB])
+    cut(files.writer(path("d/cut")), DATA[: 6 * MIB])
+
+    def used() -> int:
+        usage = result(files.usage(path("")))
+        assert usage is not None
+        return usage.bytes
+
+    assert used() == 7 * MIB
+    for method, pattern, left in (("DELETE", "uploadId", 7), ("POST", "delete", 2)):
+        proxy.spoil(method, pattern, Answer(403, "AccessDenied"), times=9)
+        for _ in range(2):
+            refused(451, lambda: result(files.remove_tree(path("d"))))
+        assert used() == left * MIB
+        proxy.heal()
+    result(files.remove_tree(path("d")))
+    assert used() == 0
+    assert bucket.contents() == {}

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Container, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage.backend import ChangeCounter, Measure
 from ftpsd.storage.s3.calls.client import Objects
@@ -94,16 +92,6 @@ class Changes:
                 self._objects.delete(key)
             self._cut.remove(key)
             self.keep_directory(path.parent)
-
-
-def before_and_after(freed: Amount) -> Measure:
-    """Return a measure for a removal whose amount is known: this first, and nothing afterwards."""
-    amounts = iter((freed, Amount()))
-
-    def measure(_: Container[Hashable]) -> Amount:
-        return next(amounts, Amount())
-
-    return measure
 
 
 def error_of(number: int) -> OSError:

@@ -8,8 +8,9 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Listed, Objects
-from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, before_and_after, error_of
+from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, error_of
 from ftpsd.storage.s3.directories import S3Directories
+from ftpsd.storage.s3.measure import Freed, abort_counted
 from ftpsd.storage.s3.tree import Tree
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.system.worker_threads import JobSteps
@@ -71,8 +72,7 @@ class DirectoryChanges:
             if any(each.identity in self._cut.running for each in portion):
                 raise error_of(errno.ENOTEMPTY)
             for each in portion:
-                with self._changes.counted(before_and_after(Amount(each.size, 1 if each.size else 0))):
-                    self._cut.abort(each.key, each.identity)
+                abort_counted(self._cut, each, self._changes.counted)
                 yield
 
     def remove_tree(self, path: VirtualPath) -> JobSteps[None]:
@@ -108,8 +108,13 @@ class DirectoryChanges:
 
     def delete(self, found: list[Listed]) -> None:
         """Delete a page of objects. Raises Refusal if the store refuses some."""
-        freed = Amount(sum(each.size for each in found), len(found))
-        with self._changes.counted(before_and_after(freed)):
-            left = self._objects.delete_all([each.key for each in found])
+        freed = Freed(_amount(found))
+        with self._changes.counted(freed):
+            left = frozenset(self._objects.delete_all([each.key for each in found]))
+            freed.left = _amount([each for each in found if each.key in left])
         if left:
             raise Refusal(550, f"The storage does not permit to delete {len(left)} of the objects.")
+
+
+def _amount(objects: list[Listed]) -> Amount:
+    return Amount(sum(each.size for each in objects), len(objects))

@@ -7,8 +7,10 @@ upload of ftpsd with its parts. A directory without a marker counts nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterator
+from contextlib import AbstractContextManager
 
 from ftpsd.limits.home_counts import Amount
+from ftpsd.storage.backend import Measure
 from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 
@@ -34,6 +36,31 @@ def _open(cut: CutUploads, uploads: list[CutUpload], charged: Container[Hashable
         if each.size and not cut.running.is_charged(each.key, each.identity, charged):
             total += Amount(each.size, 1)
     return total
+
+
+class Freed:
+    """A measure for the removal of something whose amount is known: what is `left` of it."""
+
+    def __init__(self, amount: Amount) -> None:
+        #: Less of it only when the store has confirmed that: otherwise more could be stored than a quota permits.
+        self.left = amount
+
+    def __call__(self, _: Container[Hashable]) -> Amount:
+        return self.left
+
+
+def abort_counted(
+    cut: CutUploads, upload: CutUpload, counted: Callable[[Measure], AbstractContextManager[object]]
+) -> bool:
+    """Remove an upload in the body of `counted`. Return whether it was there: else somebody else has counted that."""
+    removed = False
+
+    def left(charged: Container[Hashable]) -> Amount:
+        return Amount() if removed else _open(cut, [upload], charged)
+
+    with counted(left):
+        removed = cut.abort(upload.key, upload.identity)
+    return removed
 
 
 class StoreMeter:

@@ -86,9 +86,10 @@ class CutUploads:
                 removed |= each.size > 0
         return removed
 
-    def abort(self, key: str, identity: str) -> None:
-        """Remove one upload, if it is still there."""
+    def abort(self, key: str, identity: str) -> bool:
+        """Remove one upload. Return whether it was still there."""
         try:
             self._multiparts.abort(key, identity)
         except (UploadGone, FileNotFoundError):
-            pass
+            return False
+        return True

@@ -10,10 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
-from ftpsd.storage.s3.changes import before_and_after
+from ftpsd.storage.s3.measure import abort_counted
 from ftpsd.storage.s3.store import S3Store
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload
 from ftpsd.system.periodic import PeriodicTask
@@ -67,8 +66,9 @@ def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
     for portion in store.cut.below(store.settings.key_prefix):
         for each in portion:
             if each.modified < before and each.identity not in store.cut.running:
-                yield from _remove(store, each, changing)
-                freed.append(each.size)
+                if _remove(store, each, changing):
+                    freed.append(each.size)
+                yield
         yield
     if freed:
         log.info(
@@ -79,11 +79,9 @@ def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
         )
 
 
-def _remove(store: S3Store, upload: CutUpload, changing: Changing) -> JobSteps[None]:
+def _remove(store: S3Store, upload: CutUpload, changing: Changing) -> bool:
     directory = store.place_of(upload.key.rpartition("/")[0])
     try:
-        with changing(directory, before_and_after(Amount(upload.size, 1 if upload.size else 0))):
-            store.cut.abort(upload.key, upload.identity)
+        return abort_counted(store.cut, upload, partial(changing, directory))
     except BlockingIOError:
-        pass  # the home is being counted: the next sweep removes it
-    yield
+        return False  # the home is being counted: the next sweep removes it
