@@ -6,7 +6,8 @@ The store has threads that are direct calls; the server is real, and demands par
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,12 +22,14 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Files
 from ftpsd.storage.quota import Quotas
-from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.memory import STEP, Memory
+from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.files import S3Backend
 from ftpsd.storage.s3.measure import StoreMeter
 from ftpsd.storage.s3.store import S3Store
+from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.evidence import gone, published, was_made
-from ftpsd.storage.s3.uploads.parts import MARKER, part_size
+from ftpsd.storage.s3.uploads.parts import MARKER, Parts, Sending, part_size
 from ftpsd.storage.s3.uploads.sweeper import sweep
 from tests.inprocess import DirectCalls, run
 from tests.s3 import KEY_ID, SECRET_KEY, Bucket
@@ -191,6 +194,45 @@ def test_no_user_takes_all_memory() -> None:
     memory.give("dave", 128)
     assert memory.held == 0
     assert not memory.wait("alice", 513, 0.0)
+
+
+def _collectors(node: Node, count: int, memory: int, submit: Submit) -> list[Collector]:
+    sending = Sending(node.store.multiparts, Memory(memory), submit, "alice", 4)
+    return [Collector(Parts(sending, f"alice/{number}"), sending, 5 * MIB) for number in range(count)]
+
+
+def test_uploads_do_not_wait_for_each_other(node: Node) -> None:
+    """Of many uploads that hold some of a part each, one at a time completes its part; the memory is bounded."""
+    collectors = _collectors(node, 20, 32 * MIB, lambda job: job())
+    waiting = dict.fromkeys(collectors, 7 * MIB)
+    while waiting:
+        before = dict(waiting)
+        for each in before:
+            if not each.pending():
+                each.write(bytes(STEP))
+                waiting[each] -= STEP
+            if not waiting[each]:
+                each.finish()
+                each.release()
+                del waiting[each]
+        assert waiting != before, "all wait"
+
+
+def test_writes_do_not_block(node: Node) -> None:
+    """While a store takes no parts, an upload waits as `pending` says, and never in a thread of the daemon."""
+    jobs = list[Callable[[], object]]()
+    (collector,) = _collectors(node, 1, 512 * MIB, jobs.append)
+    piece = bytes(STEP - 1234)
+    began = time.monotonic()
+    while not collector.pending():
+        collector.write(piece)
+    assert 24 * MIB < collector.position <= 25 * MIB
+    assert len(jobs) == 4
+    for each in jobs:
+        each()
+    assert not collector.pending()
+    assert time.monotonic() - began < 60
+    collector.release()
 
 
 # --- faults ----------------------------------------------------------------------------------------------

@@ -114,6 +114,10 @@ ROWS: list[tuple[Any, str]] = [
     ({"a": {**STORE, "part_size": "6G", "memory": "1T"}}, "storage.a.part_size: "),
     ({"a": {**STORE, "parallel": 0}}, "storage.a.parallel: 0 is not possible. Write a number from 1 to 64."),
     ({"a": {**STORE, "parallel": 65}}, "storage.a.parallel: 65 is not possible."),
+    (
+        {"a": {**STORE, "memory": "8M", "parallel": 1}},
+        "storage.a.memory: 8388608 bytes are too few for 2 parts of 8388608 bytes. Write 16M or",
+    ),
     ({"a": {**STORE, "memory": "10M"}}, "storage.a.memory: 10485760 bytes are too few for 4 parts of 8388608 bytes. Write 32M or"),
     ({"a": {**STORE, "credentials": "instance"}}, "storage.a.credentials: “instance” is not possible. Write default,"),
     ({"a": {**STORE, "credentials": {"secret": "x"}}}, "storage.a.credentials.secret: unknown key."),

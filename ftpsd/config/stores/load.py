@@ -63,9 +63,9 @@ def _check(document: Document, key: Key, store: S3Storage) -> None:
     if not 1 <= store.parallel <= _MOST_PARALLEL:
         remedy = f"Write a number from 1 to {_MOST_PARALLEL}."
         document.fault((*key, "parallel"), f"{store.parallel} is not possible", remedy)
-    elif store.memory < store.part_size * store.parallel:
-        problem = f"{store.memory} bytes are too few for {store.parallel} parts of {store.part_size} bytes"
-        least = -(-store.part_size * store.parallel >> 20)
+    elif store.memory < (needed := store.part_size * max(2, store.parallel)):
+        problem = f"{store.memory} bytes are too few for {max(2, store.parallel)} parts of {store.part_size} bytes"
+        least = -(-needed >> 20)
         document.fault((*key, "memory"), problem, f"Write {least}M or more, or smaller parts.")
 
 

@@ -24,8 +24,10 @@ class Collector:
         self._sending = sending
         self._least = least
         self.buffer = bytearray()
-        #: The bytes of the memory that the buffer may have.
+        #: Bytes of the memory, for the buffer and for the next write: the rest of that begins another part.
         self._held = 0
+        #: What the memory knows the part by.
+        self._part = object()
         #: Where the next byte is in the file.
         self.position = 0
         self._backoff = Backoff()
@@ -44,11 +46,11 @@ class Collector:
             if self.parts.is_multipart and self.buffer and not busy:
                 self._send(last=True)
             waits = self.parts.is_multipart and (self.parts.running > 0 or bool(self.buffer))
-        elif room := self._room:
-            waits = not self._reserve(min(STEP, room))
-            self._require_patience(waits)
+        elif busy and self._room < STEP:
+            waits = True
         else:
-            waits = busy
+            waits = not self._reserve(STEP)
+            self._require_patience(waits)
         if waits:
             return self._backoff.wait()
         self._backoff.reset()
@@ -66,7 +68,7 @@ class Collector:
         """Take the memory for so many more bytes. Return whether there was enough."""
         missing = len(self.buffer) + size - self._held
         if missing > 0:
-            if not self._sending.memory.take(self._sending.owner, missing):
+            if not self._sending.memory.take(self._sending.owner, missing, part=self._part):
                 return False
             self._held += missing
         return True
@@ -87,14 +89,22 @@ class Collector:
 
     def _wait_for_memory(self, size: int) -> None:
         missing = len(self.buffer) + size - self._held
-        if not self._sending.memory.wait(self._sending.owner, missing, _PATIENCE):
+        if not self._sending.memory.wait(self._sending.owner, missing, _PATIENCE, self._part):
             raise _no_memory()
         self._held += missing
 
+    def start_with(self, data: bytes) -> None:
+        """Begin with less than a part, for which memory is taken in any case: nothing may block now."""
+        self._sending.memory.take(self._sending.owner, len(data), force=True)
+        self._held += len(data)
+        self.buffer += data
+        self.position += len(data)
+
     def _send(self, last: bool = False) -> None:
         """Send the part that is collected, and begin the next one."""
-        data, held, self.buffer, self._held = self.buffer, self._held, bytearray(), 0
-        self.parts.send(data, held, last)
+        data, part, self.buffer, self._part = self.buffer, self._part, bytearray(), object()
+        self._held -= len(data)
+        self.parts.send(data, part, last)
 
     def finish(self) -> None:
         """Send all that is left, and wait until the store has all parts. Nothing is sent if there is no part yet."""
@@ -112,7 +122,7 @@ class Collector:
     def release(self) -> None:
         """Give the memory back."""
         held, self._held, self.buffer = self._held, 0, bytearray()
-        self._sending.memory.give(self._sending.owner, held)
+        self._sending.memory.give(self._sending.owner, held, self._part)
 
 
 def _no_memory() -> Refusal:

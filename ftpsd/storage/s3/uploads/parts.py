@@ -92,9 +92,10 @@ class Parts:
             raise self.failed
         return self.running >= self.sending.parallel
 
-    def send(self, data: bytearray, held: int, last: bool = False) -> None:
-        """Send a part, and give `held` bytes of memory back afterwards. `last`: it is the last one of the file."""
-        self._submit(partial(self._put, data), len(data), held, last)
+    def send(self, data: bytearray, part: object, last: bool = False) -> None:
+        """Send a part, and give its memory back afterwards (see `Memory`). `last`: it is the last one of the file."""
+        give = partial(self.sending.memory.give, self.sending.owner, len(data), part)
+        self._submit(partial(self._put, data), len(data), give, last)
 
     def copy(self, source: str, old: Found, first: int, last: int) -> None:
         """Let the next part be a range of an object."""
@@ -102,21 +103,21 @@ class Parts:
         def copy(number: int) -> str:
             return self.sending.multiparts.copy(self.key, self._begin(), number, source, old, first, last)
 
-        self._submit(copy, last - first + 1, 0)
+        self._submit(copy, last - first + 1, lambda: None)
 
     def _put(self, data: bytearray, number: int) -> str:
         return self.sending.multiparts.put(self.key, self._begin(), number, data)
 
-    def _submit(self, send: Callable[[int], str], size: int, held: int, last: bool = False) -> None:
+    def _submit(self, send: Callable[[int], str], size: int, give: Callable[[], None], last: bool = False) -> None:
         if not last:
             if self.next_number >= MARKER - 1:
                 raise Refusal(552, "File too large for the storage: it has too many parts.")
             self._last += 1
         with self._changed:
             self.running += 1
-        self.sending.submit(partial(self._run, send, MARKER if last else self._last, size, held))
+        self.sending.submit(partial(self._run, send, MARKER if last else self._last, size, give))
 
-    def _run(self, send: Callable[[int], str], number: int, size: int, held: int) -> None:
+    def _run(self, send: Callable[[int], str], number: int, size: int, give: Callable[[], None]) -> None:
         etag, error = "", None
         try:
             if not self.ended and self.failed is None:
@@ -124,8 +125,7 @@ class Parts:
         except BaseException as caught:
             error = caught
         del send  # it has the bytes
-        if held:
-            self.sending.memory.give(self.sending.owner, held)
+        give()
         with self._changed:
             if etag:
                 self.stored[number] = StoredPart(number, size, etag, 0.0)

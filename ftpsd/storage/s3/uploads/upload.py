@@ -87,7 +87,7 @@ class S3Upload:
             body = tools.objects.get(key, 0, size - 1, old.etag)
             try:
                 while data := body.read(1 << 20):
-                    self.collector.write(data)
+                    self.collector.start_with(data)
             finally:
                 body.close()
         self._start = size
