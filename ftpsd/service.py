@@ -244,6 +244,8 @@ class FtpsService(MultiService):
 
     def _started(self, _: None) -> None:
         self._serve()
+        if isinstance(self._host, LocalSessions):
+            upgrade.decline()
 
         def report() -> None:
             self._notifier.ready()

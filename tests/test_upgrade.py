@@ -29,6 +29,8 @@ _EXEC = """
 import os, sys
 names, descriptors, command = sys.argv[1], list(map(int, filter(None, sys.argv[2].split(",")))), sys.argv[3:]
 high = [os.dup2(each, 200 + number) for number, each in enumerate(descriptors)]
+for each in descriptors:
+    os.close(each)
 for number, each in enumerate(high):
     os.dup2(each, 3 + number)
     os.close(each)
@@ -184,6 +186,22 @@ def test_a_second_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceMana
         end_download(other, download)
     assert (service.home() / "slow").read_bytes().endswith(b"the rest")
     wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
+
+
+def test_a_next_process_without_workers(service: Daemon, manager: ServiceManager) -> None:
+    """With `workers: 1` now, it takes the listeners, systemd keeps nothing, and the old workers end as at a stop."""
+    with secured(service) as client:
+        data = start_upload(client, "slow")
+        old = workers(service)
+        service.settings["workers"] = 1
+        service.write()
+        (manager.runtime / "upgrade").touch()
+        manager.restart(service)
+        wait_for(lambda: not manager.kept, "systemd keeps nothing")
+        with secured(service) as other:
+            other.expect(200, "NOOP")
+        wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
+        data.close()
 
 
 def test_idle_sessions_end_and_new_ones_wait(service: Daemon, manager: ServiceManager) -> None:

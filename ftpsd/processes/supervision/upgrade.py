@@ -109,6 +109,18 @@ def _closed() -> socket.socket:
     return ours
 
 
+def decline() -> None:
+    """Take over nothing that the last process has left, but its listeners: this one has no workers.
+
+    The workers of the last process end with their transfers, or after `timeouts.drain` seconds.
+    """
+    left = descriptor_store.passed()
+    for name, descriptor in left.items():
+        if not name.startswith(LISTENER):
+            os.close(descriptor)
+    remove(left)
+
+
 def left_table() -> int | None:
     """Return the descriptor of the table that the workers of the last process use, if they were left."""
     return descriptor_store.passed().get(TABLE)
