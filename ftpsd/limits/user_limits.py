@@ -130,12 +130,12 @@ class CountedUserLease:
     """
 
     def __init__(self, counts: UserCounts, shares: Sequence[Share], session: UserLimits) -> None:
-        counts.add_session(shares)
         self._counts = counts
         self._shares = shares
         self._downloads = self._limits_of("download", session.session_download_rate)
         self._uploads = self._limits_of("upload", session.session_upload_rate)
         self._transfer = _TransferLease(counts, shares)
+        counts.add_session(shares)  # last: if something above fails, nobody would return the count
 
     def _limits_of(self, direction: Direction, session: int | None) -> list[RateLimit]:
         """Return the session's own rate limit, and those that it shares, of those that have a rate."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import ipaddress
 import socket
-from collections.abc import Callable
 from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
 
 from ftpsd.control.incoming.route import Route
+from ftpsd.control.tls_layer import ControlConnection
+from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
 
 #: Begins the message whose descriptor is no client's connection, but one to the next supervisor.
 _LEFT = "left"
@@ -66,23 +70,34 @@ class _OneProtocol(Factory):
 
     noisy = False
 
-    def __init__(self, make: Callable[[], Protocol]) -> None:
-        self._make = make
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
 
     def buildProtocol(self, addr: object) -> Protocol:
         """Return the protocol."""
-        return self._make()
+        return self._protocol
 
 
-def adopt(reactor: Reactor, descriptor: int, make: Callable[[], Protocol], early: bytes) -> None:
-    """Let a new protocol serve a connected socket, which is taken over. Raises OSError if the client has gone."""
-    made: list[Protocol] = []
+def adopt(reactor: Reactor, connection: socket.socket, protocol: ControlConnection, early: bytes) -> None:
+    """Let a protocol serve a connected socket, which is closed here: the reactor has a duplicate.
 
-    def build() -> Protocol:
-        made.append(make())
-        return made[0]
-
-    with socket.socket(fileno=descriptor) as connection:
-        reactor.adoptStreamConnection(connection.fileno(), connection.family, _OneProtocol(build))
+    Raises OSError if the client has gone, or if there is no descriptor for the duplicate. Then the socket stays open.
+    """
+    reactor.adoptStreamConnection(connection.fileno(), connection.family, _OneProtocol(protocol))
+    connection.close()
     if early:
-        made[0].dataReceived(early)
+        try:
+            protocol.dataReceived(early)
+        except Exception:
+            log.failure("internal error: the begin of a connection cannot be processed")
+            protocol.transport.abortConnection()
+
+
+def refuse(connection: socket.socket, reply: Reply) -> None:
+    """Send a reply to a client that gets no session, and close the connection."""
+    with connection:
+        try:
+            connection.send(reply.encode(), socket.MSG_DONTWAIT)
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client has gone

@@ -34,7 +34,7 @@ from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import take_over
 from ftpsd.processes.forks.spawning import Spawner
-from ftpsd.processes.handover import Connection
+from ftpsd.processes.handover import Connection, refuse
 from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker_count
 from ftpsd.processes.ports.remote import RemotePorts
 from ftpsd.processes.sandboxes import worker_sandbox
@@ -210,11 +210,7 @@ class HandoverFactory(FtpsFactory):
         self, connection: socket.socket, number: int, route: Route, reason: RejectReason, reply: Reply, log_text: str
     ) -> None:
         self.record_rejection(number, route, reason, log_text)
-        try:
-            connection.send(reply.encode(), socket.MSG_DONTWAIT)
-            connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the client has gone
+        refuse(connection, reply)
 
 
 def _log_failure(failure: Failure) -> None:

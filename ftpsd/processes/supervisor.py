@@ -23,6 +23,9 @@ from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
 
+#: Seconds in which the end of a worker is noticed.
+NOTICED = 2
+
 
 class Workers:
     """All workers that have not ended. For the reactor thread.
@@ -73,7 +76,12 @@ class Workers:
             serving.sort(key=lambda each: (0, each.index) if each.clients[client] else (1, len(each.leases)))
         else:
             serving.sort(key=lambda each: len(each.leases))
-        return any(each.take(connection, descriptor, lease) for each in serving)
+        for worker in serving:
+            if worker.take(connection, descriptor, lease):
+                return True
+            if worker.deaf:  # it has ended, which the spawner tells soon, or it lives with a fault
+                self._reactor.callLater(NOTICED, self._terminated, worker, None)
+        return False
 
     # --- generations -----------------------------------------------------------------------------
 
@@ -127,6 +135,7 @@ class Workers:
         worker = self._launcher.processes[index]
         link.serve("process.ended", lambda numbers: self._sessions_ended(worker, numbers))
         link.serve("process.terminated", lambda seconds: self._terminated(worker, seconds))
+        link.serve("process.deaf", lambda: self._terminated(worker, None))
 
     def _sessions_ended(self, worker: WorkerProcess, numbers: list[int]) -> None:
         worker.sessions_ended(numbers)
@@ -138,10 +147,20 @@ class Workers:
         worker.state = "draining"
         self._sessions_ended(worker, [])
 
-    def _terminated(self, worker: WorkerProcess, seconds: int) -> None:
-        """Somebody has sent SIGTERM to the worker: it ends gracefully within some seconds, and another one starts."""
-        worker.state = "draining"
-        worker.link.tell("process.drain", seconds)
+    def _terminated(self, worker: WorkerProcess, seconds: int | None) -> None:
+        """Start another worker in place of one that gets no connections any more.
+
+        Somebody has sent SIGTERM to it: it ends gracefully within some seconds. Without these, it has a fault, and ends
+        with its last session.
+        """
+        if seconds is not None:
+            worker.state = "draining"
+            worker.link.tell("process.drain", seconds)
+        elif worker.state == "serving" and self._launcher.processes.get(worker.index) is worker:
+            log.error("{worker} gets no connections any more, and is replaced", worker=worker.name)
+            self._retire(worker)
+        else:
+            return
         self._generation.replace(worker)
 
     def _ended(self, worker: WorkerProcess, status: int, lost: int) -> None:

@@ -111,7 +111,9 @@ class WorkerService(MultiService):
         self._sessions = LocalSessions(parts, memory_in_use, table.places.byte_lock(0, SWEEPING))
         self._reports = Reports(reactor, hub, self.link, self._sessions, self._snapshots)
         self._snapshot = self._snapshots.make(configuration)
-        self._handed = HandedSessions(reactor, self.link, self._sessions, lambda: self._snapshot, self._left)
+        self._handed = HandedSessions(
+            reactor, self.link, self._sessions, lambda: self._snapshot, self._left, self._deaf
+        )
         #: The connection to the next supervisor, after this one has left the process to it.
         self._successor: socket.socket | None = None
         serve_ports(self.link, self._snapshots.shared_ports)
@@ -170,6 +172,11 @@ class WorkerService(MultiService):
     def _terminated(self) -> None:
         """SIGTERM: end when the supervisor gives no more connections to this worker."""
         self.link.tell("process.terminated", self._configuration.settings.timeouts.drain)
+
+    def _deaf(self) -> None:
+        """No connection can come any more. If that is no part of a stop, another worker must take the place of this."""
+        if not self._stopping:
+            self.link.tell("process.deaf")
 
     def _left(self, successor: socket.socket, seconds: int) -> None:
         """The supervisor makes room for the next one, which adopts this worker until its transfers have finished."""

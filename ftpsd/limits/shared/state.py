@@ -7,10 +7,11 @@ from typing import Final
 from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.shared.buckets import SharedTokenBucket
+from ftpsd.limits.shared.locks import TableBusy
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
 from ftpsd.system.reactor import Now
-from ftpsd.system.token_bucket import Bucket
+from ftpsd.system.token_bucket import Bucket, TokenBucket
 
 
 class SharedLedgerState(LedgerState):
@@ -25,5 +26,13 @@ class SharedLedgerState(LedgerState):
         self.homes = SharedHomeCounts(self.table)
 
     def strangers_bucket(self, network: str, rate: float, burst: float, now: float) -> Bucket:
-        """Return the bucket for the commands of a network before the login, which all processes share."""
-        return SharedTokenBucket(self.table.slot("strangers", f"{rate} {network}"), rate, burst, now)
+        """Return the bucket for the commands of a network before the login, which all processes share.
+
+        While a process that was stopped holds the lock of the table, the bucket is one of this process alone: nobody is
+        refused for that.
+        """
+        try:
+            slot = self.table.slot("strangers", f"{rate} {network}")
+        except TableBusy:
+            return TokenBucket(rate, burst, now)
+        return SharedTokenBucket(slot, rate, burst, now)

@@ -6,9 +6,12 @@ import json
 import socket
 from collections.abc import Callable, Sequence
 
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.system.reactor import Reactor
+
+log = Logger(namespace="ftpsd")
 
 #: The most bytes of a message. Bytes that a client has sent behind a PROXY header are the longest part.
 LONGEST = 128 * 1024
@@ -30,10 +33,13 @@ def send(end: socket.socket, message: object, descriptors: Sequence[int] = ()) -
     socket.send_fds(end, [json.dumps(message, separators=(",", ":")).encode()], list(descriptors))
 
 
-def receive(end: socket.socket) -> tuple[object, list[int]] | None:
-    """Return the next message and its descriptors; None at the end. Raises OSError, BlockingIOError if none waits."""
+def receive(end: socket.socket) -> tuple[object, list[socket.socket]] | None:
+    """Return the next message and its sockets; None at the end. Raises OSError, BlockingIOError if none waits.
+
+    Sockets are missing if this process has no free descriptors: the kernel has closed them then.
+    """
     data, descriptors, _, _ = socket.recv_fds(end, LONGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-    return (json.loads(data), descriptors) if data else None
+    return (json.loads(data), [socket.socket(fileno=each) for each in descriptors]) if data else None
 
 
 class MessageReader:
@@ -43,10 +49,13 @@ class MessageReader:
         self,
         reactor: Reactor,
         end: socket.socket,
-        received: Callable[[object, list[int]], object],
+        received: Callable[[object, list[socket.socket]], object],
         ended: Callable[[], object] = lambda: None,
     ) -> None:
-        """`received` gets each message and its descriptors, which it closes. `ended` is called at the end."""
+        """`received` gets each message and its sockets, which it closes. `ended` is called at the end.
+
+        If `received` raises an exception, the log has it, the sockets of that message are closed, and reading goes on.
+        """
         end.setblocking(False)
         self.end = end
         self._reactor = reactor
@@ -78,7 +87,9 @@ class MessageReader:
                 found = receive(self.end)
                 if found is None:
                     break
-                self._received(*found)
+                self._process(*found)
+                if self.end.fileno() < 0:
+                    return False
             else:
                 return True
         except BlockingIOError:
@@ -88,6 +99,14 @@ class MessageReader:
         self.close()
         self._ended()
         return False
+
+    def _process(self, message: object, sockets: list[socket.socket]) -> None:
+        try:
+            self._received(message, sockets)
+        except Exception:
+            log.failure("internal error: a message of another process cannot be processed")
+            for each in sockets:
+                each.close()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has removed the descriptor, since polling it failed."""

@@ -100,11 +100,11 @@ class _Spawner:
             found = None
         if found is None:
             return False
-        (name, *arguments), descriptors = cast(list[object], found[0]), found[1]
+        (name, *arguments), sockets = cast(list[object], found[0]), found[1]
         if name == "fork":
             index, with_loaded = cast(tuple[int, bool], arguments)
             configuration = (with_loaded and self._loaded) or self._configuration
-            self._fork(index, configuration, [socket.socket(fileno=each) for each in descriptors])
+            self._fork(index, configuration, sockets)
         elif name == "load":
             self._tell("loaded", arguments[0], self._load())
         elif self._loaded is not None:  # "use"

@@ -96,7 +96,7 @@ class Spawner:
         except OSError:
             self._answer_loads()
 
-    def _received(self, message: object, _: list[int]) -> None:
+    def _received(self, message: object, _: list[socket.socket]) -> None:
         name, first, second = cast(list[object], message)
         if name == "forked":
             self._forked(cast(int, first), cast(int, second))

@@ -43,6 +43,8 @@ class WorkerProcess:
         self.left = False
         self._descriptor = -1
         self._killed = False
+        #: Whether it has closed its end of the socket for connections.
+        self.deaf = False
 
     @property
     def name(self) -> str:
@@ -89,7 +91,8 @@ class WorkerProcess:
         """Send a message with a descriptor. Return whether the worker can take it."""
         try:
             datagrams.send(self.connections, message, [descriptor])
-        except OSError:
+        except OSError as error:
+            self.deaf = isinstance(error, ConnectionError)
             return False
         return True
 

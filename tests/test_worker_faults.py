@@ -1,0 +1,207 @@
+"""Faults inside a daemon with workers that cost one client at most: locks that are held, no free descriptors."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+
+from ftpsd.config.settings import Limits, UserLimits
+from ftpsd.limits.ledger import lease_user
+from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.state import SharedLedgerState
+from ftpsd.limits.shared.table import SharedTable
+from ftpsd.processes.forks import datagrams
+from tests.daemon import Daemon
+from tests.ftpclient import FtpClient, secured
+from tests.processes import is_alive, wait_for, workers
+from tests.table_workers import SIZE
+
+MakeDaemon = Callable[..., Daemon]
+
+#: The byte of the table's lock, and pidfd_getfd(2), which Python does not have.
+TABLE_LOCK, PIDFD_GETFD = (1 << 40) - 2, 438
+
+
+@contextmanager
+def held(descriptor: int) -> Iterator[None]:
+    """Hold the lock of a table, like a process that was stopped with it. The descriptor is closed."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, TABLE_LOCK, 1, 0))
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_table(pid: int) -> int:
+    """Open the table of a daemon once more."""
+    path = next(each for each in Path(f"/proc/{pid}/fd").iterdir() if "ftpsd-table" in os.readlink(each))
+    return os.open(path, os.O_RDWR)
+
+
+def greeting(daemon: Daemon) -> str:
+    """Return the first reply to a new connection, or what happens instead."""
+    try:
+        with FtpClient(daemon, greeting=False) as client:
+            return client.reply()
+    except (OSError, AssertionError) as error:
+        return repr(error)
+
+
+def greetings(daemon: Daemon, count: int) -> set[str]:
+    """Return the codes of the first replies to several connections."""
+    return {greeting(daemon)[:3] for _ in range(count)}
+
+
+# --- the parts -------------------------------------------------------------------------------------
+
+
+class Messages:
+    """Two ends of a channel, and what the reader makes of the messages."""
+
+    def __init__(self, received: Callable[[object, list[socket.socket]], object]) -> None:
+        self.reactor: Any = EPollReactor()
+        self.ended = 0
+        self.near, far = datagrams.pair()
+        self.reader = datagrams.MessageReader(self.reactor, far, received, self._end)
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Run the reactor until a condition holds."""
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            self.reactor.iterate(0.01)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("error", [IndexError(), OSError(), BlockingIOError(), TableBusy()])
+def test_a_message_that_cannot_be_processed(error: Exception) -> None:
+    """Whatever is raised for one message, its sockets are closed, and the next messages are received."""
+    received: list[object] = []
+
+    def receive(message: object, sockets: list[socket.socket]) -> None:
+        received.append(message)
+        if sockets:
+            raise error
+
+    channel = Messages(receive)
+    peer, given = socket.socketpair()
+    datagrams.send(channel.near, "first", [given.fileno()])
+    datagrams.send(channel.near, "second")
+    given.close()
+    channel.until(lambda: len(received) == 2)
+    peer.settimeout(10)
+    assert peer.recv(1) == b""
+    assert received == ["first", "second"] and not channel.ended
+    channel.near.close()
+    channel.until(lambda: channel.ended)
+    peer.close()
+
+
+@pytest.mark.quick
+def test_a_reader_that_is_closed_by_a_message() -> None:
+    """It is closed by its user, so the end is no news to that."""
+    channel = Messages(lambda *_: channel.reader.close())
+    datagrams.send(channel.near, "last")
+    channel.until(lambda: channel.reader.fileno() < 0)
+    channel.reactor.iterate(0)
+    assert not channel.ended
+    channel.near.close()
+
+
+@pytest.mark.quick
+def test_counts_while_the_table_is_locked() -> None:
+    """Strangers get tokens of this process alone. A user is refused, and not counted."""
+    table = SharedTable.create(*SIZE)
+    counts = SharedLedgerState(time.monotonic, SharedTable.attach(os.dup(table.descriptor), 0, *SIZE))
+    alice = UserLimits(upload_rate=1000)
+    lease_user(counts.users, Limits(), "alice", UserLimits(), ()).release()  # its slot is found without the lock
+    with held(os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)):
+        assert counts.strangers_bucket("192.0.2.1", 10, 100, 0.0).refill(0.0) == 100
+        with pytest.raises(TableBusy):
+            lease_user(counts.users, Limits(), "alice", alice, ())
+    assert not counts.users.sessions
+
+
+# --- the daemon ------------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_locked(make_daemon: MakeDaemon) -> None:
+    """Clients are greeted all the same, also those that come when a worker waits for the lock; and no count is lost."""
+    daemon = make_daemon({"workers": 2, "limits": {"sessions": 3}})
+    with held(open_table(daemon.pid)), FtpClient(daemon, greeting=False) as first:
+        time.sleep(1)
+        assert first.reply().startswith("220")
+        assert greetings(daemon, 2) == {"220"}
+    wait_for(lambda: greetings(daemon, 4) == {"220"})
+    assert "internal error" not in daemon.log
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_no_descriptor_is_free_in_the_workers(make_daemon: MakeDaemon, free: int) -> None:
+    """Clients are turned away at once, with 421 if there is one for them. Later ones are served, and none is counted."""
+    daemon = make_daemon({"workers": 2, "limits": {"sessions": 3}})
+    assert greeting(daemon).startswith("220")
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in workers(daemon)}
+    before = workers(daemon)
+    time.sleep(0.5)  # that session has ended
+    for pid, (_, hard) in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (_first_free(pid) + free, hard))
+    for _ in range(6):
+        reply = greeting(daemon)
+        assert reply.startswith("421") if free else not reply.startswith("220"), reply
+        assert "timed out" not in reply
+        time.sleep(0.1)
+    for pid, both in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, both)
+    wait_for(lambda: greetings(daemon, 4) == {"220"})
+    assert workers(daemon) == before
+    assert "internal error" not in daemon.log
+
+
+def _first_free(pid: int) -> int:
+    used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(10_000) if number not in used)
+
+
+def test_a_worker_that_gets_no_connections(make_daemon: MakeDaemon) -> None:
+    """A worker whose channel for connections fails keeps its sessions, and is replaced for new ones."""
+    daemon = make_daemon({"workers": 2})
+    before = workers(daemon)
+    with secured(daemon) as client, secured(daemon) as other:
+        for pid in before:
+            _shut_channel(pid)
+        wait_for(lambda: len(workers(daemon)) == 4)
+        wait_for(lambda: greeting(daemon).startswith("220"))
+        for each in (client, other):
+            each.expect(200, "NOOP")
+            each.expect(221, "QUIT")
+    wait_for(lambda: not any(map(is_alive, before)))
+    assert len(workers(daemon)) == 2
+    assert "lost" not in daemon.log
+
+
+def _shut_channel(pid: int) -> None:
+    """Shut down the channel for connections of a worker: its only socket that keeps the boundaries of messages."""
+    process = os.pidfd_open(pid)
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        if os.readlink(each).startswith("socket:"):
+            descriptor = ctypes.CDLL(None).syscall(PIDFD_GETFD, process, int(each.name), 0)
+            with socket.socket(fileno=descriptor) as found:
+                if found.type == socket.SOCK_SEQPACKET:
+                    found.shutdown(socket.SHUT_RDWR)
+    os.close(process)
