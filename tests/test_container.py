@@ -351,14 +351,30 @@ def manifest(kind: str) -> dict[str, object]:
     return next(each for each in documents if each["kind"] == kind)
 
 
+def place_in_config_map(directory: Path, name: str, text: str) -> None:
+    """Write a file as Kubernetes mounts it: a link to `..data`, which is a link to a directory that anybody may write."""
+    versions = directory / "..2026_01_01"
+    versions.mkdir(exist_ok=True)
+    (versions / name).write_text(text)
+    if not (directory / "..data").is_symlink():
+        (directory / "..data").symlink_to(versions.name)
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to(f"..data/{name}")
+    for each in (directory, versions):
+        each.chmod(0o777)
+
+
 def test_the_manifest_fits_the_configuration(container: Container) -> None:
     """The ConfigMap is a configuration that loads. Service, probes and the time to stop agree with it."""
     data = manifest("ConfigMap")["data"]
     for name, text in data.items():  # type: ignore[attr-defined]
         for place, here in (("/data/", container.data), ("/tls/", container.tls)):
             text = text.replace(place, f"{here}/")
-        (container.directory / "etc" / name).write_text(text)
+        place_in_config_map(container.directory / "etc", name, text)
     done = container.prepare(FTPSD_USER_alice_PASSWORD_HASH=SECRET)
+    assert done.returncode == 0, done.stderr
+    check = ftpsd("check", "-c", str(container.config))
+    done = subprocess.run(check, env=container.environment({}), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     settings = load.load(container.config).settings
     spec = manifest("StatefulSet")["spec"]["template"]["spec"]  # type: ignore[index]
