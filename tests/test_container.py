@@ -295,6 +295,38 @@ def test_a_certificate_is_made_once(container: Container) -> None:
     assert (container.tls / "tls.crt").read_bytes() == before
 
 
+#: Ends the process before the n-th time that it opens, renames or removes a file in a directory.
+_KILLED = """
+import os, sys
+directory, left = sys.argv[1], int(sys.argv[2])
+def hook(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(directory):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+sys.addaudithook(hook)
+from ftpsd.cli.main import main
+sys.exit(main(["container", "--prepare", "-c", sys.argv[3]]))
+"""
+
+
+def test_a_start_that_is_killed_while_it_makes_the_certificate(container: Container) -> None:
+    """Wherever it is killed, the next start has a certificate and its key."""
+    status, killed = 9, 0
+    while status == 9:
+        for each in container.tls.iterdir():
+            each.unlink()
+        command = [sys.executable, "-c", _KILLED, f"{container.tls}/", str(killed), str(container.config)]
+        status = subprocess.run(command, env=container.environment({}), capture_output=True, timeout=60).returncode
+        killed += 1
+        done = container.prepare()
+        assert done.returncode == 0, done.stderr
+        load.load(container.config)
+        assert (container.tls / "tls.key").stat().st_mode & 0o777 == 0o600
+    assert status == 0 and killed > 4
+
+
 def test_a_mounted_certificate_without_its_key_is_a_fault(container: Container, certificate: Path) -> None:
     """A certificate whose key is missing is not replaced: the fault says what is missing."""
     (container.tls / "tls.crt").write_bytes((certificate / "certificate.pem").read_bytes())

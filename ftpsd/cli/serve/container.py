@@ -18,7 +18,7 @@ from ftpsd.cli.options import add_config
 from ftpsd.cli.serve import given_users
 from ftpsd.cli.serve.foreground import serve
 from ftpsd.cli.serve.given_users import GivenUser
-from ftpsd.cli.serve.self_signed import LOOPBACK, make_certificate
+from ftpsd.cli.serve.self_signed import LOOPBACK, complete, make_certificate
 from ftpsd.cli.user import home
 from ftpsd.cli.user.users import Users, open_users
 from ftpsd.cli.user.values import Values, text
@@ -90,6 +90,8 @@ def _require_writable(path: Path) -> None:
 def _make_certificate(settings: Settings) -> None:
     """Make a certificate if neither it nor its key is there."""
     certificate, key = settings.tls.certificate, settings.tls.private_key
+    if key is not None:
+        complete(certificate, key)
     if key is None or os.path.lexists(certificate) or os.path.lexists(key):
         return
     for each in (certificate, key):

@@ -15,7 +15,7 @@ from pathlib import Path
 from ftpsd.accounts import hashes
 from ftpsd.cli.page import print_when_ready
 from ftpsd.cli.serve.foreground import serve
-from ftpsd.cli.serve.self_signed import make_certificate
+from ftpsd.cli.serve.self_signed import complete, make_certificate
 from ftpsd.cli.user import passwords
 from ftpsd.cli.user.change import create
 from ftpsd.cli.user.users import open_users
@@ -115,6 +115,7 @@ def _create(home: Path, port: int) -> None:
     if not (home / "files").exists():
         (home / "files").mkdir(mode=0o755)
         (home / "files" / "welcome.txt").write_text("It works.\n")
+    complete(home / "certificate.pem", home / "key.pem")
     if not any((home / name).exists() for name in ("certificate.pem", "key.pem")):
         make_certificate(home / "certificate.pem", home / "key.pem")
     if not (home / "ftpsd.yaml").exists():

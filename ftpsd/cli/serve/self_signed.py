@@ -7,12 +7,22 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes as digests
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 #: Names and addresses of this machine for itself.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -25,7 +35,11 @@ def make_certificate(
     common_name: str = "ftpsd demo",
     days: int = 365,
 ) -> None:
-    """Write a self-signed certificate for host names and addresses, and its key, which only its owner can read."""
+    """Write a self-signed certificate for host names and addresses, and its key, which only its owner can read.
+
+    Both are complete on the disk before one of them has its name. If the process is killed between the two names,
+    `complete` gives the key its name.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -41,10 +55,42 @@ def make_certificate(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, digests.SHA256())
     )
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    new_key = _write_beside(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    new_certificate = _write_beside(certificate_file, certificate.public_bytes(Encoding.PEM), 0o666)
+    new_certificate.rename(certificate_file)
+    new_key.rename(key_file)
+
+
+def complete(certificate_file: Path, key_file: Path) -> None:
+    """Finish what `make_certificate` has begun, if it was killed when only the certificate had its name."""
+    new_key = _temporary(key_file)
+    if not os.path.lexists(key_file) and certificate_file.is_file() and new_key.is_file():
+        try:
+            key = load_pem_private_key(new_key.read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        except ValueError:
+            return
+        if _public(key) == _public(certificate):
+            new_key.rename(key_file)
+
+
+def _public(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+    return owner.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _temporary(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
+
+
+def _write_beside(file: Path, data: bytes, mode: int) -> Path:
+    """Write what gets the name of `file` later. It is complete on the disk when this returns."""
+    temporary = _temporary(file)
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as output:
+        output.write(data)
+        output.flush()
+        os.fsync(output.fileno())
+    return temporary
 
 
 def _general_name(name: str) -> x509.GeneralName:
