@@ -113,6 +113,12 @@ def user_of(container: Container, name: str) -> dict[str, object]:
     return found
 
 
+def users_files(container: Container) -> list[str]:
+    """Return the names of all users' files."""
+    found = (path.name for path in (container.data / "users.d").glob("*.yaml"))
+    return sorted(name for name in found if not name.startswith("."))
+
+
 # --- users -----------------------------------------------------------------------------------------------
 
 
@@ -147,13 +153,53 @@ def test_users_that_the_environment_drops_are_gone(container: Container) -> None
     (container.data / "users.d/own.yaml").write_text(f'password: "{SECRET}"\n')
     done = container.prepare(FTPSD_USER_bob_PASSWORD_HASH=SECRET)
     assert "removed the user alice" in done.stdout
-    assert sorted(path.name for path in (container.data / "users.d").glob("*.yaml")) == ["bob.yaml", "own.yaml"]
+    assert users_files(container) == ["bob.yaml", "own.yaml"]
     assert (container.data / "homes/alice").is_dir()
     done = container.prepare()
-    assert sorted(path.name for path in (container.data / "users.d").glob("*.yaml")) == ["own.yaml"]
+    assert users_files(container) == ["own.yaml"]
     taken = container.prepare(FTPSD_USER_own_PASSWORD_HASH=SECRET)
     assert taken.returncode == 1
     assert "there is a user own already" in taken.stderr
+
+
+def change_user(container: Container, *arguments: str, password: str = "") -> None:
+    """Run `ftpsd user` in the container, without a daemon."""
+    command = ftpsd("user", *arguments, "-c", str(container.config))
+    environment = container.environment({})
+    done = subprocess.run(command, env=environment, input=password, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_users_of_the_environment_that_were_changed(container: Container) -> None:
+    """Who was disabled stays disabled, a new password is lost, and without the variable both users are gone."""
+    both = {"FTPSD_USER_alice_PASSWORD_HASH": SECRET, "FTPSD_USER_bob_PASSWORD_HASH": SECRET}
+    assert container.prepare(**both).returncode == 0
+    change_user(container, "disable", "alice")
+    change_user(container, "passwd", "bob", "--password-stdin", password="other\n")
+    change_user(container, "add", "own", "--password-stdin", password="other\n")
+    done = container.prepare(**both)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "alice is disabled until you run: ftpsd user enable alice" in done.stdout
+    assert user_of(container, "alice") == {"password": SECRET, "enabled": False}
+    assert user_of(container, "bob") == {"password": SECRET}
+    change_user(container, "enable", "alice")
+    assert container.prepare(**both).returncode == 0
+    assert user_of(container, "alice") == {"password": SECRET}
+    change_user(container, "set", "alice", "--set", "permissions=read-only")
+    change_user(container, "passwd", "bob", "--password-stdin", password="other\n")
+    done = container.prepare()
+    assert "removed the user alice" in done.stdout and "removed the user bob" in done.stdout
+    assert list(load.load(container.config).users.users.names()) == ["own"]
+
+
+def test_a_user_who_is_removed_and_added_again_belongs_to_nobody_else(container: Container) -> None:
+    """A start without the variable forgets the name, even if `ftpsd user remove` was first."""
+    assert container.prepare(FTPSD_USER_alice_PASSWORD_HASH=SECRET).returncode == 0
+    change_user(container, "remove", "alice", "--yes")
+    assert container.prepare().returncode == 0
+    change_user(container, "add", "alice", "--password-stdin", password="other\n")
+    assert container.prepare().returncode == 0
+    assert hashes.verify("other", str(user_of(container, "alice")["password"]))
 
 
 def test_a_changed_secret_counts_at_the_next_start(container: Container) -> None:

@@ -10,7 +10,6 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from ftpsd.cli.failure import CommandFailed
@@ -19,17 +18,15 @@ from ftpsd.cli.serve import given_users
 from ftpsd.cli.serve.foreground import serve
 from ftpsd.cli.serve.given_users import GivenUser
 from ftpsd.cli.serve.self_signed import LOOPBACK, complete, make_certificate
+from ftpsd.cli.serve.written_users import HEADER, WrittenUsers
 from ftpsd.cli.user import home
 from ftpsd.cli.user.users import Users, open_users
-from ftpsd.cli.user.values import Values, text
+from ftpsd.cli.user.values import Values, parse, text
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import Settings
 from ftpsd.protocol.parsing import is_ipv4
 from ftpsd.system.state import directory
-
-#: The first line of each file that is written here. Without its variables, such a file is removed at the next start.
-_MARK = b"# Written when the container starts, from its environment: changes are lost.\n"
 
 #: Days for which a certificate is made. Nobody renews it but who removes it.
 _DAYS = 3650
@@ -113,44 +110,35 @@ def _announced(settings: Settings) -> list[str]:
 def _write_users(configuration: str, settings: Settings, given: list[GivenUser]) -> None:
     """Write a file and make a home for each user, and remove the files of earlier starts. Raises CommandFailed."""
     users = open_users(configuration)
-    old = _old_files(users.directory.path)
-    if not given and not old:
+    written = WrittenUsers(users.directory)
+    if not given and not written.names:
         return
     _require_writable(users.directory.path / "NAME.yaml")
-    faults, written = [], {}
+    faults, files = [], {}
     for user in given:
         try:
-            written[user.name] = _MARK + text(_checked(users, user, old, settings))
+            files[user.name] = HEADER + text(_checked(users, user, written, settings))
         except (ValueError, CommandFailed) as failure:
             faults.append(str(failure))
     if faults:
         raise CommandFailed("\n".join(faults))
-    with users.directory.locked():
-        for name in old.keys() - written.keys():
-            users.directory.remove(name)
-            _log(f"removed the user {name}: the environment does not name this user any more")
-        for name, data in written.items():
-            users.directory.write(name, data)
+    for name in written.replace(files):
+        _log(f"removed the user {name}: the environment does not name this user any more")
     for user in given:
         if user.is_exposed:
             variable, better = user.variable("PASSWORD"), user.variable("PASSWORD_FILE")
             _log(f"warning: whoever may inspect the container sees the password in {variable}. Use {better}")
 
 
-def _old_files(path: Path) -> Mapping[str, bytes]:
-    """Return the files that an earlier start has written, by the names of their users."""
-    try:
-        files = {each.stem: each.read_bytes() for each in path.glob("*.yaml") if not each.name.startswith(".")}
-    except OSError:
-        return {}  # the daemon says what is wrong
-    return {name: data for name, data in files.items() if data.startswith(_MARK)}
-
-
-def _checked(users: Users, user: GivenUser, old: Mapping[str, bytes], settings: Settings) -> Values:
+def _checked(users: Users, user: GivenUser, written: WrittenUsers, settings: Settings) -> Values:
     """Return the keys of a user whose name is free, and make the home."""
-    if user.name not in old:
+    old = written.files.get(user.name)
+    if old is None:
         users.require_new(user.name)
     values = user.values(settings.passwords)
+    if old is not None and parse(users.directory.file(user.name), old).get("enabled") is False:
+        values["enabled"] = False
+        _log(f"the user {user.name} is disabled until you run: ftpsd user enable {user.name}")
     path = users.home(user.name, values)
     if path is None:
         raise CommandFailed(f"{user.name} has no home: set {user.variable('HOME')}, or defaults.home in users.yaml")
