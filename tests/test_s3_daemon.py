@@ -383,6 +383,31 @@ def test_reload_changes_stores(make_daemon: Make, bucket: Bucket, moto: S3Server
     assert other.contents() == {"alice/new": b"new"}
 
 
+def test_a_reload_keeps_track_of_uploads(make_daemon: Make, bucket: Bucket) -> None:
+    """What runs in a store as it was before a reload is known to sessions that have the new one."""
+    bucket.put("alice/d/")
+    daemon = store_daemon(make_daemon, bucket)
+    with withstands(daemon), secured(daemon) as old:
+        connection = open_transfer(old, "STOR d/f")
+        connection.sendall(LARGE[: 17 * MIB])
+        deadline = time.monotonic() + 60
+        while not bucket.uploads():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        daemon.settings["storage"]["archive"]["parallel"] = 3
+        daemon.write()
+        daemon.reload()
+        with secured(daemon) as new:
+            new.expect(550, "RMD d")
+            assert new.upload("STOR d/f", b"new").startswith("226")
+        connection.sendall(LARGE[17 * MIB :])
+        assert isinstance(connection, ssl.SSLSocket)
+        connection.unwrap().close()
+        assert old.reply().startswith("226")
+    assert bucket.contents() == {"alice/d/f": LARGE}
+    assert bucket.uploads() == []
+
+
 def test_the_sandbox_lets_boto3_work(make_daemon: Make, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `credentials: default` boto3 reads ~/.aws behind the sandbox, wherever that is."""
     daemon = store_daemon(make_daemon, bucket, start=False)

@@ -166,6 +166,53 @@ def test_old_uploads_are_swept(node: Node, bucket: Bucket) -> None:
     running.close()
 
 
+@pytest.mark.parametrize("what", ["STOR", "sweep", "rename", "DELE", "RMDA"])
+def test_an_upload_that_runs_in_another_process(bucket: Bucket, node: Node, what: str) -> None:
+    """Whoever publishes last has the name; nobody removes what runs, but a client that wants the name to go."""
+    files, other = node.open(), Node(bucket)
+    bucket.put_many({"alice/d/f": b"old", "alice/d/g": b"other"})
+    running = begin(files.writer(path("d/f")))()
+    send(running, DATA[: 12 * MIB])
+    others = other.open()
+    if what == "STOR":
+        store(others.writer(path("d/f")), b"of another client")
+    elif what == "sweep":
+        run(sweep(other.store, 1e12, lambda directory, measure: nullcontext()))
+    elif what == "rename":
+        result(others.rename(path("d/g"), path("d/f")))
+    elif what == "DELE":
+        result(others.remove(path("d/f")))
+    else:
+        result(others.remove_tree(path("d")))
+    running.write(DATA[12 * MIB :])
+    if what in ("DELE", "RMDA"):
+        with pytest.raises(Refusal):
+            running.publish()
+    else:
+        running.publish()
+        assert bucket.get("alice/d/f") == DATA
+    running.close()
+    assert bucket.uploads() == []
+
+
+def test_what_has_ended_here_is_removed(bucket: Bucket, node: Node) -> None:
+    """STOR without a restart offset removes what an upload of this process has left, however young that is."""
+    files = node.open()
+    cut(files.writer(path("f")), DATA[: 6 * MIB])
+    store(files.writer(path("f")), b"new")
+    assert bucket.uploads() == []
+
+
+def test_one_name_costs_no_look_at_others(bucket: Bucket, proxy: FaultyProxy) -> None:
+    """Open uploads of names that begin alike are not looked at."""
+    for number in range(30):
+        bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"alice/f{number}")
+    files = Node(bucket, proxy.port).open()
+    before = len(proxy.requests)
+    store(files.writer(path("f")), b"x")
+    assert len(proxy.requests) - before < 12
+
+
 # --- memory ----------------------------------------------------------------------------------------------
 
 

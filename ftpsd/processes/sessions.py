@@ -78,7 +78,9 @@ class LocalSessions:
         settings, users = configuration.settings, self._snapshots.users
         self._refresh.start(settings.passive.refresh)
         self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
-        self._snapshots.object_stores.sweep(settings.uploads.keep_parts, self._snapshots.quotas)
+        self._snapshots.object_stores.sweep(
+            settings.uploads.keep_parts, self._snapshots.quotas, self._sweeper.may_sweep
+        )
 
     async def drain(self, seconds: int) -> None:
         """End all sessions: idle ones now, the others after their transfer, or after some seconds."""

@@ -66,7 +66,7 @@ class SnapshotFactory:
         self.object_stores = Stores(reactor)
         outbox.ask_stores(self.object_stores.was_made)
         meter = PlacedMeter(DirectoryMeter(), self.object_stores)
-        self.quotas = Quotas(reactor, self.workers, meter, counts.homes)
+        self.quotas = Quotas(reactor, self.workers, meter, counts.homes, self.object_stores.queue)
         self.shared_ports = SharedPorts(reactor, self.workers)
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}

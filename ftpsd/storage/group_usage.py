@@ -54,6 +54,11 @@ class GroupUsage:
         """Whether the count includes the homes of all members that are known."""
         return self._counted_version == self._version
 
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The homes of the members that are known."""
+        return (*self._wanted, *self._more)
+
     def want(self, homes: Set[str]) -> None:
         """Set the homes of the members that a configuration load has found. `remove` excludes the others."""
         self._removed = {home for home in (*self._removed, *self._wanted) if home not in homes}

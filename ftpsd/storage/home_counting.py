@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
-from ftpsd.system.worker_threads import WorkerThreads
+from ftpsd.system.worker_threads import JobQueue, WorkerThreads
 
 log = Logger(namespace="ftpsd")
 
@@ -24,13 +24,28 @@ _LOOK = 0.05
 #: Seconds before the next attempt to count a home that changes too often to be counted.
 _RETRY = 60
 
+#: Returns the queue in which a home is counted, or None for a queue of the daemon's worker threads.
+QueueOf = Callable[[str], JobQueue | None]
+
 
 class HomeCounting:
-    """Counts homes in worker threads. For the reactor thread."""
+    """Counts homes in worker threads: a home in a store in those of the store. For the reactor thread."""
 
-    def __init__(self, clock: Clock, workers: WorkerThreads) -> None:
+    def __init__(self, clock: Clock, workers: WorkerThreads, queue_of: QueueOf) -> None:
         self._clock = clock
         self._workers = workers
+        self._queue_of = queue_of
+
+    def queue(self, owner: str, homes: Iterable[str]) -> JobQueue:
+        """Return the queue in which homes are counted.
+
+        If one of them is in a store, it is that of the store: one that does not answer stops no user of the disk.
+        """
+        for home in homes:
+            found = self._queue_of(home)
+            if found is not None:
+                return found
+        return self._workers.queue(owner, "walk")
 
     def refresh(self, usage: HomeUsage) -> Deferred[None]:
         """Count a home if that is necessary (see `HomeUsage.is_stale`). The caller has its `turn`."""
@@ -39,7 +54,7 @@ class HomeCounting:
         return Deferred.fromCoroutine(self._count(usage))
 
     async def _count(self, usage: HomeUsage) -> None:
-        queue = self._workers.queue(usage.home, "walk")
+        queue = self.queue(usage.home, (usage.home,))
         while usage.is_stale(self._clock.seconds()):
             try:
                 if await queue.run(usage.walk(self._clock.seconds)):

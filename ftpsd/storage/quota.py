@@ -26,7 +26,7 @@ from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.storage.group_usage import GroupUsage
-from ftpsd.storage.home_counting import HomeCounting
+from ftpsd.storage.home_counting import HomeCounting, QueueOf
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
@@ -100,12 +100,19 @@ class Quotas:
     For the reactor thread, except for `changing`.
     """
 
-    def __init__(self, clock: Clock, workers: WorkerThreads, meter: HomeMeter, ledger: HomeLedger) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        workers: WorkerThreads,
+        meter: HomeMeter,
+        ledger: HomeLedger,
+        queue_of: QueueOf = lambda home: None,
+    ) -> None:
         self._clock = clock
         self._workers = workers
         self._meter = meter
         self._ledger = ledger
-        self._counting = HomeCounting(clock, workers)
+        self._counting = HomeCounting(clock, workers, queue_of)
         self._usages: dict[str, HomeUsage] = {}
         self._counted: Set[str] = frozenset()
         self._homes: Set[str] = frozenset()
@@ -202,7 +209,7 @@ class Quotas:
         return Deferred.fromCoroutine(self._update(group)).addErrback(self._leave_out, group)
 
     async def _update(self, group: GroupUsage) -> None:
-        queue = self._workers.queue(f"group {group.name}", "walk")
+        queue = self._counting.queue(f"group {group.name}", group.homes)
         while True:
             try:
                 return await queue.run(group.update(self._usage, self._clock.seconds))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from ftpsd.config.sections.storage import ConfiguredStore, parse_place
+from ftpsd.config.sections.storage import ConfiguredStore, is_in_store, parse_place
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.evidence import without_stores
@@ -25,12 +25,14 @@ from ftpsd.storage.backend import Backend, HomeMeter
 from ftpsd.storage.quota import Quotas
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
+from ftpsd.system.worker_threads import JobQueue
 
 if TYPE_CHECKING:
     from ftpsd.storage.s3.calls.client import Objects
     from ftpsd.storage.s3.files import Journals
     from ftpsd.storage.s3.store import S3Store
     from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
+    from ftpsd.storage.s3.uploads.running import Running
     from ftpsd.storage.s3.uploads.sweeper import StoreSweeper
 
 #: Seconds between two looks at a store that is down, and at one that works.
@@ -82,13 +84,13 @@ class Sweepers:
         self._reactor = reactor
         self._running: list[StoreSweeper] = []
 
-    def start(self, stores: Iterable[S3Store], keep: int | None, quotas: Quotas) -> None:
+    def start(self, stores: Iterable[S3Store], keep: int | None, quotas: Quotas, may_sweep: Callable[[], bool]) -> None:
         """Sweep these stores from now on. Uploads are kept for `keep` seconds (None: forever)."""
         self.stop()
         for each in stores:
             from ftpsd.storage.s3.uploads.sweeper import StoreSweeper
 
-            sweeper = StoreSweeper(self._reactor, each, quotas.changing, time.time)
+            sweeper = StoreSweeper(self._reactor, each, quotas.changing, time.time, may_sweep)
             sweeper.start(keep)
             self._running.append(sweeper)
 
@@ -112,6 +114,8 @@ class Stores:
         self._by_name: Mapping[str, S3Store] = {}
         self._watches: dict[ConfiguredStore, Watch] = {}
         self._running = False
+        #: The uploads that run, by the bucket: also those of stores that a reload has changed.
+        self._uploads: dict[str, Running] = {}
         self._sweepers = Sweepers(reactor)
         self._watching = PeriodicTask(reactor, "looking at the stores", self._look)
 
@@ -135,8 +139,11 @@ class Stores:
 
     def _make(self, configured: ConfiguredStore, patience: float) -> S3Store:
         from ftpsd.storage.s3.store import S3Store
+        from ftpsd.storage.s3.uploads.running import Running
 
-        store = S3Store(configured, self._reactor, patience)
+        bucket = f"{configured.settings.endpoint} {configured.settings.bucket}"
+        running = self._uploads.setdefault(bucket, Running(bucket))
+        store = S3Store(configured, self._reactor, patience, running=running)
         if self._running:
             store.start()
         return store
@@ -156,9 +163,12 @@ class Stores:
         for each in self._current.values():
             each.stop()
 
-    def sweep(self, keep: int | None, quotas: Quotas) -> None:
-        """Remove old uploads from all stores from now on. They are kept for `keep` seconds (None: forever)."""
-        self._sweepers.start(self._current.values(), keep, quotas)
+    def sweep(self, keep: int | None, quotas: Quotas, may_sweep: Callable[[], bool]) -> None:
+        """Remove old uploads from all stores from now on. They are kept for `keep` seconds (None: forever).
+
+        `may_sweep` is asked before each sweep whether this process is the one that sweeps.
+        """
+        self._sweepers.start(self._current.values(), keep, quotas, may_sweep)
 
     def was_made(self, evidence: Entry) -> bool:
         """Return whether a change was made (see `outbox.evidence`). Blocks. In any thread."""
@@ -177,12 +187,12 @@ class Stores:
 
     def status(self) -> tuple[StoreStatus, ...]:
         """Return the stores in the order of the configuration."""
-        return tuple(self._status(each, store) for each, store in self._current.items())
+        return tuple(_status(store, self._watches.get(each)) for each, store in self._current.items())
 
-    def _status(self, configured: ConfiguredStore, store: S3Store) -> StoreStatus:
-        watch, error = self._watches.get(configured), store.health.why
-        state: State = "down" if error else "unknown" if watch is None or watch.looked is None else "up"
-        return StoreStatus(store.name, store.settings.bucket, state, error)
+    def queue(self, home: str) -> JobQueue | None:
+        """Return the queue in which a home is counted, in the threads of its store; None if it is in no store."""
+        store = self._by_name.get(parse_place(home).store) if is_in_store(home) else None
+        return None if store is None else store.queue(home)
 
     # --- as a HomeMeter ----------------------------------------------------------------------------
 
@@ -205,6 +215,12 @@ class Stores:
     def amounts(self, home: str, charged: Container[Hashable]) -> Iterator[Amount]:
         """Yield what a home holds, one page in each step. Raises OSError."""
         yield from self._meter.amounts(home, charged)
+
+
+def _status(store: S3Store, watch: Watch | None) -> StoreStatus:
+    error = store.health.why
+    state: State = "down" if error else "unknown" if watch is None or watch.looked is None else "up"
+    return StoreStatus(store.name, store.settings.bucket, state, error)
 
 
 @frozen

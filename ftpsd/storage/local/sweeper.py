@@ -107,8 +107,12 @@ class Sweeper:
         if self._running is not None:
             self._running.abort(Refusal(421, "The sweep was stopped."))
 
+    def may_sweep(self) -> bool:
+        """Return whether this process is the one that sweeps."""
+        return self._lock is None or self._lock.try_acquire()
+
     def _sweep(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> Deferred[None] | None:
-        if self._reactor.seconds() < self._not_before or not (self._lock is None or self._lock.try_acquire()):
+        if self._reactor.seconds() < self._not_before or not self.may_sweep():
             return None
         before = self._now() - keep if keep is not None else 0.0
         freed: list[int] = []

@@ -90,7 +90,7 @@ class Changes:
         with self.claims.removing(path, key, found), self.changing(*self.with_parent(path, key)):
             if found is not None:
                 self._objects.delete(key)
-            self._cut.remove(key)
+            self._cut.remove(key, elsewhere=True)
             self.keep_directory(path.parent)
 
 

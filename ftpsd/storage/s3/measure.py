@@ -33,7 +33,7 @@ def measure_keys(objects: Objects, cut: CutUploads, keys: tuple[str, ...], charg
 def _open(cut: CutUploads, uploads: list[CutUpload], charged: Container[Hashable]) -> Amount:
     total = Amount()
     for each in uploads:
-        if each.size and not cut.running.is_charged(each.key, each.identity, charged):
+        if each.size and not cut.running.is_charged(each.key, each.identity, each.modified, charged):
             total += Amount(each.size, 1)
     return total
 

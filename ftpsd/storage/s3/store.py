@@ -67,6 +67,7 @@ class S3Store:
         patience: float = 120.0,
         threads: Threads | None = None,
         least_part: int = LEAST_PART,
+        running: Running | None = None,
     ) -> None:
         self.configured = configured
         self._reactor = reactor
@@ -76,7 +77,7 @@ class S3Store:
         calls = Calls(make_client(configured, size + 4), self.settings.bucket, self.health.note)
         self.objects = Objects(calls)
         self.multiparts = Multiparts(calls, self.objects)
-        self.cut = CutUploads(self.multiparts, Running(f"{self.settings.endpoint} {self.settings.bucket}"))
+        self.cut = CutUploads(self.multiparts, running)
         self.closing = Closing()
         self.memory = Memory(self.settings.memory)
         #: The fewest bytes of a part that is not the last one.

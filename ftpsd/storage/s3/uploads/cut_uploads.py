@@ -52,7 +52,12 @@ class CutUploads:
 
     def all_of(self, key: str) -> list[CutUpload]:
         """Return all open uploads of a key, also those that run."""
-        return [each for portion in self.below(key) for each in portion if each.key == key]
+        found = list[CutUpload]()
+        for portion in self._multiparts.uploads(key):
+            found += [cut for each in portion if each.key == key and (cut := self.look(each)) is not None]
+            if portion and portion[-1].key != key:
+                break  # the store lists them in the order of their keys
+        return found
 
     def below(self, prefix: str, flat: bool = True) -> Iterator[list[CutUpload]]:
         """Yield the open uploads whose keys begin with a prefix, in portions; not `flat`: in one directory."""
@@ -77,11 +82,19 @@ class CutUploads:
         except (UploadGone, FileNotFoundError):
             return False
 
-    def remove(self, key: str, but: str = "") -> bool:
-        """Remove all uploads of a key that do not run in this process. Return whether there was one with parts."""
+    def may_run(self, upload: CutUpload) -> bool:
+        """Return whether an upload runs, maybe in another process."""
+        return self.running.may_run(upload.identity, upload.modified)
+
+    def remove(self, key: str, but: str = "", elsewhere: bool = False) -> bool:
+        """Remove all uploads of a key that do not run. Return whether there was one with parts.
+
+        `elsewhere`: also those that may run in another process, since the client wants the name to go.
+        """
         removed = False
         for each in self.all_of(key):
-            if each.identity not in self.running and each.identity != but:
+            runs = each.identity in self.running if elsewhere else self.may_run(each)
+            if not runs and each.identity != but:
                 self.abort(each.key, each.identity)
                 removed |= each.size > 0
         return removed

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Container, Hashable
 from hashlib import blake2b
 from threading import Lock
+from time import time
 
 #: A number for an upload, in place of device and inode: the form in which processes share what is charged.
 Charge = tuple[int, int]
@@ -16,6 +17,10 @@ _NUMBERS = 16
 #: For how many uploads that have ended this process remembers that.
 _REMEMBERED = 10_000
 
+#: Seconds after its last part in which an upload may run elsewhere. A part of a slow client takes longer: that upload
+#: ends with 450 if another one to its name, or the sweeper, removes it.
+_LATELY = 300.0
+
 
 class Running:
     """The uploads to one bucket, of all its stores, also of those before a reload. For any thread; nothing blocks."""
@@ -25,8 +30,8 @@ class Running:
         self._lock = Lock()
         #: The uploads of this process that run, by the identity of the multipart upload.
         self._running: dict[str, Charge] = {}
-        #: Those that have ended: another process may run one again, which the client has resumed there.
-        self._ended: dict[str, None] = {}
+        #: When others have ended, as POSIX times. Another process may run one again, if the client resumed it there.
+        self._ended: dict[str, float] = {}
         #: For each key, the upload of this process that began first: it alone can be resumed.
         self._first: dict[str, object] = {}
 
@@ -56,13 +61,20 @@ class Running:
         with self._lock:
             if self._running.pop(identity, None) is None:
                 return
-            self._ended[identity] = None
+            self._ended[identity] = time()
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 
-    def has_ended(self, identity: str) -> bool:
-        """Return whether it is known that this process has ended an upload."""
-        return identity in self._ended
+    def has_ended(self, identity: str, modified: float) -> bool:
+        """Return whether this process has ended an upload, whose last part came at a POSIX time, and nobody runs it."""
+        ended = self._ended.get(identity)
+        return ended is not None and modified <= ended + 1
+
+    def may_run(self, identity: str, modified: float) -> bool:
+        """Return whether an upload runs, or may run in another process: it got a part lately."""
+        if identity in self._running:
+            return True
+        return not self.has_ended(identity, modified) and time() - modified < _LATELY
 
     # --- for quotas --------------------------------------------------------------------------------
 
@@ -70,7 +82,7 @@ class Running:
         """Return a number for an upload that begins."""
         return self._charge(key, secrets.randbelow(_NUMBERS))
 
-    def is_charged(self, key: str, identity: str, charged: Container[Hashable]) -> bool:
+    def is_charged(self, key: str, identity: str, modified: float, charged: Container[Hashable]) -> bool:
         """Return whether a running upload pays for what an open multipart upload has.
 
         Of one that neither runs nor has run in this process, only the key is known: it is charged if any upload of that
@@ -79,7 +91,9 @@ class Running:
         own = self._running.get(identity)
         if own is not None:
             return own in charged
-        return not self.has_ended(identity) and any(self._charge(key, each) in charged for each in range(_NUMBERS))
+        if self.has_ended(identity, modified):
+            return False
+        return any(self._charge(key, each) in charged for each in range(_NUMBERS))
 
     def _charge(self, key: str, number: int) -> Charge:
         digest = blake2b(f"{self._bucket}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -31,7 +31,16 @@ Changing = Callable[[str, Measure], AbstractContextManager[None]]
 class StoreSweeper:
     """Removes, from one store, uploads of ftpsd whose last part came long ago. For the reactor thread."""
 
-    def __init__(self, clock: Clock, store: S3Store, changing: Changing, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        store: S3Store,
+        changing: Changing,
+        now: Callable[[], float],
+        may_sweep: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may_sweep` is asked before each sweep: of several workers, one sweeps."""
+        self._may_sweep = may_sweep
         self._clock = clock
         self._store = store
         self._changing = changing
@@ -51,7 +60,9 @@ class StoreSweeper:
             self._task.stop()
             self._task = None
 
-    def _sweep(self, keep: int) -> Deferred[None]:
+    def _sweep(self, keep: int) -> Deferred[None] | None:
+        if not self._may_sweep():
+            return None
         steps = sweep(self._store, self._now() - keep, self._changing)
         swept = self._store.queue("sweep").run(steps)
         return swept.addErrback(self._failed)
@@ -65,7 +76,7 @@ def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
     freed = list[int]()
     for portion in store.cut.below(store.settings.key_prefix):
         for each in portion:
-            if each.modified < before and each.identity not in store.cut.running:
+            if each.modified < before and not store.cut.may_run(each):
                 if _remove(store, each, changing):
                     freed.append(each.size)
                 yield
