@@ -59,7 +59,11 @@ def never_pending(_: object, complete: bool = False) -> float:
 
 def settled(end: Waiting, complete: bool = False) -> Steps[None]:
     """Wait until nothing is pending."""
+    last = 0.0
     while seconds := end.pending(complete):
+        if seconds < last:
+            yield None  # progress: a client does not stall while the storage works for it
+        last = seconds
         yield Pause(seconds, storage=True)
 
 

@@ -45,6 +45,8 @@ class Waiting(Protocol):
     def pending(self, complete: bool = False) -> float:
         """Return the seconds after which to ask again; 0 when the next method can be called without a long wait.
 
+        The seconds grow from look to look; fewer than at the last one say that the other threads have made progress.
+
         For an upload, `complete` says that all bytes were written: then `publish` is next. Does not block. Raises
         what the other threads have failed with.
         """

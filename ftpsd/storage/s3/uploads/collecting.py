@@ -31,6 +31,8 @@ class Collector:
         #: Where the next byte is in the file.
         self.position = 0
         self._backoff = Backoff()
+        #: How many parts had ended at the last look.
+        self._ended = 0
         self._waiting_since = 0.0
 
     @property
@@ -42,6 +44,9 @@ class Collector:
     def pending(self, complete: bool = False) -> float:
         """See `interfaces.Waiting`: the wait is for memory, or for parts that are on their way."""
         busy = self.parts.is_full()
+        if self._ended != self.parts.number_ended:
+            self._ended = self.parts.number_ended
+            self._backoff.reset()
         if complete:
             if self.parts.is_multipart and self.buffer and not busy:
                 self._send(last=True)

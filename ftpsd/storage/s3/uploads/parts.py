@@ -24,8 +24,9 @@ MARKER = MOST_PARTS
 #: 5 TiB, and files below 4 GiB (of parts of 8 MiB) have parts of one size: Cloudflare R2 demands that of all files.
 _PARTS_OF_ONE_SIZE, _LARGEST = 500, 1 << 30
 
-#: The most bytes of an object that one part may copy.
-MOST_COPIED = 5 << 30
+#: The most bytes of an object that one part copies, unless that makes more parts than the second number: a copy must
+#: end within the time after which a transfer counts as stalled.
+MOST_COPIED, MOST_COPIES = 512 << 20, 4000
 
 
 def part_size(number: int, least: int, most: int) -> int:
@@ -62,6 +63,8 @@ class Parts:
     #: The parts that the store has, by number.
     stored: dict[int, StoredPart] = field(default_factory=dict)
     running: int = 0
+    #: How many parts have been sent or copied.
+    number_ended: int = 0
     failed: BaseException | None = None
     #: Whether no more parts are to be sent.
     ended: bool = False
@@ -132,6 +135,7 @@ class Parts:
             if error is not None and self.failed is None:
                 self.failed = error
             self.running -= 1
+            self.number_ended += 1
             self._changed.notify_all()
 
     def _begin(self) -> str:

@@ -19,7 +19,7 @@ from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 from ftpsd.storage.s3.uploads.evidence import published
-from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, Parts, Sending
+from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, MOST_COPIES, Parts, Sending
 from ftpsd.storage.s3.uploads.publishing import Conflict, Target, expected_etag, publish
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, RESUMABLE, OldFile, choose_start
@@ -269,12 +269,12 @@ def _start(upload: S3Upload, tools: UploadTools, target: Target, offset: int, cu
         upload.start_with_old(start.copied)
     elif cut is not None and start.part_size:
         upload.continue_with(cut, start.part_size)
-    if cut is not None and not start.part_size:
+    if cut is not None and not start.part_size and not tools.cut.may_run(cut):
         tools.cut.abort(cut.key, cut.identity)
 
 
 def _ranges(size: int) -> list[tuple[int, int]]:
     """Return the ranges in which an object is copied, about equally large: each is as large as a part must be."""
-    count = -(-size // MOST_COPIED)
+    count = min(-(-size // MOST_COPIED), MOST_COPIES)
     bounds = [size * number // count for number in range(count + 1)]
     return [(first, last - 1) for first, last in itertools.pairwise(bounds)]
