@@ -215,3 +215,40 @@ def test_a_process_is_killed(made: tuple[SharedTable, TableWorkers], homes: list
     assert process.quotas.counted_in_group("staff") == one + two
     assert one.bytes <= 20_000 and one.bytes + two.bytes <= 25_000
     assert len(table.files) == 0
+
+
+def hold_files(seconds: float) -> Callable[..., None]:
+    """Return what a process does that has the lock of the charged part files for some time."""
+
+    def work(table: SharedTable, pipe: Connection) -> None:
+        with table.files._lock:
+            pipe.send("begun")
+            time.sleep(seconds)
+        pipe.recv()
+
+    return work
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_process_is_slow(made: tuple[SharedTable, TableWorkers], homes: list[Path], complete: bool) -> None:
+    """A process that is stopped for a moment, with the lock of the part files, makes no count wrong.
+
+    An upload that ends meanwhile waits for it; one that begins is refused, and what it would resume counts once.
+    """
+    table, workers = made
+    process = Process(table, homes)
+    files = process.open(0, 20_000)
+    ending: Any = files.writer(path("a"))()
+    ending.write(bytes(500))
+    cut: Any = files.writer(path("b"))()
+    cut.write(bytes(300))
+    cut.close()
+    _, pipe = workers.start(0, hold_files(2.5))
+    receive(pipe)
+    with pytest.raises(Refusal, match="busy"):
+        files.writer(path("b"), 300)()
+    if complete:
+        ending.publish()
+    ending.close()
+    assert process.counted()[0] == held(homes[0]) == Amount(800, 2)
+    assert len(table.files) == 0

@@ -89,8 +89,13 @@ class ChargedUpload:
 
     def take_over(self) -> Amount:
         """Leave the part file out of measurements. Return what the upload starts with. Only within `changing`."""
-        self._part_file = part_file = self._upload.open_part_file()
-        self._quota.usage.exclude(part_file.identity)
+        part_file = self._upload.open_part_file()
+        try:
+            self._quota.usage.exclude(part_file.identity)
+        except BaseException:
+            part_file.close()
+            raise
+        self._part_file = part_file
         return self._upload.initial_amount()
 
     def _pay(self, amount: Amount) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Hashable
 from threading import RLock
 from typing import Final, cast
 
+from ftpsd.limits.homes.groups import PATIENCE
 from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES
 from ftpsd.limits.shared.file_set import FileKey
 from ftpsd.limits.shared.locks import TableBusy
@@ -75,5 +77,14 @@ class SharedHomeNames:
             raise TableBusy
 
     def include(self, part_file: Hashable) -> None:
-        """Remove from the part files that are charged."""
-        self._table.files.discard(cast(FileKey, part_file))
+        """Remove from the part files that are charged.
+
+        As with amounts, the process that has the lock is waited for: the file is there, and must be counted.
+        """
+        limit = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._table.files.discard(cast(FileKey, part_file))
+            except TableBusy:
+                if time.monotonic() > limit:
+                    raise
