@@ -188,6 +188,31 @@ def test_a_second_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceMana
     wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
 
 
+def test_workers_that_hang_keep_nobody_waiting(service: Daemon, manager: ServiceManager) -> None:
+    """The next process starts and reloads. A worker that goes on is taken over then, and another one is killed."""
+    with secured(service) as one, secured(service) as other:
+        uploads = [start_upload(one, "one"), start_upload(other, "other")]
+        first, second = old = workers(service)
+        (manager.runtime / "upgrade").touch()
+        for pid in old:
+            os.kill(pid, signal.SIGSTOP)
+        manager.restart(service)
+        with secured(service, "bob") as client:
+            client.expect(200, "NOOP")
+        service.settings["banner"] = "second"
+        service.write()
+        service.reload()
+        with FtpClient(service, greeting=False) as client:
+            assert client.reply().startswith("220 second")
+        os.kill(first, signal.SIGCONT)
+        service.wait_for_log(rf"worker \d+ \(process {first}\) is from before: 1 of its sessions continue")
+        service.wait_for_log(rf"worker \d+ \(process {second}\) does not respond, and is killed")
+        wait_for(lambda: not is_alive(second), "it has ended")
+        assert is_alive(first)
+        for each in uploads:
+            each.close()
+
+
 def test_a_next_process_without_workers(service: Daemon, manager: ServiceManager) -> None:
     """With `workers: 1` now, it takes the listeners, systemd keeps nothing, and the old workers end as at a stop."""
     with secured(service) as client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -102,7 +101,12 @@ class RemoteSessions:
         self._make_ledger(configuration)
         self.data_ports.use(configuration.settings)
         count = worker_count(configuration.settings.workers)
-        self._services.numbers.skip(await self.workers.start(count, partial(count_session, self._counts)))
+        await self.workers.start(count, self._continue)
+
+    def _continue(self, number: int, client: Address) -> SessionLease:
+        """Count a session that the last process of the service has admitted. The numbers of new ones are higher."""
+        self._services.numbers.skip(number)
+        return count_session(self._counts, client)
 
     async def prepare(self, configuration: Configuration) -> None:
         """Let all workers load the configuration, or start others. Raises InvalidConfiguration with their faults.

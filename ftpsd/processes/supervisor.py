@@ -85,18 +85,18 @@ class Workers:
 
     # --- generations -----------------------------------------------------------------------------
 
-    async def start(self, count: int, admit: Callable[[Address], SessionLease]) -> int:
+    async def start(self, count: int, admit: Callable[[int, Address], SessionLease]) -> None:
         """Start the workers. Raises StartFailed if one of them does not become ready.
 
         Before that, take over those that the last process of the service has left: `admit` counts each of their
-        sessions. Return the highest number of a session.
+        sessions by its number.
         """
         self._launcher.start(self._ended, self._lost)
-        highest = await upgrade.adopt(self._launcher, admit)
+        answered = upgrade.adopt(self._reactor, self._launcher, admit)
         self._heartbeat.start()
         self._generation = Generation(self._reactor, self._launcher, count)
         await self._generation.start()
-        return highest
+        await answered
 
     async def prepare(self, count: int) -> None:
         """Start other workers, with what the spawner has loaded, for `switch`. Raises StartFailed."""

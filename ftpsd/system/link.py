@@ -13,6 +13,7 @@ from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
@@ -40,8 +41,10 @@ Answer = Callable[..., object]
 class LinkLost(SessionEnd):
     """The other process has ended, or has not answered in time."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: bool) -> None:
+        """`closed`: the connection has ended. Else an answer may still come, but nobody waits for it."""
         super().__init__(421, "Service not available: try again later.")
+        self.closed = closed
 
 
 class _Json(amp.Argument):  # type: ignore[misc]
@@ -108,7 +111,7 @@ class Link:
         Raises the Refusal that it raises, and LinkLost if it has not answered within `PATIENCE` seconds.
         """
         if self._connection is None:
-            return fail(LinkLost())
+            return fail(LinkLost(closed=True))
         answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
         answer.addTimeout(PATIENCE, cast(IReactorTime, self._reactor))
         return answer.addCallbacks(_result, _no_answer)
@@ -219,7 +222,7 @@ def _response(result: object) -> dict[str, object]:
 
 
 def _no_answer(failure: Failure) -> None:
-    raise LinkLost from failure.value
+    raise LinkLost(closed=failure.check(ConnectionClosed) is not None) from failure.value
 
 
 def _refused(failure: Failure) -> dict[str, object]:

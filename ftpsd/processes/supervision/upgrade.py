@@ -1,9 +1,9 @@
 """An upgrade that cuts no transfer: the supervisor leaves its workers to the next process of the service.
 
 While systemd restarts the service, it keeps what the next process needs (`system/systemd/descriptor_store`): the
-listeners, the table in which all processes count, a new connection to each worker, and this end of the socket on which
-it gets connections: with that, the next process can leave the worker once more. The workers end with their last
-transfer.
+listeners, the table in which all processes count, and for each worker: a new connection, a descriptor of the process,
+to end it if it hangs, and this end of the socket on which it gets connections, to leave it once more. The workers end
+with their last transfer.
 Whoever restarts the service creates the file `upgrade` in RUNTIME_DIRECTORY before: else the daemon stops as usual.
 """
 
@@ -15,14 +15,17 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.supervision.launcher import Launcher
-from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.processes.supervision.worker_process import CHANNEL, PROCESS, WorkerProcess
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.link import LinkLost
+from ftpsd.system.reactor import Reactor
 from ftpsd.system.systemd import descriptor_store
 from ftpsd.system.systemd.descriptor_store import StoreFailed
 from ftpsd.system.systemd.sockets import LISTENER
@@ -32,10 +35,12 @@ log = Logger(namespace="ftpsd")
 #: Seconds for which the wish for an upgrade is good.
 _MAX_AGE = 600
 
+#: Seconds for which the start waits for the workers of the last process. They answer in milliseconds.
+LONGEST = 2
+
 #: The names of descriptors.
 TABLE = "table"
 _WORKER = "worker-"
-_CHANNEL = "channel-"
 
 
 def is_wanted() -> bool:
@@ -56,7 +61,8 @@ def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], 
     kept = {TABLE: table}
     kept.update((f"{LISTENER}{number}", each.fileno()) for number, each in enumerate(listeners))
     kept.update((f"{_WORKER}{worker.index}", ours.fileno()) for worker, ours, _ in links)
-    kept.update((f"{_CHANNEL}{worker.index}", worker.connections.fileno()) for worker, _, _ in links)
+    for worker, _, _ in links:
+        kept.update((f"{name}{worker.index}", descriptor) for name, descriptor in worker.descriptors().items())
     try:
         for name, descriptor in kept.items():
             descriptor_store.keep(name, descriptor)
@@ -73,33 +79,49 @@ def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], 
     return True
 
 
-async def adopt(launcher: Launcher, admit: Callable[[Address], SessionLease]) -> int:
-    """Take over the workers that the last process has left. Return the highest number of their sessions; 0 if none.
+def adopt(reactor: Reactor, launcher: Launcher, admit: Callable[[int, Address], SessionLease]) -> Deferred[None]:
+    """Take over the workers that the last process has left; `admit` counts each of their sessions by its number.
 
-    `admit` counts a session of theirs. A worker that does not answer is not taken over.
+    Return a Deferred that fires when all have told of their sessions, or after `LONGEST` seconds: a worker that does
+    not answer keeps nobody waiting. It is asked again, and the heartbeat ends it if it never answers.
     """
-    left, highest = descriptor_store.passed(), 0
+    left = descriptor_store.passed()
+    asked = []
     for name, descriptor in left.items():
         if name.startswith(_WORKER):
-            index = int(name.removeprefix(_WORKER))
-            channel = left.get(f"{_CHANNEL}{index}")
+            index = name.removeprefix(_WORKER)
+            channel, process = left.get(CHANNEL + index), left.get(PROCESS + index)
             connections = _closed() if channel is None else socket.socket(fileno=channel)
-            worker = launcher.adopt(index, socket.socket(fileno=descriptor), connections)
-            highest = max(highest, await _count(worker, admit))
+            worker = launcher.adopt(int(index), socket.socket(fileno=descriptor), connections)
+            if process is not None:
+                worker.adopted(process)
+            asked.append(Deferred.fromCoroutine(_count(worker, admit)))
     remove(left)
-    return highest
+    answered: Deferred[None] = Deferred()
+
+    def end(*_: object) -> None:
+        if not answered.called:
+            answered.callback(None)
+
+    limit = reactor.callLater(LONGEST, end)
+    answered.addCallback(lambda _: limit.cancel() if limit.active() else None)
+    DeferredList(asked).addCallback(end)
+    return answered
 
 
-async def _count(worker: WorkerProcess, admit: Callable[[Address], SessionLease]) -> int:
-    try:
-        pid, sessions = await worker.link.call("process.adopt")
-    except Refusal:
-        log.error("worker {index} of the last process does not answer", index=worker.index)
-        return 0
-    worker.forked(pid)
-    worker.leases.update((number, admit(plain_address(client))) for number, client in sessions)
+async def _count(worker: WorkerProcess, admit: Callable[[int, Address], SessionLease]) -> None:
+    """Count the sessions of a worker, as soon as it answers."""
+    while True:
+        try:
+            _, sessions = await worker.link.call("process.adopt")
+            break
+        except Refusal as error:
+            if not isinstance(error, LinkLost) or error.closed:
+                log.error("{worker} is from before, and cannot be taken over", worker=worker.name)
+                return
+            log.warn("{worker} is from before, and does not answer yet", worker=worker.name)
+    worker.leases.update((number, admit(number, plain_address(client))) for number, client in sessions)
     log.info("{worker} is from before: {count} of its sessions continue", worker=worker.name, count=len(sessions))
-    return max(worker.leases, default=0)
 
 
 def _closed() -> socket.socket:

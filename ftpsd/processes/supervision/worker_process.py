@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
 from collections import Counter
+from pathlib import Path
 
 from ftpsd.figures.figures import WorkerState
 from ftpsd.figures.merged import RunningWorker
@@ -15,6 +17,10 @@ from ftpsd.processes.forks import datagrams
 from ftpsd.processes.handover import Connection, left_message
 from ftpsd.protocol.parsing import Address
 from ftpsd.system.link import Link
+
+#: The beginnings of the names of descriptors that are left to the next supervisor; the index of the worker follows.
+CHANNEL = "channel-"
+PROCESS = "process-"
 
 
 class WorkerProcess:
@@ -64,6 +70,15 @@ class WorkerProcess:
             return  # it has ended already
         if self._killed:
             self.send_signal(signal.SIGKILL)
+
+    def adopted(self, descriptor: int) -> None:
+        """The process was left by the last supervisor, with this descriptor of it (pidfd_open(2))."""
+        self._descriptor = descriptor
+        self.pid = _process_number(descriptor)
+
+    def descriptors(self) -> dict[str, int]:
+        """Return what the next supervisor needs of it, by the beginning of its name."""
+        return {CHANNEL: self.connections.fileno()} | ({} if self._descriptor < 0 else {PROCESS: self._descriptor})
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, and to no other one that has got its number."""
@@ -120,3 +135,12 @@ class WorkerProcess:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _process_number(descriptor: int) -> int:
+    """Return the number of the process that a descriptor stands for; 0 if it has ended."""
+    try:
+        found = re.search(r"^Pid:\s+(\d+)$", Path(f"/proc/self/fdinfo/{descriptor}").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return 0 if found is None else int(found[1])
