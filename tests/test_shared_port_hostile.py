@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.data.passive.departed import LATE
+from ftpsd.data.passive.places import MOST
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all
@@ -293,3 +294,15 @@ def test_the_owner_has_just_left_with_tls(make_daemon: Make, version: ssl.TLSVer
             with contextlib.suppress(ConnectionResetError):
                 assert late.recv(1) == b""
             late.close()
+
+
+@pytest.mark.parametrize("version", [None, ssl.TLSVersion.TLSv1_3], ids=["plain", "TLS"])
+def test_many_connections_for_one_session(make_daemon: Make, version: ssl.TLSVersion | None) -> None:
+    """A session keeps a few connections until its transfer takes one, however many its client opens."""
+    daemon = sharing(make_daemon, PLAIN)
+    with withstands(daemon), frees_everything(daemon), client(daemon, version) as own, contextlib.ExitStack() as opened:
+        port, before = own.passive_port(), daemon.open_files()
+        for _ in range(200):
+            opened.enter_context(own.connect_data(port))
+        own.expect(200, "NOOP")
+        assert daemon.open_files() <= before + MOST

@@ -11,10 +11,13 @@ from collections.abc import Callable
 
 from ftpsd.data.passive.departed import Departed
 from ftpsd.data.passive.peers import ClientPeers, Origin
-from ftpsd.data.passive.ports import Ready
+from ftpsd.data.passive.ports import BACKLOG, Ready
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import NoDataConnection
+
+#: Connections that a session keeps until its transfer takes them: as many as the kernel keeps for a port of its own.
+MOST = BACKLOG
 
 #: For a session whose connection may have come, but cannot be told from those of others.
 _AMBIGUOUS = (
@@ -69,10 +72,10 @@ class Place:
             self._look()
 
     def deliver(self, connection: socket.socket) -> None:
-        """Give the session a connection."""
+        """Give the session a connection. It is closed if the session has many already."""
         self.served, self.doubt = True, None
         with self._lock:
-            if self.closed:
+            if self.closed or len(self._connections) >= MOST:
                 connection.close()
                 return
             self._connections.append(connection)
