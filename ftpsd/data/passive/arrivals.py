@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.data.passive.peers import Origin
+from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.tls.client_hello import LONGEST, ClientHello, NotClientHello, parse
 
@@ -140,6 +140,15 @@ class Arrivals:
 
     def __iter__(self) -> Iterator[Arrival]:
         return chain.from_iterable(map(list, list(self._by_origin.values())))
+
+    def origins(self, session: ClientPeers | None = None) -> list[Origin]:
+        """Return all origins, or those whose connections may belong to a session."""
+        if session is None:
+            return [*self._by_origin]
+        proxied = session.proxies is not None
+        if not session.foreign_networks:
+            return [(session.client, proxied)] if (session.client, proxied) in self._by_origin else []
+        return [each for each in self._by_origin if each[1] == proxied and session.admits(each[0])]
 
     def of(self, origin: Origin) -> list[Arrival]:
         """Return those of one origin."""

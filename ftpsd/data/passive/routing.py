@@ -21,6 +21,7 @@ client: only a ticket that a context has accepted teaches it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from functools import partial
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -30,7 +31,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.data.handshakes import Security
 from ftpsd.data.passive.arrivals import Arrival, Arrivals
-from ftpsd.data.passive.peers import ClientPeers
+from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.places import Place, Places
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.replies import Refusal
@@ -75,6 +76,9 @@ class Router:
         self._places = places
         self._known = known
         self.arrivals = Arrivals()
+        #: The origins of connections whose candidates have changed in this turn of the reactor, with the numbers of the
+        #: first places that have left or got a connection, and of those that have left without one.
+        self._changed: dict[Origin, tuple[float, float]] = {}
 
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
         """Decide about a new connection that has several candidates, or has lost one of them."""
@@ -100,11 +104,28 @@ class Router:
 
     def left(self, place: Place) -> None:
         """A session does not wait any more."""
-        for arrival in self.arrivals:
-            if place.session.admits(arrival.origin[0]):
-                if place.number < arrival.number and not place.served:
-                    arrival.orphan = True
-                self._judge_again(arrival)
+        self._changed_by(place, math.inf if place.served else place.number)
+
+    def _changed_by(self, place: Place, lost: float = math.inf) -> None:
+        """Decide again, in another turn of the reactor, about connections that had this session as a candidate.
+
+        They came after it. Those that came after `lost` may be its own.
+        """
+        for origin in self.arrivals.origins(place.session):
+            if not self._changed:
+                self._workers.call_in_reactor(self._judge_changed)
+            first, first_lost = self._changed.get(origin, (math.inf, math.inf))
+            self._changed[origin] = min(first, place.number), min(first_lost, lost)
+
+    def _judge_changed(self) -> None:
+        changed, self._changed = self._changed, {}
+        for origin, (first, first_lost) in changed.items():
+            unserved = [each for each in self._places.of(origin) if not each.served]
+            several = math.inf if len(unserved) < 2 or unserved[0].guess else unserved[1].number
+            for arrival in self.arrivals.of(origin):
+                arrival.orphan |= arrival.number > first_lost
+                if arrival.number > first and not (arrival.kind == "silent" and arrival.number > several):
+                    self._judge_again(arrival)
 
     def _judge_again(self, arrival: Arrival) -> None:
         if arrival in self.arrivals and (arrival.kind != "TLS" or arrival.tried):
@@ -112,13 +133,16 @@ class Router:
 
     def sweep(self, before: float) -> None:
         """Close the connections that have waited since before a time, and tell sessions about the others."""
-        for arrival in self.arrivals:
-            if arrival.since < before:
-                self.arrivals.drop(arrival)
-            elif arrival.kind == "silent":
-                for each in self._places.of(arrival.origin, arrival.number):
-                    if security_of(each) is None:
-                        each.suspect()
+        for origin in self.arrivals.origins():
+            newest = 0
+            for arrival in self.arrivals.of(origin):
+                if arrival.since < before:
+                    self.arrivals.drop(arrival)
+                elif arrival.kind == "silent":
+                    newest = arrival.number
+            for each in self._places.of(origin, newest):
+                if security_of(each) is None:
+                    each.suspect()
 
     def close(self) -> None:
         """Close all connections that were not given to a session."""
@@ -127,9 +151,10 @@ class Router:
 
     def _deliver(self, arrival: Arrival, place: Place) -> None:
         self.arrivals.remove(arrival)
+        was_served = place.served
         place.deliver(arrival.release())
-        for each in self.arrivals.of(arrival.origin):
-            self._judge_again(each)
+        if not was_served:
+            self._changed_by(place)
 
     # --- by the ClientHello ------------------------------------------------------------------------
 
