@@ -135,6 +135,22 @@ def test_sessions_in_plain_text(make_daemon: Make) -> None:
         connection.close()
 
 
+def test_the_doubt_is_older_than_the_command(make_daemon: Make) -> None:
+    """A client far away, whose command comes later than its connection, is told the reason, too, and soon."""
+    daemon = sharing(make_daemon, PLAIN)
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), client(daemon, None) as one, client(daemon, None) as two:
+        ports = [each.passive_port() for each in (one, two)]
+        time.sleep(0.3)
+        connections = [each.connect_data(port) for each, port in zip((one, two), ports, strict=True)]
+        time.sleep(0.3)
+        one.expect(150, "RETR mine")
+        final = one.reply()
+        assert final.startswith("425 ") and "ambiguous: oldest" in final
+        for each in connections:
+            each.close()
+
+
 def test_the_oldest_session_in_plain_text(make_daemon: Make) -> None:
     """With `ambiguous: oldest`, connections are given to sessions of one address in the order of the announcements."""
     daemon = sharing(make_daemon, PLAIN, {"passive": {"shared": {"ambiguous": "oldest"}}})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.data.passive.arrivals import LONG
 from ftpsd.data.passive.departed import LATE
 from ftpsd.data.passive.places import MOST
 from tests.conftest import PLAIN
@@ -328,3 +329,43 @@ def test_a_session_that_announces_again_and_again(daemon: Daemon) -> None:
             assert sum(times) < 2  # many seconds, if each EPSV looks at all connections and all sessions
         for _ in range(500):
             assert flooding[0].reply().startswith("229 ")
+
+
+@VERSIONS
+def test_a_client_mixes_up_its_tls_sessions(make_daemon: Make, version: ssl.TLSVersion) -> None:
+    """A data connection that resumes another session than its own is closed, and its transfer is soon told why."""
+    daemon = sharing(make_daemon, ALLOW)
+    (daemon.home("bob") / "mine").write_bytes(BYTES)
+    with withstands(daemon), client(daemon, version) as one, client(daemon, version, "bob") as own:
+        own.passive_port()
+        one.download("NLST")
+        one.passive_port()
+        connection = begin(own, "RETR mine")
+        one.expect(226, "ABOR")
+        connection.sendall(hello(one, resume=True))
+        final = own.reply()
+        assert final.startswith("425 ") and "ambiguous: oldest" in final
+        connection.close()
+        daemon.wait_for_log("its client may mix them up")
+        assert own.download("RETR mine") == BYTES
+
+
+@VERSIONS
+def test_many_silent_neighbours(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """When a host has too many silent connections, the oldest are closed, not the one that came last."""
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with withstands(daemon), frees_everything(daemon), contextlib.ExitStack() as opened:
+        own, other = (opened.enter_context(client(daemon, version)) for _ in range(2))
+        other.passive_port()
+        port = own.passive_port()
+        for _ in range(20):
+            opened.enter_context(own.connect_data(port))
+        time.sleep(LONG + 0.2)
+        connection = own.connect_data(port)
+        for _ in range(8):
+            opened.enter_context(own.connect_data(port))
+        own.expect(150, "RETR mine")
+        data = own.secure_data(connection)
+        assert read_all(data) == BYTES
+        data.unwrap().close()
+        assert own.reply().startswith("226 ")

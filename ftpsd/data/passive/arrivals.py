@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import socket
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -12,8 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.data.passive.peers import ClientPeers, Origin
+from ftpsd.data.passive.places import Place
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.tls.client_hello import LONGEST, ClientHello, NotClientHello, parse
+
+#: Seconds of silence after which a connection is closed first: clients send their transfer command before.
+LONG = 1.0
 
 #: What is known of a connection: nothing, the first message of TLS, other bytes, or its end without any.
 Kind = Literal["silent", "TLS", "plain", "ended"]
@@ -155,14 +161,15 @@ class Arrivals:
         return list(self._by_origin.get(origin, ()))
 
     def add(self, arrival: Arrival, most: int) -> None:
-        """Keep a connection. If its origin has too many, close the newest silent one of them, or else the newest.
+        """Keep a connection. If its origin has too many, close another one: the oldest that was silent for long.
 
-        So, as in `Handshakes`, a client remains that connected before many others, or after them and sends something.
+        Else any of those that have not begun TLS, or of all: nobody can tell which one remains in a flood.
         """
         others = self.of(arrival.origin)
         if len(others) >= most:
-            silent = [each for each in others if each.kind == "silent"]
-            self.drop((silent or others)[-1])
+            silent = [each for each in others if each.kind == "silent" and each.since <= arrival.since - LONG]
+            idle = [each for each in others if each.kind != "TLS" or each.tried]
+            self.drop(silent[0] if silent else random.choice(idle or others))
         self._by_origin.setdefault(arrival.origin, {})[arrival] = None
 
     def remove(self, arrival: Arrival) -> None:
@@ -176,3 +183,35 @@ class Arrivals:
         """Close a connection. May be called any number of times."""
         self.remove(arrival)
         arrival.close()
+
+
+class Changes:
+    """Notes whose connections have to be judged again, and has it done once for all, in another turn of the reactor."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        call_in_reactor: Callable[[Callable[[], object]], object],
+        judge: Callable[[Origin, float, float], object],
+    ) -> None:
+        """`judge` gets an origin, and the numbers from which on connections have fewer candidates, or are orphans."""
+        self._arrivals = arrivals
+        self._call_in_reactor = call_in_reactor
+        self._judge = judge
+        self._changed: dict[Origin, tuple[float, float]] = {}
+
+    def note(self, place: Place, lost: float = math.inf) -> None:
+        """A session has its connection, or waits no longer: this matters for connections that came after it.
+
+        Those that came after `lost` may be its own.
+        """
+        for origin in self._arrivals.origins(place.session):
+            if not self._changed:
+                self._call_in_reactor(self._judge_all)
+            first, first_lost = self._changed.get(origin, (math.inf, math.inf))
+            self._changed[origin] = min(first, place.number), min(first_lost, lost)
+
+    def _judge_all(self) -> None:
+        changed, self._changed = self._changed, {}
+        for origin, (first, lost) in changed.items():
+            self._judge(origin, first, lost)

@@ -171,8 +171,7 @@ class PassiveConnection:
             return
         self._connection = self._listener.accept()
         if self._connection is None:
-            if self._listener.doubt is not None:
-                self._waiter.hurry(DOUBTFUL, self._listener.doubt)
+            _tell_doubt(self._listener, self._waiter)
             return
         if self._waiter.waiting:
             self._waiter.deliver()
@@ -220,6 +219,7 @@ class PassiveConnection:
             self._early.expect()
         else:
             self.watch()
+            _tell_doubt(self._listener, self._waiter)
 
     def take(self) -> Connected:
         """Return the connection. Raises Refusal if it is lost."""
@@ -258,6 +258,11 @@ class PassiveConnection:
         if self._input is not None:
             self._input.close()
             self._input = None
+
+
+def _tell_doubt(listener: PassivePort | None, waiter: Waiter) -> None:
+    if listener is not None and listener.doubt is not None:
+        waiter.hurry(DOUBTFUL, listener.doubt)
 
 
 def _first_open(first: socket.socket, listener: PassivePort | None) -> socket.socket:

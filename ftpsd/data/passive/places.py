@@ -83,11 +83,13 @@ class Place:
                 os.eventfd_write(self._eventfd, 1)
         self._tell()
 
-    def suspect(self) -> None:
-        """A connection has come that may be this session's, and cannot be delivered."""
-        if self.doubt is None and not (self.served or self.closed):
-            self.doubt = NoDataConnection("ambiguous", 425, _AMBIGUOUS)
-            self._tell()
+    def suspect(self) -> bool:
+        """A connection has come that may be this session's, and cannot be delivered. Return whether that is new."""
+        if self.doubt is not None or self.served or self.closed:
+            return False
+        self.doubt = NoDataConnection("ambiguous", 425, _AMBIGUOUS)
+        self._tell()
+        return True
 
     def _tell(self) -> None:
         if self._watched:
@@ -187,6 +189,11 @@ class Places:
                 if (each.session.proxies is not None) == origin[1] and each.session.admits(origin[0])
             ]
         return [each for each in found if each.number < before]
+
+    def settle(self, origin: Origin) -> None:
+        """No connection of a host waits any more: none of its sessions has a reason for doubt."""
+        for place in self.of(origin):
+            place.doubt = None
 
     def through_proxy(self, peer: Address) -> bool:
         """Return whether a host is a proxy of sessions that wait. Then its connections begin with a header."""

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.data.handshakes import Security
-from ftpsd.data.passive.arrivals import Arrival, Arrivals
+from ftpsd.data.passive.arrivals import Arrival, Arrivals, Changes
 from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.places import Place, Places
 from ftpsd.protocol.parsing import network
@@ -76,9 +76,7 @@ class Router:
         self._places = places
         self._known = known
         self.arrivals = Arrivals()
-        #: The origins of connections whose candidates have changed in this turn of the reactor, with the numbers of the
-        #: first places that have left or got a connection, and of those that have left without one.
-        self._changed: dict[Origin, tuple[float, float]] = {}
+        self._changes = Changes(self.arrivals, workers.call_in_reactor, self._judge_origin)
 
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
         """Decide about a new connection that has several candidates, or has lost one of them."""
@@ -90,46 +88,28 @@ class Router:
         """Decide about a connection, of which or of whose candidates something is known now."""
         candidates = self._places.of(arrival.origin, arrival.number)
         if not candidates:
-            self.arrivals.drop(arrival)
-        elif len(candidates) == 1 and self._is_sure(arrival, candidates[0]):
+            self._drop(arrival)
+        elif len(candidates) == 1 and _is_sure(self._places, arrival, candidates[0]):
             self._deliver(arrival, candidates[0])
         elif arrival.kind == "TLS" and not arrival.tried:
             self._find_by_hello(arrival, candidates)
         else:
             self._choose(arrival, candidates)
 
-    def _is_sure(self, arrival: Arrival, place: Place) -> bool:
-        """Return whether the connection is that of the last place which remains."""
-        return not (arrival.orphan or self._places.others_left(arrival.origin, place, arrival.number))
-
     def left(self, place: Place) -> None:
         """A session does not wait any more."""
-        self._changed_by(place, math.inf if place.served else place.number)
+        self._changes.note(place, math.inf if place.served else place.number)
 
-    def _changed_by(self, place: Place, lost: float = math.inf) -> None:
-        """Decide again, in another turn of the reactor, about connections that had this session as a candidate.
-
-        They came after it. Those that came after `lost` may be its own.
-        """
-        for origin in self.arrivals.origins(place.session):
-            if not self._changed:
-                self._workers.call_in_reactor(self._judge_changed)
-            first, first_lost = self._changed.get(origin, (math.inf, math.inf))
-            self._changed[origin] = min(first, place.number), min(first_lost, lost)
-
-    def _judge_changed(self) -> None:
-        changed, self._changed = self._changed, {}
-        for origin, (first, first_lost) in changed.items():
-            unserved = [each for each in self._places.of(origin) if not each.served]
-            several = math.inf if len(unserved) < 2 or unserved[0].guess else unserved[1].number
-            for arrival in self.arrivals.of(origin):
-                arrival.orphan |= arrival.number > first_lost
-                if arrival.number > first and not (arrival.kind == "silent" and arrival.number > several):
-                    self._judge_again(arrival)
-
-    def _judge_again(self, arrival: Arrival) -> None:
-        if arrival in self.arrivals and (arrival.kind != "TLS" or arrival.tried):
-            self.judge(arrival)
+    def _judge_origin(self, origin: Origin, first: float, first_lost: float) -> None:
+        """Decide again about connections of a host that came after places which have left, or got a connection."""
+        unserved = [each for each in self._places.of(origin) if not each.served]
+        several = math.inf if len(unserved) < 2 or unserved[0].guess else unserved[1].number
+        for arrival in self.arrivals.of(origin):
+            arrival.orphan |= arrival.number > first_lost
+            is_being_tried = arrival.kind == "TLS" and not arrival.tried
+            undecided = is_being_tried or (arrival.kind == "silent" and arrival.number > several)
+            if arrival.number > first and not undecided and arrival in self.arrivals:
+                self.judge(arrival)
 
     def sweep(self, before: float) -> None:
         """Close the connections that have waited since before a time, and tell sessions about the others."""
@@ -137,7 +117,7 @@ class Router:
             newest = 0
             for arrival in self.arrivals.of(origin):
                 if arrival.since < before:
-                    self.arrivals.drop(arrival)
+                    self._drop(arrival)
                 elif arrival.kind == "silent":
                     newest = arrival.number
             for each in self._places.of(origin, newest):
@@ -149,23 +129,27 @@ class Router:
         for arrival in self.arrivals:
             self.arrivals.drop(arrival)
 
+    def _drop(self, arrival: Arrival) -> None:
+        self.arrivals.drop(arrival)
+        if not self.arrivals.of(arrival.origin):
+            self._places.settle(arrival.origin)
+
     def _deliver(self, arrival: Arrival, place: Place) -> None:
         self.arrivals.remove(arrival)
         was_served = place.served
         place.deliver(arrival.release())
         if not was_served:
-            self._changed_by(place)
+            self._changes.note(place)
+        if not self.arrivals.of(arrival.origin):
+            self._places.settle(arrival.origin)
 
     # --- by the ClientHello ------------------------------------------------------------------------
 
     def _find_by_hello(self, arrival: Arrival, candidates: list[Place]) -> None:
         session = self._known.find(arrival.hello.names)
         place = next((each for each in candidates if each.session is session), None)
-        if place is not None:
-            self._deliver(arrival, place)
-            return
         if session is not None:
-            self.arrivals.drop(arrival)  # it comes too late for its session
+            self._give_to_owner(arrival, place)
             return
         secured = [(each, security) for each in candidates if (security := security_of(each)) is not None]
         if arrival.hello.has_tickets:
@@ -178,13 +162,32 @@ class Router:
             partial(self._tried, arrival), partial(self._failed, arrival)
         )
 
+    def _give_to_owner(self, arrival: Arrival, owner: Place | None) -> None:
+        """Give a connection to the session that it resumes, or close it if that does not wait here.
+
+        If that needs none, another session may be meant: some clients mix up the TLS sessions of their connections.
+        """
+        needs_none = owner is None or owner.served
+        if owner is None:
+            self._drop(arrival)
+        else:
+            self._deliver(arrival, owner)
+        if needs_none:
+            others = self._places.of(arrival.origin, arrival.number)
+            if [each for each in others if security_of(each) is not None and each.suspect()]:
+                log.info(
+                    "a data connection of {peer} resumes the TLS session of a control connection that waits for none: "
+                    "its client may mix them up",
+                    peer=str(arrival.origin[0]),
+                )
+
     def _tried(self, arrival: Arrival, found: tuple[Place, Security] | None) -> None:
         if found is not None:
             self._known.learn(arrival, found[0].session, found[1].context)
         if arrival not in self.arrivals:
             return  # it was closed meanwhile
         if found is not None and not found[0].closed:
-            self._deliver(arrival, found[0])
+            self._give_to_owner(arrival, found[0])
         else:
             self._not_found(arrival)
 
@@ -195,7 +198,7 @@ class Router:
     def _failed(self, arrival: Arrival, failure: Failure) -> None:
         if not failure.check(Refusal):
             log.failure("internal error: a data connection cannot be given to its session", failure)
-        self.arrivals.drop(arrival)
+        self._drop(arrival)
 
     # --- without it --------------------------------------------------------------------------------
 
@@ -208,7 +211,7 @@ class Router:
             return
         suspects = [each for each in candidates if (security_of(each) is not None) == wants_tls]
         possible = [each for each in suspects if not each.served]
-        if len(possible) == 1 and self._is_sure(arrival, possible[0]):
+        if len(possible) == 1 and _is_sure(self._places, arrival, possible[0]):
             self._deliver(arrival, possible[0])
             return
         guessed = next(filter(_may_guess, possible), None)
@@ -218,7 +221,12 @@ class Router:
         for each in suspects:
             each.suspect()
         if arrival.kind == "ended" or (arrival.kind != "silent" and not possible):
-            self.arrivals.drop(arrival)
+            self._drop(arrival)
+
+
+def _is_sure(places: Places, arrival: Arrival, place: Place) -> bool:
+    """Return whether a connection is that of the last place which remains."""
+    return not (arrival.orphan or places.others_left(arrival.origin, place, arrival.number))
 
 
 def security_of(place: Place) -> Security | None:
