@@ -93,7 +93,14 @@ class S3Files:
         )
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
         tools = UploadTools(
-            store.name, store.objects, store.cut, sending, self._measure, store.settings.part_size, store.least_part
+            store.name,
+            store.objects,
+            store.cut,
+            sending,
+            self._measure,
+            store.settings.part_size,
+            store.least_part,
+            store.least_kept,
         )
         self._openings = Openings(tree, self.directories, self._changes, tools)
         #: Nothing: files are not moved to other storage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import weakref
 from collections.abc import Hashable
@@ -82,6 +83,8 @@ class S3Store:
         self.memory = Memory(self.settings.memory)
         #: The fewest bytes of a part that is not the last one.
         self.least_part = least_part
+        #: A part that is not full is kept if it has so many bytes: that happens in tests, which send a few bytes.
+        self.least_kept = least_part if least_part < LEAST_PART else sys.maxsize
         #: The time of modification of directories, which have none: seconds since 1970.
         self.started = time.time()
         self._own = WorkerThreads(reactor, size, patience, stuck=_STUCK, what="a store") if threads is None else None

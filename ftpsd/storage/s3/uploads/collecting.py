@@ -120,8 +120,12 @@ class Collector:
             self.parts.wait(1)
 
     def send_rest(self, least: int) -> None:
-        """Send what is left as a part, if it is large enough for one that others follow. The upload was cut."""
-        if len(self.buffer) >= least and self.parts.failed is None:
+        """Send what is left if it is a full part, or has `least` bytes. The upload was cut.
+
+        A smaller part would shift those that follow: the store may still have one of them from an earlier attempt, and
+        Cloudflare R2 demands parts of one size.
+        """
+        if self.buffer and (not self._room or len(self.buffer) >= least) and self.parts.failed is None:
             self._send()
 
     def release(self) -> None:

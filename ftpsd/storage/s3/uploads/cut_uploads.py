@@ -2,8 +2,8 @@
 
 The store knows the key of an open multipart upload, its parts and their sizes. The daemon marks its own uploads with a
 part that has the last number, 10,000, while the one before it is missing (`parts.MARKER`). Other uploads belong to
-other programs, and are left alone. What the client resumes is the end of the last part before the first gap. A part
-must have 5 MiB, so nothing is kept of less.
+other programs, and are left alone. What the client resumes is the end of the last part before the first gap, which an
+empty part is, too. Only parts that are full are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class CutUpload:
     parts: tuple[StoredPart, ...]
     started: float
     marker: StoredPart
+    #: The numbers of the parts after the first gap.
+    strays: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -73,7 +75,9 @@ class CutUploads:
         marker = parts.pop(MARKER, None)
         if marker is None or MARKER - 1 in parts:
             return None
-        return CutUpload(upload.key, upload.identity, tuple(in_order(parts)), upload.started, marker)
+        first = tuple(in_order(parts))
+        strays = tuple(number for number, each in parts.items() if number > len(first) and each.size)
+        return CutUpload(upload.key, upload.identity, first, upload.started, marker, strays)
 
     def is_open(self, key: str, identity: str) -> bool:
         """Return whether the store has an upload: somebody else may have removed it."""

@@ -70,14 +70,22 @@ class Parts:
     ended: bool = False
     _last: int = 0
     _changed: Condition = field(default_factory=Condition)
+    #: Is called once when no part is on its way any more.
+    _idle: Callable[[], object] | None = None
     _beginning: Lock = field(default_factory=Lock)
     #: Is called in a thread of the store with the identity of the multipart upload that was begun.
     begun: Callable[[str], object] = lambda _: None
 
-    def continue_after(self, parts: list[StoredPart]) -> None:
-        """Let the next part follow some that the store has."""
+    def continue_after(self, parts: list[StoredPart], strays: list[int]) -> None:
+        """Let the next part follow some that the store has. Blocks.
+
+        `strays` are the numbers of those that the store has beyond. Each is replaced by an empty one before anything is
+        sent, since the store keeps them: when the gap before them is filled, they would be taken for a continuation.
+        """
         self.stored = {each.number: each for each in parts}
         self._last = len(parts)
+        for number in strays:
+            self.sending.multiparts.put(self.key, self.identity, number, b"")
 
     @property
     def next_number(self) -> int:
@@ -137,6 +145,9 @@ class Parts:
             self.running -= 1
             self.number_ended += 1
             self._changed.notify_all()
+            idle = None if self.running else self._idle
+        if idle is not None:
+            idle()
 
     def _begin(self) -> str:
         """Return the multipart upload; the first call begins it. Blocks."""
@@ -144,6 +155,9 @@ class Parts:
             if not self.identity:
                 multiparts = self.sending.multiparts
                 identity = multiparts.begin(self.key)
+                if self.ended:  # the upload was closed meanwhile
+                    multiparts.abort(self.key, identity)
+                    raise UploadGone
                 self.begun(identity)
                 self.identity = identity
                 self.mark()
@@ -173,9 +187,13 @@ class Parts:
             self._changed.wait_for(lambda: not self.running, seconds)
         self.ended = True
 
-    def first_parts(self) -> list[StoredPart]:
-        """Return the stored parts from the first one on, up to the first gap."""
-        return in_order(self.stored)
+    def when_idle(self, call: Callable[[], object]) -> None:
+        """Make a call when no part is on its way any more: now, or in the thread of the last one. After `settle`."""
+        with self._changed:
+            if self.running:
+                self._idle = call
+                return
+        call()
 
     def list_all(self) -> list[tuple[int, str]]:
         """Return number and ETag of all parts. Raises UploadGone if one is missing."""
@@ -186,8 +204,8 @@ class Parts:
 
 
 def in_order(stored: dict[int, StoredPart]) -> list[StoredPart]:
-    """Return parts from the first one on, up to the first gap."""
+    """Return parts from the first one on, up to the first gap or empty one (see `Parts.continue_after`)."""
     found = list[StoredPart]()
-    while (each := stored.get(len(found) + 1)) is not None:
+    while (each := stored.get(len(found) + 1)) is not None and each.size:
         found.append(each)
     return found

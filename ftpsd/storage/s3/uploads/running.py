@@ -65,6 +65,11 @@ class Running:
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 
+    def end(self, key: str, identity: str, upload: object) -> None:
+        """Note both: an upload of this process has ended, with its multipart upload, or none ("")."""
+        self.release(identity)
+        self.leave(key, upload)
+
     def has_ended(self, identity: str, modified: float) -> bool:
         """Return whether this process has ended an upload, whose last part came at a POSIX time, and nobody runs it."""
         ended = self._ended.get(identity)

@@ -19,7 +19,7 @@ from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 from ftpsd.storage.s3.uploads.evidence import published
-from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, MOST_COPIES, Parts, Sending
+from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, MOST_COPIES, Parts, Sending, in_order
 from ftpsd.storage.s3.uploads.publishing import Conflict, Target, expected_etag, publish
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, RESUMABLE, OldFile, choose_start
@@ -44,6 +44,8 @@ class UploadTools:
     #: The bytes of a part at first, and the fewest that the store takes for one that is not the last.
     part_size: int
     least_part: int
+    #: A part that is not full is kept if it has so many bytes.
+    least_kept: int
 
 
 class S3Upload:
@@ -104,7 +106,7 @@ class S3Upload:
         self._continued = True
         self._tools.cut.running.claim(cut.identity, self.charge)
         self.parts.identity = cut.identity
-        self.parts.continue_after(parts)
+        self.parts.continue_after(parts, [*(each.number for each in cut.parts[len(parts) :]), *cut.strays])
         self.parts.stored[MARKER] = cut.marker
         if cut.marker.size:  # the last part of an upload that was complete, but could not be published
             self.parts.mark()
@@ -204,16 +206,16 @@ class S3Upload:
                     self._keep()
             finally:
                 self.collector.release()
-                self._tools.cut.running.release(self.parts.identity)
-                self._tools.cut.running.leave(self._target.key, self)
+                # A part that comes late must not meet the next attempt: nobody resumes until then.
+                self.parts.when_idle(lambda: self._tools.cut.running.end(self._target.key, self.parts.identity, self))
 
     def _keep(self) -> None:
         """Keep the multipart upload or remove it, as `choose_end` says."""
         parts, worth, append = self.parts, self._outcome is Outcome.CUT, self._target.append
         if worth:
-            self.collector.send_rest(self._tools.least_part)
+            self.collector.send_rest(self._tools.least_kept)
         parts.settle(_CLOSING, drop=not worth)
-        size = sum(each.size for each in parts.first_parts())
+        size = sum(each.size for each in in_order(parts.stored))
         state = PartState(
             size=size,
             append=append,
