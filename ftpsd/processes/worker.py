@@ -164,6 +164,7 @@ class WorkerService(MultiService):
     def _use(self, configuration: load.Configuration) -> None:
         """Use another configuration for new sessions."""
         self._configuration = configuration
+        self._control_ports |= {each.port for each in configuration.settings.listen}
         self._snapshot = self._snapshots.make(configuration)
         self._sessions.follow(configuration)
 
