@@ -78,9 +78,7 @@ class LocalSessions:
         settings, users = configuration.settings, self._snapshots.users
         self._refresh.start(settings.passive.refresh)
         self._sweeper.start(lambda: users.homes.outermost, settings.uploads.keep_parts, settings.timeouts.stalled)
-        self._snapshots.object_stores.sweep(
-            settings.uploads.keep_parts, self._snapshots.quotas, self._sweeper.may_sweep
-        )
+        self._sweep_stores(settings.uploads.keep_parts)
 
     async def drain(self, seconds: int) -> None:
         """End all sessions: idle ones now, the others after their transfer, or after some seconds."""
@@ -93,7 +91,11 @@ class LocalSessions:
     def stop(self) -> None:
         """End the periodic tasks."""
         self._refresh.stop()
+        self._sweep_stores(None)  # another worker may have the lock from now on
         self._sweeper.stop()
+
+    def _sweep_stores(self, keep: int | None) -> None:
+        self._snapshots.object_stores.sweep(keep, self._snapshots.quotas, self._sweeper.may_sweep)
 
 
 def local_figures(parts: HostParts, sessions: Sized, memory: Callable[[], int] = lambda: 0) -> LocalFigures:
