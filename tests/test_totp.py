@@ -14,8 +14,11 @@ import pytest
 from twisted.internet.defer import succeed
 
 from ftpsd.accounts import hashes
+from ftpsd.accounts.chain.recent import GUESSES
 from ftpsd.accounts.one_time import totp
 from ftpsd.accounts.one_time.totp import UsedCodes, matching_step, split
+from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
+from ftpsd.accounts.user_store import SourceFailed
 from ftpsd.cli.main import main
 from ftpsd.config.settings import TotpSecret, UserSettings
 from ftpsd.limits.bans.policy import ADDRESS_BLOCKED
@@ -24,7 +27,9 @@ from tests.conftest import PLAIN
 from tests.daemon import Daemon, ftpsd, merge
 from tests.ftpclient import FtpClient
 from tests.inprocess import Server
+from tests.memory_sources import Chain, MemorySource, admit, result
 from tests.test_hashes import QUICK, SLOW
+from tests.test_spellings import PEER, Memory
 
 pyotp = pytest.importorskip("pyotp")
 
@@ -153,6 +158,31 @@ def _tried(client: Any, user: str, password: str) -> str:
     client.say(f"USER {user}")
     reply: str = client.say(f"PASS {password}")
     return reply[:3]
+
+
+def test_a_source_that_is_down(tmp_path: Path) -> None:
+    """A right password with a wrong code fails like a wrong password, and counts as a guess like one."""
+    source = MemorySource(bob={"plain": "secret", "home": "bob", "totp": SECRET})
+    chain = Chain(tmp_path, source)
+    memory: Any = Memory()
+    checker = PasswordChecker(chain.store, UsedCodes(memory, time.time), time.time)
+
+    def log_in(password: str) -> str:
+        result(checker.requestAvatarId(LoginCredentials(b"bob", password.encode(), PEER, admit)))
+        return password
+
+    first, second = code(), code(1)
+    assert log_in(f"secret{first}")
+    source.failure = SourceFailed("down")
+    for password in (f"secret{code(5)}", f"secret{first}", "secret", f"wrong{second}", "wrong"):
+        with pytest.raises(SourceFailed, match="down"):
+            log_in(password)
+    assert log_in(f"secret{second}")
+    for _ in range(GUESSES):
+        with pytest.raises(SourceFailed, match="down"):
+            log_in(f"secret{code(5)}")
+    with pytest.raises(SourceFailed, match="down"):
+        log_in(f"secret{code(-1)}")
 
 
 # --- the daemon --------------------------------------------------------------------------------------

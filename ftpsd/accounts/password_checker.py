@@ -71,7 +71,7 @@ class PasswordChecker:
             may_log_in = await self._certificates.rule(credentials.certificate, credentials.client, credentials.admit)
             user = await self._verify(name, password, credentials)
             if not may_log_in(user):
-                raise WrongPassword(user.name)
+                raise _rejected(user)
             return user
         except UnknownUser:
             raise LoginIncorrect(name) from None
@@ -92,9 +92,9 @@ class PasswordChecker:
             password = password if secret is None else parts[0]
         user = await self._store.verify(name, password, credentials.client, credentials.admit, parts is not None)
         if user.settings.totp != secret:  # no code was sent, or the user has changed meanwhile
-            raise WrongPassword(user.name)
+            raise _rejected(user)
         if secret is not None and (step is None or not self._codes.use(user.name, step)):
-            raise WrongPassword(user.name)
+            raise _rejected(user)
         return user
 
     async def _secret(self, name: str, credentials: LoginCredentials) -> str | None:
@@ -104,6 +104,11 @@ class PasswordChecker:
         except (UnknownUser, LoginDenied, SourceFailed):  # `verify` reports it
             return None
         return user.settings.totp
+
+
+def _rejected(user: User) -> Exception:
+    """Return what to raise for a right password and a wrong code or certificate: the same as for a wrong password."""
+    return WrongPassword(user.name) if user.reject is None else user.reject()
 
 
 def _text(value: bytes) -> str:

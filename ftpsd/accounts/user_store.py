@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.settings import UserSettings
@@ -25,6 +25,9 @@ class User:
     settings: UserSettings
     #: What holds for the anonymous user; None for all others.
     anonymous: AnonymousSettings | None = None
+    #: Returns what to raise if the password was right and the login fails after all. It must not differ from a wrong
+    #: password. While a source is down, that is its error, and a guess is counted.
+    reject: Callable[[], Exception] | None = field(default=None, eq=False)
 
 
 @frozen

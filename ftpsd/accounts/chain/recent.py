@@ -132,13 +132,16 @@ class RecentLogins:
         key = self._keys.get(name)
         return (key[0], self._logins[key].answer) if key is not None else (None, None)
 
-    def admits(self, name: str, password: str, network: Hashable) -> bool:
-        """Return whether the password is that of the last login, and the network has any guess left."""
+    def admits(self, name: str, password: str | None, network: Hashable) -> bool:
+        """Return whether the password is that of the last login, and the network has any guess left.
+
+        None: what was sent with the right password, as a one-time password, was wrong. That is a guess, too.
+        """
         self._expire()
         key = self._keys.get(name)
         if key is None or self._logins[key].guesses[network] >= GUESSES:
             return False
-        if hmac.compare_digest(self._logins[key].digest, _digest(key, password)):
+        if password is not None and hmac.compare_digest(self._logins[key].digest, _digest(key, password)):
             return True
         guesses = self._logins[key].guesses
         guesses[network] += 1

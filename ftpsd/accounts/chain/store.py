@@ -184,7 +184,11 @@ class ChainStore:
             raise
         except SourceFailed as error:
             answer = await self._answer_without(index, question, error)
-            return None if answer is None else await self._user(place, answer, question.peer)
+            if answer is None:
+                return None
+            # Before the password is compared: the time must not show whether it was right.
+            user = await self._user(place, answer, question.peer)
+            return _remembered(user, self._shared.recent, question, error)
         if answer is None:
             return None
         user = await self._user(place, answer, question.peer)
@@ -221,8 +225,7 @@ class ChainStore:
 
         A source that is up may have changed the user, though it was busy or late, or could not answer this question.
 
-        If the source knew the user, the password must be the one of then. If another place did, which is asked later,
-        the source did not know the name.
+        If another place knew the user, which is asked later, the source did not know the name.
         """
         source, recent = self._places[index], self._shared.recent
         assert isinstance(source, RunningSource)
@@ -235,10 +238,6 @@ class ChainStore:
             raise error
         if _is_shadowed(question.name, answer, self._places[:index]):
             return None
-        if question.password is not None and not recent.admits(
-            question.name, question.password, network(question.peer)
-        ):
-            raise error
         return answer
 
     async def _user(self, source: RunningSource, answer: Answer, peer: Address) -> User:
@@ -263,6 +262,19 @@ class InvalidAnswer(SourceFailed):
 def _key(place: YamlUserStore | RunningSource) -> object:
     """Return what stands for a place where a login is remembered."""
     return YAML if isinstance(place, YamlUserStore) else place
+
+
+def _remembered(user: User, recent: RecentLogins, question: Question, error: SourceFailed) -> User:
+    """Return the user of the last login if the password is the one of then. Or raise the `error` of the source."""
+    guesser = network(question.peer)
+    if not recent.admits(question.name, question.password or "", guesser):
+        raise error
+
+    def reject() -> Exception:
+        recent.admits(question.name, None, guesser)
+        return error
+
+    return attrs.evolve(user, reject=reject)
 
 
 async def _wait_for_others(clock: Clock, places: Sequence[YamlUserStore | RunningSource]) -> None:
