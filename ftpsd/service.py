@@ -75,7 +75,7 @@ class Options(usage.Options):  # type: ignore[misc]
 
 
 def makeService(options: Options) -> FtpsService:
-    """Return the daemon. Print the faults of its configuration and exit if there are any."""
+    """Return the daemon. Print the faults of its configuration, or why it cannot start, and exit if there are any."""
     path = os.path.abspath(options["config"])  # twistd changes the directory when it goes to the background
     try:
         configuration = load.load(path)
@@ -84,7 +84,7 @@ def makeService(options: Options) -> FtpsService:
         sandbox = make_sandbox(configuration, path, options.parent, removed)
         observer = line_observer(options.parent) if options.parent else None
         return FtpsService(path, configuration, make_host, make_counts, bool(options["verbose"]), sandbox, observer)
-    except InvalidConfiguration as error:
+    except (InvalidConfiguration, StartFailed) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -262,11 +262,12 @@ def test_full_disks(make_daemon: Callable[..., Daemon]) -> None:
 def test_files_beyond_the_limit(make_daemon: Callable[..., Daemon]) -> None:
     """An upload larger than the process may write is refused, and the daemon continues."""
     daemon = make_daemon(start=False)
-    daemon.start(prefix=("prlimit", "--fsize=1000000"))
+    daemon.start(prefix=("prlimit", "--fsize=80000000"))  # the table of a daemon with workers has 68 MB
     with withstands(daemon), secured(daemon) as client:
         data = open_transfer(client, "STOR large")
         try:
-            data.sendall(bytes(3_000_000))
+            for _ in range(100):
+                data.sendall(bytes(1_000_000))
             data.unwrap()
         except OSError:
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from ftpsd.accounts import hashes
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import PATIENCE, Daemon, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer
 from tests.processes import family, is_alive, pss, spawner, stop, wait_for, workers
@@ -205,6 +206,15 @@ def test_a_worker_that_cannot_start(make_workers: MakeDaemon, monkeypatch: pytes
 
 
 # --- failures --------------------------------------------------------------------------------------
+
+
+def test_a_table_that_cannot_be_made(make_daemon: MakeDaemon) -> None:
+    """A limit of file sizes holds for the table of all workers, too: the daemon ends with a sentence."""
+    daemon = make_daemon({"workers": 2}, start=False)
+    command = ["prlimit", "--fsize=1000000", *twistd("-n", "--pidfile=", "ftpsd", "-c", str(daemon.config))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert "the table of all workers cannot be made: file too large. If files are limited" in done.stderr
 
 
 def test_a_worker_that_is_killed(make_workers: MakeDaemon) -> None:

@@ -52,9 +52,17 @@ log = Logger(namespace="ftpsd")
 
 
 def supervisor_counts(clock: Now) -> SharedLedgerState:
-    """Return the counts of a supervisor: in the table of the last process, if it has left its workers to this one."""
+    """Return the counts of a supervisor: in the table of the last process, if it has left its workers to this one.
+
+    Raises StartFailed.
+    """
     descriptor = upgrade.left_table()
-    return SharedLedgerState(clock, None if descriptor is None else take_over(descriptor))
+    try:
+        return SharedLedgerState(clock, None if descriptor is None else take_over(descriptor))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        remedy = "If files are limited in size (LimitFSIZE=, ulimit -f), allow 100 MB, or set workers: 1."
+        raise StartFailed(f"the table of all workers cannot be made: {reason}. {remedy}") from None
 
 
 class RemoteSessions:
