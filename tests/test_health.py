@@ -19,18 +19,20 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ftpsd.admin.health import Health
+from ftpsd.cli.admin_client import AdminClient
 from ftpsd.config.settings import ListenSettings, SandboxSettings
 from ftpsd.control.incoming.listeners import Listeners
 from ftpsd.events.hub import Hub
 from ftpsd.figures.local import LocalFigures
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.transfer_counts import TransferCounts
-from ftpsd.metrics.health import Health
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE, Daemon, ftpsd
 from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
+from tests.processes import stop, workers
 from tests.prometheus import Answer, Metrics, with_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +137,42 @@ def test_ready_while_the_daemon_stops(make_daemon: Callable[..., Daemon]) -> Non
         assert client.reply().startswith("226")
     assert daemon.process is not None
     daemon.process.wait(PATIENCE)
+
+
+def check(daemon: Daemon, *words: str) -> tuple[int, str]:
+    """Return the exit status of `ftpsd status --check`, and what it prints."""
+    command = ftpsd("status", "--check", "-c", str(daemon.config), *words)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    return done.returncode, done.stdout
+
+
+def test_the_command_for_health_checks(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """`ftpsd status --check` says what /ready says: also if all workers are silent, and while the daemon stops."""
+    socket = str(tmp_path / "admin.sock")
+    daemon = make_daemon({"workers": 2, "timeouts": {"drain": 30}, "admin": {"socket": socket}})
+    assert check(daemon) == (0, "ready\n")
+    assert json.loads(check(daemon, "--json")[1]) == {"ready": True, "reasons": []}
+    stopped = workers(daemon)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:  # not by the command, which may take longer to start than the daemon needs to replace them
+        health = AdminClient(Path(socket)).get("health")
+    finally:
+        for pid in stopped:
+            stop(pid, signal.SIGCONT)
+    assert health == {"ready": False, "reasons": ["no worker process answers"]}
+    wait_until(lambda: check(daemon)[0] == 0, "it is ready again")
+    with secured(daemon) as client:
+        plain = client.connect_data()
+        client.expect(150, "STOR a.bin")
+        connection = client.secure_data(plain)
+        os.kill(daemon.pid, signal.SIGTERM)
+        wait_until(lambda: check(daemon) == (1, "not ready: the daemon is stopping\n"), daemon.log)
+        connection.unwrap().close()
+        assert client.reply().startswith("226")
+    assert daemon.process is not None
+    daemon.process.wait(PATIENCE)
+    assert check(daemon)[0] == 3
 
 
 def test_a_disk_that_does_not_respond(make_daemon: Callable[..., Daemon]) -> None:

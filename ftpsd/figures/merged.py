@@ -129,6 +129,9 @@ class MergedFigures:
                 found.append(f"the worker threads of worker {index} do not respond: a disk may not respond")
 
         await self._ask_all(ask)
+        serving = [each for each in self.workers() if each.state == "serving"]
+        if serving and not any(each.answers for each in serving):
+            found.append("no worker process answers")
         return found
 
     # --- workers ---------------------------------------------------------------------------------

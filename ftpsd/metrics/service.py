@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.web.http import Request
 
+from ftpsd.admin.health import Health
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
 from ftpsd.config.disk_watch import in_own_thread
@@ -23,7 +24,6 @@ from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.config.settings import MetricsSettings
 from ftpsd.control.incoming.listeners import open_beside
 from ftpsd.metrics.counters import Counters
-from ftpsd.metrics.health import Health
 from ftpsd.metrics.reading import Reading, read
 from ftpsd.outbox.place import journal_directory
 from ftpsd.system.reactor import ListeningPort

@@ -6,6 +6,7 @@ from ftpsd.accounts.chain.counts import RESULTS, SourceStatus
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
+from ftpsd.admin.health import Health
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import Certificate, Status, StatusReader, Usage
 from ftpsd.control.lifecycle.reload import STOPPING
@@ -21,17 +22,29 @@ class DaemonResources:
     def __init__(self, parts: Parts, status: StatusReader) -> None:
         self._parts = parts
         self._status = status
+        self._health = Health(parts)
 
     def routes(self) -> list[Route]:
         """Return the routes of this subject."""
         summary = "Load the configuration again, and answer when that is done"
         return [
             Route("GET", "/v1/status", self._show, "Show the state of the daemon", schemas.to("Status")),
+            Route(
+                "GET",
+                "/v1/health",
+                self._show_health,
+                "Show whether the daemon can serve clients",
+                schemas.to("Health"),
+            ),
             Route("POST", "/v1/reload", self._reload, summary, schemas.to("Reloaded"), problems=[422, 503]),
         ]
 
     async def _show(self, _: Call) -> Answer:
         return answer(status_json(await self._status.refreshed()))
+
+    async def _show_health(self, _: Call) -> Answer:
+        reasons = await self._health.reasons()
+        return answer({"ready": not reasons, "reasons": [valid_text(each) for each in reasons]})
 
     async def _reload(self, call: Call) -> Answer:
         self._parts.hub.publish(AdministrativeAct("reload", "", call.administrator))

@@ -129,6 +129,7 @@ COMPONENTS: Schema = {
         workers=array(to("Worker")),
         worker_restarts={**COUNT, "description": "Workers that were started in place of one that had failed."},
     ),
+    "Health": record(ready=FLAG, reasons={**STRINGS, "description": "Why the daemon cannot serve clients."}),
     "Worker": record(
         index=COUNT,
         process=COUNT,

@@ -125,6 +125,13 @@ class Store(TypedDict):
     error: str | None
 
 
+class Health(TypedDict):
+    """Whether the daemon can serve clients, and if not, why."""
+
+    ready: bool
+    reasons: list[str]
+
+
 class Status(TypedDict):
     """The state of the daemon."""
 
@@ -164,6 +171,11 @@ class _Transfers(TypedDict):
 def status(client: AdminClient) -> Status:
     """Return the state of the daemon."""
     return cast(Status, client.get("status"))
+
+
+def health(client: AdminClient) -> Health:
+    """Return whether the daemon can serve clients."""
+    return cast(Health, client.get("health"))
 
 
 def page(client: AdminClient, **query: Parameter) -> tuple[list[Session], int]:

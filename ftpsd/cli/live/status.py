@@ -1,4 +1,4 @@
-"""`ftpsd status`: the state of the daemon in a dozen lines."""
+"""`ftpsd status`: the state of the daemon in a dozen lines, or whether it can serve clients."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `ftpsd status`."""
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("--check", action="store_true", help="print why the daemon is not ready, and exit with 1 then")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the state of the daemon."""
+    """Print the state of the daemon. Return the exit status."""
+    if options.check:
+        return _check(options)
     status = answers.status(connect(options))
     if options.json:
         json.dump(status, sys.stdout, indent=2)
@@ -31,6 +34,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(status, time.time())))
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Print what /ready of the metrics says, for health checks that run a command."""
+    health = answers.health(connect(options))
+    if options.json:
+        print(json.dumps(health))
+    else:
+        print("\n".join(text.clean(f"not ready: {each}") for each in health["reasons"]) or "ready")
+    return 0 if health["ready"] else 1
 
 
 def lines(status: answers.Status, now: float) -> list[str]:
