@@ -62,6 +62,7 @@ class Task(Generic[T]):
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._dropped = False
+        self._following: Callable[[], object] | None = None
         self._backoff = Backoff()
         submit(self._run)
 
@@ -73,9 +74,11 @@ class Task(Generic[T]):
                 self._error = error
         with self._lock:
             self._ended.set()
-            dropped = self._dropped
+            dropped, following = self._dropped, self._following
         if dropped:
             self._close()
+        if following is not None:
+            following()
 
     @property
     def is_running(self) -> bool:
@@ -97,6 +100,14 @@ class Task(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+    def follow(self, call: Callable[[], object]) -> bool:
+        """Make another call in the same thread when this one ends. Return False if it has ended."""
+        with self._lock:
+            if self._ended.is_set():
+                return False
+            self._following = call
+            return True
 
     def drop(self) -> None:
         """Close what the call has opened or will open. Does not block for the call."""
@@ -230,6 +241,7 @@ class RemoteUpload:
         self._opened = Task(submit, opening)
         self._published: Task[None] | None = None
         self._closed = False
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -253,9 +265,16 @@ class RemoteUpload:
         seconds = upload.pending(complete)
         if seconds or not complete:
             return seconds
-        if self._published is None:
-            self._published = Task(self._submit, upload.publish)
-        return self._published.pending()
+        return self._publication().pending()
+
+    def _publication(self) -> Task[None]:
+        """Return the call that publishes the file; it is made once. Raises Refusal if the upload is closed."""
+        with self._lock:
+            if self._published is None:
+                if self._closed:
+                    raise Refusal(426, "The upload has ended.")
+                self._published = Task(self._submit, self._opened.result().publish)
+            return self._published
 
     def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes."""
@@ -263,15 +282,17 @@ class RemoteUpload:
 
     def publish(self) -> None:
         """Give the complete file its name."""
-        if self._published is None:
-            self._published = Task(self._submit, self._opened.result().publish)
-        self._published.result()
+        self._publication().result()
 
     def close(self) -> None:
-        """End the upload, after what runs. Does not block. May be called often."""
-        if not self._closed:
+        """End the upload, after its publication if that runs. Does not block. May be called often."""
+        with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            self._closing.begin(self._key)
+            published = self._published
+        self._closing.begin(self._key)
+        if published is None or not published.follow(self._close):
             self._submit(self._close)
 
     def _close(self) -> None:

@@ -131,20 +131,24 @@ class S3Upload:
             self.take_name()
 
     def flush(self) -> None:
-        """Send all parts. May take long."""
-        self.collector.finish()
+        """Send all parts. May take long. Raises Refusal if the upload is closed."""
+        with self._lock:
+            _require(not self._closed)
+            self.collector.finish()
 
     def take_name(self) -> bool:
         """Let the object have its key (see `backend.Upload`). Ends when the store shows it.
 
-        Raises Refusal if the key belongs to an object that must not be replaced.
+        Raises Refusal if the key belongs to an object that must not be replaced, or if the upload is closed.
         """
-        try:
-            publish(self._tools.objects, self._tools.sending.multiparts, self._target, self.collector, self._copied)
-        except Conflict as conflict:
-            self._outcome = Outcome.WORTHLESS
-            raise conflict.refusal from None
-        self._published = True
+        with self._lock:
+            _require(not self._closed)
+            try:
+                publish(self._tools.objects, self._tools.sending.multiparts, self._target, self.collector, self._copied)
+            except Conflict as conflict:
+                self._outcome = Outcome.WORTHLESS
+                raise conflict.refusal from None
+            self._published = True
         if not self.is_first:
             self._tools.cut.remove(self._target.key)
         return True
@@ -273,6 +277,12 @@ def _start(upload: S3Upload, tools: UploadTools, target: Target, offset: int, cu
         upload.continue_with(cut, start.part_size)
     if cut is not None and not start.part_size and not tools.cut.may_run(cut):
         tools.cut.abort(cut.key, cut.identity)
+
+
+def _require(is_open: bool) -> None:
+    """Raise Refusal if an upload is closed: then its bytes have gone."""
+    if not is_open:
+        raise Refusal(426, "The upload has ended.")
 
 
 def _ranges(size: int) -> list[tuple[int, int]]:
