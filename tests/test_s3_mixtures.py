@@ -186,3 +186,35 @@ def test_a_part_that_comes_late(bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
         refused(450, begin(node.open().writer(path("f"), offset=5 * MIB)))
         late.set()
     resume_to_the_end(bucket, DATA, (6 * MIB,))
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_two_uploads_to_one_name(bucket: Bucket, first_to_end: int) -> None:
+    """If both are cut, at most one is kept, so that no client resumes that of another one."""
+    files = Node(bucket).open()
+    uploads: list[Any] = [files.writer(path("f"))(), files.writer(path("f"))()]
+    for upload, data in zip(uploads, (DATA[: 6 * MIB], OTHER[: 12 * MIB]), strict=True):
+        write(upload, data)
+    uploads.pop(first_to_end).close()
+    uploads[0].close()
+    assert bucket.uploads() == ["alice/f"]
+    at = result(files.size(path("f")))
+    assert at == 5 * MIB
+    store(files.writer(path("f"), offset=at), DATA[at:])
+    assert bucket.get("alice/f") == DATA
+    assert bucket.uploads() == []
+
+
+def test_what_is_left_of_another_upload_goes_with_publication(bucket: Bucket) -> None:
+    """The upload that began first is published: nothing is left of the other one, so APPE adds to the file."""
+    files = Node(bucket).open()
+    one: Any = files.writer(path("f"))()
+    other: Any = files.writer(path("f"))()
+    write(other, OTHER[: 12 * MIB])
+    other.close()
+    write(one, b"one")
+    one.publish()
+    one.close()
+    assert bucket.uploads() == []
+    store(files.writer(path("f"), append=True), b"two")
+    assert bucket.get("alice/f") == b"onetwo"

@@ -149,8 +149,7 @@ class S3Upload:
                 self._outcome = Outcome.WORTHLESS
                 raise conflict.refusal from None
             self._published = True
-        if not self.is_first:
-            self._tools.cut.remove(self._target.key)
+        _remove_others(self._tools.cut, self._target.key)
         return True
 
     def settle(self) -> None:
@@ -227,10 +226,9 @@ class S3Upload:
             repeatable=self._copied and (append or self.collector.position <= self._start),
             outdated=bool(size) and worth and self._is_another(),
         )
-        if choose_end(self._outcome, state) not in (None, APPENDED):
-            self._kept = size
-            if size and not self._tools.cut.is_open(self._target.key, parts.identity):
-                self._kept = 0
+        wanted = choose_end(self._outcome, state) not in (None, APPENDED)
+        if wanted and _is_to_be_resumed(self._tools.cut, self._target.key, parts.identity, self.is_first):
+            self._kept = size if self._tools.cut.is_open(self._target.key, parts.identity) else 0
         elif parts.identity:
             self._tools.cut.abort(self._target.key, parts.identity)
 
@@ -277,6 +275,28 @@ def _start(upload: S3Upload, tools: UploadTools, target: Target, offset: int, cu
         upload.continue_with(cut, start.part_size)
     if cut is not None and not start.part_size and not tools.cut.may_run(cut):
         tools.cut.abort(cut.key, cut.identity)
+
+
+def _is_to_be_resumed(cut: CutUploads, key: str, identity: str, is_first: bool) -> bool:
+    """Return whether no other upload of a key is resumed in place of this one: a client would mix the two.
+
+    The first one to be cut is kept, as on a disk. If two end at once, one that began while another ran gives way: it
+    has ended for all others before it looks for them, and it looks for those that run, too.
+    """
+    if not is_first:
+        cut.running.release(identity)
+    others = [each for each in cut.all_of(key) if each.identity != identity]
+    if is_first:
+        return not any(each.size and each.identity not in cut.running for each in others)
+    return not any(each.size or each.identity in cut.running for each in others)
+
+
+def _remove_others(cut: CutUploads, key: str) -> None:
+    """Remove what is left of other uploads of a key that has its object now."""
+    try:
+        cut.remove(key)
+    except (Refusal, OSError):
+        pass  # the file has its name: the next upload, or the sweeper, removes them
 
 
 def _require(is_open: bool) -> None:
