@@ -299,9 +299,12 @@ class FtpsService(MultiService):
 
     async def _stop(self) -> None:
         timeouts = self._configuration.settings.timeouts
-        if upgrade.is_wanted() and self._host.leave(self._listeners.own(), timeouts.drain_upgrade):
+        wanted = upgrade.is_wanted()
+        left = self._host.leave(self._listeners.own(), timeouts.drain_upgrade) if wanted else None
+        if left is not None:
             self._listeners.abandon()
             self._reloader.stop()
+            await left
             await super().stopService()
             return
         drain = timeouts.drain

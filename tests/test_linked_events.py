@@ -31,6 +31,7 @@ from ftpsd.events.types import (
     SessionInfo,
     SessionOpened,
 )
+from ftpsd.system.link import LinkLost
 from ftpsd.system.messages.codec import Malformed
 from tests.links import LinkedWorkers
 from tests.test_hub import ALICE, KINDS
@@ -227,6 +228,30 @@ def test_events_wait_for_the_next_supervisor(workers: LinkedWorkers) -> None:
     end = workers.ends[0]
     workers.start(0, end)
     workers.until(lambda: got == [opened(1)])
+
+
+def test_a_batch_without_an_answer_is_sent_to_the_next_supervisor(workers: LinkedWorkers) -> None:
+    """What a supervisor has not read before its end reaches the next one: in order, and once."""
+    worker, end = Worker(workers), workers.ends[0]
+    workers.reactor.removeReader(workers.links[0].transport)
+    for number in range(BATCH + 5):
+        worker.hub.publish(opened(number))
+    workers.turns()  # a batch is on its way
+    workers.result(end_without_reading(workers, worker))
+    hub, got = Hub(workers.reactor), list[Event]()
+    hub.subscribe("test", SessionOpened, got.append)
+    Receiver(workers.reactor, hub, workers)
+    workers.start(0, end)
+    workers.until(lambda: len(got) >= BATCH + 5)
+    workers.turns()
+    assert [event.session.number for event in got if isinstance(event, SessionEvent)] == [*range(BATCH + 5)]
+
+
+async def end_without_reading(workers: LinkedWorkers, worker: Worker) -> None:
+    """End the supervisor while the worker waits for its answer, as before its own end."""
+    workers.links[0].transport.abortConnection()  # type: ignore[union-attr]
+    with pytest.raises(LinkLost):
+        await worker.sender.close()
 
 
 def test_what_was_published_before_the_end_arrives(workers: LinkedWorkers) -> None:

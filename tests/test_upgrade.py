@@ -7,6 +7,7 @@ systemd and the package.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -186,6 +187,19 @@ def test_a_second_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceMana
         end_download(other, download)
     assert (service.home() / "slow").read_bytes().endswith(b"the rest")
     wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
+
+
+def test_no_event_is_lost(service: Daemon, manager: ServiceManager) -> None:
+    """Each upload that was answered before an upgrade is in the log of one process or of the other, once."""
+    with secured(service) as one, secured(service) as other:
+        for number in range(20):
+            for client in (one, other):
+                assert client.upload(f"STOR {number}", b"content").startswith("226 ")
+        (manager.runtime / "upgrade").touch()
+        manager.restart(service)
+    logs = [Path(f"{service.log_file}.old"), service.log_file]
+    wait_for(lambda: not manager.kept, "the new process has taken everything")
+    assert sum(len(re.findall(r"STOR \d+: 226", each.read_text())) for each in logs) == 40
 
 
 def test_workers_that_hang_keep_nobody_waiting(service: Daemon, manager: ServiceManager) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.accounts.one_time.totp import Codes
@@ -97,10 +98,11 @@ class SessionHost(Protocol):
         SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
         """
 
-    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> Deferred[None] | None:
         """Leave sessions and listeners to the next process of the service, which has another release of the daemon.
 
-        Running transfers get so many seconds. Return False if that is not possible.
+        Running transfers get so many seconds. Return what fires when this process has all events of the sessions until
+        now; None if they cannot be left.
         """
 
     def stop(self) -> None:

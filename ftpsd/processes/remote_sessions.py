@@ -69,6 +69,7 @@ class RemoteSessions:
     """Serves sessions in worker processes. It accepts the connections itself, so that limits and bans hold for all."""
 
     def __init__(self, parts: HostParts) -> None:
+        self._reactor = parts.reactor
         self._path = parts.path
         assert isinstance(parts.counts, SharedLedgerState)
         self._table = parts.counts.table
@@ -162,11 +163,13 @@ class RemoteSessions:
         """Let all workers end their sessions: idle ones now, the others after their transfer, or after some seconds."""
         await self.workers.drain(seconds)
 
-    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> Deferred[None] | None:
         """Leave all workers to the next process of the service; running transfers get so many seconds."""
-        left = upgrade.leave(self.workers.processes.values(), listeners, self._table.descriptor, seconds)
-        self.workers.stopping = left
-        return left
+        processes = self.workers.processes
+        if not upgrade.leave(processes.values(), listeners, self._table.descriptor, seconds):
+            return None
+        self.workers.stopping = True
+        return Deferred.fromCoroutine(upgrade.wait_for_events(self._reactor, processes))
 
     def stop(self) -> None:
         """End all processes."""

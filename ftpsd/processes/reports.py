@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
 from ftpsd.accounts.chain.shared_logins import share_logins
 from ftpsd.events.hub import Hub
 from ftpsd.events.linked.log_lines import forward_log
@@ -21,6 +27,7 @@ class Reports:
     def __init__(
         self, reactor: Reactor, hub: Hub, link: Link, sessions: LocalSessions, snapshots: SnapshotFactory
     ) -> None:
+        self._reactor = reactor
         self._link = link
         self._figures = sessions.figures
         self._sender = Sender(reactor, link)
@@ -33,10 +40,19 @@ class Reports:
         """Send what is logged from now on to the supervisor. The link must be connected."""
         forward_log(self._sender)
 
-    async def finish(self) -> None:
-        """Send all that the supervisor does not know yet. Returns when it has it, or has gone."""
-        report_last(self._link, self._figures)
-        try:
+    async def send(self) -> None:
+        """Send all that waits. Returns when the supervisor has it, or has gone."""
+        with suppress(LinkLost):
             await self._sender.close()
-        except LinkLost:
-            pass
+
+    async def finish(self) -> None:
+        """Send all that the supervisor does not know yet. Returns when it, or the next one, has it, or both have gone."""
+        for _ in range(2):
+            report_last(self._link, self._figures)
+            try:
+                await self._sender.close()
+                return
+            except LinkLost as lost:
+                if not lost.closed:
+                    return
+            await deferLater(cast(IReactorTime, self._reactor), 0)  # now the link may lead to the next supervisor

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence, Sized
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.config.load import Configuration
@@ -84,9 +85,9 @@ class LocalSessions:
         """End all sessions: idle ones now, the others after their transfer, or after some seconds."""
         await end_sessions(self._reactor, self.registry, seconds)
 
-    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> bool:
-        """Return False: sessions cannot leave their process."""
-        return False
+    def leave(self, listeners: Sequence[socket.socket], seconds: int) -> Deferred[None] | None:
+        """Return None: sessions cannot leave their process."""
+        return None
 
     def stop(self) -> None:
         """End the periodic tasks."""

@@ -180,11 +180,14 @@ class WorkerService(MultiService):
             self.link.tell("process.deaf")
 
     def _left(self, successor: socket.socket, seconds: int) -> None:
-        """The supervisor makes room for the next one, which adopts this worker until its transfers have finished."""
+        """The supervisor makes room for the next one, which adopts this worker until its transfers have finished.
+
+        The link is closed when the supervisor has all events until now.
+        """
         self._successor = successor
         self._snapshots.retire()
         self._drain(seconds)
-        self.link.close()
+        Deferred.fromCoroutine(self._reports.send()).addBoth(lambda _: self.link.close())
 
     def _supervisor_lost(self) -> None:
         """The supervisor has ended. Nobody can connect any more; transfers may finish."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ftpsd.events.hub import CAPACITY, QueueState
-from ftpsd.system.link import Link
+from ftpsd.system.link import Link, LinkLost
 from ftpsd.system.reactor import Clock, DelayedCall
 
 #: Seconds for which items are collected, unless there are many. A batch costs 150 µs, however few items it has.
@@ -35,6 +36,8 @@ class Sender:
         self._items: deque[object] = deque()
         self._next: DelayedCall | None = None
         self._sending = False
+        #: How many of the first items were sent to a supervisor that has gone without an answer.
+        self._returned = 0
         #: Items that were dropped since the last batch, and before.
         self._dropping = self._dropped = 0
 
@@ -64,11 +67,13 @@ class Sender:
 
     async def close(self) -> None:
         """Send all that waits, and return when the supervisor has it. Raises LinkLost if it does not answer."""
-        self.flush()
-        await self._link.call("journal.batch", *self._take())
+        await self._call()
+        while self._items:
+            await self._call()
 
     def _take(self) -> tuple[list[object], int]:
         items = self._items
+        self._returned = 0
         batch = [items.popleft() for _ in range(min(BATCH, len(items)))]
         dropped, self._dropping = self._dropping, 0
         self._dropped += dropped
@@ -82,9 +87,25 @@ class Sender:
             self._next = self._clock.callLater(INTERVAL, self._send)
             return
         self._sending = True
-        answered: Deferred[object] = self._link.call("journal.batch", *self._take())
-        # A batch that was not answered in time may have arrived: it is not sent again, so that nothing comes twice.
-        answered.addBoth(self._answered)
+        self._call().addBoth(self._answered)
+
+    def _call(self) -> Deferred[object]:
+        batch, dropped = self._take()
+        answer: Deferred[object] = self._link.call("journal.batch", batch, dropped)
+        return answer.addErrback(self._not_answered, batch, dropped)
+
+    def _not_answered(self, failure: Failure, batch: list[object], dropped: int) -> Failure:
+        """Keep a batch for the next supervisor if this one has gone: it answers each batch that it gets.
+
+        One that was not answered in time may have arrived. It is not sent again, so that nothing comes twice.
+        """
+        if isinstance(failure.value, LinkLost) and failure.value.closed:
+            for item in batch:
+                self._items.insert(self._returned, item)
+                self._returned += 1
+            self._dropped -= dropped
+            self._dropping += dropped
+        return failure
 
     def _answered(self, _: object) -> None:
         self._sending = False

@@ -12,10 +12,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ftpsd.limits.ledger import SessionLease
@@ -35,8 +38,12 @@ log = Logger(namespace="ftpsd")
 #: Seconds for which the wish for an upgrade is good.
 _MAX_AGE = 600
 
-#: Seconds for which the start waits for the workers of the last process. They answer in milliseconds.
+#: Seconds for which the start waits for the workers of the last process, and the end for those that are left. They
+#: answer in milliseconds.
 LONGEST = 2
+
+#: Seconds between two looks at the links to the workers that are left.
+_LOOK = 0.02
 
 #: The names of descriptors.
 TABLE = "table"
@@ -77,6 +84,13 @@ def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], 
             except OSError:
                 pass  # it has ended
     return True
+
+
+async def wait_for_events(reactor: Reactor, workers: Mapping[int, WorkerProcess]) -> None:
+    """Wait until the workers that were left have sent their events: they close their links then, or time is over."""
+    end = reactor.seconds() + LONGEST
+    while any(each.link.transport is not None for each in workers.values()) and reactor.seconds() < end:
+        await deferLater(cast(IReactorTime, reactor), _LOOK)
 
 
 def adopt(reactor: Reactor, launcher: Launcher, admit: Callable[[int, Address], SessionLease]) -> Deferred[None]:
