@@ -254,8 +254,13 @@ class FtpsService(MultiService):
         self._reactor.callLater(0, report)  # before the reactor runs, SIGTERM would not stop the daemon gracefully
 
     def _not_started(self, failure: Failure) -> None:
-        failure.trap(StartFailed)
-        exit_with_error(self._reactor, failure.getErrorMessage())
+        reason = failure.getErrorMessage()
+        if failure.check(StartFailed) is None:
+            log.failure("internal error: the daemon cannot start", failure)
+            reason = f"the daemon cannot start: {reason}"
+        self._reactor.callLater(
+            0, exit_with_error, self._reactor, reason
+        )  # it may not run yet, and cannot be stopped then
 
     # --- start and reload ------------------------------------------------------------------------
 

@@ -205,6 +205,22 @@ def test_a_worker_that_cannot_start(make_workers: MakeDaemon, monkeypatch: pytes
     assert "listening on" not in daemon.log
 
 
+def test_an_error_of_the_daemon_at_its_start(make_workers: MakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong, the daemon does not go on without its listeners: it says why, and ends with status 1."""
+    daemon = make_workers(start=False)
+    program = (
+        "import sys; from ftpsd.processes import supervisor; from twisted.scripts.twistd import run\n"
+        "async def fail(*_): raise ValueError('nobody has foreseen this')\n"
+        "supervisor.Workers.start = fail\n"
+        f"sys.argv = ['twistd', '-n', '--pidfile=', 'ftpsd', '-c', {str(daemon.config)!r}]; run()"
+    )
+    monkeypatch.setattr(daemon, "command", lambda: [sys.executable, "-c", program])
+    daemon.start()
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE) == 1
+    assert "the daemon cannot start: nobody has foreseen this" in daemon.log
+
+
 # --- failures --------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ class Reports:
             await self._sender.close()
 
     async def finish(self) -> None:
-        """Send all that the supervisor does not know yet. Returns when it, or the next one, has it, or both have gone."""
+        """Send all that the supervisor does not know yet. Returns when one supervisor has it, or all have gone."""
         for _ in range(2):
             report_last(self._link, self._figures)
             try:

@@ -123,6 +123,7 @@ class Workers:
         """
         if self._next is not None:
             old, self._generation, self._next = self._generation, self._next, None
+            self._generation.in_use()
             old.stop()
             answers = [worker.link.call("process.retired") for worker in old.workers]
             for worker in old.workers:

@@ -35,7 +35,7 @@ class Generation:
     """
 
     def __init__(self, reactor: Reactor, launcher: Launcher, count: int, with_loaded: bool = False) -> None:
-        """`with_loaded`: the first workers have the configuration that the spawner has loaded, but does not use yet."""
+        """`with_loaded`: workers have the configuration that the spawner has loaded, until it is `in_use`."""
         self._reactor = reactor
         self._launcher = launcher
         self._slots = [_Slot() for _ in range(count)]
@@ -60,6 +60,10 @@ class Generation:
         for slot in self._slots:
             self._launch(slot)
         await ready
+
+    def in_use(self) -> None:
+        """The spawner uses what it has loaded, and later workers have the configuration that is used then."""
+        self._with_loaded = False
 
     def stop(self, why: str = "") -> None:
         """Start no worker any more. Those that run are left alone."""
@@ -94,7 +98,7 @@ class Generation:
         if self._stopped or slot.worker is not None:
             return
         try:
-            worker = self._launcher.launch(self._with_loaded and self._starting is not None)
+            worker = self._launcher.launch(self._with_loaded)
         except StartFailed as error:
             if self._starting is not None:
                 self.stop(str(error))

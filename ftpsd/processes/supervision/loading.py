@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.interfaces import IReactorTime
 
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.supervisor import Workers
 from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
+
+#: Seconds for a process to load the configuration: less than systemd waits for a reload (90).
+LONGEST = 60
 
 
 class ConfigurationLoads:
@@ -33,11 +38,11 @@ class ConfigurationLoads:
         """Load it in the spawner, and in the workers. Raises InvalidConfiguration with the faults that they report."""
         number = next(self._numbers)
         self._late.clear()
-        answers = [self._spawner.load()]
+        answers = [self._within(self._spawner.load(), "the process that starts workers")]
         for index, link in self._serving().items() if with_workers else ():
             answer: Deferred[list[str]] = Deferred()
             self._waiting[index, number] = answer
-            answers.append(answer)
+            answers.append(self._within(answer, f"worker {index}"))
             link.tell("process.load", number)
         texts = {text for faults in await gatherResults(answers) for text in faults}
         if texts:
@@ -55,6 +60,11 @@ class ConfigurationLoads:
                 links[index].tell("process.load", next(self._numbers))
             answers = [link.call("process.use") for link in links.values()]
             await DeferredList(answers, consumeErrors=True)
+
+    def _within(self, answer: Deferred[list[str]], who: str) -> Deferred[list[str]]:
+        """Let a process that does not answer have a fault: a reload must end."""
+        late = [f"{who} has not loaded the configuration within {LONGEST} seconds"]
+        return answer.addTimeout(LONGEST, cast(IReactorTime, self._reactor), lambda *_: late)
 
     def _serving(self) -> dict[int, Link]:
         """Return the links to all workers but those that only end their sessions: their sandbox may be an older one."""
