@@ -123,6 +123,72 @@ def test_a_reader_that_is_closed_by_a_message() -> None:
     channel.near.close()
 
 
+class Watcher:
+    """Calls a function when a socket is readable, and counts what the reactor tells it."""
+
+    def __init__(self, end: socket.socket, readable: Callable[[], object] = lambda: None) -> None:
+        self.end = end
+        self.told = 0
+        self._readable = readable
+
+    def fileno(self) -> int:
+        """The number of the descriptor."""
+        return self.end.fileno()
+
+    def logPrefix(self) -> str:
+        """A name for the log."""
+        return "test"
+
+    def doRead(self) -> None:
+        """Something has come."""
+        self.told += 1
+        self._readable()
+
+    def connectionLost(self, reason: object) -> None:
+        """The connection has ended."""
+        self.told += 1
+
+
+@pytest.mark.quick
+def test_a_connection_gets_no_events_of_another_one() -> None:
+    """A connection with the number of one that was closed in the same turn does not get what was polled for that."""
+    new: list[Watcher] = []
+
+    def receive(_: object, sockets: list[socket.socket]) -> None:
+        new.append(Watcher(sockets[0]))
+        channel.reactor.addReader(new[0])
+
+    channel = Messages(receive)
+    old, peer_of_old = socket.socketpair()
+    given, peer_of_new = socket.socketpair()
+    trigger, far = socket.socketpair()
+    others = [os.open(os.devnull, os.O_RDONLY)]
+    while others[-1] < old.fileno():
+        others.append(os.open(os.devnull, os.O_RDONLY))
+    number, watcher = old.fileno(), Watcher(old)
+
+    def close_old() -> None:
+        trigger.recv(1)
+        channel.reactor.removeReader(watcher)
+        old.close()
+
+    channel.reactor.addReader(watcher)
+    channel.reactor.addReader(Watcher(trigger, close_old))
+    channel.reactor.iterate(0)
+    far.send(b"x")  # these three are polled in this order
+    datagrams.send(channel.near, "connection", [given.fileno()])
+    peer_of_old.send(b"x")
+    channel.until(lambda: new)
+    assert new[0].fileno() == number and not watcher.told, "this test has met the case"
+    for _ in range(5):
+        channel.reactor.iterate(0.01)
+    assert not new[0].told
+    for each in (given, peer_of_new, trigger, far, peer_of_old, channel.near, new[0].end):
+        each.close()
+    for descriptor in others:
+        os.close(descriptor)
+
+
 @pytest.mark.quick
 def test_counts_while_the_table_is_locked() -> None:
     """Strangers get tokens of this process alone. A user is refused, and not counted."""

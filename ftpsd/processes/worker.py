@@ -205,9 +205,12 @@ class WorkerService(MultiService):
     def _drain(self, seconds: int) -> None:
         """End all sessions, and then the process. The supervisor gives it no more connections."""
         if not self._stopping:
-            self._handed.accept_all()
             self._stopping = True
-            Deferred.fromCoroutine(self._stop(seconds)).addErrback(self._stop_failed)
+            self._reactor.callLater(0, self._reactor.callLater, 0, self._begin_stop, seconds)  # as `MessageReader` does
+
+    def _begin_stop(self, seconds: int) -> None:
+        self._handed.accept_all()
+        Deferred.fromCoroutine(self._stop(seconds)).addErrback(self._stop_failed)
 
     async def _stop(self, seconds: int) -> None:
         await self._sessions.drain(seconds)

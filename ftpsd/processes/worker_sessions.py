@@ -22,8 +22,9 @@ from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
 
-#: Turns of the reactor in which the end of a connection that was closed is found: the first reads what came before it.
-_TURNS = 3
+#: Turns of the reactor in which the end of a connection that was closed is found: two until messages are read, and the
+#: first after them reads what came before the end.
+_TURNS = 5
 
 
 class HandedSessions:

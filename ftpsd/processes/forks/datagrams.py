@@ -43,7 +43,12 @@ def receive(end: socket.socket) -> tuple[object, list[socket.socket]] | None:
 
 
 class MessageReader:
-    """Reads messages in the reactor, until the other end has gone. Takes over the socket."""
+    """Reads messages in the reactor, until the other end has gone. Takes over the socket.
+
+    Messages are read after all events that were polled together (see `control.incoming.accept.ControlPort`). Twisted's
+    epoll reactor finds the owner of an event by the number of its descriptor. A connection in a message that is read
+    between these events can get the number of one that was just closed, and would receive its events.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class MessageReader:
         self._reactor = reactor
         self._received = received
         self._ended = ended
+        self._scheduled = False
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -72,11 +78,19 @@ class MessageReader:
         return "messages"
 
     def doRead(self) -> None:
+        """There are messages: read them two turns later. Sessions that ended in this turn have said so by then."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._reactor.callLater, 0, self._read_some)
+
+    def _read_some(self) -> None:
         """Read the messages that wait, but a few at a time: sessions must not wait for all of them."""
-        self._read(_BATCH)
+        self._scheduled = self.end.fileno() >= 0 and self._read(_BATCH)
+        if self._scheduled:
+            self._reactor.callLater(0, self._read_some)
 
     def read_all(self) -> None:
-        """Read all messages that were sent before."""
+        """Read all messages that were sent before. Not for callers in the middle of the events of a turn."""
         while self._read(_BATCH):
             pass
 
