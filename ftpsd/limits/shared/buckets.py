@@ -13,17 +13,26 @@ _TOKENS, _SINCE = 0, 1
 #: The part of the burst that a process takes at once: most of its commands then need no lock.
 _PART = 0.05
 
+#: The most seconds to wait for tokens: other processes take them as well, and put some back.
+_LONGEST = 0.1
+
+#: The columns of a slot with the time since when a process has waited, 0 if it does not, and with the time when it has
+#: looked for tokens. Both in milliseconds. One that has not looked for so many of them does not wait any more.
+_WAITS, _LOOKED = 0, 1
+_FORGOTTEN = 250
+
 
 class SharedTokenBucket:
     """The tokens of all processes, in a slot of the table: see `system.token_bucket.TokenBucket`.
 
-    Each process takes some tokens in advance, and returns what is left over. It does without the lock if a process that
-    was stopped holds that.
+    Each process takes some tokens in advance. A debt is one of all processes: with debts of its own, one would have to
+    wait while another one takes all tokens that come. When tokens are short, the process that has waited longest gets
+    them. The bucket does without the lock if a process that was stopped holds that.
     """
 
     def __init__(self, slot: Slot, rate: float, burst: float, now: float) -> None:
         self.rate: Final = rate
-        #: The tokens that this process has taken in advance; below 0 is a debt.
+        #: The tokens that this process has taken in advance.
         self.tokens = 0.0
         self._burst = burst
         self._most = max(1.0, burst * _PART)
@@ -42,24 +51,34 @@ class SharedTokenBucket:
         fields = self._fields
         with self._lock:
             tokens = min(self._burst, fields[_TOKENS] + max(0.0, now - fields[_SINCE]) * self.rate)
-            taken = max(0.0, min(tokens, self._most - self.tokens))
-            fields[_TOKENS], fields[_SINCE] = tokens - taken, max(now, fields[_SINCE])
-        self.tokens += taken
+            self.tokens = min(tokens, self._most) if self._may_take(tokens, max(1, int(1000 * now))) else 0.0
+            fields[_TOKENS], fields[_SINCE] = tokens - self.tokens, max(now, fields[_SINCE])
         return self.tokens
 
+    def _may_take(self, tokens: float, now: int) -> bool:
+        """Return whether it is the turn of this process. If not, it waits from now on."""
+        slot = self._slot
+        waits = slot.own(_WAITS)
+        since = waits or now
+        others = zip(slot.numbers(_WAITS), slot.numbers(_LOOKED), strict=True)
+        may = tokens > 0 and not any(0 < each < since and looked >= now - _FORGOTTEN for each, looked in others)
+        slot.add(_WAITS, (0 if may else since) - waits)
+        slot.add(_LOOKED, now - slot.own(_LOOKED))
+        return may
+
     def take(self, count: float) -> None:
-        """Take tokens. The number of tokens may become negative."""
-        self.tokens = max(-self.rate, self.tokens - count)
+        """Take tokens. What this process does not have is a debt of all: one second's tokens at most."""
+        self.tokens -= count
+        if self.tokens < 0:
+            with self._lock:
+                self._fields[_TOKENS] = max(-self.rate, self._fields[_TOKENS] + self.tokens)
+            self.tokens = 0.0
 
     def put_back(self, count: float) -> None:
-        """Put tokens back."""
-        self.tokens += count
-        surplus = self.tokens - 2 * self._most
-        if surplus > 0:
-            self.tokens -= surplus
-            with self._lock:
-                self._fields[_TOKENS] = min(self._burst, self._fields[_TOKENS] + surplus)
+        """Put tokens back, for all processes."""
+        with self._lock:
+            self._fields[_TOKENS] = min(self._burst, self._fields[_TOKENS] + count)
 
     def seconds_until(self, count: float) -> float:
-        """Return the seconds until there are so many tokens."""
-        return max(0.0, (count - self.tokens - max(0.0, self._fields[_TOKENS])) / self.rate)
+        """Return the seconds until there may be so many tokens, or until it is worth while to look again."""
+        return min(_LONGEST, max(0.0, (count - self.tokens - self._fields[_TOKENS]) / self.rate))

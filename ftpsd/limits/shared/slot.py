@@ -71,6 +71,11 @@ class Slot:
         number: int = self._ints[_COLUMNS[column] + self._own]
         return number
 
+    def numbers(self, column: int) -> list[int]:
+        """Return the numbers of all processes in a column."""
+        first = _COLUMNS[column]
+        return [*self._ints[first : first + self._used()]]
+
     def total(self, column: int) -> int:
         """Return the sum of a column over all processes."""
         return column_total(self._ints, column, self._used())
