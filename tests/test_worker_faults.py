@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import signal
 import socket
 import struct
 import time
@@ -25,7 +26,7 @@ from ftpsd.limits.shared.table import SharedTable
 from ftpsd.processes.forks import datagrams
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
-from tests.processes import is_alive, wait_for, workers
+from tests.processes import is_alive, spawner, wait_for, workers
 from tests.table_workers import SIZE
 
 MakeDaemon = Callable[..., Daemon]
@@ -259,6 +260,46 @@ def test_a_worker_that_gets_no_connections(make_daemon: MakeDaemon) -> None:
     wait_for(lambda: not any(map(is_alive, before)))
     assert len(workers(daemon)) == 2
     assert "lost" not in daemon.log
+
+
+@pytest.mark.parametrize("missing", [1, 0])
+def test_a_worker_that_cannot_be_forked(make_daemon: MakeDaemon, missing: int) -> None:
+    """The others serve, the log says why, and the worker starts as soon as it can.
+
+    The spawner has no descriptor for all sockets of the worker, or none for the process.
+    """
+    daemon = make_daemon({"workers": 2})
+    pid, (killed, _) = spawner(daemon), workers(daemon)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    free = [number for number in range(100) if number not in used or _pid_of(pid, number) == killed]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[2 - missing], hard))
+    os.kill(killed, signal.SIGKILL)
+    daemon.wait_for_log("a worker cannot be started: Too many open files")
+    assert greetings(daemon, 3) == {"220"}
+    assert len(workers(daemon)) == 1
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: len(workers(daemon)) == 2)
+    assert greetings(daemon, 3) == {"220"}
+
+
+def _pid_of(pid: int, number: int) -> int:
+    """Return the process to which a descriptor of another one refers; 0 if it is no descriptor of a process."""
+    lines = Path(f"/proc/{pid}/fdinfo/{number}").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), 0)
+
+
+def test_a_supervisor_without_descriptors(make_daemon: MakeDaemon) -> None:
+    """It cannot start a worker then; the others serve, and the worker starts as soon as it can."""
+    daemon = make_daemon({"workers": 2})
+    killed, _ = workers(daemon)
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (_first_free(daemon.pid), hard))
+    os.kill(killed, signal.SIGKILL)
+    daemon.wait_for_log("no worker can be started: Too many open files|a worker cannot be started: Too many open files")
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: len(workers(daemon)) == 2)
+    wait_for(lambda: greetings(daemon, 4) == {"220"})
 
 
 def _shut_channel(pid: int) -> None:

@@ -170,6 +170,8 @@ class Workers:
             return
         how = f"was killed by signal {-status}" if status < 0 else f"has ended with exit status {status}"
         text = f"{worker.name} {how}: {lost} session{'' if lost == 1 else 's'} lost"
+        if worker.failure:
+            text = f"a worker cannot be started: {worker.failure}"
         log.error("{text}", text=text)
         self.restarts += worker in self._generation.workers
         for generation in filter(None, (self._generation, self._next)):

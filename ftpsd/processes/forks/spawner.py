@@ -9,6 +9,7 @@ in milliseconds, shares that memory with the others, and starts also while the f
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -25,6 +26,9 @@ from ftpsd.processes.forks.output import Output
 
 #: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
 RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]
+
+#: The sockets of a worker: see `RunWorker`.
+_SOCKETS = 2
 
 
 def fork_spawner(
@@ -104,7 +108,7 @@ class _Spawner:
         if name == "fork":
             index, with_loaded = cast(tuple[int, bool], arguments)
             configuration = (with_loaded and self._loaded) or self._configuration
-            self._fork(index, configuration, sockets)
+            self._start(index, configuration, sockets)
         elif name == "load":
             self._tell("loaded", arguments[0], self._load())
         elif self._loaded is not None:  # "use"
@@ -121,7 +125,23 @@ class _Spawner:
         gc.freeze()
         return []
 
-    def _fork(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
+    def _start(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
+        """Fork a worker, and tell the supervisor, also if that fails: it tries again later."""
+        try:
+            if len(sockets) < _SOCKETS:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            pid, descriptor = self._fork(index, configuration, sockets)
+        except OSError as error:
+            self._tell("failed", index, error.strerror)
+        else:
+            self._workers[descriptor] = pid
+            self._tell("forked", index, pid)
+        finally:
+            for each in sockets:
+                each.close()
+
+    def _fork(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> tuple[int, int]:
+        """Fork a worker. Return its process number, and a descriptor of the process. Raises OSError."""
         pid = os.fork()
         if pid == 0:
             with end_process():
@@ -130,7 +150,9 @@ class _Spawner:
                     os.close(descriptor)
                 name_process(f"ftpsd worker {index}")
                 self._run_worker(index, configuration, sockets)
-        for each in sockets:
-            each.close()
-        self._workers[os.pidfd_open(pid)] = pid
-        self._tell("forked", index, pid)
+        try:
+            return pid, os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise

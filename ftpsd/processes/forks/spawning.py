@@ -36,6 +36,7 @@ class Spawner:
         self._numbers = itertools.count()
         self._loads: dict[int, Deferred[list[str]]] = {}
         self._forked: Callable[[int, int], object] = lambda index, pid: None
+        self._failed: Callable[[int, str], object] = lambda index, reason: None
         self._ended: Callable[[int, int], object] = lambda pid, status: None
         self._lost: Callable[[], object] = lambda: None
 
@@ -50,16 +51,18 @@ class Spawner:
     def start(
         self,
         forked: Callable[[int, int], object],
+        failed: Callable[[int, str], object],
         ended: Callable[[int, int], object],
         lost: Callable[[], object],
     ) -> None:
         """Begin to hear from the spawner.
 
-        `forked` gets the index and the number of a process, `ended` the number and the exit status of one that has
+        `forked` gets the index and the number of a process, `failed` the index of one that cannot be started, and the
+        reason, `ended` the number and the exit status of one that has
         ended (negative: the signal). `lost` is called when the spawner itself has ended.
         """
         assert self._end is not None
-        self._forked, self._ended, self._lost = forked, ended, lost
+        self._forked, self._failed, self._ended, self._lost = forked, failed, ended, lost
         self._reader = MessageReader(self._reactor, self._end, self._received, self._gone)
 
     def spawn(self, index: int, with_loaded: bool, sockets: list[socket.socket]) -> None:
@@ -100,6 +103,8 @@ class Spawner:
         name, first, second = cast(list[object], message)
         if name == "forked":
             self._forked(cast(int, first), cast(int, second))
+        elif name == "failed":
+            self._failed(cast(int, first), cast(str, second))
         elif name == "ended":
             self._ended(cast(int, first), cast(int, second))
         else:

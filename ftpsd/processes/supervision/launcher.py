@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from twisted.logger import Logger
 
@@ -54,7 +55,7 @@ class Launcher:
         `lost` is called when no worker can be started any more.
         """
         self._ended = ended
-        self._spawner.start(self._forked, self._process_ended, lost)
+        self._spawner.start(self._forked, self._not_forked, self._process_ended, lost)
 
     def launch(self, with_loaded: bool) -> WorkerProcess:
         """Start a worker, with the configuration that is used, or with the one that the spawner has loaded.
@@ -68,8 +69,13 @@ class Launcher:
             )
         index = free[0]
         link = Link(self._reactor, lambda: self._link_lost(worker))
-        link_end, link_of_worker = socket.socketpair()
-        connections, connections_of_worker = datagrams.pair()
+        with ExitStack() as opened:
+            try:
+                link_end, link_of_worker = map(opened.enter_context, socket.socketpair())
+                connections, connections_of_worker = datagrams.pair()
+            except OSError as error:
+                raise StartFailed(f"no worker can be started: {error.strerror}") from None
+            opened.pop_all()
         worker = WorkerProcess(index, link, connections, self._reactor.seconds())
         with link_of_worker, connections_of_worker:
             try:
@@ -113,6 +119,11 @@ class Launcher:
 
     def _forked(self, index: int, pid: int) -> None:
         self._processes[index].forked(pid)
+
+    def _not_forked(self, index: int, reason: str) -> None:
+        worker = self._processes[index]
+        worker.failure = reason
+        self._remove(worker, 1)
 
     def _process_ended(self, pid: int, status: int) -> None:
         for worker in [each for each in self._processes.values() if each.pid == pid]:

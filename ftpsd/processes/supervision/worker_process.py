@@ -36,6 +36,8 @@ class WorkerProcess:
         self.state: WorkerState = "starting"
         #: Its process number; 0 until it was forked.
         self.pid = 0
+        #: Why there is no process.
+        self.failure = ""
         #: Heartbeats in a row that it has not answered.
         self.missed = 0
         #: What its sessions count, by their numbers.
@@ -68,6 +70,10 @@ class WorkerProcess:
             self._descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             return  # it has ended already
+        except OSError as error:
+            self.failure = error.strerror or "no descriptor"
+            self.link.close()  # a process that no signal reaches: it ends when it has no supervisor
+            return
         if self._killed:
             self.send_signal(signal.SIGKILL)
 
