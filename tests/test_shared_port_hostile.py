@@ -369,3 +369,61 @@ def test_many_silent_neighbours(daemon: Daemon, version: ssl.TLSVersion) -> None
         assert read_all(data) == BYTES
         data.unwrap().close()
         assert own.reply().startswith("226 ")
+
+
+@pytest.fixture
+def drained(make_daemon: Make) -> Iterator[tuple[Daemon, FtpClient, FtpClient]]:
+    """A daemon, and two clients of one address: one in a worker that drains, and one in a new worker."""
+    daemon = sharing(make_daemon, PLAIN, {"workers": 2})
+    with client(daemon) as old:
+        home = daemon.directory / "elsewhere" / "carol"
+        home.mkdir(parents=True)
+        daemon.users = {"alice": {}, "bob": {}, "carol": {"home": str(home)}}  # a new folder needs new workers
+        daemon.write()
+        daemon.reload()
+        with client(daemon, user="bob") as new:
+            yield daemon, old, new
+
+
+def test_clients_in_two_generations_of_workers(drained: tuple[Daemon, FtpClient, FtpClient]) -> None:
+    """While an old worker drains, connections of one address still reach their own sessions in both, by TLS."""
+    daemon, old, new = drained
+    (daemon.home() / "mine").write_bytes(b"alice")
+    (daemon.home("bob") / "mine").write_bytes(b"bob")
+    for waiting, own, expected in ((old, new, b"bob"), (new, old, b"alice")) * 2:
+        waiting.passive_port()
+        connection = begin(own, "RETR mine")
+        data = own.secure_data(connection)
+        assert read_all(data) == expected
+        data.unwrap().close()
+        assert own.reply().startswith("226 ")
+
+
+def test_plain_text_in_two_generations_of_workers(drained: tuple[Daemon, FtpClient, FtpClient]) -> None:
+    """While an old worker drains, connections in plain text that may belong to sessions of both are refused."""
+    daemon, old, new = drained
+    for each in (old, new):
+        each.expect(200, "PROT C")
+    old.passive_port()
+    old.expect(150, "STOR stolen")
+    connection = begin(new, "STOR mine")
+    connection.sendall(BYTES[:100])
+    connection.close()
+    for each in (old, new):
+        final = each.reply()
+        assert final.startswith("425 ") and "ambiguous: oldest" in final
+    assert not any(path.stat().st_size for path in daemon.home().glob("stolen"))
+
+
+def test_foreign_data_from_a_host_with_sessions(make_daemon: Make) -> None:
+    """With workers, a host that has sessions of its own can still connect for a session of another host."""
+    daemon = sharing(make_daemon, PLAIN, {"workers": 2, "foreign_data": ["127.0.0.0/8"]})
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with FtpClient(daemon, source="127.0.0.3") as own, FtpClient(daemon, source="127.0.0.2") as other:
+        own.login()
+        other.login("bob")
+        connection = own.connect_data(own.passive_port(), "127.0.0.2")
+        own.expect(150, "RETR mine")
+        assert read_all(connection) == BYTES
+        connection.close()
+        assert own.reply().startswith("226 ")

@@ -45,6 +45,11 @@ class Departed:
         if gone.networks:
             self._foreign[key] = gone
 
+    def any(self, origin: Origin) -> bool:
+        """Return whether a client of this origin may be the owner of a connection."""
+        self._forget()
+        return origin in self._by_origin
+
     def other(self, origin: Origin, session: ClientPeers, before: float) -> bool:
         """Return whether another session than this one, announced before, may be the owner of a connection."""
         self._forget()

@@ -190,6 +190,12 @@ class Places:
             ]
         return [each for each in found if each.number < before]
 
+    def expect(self, origin: Origin) -> bool:
+        """Return whether a session waits for a connection of this origin, or has lately left without it."""
+        with self._lock:
+            left = self._departed.any(origin)
+        return left or bool(self.of(origin))
+
     def settle(self, origin: Origin) -> None:
         """No connection of a host waits any more: none of its sessions has a reason for doubt."""
         for place in self.of(origin):

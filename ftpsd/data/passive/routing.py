@@ -26,6 +26,7 @@ from collections.abc import Generator
 from functools import partial
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +36,7 @@ from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.places import Place, Places
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.tls.client_hello import ClientHello, parse
 from ftpsd.system.tls.trial import would_resume
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -222,6 +224,19 @@ class Router:
             each.suspect()
         if arrival.kind == "ended" or (arrival.kind != "silent" and not possible):
             self._drop(arrival)
+
+
+def resumes(
+    workers: WorkerThreads, places: list[Place], known: KnownTickets, origin: Origin, hello: bytes
+) -> Deferred[bool]:
+    """Return whether a ClientHello resumes the session of one of these places."""
+    parsed = parse(hello)
+    session = known.find(parsed.names) if isinstance(parsed, ClientHello) else None
+    if session is not None:
+        return succeed(any(each.session is session for each in places))
+    secured = [(each, security) for each in places if (security := security_of(each)) is not None]
+    queue = workers.queue(network(origin[0]))
+    return queue.run(_first_to_resume(hello, secured)).addCallback(lambda found: found is not None)
 
 
 def _is_sure(places: Places, arrival: Arrival, place: Place) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakSet
 
+from twisted.internet.defer import Deferred
+
 from ftpsd.config.settings import Settings
 from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.ports import PassivePort, Ready
-from ftpsd.data.passive.routing import KnownTickets
+from ftpsd.data.passive.routing import KnownTickets, resumes, security_of
 from ftpsd.data.passive.shared_port import SharedPort
 from ftpsd.data.passive.shared_sockets import Key, shared_keys
 from ftpsd.protocol.parsing import Address
@@ -96,8 +98,18 @@ class SharedPorts:
         self._port(port).arrived(connection, origin)
 
     def waits(self, port: int, origin: Origin) -> bool:
-        """Return whether a session waits for a connection of this origin."""
-        return bool(self._port(port).places.of(origin))
+        """Return whether a session waits for a connection of this origin, or has lately left without it."""
+        return self._port(port).places.expect(origin)
+
+    def resumes(self, port: int, origin: Origin, hello: bytes) -> Deferred[bool]:
+        """Return whether a ClientHello of this origin resumes a session that waits."""
+        return resumes(self._workers, self._port(port).places.of(origin), self._known, origin, hello)
+
+    def doubt(self, port: int, origin: Origin, wants_tls: bool) -> None:
+        """A connection has come that may belong to sessions of several processes, in plain text or with TLS."""
+        for place in self._port(port).places.of(origin):
+            if (security_of(place) is not None) == wants_tls:
+                place.suspect()
 
     def through_proxy(self, port: int, peer: Address) -> bool:
         """Return whether the connections of a host begin with a header, since it is a proxy of sessions that wait."""

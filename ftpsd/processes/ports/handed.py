@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.shared_ports import SharedPorts
@@ -36,7 +37,21 @@ def serve_ports(link: Link, ports: SharedPorts) -> None:
     """Answer the supervisor, in a worker."""
 
     def waits(message: object) -> bool:
-        arrived = DataConnection.from_message(cast(Mapping[str, object], message))
+        arrived = _from(message)
         return ports.waits(arrived.port, arrived.origin)
 
+    def resumes(message: object, hello: str) -> Deferred[bool]:
+        arrived = _from(message)
+        return ports.resumes(arrived.port, arrived.origin, bytes.fromhex(hello))
+
+    def doubt(message: object, wants_tls: bool) -> None:
+        arrived = _from(message)
+        ports.doubt(arrived.port, arrived.origin, wants_tls)
+
     link.serve("ports.waits", waits)
+    link.serve("ports.resumes", resumes)
+    link.serve("ports.doubt", doubt)
+
+
+def _from(message: object) -> DataConnection:
+    return DataConnection.from_message(cast(Mapping[str, object], message))

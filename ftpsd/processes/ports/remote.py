@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import Settings
+from ftpsd.data.passive.arrivals import Arrival, Arrivals
 from ftpsd.data.passive.peers import Origin
+from ftpsd.data.passive.routing import SPARE
 from ftpsd.data.passive.shared_port import Strangers
 from ftpsd.data.passive.shared_sockets import Key, shared_keys
 from ftpsd.processes.ports.handed import DataConnection
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.parsing import Address
-from ftpsd.system.link import LinkLost
+from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -27,13 +31,17 @@ class RemotePorts:
     """The shared ports in the supervisor.
 
     All sessions of one client are in the same worker (see `Workers.hand_over`), so the client's address tells which
-    worker gets a connection. Only while an old worker drains, two have sessions of a client: then they are asked.
+    worker gets a connection. Only while an old worker drains, two have sessions of a client: then they are asked, and
+    if a session waits in both, only the ClientHello tells. `foreign_data` makes workers of other clients candidates.
     """
 
     def __init__(self, reactor: Reactor, workers: Workers) -> None:
         self.look: Callable[[int], object] = lambda port: None
         self._workers = workers
+        self._reactor = reactor
         self._strangers = Strangers(reactor)
+        #: Connections that may belong to sessions of several workers.
+        self._peeked = Arrivals()
         self._settings: Settings | None = None
         #: What sessions that began before a reload need: the sockets, and the highest number of such a session.
         self._old: list[tuple[set[Key], int]] = []
@@ -65,32 +73,78 @@ class RemotePorts:
         """Give a new connection to the worker that has the client's sessions."""
         workers = list(self._workers.processes.values())
         own = [each for each in workers if each.clients[origin[0]]]
-        if len(own) == 1:
+        others = [each for each in workers if each not in own] if self._is_foreign(origin[0]) else []
+        if len(own) == 1 and not others:
             self._give(own[0], DataConnection(port, origin), connection)
-        elif own or (self._settings is not None and self._settings.foreign_networks):
-            asking = Deferred.fromCoroutine(self._ask(own or workers, DataConnection(port, origin), connection))
+        elif own or others:
+            asking = Deferred.fromCoroutine(self._ask((own, others), DataConnection(port, origin), connection))
             asking.addErrback(_log_failure)
         else:
             connection.close()
             self._strangers.closed(port, origin[0])
 
-    async def _ask(self, workers: Iterable[WorkerProcess], arrived: DataConnection, connection: socket.socket) -> None:
-        """Give a connection to the first worker of which a session waits for it."""
+    def _is_foreign(self, peer: Address) -> bool:
+        """Return whether a host may connect for sessions of other hosts (`foreign_data`)."""
+        return self._settings is not None and any(peer in each for each in self._settings.foreign_networks)
+
+    async def _ask(
+        self, groups: Iterable[list[WorkerProcess]], arrived: DataConnection, connection: socket.socket
+    ) -> None:
+        """Give a connection to the worker of which a session waits for it; if several do, by its ClientHello only."""
         with connection:
-            for worker in workers:
-                try:
-                    waits = await worker.link.call("ports.waits", arrived.message())
-                except LinkLost:
-                    continue
-                if waits:
-                    self._give(worker, arrived, connection)
+            for workers in groups:
+                answers = await gatherResults([_call(each, "ports.waits", arrived.message()) for each in workers])
+                waiting = [each for each, waits in zip(workers, answers, strict=True) if waits]
+                if len(waiting) > 1:
+                    await self._ask_by_hello(waiting, arrived, connection)
+                    return
+                if waiting:
+                    self._give(waiting[0], arrived, connection)
                     return
         self._strangers.closed(arrived.port, arrived.origin[0])
+
+    async def _ask_by_hello(
+        self, waiting: list[WorkerProcess], arrived: DataConnection, connection: socket.socket
+    ) -> None:
+        for each in waiting:
+            each.link.tell("ports.doubt", arrived.message(), False)
+        hello = await self._hello(connection, arrived.origin)
+        if hello:
+            for each in waiting:
+                if await _call(each, "ports.resumes", arrived.message(), hello.hex()):
+                    self._give(each, arrived, connection)
+                    return
+            for each in waiting:
+                each.link.tell("ports.doubt", arrived.message(), True)
+
+    def _hello(self, connection: socket.socket, origin: Origin) -> Deferred[bytes]:
+        """Return the ClientHello of a connection when it is there; nothing if none comes in time."""
+        told: Deferred[bytes] = Deferred()
+        connection.setblocking(False)
+        arrival = Arrival(self._reactor, connection, origin, 0, lambda arrival: told.callback(arrival.data))
+        patience = self._settings.timeouts.data_connect if self._settings is not None else 0
+        told.addTimeout(patience, cast(IReactorTime, self._reactor), lambda _, __: b"")
+
+        def done(data: bytes) -> bytes:
+            self._peeked.remove(arrival)
+            if connection.fileno() >= 0:
+                arrival.release()
+            return data
+
+        told.addCallback(done)
+        self._peeked.add(arrival, SPARE)
+        arrival.watch()
+        return told
 
     def _give(self, worker: WorkerProcess, arrived: DataConnection, connection: socket.socket) -> None:
         with connection:
             if not worker.pass_on(arrived.message(), connection.fileno()):
                 log.warn("{worker} takes no data connection: it is closed", worker=worker.name)
+
+
+def _call(worker: WorkerProcess, name: str, *arguments: object) -> Deferred[bool]:
+    """Ask a worker. One that does not answer, or does not know the question, has no session that waits."""
+    return worker.link.call(name, *arguments).addErrback(lambda failure: failure.trap(Refusal) is None)
 
 
 def _log_failure(failure: Failure) -> None:

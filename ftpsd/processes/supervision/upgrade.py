@@ -134,7 +134,9 @@ async def _count(worker: WorkerProcess, admit: Callable[[int, Address], SessionL
                 log.error("{worker} is from before, and cannot be taken over", worker=worker.name)
                 return
             log.warn("{worker} is from before, and does not answer yet", worker=worker.name)
-    worker.leases.update((number, admit(number, plain_address(client))) for number, client in sessions)
+    for number, client in sessions:
+        address = plain_address(client)
+        worker.has(number, address, admit(number, address))
     log.info("{worker} is from before: {count} of its sessions continue", worker=worker.name, count=len(sessions))
 
 

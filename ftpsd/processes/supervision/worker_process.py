@@ -102,11 +102,14 @@ class WorkerProcess:
         """Give it a connection. Return whether it can take more."""
         if not self.pass_on(connection.message(), descriptor):
             return False
-        client = connection.route.client
-        self.leases[connection.number] = lease
-        self._client_of[connection.number] = client
-        self.clients[client] += 1
+        self.has(connection.number, connection.route.client, lease)
         return True
+
+    def has(self, number: int, client: Address, lease: SessionLease) -> None:
+        """It has a session."""
+        self.leases[number] = lease
+        self._client_of[number] = client
+        self.clients[client] += 1
 
     def pass_on(self, message: object, descriptor: int) -> bool:
         """Send a message with a descriptor. Return whether the worker can take it."""
@@ -127,11 +130,10 @@ class WorkerProcess:
         for number in numbers:
             lease = self.leases.pop(number, None)
             if lease is not None:
-                client = self._client_of.pop(number, None)  # None: a session of the last supervisor
-                if client is not None:
-                    self.clients[client] -= 1
-                    if not self.clients[client]:
-                        del self.clients[client]
+                client = self._client_of.pop(number)
+                self.clients[client] -= 1
+                if not self.clients[client]:
+                    del self.clients[client]
                 lease.release()
 
     def ended(self) -> None:
