@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.daemon import PATIENCE
 from tests.s3 import Bucket, client_of
 from tests.s3_proxy import Answer, Corrupt, Cut, Delay, Fault, FaultyProxy, Hang
 
@@ -67,8 +68,17 @@ def test_what_hangs_is_cut_when_it_is_released(bucket: Bucket, proxy: FaultyProx
     proxy.start()
     assert attempt(proxy, bucket, "GET") == b"0123456789"
     proxy.spoil("GET", "old", Hang(response_after=2))
-    threading.Timer(0.3, proxy.heal).start()
+    threading.Thread(target=_heal_when_it_hangs, args=(proxy, len(proxy.spoiled)), daemon=True).start()
     assert attempt(proxy, bucket, "GET") in ("IncompleteRead", "ResponseStreamingError", "ProtocolError")
+
+
+def _heal_when_it_hangs(proxy: FaultyProxy, before: int) -> None:
+    """Let go what hangs, once there is something."""
+    deadline = time.monotonic() + PATIENCE
+    while len(proxy.spoiled) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    proxy.heal()
 
 
 def test_both_servers_keep_what_they_are_given(each_bucket: Bucket) -> None:
