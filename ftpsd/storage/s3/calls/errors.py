@@ -20,6 +20,7 @@ import os
 from collections.abc import Mapping
 
 from botocore import exceptions
+from botocore.parsers import ResponseParserError
 
 from ftpsd.protocol.replies import Refusal
 
@@ -110,7 +111,7 @@ def translated(error: Exception, operation: str) -> Exception:
     """Return the exception for an error of boto3 (see above)."""
     if isinstance(error, exceptions.ClientError):
         return _answered(code_of(error), operation)
-    if isinstance(error, exceptions.BotoCoreError):
+    if isinstance(error, exceptions.BotoCoreError | ResponseParserError):  # the latter is no BotoCoreError
         # The text may contain the URL, which has no secret: signatures are in the headers.
         return StoreFailed(451, _FAILED, f"{operation}: {error}")
     if isinstance(error, OSError | ValueError):  # of the connection, while a body is read or sent
@@ -132,4 +133,5 @@ def _answered(code: str, operation: str) -> Exception:
     if code in _NOT_SUPPORTED:
         return NotSupported(550, "The storage does not support that.")
     hint = _HINTS.get(code)
+    code = code or "an error without a code"  # boto3 1.26 does not read the error inside of a status 200
     return StoreFailed(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))
