@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.epollreactor import EPollReactor
 
-from ftpsd.system.link import Link, connect
+from ftpsd.system.link import Link
 
 
 class LinkedWorkers:
@@ -41,8 +41,8 @@ class LinkedWorkers:
         ours, theirs = socket.socketpair()
         self.links[index] = Link(self.reactor, lambda: self._lost(index))
         self.ends[index] = end or Link(self.reactor)
-        connect(self.reactor, ours, self.links[index])
-        connect(self.reactor, theirs, self.ends[index])
+        self.links[index].connect(ours)
+        self.ends[index].connect(theirs)
         for started in self._started:
             started(index, self.links[index])
 

@@ -13,7 +13,7 @@ from twisted.internet.epollreactor import EPollReactor
 
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system import link as links
-from ftpsd.system.link import Link, LinkLost, connect
+from ftpsd.system.link import Link, LinkLost
 
 pytestmark = pytest.mark.quick
 
@@ -28,7 +28,7 @@ class Pair:
         self.worker = Link(self.reactor, lambda: self.lost.append("supervisor"))
         ends = socket.socketpair()
         for end, link in zip(ends, (self.supervisor, self.worker), strict=True):
-            connect(self.reactor, end, link)
+            link.connect(end)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Run the reactor until a condition holds."""

@@ -37,7 +37,7 @@ from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.processes.worker_loads import WorkerLoads
 from ftpsd.processes.worker_sessions import HandedSessions
-from ftpsd.system.link import Link, connect
+from ftpsd.system.link import Link
 from ftpsd.system.part import Part
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.twisted_private import installed_reactor
@@ -147,7 +147,7 @@ class WorkerService(MultiService):
         link.serve("process.retired", self._snapshots.retire)
         link.serve("files.process_ended", self._process_ended)
         link.serve("process.adopt", lambda: [os.getpid(), self._handed.running()])
-        connect(self._reactor, link_end, link)
+        link.connect(link_end)
         self._handed.start(connections_end)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # they go to the supervisor, which tells its workers what to do

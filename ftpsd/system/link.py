@@ -239,8 +239,3 @@ def _result(response: dict[str, tuple[bool, object]] | dict[str, tuple[bool, int
         return answer[1]
     _, code, lines, ends = answer
     raise (SessionEnd if ends else Refusal)(code, *lines)
-
-
-def connect(reactor: Reactor, end: socket.socket, link: Link) -> None:
-    """Let a link use one of two connected unix sockets, which is taken over."""
-    link.connect(end)

@@ -13,7 +13,7 @@ from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.host import StartFailed
 from ftpsd.processes.supervision.worker_process import WorkerProcess
-from ftpsd.system.link import Link, connect
+from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -97,8 +97,7 @@ class Launcher:
 
     def _add(self, worker: WorkerProcess, link_end: socket.socket) -> None:
         self._processes[worker.index], self._links[worker.index] = worker, worker.link
-        worker.link.serve("process.ended", worker.sessions_ended)
-        connect(self._reactor, link_end, worker.link)
+        worker.link.connect(link_end)
         for call in self._start_callbacks:
             call(worker.index, worker.link)
 
