@@ -27,9 +27,9 @@ from tests.test_service import start_upload
 
 #: As systemd does: pass the descriptors from 3 on with their names, and name the process that they are for.
 _EXEC = """
-import os, sys
+import fcntl, os, sys
 names, descriptors, command = sys.argv[1], list(map(int, filter(None, sys.argv[2].split(",")))), sys.argv[3:]
-high = [os.dup2(each, 200 + number) for number, each in enumerate(descriptors)]
+high = [fcntl.fcntl(each, fcntl.F_DUPFD, 3 + len(descriptors)) for each in descriptors]
 for each in descriptors:
     os.close(each)
 for number, each in enumerate(high):
