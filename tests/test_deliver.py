@@ -24,6 +24,7 @@ import yaml
 
 from ftpsd.cli.main import main
 from ftpsd.deliver.queue import Queue
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.outbox.evidence import Home, moved
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.segments import add_paths, segments
@@ -46,7 +47,7 @@ class Outbox:
         self.config = directory / "ftpsd.yaml"
         self.events = directory / "state" / "events"
         self.events.mkdir(parents=True)
-        self.journal = Journal()
+        self.journal = Journal(DurableIds())
         self.journal.configure(1 << 30, fsync=False)
         self.journal.start(self.events)
 

@@ -15,6 +15,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.events.tally import Tally
 from ftpsd.events.types import Event
 from ftpsd.system.reactor import Clock, Now
@@ -56,6 +57,8 @@ class Hub:
         self.now: Now = clock.seconds
         #: Counts what happens too often for an event each time; None while nobody counts.
         self.tally: Tally | None = None
+        #: The ids of changes that are in the journal, and whose events are not published yet.
+        self.durable_ids = DurableIds()
         #: The queues in which events wait for a listener, by its name; each returns its state.
         self.queues: dict[str, Callable[[], QueueState]] = {}
         self._watchers: list[Callable[[], object]] = []

@@ -46,7 +46,8 @@ Parts = tuple[str, Record]
 
 E = TypeVar("E", bound=Event)
 
-_CHANGES: dict[Change, str] = {
+#: The names of the records of changes.
+CHANGES: dict[Change, str] = {
     "deleted": "delete",
     "renamed": "rename",
     "directory_made": "mkdir",
@@ -108,8 +109,8 @@ def valid_text(text: str) -> str:
 class Recorder:
     """Makes the records of one daemon. For the reactor thread, within the call of a listener.
 
-    All listeners that ask for the record of the same event get the same one, with the same `id`. No other event has
-    this id, even one of an earlier run of the daemon.
+    All listeners that ask for the record of the same event get the same one, with the same `id`: the one that the
+    journal has, if it has the event. No other event has this id, even one of an earlier run of the daemon.
     """
 
     def __init__(self, now: Now) -> None:
@@ -123,7 +124,8 @@ class Recorder:
         """Return the record of an event that is being published, or None if its kind has no record."""
         last, result = self._last
         if event is not last:
-            result = record(event, self.now(), f"{self._run}-{next(self._numbers)}")
+            known = event.identity if isinstance(event, TransferEnded | FileChanged) else ""
+            result = record(event, self.now(), known or f"{self._run}-{next(self._numbers)}")
             self._last = event, result
         return result
 
@@ -201,7 +203,7 @@ def _file_changed(event: FileChanged) -> Parts:
         fields["new_path"] = valid_text(event.new_path)
     if event.change in ("directory_removed", "tree_removed"):
         fields["recursive"] = event.change == "tree_removed"
-    return _CHANGES[event.change], fields
+    return CHANGES[event.change], fields
 
 
 def _started(_: DaemonStarted) -> Parts:
@@ -255,7 +257,7 @@ _add(Banned, _banned, "ban")
 _add(BanAdded, _ban_added, "ban")
 _add(BanLifted, _ban_lifted, "unban")
 _add(TransferEnded, _transfer_ended, *(f"{name}{end}" for name in _TRANSFERS.values() for end in ("", "_failed")))
-_add(FileChanged, _file_changed, *_CHANGES.values())
+_add(FileChanged, _file_changed, *CHANGES.values())
 _add(DaemonStarted, _started, "start")
 _add(DaemonStopping, _stopping, "stop")
 _add(ConfigurationLoaded, _loaded, "reload")

@@ -8,6 +8,7 @@ from typing import TypeVar
 from attrs import evolve
 
 from ftpsd.events.hub import Hub
+from ftpsd.events.record import CHANGES
 from ftpsd.events.tally import OTHER
 from ftpsd.events.types import (
     CommandAnswered,
@@ -76,6 +77,7 @@ class SessionEvents:
 
     def closed(self) -> None:
         """The control connection is closed."""
+        self._hub.durable_ids.forget(self.session.number)
         self._hub.publish(SessionClosed(self.session, self._hub.now() - self._opened))
 
     def logged_in(self, user: str, rates: str, certificate: str = "", fingerprint: str = "") -> None:
@@ -133,15 +135,29 @@ class SessionEvents:
         self._transfer = None
         if TransferEnded in self._hub.wanted:
             seconds = self._hub.now() - started
+            is_made = kind in ("upload", "append") and reply.code < 400
+            ids, number = self._hub.durable_ids, self.session.number
             self._hub.publish(
-                TransferEnded(self.session, kind, str(path), offset, ascii, moved, seconds, reply.code, reply.text)
+                TransferEnded(
+                    self.session,
+                    kind,
+                    str(path),
+                    offset,
+                    ascii,
+                    moved,
+                    seconds,
+                    reply.code,
+                    reply.text,
+                    ids.take(number, "upload", str(path)) if is_made else "",
+                )
             )
 
     def file_changed(self, change: Change, path: VirtualPath, new_path: VirtualPath | None = None) -> None:
         """A command has changed a file or directory."""
         if FileChanged in self._hub.wanted:
             target = None if new_path is None else str(new_path)
-            self._hub.publish(FileChanged(self.session, change, str(path), target))
+            identity = self._hub.durable_ids.take(self.session.number, CHANGES[change], str(path))
+            self._hub.publish(FileChanged(self.session, change, str(path), target, identity))
 
     def data_connection_refused(self, peer: Address) -> None:
         """A host that is not the client has connected to the passive port."""

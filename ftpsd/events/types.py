@@ -235,6 +235,8 @@ class TransferEnded(SessionEvent):
     seconds: float
     code: int
     text: str
+    #: The id of its record if the journal has it already (`DurableIds`); empty otherwise.
+    identity: str = ""
 
     @property
     def complete(self) -> bool:
@@ -254,6 +256,8 @@ class FileChanged(SessionEvent):
     change: Change
     path: str
     new_path: str | None
+    #: The id of its record if the journal has it already (`DurableIds`); empty otherwise.
+    identity: str = ""
 
 
 @frozen(slots=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
-from ftpsd.events.record import Record, record
+from ftpsd.events.record import CHANGES, Record, record
 from ftpsd.events.types import FileChanged, SessionInfo, TransferEnded
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, moved, was_made
 from ftpsd.outbox.journal import Journal
@@ -107,6 +107,8 @@ class SessionJournal:
             made = self._was_made(evidence)
             raise
         finally:
+            if made:
+                journal.ids.put(self.session.number, CHANGES[change], str(path), identity)
             journal.decide(identity, made)
 
     def _was_made(self, evidence: Entry) -> bool:
@@ -160,7 +162,12 @@ class UploadClaim:
     def decide(self, made: bool) -> bool:
         """Write whether the upload got its name, unless that is decided. Return False if that could not be written."""
         identity, self._identity = self._identity, ""
-        return not identity or self._session.journal.decide(identity, made)
+        if not identity:
+            return True
+        journal, session = self._session.journal, self._session.session
+        if made:
+            journal.ids.put(session.number, "upload", str(self._path), identity)
+        return journal.decide(identity, made)
 
 
 def intent(made: Record | None, paths: list[str], evidence: Entry) -> Entry:

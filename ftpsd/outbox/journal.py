@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.outbox.evidence import DecideInStore, without_stores
 from ftpsd.outbox.segment_writer import SegmentWriter
 from ftpsd.outbox.segments import Entry, decision, to_line
@@ -25,7 +26,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Journal:
     """The journal of one run of the daemon. The methods block, and may be called from any worker thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: DurableIds) -> None:
+        #: Where the events of changes that were made find their ids.
+        self.ids = ids
         self._lock = threading.Lock()
         self._writer = SegmentWriter()
         #: The number of events of this run so far.

@@ -41,7 +41,7 @@ class Outbox:
 
     def __init__(self, reactor: Reactor, hub: Hub, recorder: Recorder, role: Role = "daemon", writers: int = 1) -> None:
         """`writers` is the number of processes that write the journal."""
-        self._journal = Journal()
+        self._journal = Journal(hub.durable_ids)
         self._writers = writers
         self._feed = None if role == "worker" else Feed(hub, recorder, self._journal)
         self._reconciler = None if role == "supervisor" else Reconciler(self._journal)
