@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,29 @@ from pathlib import Path
 
 #: Standard input, output and error.
 _STANDARD = {0, 1, 2}
+
+
+#: Seconds to wait for threads that end, and between two looks at them.
+_ENDING = 5.0
+_PAUSE = 0.001
+
+
+def fork_alone() -> int:
+    """Fork this process when all threads have ended that Python regards as ended. Return what fork(2) returns.
+
+    Until release 3.13, Python regards a thread as ended shortly before the kernel does. OpenSSL then frees what it has
+    for the thread, under a lock. A process that is forked meanwhile inherits the lock, and waits for it forever: on a
+    busy machine one in some hundred did so, as soon as it loaded a certificate.
+    """
+    limit = time.monotonic() + _ENDING
+    while _threads() > threading.active_count() and time.monotonic() < limit:
+        time.sleep(_PAUSE)
+    return os.fork()
+
+
+def _threads() -> int:
+    """Return the number of threads of this process. This needs no descriptor: a directory has a link for each entry."""
+    return os.stat("/proc/self/task").st_nlink - 2
 
 
 @contextmanager

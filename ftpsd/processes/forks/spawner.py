@@ -21,7 +21,7 @@ from typing import cast
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.processes.forks import datagrams
-from ftpsd.processes.forks.forking import close_inherited, end_process, name_process
+from ftpsd.processes.forks.forking import close_inherited, end_process, fork_alone, name_process
 from ftpsd.processes.forks.output import Output
 
 #: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
@@ -37,7 +37,7 @@ def fork_spawner(
     """Fork the process, and return its number and the socket to it. It and the workers keep some descriptors open."""
     output.open()
     ours, theirs = datagrams.pair()
-    pid = os.fork()
+    pid = fork_alone()
     if pid == 0:
         with end_process():
             ours.close()
@@ -142,7 +142,7 @@ class _Spawner:
 
     def _fork(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> tuple[int, int]:
         """Fork a worker. Return its process number, and a descriptor of the process. Raises OSError."""
-        pid = os.fork()
+        pid = fork_alone()
         if pid == 0:
             with end_process():
                 self._supervisor.close()
