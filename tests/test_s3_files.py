@@ -45,7 +45,9 @@ DATA = os.urandom(1 << 16) * 16 * 13
 class Node:
     """A node of ftpsd with a store, and the files of alice there."""
 
-    def __init__(self, bucket: Bucket, port: int | None = None, memory: int = 64 * MIB) -> None:
+    def __init__(
+        self, bucket: Bucket, port: int | None = None, memory: int = 64 * MIB, rename_directories: int = 0
+    ) -> None:
         settings = S3Storage(
             type="s3",
             bucket=bucket.name,
@@ -54,6 +56,7 @@ class Node:
             credentials=Credentials(access_key_id=KEY_ID),
             part_size=Quantity(5 * MIB),
             memory=Quantity(memory),
+            rename_directories=rename_directories,
         )
         calls: Any = DirectCalls()
         reactor: Any = Clock()

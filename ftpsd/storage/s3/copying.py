@@ -1,60 +1,106 @@
-"""Copy an object within a store: `copy_object`. Blocks, in steps."""
+"""Copy an object within a store: `Copier`. Everything blocks, in steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
-from ftpsd.storage.s3.calls.errors import ObjectChanged
+from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, UploadGone
+from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MOST_COPIED, ranges
+from ftpsd.storage.s3.uploads.publishing import etag_of_parts
 from ftpsd.system.worker_threads import JobSteps
 
-#: A larger object is copied in parts of this size, each in a step of its own.
-_PART = 512 << 20
+#: Counts what the body does to a key.
+Changing = Callable[[str], AbstractContextManager[object]]
 
 
-def copy_object(
-    objects: Objects,
-    multiparts: Multiparts,
-    source: str,
-    target: str,
-    found: Found,
-    changing: Callable[[], AbstractContextManager[object]],
-) -> JobSteps[None]:
-    """Copy an object with its time of modification, and return when the store shows the copy.
+class Copier:
+    """Copies objects for one user: up to `part` bytes by one request, larger ones in parts, each in a step of its own.
 
-    The body of `changing` makes the new name. Raises Refusal (450) if the object was replaced meanwhile.
+    An open copy that a crash leaves has the part `COPY_MARKER`, so that no client resumes it as an upload.
     """
-    try:
-        if found.size <= _PART:
-            with changing():
-                etag = objects.copy(source, target, found)
+
+    def __init__(self, objects: Objects, multiparts: Multiparts, changing: Changing, part: int = MOST_COPIED) -> None:
+        self._objects = objects
+        self._multiparts = multiparts
+        self._changing = changing
+        self._part = part
+
+    def copy(self, source: str, target: str, found: Found, free: bool) -> JobSteps[str]:
+        """Copy an object with its time of modification. Return the ETag of the copy when the store shows it.
+
+        `free`: nothing may have the new key. Raises Refusal: 553 if something has, and 450 if the object was replaced
+        meanwhile.
+        """
+        if found.size <= self._part:
+            etag = self._at_once(source, target, found, free)
         else:
-            etag = yield from _copy_in_parts(multiparts, source, target, found, changing)
-    except ObjectChanged:
-        raise Refusal(450, "The file was changed meanwhile: try again.") from None
-    copy = objects.head(target)
-    if copy is None or copy.size != found.size or copy.etag != etag:
-        raise Refusal(451, "The storage does not confirm the copy: the old name stays.")
+            etag = yield from self._in_parts(source, target, found, free)
+        copy = self._objects.head(target)
+        if copy is None or copy.size != found.size or copy.etag != etag:
+            raise Refusal(451, "The storage does not confirm the copy: the old name stays.")
+        return etag
+
+    def _require_free(self, target: str) -> None:
+        if self._objects.head(target) is not None:
+            raise _exists(target)
+
+    def _at_once(self, source: str, target: str, found: Found, free: bool) -> str:
+        with self._changing(target):
+            if free:
+                self._require_free(target)
+            try:
+                return self._objects.copy(source, target, found, free)
+            except ObjectChanged:
+                if free:
+                    self._require_free(target)
+                raise _changed() from None
+
+    def _in_parts(self, source: str, target: str, found: Found, free: bool) -> JobSteps[str]:
+        identity = self._multiparts.begin(target, found.modified)
+        try:
+            self._multiparts.put(target, identity, COPY_MARKER, b"")  # the sweeper finds what a crash leaves
+            parts, bounds = [], ranges(found.size, self._part)
+            for position, (first, last) in enumerate(bounds, start=1):
+                number = position if position < len(bounds) else COPY_MARKER
+                try:
+                    etag = self._multiparts.copy(target, identity, number, source, found, first, last)
+                except ObjectChanged:
+                    raise _changed() from None
+                parts.append((number, etag))
+                yield
+            with self._changing(target):
+                if free:
+                    self._require_free(target)
+                return self._complete(target, identity, parts, found.size, free)
+        except BaseException:
+            with suppress(Refusal, OSError):
+                self._multiparts.abort(target, identity)
+            raise
+
+    def _complete(self, target: str, identity: str, parts: list[tuple[int, str]], size: int, free: bool) -> str:
+        """Let the copy have its key. If the answer is lost, the store may have done that."""
+        try:
+            try:
+                return self._multiparts.complete(target, identity, parts, None if free else "")
+            except ObjectChanged:
+                if self._objects.head(target) is not None:
+                    raise
+                return self._multiparts.complete(target, identity, parts, "")  # see `publishing.publish`
+        except (ObjectChanged, UploadGone, StoreFailed) as error:
+            there, expected = self._objects.head(target), etag_of_parts([etag for _, etag in parts])
+            if there is not None and there.size == size and expected and there.etag.strip('"') == expected:
+                return there.etag
+            if isinstance(error, ObjectChanged) or (free and there is not None):  # Swift answers InvalidRequest
+                raise _exists(target) from None
+            raise
 
 
-def _copy_in_parts(
-    multiparts: Multiparts,
-    source: str,
-    target: str,
-    found: Found,
-    changing: Callable[[], AbstractContextManager[object]],
-) -> JobSteps[str]:
-    identity = multiparts.begin(target, found.modified)
-    try:
-        parts = []
-        for number, first in enumerate(range(0, found.size, _PART), start=1):
-            last = min(first + _PART, found.size) - 1
-            parts.append((number, multiparts.copy(target, identity, number, source, found, first, last)))
-            yield
-        with changing():
-            return multiparts.complete(target, identity, parts, "")
-    except BaseException:
-        multiparts.abort(target, identity)
-        raise
+def _exists(key: str) -> Refusal:
+    return Refusal(553, f"{key.rpartition('/')[2]} already exists.")
+
+
+def _changed() -> Refusal:
+    return Refusal(450, "The file was changed meanwhile: try again.")

@@ -24,8 +24,10 @@ from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.changes import Changes
 from ftpsd.storage.s3.claims import Claims
+from ftpsd.storage.s3.copying import Copier
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.directory_changes import DirectoryChanges
+from ftpsd.storage.s3.directory_renames import DirectoryRenames
 from ftpsd.storage.s3.measure import measure_keys
 from ftpsd.storage.s3.opening import Openings
 from ftpsd.storage.s3.renames import Renames
@@ -87,10 +89,10 @@ class S3Files:
             tree, store.objects, store.cut, self.directories, Claims(store.name, tree, journal)
         )
         self._trees = trees = DirectoryChanges(tree, store.objects, store.cut, self.directories, changes)
+        copier = Copier(store.objects, store.multiparts, changes.changing)
         most = store.settings.rename_directories
-        self._renames = Renames(
-            tree, store.objects, store.multiparts, store.cut, self.directories, changes, trees, most
-        )
+        of_directories = DirectoryRenames(tree, store.objects, self.directories, changes, trees, copier, most)
+        self._renames = Renames(tree, store.objects, store.cut, self.directories, changes, copier, of_directories)
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
         tools = UploadTools(
             store.name,

@@ -31,6 +31,8 @@ MTIME = "mtime"
 
 Answer = Mapping[str, object]
 
+_NONE: Mapping[str, object] = {}
+
 
 class Found(NamedTuple):
     """An object."""
@@ -48,6 +50,7 @@ class Listed(NamedTuple):
     key: str
     size: int
     stored: float
+    etag: str
 
 
 class Page(NamedTuple):
@@ -126,7 +129,8 @@ class Calls:
         self._client = client
         self.bucket = bucket
         self._noted = noted
-        self._knows_conditions = True
+        #: The operations for which the store knows no conditions.
+        self._unconditional = set[str]()
 
     def call(self, operation: str, **arguments: object) -> Answer:
         """Make a call."""
@@ -141,23 +145,28 @@ class Calls:
 
     def call_if(self, conditions: Mapping[str, object], operation: str, **arguments: object) -> Answer:
         """Make a call under conditions; without them if the store does not know any (Swift)."""
-        if conditions and self._knows_conditions:
+        if conditions and operation not in self._unconditional:
             try:
                 return self.call(operation, **arguments, **conditions)
             except NotSupported:
-                self._knows_conditions = False
+                self._unconditional.add(operation)
         return self.call(operation, **arguments)
 
-    def copy(self, operation: str, source: str, etag: str, **arguments: object) -> Answer:
-        """Make a call that copies an object, or a part of it. Raises ObjectChanged if it has another ETag."""
+    def copy(
+        self, operation: str, source: str, etag: str, conditions: Mapping[str, object] = _NONE, **arguments: object
+    ) -> Answer:
+        """Make a call that copies an object, or a part of it. Raises ObjectChanged if it has another ETag.
+
+        `conditions` are those for the new object. Raises ObjectChanged, too, if they do not hold.
+        """
         arguments["CopySource"] = {"Bucket": self.bucket, "Key": source}
         try:
-            return self.call(operation, CopySourceIfMatch=etag, **arguments)
+            return self.call_if(conditions, operation, CopySourceIfMatch=etag, **arguments)
         except ObjectChanged:
             # Swift compares the condition with something else if the object was stored in parts.
             if self.call("head_object", Key=source)["ETag"] != etag:
                 raise
-            return self.call(operation, **arguments)
+            return self.call_if(conditions, operation, **arguments)
 
     def supports(self, operation: str, argument: str) -> bool:
         """Return whether this release of boto3 knows an argument of an operation, as `PutObject`."""
@@ -171,6 +180,8 @@ class Objects:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._conditions = {name: calls.supports("PutObject", name) for name in ("IfMatch", "IfNoneMatch")}
+        self._copies_if_free = calls.supports("CopyObject", "IfNoneMatch")
+        self._deletes_if = calls.supports("DeleteObject", "IfMatch")
 
     def head(self, key: str) -> Found | None:
         """Return the facts of an object, or None."""
@@ -189,7 +200,7 @@ class Objects:
             more["ContinuationToken"] = following
         answer = self._calls.call("list_objects_v2", Prefix=prefix, MaxKeys=most, **more)
         objects = [
-            Listed(_text(each["Key"]), _number(each["Size"]), _time(each["LastModified"]))
+            Listed(_text(each["Key"]), _number(each["Size"]), _time(each["LastModified"]), _text(each["ETag"]))
             for each in _items(answer, "Contents")
         ]
         prefixes = [_text(each["Prefix"]) for each in _items(answer, "CommonPrefixes")]
@@ -220,13 +231,37 @@ class Objects:
         """Delete an object, if there is one."""
         self._calls.call("delete_object", Key=key)
 
+    def delete_unchanged(self, key: str, etag: str) -> bool:
+        """Delete an object that has an ETag, and return True; False if it has another one.
+
+        Stores that know no condition for it leave a moment between the look and the deletion.
+        """
+        now = self.head(key)
+        if now is None or now.etag != etag:
+            return now is None
+        try:
+            self._calls.call_if({"IfMatch": etag} if self._deletes_if else {}, "delete_object", Key=key)
+        except FileNotFoundError:
+            pass
+        except ObjectChanged:
+            # Swift compares If-Match with something else if the object was stored in parts.
+            now = self.head(key)
+            if now is None or now.etag != etag:
+                return now is None
+            self.delete(key)
+        return True
+
     def delete_all(self, keys: Sequence[str]) -> list[str]:
         """Delete up to PAGE objects. Return the keys of those that could not be deleted."""
         wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         return [_text(each["Key"]) for each in _items(self._calls.call("delete_objects", Delete=wanted), "Errors")]
 
-    def copy(self, source: str, target: str, found: Found) -> str:
-        """Copy an object of up to 5 GiB, with its metadata and time of modification. Return the ETag of the copy."""
+    def copy(self, source: str, target: str, found: Found, free: bool = False) -> str:
+        """Copy an object of up to 5 GiB, with its metadata and time of modification. Return the ETag of the copy.
+
+        `free`: nothing may have the new key, as far as boto3 and the store know a condition for that. Raises
+        ObjectChanged.
+        """
         head = self._calls.call("head_object", Key=source)
         old = head.get("Metadata")
         metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
@@ -235,6 +270,7 @@ class Objects:
             "copy_object",
             source,
             found.etag,
+            {"IfNoneMatch": "*"} if free and self._copies_if_free else _NONE,
             Key=target,
             MetadataDirective="REPLACE",
             Metadata=metadata,

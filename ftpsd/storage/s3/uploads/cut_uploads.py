@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ftpsd.storage.s3.calls.client import Multiparts, OpenUpload, StoredPart
 from ftpsd.storage.s3.calls.errors import UploadGone
-from ftpsd.storage.s3.uploads.parts import MARKER, in_order
+from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MARKER, in_order
 from ftpsd.storage.s3.uploads.running import Running
 
 
@@ -73,7 +73,7 @@ class CutUploads:
         except (UploadGone, FileNotFoundError):
             return None
         marker = parts.pop(MARKER, None)
-        if marker is None or MARKER - 1 in parts:
+        if marker is None or COPY_MARKER in parts:
             return None
         first = tuple(in_order(parts))
         strays = tuple(number for number, each in parts.items() if number > len(first) and each.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,13 +21,16 @@ from ftpsd.storage.s3.calls.tasks import DEADLINE, Submit, not_answering
 #: as Ceph demands, and only the last one is small.
 MARKER = MOST_PARTS
 
+#: The same for the copy of an object, which nobody may resume: uploads never have a part with this number.
+COPY_MARKER = MARKER - 1
+
 #: After so many parts, the next ones are twice as large, up to the second number of bytes. So 10,000 parts suffice for
 #: 5 TiB, and files below 4 GiB (of parts of 8 MiB) have parts of one size: Cloudflare R2 demands that of all files.
 _PARTS_OF_ONE_SIZE, _LARGEST = 500, 1 << 30
 
 #: The most bytes of an object that one part copies, unless that makes more parts than the second number: a copy must
 #: end within the time after which a transfer counts as stalled.
-MOST_COPIED, MOST_COPIES = 512 << 20, 4000
+MOST_COPIED, _MOST_COPIES = 512 << 20, 4000
 
 
 def part_size(number: int, least: int, most: int) -> int:
@@ -121,7 +125,7 @@ class Parts:
 
     def _submit(self, send: Callable[[int], str], size: int, give: Callable[[], None], last: bool = False) -> None:
         if not last:
-            if self.next_number >= MARKER - 1:
+            if self.next_number >= COPY_MARKER:
                 raise Refusal(552, "File too large for the storage: it has too many parts.")
             self._last += 1
         with self._changed:
@@ -201,6 +205,13 @@ class Parts:
         if any(each is None for each in found):
             raise UploadGone
         return [(each.number, each.etag) for each in found if each is not None]
+
+
+def ranges(size: int, most: int = MOST_COPIED) -> list[tuple[int, int]]:
+    """Return the ranges in which an object is copied, about equally large: each is as large as a part must be."""
+    count = min(-(-size // most), _MOST_COPIES)
+    bounds = [size * number // count for number in range(count + 1)]
+    return [(first, last - 1) for first, last in itertools.pairwise(bounds)]
 
 
 def in_order(stored: dict[int, StoredPart]) -> list[StoredPart]:

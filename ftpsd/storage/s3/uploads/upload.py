@@ -7,7 +7,6 @@ disk. Read `../../upload_start.py` and `../../upload_end.py` first.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass
 from threading import RLock
@@ -19,7 +18,7 @@ from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 from ftpsd.storage.s3.uploads.evidence import published
-from ftpsd.storage.s3.uploads.parts import MARKER, MOST_COPIED, MOST_COPIES, Parts, Sending, in_order
+from ftpsd.storage.s3.uploads.parts import MARKER, Parts, Sending, in_order, ranges
 from ftpsd.storage.s3.uploads.publishing import Conflict, Target, expected_etag, publish
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import APPENDED, RESUMABLE, OldFile, choose_start
@@ -82,7 +81,7 @@ class S3Upload:
         assert old is not None
         self._copied = True
         if size >= tools.least_part:
-            for first, last in _ranges(size):
+            for first, last in ranges(size):
                 self.parts.copy(key, old, first, last)
             self.collector.position = size
         elif size:
@@ -303,10 +302,3 @@ def _require(is_open: bool) -> None:
     """Raise Refusal if an upload is closed: then its bytes have gone."""
     if not is_open:
         raise Refusal(426, "The upload has ended.")
-
-
-def _ranges(size: int) -> list[tuple[int, int]]:
-    """Return the ranges in which an object is copied, about equally large: each is as large as a part must be."""
-    count = min(-(-size // MOST_COPIED), MOST_COPIES)
-    bounds = [size * number // count for number in range(count + 1)]
-    return [(first, last - 1) for first, last in itertools.pairwise(bounds)]

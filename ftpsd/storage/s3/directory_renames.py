@@ -1,0 +1,137 @@
+"""Rename a directory of a store, object by object: `DirectoryRenames`. Everything here blocks, in steps.
+
+Other sessions and programs go on storing files in the directory meanwhile. What they store is copied, too, as long as
+that ends. Only what was copied and has not changed since is deleted; the rest stays under the old name.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from typing import NamedTuple
+
+from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.calls.client import PAGE, Listed, Objects
+from ftpsd.storage.s3.changes import Changes, error_of
+from ftpsd.storage.s3.copying import Copier
+from ftpsd.storage.s3.directories import S3Directories
+from ftpsd.storage.s3.directory_changes import DirectoryChanges
+from ftpsd.storage.s3.tree import Tree
+from ftpsd.system.worker_threads import JobSteps
+
+#: How often the directory is listed again, and what has changed is copied.
+_ROUNDS = 3
+
+
+class Copied(NamedTuple):
+    """An object that was copied: how it was listed, its ETag, and that of the copy."""
+
+    listed: Listed
+    etag: str
+    copy: str
+
+
+class DirectoryRenames:
+    """Renames directories for one user. `most` are the objects of a directory that may be renamed."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        objects: Objects,
+        directories: S3Directories,
+        changes: Changes,
+        trees: DirectoryChanges,
+        copier: Copier,
+        most: int,
+    ) -> None:
+        self._tree = tree
+        self._objects = objects
+        self._directories = directories
+        self._changes = changes
+        self._trees = trees
+        self._copier = copier
+        self._most = most
+
+    def rename(self, old: VirtualPath, new: VirtualPath) -> JobSteps[None]:
+        """Rename a directory: copy all its objects, then delete them. If a copy fails, remove the copies."""
+        source, target = self._tree.directory(old), self._tree.directory(new)
+        if not self._directories.exists(source):
+            raise error_of(errno.ENOENT)
+        if not self._most:
+            raise Refusal(553, "Directories in this storage cannot be renamed: make a new one and move the files.")
+        self._require_free(new, target)
+        if target.startswith(source):
+            raise error_of(errno.EINVAL)
+        copied = dict[str, Copied]()
+        try:
+            there = yield from self._list(source)
+            for _ in range(_ROUNDS):
+                changed = [each for each in there if each.key not in copied or copied[each.key].listed != each]
+                if not changed:
+                    break
+                yield from self._copy(changed, source, target, copied)
+                there = yield from self._list(source)
+            yield from self._trees.abort_below(source)
+        except BaseException:
+            with suppress(Refusal, OSError):
+                for key, each in copied.items():
+                    self._remove_copy(target + key[len(source) :], each)
+            raise
+        with self._changes.claims.renaming(old, new, (source, target), None):
+            yield from self._delete(there, source, target, copied)
+            if self._directories.exists(source):
+                raise Refusal(450, f"Files were stored in {old} meanwhile: they stay there, the others were renamed.")
+        with self._changes.changing(*self._changes.with_parent(old, source)):
+            self._changes.keep_directory(old.parent)
+
+    def _list(self, source: str) -> JobSteps[list[Listed]]:
+        """Return all objects of a directory. Raises Refusal if there are too many."""
+        page = self._objects.page(source, flat=True, most=min(PAGE, self._most + 1))
+        found = page.objects
+        while page.following is not None and len(found) <= self._most:
+            page = self._objects.page(source, flat=True, following=page.following)
+            found = found + page.objects
+            yield
+        if len(found) > self._most:
+            raise Refusal(553, f"The directory has more than {self._most} objects: it cannot be renamed.")
+        return found
+
+    def _copy(self, listed: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
+        for each in listed:
+            found, key = self._objects.head(each.key), target + each.key[len(source) :]
+            if found is not None:
+                before = copied.get(each.key)
+                if before is not None:
+                    self._remove_copy(key, before)
+                etag = yield from self._copier.copy(each.key, key, found, free=key != target)
+                copied[each.key] = Copied(each, found.etag, etag)
+            yield
+
+    def _delete(self, there: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
+        """Delete what was copied, and the copies of what others have removed or replaced since."""
+        still = {each.key: each for each in there}
+        for key, each in copied.items():
+            if still.get(key) == each.listed:
+                with self._changes.changing(key):
+                    is_gone = self._objects.delete_unchanged(key, each.etag)
+            else:
+                is_gone = False
+            if not is_gone:  # the old name has the newer object, or was removed: the copy is out of date
+                self._remove_copy(target + key[len(source) :], each)
+            yield
+
+    def _remove_copy(self, key: str, copied: Copied) -> None:
+        with self._changes.changing(key):
+            self._objects.delete_unchanged(key, copied.copy)
+
+    def _require_free(self, new: VirtualPath, target: str) -> None:
+        """Raise an exception unless a directory can get a name."""
+        self._changes.require_parent(new)
+        if self._objects.head(target.rstrip("/")) is not None:
+            raise error_of(errno.ENOTDIR)
+        there = self._objects.page(target, flat=True, most=2).objects
+        if any(each.key != target for each in there):
+            raise error_of(errno.ENOTEMPTY)
+        if there and "rmdir" not in self._tree.permissions.at(new.parts):
+            raise Refusal(553, f"{new} already exists.")
