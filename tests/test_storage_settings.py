@@ -129,6 +129,25 @@ ROWS: list[tuple[Any, str]] = [
         "storage.a.credentials.secret_access_key_file: missing cannot be read: no such file",
     ),
     ({"a": STORE, "b": {**STORE, "prefix": "x/"}}, "storage.b: has objects of the store a. Choose another prefix"),
+    ({"a": {**STORE, "bucket": "b"}}, "storage.a.bucket: “b” is not the name of a bucket. Write its name alone."),
+    ({"a": {**STORE, "bucket": "..."}}, "storage.a.bucket: “...” is not the name of a bucket."),
+    ({"a": {**STORE, "bucket": "a" * 256}}, "storage.a.bucket: "),
+    ({"a": {**STORE, "bucket": "parts of ours"}}, "storage.a.bucket: "),
+    ({"a": {**STORE, "bucket": "arn:aws:s3:eu-1:1:x"}}, "storage.a: boto3 refuses it: "),
+    ({"a": {**STORE, "region": "eu 1"}}, "storage.a.region: “eu 1” is not a region. Write it as your store names it"),
+    ({"a": {**STORE, "region": ""}}, "storage.a.region: "),
+    ({"a": {**STORE, "region": "eu_west_1"}}, "storage.a.region: "),
+    ({"a": {**STORE, "region": "17"}}, "storage.a.region: "),
+    ({"a": {**STORE, "endpoint": ""}}, "storage.a.endpoint: “” is not the URL of a server."),
+    ({"a": {**STORE, "endpoint": "ftp://s3.example.org"}}, "storage.a.endpoint: "),
+    ({"a": {**STORE, "endpoint": "https://s3:99999"}}, "storage.a.endpoint: "),
+    ({"a": {**STORE, "endpoint": "https://s3_1.example.org"}}, "storage.a.endpoint: boto3 refuses it: Invalid endpoint"),
+    ({"a": {**STORE, "endpoint": "https://grüße.example"}}, "storage.a.endpoint: boto3 refuses it: "),
+    ({"a": {**STORE, "part_size": 0}}, "storage.a.part_size: 0 bytes are not possible for a part."),
+    ({"a": {**STORE, "part_size": -1}}, "storage.a.part_size: "),
+    ({"a": {**STORE, "parallel": -1}}, "storage.a.parallel: -1 is negative. Write 0 or"),
+    ({"a": {**STORE, "memory": -1}}, "storage.a.memory: "),
+    ({"a": {**STORE, "rename_directories": -1}}, "storage.a.rename_directories: -1 is negative. Write 0 or"),
 ]  # fmt: skip
 
 
@@ -139,6 +158,40 @@ def test_faults_of_stores(files: Path, stores: Any, expected: str) -> None:
     line, _, text = fault.partition(" ")
     assert re.fullmatch("ftpsd.yaml:[1-9][0-9]*:", line), fault
     assert text.startswith(expected), fault
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("https://s3.example.org", "https://s3.example.org/"),
+    ("https://s3.example.org", "https://s3.example.org:443"),
+    ("https://s3.example.org", "HTTPS://S3.Example.ORG."),
+    ("http://s3.example.org:80/", "http://s3.example.org"),
+    ("http://s3.example.org", "https://s3.example.org"),
+    (None, "https://s3.amazonaws.com"),
+    (None, "https://s3.eu-central-1.amazonaws.com"),
+    ("http://127.0.0.1:9000", "https://127.0.0.1:9000/"),
+])  # fmt: skip
+def test_one_service_with_two_spellings(files: Path, one: str | None, other: str) -> None:
+    """A default port, a slash, capitals, the region of Amazon: two stores with one bucket are found all the same."""
+    stores = {"a": {**STORE, "endpoint": one}, "b": {**STORE, "endpoint": other, "prefix": "x/"}}
+    (fault,) = faults(write(files, stores))
+    assert "storage.b: has objects of the store a." in fault
+
+
+def test_settings_of_the_environment(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What boto3 refuses of the environment and of ~/.aws is a fault of the store, too."""
+    path = write(files, {"a": STORE})
+    (files / "aws").write_text("[default\nregion")
+    for name, value in (
+        ("AWS_PROFILE", "missing"),
+        ("AWS_DEFAULT_REGION", "no region"),
+        ("AWS_CONFIG_FILE", str(files / "aws")),
+    ):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            (fault,) = faults(path)
+            assert "storage.a: boto3 refuses it: " in fault
+            assert "Correct it, or what the environment (AWS_…) and ~/.aws say." in fault
+    assert len(load.load(path).stores) == 1
 
 
 def test_neighbours_are_no_overlap(files: Path) -> None:
@@ -164,7 +217,7 @@ def test_faults_of_the_secret(files: Path, content: str, mode: int, expected: st
 
 def test_homes_and_folders_in_stores(files: Path) -> None:
     """Users, groups, defaults and users.d can put homes and folders in a store; they need no directory there."""
-    stores = {"archive": STORE, "other": {**STORE, "bucket": "o"}, "third": {**STORE, "bucket": "t"}}
+    stores = {"archive": STORE, "other": {**STORE, "bucket": "other"}, "third": {**STORE, "bucket": "third"}}
     (files / "users.d").mkdir()
     (files / "users.d/dora.yaml").write_text(
         yaml.safe_dump({"password": SECRET, "home": {"storage": "other", "path": "d/{user}/x"}})

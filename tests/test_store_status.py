@@ -44,6 +44,24 @@ def test_check_online(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> 
     assert "nothing can be uploaded to the store archive: " in done.stderr
 
 
+@pytest.mark.parametrize(("key", "value"), [
+    ("endpoint", "s3.example.org"), ("endpoint", "https://s3_1.example.org"), ("region", "eu 1"), ("bucket", ".."),
+])  # fmt: skip
+def test_settings_that_boto3_refuses(make_daemon: Make, bucket: Bucket, key: str, value: str) -> None:
+    """`ftpsd check` and the start of the daemon name file, line, key and remedy; there is no traceback."""
+    daemon = store_daemon(make_daemon, bucket, start=False)
+    daemon.settings["storage"]["archive"][key] = value
+    daemon.write()
+    (fault,) = json.loads(run(daemon, "check", "--json").stdout)
+    assert (fault["level"], fault["key"], fault["file"]) == ("fault", f"storage.archive.{key}", str(daemon.config))
+    assert fault["line"] and fault["remedy"]
+    daemon.start()
+    assert f"{daemon.config}:{fault['line']}: storage.archive.{key}: " in daemon.log
+    assert "Traceback" not in daemon.log
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE) == 1
+
+
 @pytest.mark.parametrize(("code", "status", "why"), [
     ("NoSuchBucket", 404, "the bucket does not exist"),
     ("InvalidAccessKeyId", 403, "the access key is not known"),

@@ -141,7 +141,7 @@ class Stores:
         from ftpsd.storage.s3.store import S3Store
         from ftpsd.storage.s3.uploads.running import Running
 
-        bucket = f"{configured.settings.endpoint} {configured.settings.bucket}"
+        bucket = f"{configured.settings.service} {configured.settings.bucket}"
         running = self._uploads.setdefault(bucket, Running(bucket))
         store = S3Store(configured, self._reactor, patience, running=running)
         if self._running:
@@ -235,9 +235,10 @@ class Probe:
 
 def meter_of(configured: Sequence[ConfiguredStore]) -> HomeMeter:
     """Return what measures homes in some stores, for the command line. It raises StoreFailed, too."""
-    from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects, make_client
+    from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
     from ftpsd.storage.s3.measure import StoreMeter
     from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
+    from ftpsd.system.aws.client import make_client
 
     by_name = {each.name: each for each in configured}
 

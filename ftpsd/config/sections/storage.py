@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from attrs import Factory, field, frozen
 
 from ftpsd.config.sections.values import Quantity
 
 _SCHEME = "s3:"
+
+#: What the hosts of Amazon's services end with.
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
+
+_PORTS = {"http": 80, "https": 443}
 
 #: The least size of a part, except the last one, and the most parts of an object (Amazon S3, multipart upload limits).
 LEAST_PART, MOST_PARTS = 5 << 20, 10_000
@@ -69,6 +75,15 @@ class S3Storage:
     def key_prefix(self) -> str:
         """What all keys begin with: empty, or it ends with a slash."""
         return f"{self.prefix}/" if self.prefix else ""
+
+    @property
+    def service(self) -> str:
+        """The service, the same for all ways to write its URL. Names of buckets are unique in all regions of Amazon."""
+        url = urlsplit(self.endpoint or "https://s3.amazonaws.com")
+        host = (url.hostname or "").rstrip(".")
+        if host.endswith(_AMAZON):
+            return _AMAZON[0]
+        return host if url.port in (None, _PORTS.get(url.scheme)) else f"{host}:{url.port}"
 
 
 @frozen

@@ -13,12 +13,20 @@ from ftpsd.config.sections.storage import LARGEST_PART, LEAST_PART, ConfiguredSt
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.parsing import is_loopback
+from ftpsd.protocol.printable import printable
 from ftpsd.system.aws.boto import import_boto3
 
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
-#: What boto3 accepts: names of buckets also by other rules than Amazon's, and of access points.
-_BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}|arn:(aws|aws-[a-z-]+):s3[a-z-]*:[a-zA-Z0-9:/._-]+")
+#: What boto3 accepts: names of buckets also by other rules than Amazon's, and of access points. No store has shorter
+#: ones, and dots alone are not possible in a URL.
+_BUCKET = re.compile(r"(?!\.+$)[a-zA-Z0-9._-]{3,255}|arn:(aws|aws-[a-z-]+):s3[a-z-]*:[a-zA-Z0-9:/._-]+")
+
+#: As boto3 checks it.
+_REGION = re.compile("(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+
+#: The longest text of boto3 that is shown.
+_LONGEST = 300
 
 _ROLE = re.compile(r"arn:[a-z0-9-]+:iam::[0-9]+:role/.+")
 
@@ -30,7 +38,7 @@ def load_stores(document: Document, settings: Settings) -> tuple[ConfiguredStore
     """Return the stores. Those that have faults are left out."""
     if not settings.storage:
         return ()
-    _require_boto3(document)
+    has_boto3 = _require_boto3(document)
     found = []
     for name, store in settings.storage.items():
         before, key = len(document.faults), ("storage", name)
@@ -38,18 +46,36 @@ def load_stores(document: Document, settings: Settings) -> tuple[ConfiguredStore
             document.fault(key, f"{quoted(name)} is not a name of a store", "Use letters, digits, and _.- after them.")
         _check(document, key, store)
         secret = _secret(document, key, store.credentials, settings.file_permissions == "check")
+        if has_boto3 and len(document.faults) == before:
+            _check_client(document, key, ConfiguredStore(name, store, secret))
         if len(document.faults) == before:
             found.append(ConfiguredStore(name, store, secret))
     _check_overlaps(document, found)
     return tuple(found)
 
 
-def _require_boto3(document: Document) -> None:
+def _require_boto3(document: Document) -> bool:
     try:
         import_boto3()
+        return True
     except ImportError as error:
         remedy = "Install it (pip install 'ftpsd[s3]', or apt install python3-boto3), or remove the section."
         document.fault(("storage",), f"needs the Python module boto3, which cannot be imported ({error})", remedy)
+        return False
+
+
+def _check_client(document: Document, key: Key, store: ConfiguredStore) -> None:
+    """Add a fault if boto3 refuses the settings of a store, those of the environment, or those of ~/.aws."""
+    from ftpsd.system.aws.client import trial
+
+    try:
+        trial(store)
+    except Exception as error:
+        text = printable(f"boto3 refuses it: {error}", _LONGEST)
+        remedy = "Correct it, or what the environment (AWS_…) and ~/.aws say."
+        document.fault(
+            (*key, "endpoint") if isinstance(error, ValueError) and store.settings.endpoint else key, text, remedy
+        )
 
 
 def _check(document: Document, key: Key, store: S3Storage) -> None:
@@ -57,6 +83,9 @@ def _check(document: Document, key: Key, store: S3Storage) -> None:
         document.fault((*key, "bucket"), f"{quoted(store.bucket)} is not the name of a bucket", "Write its name alone.")
     if store.endpoint is not None:
         _check_endpoint(document, (*key, "endpoint"), store.endpoint)
+    if store.region is not None and not _REGION.fullmatch(store.region):
+        remedy = "Write it as your store names it: letters, digits, and - between them."
+        document.fault((*key, "region"), f"{quoted(store.region)} is not a region", remedy)
     if not LEAST_PART <= store.part_size <= LARGEST_PART:
         problem = f"{store.part_size} bytes are not possible for a part"
         document.fault((*key, "part_size"), problem, "Write a size from 5M to 5G.")
@@ -106,7 +135,7 @@ def _check_overlaps(document: Document, stores: Iterable[ConfiguredStore]) -> No
     """Add a fault for two stores with the same objects: quotas would count wrong."""
     for one, other in combinations(stores, 2):
         first, second = one.settings, other.settings
-        is_same = (first.endpoint, first.bucket) == (second.endpoint, second.bucket)
+        is_same = (first.service, first.bucket) == (second.service, second.bucket)
         if is_same and (
             first.key_prefix.startswith(second.key_prefix) or second.key_prefix.startswith(first.key_prefix)
         ):

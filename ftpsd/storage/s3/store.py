@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place, place_in
-from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects, make_client
+from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
 from ftpsd.storage.s3.calls.errors import StoreFailed
 from ftpsd.storage.s3.calls.memory import Memory
 from ftpsd.storage.s3.calls.tasks import Closing
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.storage.s3.uploads.running import Running
+from ftpsd.system.aws.client import make_client
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, WorkerThreads
 

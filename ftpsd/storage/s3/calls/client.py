@@ -9,22 +9,10 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
-import botocore.session
-from botocore.config import Config
-
-from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.storage.s3.calls.errors import NotSupported, ObjectChanged, translated
-from ftpsd.storage.s3.calls.roles import assume
-from ftpsd.system.aws.boto import import_boto3
 
 #: The most keys in one page of a listing, and in one request that deletes.
 PAGE = 1000
-
-#: Seconds for a connection to the store, and for each answer at most.
-_CONNECT, _READ = 10, 60
-
-#: How often botocore makes a request at most. It waits longer before each attempt.
-_ATTEMPTS = 4
 
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
@@ -86,40 +74,6 @@ class Body(Protocol):
 
     def close(self) -> None:
         """Close the connection."""
-
-
-def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEMPTS) -> object:
-    """Return the client of boto3 for a store, with a pool of connections. Several threads may use it.
-
-    Raises what boto3 raises for wrong settings.
-    """
-    settings, credentials = store.settings, store.settings.credentials
-    config = Config(
-        connect_timeout=_CONNECT,
-        read_timeout=_READ,
-        max_pool_connections=connections,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        s3={"addressing_style": "path"} if settings.endpoint else {},
-        user_agent_extra="ftpsd",
-    )
-    base = botocore.session.Session()
-    if credentials.access_key_id is not None and store.secret is not None:
-        base.set_credentials(credentials.access_key_id, store.secret)
-    if credentials.role is not None:
-        base = assume(base, settings, credentials.role)
-    session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
-    client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
-    if settings.endpoint is not None:
-        events = getattr(client, "meta").events  # noqa: B009 - it has no types
-        events.register("before-call.s3.DeleteObjects", _add_md5)
-    return client
-
-
-def _add_md5(params: dict[str, dict[str, str] | bytes], **_: object) -> None:
-    """Add Content-MD5, which other stores than Amazon's require (Swift) and boto3 sends no longer since 1.36."""
-    headers, body = params["headers"], params["body"]
-    if isinstance(headers, dict) and isinstance(body, bytes):
-        headers["Content-MD5"] = _md5(body)
 
 
 class Calls:

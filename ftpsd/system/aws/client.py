@@ -1,0 +1,64 @@
+"""The client of boto3 for a store: `make_client`, and `trial`, which finds out whether its settings are possible."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import cast
+
+import attrs
+import botocore.session
+from botocore.config import Config
+
+from ftpsd.config.sections.storage import ConfiguredStore, Credentials
+from ftpsd.system.aws.boto import import_boto3
+from ftpsd.system.aws.roles import assume
+
+#: Seconds for a connection to the store, and for each answer at most.
+_CONNECT, _READ = 10, 60
+
+#: How often botocore makes a request at most. It waits longer before each attempt.
+_ATTEMPTS = 4
+
+
+def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEMPTS) -> object:
+    """Return the client of boto3 for a store, with a pool of connections. Several threads may use it.
+
+    Raises what boto3 raises for wrong settings.
+    """
+    settings, credentials = store.settings, store.settings.credentials
+    config = Config(
+        connect_timeout=_CONNECT,
+        read_timeout=_READ,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        s3={"addressing_style": "path"} if settings.endpoint else {},
+        user_agent_extra="ftpsd",
+    )
+    base = botocore.session.Session()
+    if credentials.access_key_id is not None and store.secret is not None:
+        base.set_credentials(credentials.access_key_id, store.secret)
+    if credentials.role is not None:
+        base = assume(base, settings, credentials.role)
+    session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
+    client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
+    if settings.endpoint is not None:
+        events = getattr(client, "meta").events  # noqa: B009 - it has no types
+        events.register("before-call.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _add_md5(params: dict[str, dict[str, str] | bytes], **_: object) -> None:
+    """Add Content-MD5, which other stores than Amazon's require (Swift) and boto3 sends no longer since 1.36."""
+    headers, body = params["headers"], params["body"]
+    if isinstance(headers, dict) and isinstance(body, bytes):
+        headers["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def trial(store: ConfiguredStore) -> None:
+    """Make a client, and the URL of a request, without any connection. Raises what boto3 raises for wrong settings."""
+    settings = attrs.evolve(store.settings, credentials=Credentials("trial"))
+    client = make_client(ConfiguredStore(store.name, settings, "trial"), 1)
+    presign = cast(Callable[..., str], getattr(client, "generate_presigned_url"))  # noqa: B009 - it has no types
+    presign("head_object", Params={"Bucket": settings.bucket, "Key": "trial"})
