@@ -259,6 +259,25 @@ def test_times(make_daemon: Make, each_bucket: Bucket) -> None:
         assert "no permission bits" in client.expect(550, "SITE CHMOD 600 plain")
 
 
+def test_times_in_listings(make_daemon: Make, each_bucket: Bucket) -> None:
+    """MLSD has the times of MDTM in a directory of up to `exact_times` files, and asks each file once."""
+    dated = {"Metadata": {"mtime": "1000000000"}}
+    for name in ("small/a", "small/b", "large/a", "large/b", "large/c"):
+        each_bucket.put(f"alice/{name}", b"1", **dated)
+    with FaultyProxy(each_bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, each_bucket, port=proxy.port, exact_times=2)
+        with withstands(daemon), secured(daemon) as client:
+            for _ in range(2):
+                assert client.download("MLSD small").count(b"modify=20010909014640;") == 2
+            assert client.download("LIST small").count(b" 2001 ") == 2
+            assert len([each for each in proxy.requests if each.method == "HEAD" and "small/" in each.target]) == 2
+            assert b"2001" not in client.download("MLSD large")
+            assert "20010909014640" in client.expect(213, "MDTM large/c")
+            assert b"modify=20010909014640;" in client.expect(250, "MLST large/c").encode()
+            each_bucket.put("alice/small/a", b"new", Metadata={"mtime": "0"})
+            assert b"modify=19700101000000;" in client.download("MLSD small").lower()
+
+
 def test_facts(make_daemon: Make, each_bucket: Bucket) -> None:
     """SIZE and HASH have the facts of the content, also of an object in many parts; AVBL is a large number."""
     daemon = store_daemon(make_daemon, each_bucket)

@@ -70,6 +70,8 @@ class S3Storage:
     memory: Quantity = _MEMORY
     #: The most objects of a directory that may be renamed: each is copied. 0: no directory can be renamed.
     rename_directories: int = 0
+    #: The most files of a directory for which listings show `x-amz-meta-mtime`: each is asked for it.
+    exact_times: int = 100
 
     @property
     def key_prefix(self) -> str:

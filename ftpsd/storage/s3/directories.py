@@ -12,6 +12,8 @@ from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Found, Objects
+from ftpsd.storage.s3.calls.tasks import Submit
+from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.tree import Tree
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 
@@ -21,7 +23,11 @@ _FILE, _DIRECTORY, _CUT = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFR
 class S3Directories:
     """The directories of a store below one prefix. `modified` is the time of all directories: they have none."""
 
-    def __init__(self, tree: Tree, objects: Objects, cut: CutUploads, modified: float) -> None:
+    def __init__(
+        self, tree: Tree, objects: Objects, cut: CutUploads, modified: float, times: Times, submit: Submit
+    ) -> None:
+        self._times = times
+        self._submit = submit
         self._tree = tree
         self._objects = objects
         self._cut = cut
@@ -70,24 +76,26 @@ class S3Directories:
     def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in the order of their keys."""
         self._tree.require(path, "list")
-        directory, following = self._tree.directory(path), None
+        directory = self._tree.directory(path)
         if with_dots:
             yield [self._directory(".", directory), self._directory("..", directory)]
+        page = self._objects.page(directory)
+        is_whole = page.following is None
         while True:
-            page = self._objects.page(directory, following=following)
             entries = list[Entry]()
             for prefix in page.prefixes:
                 name = prefix[len(directory) : -1]
                 if self._is_visible(path, name):
                     entries.append(self._directory(name, prefix))
-            for each in page.objects:
+            listed = [each for each in page.objects if self._is_visible(path, each.key[len(directory) :])]
+            times = self._times.of(listed, self._submit) if is_whole else [each.stored for each in listed]
+            for each, modified in zip(listed, times, strict=True):
                 name = each.key[len(directory) :]
-                if self._is_visible(path, name):
-                    entries.append(Entry(name, _FILE, each.size, each.stored, 0, identity(each.key), incomplete=False))
+                entries.append(Entry(name, _FILE, each.size, modified, 0, identity(each.key), incomplete=False))
             yield entries
-            following = page.following
-            if following is None:
+            if page.following is None:
                 break
+            page = self._objects.page(directory, following=page.following)
         yield from self._cut_in(path, directory)
 
     def _is_visible(self, path: VirtualPath, name: str) -> bool:

@@ -83,7 +83,7 @@ class S3Files:
         self.stop, self.close = walks.stop, walks.close
         self._store = store
         self._tree = tree = Tree(mount, user.settings.name_rules, store.prefix(mount.place))
-        self.directories = S3Directories(tree, store.objects, store.cut, store.started)
+        self.directories = S3Directories(tree, store.objects, store.cut, store.started, store.times, queue.submit)
         self._listings = Listings(self.directories)
         self._changes = changes = Changes(
             tree, store.objects, store.cut, self.directories, Claims(store.name, tree, journal)

@@ -16,6 +16,7 @@ from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
 from ftpsd.storage.s3.calls.errors import StoreFailed
 from ftpsd.storage.s3.calls.memory import Memory
 from ftpsd.storage.s3.calls.tasks import Closing
+from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.storage.s3.uploads.running import Running
 from ftpsd.system.aws.client import make_client
@@ -80,6 +81,7 @@ class S3Store:
         self.objects = Objects(calls)
         self.multiparts = Multiparts(calls, self.objects)
         self.cut = CutUploads(self.multiparts, running)
+        self.times = Times(self.objects, self.settings.exact_times)
         self.closing = Closing()
         self.memory = Memory(self.settings.memory)
         #: The fewest bytes of a part that is not the last one.
