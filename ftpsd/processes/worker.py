@@ -187,13 +187,30 @@ class WorkerService(MultiService):
         self._successor = successor
         self._snapshots.retire()
         self._drain(seconds)
-        Deferred.fromCoroutine(self._reports.send()).addBoth(lambda _: self.link.close())
+        Deferred.fromCoroutine(self._reports.send()).addBoth(lambda _: self._leave_supervisor())
+
+    def _leave_supervisor(self) -> None:
+        """Let the link lead to the next supervisor."""
+        if self.link.transport is None:
+            self._supervisor_lost()
+        else:
+            self.link.close()
 
     def _supervisor_lost(self) -> None:
-        """The supervisor has ended. Nobody can connect any more; transfers may finish."""
-        if self._successor is not None:
+        """The link is closed: it leads to the next supervisor from now on, if there is one."""
+        if self._successor is None:
+            self._reactor.callLater(0, self._reactor.callLater, 0, self._supervisor_ended)  # as `MessageReader` does
+        else:
             successor, self._successor = self._successor, None
             self.link.connect(successor)  # what is sent waits in the socket until the next supervisor reads it
+
+    def _supervisor_ended(self) -> None:
+        """The supervisor has ended. Nobody can connect any more; transfers may finish.
+
+        A worker that was stopped meanwhile finds the end of the link before the message that tells of a successor.
+        """
+        self._handed.accept_all()
+        if self._successor is not None or self.link.transport is not None:
             return
         drain = self._configuration.settings.timeouts.drain
         if not self._stopping:

@@ -115,11 +115,11 @@ class HandedSessions:
         return ControlConnection(self._reactor, protocol)
 
     def _session_ended(self, number: int) -> None:
-        """Tell the supervisor once for all sessions that end in one turn of the reactor."""
+        """Tell the supervisor, once for all sessions that end in a moment."""
         if self._clients.pop(number, None) is None:
             return  # it could not begin, and has ended before
         if not self._ended:
-            self._reactor.callLater(0, self._tell_ended)
+            self._reactor.callLater(_COLLECTED, self._tell_ended)
         self._ended.append(number)
 
     def _tell_ended(self) -> None:

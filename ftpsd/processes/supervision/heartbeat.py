@@ -50,7 +50,8 @@ class Heartbeat:
     def _ask(self, worker: WorkerProcess) -> None:
         worker.missed += 1
         if worker.missed > MOST_MISSED:
-            log.error("{worker} does not respond, and is killed", worker=worker.name)
+            if worker.missed == MOST_MISSED + 1:
+                log.error("{worker} does not respond, and is killed", worker=worker.name)
             worker.send_signal(signal.SIGKILL)
             return
 
