@@ -6,11 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import FileLogObserver, ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -30,7 +31,7 @@ from ftpsd.events.event_files import EventFiles
 from ftpsd.events.hub import Hub
 from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
-from ftpsd.events.log_format import line_observer
+from ftpsd.events.log_format import LineObserver, line_observer
 from ftpsd.events.record import Recorder
 from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
@@ -109,7 +110,7 @@ class FtpsService(MultiService):
         make_counts: Callable[[Now], LedgerState],
         verbose: bool = False,
         sandbox: Sandbox | None = None,
-        observer: FileLogObserver | None = None,
+        observer: LineObserver | None = None,
     ) -> None:
         super().__init__()
         self._path = path
@@ -140,8 +141,18 @@ class FtpsService(MultiService):
             self._outbox,
             self._codes,
         )
-        host_parts = HostParts(reactor, path, self._hub, self._counts, self._refresh, self._snapshots, self._codes)
-        self._host = host = make_host(host_parts)
+        self._host = host = make_host(
+            HostParts(
+                reactor,
+                path,
+                self._hub,
+                self._counts,
+                self._refresh,
+                self._snapshots,
+                self._codes,
+                nullcontext if observer is None else observer.together,
+            )
+        )
         self._listeners = Listeners(reactor, path, lambda settings: host.factory(settings, self._snapshot), host.port)
         self._data_sockets = DataSockets(reactor, path, host.data_ports)
         self._notifier = Notifier(reactor, host.__len__)

@@ -95,6 +95,17 @@ def test_what_no_worker_sends_is_refused(name: str, fields: list[object]) -> Non
     assert type(event).__name__ == name
 
 
+@pytest.mark.parametrize(
+    "session",
+    [[True, "a", "b", "c", False], [1.0, "a", "b", "c", False], [1, "a", "b", "c", 0], [1, ["a"], "b", "c", False], 1],
+)
+def test_a_session_is_checked_each_time(session: object) -> None:
+    """What equals a session that came before, but has other types, is refused."""
+    wire.decode(["SessionOpened", [1, "a", "b", "c", False], False])
+    with pytest.raises(Malformed):
+        wire.decode(["SessionOpened", session, False])
+
+
 @settings(max_examples=30, deadline=None)
 @given(value=JSON)
 def test_any_json_is_refused_or_an_event(value: object) -> None:

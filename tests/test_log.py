@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import formatEventAsClassicLogText
+from twisted.logger import FileLogObserver, formatEventAsClassicLogText
 
-from ftpsd.events.log_format import LineFormat
+from ftpsd.events.log_format import LineFormat, LineObserver
 from tests import ftpclient
 from tests.daemon import Daemon
 
@@ -38,3 +40,42 @@ def test_every_line_says_when(shared: Daemon) -> None:
     shared.wait_for_log(r"alice .*> PASS")
     lines = [line for line in shared.log.splitlines() if "> " in line or "listening" in line]
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[ftpsd\S*\] ", line) for line in lines), lines
+
+
+def _observer(written: list[str]) -> LineObserver:
+    """Return an observer that writes into a list."""
+    file = io.StringIO()
+    file.write = lambda text: written.append(text) or len(text)  # type: ignore[method-assign,func-returns-value]
+    return LineObserver(FileLogObserver(file, lambda event: f"{event['text']}\n"))
+
+
+def test_lines_that_are_logged_together_are_written_at_once() -> None:
+    """They come in order, and before the next line; also if an exception ends the block."""
+    written: list[str] = []
+    observer = _observer(written)
+    observer({"text": "before"})
+    with observer.together():
+        for text in "one", "two", "three":
+            observer({"text": text})
+        assert written == ["before\n"]
+    observer({"text": "after"})
+    assert written == ["before\n", "one\ntwo\nthree\n", "after\n"]
+    with pytest.raises(ValueError), observer.together():
+        observer({"text": "last"})
+        raise ValueError
+    with observer.together():
+        pass
+    assert written[3:] == ["last\n"]
+
+
+def test_other_threads_do_not_wait_for_lines_that_are_logged_together() -> None:
+    """What another thread logs meanwhile is written at once."""
+    written: list[str] = []
+    observer = _observer(written)
+    with observer.together():
+        observer({"text": "here"})
+        other = threading.Thread(target=lambda: observer({"text": "there"}))
+        other.start()
+        other.join(10)
+        assert written == ["there\n"]
+    assert written == ["there\n", "here\n"]

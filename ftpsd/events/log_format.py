@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json as json_
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from twisted.logger import FileLogObserver, ILogObserver, LogEvent, formatEvent
+from zope.interface import implementer
 
 from ftpsd.system.twisted_private import log_observer
 
@@ -21,8 +24,8 @@ from ftpsd.system.twisted_private import log_observer
 LONGEST_SENTENCE = 400
 
 
-def line_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:
-    """Return the observer that twistd would make for its options, with a faster formatter (`LineFormat`).
+def line_observer(twistd: Mapping[str, object]) -> LineObserver | None:
+    """Return the observer that twistd would make for its options, but faster.
 
     It logs to a file or to standard output. None if the options name another logger or syslog, or if this release of
     Twisted makes its observer in another way: twistd then uses its own.
@@ -30,9 +33,49 @@ def line_observer(twistd: Mapping[str, object]) -> FileLogObserver | None:
     if twistd.get("logger") or twistd.get("syslog"):
         return None
     observer = log_observer(twistd)
-    if observer is not None:
-        observer.formatEvent = LineFormat(observer.formatEvent)  # type: ignore[method-assign]
-    return observer
+    return None if observer is None else LineObserver(observer)
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes lines with an observer of Twisted."""
+
+    def __init__(self, observer: FileLogObserver) -> None:
+        self._observer = observer
+        self._format = LineFormat(observer.formatEvent)
+        #: The lines that wait for the end of `together`, and the thread whose lines these are.
+        self._waiting: list[str] | None = None
+        self._thread = 0
+        observer.formatEvent = self._text  # type: ignore[method-assign]
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event."""
+        self._observer(event)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all that this thread logs in the block at its end, at once: each write takes as long as a line."""
+        waiting: list[str] = []
+        self._waiting, self._thread = waiting, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._waiting = None
+            if waiting:
+                self._observer({_TEXT: "".join(waiting)})
+
+    def _text(self, event: LogEvent) -> str | None:
+        """Return what is written now."""
+        if self._waiting is None or self._thread != threading.get_ident():
+            return event[_TEXT] if _TEXT in event else self._format(event)
+        text = self._format(event)
+        if text:
+            self._waiting.append(text)
+        return None
+
+
+#: The field of an event that is the text of some lines.
+_TEXT = "log_lines"
 
 
 class LineFormat:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from attrs import frozen
@@ -47,6 +48,8 @@ class HostParts:
     refresh: AddressRefresh
     snapshots: SnapshotFactory
     codes: Codes
+    #: In the context that it returns, lines are logged at less cost: see `LineObserver`.
+    log_together: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class SessionHost(Protocol):

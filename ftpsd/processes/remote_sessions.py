@@ -83,7 +83,7 @@ class RemoteSessions:
         self.workers.on_end(self._tell_of_end)
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
         self._logins = SharedLogins(self.workers, parts.snapshots.recent, parts.snapshots.sources)
-        self._receiver = Receiver(parts.reactor, parts.hub, self.workers)
+        self._receiver = Receiver(parts.reactor, parts.hub, self.workers, parts.log_together)
         self.registry = MergedSessionRegistry(parts.reactor, self.workers)
         self.figures = MergedFigures(parts.reactor, local_figures(parts, ()), self.workers)
         none = LocalSessionRegistry(parts.reactor)
@@ -234,6 +234,13 @@ def _log_failure(failure: Failure) -> None:
 
 class HandoverPort(ControlPort):
     """A listening port whose connections get no transport in this process."""
+
+    def doRead(self) -> None:
+        """A client connects: accept it at once if the reactor does not learn of its socket (see `ControlPort`)."""
+        if cast(HandoverFactory, self.factory).settings.proxy_protocol is not None:
+            super().doRead()
+        else:
+            self.accept_batch()
 
     def accept_batch(self) -> bool:
         """Accept up to BATCH connections. Return whether more may wait."""

@@ -26,6 +26,10 @@ log = Logger(namespace="ftpsd")
 #: first after them reads what came before the end.
 _TURNS = 5
 
+#: Seconds for which the ends of sessions are collected. A message costs more than all else that follows from an end.
+#: Nobody is refused meanwhile because of a session that has ended: the supervisor asks before (`Settling`).
+_COLLECTED = 0.05
+
 
 class HandedSessions:
     """Makes sessions of the connections that the supervisor has admitted, and tells it when they have ended."""
@@ -63,7 +67,7 @@ class HandedSessions:
 
     def accept_all(self) -> None:
         """Accept all connections that the supervisor has sent before."""
-        if self._reader is not None:
+        if self._reader is not None and self._reader.end.fileno() >= 0:
             self._reader.read_all()
 
     def close(self) -> None:

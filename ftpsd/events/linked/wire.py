@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from ftpsd.events.types import Event, SessionEvent
+from functools import lru_cache
+
+from ftpsd.events.types import Event, SessionEvent, SessionInfo
 from ftpsd.system.messages.codec import Codec, Malformed
+
+#: The sessions whose last `SessionInfo` is kept: the next event of the same session needs no other one.
+_SESSIONS = 4096
 
 
 def _kinds(base: type[Event]) -> list[type[Event]]:
@@ -11,7 +16,22 @@ def _kinds(base: type[Event]) -> list[type[Event]]:
     return [kind for kind in below if kind is not SessionEvent]
 
 
-_CODECS: dict[type[Event], Codec[Event]] = {kind: Codec(kind) for kind in _kinds(Event)}
+_SESSION = Codec(SessionInfo)
+
+
+@lru_cache(_SESSIONS, typed=True)
+def _session(*fields: object) -> SessionInfo:
+    return _SESSION.decode([*fields])
+
+
+def _decode_session(value: object) -> object:
+    try:
+        return _session(*value) if type(value) is list else _SESSION.decode(value)
+    except TypeError:  # a field is a list or an object, which no session has
+        raise Malformed("this is no session") from None
+
+
+_CODECS: dict[type[Event], Codec[Event]] = {kind: Codec(kind, {SessionInfo: _decode_session}) for kind in _kinds(Event)}
 
 #: All kinds of events, by their names.
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in _CODECS}

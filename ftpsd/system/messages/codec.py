@@ -42,14 +42,16 @@ class Codec(Generic[T]):
     of one of these with None. A record is a list of its fields in their order.
     """
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], decoders: Mapping[type, Convert] | None = None) -> None:
+        """`decoders` has functions for fields of some types, in place of those that this module makes."""
         names = _field_names(kind)
         hints = get_type_hints(kind)
         forms = [_form(hints[name]) for name in names]
         self._kind = kind
         self._values = _getter(names)
         self._encoders = [(index, form.encode) for index, form in enumerate(forms) if form.encode is not None]
-        self._decoders = [form.decode for form in forms]
+        own = decoders or {}
+        self._decoders = [own.get(hints[name], form.decode) for name, form in zip(names, forms, strict=True)]
 
     def encode(self, value: T) -> list[object]:
         """Return a record in JSON."""
