@@ -134,7 +134,7 @@ class WorkerService(MultiService):
             Part(self._snapshots.object_stores.start, self._snapshots.object_stores.stop),
             Part(self._outbox.serve, self._outbox.close),
             Part(lambda: self._sessions.follow(self._configuration), self._sessions.stop),
-            Part(self._ready),
+            Part(lambda: self._reactor.callLater(0, self.link.tell, "process.ready")),
         ):
             self.addService(part)
 
@@ -157,9 +157,6 @@ class WorkerService(MultiService):
         """Another worker has ended: look after what it has left in users' files."""
         self._outbox.reconcile()
         self._snapshots.quotas.count_doubtful()
-
-    def _ready(self) -> None:
-        self._reactor.callLater(0, self.link.tell, "process.ready")
 
     def _use(self, configuration: load.Configuration) -> None:
         """Use another configuration for new sessions."""
