@@ -638,7 +638,7 @@ def test_restart_and_lift(strict: Daemon) -> None:
     assert "is not banned" in command(strict, "lift", "127.0.0.99").stderr
     assert command(strict, "lift", "127.0.0.2").stdout == "1 lifted.\n"
     wait_until(lambda: greeting(strict, "127.0.0.2").startswith("220"), "the lift")
-    strict.wait_for_log("the ban of 127.0.0.2 was lifted")
+    strict.wait_for_log("the ban of address 127.0.0.2 was lifted")
     assert guess(strict, "127.0.0.2", 3) == ["530"] * 3  # it begins anew
     guess(strict, "127.0.0.2", 1)
     guess(strict, "127.0.0.3", 4)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+import ftpsd as package
 from ftpsd.system.state import FILE
 from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import PATIENCE, Daemon, ftpsd, merge
 from tests.disks import SmallDisk, apart, must_work
 from tests.hostile import wait_until
 from tests.test_bans import STRICT, command, greeting, guess, logs_in
@@ -134,6 +136,96 @@ def test_the_state_directory_is_read_only(strict: Daemon) -> None:
     restarted(strict)
     assert greeting(strict, "127.0.0.2").startswith("421")
     assert greeting(strict, "127.0.0.3").startswith("421")
+
+
+class Administered:
+    """A daemon with an admin API and two bans in its file; what has kept it from the file ends with `repair`."""
+
+    def __init__(self, daemon: Daemon, socket: Path, fault: str) -> None:
+        self.daemon = daemon
+        self.fault = fault
+        self._exits = ExitStack()
+        daemon.settings["admin"] = {"socket": str(socket)}
+        place = daemon.directory / "state"
+        place.mkdir()
+        (daemon.directory / FILE).rename(place / FILE)
+        daemon.settings["state"] = {"directory": str(place)}
+        daemon.write()
+        prefix: tuple[str, ...] = ()
+        if fault == "read-only":
+            prefix = apart(f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
+            must_work(prefix)
+        if fault == "locked":
+            daemon.start()
+        if fault == "missing":
+            (place / FILE).rename(place / "kept")
+            (place / FILE).mkdir()
+        elif fault != "read-only":
+            other = self._exits.enter_context(closing(sqlite3.connect(place / FILE, isolation_level=None)))
+            if fault == "locked for readers at the start":
+                other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+        if fault != "locked":
+            daemon.start(prefix)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of an administrator."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+        line = ftpsd(*arguments, "-c", str(self.daemon.config))
+        return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+
+    def repair(self) -> None:
+        """Let the file be written again."""
+        if self.fault == "read-only":
+            place = str(self.daemon.directory / "state")
+            subprocess.run([*entering(self.daemon), "mount", "-o", "remount,bind,rw", place], check=True)
+        if self.fault == "missing":
+            file = self.daemon.directory / "state" / FILE
+            file.rmdir()
+            file.with_name("kept").rename(file)
+        self._exits.close()
+        self.daemon.wait_for_log("the state is saved again")
+
+
+@pytest.mark.parametrize(
+    "fault", ["locked", "locked at the start", "locked for readers at the start", "missing", "read-only"]
+)
+def test_changes_by_an_administrator(strict: Daemon, fault: str) -> None:
+    """A ban that an administrator lifts or adds while the file cannot be written or read is so for good.
+
+    The commands say that it is not stored yet.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftpsd-") as short:
+        given = Administered(strict, Path(short) / "admin.sock", fault)
+        lifted = given.command("unban", "127.0.0.2")
+        added = given.command("ban", "127.0.0.3")
+        assert lifted.returncode == added.returncode == 0, (lifted, added)
+        for each in (lifted, added):
+            assert "cannot be read or written now" in each.stderr
+        for _ in range(2):
+            assert greeting(strict, "127.0.0.2").startswith("220")
+            assert greeting(strict, "127.0.0.3").startswith("421")
+            if fault:
+                given.repair()
+                fault = ""
+        restarted(strict)
+        assert greeting(strict, "127.0.0.2").startswith("220")
+        assert greeting(strict, "127.0.0.3").startswith("421")
+        assert given.command("unban", "127.0.0.3").stderr == ""
+        assert given.command("unban", "127.0.0.3").returncode == 1
+        assert "Traceback" not in strict.log
+
+
+def test_all_bans_of_a_file_that_cannot_be_read(strict: Daemon) -> None:
+    """What lifts all bans lifts those of a file that can be read only later, too; their end is an event then."""
+    with tempfile.TemporaryDirectory(prefix="ftpsd-") as short:
+        given = Administered(strict, Path(short) / "admin.sock", "missing")
+        assert given.command("unban", "--all").stdout == "0 lifted.\n"
+        given.repair()
+        strict.wait_for_log("the ban of address 127.0.0.2 was lifted")
+        assert greeting(strict, "127.0.0.2").startswith("220")
+        assert guess(strict, "127.0.0.2", 4)[-1] == "530"  # a later ban is another one
+        assert greeting(strict, "127.0.0.2").startswith("421")
 
 
 WRONG = """

@@ -19,7 +19,7 @@ from ftpsd.events.log import Log
 from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.session_events import HIDDEN, SessionEvents, info
 from ftpsd.events.types import (
-    BanLifted,
+    BanEnded,
     CommandAnswered,
     ConfigurationLoaded,
     DaemonStarted,
@@ -150,8 +150,8 @@ def test_a_consumer_gets_events_later_in_batches() -> None:
     clock = Clock()
     hub = Hub(clock)
     batches: list[list[Event]] = []
-    hub.subscribe_queue("test", [BanLifted], lambda batch: batches.append(list(batch)))
-    events = [BanLifted("user", str(number)) for number in range(BATCH + 1)]
+    hub.subscribe_queue("test", [BanEnded], lambda batch: batches.append(list(batch)))
+    events = [BanEnded("user", str(number), "lifted") for number in range(BATCH + 1)]
     for event in events:
         hub.publish(event)
     assert batches == []

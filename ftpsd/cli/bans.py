@@ -18,7 +18,7 @@ from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.options import CONFIGURATION, add_action, add_config
 from ftpsd.cli.state_file import InMemory, open_state_file
 from ftpsd.limits.bans import tables
-from ftpsd.limits.bans.ban_list import stored_name
+from ftpsd.limits.bans.ban_list import shown_subject, stored_name
 
 #: A ban that ends after this time (POSIX) has no end: the year 9999 is the last one of the calendar.
 _NO_END = 253_370_764_800.0
@@ -66,11 +66,11 @@ def show(configuration: str, as_json: bool = False) -> int:
     now = time.time()
     bans = _current(configuration, now)
     if as_json:
-        found = [{"kind": kind, "subject": stored_name(subject), "until": until} for kind, subject, until in bans]
+        found = [{"kind": kind, "subject": shown_subject(subject), "until": until} for kind, subject, until in bans]
         print(json.dumps(found, indent=2))
         return 0
     for kind, subject, until in bans:
-        print(f"{kind:8} {stored_name(subject):40} {_end(until, now)}")
+        print(f"{kind:8} {shown_subject(subject):40} {_end(until, now)}")
     if not bans:
         print("Nobody is banned.", file=sys.stderr)
     return 0

@@ -14,7 +14,8 @@ from ftpsd.events.log_budget import LogBudget
 from ftpsd.events.log_format import LONGEST_SENTENCE
 from ftpsd.events.types import (
     AdministrativeAct,
-    BanLifted,
+    BanAdded,
+    BanEnded,
     Banned,
     CommandAnswered,
     CommandsSlowed,
@@ -36,6 +37,7 @@ from ftpsd.events.types import (
     SessionRejected,
     TlsFailed,
     WrongProtocol,
+    ban_name,
 )
 from ftpsd.protocol.parsing import network, plain_address
 from ftpsd.protocol.printable import printable
@@ -70,7 +72,8 @@ class Log:
         self._subscribe(hub, Banned, _banned, always=True)
         hub.subscribe("log", LoggedIn, _logged_in)
         hub.subscribe("log", DataConnectionRefused, self._data_connection_refused)
-        hub.subscribe("log", BanLifted, _ban_lifted)
+        hub.subscribe("log", BanAdded, _ban_added)
+        hub.subscribe("log", BanEnded, _ban_ended)
         hub.subscribe("log", AdministrativeAct, _administrative_act)
         hub.subscribe("log", DaemonStarted, _started)
         hub.subscribe("log", ConfigurationLoaded, _configuration_loaded)
@@ -151,8 +154,29 @@ def _emit(session: SessionInfo, line: str, **fields: object) -> None:
     log.observer(event)  # type: ignore[call-arg,misc]  # the interface has no self
 
 
-def _ban_lifted(event: BanLifted) -> None:
-    log.info("the ban of {subject} was lifted", subject=event.subject)
+def _ban_added(event: BanAdded) -> None:
+    length: dict[str, object] = {} if event.seconds is None else {"seconds": event.seconds}
+    _log_ban(
+        "was added" if event.seconds is None else f"was added, for {event.seconds:.0f} seconds", event, "banned", length
+    )
+
+
+def _ban_ended(event: BanEnded) -> None:
+    ended = "was lifted" if event.reason == "lifted" else "has expired"
+    _log_ban(ended, event, "unbanned", {"reason": event.reason})
+
+
+def _log_ban(what: str, event: BanAdded | BanEnded, name: str, fields: dict[str, object]) -> None:
+    """Log what has become of a ban; the line is of no session."""
+    log.info(
+        "the ban of {ban} {what}",
+        ban=printable(ban_name(event.kind, event.subject)),
+        what=what,
+        event=name,
+        kind=event.kind,
+        subject=printable(event.subject),
+        **fields,
+    )
 
 
 def _administrative_act(event: AdministrativeAct) -> None:
@@ -237,4 +261,5 @@ def _login_check_failed(event: LoginCheckFailed) -> Line:
 
 
 def _banned(event: Banned) -> Line:
-    return "banned", event.text, {"kind": event.kind, "subject": event.subject, "seconds": event.seconds}
+    text = f"{event.text} [{ban_name(event.kind, event.subject)}]"
+    return "banned", text, {"kind": event.kind, "subject": event.subject, "seconds": event.seconds}

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 from ftpsd.events.types import (
     AdministrativeAct,
     BanAdded,
-    BanLifted,
+    BanEnded,
     Banned,
     ConfigurationLoaded,
     ConfigurationRefused,
@@ -180,8 +180,8 @@ def _ban_added(event: BanAdded) -> Parts:
     return "ban", {"kind": event.kind, "subject": valid_text(event.subject), **length}
 
 
-def _ban_lifted(event: BanLifted) -> Parts:
-    return "unban", {"kind": event.kind, "subject": valid_text(event.subject)}
+def _ban_ended(event: BanEnded) -> Parts:
+    return "unban", {"kind": event.kind, "subject": valid_text(event.subject), "reason": event.reason}
 
 
 def _transfer_ended(event: TransferEnded) -> Parts | None:
@@ -255,7 +255,7 @@ _add(LoginRefused, _login_refused, "login_refused")
 _add(LoginCheckFailed, _login_check_failed, "login_refused")
 _add(Banned, _banned, "ban")
 _add(BanAdded, _ban_added, "ban")
-_add(BanLifted, _ban_lifted, "unban")
+_add(BanEnded, _ban_ended, "unban")
 _add(TransferEnded, _transfer_ended, *(f"{name}{end}" for name in _TRANSFERS.values() for end in ("", "_failed")))
 _add(FileChanged, _file_changed, *CHANGES.values())
 _add(DaemonStarted, _started, "start")

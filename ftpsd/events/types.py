@@ -20,6 +20,15 @@ from ftpsd.protocol.interfaces import Change, TransferKind
 BanKind = Literal["address", "user", "site", "network", "account"]
 
 
+#: How a ban has ended.
+EndOfBan = Literal["lifted", "expired"]
+
+
+def ban_name(kind: BanKind, subject: str) -> str:
+    """Return how the log names a ban, at its begin and at its end: `address 203.0.113.9`, `account alice`."""
+    return f"{kind} {subject}"
+
+
 @frozen
 class SessionInfo:
     """Which session an event is about. A login makes a new one."""
@@ -179,11 +188,12 @@ class BanAdded(Event):
 
 
 @frozen(slots=False)
-class BanLifted(Event):
-    """An administrator has lifted a ban."""
+class BanEnded(Event):
+    """A ban has ended, with the kind and subject of its begin: an administrator has lifted it, or its time is over."""
 
     kind: BanKind
     subject: str
+    reason: EndOfBan
 
 
 # --- commands and transfers ----------------------------------------------------------------------

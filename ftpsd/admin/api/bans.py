@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from twisted.internet.defer import TimeoutError
+
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Body, Parameter, Schema
 from ftpsd.admin.api.problem import Json, Problem, bad_value
 from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import valid_text
-from ftpsd.events.types import AdministrativeAct, BanAdded
-from ftpsd.limits.bans.ban_list import stored_name
+from ftpsd.events.types import AdministrativeAct, BanAdded, ban_name
+from ftpsd.limits.bans.ban_list import shown_subject, stored_name
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
 from ftpsd.limits.bans.networks import network_text
 from ftpsd.protocol import parsing
@@ -20,6 +22,9 @@ from ftpsd.protocol.login_rules import Network
 
 #: The longest ban that is not for ever: a hundred years.
 LONGEST = 100 * 366 * 86_400
+
+#: Seconds to wait until the state file has a change.
+PATIENCE = 15.0
 
 MEMBERS = ("address", "user", "seconds")
 _SECONDS: Schema = {
@@ -61,8 +66,8 @@ class Bans:
         )
         return [
             Route("GET", path, self._show, "List the bans in effect", schemas.listed("bans", "Ban", total=False)),
-            Route("POST", path, self._add, "Ban", schemas.to("Ban"), 201, body=BODY, problems=[409]),
-            Route("DELETE", path, self._lift, "Lift bans", schemas.LIFTED, parameters=whom),
+            Route("POST", path, self._add, "Ban", schemas.to("NewBan"), 201, body=BODY, problems=[409]),
+            Route("DELETE", path, self._lift, "Lift bans", schemas.LIFTED, parameters=whom, problems=[503]),
         ]
 
     def active(self) -> list[Ban]:
@@ -77,10 +82,10 @@ class Bans:
                 found.setdefault(ban.user, []).append(ban)
         return found
 
-    def form(self, ban: Ban) -> Json:
+    def form(self, ban: Ban) -> dict[str, Json]:
         """Return a ban in JSON. A ban for ever has no end."""
         until = self._parts.now() + ban.until - self._list.now()
-        subject = valid_text(stored_name(ban.subject))
+        subject = valid_text(shown_subject(ban.subject))
         return {"kind": ban.kind, "subject": subject, "until": None if ban.length >= FOR_EVER else round(until, 3)}
 
     # --- handlers ----------------------------------------------------------------------------------
@@ -96,15 +101,22 @@ class Bans:
             raise bad_value("address", "or user must be given, and not both", "Write one of them.")
         if network is not None:
             self._refuse_allowed(network)
-            kind, subject = "network", subject_of(network)
-        else:
-            kind, subject = "account", stored_name(user or "")
+        subject = subject_of(network) if network is not None else stored_name(user or "")
         length = seconds or FOR_EVER
         ban = Ban("network" if network is not None else "account", subject, self._list.now() + length, length)
         self._list.add(ban)
         self._parts.hub.publish(BanAdded(ban.kind, subject, seconds))
-        self._publish(call, "ban", f"{kind} {subject}")
-        return answer(self.form(ban), 201)
+        self._publish(call, "ban", ban_name(ban.kind, subject))
+        return answer({**self.form(ban), **await self._unless_stored()}, 201)
+
+    async def _unless_stored(self) -> dict[str, Json]:
+        """Return what an answer says if the state file does not have what was changed."""
+        stored = self._parts.bans.is_stored()
+        try:
+            is_stored = await stored.addTimeout(PATIENCE, self._parts.reactor)  # type: ignore[arg-type]
+        except TimeoutError:  # the disk does not answer
+            is_stored = False
+        return {} if is_stored else {"stored": False}
 
     def _refuse_allowed(self, network: Network) -> None:
         """Raise Problem if `bans.allow` exempts all of a network."""
@@ -120,16 +132,27 @@ class Bans:
         if network is None and user is None and not everything:
             raise bad_value("address", ", user and all are missing", "Write one of them.")
         name = None if user is None else stored_name(user)
+
+        def is_meant(ban: Ban) -> bool:
+            return everything or concerns(ban, network, name)
+
+        if not self._parts.bans.lift_unread(is_meant):
+            raise Problem(503, "The state file cannot be read, and too many requests wait for it. Repair it first.")
         lifted = 0
         for ban in list(self._list.table.all()):
-            if everything or concerns(ban, network, name):
+            if is_meant(ban):
                 lifted += ban.until > self._list.now()
                 self._parts.bans.lift(ban)
             await call.slices.pause()
-        if lifted:
-            subject = "all" if everything else " ".join(str(each) for each in (network, user) if each is not None)
-            self._publish(call, "unban", subject)
-        return answer({"lifted": lifted})
+        rest = await self._unless_stored()
+        if lifted or rest:
+            names = [
+                "all" if everything else "",
+                ban_name("network", subject_of(network)) if network is not None else "",
+                ban_name("account", name) if name is not None else "",
+            ]
+            self._publish(call, "unban", ", ".join(filter(None, names)))
+        return answer({"lifted": lifted, **rest})
 
     def _publish(self, call: Call, action: str, subject: str) -> None:
         self._parts.hub.publish(AdministrativeAct(action, subject, call.administrator))

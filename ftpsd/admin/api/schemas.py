@@ -19,6 +19,14 @@ FLAG: Schema = {"type": "boolean"}
 STRINGS: Schema = {"type": "array", "items": STRING}
 
 
+#: A member that an answer has if the state file cannot be read or written.
+_NOT_STORED: Schema = {
+    "const": False,
+    "description": "Only if the state file cannot be read or written now. It is changed when that is possible, unless "
+    "the daemon ends before.",
+}
+
+
 def to(name: str) -> Schema:
     """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
@@ -47,13 +55,18 @@ def listed_sessions(name: str) -> Schema:
     return {**schema, "properties": {**cast(Schema, schema["properties"]), "missing_workers": missing}}
 
 
+def unless_stored(schema: Schema) -> Schema:
+    """Return the schema of an answer to a change of bans. It says if the state file does not have the change."""
+    return {**schema, "properties": {**cast(Schema, schema["properties"]), "stored": _NOT_STORED}}
+
+
 def maybe(schema: Schema) -> Schema:
     """Return a schema that admits null, too."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 DISMISSED = record(dismissed=COUNT)
-LIFTED = record(lifted=COUNT)
+LIFTED = unless_stored(record(lifted=COUNT))
 
 LIMIT = record(name=STRING, used=NUMBER, limit=maybe(NUMBER))
 
@@ -80,6 +93,7 @@ COMPONENTS: Schema = {
         subject=STRING,
         until=maybe({"type": "number", "description": "Seconds since 1970; null: for ever."}),
     ),
+    "NewBan": unless_stored(record(kind={"enum": list(get_args(BanKind))}, subject=STRING, until=maybe(NUMBER))),
     "User": record(
         name=STRING,
         settings={"type": "object", "description": "The keys of docs/configuration.md, without the password."},

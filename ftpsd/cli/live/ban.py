@@ -6,7 +6,7 @@ import argparse
 
 from ftpsd.cli.admin_client import connect
 from ftpsd.cli.durations import in_words, parse_duration
-from ftpsd.cli.live.subjects import add_subject
+from ftpsd.cli.live.subjects import add_subject, warn_unless_stored
 from ftpsd.cli.options import add_config
 
 
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ban an address, a network or a user."""
     subject = {"address": options.address} if options.user is None else {"user": options.user}
-    connect(options).post("bans", {**subject, "seconds": options.seconds})
+    answer = connect(options).post("bans", {**subject, "seconds": options.seconds})
     how_long = f"for {in_words(options.seconds)}" if options.seconds else "until the ban is lifted"
     print(f"{options.address or options.user} is banned {how_long}.")
+    warn_unless_stored(answer)
     return 0

@@ -9,6 +9,7 @@ from ftpsd.cli.admin_client import AdminClient, connect
 from ftpsd.cli.durations import in_words, parse_duration
 from ftpsd.cli.failure import CommandFailed
 from ftpsd.cli.live.answers import Session
+from ftpsd.cli.live.subjects import warn_unless_stored
 from ftpsd.cli.options import add_config
 
 
@@ -53,8 +54,9 @@ def run(options: argparse.Namespace) -> int:
 def _ban(client: AdminClient, options: argparse.Namespace) -> None:
     """Ban first: a client that is only dismissed connects again at once."""
     subject = {"user": options.user} if options.user is not None else {"address": _address(client, options)}
-    client.post("bans", {**subject, "seconds": options.ban})
+    answer = client.post("bans", {**subject, "seconds": options.ban})
     print(f"{next(iter(subject.values()))} is banned for {in_words(options.ban)}.")
+    warn_unless_stored(answer)
 
 
 def _address(client: AdminClient, options: argparse.Namespace) -> str:

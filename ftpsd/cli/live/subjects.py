@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import sys
 from typing import TypeAlias
 
 Group: TypeAlias = "argparse._MutuallyExclusiveGroup"
@@ -17,6 +18,18 @@ def add_subject(parser: argparse.ArgumentParser) -> Group:
     )
     subject.add_argument("--user", metavar="U", help="a user, from all addresses")
     return subject
+
+
+def warn_unless_stored(answer: object) -> bool:
+    """Return whether a change of bans survives a restart of the daemon; say so on standard error if not."""
+    stored = isinstance(answer, dict) and answer.get("stored") is not False
+    if not stored:
+        print(
+            "The state file cannot be read or written now. The daemon changes it when it can; if it restarts before, "
+            "repeat this.",
+            file=sys.stderr,
+        )
+    return stored
 
 
 def _network(text: str) -> str:

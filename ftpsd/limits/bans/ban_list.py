@@ -19,6 +19,9 @@ from ftpsd.protocol.printable import printable
 #: The number of addresses or names that are remembered, of each kind.
 CAPACITY = 10_000
 
+#: The longest subject: a site, a blank and a user name.
+MAX_SUBJECT = 64 + 128
+
 #: User names are cut to this many characters: the client chooses how long they are.
 MAX_NAME = 128
 
@@ -26,6 +29,11 @@ MAX_NAME = 128
 def stored_name(user: str) -> str:
     """Return the form in which a user name is counted, shown and stored. The client may have sent anything."""
     return printable(user)[:MAX_NAME]
+
+
+def shown_subject(subject: str) -> str:
+    """Return the subject of a ban as events, lists and log lines show it. The state file may have anything."""
+    return printable(subject)[:MAX_SUBJECT]
 
 
 def stored_address(text: str, group: Callable[[Address], str]) -> str:

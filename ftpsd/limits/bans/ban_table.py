@@ -58,7 +58,7 @@ class BanTable:
     """Bans by kind and subject, one for each. `now` returns the time of the clock that their ends are in."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self._bans: dict[tuple[Kind, str], Ban] = {}
         self._networks = Networks()
         self._watchers: list[Watcher] = []
@@ -77,7 +77,7 @@ class BanTable:
 
     def in_effect(self) -> Iterator[Ban]:
         """Iterate over the bans that are not over."""
-        now = self._now()
+        now = self.now()
         return (ban for ban in self._bans.values() if ban.until > now)
 
     def last(self, kind: Kind, subject: str) -> Ban | None:
@@ -87,7 +87,7 @@ class BanTable:
     def active(self, kind: Kind, subject: str) -> Ban | None:
         """Return the ban of a subject that is banned now."""
         ban = self._bans.get((kind, subject))
-        return ban if ban is not None and ban.until > self._now() else None
+        return ban if ban is not None and ban.until > self.now() else None
 
     def network_ban(self, client: Address) -> Ban | None:
         """Return the ban of a network that contains an address."""

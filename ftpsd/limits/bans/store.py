@@ -19,10 +19,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ftpsd.events.hub import Publisher
-from ftpsd.events.types import BanLifted
+from ftpsd.events.types import BanEnded
 from ftpsd.limits.bans import tables
-from ftpsd.limits.bans.ban_list import BanList
+from ftpsd.limits.bans.ban_list import BanList, shown_subject
 from ftpsd.limits.bans.ban_table import Ban, Kind
+from ftpsd.limits.bans.ends import Ends
+from ftpsd.limits.bans.late_lifts import LateLifts, Matches
 from ftpsd.limits.bans.sync_state import Event, Sync, SyncState
 from ftpsd.limits.bans.tables import AddressRow, BanRow, Rows
 from ftpsd.system.state import Store, Value
@@ -110,6 +112,10 @@ def _row(ban: Ban, ahead: float) -> BanRow:
     return ban.kind, ban.subject, ban.until + ahead, ban.length
 
 
+def _lifted(kind: Kind, subject: str) -> BanEnded:
+    return BanEnded(kind, shown_subject(subject), "lifted")
+
+
 class BanStore:
     """Reads the stored bans at the start, and stores each change of the list. `wall` returns the POSIX time."""
 
@@ -119,6 +125,8 @@ class BanStore:
         self._wall = wall
         self._hub = hub
         self._sync = SyncState()
+        self._late = LateLifts()
+        self._ends = Ends(bans.table)
         self._file = BanFile(store, wall)
         self._changes = ChangeWriter(store, self._ahead_now)
         #: Seconds that the time of day is ahead of the clock of the list.
@@ -139,8 +147,27 @@ class BanStore:
 
     def lift(self, ban: Ban) -> None:
         """Lift a ban, in memory and in the file, because an administrator wants it."""
+        if self._sync.state is Sync.UNREAD:
+            self._late.add(ban.kind, ban.subject)
         self._lift([(ban.kind, ban.subject)])
         self._changes.ban_dropped(ban)
+
+    def lift_unread(self, matches: Matches) -> bool:
+        """Lift the bans of a file that cannot be read yet, when it can be. Return False if too many requests wait."""
+        self._observe()
+        return self._sync.state is not Sync.UNREAD or self._late.add_request(matches)
+
+    def is_stored(self) -> Deferred[bool]:
+        """Return whether the file has all changes made so far, when those that wait for it were tried.
+
+        Otherwise they are stored when that is possible, unless the daemon ends before.
+        """
+
+        def has_all(_: object) -> bool:
+            self._observe()
+            return self._sync.state is not Sync.UNREAD and not self._store.failing
+
+        return self._store.put(bool).addCallback(has_all)
 
     def check(self) -> Deferred[None]:
         """Do what `sync_state` says: find lifted bans, or read and store what could not be read and stored before.
@@ -151,6 +178,8 @@ class BanStore:
 
     async def _check(self) -> None:
         self._check_clock()
+        for ban in self._ends.take():
+            self._hub.publish(BanEnded(ban.kind, shown_subject(ban.subject), "expired"))
         self._observe()
         if self._sync.state is not Sync.CURRENT:
             if self._sync.try_now(self._bans.now()):
@@ -187,11 +216,19 @@ class BanStore:
     def _merge(self, rows: Rows) -> None:
         bans, known = rows
         now, wall = self._bans.now(), self._wall()
+        found = [
+            Ban(kind, subject, now + min(until - wall, length), length, stored=until)
+            for kind, subject, until, length in bans
+        ]
+        kept = []
+        for ban, is_lifted in self._late.apply(found):
+            if not is_lifted:
+                kept.append(ban)
+            elif ban.until > now and not self._late.is_known(ban):
+                self._hub.publish(_lifted(ban.kind, ban.subject))
+        self._late.clear()
         self._bans.merge(
-            [
-                Ban(kind, subject, now + min(until - wall, length), length, stored=until)
-                for kind, subject, until, length in bans
-            ],
+            kept,
             [(user, address, now + min(when - wall, 0)) for user, address, when in known],
         )
         self._sync.happened(Event.READ)
@@ -210,5 +247,7 @@ class BanStore:
 
     def _lift(self, lifted: Sequence[tuple[Kind, str]] | None) -> None:
         for kind, subject in lifted or ():
+            last = self._bans.table.last(kind, subject)
             self._bans.lift(kind, subject)
-            self._hub.publish(BanLifted(kind, subject))
+            if last is None or last.until > self._bans.now():  # the end of another one was published
+                self._hub.publish(_lifted(kind, subject))
