@@ -50,6 +50,7 @@ from ftpsd.processes.supervision import upgrade
 from ftpsd.storage.local.root import process_umask
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
+from ftpsd.system.presence import Presence
 from ftpsd.system.reactor import Now
 from ftpsd.system.sandbox import Sandbox
 from ftpsd.system.state import Store, directory
@@ -190,9 +191,10 @@ class FtpsService(MultiService):
         """Add the child services in the order in which they start (see `Part`)."""
         store, bans = self._store, self._bans
         lifted = PeriodicTask(self._reactor, "looking for lifted bans", bans.check)
-        workers = self._snapshots.workers
+        workers, presence = self._snapshots.workers, Presence(self._reactor)
         for part in (
             Part(self._prepare_process, self._notifier.stop),
+            Part(presence.start, presence.stop),
             Part(self._write_events, self._event_files.stop),
             Part(lambda: store.start(directory(self._configuration.settings.state)), store.stop),
             Part(bans.restore, bans.stop),

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+from twisted.internet import task
+from twisted.internet.defer import succeed
 
 from ftpsd.config import disk_watch
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.yaml import Document
-from tests.daemon import PATIENCE
+from ftpsd.processes.supervision.heartbeat import Heartbeat
+from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.system.link import Link
+from ftpsd.system.presence import PatientClock, Presence, time_left
+from ftpsd.system.reactor import Reactor
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, Daemon, merge
+from tests.ftpclient import FtpClient, read_all
+from tests.hostile import BYTES, ends, open_transfer, plain_login
+from tests.processes import family, is_alive, wait_for
 
 #: A thread that has ended for Python, and ends for the kernel half a second later. Then the process is forked.
 _FORK_DURING_END = """
@@ -95,3 +110,119 @@ def test_a_disk_call_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(wait=False) == "loaded"
     with pytest.raises(InvalidConfiguration, match="the disk of home does not respond"):
         load(wait=True)
+
+
+# --- the parts that count time ----------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_time_in_which_the_process_did_not_run() -> None:
+    """Deadlines do not count it, whether it was long, or each turn of a busy machine is late."""
+    clock = task.Clock()
+    presence = Presence(clock)
+    presence.start()
+    calls: list[float] = []
+    for seconds in (4.5, 12):
+        PatientClock(clock).callLater(seconds, lambda: calls.append(clock.seconds()))
+    clock.pump([0.5] * 6)
+    assert time_left(clock, 0, 10) == 7
+    clock.advance(7)  # at once, as after SIGSTOP: from 3 to 10
+    assert time_left(clock, 0, 5) == 1
+    clock.pump([0.5] * 2)
+    assert calls == [10.5]
+    clock.pump([1.5] * 18)  # each look is half a second late
+    assert 20 < calls[1] < 24
+    presence.stop()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("starved", [True, False])
+def test_a_worker_that_gets_no_processor(starved: bool) -> None:
+    """It is spared for a minute; one that has a processor and does not answer is killed after ten seconds."""
+    clock = task.Clock()
+    ours, theirs = socket.socketpair()
+    with theirs, open_process() as pid:
+        worker = WorkerProcess(0, Link(cast(Reactor, clock)), ours, 0.0)
+        worker.forked(pid)
+        worker.state = "serving"
+        waited = lambda pid: succeed(clock.seconds() * (0.9 if starved else 0.1))  # noqa: E731
+        heartbeat = Heartbeat(cast(Reactor, clock), {0: worker}, waited)
+        heartbeat.start()
+        clock.pump([1] * 40)
+        wait_for(lambda: is_alive(pid) == starved)
+        clock.pump([1] * 60)
+        wait_for(lambda: not is_alive(pid))
+        heartbeat.stop()
+        worker.ended()
+
+
+@contextmanager
+def open_process() -> Iterator[int]:
+    """Start a process that does nothing, and end it."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+# --- a daemon that was stopped ----------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(daemon: Daemon) -> Iterator[None]:
+    """Stop all processes of a daemon for longer than each of its timeouts."""
+    pids = family(daemon) if daemon.settings.get("workers", 1) != 1 else [daemon.pid]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(1)
+        yield
+        time.sleep(5)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(params=[1, 2])
+def daemon(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -> Daemon:
+    """A daemon of one process, and one with workers, whose clients may be silent for three seconds."""
+    timeouts = dict.fromkeys(("login", "idle", "data_connect", "stalled"), 3)
+    return make_daemon(merge(PLAIN, {"workers": request.param, "timeouts": timeouts}))
+
+
+def test_a_client_is_not_idle_while_the_daemon_is_stopped(daemon: Daemon) -> None:
+    """A command that arrives while the daemon does not run is answered, before the login and after it."""
+    with FtpClient(daemon) as stranger, plain_login(daemon) as client:
+        with stopped(daemon):
+            stranger.send("FEAT")
+            client.send("NOOP")
+        assert stranger.reply().startswith("211")
+        assert client.reply().startswith("200 ")
+        assert ends(client).startswith("421 ")
+
+
+def test_a_transfer_does_not_stall_while_the_daemon_is_stopped(daemon: Daemon) -> None:
+    """An upload whose bytes arrive while the daemon does not run is complete."""
+    with plain_login(daemon) as client:
+        with open_transfer(client, "STOR file") as data:
+            for start in (0, 500):
+                data.sendall(BYTES[start : start + 500])
+                time.sleep(2)
+            with stopped(daemon):
+                data.sendall(BYTES[1000:2000])
+        assert client.reply().startswith("226 ")
+    assert (daemon.home() / "file").read_bytes() == BYTES[:2000]
+
+
+def test_a_data_connection_that_comes_while_the_daemon_is_stopped(daemon: Daemon) -> None:
+    """A client that connects to the passive port while the daemon does not run gets its file."""
+    (daemon.home() / "file").write_bytes(BYTES)
+    with plain_login(daemon) as client:
+        port = client.passive_port()
+        client.send("RETR file")
+        time.sleep(0.5)
+        with stopped(daemon):
+            data = client.connect_data(port)
+        with data:
+            assert client.reply().startswith("150 ")
+            assert read_all(data) == BYTES
+        assert client.reply().startswith("226 ")

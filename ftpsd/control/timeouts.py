@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.protocols.policies import TimeoutMixin
 
 from ftpsd.config.settings import Timeouts
+from ftpsd.system.presence import PatientClock, time_left
 from ftpsd.system.reactor import Clock
 
 #: Seconds that the client has to read the last reply.
@@ -31,8 +32,8 @@ class SessionTimeouts(TimeoutMixin):
         expire: Callable[[], None],
         abort: Callable[[], None],
     ) -> None:
-        self.callLater = clock.callLater  # type: ignore[method-assign]
-        self._now = clock.seconds
+        self.callLater = PatientClock(clock).callLater  # type: ignore[method-assign]
+        self._clock = clock
         self._settings = settings
         self._busy = busy
         self._expire = expire
@@ -68,7 +69,7 @@ class SessionTimeouts(TimeoutMixin):
             self._abort()
         elif self.idle is not None and self._busy():
             self.setTimeout(self.idle)  # a command that runs has limits of its own, and its reply restarts the timer
-        elif self.idle is not None and (left := self.last_reply + self.idle - self._now()) > 0:
+        elif self.idle is not None and (left := time_left(self._clock, self.last_reply, self.idle)) > 0:
             self.setTimeout(left)  # a timer that is moved with each reply costs more
         else:
             self._expire()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ftpsd.data.transfer import AnyTransfer
 from ftpsd.protocol.replies import NoDataConnection, Refusal
+from ftpsd.system.presence import time_left
 from ftpsd.system.reactor import Clock, DelayedCall
 
 #: Seconds without a byte after which nothing more is on its way from a client that has gone, on a fast network.
@@ -21,11 +22,20 @@ class Deadline:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._call: DelayedCall | None = None
+        self._since = 0.0
 
     def set(self, seconds: float, call: Callable[[], object]) -> None:
-        """Make a call in so many seconds, in place of the last one."""
+        """Make a call when this process has run for so many seconds, in place of the last one."""
         self.stop()
-        self._call = self._clock.callLater(seconds, call)
+        self._since = self._clock.seconds()
+        self._call = self._clock.callLater(seconds, self._over, seconds, call)
+
+    def _over(self, seconds: float, call: Callable[[], object]) -> None:
+        left = time_left(self._clock, self._since, seconds)
+        if left > 0:
+            self._call = self._clock.callLater(left, self._over, seconds, call)
+        else:
+            call()
 
     def stop(self) -> None:
         """Make no call. May be called any number of times."""
@@ -45,24 +55,23 @@ class Deadlines:
         self._progress, self._since = transfer.progress, clock.seconds()
         #: The time at which the transfer began.
         self.began = self._since
-        self._opening, self._deadline = opening, self._since + opening
+        self._opening, self._opening_since = opening, self._since
         self._call = clock.callLater(min(opening, stalled), self._check)
 
     def _check(self) -> None:
         transfer, now = self._transfer, self._clock.seconds()
         if transfer.progress != self._progress:
             self._progress, self._since = transfer.progress, now
-        silent = now - self._since
         if transfer.waits_for_storage:  # the handshake begins when the file is open
-            self._deadline = now + self._opening
-        if not transfer.is_open and now >= self._deadline:
+            self._opening_since = now
+        left = time_left(self._clock, self._since, self._stalled)
+        opening = time_left(self._clock, self._opening_since, self._opening)
+        if not transfer.is_open and opening <= 0:
             transfer.abort(NoDataConnection("timeout", 522, "TLS handshake on the data connection took too long."))
-        elif silent >= self._stalled:
+        elif left <= 0:
             transfer.abort(self._stalled_reply())
         else:
-            left = self._stalled - silent
-            wait = left if transfer.is_open else min(left, self._deadline - now)
-            self._call = self._clock.callLater(wait, self._check)
+            self._call = self._clock.callLater(left if transfer.is_open else min(left, opening), self._check)
 
     def _stalled_reply(self) -> Refusal:
         if self._transfer.waits_for_storage:

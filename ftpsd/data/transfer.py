@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from ftpsd.data.endpoints import REACTOR, READ, Closable, Pause, Steps, Waitable
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.worker_threads import JobQueue
 
@@ -200,7 +201,7 @@ class Transfer(Parking, Generic[T]):
             if self.connection is not None:
                 self.connection.interrupt()
             self._unpark()
-            self._abandoning = self._reactor.callLater(PATIENCE, self._abandon)
+            self._abandoning = PatientCall(self._reactor, PATIENCE, self._abandon)
 
     # --- in a worker thread ----------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Workers:
         self.on_end = launcher.on_end
         #: Returns the number of sessions of all workers.
         self.sessions = launcher.sessions
-        self._heartbeat = Heartbeat(reactor, launcher.processes)
+        self._heartbeat = Heartbeat(reactor, launcher.processes, spawner.seconds_waited)
         #: The workers that get connections, and those that will get them after `switch`.
         self._generation = Generation(reactor, launcher, 0)
         self._next: Generation | None = None

@@ -39,6 +39,7 @@ from ftpsd.processes.worker_loads import WorkerLoads
 from ftpsd.processes.worker_sessions import HandedSessions
 from ftpsd.system.link import Link
 from ftpsd.system.part import Part
+from ftpsd.system.presence import Presence
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.twisted_private import installed_reactor
 
@@ -123,8 +124,9 @@ class WorkerService(MultiService):
 
     def _add_parts(self) -> None:
         """Add the child services in the order in which they start (see `Part`)."""
-        threads = self._snapshots.workers
+        threads, presence = self._snapshots.workers, Presence(self._reactor)
         for part in (
+            Part(presence.start, presence.stop),
             Part(self._connect),
             Part(self._reports.start),
             Part(lambda: self._outbox.start(journal_directory(self._configuration.settings, self._path), threads)),

@@ -21,6 +21,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.system.presence import PatientClock
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -113,7 +114,7 @@ class Link:
         if self._connection is None:
             return fail(LinkLost(closed=True))
         answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
-        answer.addTimeout(PATIENCE, cast(IReactorTime, self._reactor))
+        answer.addTimeout(PATIENCE, cast(IReactorTime, PatientClock(self._reactor)))
         return answer.addCallbacks(_result, _no_answer)
 
     def tell(self, name: str, *arguments: object) -> None:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.fair_queue import FairQueue, Job, JobKind, OwnerQueue
+from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import ReactorCalls
 
@@ -265,7 +266,7 @@ class WorkerThreads:
 
     def usage(self) -> ThreadUsage:
         """Return how many threads there are, and what they do. For the reactor thread."""
-        limit = time.monotonic() - self._stuck
+        limit = self._stuck_since(time.monotonic())
         alive = [thread for thread in self._threads if thread.is_alive()]
         with self._lock:
             busy = [thread for thread in alive if thread.queue is not None]
@@ -278,21 +279,23 @@ class WorkerThreads:
         self._next_check = self._reactor.callLater(1, self._check_calls)
         now = time.monotonic()
         for call in [each for each in self.awaited if now - each.last_progress() >= self.patience]:
-            if call in self.awaited:
+            progress = call.last_progress()
+            if call in self.awaited and now - progress - absent_since(self._reactor, progress) >= self.patience:
                 what = self._what.removeprefix("a ").capitalize()
                 call.fail(Refusal(451, f"{what} not responding. The command may still complete."))
         if self._queue.waiting:
             self._replace_stuck(now)
 
+    def _stuck_since(self, now: float) -> float:
+        """Return the time at which the current step of a stuck thread began, or before which it did."""
+        limit = now - self._stuck
+        return limit - absent_since(self._reactor, limit)
+
     def _replace_stuck(self, now: float) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        before = sum(thread.replaced for thread in self._threads)
+        before, limit = sum(thread.replaced for thread in self._threads), self._stuck_since(now)
         with self._lock:
-            stuck = [
-                each
-                for each in self._threads
-                if each.queue and not each.replaced and 0 < each.step_began < now - self._stuck
-            ]
+            stuck = [each for each in self._threads if each.queue and not each.replaced and 0 < each.step_began < limit]
             stuck = stuck[: MOST_STUCK - before]
             for thread in stuck:
                 thread.replaced = True

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request
 
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import Clock, DelayedCall
 
 log = Logger(namespace="ftpsd")
@@ -156,7 +157,7 @@ class BoundedChannel(HTTPChannel):
         """Abort the connection in so many seconds and not before; never with None, for an answer without an end."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._deadline = None if seconds is None else self.factory.clock.callLater(seconds, self.abort)
+        self._deadline = None if seconds is None else PatientCall(self.factory.clock, seconds, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes. Twisted would process those that come while the last answer is sent, and fail."""

@@ -24,6 +24,7 @@ from ftpsd.limits.session_counts import RejectReason
 from ftpsd.protocol.parsing import plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall
 
 log = Logger(namespace="ftpsd")
@@ -99,7 +100,7 @@ class PendingConnection(IncomingConnection):
         if not decided.called:
             self.transport.pauseProducing()
             seconds = self._factory.snapshot.settings.timeouts.login
-            self._deadline = self._factory.services.reactor.callLater(seconds, self._too_late)
+            self._deadline = PatientCall(self._factory.services.reactor, seconds, self._too_late)
             decided.addCallback(self._resume)
         decided.addErrback(self._failed)
 

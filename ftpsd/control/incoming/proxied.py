@@ -15,6 +15,7 @@ from ftpsd.events.types import SessionRejected
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall
 
 #: Seconds for the header. A proxy sends it before anything else (proxy-protocol.txt section 2 asks for at least 3).
@@ -44,7 +45,7 @@ class ProxiedConnection(IncomingConnection):
 
     def connectionMade(self) -> None:
         """Wait for the header, which the proxy sends first."""
-        self._deadline = self._services.reactor.callLater(HEADER_TIMEOUT, self._too_late)
+        self._deadline = PatientCall(self._services.reactor, HEADER_TIMEOUT, self._too_late)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the header, which may come in pieces."""

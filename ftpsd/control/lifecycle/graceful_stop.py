@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.replies import Reply
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import Reactor
 
 #: Seconds for the sessions that were ended immediately to send their last reply and close.
@@ -36,7 +37,7 @@ async def until(reactor: Reactor, when: Callable[[Callable[[], object]], object]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reactor.callFromThread(end))
-    limit = reactor.callLater(seconds, end)
+    limit = PatientCall(reactor, seconds, end)
     when(end)
     await over
     if limit.active():

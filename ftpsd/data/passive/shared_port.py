@@ -14,6 +14,7 @@ from ftpsd.data.passive.places import Place, Places
 from ftpsd.data.passive.ports import Ready, data_socket
 from ftpsd.data.passive.routing import KnownTickets, Router
 from ftpsd.protocol.parsing import Address
+from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -107,7 +108,8 @@ class SharedPort:
 
     def _sweep_now(self) -> None:
         self._sweep = None
-        self._router.sweep(self._reactor.seconds() - self.patience)
+        before = self._reactor.seconds() - self.patience
+        self._router.sweep(before - absent_since(self._reactor, before))
         if self._router.arrivals:
             self._schedule_sweep()
 

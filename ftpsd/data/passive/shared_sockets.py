@@ -19,6 +19,7 @@ from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.ports import client_address
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.proxy.header import ProxyHeader
+from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor
 
 log = Logger(namespace="ftpsd")
@@ -107,7 +108,7 @@ class SharedSockets:
     def _accepted(self, port: int, connection: socket.socket, peer: Address) -> None:
         if self._through_proxy(port, peer):
             wait = HeaderWait(self._reactor, connection, peer, lambda wait, header: self._header(port, wait, header))
-            self._headers[wait] = self._reactor.callLater(HEADER_TIMEOUT, self._no_header, wait)
+            self._headers[wait] = PatientCall(self._reactor, HEADER_TIMEOUT, self._no_header, wait)
             wait.start()
         else:
             self._arrived(port, connection, (peer, False))

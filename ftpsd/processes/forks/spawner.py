@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import cast
 
 from ftpsd.config import load
@@ -111,6 +112,9 @@ class _Spawner:
             self._start(index, configuration, sockets)
         elif name == "load":
             self._tell("loaded", arguments[0], self._load())
+        elif name == "waited":
+            number, pid = cast(tuple[int, int], arguments)
+            self._tell("waited", number, _seconds_waited(pid))
         elif self._loaded is not None:  # "use"
             self._configuration, self._loaded = self._loaded, None
         return True
@@ -156,3 +160,11 @@ class _Spawner:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
+
+
+def _seconds_waited(pid: int) -> float:
+    """Return how long the first thread of a process has waited for a processor; 0 if the kernel does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

@@ -35,6 +35,7 @@ class Spawner:
         self._reader: MessageReader | None = None
         self._numbers = itertools.count()
         self._loads: dict[int, Deferred[list[str]]] = {}
+        self._waits: dict[int, Deferred[float]] = {}
         self._forked: Callable[[int, int], object] = lambda index, pid: None
         self._failed: Callable[[int, str], object] = lambda index, reason: None
         self._ended: Callable[[int, int], object] = lambda pid, status: None
@@ -81,6 +82,17 @@ class Spawner:
         self._send("load", number)
         return answer
 
+    def seconds_waited(self, pid: int) -> Deferred[float]:
+        """Return how long a process has waited for a processor since its start. This process may not see that.
+
+        0 if nobody knows.
+        """
+        number = next(self._numbers)
+        answer: Deferred[float] = Deferred()
+        self._waits[number] = answer
+        self._send("waited", number, pid)
+        return answer
+
     def use(self) -> None:
         """Let it use what it has loaded."""
         self._send("use")
@@ -97,7 +109,7 @@ class Spawner:
         try:
             datagrams.send(self._end, message)
         except OSError:
-            self._answer_loads()
+            self._answer_all()
 
     def _received(self, message: object, _: list[socket.socket]) -> None:
         name, first, second = cast(list[object], message)
@@ -107,18 +119,23 @@ class Spawner:
             self._failed(cast(int, first), cast(str, second))
         elif name == "ended":
             self._ended(cast(int, first), cast(int, second))
+        elif name == "waited":
+            self._waits.pop(cast(int, first)).callback(cast(float, second))
         else:
             self._loads.pop(cast(int, first)).callback(cast(list[str], second))
 
     def _gone(self) -> None:
         self._reap()
-        self._answer_loads()
+        self._answer_all()
         self._lost()
 
-    def _answer_loads(self) -> None:
+    def _answer_all(self) -> None:
         loads, self._loads = self._loads, {}
         for each in loads.values():
             each.callback([GONE])
+        waits, self._waits = self._waits, {}
+        for wait in waits.values():
+            wait.callback(0.0)
 
     def _reap(self) -> None:
         try:

@@ -22,6 +22,7 @@ from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.presence import PatientClock
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -123,7 +124,7 @@ class RemotePorts:
         connection.setblocking(False)
         arrival = Arrival(self._reactor, connection, origin, 0, lambda arrival: told.callback(arrival.data))
         patience = self._settings.timeouts.data_connect if self._settings is not None else 0
-        told.addTimeout(patience, cast(IReactorTime, self._reactor), lambda _, __: b"")
+        told.addTimeout(patience, cast(IReactorTime, PatientClock(self._reactor)), lambda _, __: b"")
 
         def done(data: bytes) -> bytes:
             self._peeked.remove(arrival)

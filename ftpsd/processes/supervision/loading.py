@@ -12,6 +12,7 @@ from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.supervisor import Workers
 from ftpsd.system.link import Link
+from ftpsd.system.presence import PatientClock
 from ftpsd.system.reactor import Reactor
 
 #: Seconds for a process to load the configuration: less than systemd waits for a reload (90).
@@ -64,7 +65,7 @@ class ConfigurationLoads:
     def _within(self, answer: Deferred[list[str]], who: str) -> Deferred[list[str]]:
         """Let a process that does not answer have a fault: a reload must end."""
         late = [f"{who} has not loaded the configuration within {LONGEST} seconds"]
-        return answer.addTimeout(LONGEST, cast(IReactorTime, self._reactor), lambda *_: late)
+        return answer.addTimeout(LONGEST, cast(IReactorTime, PatientClock(self._reactor)), lambda *_: late)
 
     def _serving(self) -> dict[int, Link]:
         """Return the links to all workers but those that only end their sessions: their sandbox may be an older one."""
