@@ -60,10 +60,14 @@ class Client:
     context: ssl.SSLContext = field(default_factory=tls_context)
     seen: Seen = field(default_factory=Seen)
     protect: bool = True
+    implicit: bool = False
+    """Whether the server expects TLS from the first byte on."""
     cipher: str = ""
 
     def __post_init__(self) -> None:
         self._control = connect(self.port)
+        if self.implicit:
+            self._control = self.context.wrap_socket(self._control)
         self._ticket: ssl.SSLSession | None = None
         self._unread = b""
         self.expect(220)
@@ -105,9 +109,11 @@ class Client:
 
     def log_in(self, user: str, password: str) -> None:
         """From AUTH to 230."""
-        self.command("AUTH TLS", 234)
-        control = self.context.wrap_socket(self._control)
-        self._control = control
+        if not self.implicit:
+            self.command("AUTH TLS", 234)
+            self._control = self.context.wrap_socket(self._control)
+        control = self._control
+        assert isinstance(control, ssl.SSLSocket)
         name, version, _bits = control.cipher() or ("", "", 0)
         if name not in CIPHERS:
             raise ReplyError(f"the server chose {version} {name}")
@@ -118,8 +124,9 @@ class Client:
 
     def set_up(self) -> None:
         """What a client says once before its first transfer."""
-        self.command("PBSZ 0", 200)
-        self.command("PROT P" if self.protect else "PROT C", 200)
+        if not self.implicit:  # the one server with implicit TLS, rclone, refuses both, and protects no data
+            self.command("PBSZ 0", 200)
+            self.command("PROT P" if self.protect else "PROT C", 200)
         self.command("TYPE I", 200)
 
     def open(self, command: str) -> Pipe:

@@ -16,6 +16,7 @@ class Job:
     user: str = ""
     password: str = ""
     protect: bool = True
+    implicit: bool = False
     path: str = ""
     """Below the user's home: a file to fetch, a directory to list, or where uploads go."""
     label: str = "0"

@@ -17,7 +17,8 @@ class Missing(Exception):
     """A server that cannot be had here, with the reason as one line."""
 
 
-def _output(*command: str, cwd: Path | None = None) -> str:
+def output(*command: str, cwd: Path | None = None) -> str:
+    """Run a command and return what it prints. Raises Missing if it fails."""
     try:
         run = subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
     except OSError as error:
@@ -37,7 +38,7 @@ def _installed(package: str) -> bool:
 
 def _libraries(deb: Path) -> Iterator[str]:
     """The shared libraries' packages that a package needs and this machine does not have."""
-    for depends in _output("dpkg-deb", "-f", str(deb), "Depends").split(","):
+    for depends in output("dpkg-deb", "-f", str(deb), "Depends").split(","):
         name = re.split(r"[ (:|]", depends.strip(), maxsplit=1)[0]
         if name.startswith("lib") and not name.startswith("libpam-") and not _installed(name):
             yield name
@@ -52,11 +53,11 @@ def unpack(packages: tuple[str, ...], directory: Path) -> str:
     directory.mkdir(parents=True)
     wanted, version = list(packages), ""
     for package in wanted:
-        _output("apt-get", "download", package, cwd=directory)
+        output("apt-get", "download", package, cwd=directory)
         deb = next(directory.glob(f"{package}_*.deb"))
-        _output("dpkg-deb", "-x", str(deb), str(directory / "root"))
+        output("dpkg-deb", "-x", str(deb), str(directory / "root"))
         wanted.extend(name for name in _libraries(deb) if name not in wanted)
-        version = version or _output("dpkg-deb", "-f", str(deb), "Version").strip()
+        version = version or output("dpkg-deb", "-f", str(deb), "Version").strip()
         deb.unlink()
     done.write_text(version)
     return version
@@ -74,8 +75,8 @@ def virtual_environment(directory: Path, *requirements: str) -> Path:
     done = directory / "installed"
     if not done.exists():
         shutil.rmtree(directory, ignore_errors=True)
-        _output(sys.executable, "-m", "venv", str(directory))
-        _output(str(python), "-m", "pip", "install", "--quiet", *requirements)
+        output(sys.executable, "-m", "venv", str(directory))
+        output(str(python), "-m", "pip", "install", "--quiet", *requirements)
         done.touch()
     return python
 
@@ -88,4 +89,4 @@ def module_versions(python: Path, *distributions: str) -> str:
         "    try:\n        print(name, version(name))\n"
         "    except PackageNotFoundError:\n        pass\n"
     )
-    return ", ".join(_output(str(python), "-c", code, *distributions).splitlines())
+    return ", ".join(output(str(python), "-c", code, *distributions).splitlines())

@@ -42,7 +42,7 @@ class Pipe(Protocol):
         """Send all of `data`."""
 
     def finish(self) -> None:
-        """Say that nothing more is sent, and wait until the server has closed."""
+        """Say that nothing more is sent, and wait until the server has closed if it has to say something, too."""
 
     def close(self) -> None:
         """Close, with a close_notify under TLS."""
@@ -78,11 +78,9 @@ class PlainPipe:
         self._sock.sendall(data)
 
     def finish(self) -> None:
-        """See Pipe."""
-        self._sock.shutdown(socket.SHUT_WR)
-        for _ in self.sizes():
-            pass
+        """See Pipe. The server has nothing to say, and rclone keeps its end open after the 226."""
         self._sock.close()
+        self.ended_well = True
 
     def close(self) -> None:
         """See Pipe."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from benchmarks.crew import Crew, WorkFailed
 from benchmarks.job import Job, Tally
-from benchmarks.measure import memory
+from benchmarks.measure import Meter, memory
 from benchmarks.server import Failed, Server
 from benchmarks.stage import PASSWORD, USER, Stage
 from benchmarks.workloads import Outcome, Workload
@@ -29,6 +30,16 @@ class Measured:
     outcomes: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)
     """By workload, then by server: one outcome a round."""
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class Uploads(Protocol):
+    """Where a server has the files that clients send."""
+
+    def check_uploads(self, count: int, size: int, *, every_byte: bool) -> None:
+        """Raise ValueError unless there are so many files of this size, with the bytes that were sent."""
+
+    def clear_uploads(self) -> None:
+        """Take them away."""
 
 
 def _outcome(front: list[Tally], back: list[Tally], jobs: Iterable[Job], cpu: float, memories: list[int]) -> Outcome:
@@ -54,31 +65,42 @@ def _outcome(front: list[Tally], back: list[Tally], jobs: Iterable[Job], cpu: fl
     )
 
 
-def measure(workload: Workload, server: Server, stage: Stage, *, decrypt: bool, check: bool) -> Outcome:
-    """Run one workload against one server."""
-    stage.clear_uploads()
+def measure(
+    workload: Workload,
+    server: Server,
+    uploads: Uploads,
+    *,
+    decrypt: bool,
+    check: bool,
+    store: Meter | None = None,
+) -> Outcome:
+    """Run one workload against one server. `store` meters the object store behind it."""
+    uploads.clear_uploads()
     try:
         meter = server.start()
-        jobs = [replace(job, port=server.port, user=USER, password=PASSWORD, decrypt=decrypt) for job in workload.jobs]
+        told: dict[str, Any] = {"port": server.port, "user": USER, "password": PASSWORD, "implicit": server.implicit}
+        jobs = [replace(job, decrypt=decrypt, **told) for job in workload.jobs]
         with Crew(jobs) as crew:
             crew.get_ready()
             time.sleep(SETTLE)
             memories, before = [memory(meter.pids())], meter.cpu()
+            store_before = store.cpu() if store else 0.0
             front, back = crew.work(lambda: memories.append(memory(meter.pids())))
             time.sleep(SETTLE)
             cpu = meter.cpu() - before
+            store_cpu = store.cpu() - store_before if store else 0.0
             memories.append(memory(meter.pids()))
             if check:
                 crew.check()
             crew.quit()
         if workload.uploads:
-            stage.check_uploads(workload.uploads, workload.jobs[0].size, every_byte=check)
+            uploads.check_uploads(workload.uploads, workload.jobs[0].size, every_byte=check)
         outcome = _outcome(front, back, workload.jobs, cpu, memories)
-        outcome.meter = meter.kind
+        outcome.meter, outcome.store_cpu = meter.kind, store_cpu
         return outcome
     finally:
         server.stop()
-        stage.clear_uploads()
+        uploads.clear_uploads()
 
 
 def run(

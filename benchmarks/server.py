@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.client import HOST
+from benchmarks.client import HOST, tls_context
 from benchmarks.measure import Meter, TreeMeter, born, meter
 from benchmarks.stage import Stage
 
@@ -53,6 +53,8 @@ class Server:
     """One server. A subclass knows how to get it, how to set it up, and the command that runs it in the foreground."""
 
     name = ""
+    #: Whether it expects TLS from the first byte on.
+    implicit = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -113,7 +115,10 @@ class Server:
         """Whether there is a greeting: only then has a server begun to serve."""
         try:
             with socket.create_connection((HOST, self.port), timeout=5) as sock:
-                return sock.recv(3) == b"220"
+                if not self.implicit:
+                    return sock.recv(3) == b"220"
+                with tls_context().wrap_socket(sock) as secured:
+                    return secured.recv(3) == b"220"
         except OSError:
             return False
 

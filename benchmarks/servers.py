@@ -200,6 +200,10 @@ class Ftpsd(Server):
         """See Server."""
         return {"PYTHONPATH": str(HERE.parent)}
 
+    def home(self) -> str:
+        """Return the user's home, as users.yaml has it."""
+        return str(self.stage.home)
+
     def command(self) -> list[str]:
         """See Server."""
         stage, config = self.stage, self.directory / "ftpsd.yaml"
@@ -222,7 +226,7 @@ limits: {{sessions: 5000, sessions_per_address: 5000}}
 users:
   {USER}:
     password: "{stage.password_hash}"
-    home: {stage.home}
+    home: {self.home()}
     permissions: read-write
 """)
         twistd = "from twisted.scripts.twistd import run; run()"

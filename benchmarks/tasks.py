@@ -36,7 +36,7 @@ class Work:
 
     def client(self) -> Client:
         """A new session, logged in."""
-        client = Client(self.job.port, tls_context(), self.seen, self.job.protect)
+        client = Client(self.job.port, tls_context(), self.seen, self.job.protect, self.job.implicit)
         client.log_in(self.job.user, self.job.password)
         self.tally.cipher = client.cipher
         return client

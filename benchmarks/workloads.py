@@ -19,6 +19,8 @@ class Outcome:
     seconds: float
     cpu: float
     """The server's CPU seconds."""
+    store_cpu: float = field(default=0.0, kw_only=True)
+    """Those of the object store behind it, if there is one."""
     memory_before: int
     memory_after: int
     memory_peak: int
