@@ -164,7 +164,7 @@ STATUS: Status = {
     "version": "1.0", "started": "2027-01-15T07:00:00.000Z", "uptime": 100.0, "listeners": [],
     "sessions": {"name": "sessions", "used": 2, "limit": 1000},
     "transfers": {"uploads": 1, "downloads": 0, "upload_rate": 2048.0, "download_rate": 0.0},
-    "limits": [], "bans": 0, "certificate": {"file": "c", "expires": None}, "certificates": [{"file": "c", "expires": None}],
+    "limits": [], "groups": [], "bans": 0, "certificate": {"file": "c", "expires": None}, "certificates": [{"file": "c", "expires": None}],
     "reload": {"time": "2027-01-15T07:00:00.000Z", "ok": True, "faults": []},
     "threads": {"size": 1, "busy": 0, "stuck": 0}, "passive_ports": {"first": 1, "last": 2, "used": 0},
     "sources": [], "stores": [], "workers": [], "worker_restarts": 0,

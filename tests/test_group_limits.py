@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ftpsd.cli.admin_client import AdminClient
+from ftpsd.cli.main import main
 from ftpsd.config.settings import QuotaSettings
 from ftpsd.limits.home_counts import Amount
 from ftpsd.limits.local_home_counts import LocalHomeCounts
@@ -273,6 +275,51 @@ def test_the_admin_api_shows_groups(make_daemon: MakeDaemon) -> None:
             assert group["usage"] == {"bytes": 1000, "files": 1} and group["quota"]["bytes"] == MIB
     shown: Any = api.get("users/alice")
     assert shown["settings"]["umask"] == "027" and shown["settings"]["groups"] == ["staff"]
+
+
+def test_the_commands_show_groups(make_daemon: MakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """`status`, `user show` and `user list` show the limits of groups with what is used; without the daemon, the limits."""
+    shared = {"quota": {"bytes": "1M", "files": 10}, "limits": {"sessions": 4, "upload_rate": "2M"}}
+    daemon = make_daemon(
+        {"admin": {"socket": "admin.sock"}},
+        users={"alice": STAFF, "bob": STAFF, "carol": {}},
+        groups={"staff": {"shared": shared}, "plain": {"umask": "027"}},
+    )
+
+    def lines(*words: str) -> list[str]:
+        """Return the lines of a command about groups."""
+        assert main([*words, "-c", str(daemon.config)]) == 0
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    with secured(daemon, "alice") as alice, secured(daemon, "bob"):
+        assert alice.upload("STOR f", bytes(512 * 1024)).startswith("226 ")
+        status, shown, listed = lines("status"), lines("user", "show", "alice"), lines("user", "list")
+        found = json.loads("\n".join(lines("status", "--json")))["groups"]
+    used = {
+        "quota_bytes: 512.0 KiB of 1.0 MiB, 512.0 KiB left (50%)",
+        "sessions: 2 of 4, 2 left (50%)",
+        "quota_files: 1 of 10, 9 left (10%)",
+        "upload_rate: 2.0 MiB/s",
+    }
+    at = next(number for number, line in enumerate(status) if line.startswith("groups "))
+    assert {line.removeprefix("groups ") for line in status[at : at + 4]} == {f"staff {each}" for each in used}
+    assert {f"group staff {each}" for each in used} <= set(shown)
+    below = listed[listed.index("GROUP MEMBERS ALL MEMBERS TOGETHER") + 1 :]
+    assert {line.removeprefix("staff 2 ") for line in below} == used
+    (staff,) = found
+    assert staff["name"] == "staff"
+    assert {(each["name"], each["used"], each["limit"]) for each in staff["limits"]} == {
+        ("quota_bytes", 512 * 1024, MIB),
+        ("quota_files", 1, 10),
+        ("sessions", 2, 4),
+        ("upload_rate", None, 2 * MIB),
+    }
+    daemon.stop()
+    shown = lines("user", "show", "alice")
+    assert "group staff sessions: 4" in shown and "group staff quota_bytes: 1.0 MiB" in shown
+    assert not any(line.startswith("group ") for line in lines("user", "show", "carol"))
+    (bob,) = [each for each in json.loads("\n".join(lines("user", "list", "--json"))) if each["name"] == "bob"]
+    assert {"name": "sessions", "used": None, "limit": 4} in bob["groups"][0]["limits"]
 
 
 def shown_groups(api: AdminClient) -> list[Any]:

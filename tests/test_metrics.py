@@ -45,7 +45,8 @@ def served(
     rules = [{"on": ["rmdir"], "exec": ["/bin/true"]}]
     files = {"audit": str(directory / "audit"), "xferlog": str(directory / "xferlog")}
     settings["events"] = {**files, "directory": str(journal), "rules": rules}
-    daemon = SourceDaemon(directory, certificate, settings)
+    groups = {"staff": {"shared": {"limits": {"sessions": 9, "upload_rate": "1M"}, "quota": {"bytes": "1M"}}}}
+    daemon = SourceDaemon(directory, certificate, settings, {"alice": {}, "bob": {"groups": ["staff"]}}, groups=groups)
     daemon.with_source()
     metrics = with_metrics(daemon, users=True)
     daemon.start()
@@ -251,6 +252,20 @@ def _is_shown(daemon: Daemon, name: str) -> bool:
     if name == "ftpsd_store_up":  # `test_store_status` sees it
         return "storage" in daemon.settings
     return daemon.settings["workers"] > 1 or not re.match("ftpsd_worker_(?!threads)", name)
+
+
+def test_groups(served: tuple[Daemon, Metrics]) -> None:
+    """The limits that the members of a group share are series, with what is used of them, but not of rates."""
+    daemon, metrics = served
+    with secured(daemon, "bob") as client:
+        before = metrics.value("ftpsd_group_limit_used", group="staff", limit="quota_bytes")
+        client.upload("STOR group.bin", bytes(1000))
+        for limit, used, most in (("sessions", 1, 9), ("quota_bytes", before + 1000, 1 << 20)):
+            assert metrics.value("ftpsd_group_limit_used", group="staff", limit=limit) == used
+            assert metrics.value("ftpsd_group_limit_max", group="staff", limit=limit) == most
+        client.expect(250, "DELE group.bin")
+    assert metrics.value("ftpsd_group_limit_max", group="staff", limit="upload_rate") == 1 << 20
+    assert 'ftpsd_group_limit_used{group="staff",limit="upload_rate"}' not in metrics.get().text
 
 
 def test_worker_processes(served: tuple[Daemon, Metrics]) -> None:

@@ -13,6 +13,7 @@ from attrs import frozen
 
 import ftpsd
 from ftpsd.accounts.chain.counts import SourceStatus
+from ftpsd.admin.group_limits import GroupLimits, read_groups
 from ftpsd.admin.parts import Parts
 from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
@@ -60,6 +61,8 @@ class Status:
     transfers: Transfers
     #: All limits that are shared: of the server, and of the user and the client network that use most.
     limits: tuple[Usage, ...]
+    #: The groups that have limits for all members together.
+    groups: tuple[GroupLimits, ...]
     #: How many bans are in effect.
     bans: int
     certificates: tuple[Certificate, ...]
@@ -113,6 +116,7 @@ class StatusReader:
             sessions=limits[0],
             transfers=figures.transfers,
             limits=limits,
+            groups=tuple(read_groups(parts)),
             bans=sum(1 for _ in parts.counts.bans.table.in_effect()),
             certificates=tuple(Certificate(each.file, each.expires) for each in identities),
             reload=parts.reloader.last,

@@ -86,6 +86,7 @@ class Collector:
             _transfers,
             _connections,
             _limits,
+            _groups,
             _threads,
             _sources,
             _stores,
@@ -221,6 +222,18 @@ def _limits(reading: Reading) -> Iterator[Metric]:
     text = "The limits that are set, by the name of the setting; open_files is that of the process."
     most = {each.name: each.limit for each in limits if each.limit is not None}
     yield _gauge("ftpsd_limit_max", text, ("limit",), _by((), most))
+
+
+def _groups(reading: Reading) -> Iterator[Metric]:
+    groups = reading.status.groups
+    if not groups:
+        return
+    text = "What the members of a group use of a limit that they share. Rates are not measured."
+    limits = [((group.name, each.name), each) for group in groups for each in group.limits]
+    used = [(key, each.used) for key, each in limits if each.used is not None]
+    yield _gauge("ftpsd_group_limit_used", text, ("group", "limit"), used)
+    text = "The limits that the members of a group share."
+    yield _gauge("ftpsd_group_limit_max", text, ("group", "limit"), [(key, each.limit) for key, each in limits])
 
 
 def _threads(reading: Reading) -> Iterator[Metric]:

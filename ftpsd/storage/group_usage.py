@@ -28,6 +28,8 @@ class GroupUsage:
         #: A lock for `update`.
         self.turn = DeferredLock()
         self._wanted: Set[str] = frozenset()
+        #: The digest of those homes, once somebody has asked for it: there may be 100,000.
+        self._digest: int | None = None
         #: Homes of members who are not known before they log in.
         self._more: set[str] = set()
         #: Homes that the last configuration loads have removed, and that are still included.
@@ -47,7 +49,9 @@ class GroupUsage:
     @property
     def is_counted(self) -> bool:
         """Whether all homes were counted, in whichever process."""
-        return self.count.completed == _digest(self._wanted)
+        if self._digest is None:
+            self._digest = _digest(self._wanted)
+        return self.count.completed == self._digest
 
     @property
     def is_complete(self) -> bool:
@@ -62,7 +66,8 @@ class GroupUsage:
     def want(self, homes: Set[str]) -> None:
         """Set the homes of the members that a configuration load has found. `remove` excludes the others."""
         self._removed = {home for home in (*self._removed, *self._wanted) if home not in homes}
-        self._wanted = homes
+        if homes != self._wanted:
+            self._wanted, self._digest = homes, None
         self._left_out.clear()
         self._version += 1
 

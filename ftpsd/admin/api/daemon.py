@@ -6,6 +6,7 @@ from ftpsd.accounts.chain.counts import RESULTS, SourceStatus
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
+from ftpsd.admin.group_limits import GroupLimits
 from ftpsd.admin.health import Health
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import Certificate, Status, StatusReader, Usage
@@ -79,6 +80,7 @@ def status_json(status: Status) -> Json:
             "download_rate": round(transfers.download_rate, 1),
         },
         "limits": [_usage(each) for each in status.limits],
+        "groups": [_group(each) for each in status.groups],
         "bans": status.bans,
         "certificate": min(certificates, key=lambda each: each["expires"] or "never"),
         "certificates": certificates,
@@ -95,6 +97,11 @@ def status_json(status: Status) -> Json:
         "workers": [_worker(each) for each in status.workers],
         "worker_restarts": status.worker_restarts,
     }
+
+
+def _group(group: GroupLimits) -> Json:
+    limits = [{"name": each.name, "used": each.used, "limit": each.limit} for each in group.limits]
+    return {"name": valid_text(group.name), "limits": limits}
 
 
 def _worker(worker: Worker) -> Json:

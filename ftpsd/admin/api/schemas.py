@@ -69,6 +69,11 @@ DISMISSED = record(dismissed=COUNT)
 LIFTED = unless_stored(record(lifted=COUNT))
 
 LIMIT = record(name=STRING, used=NUMBER, limit=maybe(NUMBER))
+GROUP_LIMIT = record(
+    name={"enum": ["sessions", "transfers", "upload_rate", "download_rate", "quota_bytes", "quota_files"]},
+    used=maybe({"type": "number", "description": "Null for rates, and until the homes of all members are counted."}),
+    limit=NUMBER,
+)
 
 COMPONENTS: Schema = {
     "Session": record(
@@ -132,6 +137,7 @@ COMPONENTS: Schema = {
         sessions=record(used=COUNT, limit=COUNT),
         transfers=record(uploads=COUNT, downloads=COUNT, upload_rate=NUMBER, download_rate=NUMBER),
         limits=array(LIMIT),
+        groups=array(record(name=STRING, limits=array(GROUP_LIMIT))),
         bans=COUNT,
         certificate=to("Certificate"),
         certificates=array(to("Certificate")),

@@ -42,6 +42,21 @@ class Usage(TypedDict):
     limit: float | None
 
 
+class GroupUsage(TypedDict):
+    """How much of a limit the members of a group use together; null if that is not known."""
+
+    name: str
+    used: float | None
+    limit: float
+
+
+class Group(TypedDict):
+    """A group that has limits for all members together."""
+
+    name: str
+    limits: list[GroupUsage]
+
+
 class Listener(TypedDict):
     """A control listener."""
 
@@ -142,6 +157,7 @@ class Status(TypedDict):
     sessions: Usage
     transfers: Transfers
     limits: list[Usage]
+    groups: list[Group]
     bans: int
     #: The one that expires first.
     certificate: Certificate

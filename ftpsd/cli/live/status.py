@@ -12,6 +12,7 @@ from ftpsd.cli import text
 from ftpsd.cli.admin_client import connect
 from ftpsd.cli.durations import in_words
 from ftpsd.cli.live import answers
+from ftpsd.cli.live.limits import group_lines, limit_line, rate, use
 from ftpsd.cli.options import add_config
 from ftpsd.protocol.replies import readable_size
 
@@ -57,11 +58,13 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     for number, listener in enumerate(status["listeners"]):
         yield _once("listeners", number), f"{listener['address']} port {listener['port']}, {listener['tls']} TLS"
     transfers = status["transfers"]
-    yield "sessions", _use(status["sessions"]["used"], status["sessions"]["limit"])
-    yield "uploads", f"{transfers['uploads']}, {_rate(transfers['upload_rate'])}"
-    yield "downloads", f"{transfers['downloads']}, {_rate(transfers['download_rate'])}"
+    yield "sessions", use(status["sessions"]["used"], status["sessions"]["limit"])
+    yield "uploads", f"{transfers['uploads']}, {rate(transfers['upload_rate'])}"
+    yield "downloads", f"{transfers['downloads']}, {rate(transfers['download_rate'])}"
     for number, limit in enumerate(each for each in status["limits"] if each["limit"] is not None):
-        yield _once("limits", number), _limit(limit)
+        yield _once("limits", number), limit_line(limit)
+    for number, line in enumerate(group_lines(status["groups"])):
+        yield _once("groups", number), line
     yield "bans", str(status["bans"])
     for number, certificate in enumerate(status["certificates"]):
         yield _once("certificate", number), _certificate(certificate, now)
@@ -70,7 +73,7 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     stuck = f", {threads['stuck']} STUCK: see the log" if threads["stuck"] else ", none stuck"
     yield "worker threads", f"{threads['busy']} of {threads['size']} busy{stuck}"
     count = ports["last"] - ports["first"] + 1
-    yield "passive ports", f"{_use(ports['used'], count)} ({ports['first']}-{ports['last']})"
+    yield "passive ports", f"{use(ports['used'], count)} ({ports['first']}-{ports['last']})"
     for number, source in enumerate(status["sources"]):
         yield _once("sources", number), _source(source)
     for number, store in enumerate(status["stores"]):
@@ -103,22 +106,6 @@ def _source(source: answers.Source) -> str:
 
 def _once(title: str, number: int) -> str:
     return "" if number else title
-
-
-def _use(used: float, limit: float | None) -> str:
-    return f"{used:.0f}, no limit" if limit is None else f"{used:.0f} of {limit:.0f}, {max(0, limit - used):.0f} left"
-
-
-def _limit(limit: answers.Usage) -> str:
-    name, used, most = limit["name"], limit["used"], limit["limit"] or 0
-    share = f"{used / most:.0%}" if most else "full"
-    if name.endswith("_rate"):
-        return f"{name}: {_rate(used)} of {_rate(most)} ({share})"
-    return f"{name}: {_use(used, most)} ({share})"
-
-
-def _rate(rate: float) -> str:
-    return f"{readable_size(round(rate))}/s"
 
 
 def _certificate(certificate: answers.Certificate, now: float) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
@@ -19,13 +20,15 @@ from ftpsd.accounts.last_logins import LastLogin, stored
 from ftpsd.accounts.user_store import User
 from ftpsd.cli import text
 from ftpsd.cli.failure import CommandFailed, Unreachable
+from ftpsd.cli.live import answers
+from ftpsd.cli.live.limits import group_limit
 from ftpsd.cli.state_file import open_state_file
+from ftpsd.cli.user.group_limits import shared_limits
 from ftpsd.cli.user.known import Known, all_users, find_user
 from ftpsd.cli.user.users import open_users
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.groups import SharedSettings
-from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.origins import Layer, Origin, find_origins
 from ftpsd.config.yaml import read
@@ -63,6 +66,8 @@ class Shown(TypedDict):
     quota: dict[str, int | None]
     usage: dict[str, int] | None
     folders: list[ShownFolder]
+    #: The groups of the user that have limits for all members together.
+    groups: list[answers.Group]
     bans: list[dict[str, Json]]
 
 
@@ -82,7 +87,7 @@ def show(options: argparse.Namespace) -> int:
     if known is None:
         raise CommandFailed("there is no such user")
     settings = effective(known.user.settings, configuration.settings)
-    (shown,) = _shown(options.config, [known], configuration.stores)
+    (shown,) = _shown(options.config, [known], configuration)
     origins = _origins(options.config, known)
     form = to_json(settings)
     if options.json:
@@ -136,7 +141,7 @@ def list_users(options: argparse.Namespace) -> int:
     """Print all users, one in each line."""
     configuration = _load(options.config)
     found = sorted(all_users(configuration), key=lambda known: known.user.name)
-    shown = _shown(options.config, found, configuration.stores)
+    shown = _shown(options.config, found, configuration)
     if options.json:
         print(json.dumps(shown, indent=2))
         return 0
@@ -149,7 +154,25 @@ def list_users(options: argparse.Namespace) -> int:
         for each in shown
     ]
     print("\n".join(text.columns(rows)))
+    groups = list(_group_rows(shown))
+    if groups:
+        print("\n".join(["", *text.columns([("GROUP", "MEMBERS", "ALL MEMBERS TOGETHER"), *groups])]))
     return 0
+
+
+def _group_rows(shown: Iterable[Shown]) -> Iterator[tuple[str, str, str]]:
+    """Yield the groups that have limits for all members together: one row for each limit."""
+    members: Counter[str] = Counter()
+    groups: dict[str, answers.Group] = {}
+    for each in shown:
+        for group in each["groups"]:
+            members[group["name"]] += 1
+            groups[group["name"]] = group
+    for name in sorted(groups):
+        first = text.clean(name), str(members[name])
+        for limit in groups[name]["limits"]:
+            yield *first, group_limit(limit)
+            first = "", ""
 
 
 def _load(configuration: str) -> load.Configuration:
@@ -162,10 +185,13 @@ def _load(configuration: str) -> load.Configuration:
 # --- facts ----------------------------------------------------------------------------------------
 
 
-def _shown(configuration: str, found: Sequence[Known], stores: Sequence[ConfiguredStore]) -> list[Shown]:
-    """Return what is known of some users. Homes are counted before root becomes the owner of the state file."""
-    places = open_users(configuration)
-    local = DirectoryMeter()
+def _shown(path: str, found: Sequence[Known], configuration: load.Configuration) -> list[Shown]:
+    """Return what is known of some users.
+
+    Homes are counted, and the daemon is asked, before root becomes the owner of the state file.
+    """
+    places = open_users(path)
+    local, stores = DirectoryMeter(), configuration.stores
     meter: HomeMeter = PlacedMeter(local, meter_of(stores)) if stores else local
     count = cache(partial(_count, meter))  # many users may have the same folder
     used = {
@@ -175,8 +201,10 @@ def _shown(configuration: str, found: Sequence[Known], stores: Sequence[Configur
         if quota != QuotaSettings()
     }
     files = [each.source or places.place(each.user.name) for each in found]
-    state = _read_state(configuration)
-    return [_form(each.user, file, used, state) for each, file in zip(found, files, strict=True)]
+    names = [name for each in found for name in each.user.settings.groups]
+    groups = {group["name"]: group for group in shared_limits(path, names, configuration.layers.shared)}
+    state = _read_state(path)
+    return [_form(each.user, file, used, groups, state) for each, file in zip(found, files, strict=True)]
 
 
 def _places(settings: UserSettings) -> Iterator[tuple[str, QuotaSettings]]:
@@ -185,7 +213,13 @@ def _places(settings: UserSettings) -> Iterator[tuple[str, QuotaSettings]]:
     yield from ((folder.path, folder.quota) for folder in settings.folders.values())
 
 
-def _form(user: User, file: str, counted: Mapping[str, Amount | None], state: State) -> Shown:
+def _form(
+    user: User,
+    file: str,
+    counted: Mapping[str, Amount | None],
+    groups: Mapping[str, answers.Group],
+    state: State,
+) -> Shown:
     settings, login = user.settings, state.logins.get(user.name)
     return {
         "name": user.name,
@@ -206,6 +240,7 @@ def _form(user: User, file: str, counted: Mapping[str, Amount | None], state: St
             }
             for at, folder in settings.folders.items()
         ],
+        "groups": [groups[name] for name in settings.groups if name in groups],
         "bans": [
             {"kind": kind, "subject": subject, "until": until}
             for kind, subject, until in state.bans.get(stored_name(user.name), ())
@@ -254,6 +289,9 @@ def _lines(shown: Shown) -> Iterable[tuple[str, str]]:
     for folder in shown["folders"]:
         used = _usage(folder)
         yield "folder", f"{folder['path']} is {folder['directory']}" + (f", used: {used}" if used != "-" else "")
+    for group in shown["groups"]:
+        for limit in group["limits"]:
+            yield "group", f"{group['name']} {group_limit(limit)}"
 
 
 def _state(shown: Shown) -> str:
