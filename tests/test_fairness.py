@@ -14,6 +14,7 @@ from ftpsd.storage.local.part_files import part_name
 from ftpsd.storage.local.tree import delete, remove
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
+from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient
 from tests.hostile import plain_login, reset, wait_until, withstands
 from tests.test_quota import counted, on_disk
@@ -165,3 +166,46 @@ def test_removal_ends_while_names_are_added(tmp_path: Path) -> None:
     finally:
         os.close(top)
     assert next(numbers) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("MKD d{}/new", "257"), ("RMD d{}/empty", "250"), ("RMDA d{}/tree", "250"), ("STOR d{}/new", "150")],
+)
+def test_changes_that_wait_occupy_no_threads(make_daemon: MakeDaemon, line: str, code: str) -> None:
+    """While the disk takes long for a change in a home with a quota, 60 sessions wait to change other names in it.
+
+    SIZE and login of a user with another home are fast meanwhile. In the end all changes are made, and counted.
+    """
+    shared = {"home": "homes/shared", "quota": {"files": 1_000_000}}
+    many = 25 if "STOR" in line else 60  # each needs a passive port
+    users = {"alice": {}, "bob": {}, **{f"user{number}": shared for number in range(many)}}
+    daemon = make_daemon(PLAIN, users, start=False)
+    disk = FaultyDisk(daemon.home("shared"))
+    for number in range(many):
+        for name in ("tree/below", "empty"):
+            (disk.backing / f"d{number}" / name).mkdir(parents=True)
+        (disk.backing / f"d{number}" / "old").touch()
+    (daemon.home("bob") / "f").touch()
+    daemon.start(disk.prefix)
+    with withstands(daemon), plain_login(daemon, "bob") as bob:
+        sessions = [plain_login(daemon, f"user{number}") for number in range(many)]
+        disk.fail(UNLINK="STALL")
+        try:
+            sessions[0].send("DELE d0/old")
+            time.sleep(0.2)
+            connections = [each.connect_data() for each in sessions[1:] if "STOR" in line]
+            for number, each in enumerate(sessions[1:], start=1):
+                each.send(line.format(number))
+            assert slowest(daemon, bob) < SOON
+        finally:
+            disk.work()
+        for each in connections:
+            each.close()
+        assert [each.reply()[:3] for each in sessions] == ["250", *[code] * (many - 1)]
+        assert [each.reply()[:3] for each in sessions[1:] if connections] == ["226"] * len(connections)
+        assert counted(sessions[0]) == on_disk(disk.backing)
+        for each in sessions:
+            each.socket.close()
+    assert "disk" not in daemon.log
+    assert "Traceback" not in daemon.log

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import worker_threads
-from ftpsd.system.fair_queue import MOST_WALKS
+from ftpsd.system.jobs.fair_queue import MOST_WALKS
 from ftpsd.system.reactor_calls import ReactorCalls
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE

@@ -1,6 +1,6 @@
 """A semaphore that serves those who wait round-robin by key.
 
-The worker threads have a queue of their own (`system/fair_queue.py`), which knows kinds of jobs and idle threads.
+The worker threads have a queue of their own (`system/jobs/fair_queue.py`), which knows kinds of jobs and idle threads.
 Logins wait here, in the reactor thread, because each is checked against the bans again when its turn comes.
 """
 

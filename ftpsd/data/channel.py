@@ -20,6 +20,7 @@ from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.system.jobs.job_lock import Busy, again
 from ftpsd.system.worker_threads import JobQueue
 
 T = TypeVar("T")
@@ -255,7 +256,10 @@ def _stream_over(connection: Connected, direction: Direction, lenient: bool) -> 
 
 def _open_first(opening: Opening[E], owned: list[Closable], move: Callable[[E], Steps[T]]) -> Steps[T]:
     """Return steps that begin with the opening. A job of its own for that costs a small download 10 % more."""
-    end = opening()
+    try:
+        end = opening()
+    except Busy as busy:
+        end = yield from again(busy.lock, opening)
     owned.insert(0, end)
     if end.pending():
         yield from settled(end)

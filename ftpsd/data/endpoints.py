@@ -6,6 +6,7 @@ and TLS calls itself, in a worker thread, and yields when it cannot continue:
     READ, WRITE   continue when the socket is ready
     Pause(s)      continue in `s` seconds
     REACTOR       continue when the reactor has made the calls that were put before, such as sending the 150
+    Busy          continue with a lock that another job has (see `job_lock.again`)
     None          progress; another transfer may have the thread now
 
 `transfer.py` drives these generators.
@@ -21,6 +22,7 @@ from typing import Protocol, TypeVar
 
 from ftpsd.protocol.interfaces import Waiting
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.job_lock import Busy
 
 T = TypeVar("T")
 
@@ -49,7 +51,7 @@ class Pause:
 
 
 #: The steps of something that blocks, and its result.
-Steps = Generator[int | Pause | None, None, T]
+Steps = Generator[int | Pause | Busy | None, None, T]
 
 
 def never_pending(_: object, complete: bool = False) -> float:

@@ -7,6 +7,7 @@ from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.checksums import Digest
 from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.job_lock import Busy, again
 
 
 def download(stream: Stream, source: Source, text: bool) -> Steps[int]:
@@ -48,7 +49,10 @@ def upload(stream: Stream, target: Upload, text: bool) -> Steps[int]:
         target.write(converter.end())
     yield from _copy(stream, target, complete=True)
     yield from settled(target, complete=True)
-    target.publish()
+    try:
+        target.publish()
+    except Busy as busy:
+        yield from again(busy.lock, target.publish)
     try:
         yield from stream.finish_receiving()
     except Refusal:

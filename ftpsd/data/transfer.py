@@ -11,6 +11,7 @@ import select
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -21,6 +22,7 @@ from zope.interface import implementer
 
 from ftpsd.data.endpoints import REACTOR, READ, Closable, Pause, Steps, Waitable
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.job_lock import Busy
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.worker_threads import JobQueue
@@ -140,6 +142,7 @@ class Transfer(Parking, Generic[T]):
         queued      a thread is free                                     running
         running     the step yields None, and others need the thread     queued
         running     the step yields REACTOR                              queued, by the reactor
+        running     the step yields Busy                                 queued, when it gets the lock
         running     the step yields READ, WRITE or Pause, and others
                     need the thread or a MOMENT in it was not enough     parked
         parked      the socket is ready, the time is over, wake, abort   queued
@@ -188,7 +191,8 @@ class Transfer(Parking, Generic[T]):
 
     def start(self) -> None:
         """Take the first step."""
-        self._submit()
+        self._queued = True
+        self._queue.submit(self._work)
 
     def _submit(self) -> None:
         self._queued = True
@@ -216,14 +220,20 @@ class Transfer(Parking, Generic[T]):
             result = end.value
         except BaseException as error:
             result = self._failure(error)
+        self._close(result)
+
+    def _close(self, result: T | Failure) -> None:
         for each in self.owned:
             try:
                 each.close()
+            except Busy as busy:
+                self._queue.repeat(busy.lock, partial(self._close, result))
+                return
             except BaseException as error:
                 self._queue.call_in_reactor(_log_close_error, error)  # the result stands: an upload may be published
         self._queue.call_in_reactor(self._finish, result)
 
-    def _step(self) -> int | Pause | None:
+    def _step(self) -> int | Pause | Busy | None:
         if self._abort_reason is not None:
             return self._steps.throw(self._abort_reason)  # not close(): an upload that is published ends well
         return next(self._steps)
@@ -236,7 +246,7 @@ class Transfer(Parking, Generic[T]):
             reported.__traceback__ = None  # only an internal error needs one
         return Failure(reported)
 
-    def _gives_up_thread(self, wanted: int | Pause | None) -> bool:
+    def _gives_up_thread(self, wanted: int | Pause | Busy | None) -> bool:
         """Decide what follows a step. Return False if this thread is to take the next one now."""
         if not isinstance(wanted, Pause):
             self.steps_taken += 1
@@ -248,6 +258,10 @@ class Transfer(Parking, Generic[T]):
             return crowded
         if wanted == REACTOR:
             self._queue.call_in_reactor(self._submit)
+            return True
+        if isinstance(wanted, Busy):
+            self._queued = True
+            self._queue.submit_with(wanted.lock, self._work)
             return True
         if not crowded and self._wait_in_thread(wanted):
             return False

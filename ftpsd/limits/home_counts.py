@@ -71,8 +71,7 @@ Charge = tuple[Amount, QuotaLimits]
 class HomeNames(Protocol):
     """The names in a home: a lock that is held while they change, and the part files that are charged.
 
-    The lock is a context manager, and may be taken again by the thread that holds it. All methods but `changes` are for
-    the thread that holds it.
+    All methods but `changes` and `acquire` are for the thread that holds the lock, which is a `JobLock`.
     """
 
     @property
@@ -87,10 +86,10 @@ class HomeNames(Protocol):
     def are_charged(self) -> bool:
         """Whether there are such part files in this home."""
 
-    def __enter__(self) -> object:
-        """Take the lock. May take as long as a change takes the disk."""
+    def acquire(self, wait: bool = False) -> None:
+        """Take the lock. Raises Busy in a worker thread if somebody else has it, unless `wait` is true."""
 
-    def __exit__(self, *error: object) -> object:
+    def release(self) -> None:
         """Give the lock back."""
 
     def changed(self) -> None:

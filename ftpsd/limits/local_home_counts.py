@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from threading import Lock, RLock
+from threading import Lock
 from weakref import WeakSet, WeakValueDictionary
 
 from ftpsd.limits.home_counts import Amount, Charge, QuotaLimits, check
+from ftpsd.system.jobs.job_lock import JobLock
 
 
-class LocalHomeNames:
+class LocalHomeNames(JobLock):
     """The names in a home that only this process changes: a `HomeNames`."""
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        super().__init__()
         #: See `HomeNames`.
         self.changes = 0
         self.charged: set[Hashable] = set()
@@ -24,14 +25,6 @@ class LocalHomeNames:
     def are_charged(self) -> bool:
         """Whether part files of running uploads are charged."""
         return bool(self.charged)
-
-    def __enter__(self) -> None:
-        """Take the lock."""
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        """Give the lock back."""
-        self._lock.release()
 
     def changed(self) -> None:
         """Note that names have changed."""

@@ -126,7 +126,11 @@ Measure = Callable[[Container[Hashable]], Amount]
 
 
 class ChangeCounter(Protocol):
-    """Counts changes where they are made: `Files` calls it in the thread that makes them, and it may block."""
+    """Counts changes where they are made: `Files` calls it in the thread that makes them, and it may block.
+
+    Entering `changing` or `receiving`, and `upload`, raise Busy in a worker thread while another job changes the home
+    (see `HomeUsage.changing`). A job in steps uses `repeated`.
+    """
 
     def changing(self, measure: Measure) -> AbstractContextManager[object]:
         """Measure before and after the body, which changes names. The body must be short: other sessions wait."""

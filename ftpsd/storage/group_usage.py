@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ftpsd.limits.home_counts import GroupCount
 from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.system.jobs.job_lock import LockSteps
 from ftpsd.system.worker_threads import JobSteps
 
 log = Logger(namespace="ftpsd")
@@ -86,7 +87,7 @@ class GroupUsage:
         text = "{home} cannot be counted for the quota of the group {group}: {reason}"
         log.warn(text, home=home, group=self.name, reason=reason)
 
-    def update(self, usage_of: Callable[[str], HomeUsage | None], clock: Callable[[], float]) -> JobSteps[None]:
+    def update(self, usage_of: Callable[[str], HomeUsage | None], clock: Callable[[], float]) -> LockSteps[None]:
         """Return the steps that count the homes of all members which are not counted, and include them.
 
         A home that cannot be counted does not keep other members out: it counts as what is uploaded there from now on.
@@ -108,7 +109,7 @@ class GroupUsage:
         version: int,
         usage_of: Callable[[str], HomeUsage | None],
         clock: Callable[[], float],
-    ) -> JobSteps[None]:
+    ) -> LockSteps[None]:
         yield from self.remove()
         for home in (*wanted, *more):
             usage = usage_of(home)
@@ -121,7 +122,7 @@ class GroupUsage:
                 except OSError as error:
                     self._warn(home, str(error))
             self.count.include(home, home in more)
-            yield
+            yield None
         self.count.completed = _digest(wanted)
         self._counted_version = version
 

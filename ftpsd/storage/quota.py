@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
@@ -28,6 +28,7 @@ from ftpsd.storage.backend import HomeMeter, Measure
 from ftpsd.storage.group_usage import GroupUsage
 from ftpsd.storage.home_counting import HomeCounting, QueueOf
 from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.system.jobs.job_lock import Busy
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 
@@ -163,14 +164,19 @@ class Quotas:
         """Count a change of names in the directory `path` that the daemon itself makes. In any thread; blocks.
 
         The change counts in the innermost home around the directory; homes around that one count it when they are
-        counted again. Raises BlockingIOError while the home is counted for the first time.
+        counted again. Raises BlockingIOError while the home is counted for the first time, or a session changes it.
         """
         while path not in self._homes and path != "/":
             path = os.path.dirname(path) or "/"
         usage = self._usage(path)
         if usage is not None and usage.visits.is_being_counted:
             raise BlockingIOError(errno.EAGAIN, "the home is being counted")
-        with usage.changing(measure) if usage is not None else nullcontext():
+        with ExitStack() as stack:
+            if usage is not None:
+                try:
+                    stack.enter_context(usage.changing(measure))
+                except Busy as busy:
+                    raise BlockingIOError(errno.EAGAIN, str(busy)) from None
             yield
 
     async def begin(

@@ -59,17 +59,18 @@ class QuotaCounter:
         in which the upload is charged.
         """
         charged = None
-        try:
-            with self._quota.usage.changing(measure) as change:
-                charged = ChargedUpload(begin(), self._quota)
-                initial = charged.take_over()
-                change.charge(initial, self._quota.limits)
-            charged.paid = initial
-            self._quota.require_room()
-        except BaseException:
-            if charged is not None:
-                charged.close()
-            raise
+        with self._quota.usage.locked():  # also while an upload is closed that may not begin
+            try:
+                with self._quota.usage.changing(measure) as change:
+                    charged = ChargedUpload(begin(), self._quota)
+                    initial = charged.take_over()
+                    change.charge(initial, self._quota.limits)
+                charged.paid = initial
+                self._quota.require_room()
+            except BaseException:
+                if charged is not None:
+                    charged.close()
+                raise
         return charged
 
 
@@ -82,6 +83,7 @@ class ChargedUpload:
         #: What was charged for it so far.
         self.paid = Amount()
         self._part_file: PartFile | None = None
+        self._flushed = False
         self.name = upload.name
         self.must_copy = upload.must_copy
         self.copy = upload.copy
@@ -114,7 +116,9 @@ class ChargedUpload:
     def publish(self) -> None:
         """Give the complete upload its name."""
         upload = self._upload
-        upload.flush()
+        if not self._flushed:  # it is called again if another job changes names now
+            upload.flush()
+            self._flushed = True
         with self._quota.usage.changing(upload.measure) as change:
             if not self.paid.files and not upload.replaces():
                 self._pay(Amount(files=1))  # the old file was removed while the upload ran

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.system.jobs.job_lock import LockSteps
 from ftpsd.system.worker_threads import JobQueue, JobSteps
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class Walks:
         self._running: Deferred[Any] | None = None
         self._stop: Refusal | None = None
 
-    def run(self, steps: JobSteps[T]) -> Deferred[T]:
+    def run(self, steps: JobSteps[T] | LockSteps[T]) -> Deferred[T]:
         """Run a walk, and return its result."""
         self._stop = None
         self._running = running = self._queue.run(steps)

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.fair_queue import FairQueue, Job, JobKind, OwnerQueue
+from ftpsd.system.jobs.fair_queue import FairQueue, Job, JobKind, OwnerQueue
+from ftpsd.system.jobs.job_lock import Busy, JobLock, LockSteps, give_up_thread
 from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import ReactorCalls
@@ -33,6 +34,9 @@ STUCK = 5.0
 
 #: The most stuck threads that are replaced at the same time.
 MOST_STUCK = 256
+
+#: Seconds between two attempts to take a lock that another process has.
+_PAUSE = 0.005
 
 #: The worker thread that runs, as its `thread`: `threading.current_thread` costs two calls for each step.
 _here = threading.local()
@@ -107,6 +111,9 @@ class Call(Generic[T]):
         result: T | Failure
         try:
             result = function(*arguments, **named)
+        except Busy:
+            self.running = False
+            raise
         except BaseException:
             result = Failure()
         threads.call_in_reactor(self.deliver, result)
@@ -154,7 +161,7 @@ class WorkerThreads:
     ) -> None:
         self.patience = patience
         self._stuck, self._what = STUCK if stuck is None else stuck, what
-        self._reactor = reactor
+        self.reactor = reactor
         self._size = size or default_size()
         self._reactor_calls = ReactorCalls(reactor)
         #: Calls a function in the reactor thread. May be called from any thread.
@@ -177,7 +184,7 @@ class WorkerThreads:
         self._reactor_calls.start()
         for _ in range(self._size):
             self._add_thread()
-        self._next_check = self._reactor.callLater(1, self._check_calls)
+        self._next_check = self.reactor.callLater(1, self._check_calls)
 
     def _add_thread(self) -> None:
         thread = WorkerThread(self._work)
@@ -241,6 +248,7 @@ class WorkerThreads:
 
     def _work(self, thread: WorkerThread) -> None:
         _here.thread = thread
+        give_up_thread()
         while True:
             thread.wake_up.acquire()
             if thread.job is None:
@@ -250,6 +258,8 @@ class WorkerThreads:
             thread.step_began = time.monotonic()
             try:
                 job()
+            except Busy as busy:
+                JobQueue(self, thread.queue).repeat(busy.lock, job)
             except BaseException:
                 self.call_in_reactor(log.failure, "internal error in a worker thread", Failure())
             del job  # an idle thread keeps no objects alive
@@ -276,11 +286,11 @@ class WorkerThreads:
     # --- when the disk does not respond -----------------------------------------------------------
 
     def _check_calls(self) -> None:
-        self._next_check = self._reactor.callLater(1, self._check_calls)
+        self._next_check = self.reactor.callLater(1, self._check_calls)
         now = time.monotonic()
         for call in [each for each in self.awaited if now - each.last_progress() >= self.patience]:
             progress = call.last_progress()
-            if call in self.awaited and now - progress - absent_since(self._reactor, progress) >= self.patience:
+            if call in self.awaited and now - progress - absent_since(self.reactor, progress) >= self.patience:
                 what = self._what.removeprefix("a ").capitalize()
                 call.fail(Refusal(451, f"{what} not responding. The command may still complete."))
         if self._queue.waiting:
@@ -289,7 +299,7 @@ class WorkerThreads:
     def _stuck_since(self, now: float) -> float:
         """Return the time at which the current step of a stuck thread began, or before which it did."""
         limit = now - self._stuck
-        return limit - absent_since(self._reactor, limit)
+        return limit - absent_since(self.reactor, limit)
 
     def _replace_stuck(self, now: float) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -337,7 +347,7 @@ class JobQueue:
         self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
         return call.result
 
-    def run(self, steps: JobSteps[T]) -> Deferred[T]:
+    def run(self, steps: JobSteps[T] | LockSteps[T]) -> Deferred[T]:
         """Run a job in steps. Return or raise what it does, in the reactor thread.
 
         Raises Refusal (451) when a step takes longer than `patience` seconds. A cancelled job ends after its step.
@@ -347,14 +357,18 @@ class JobQueue:
         self.submit(partial(self._take_steps, call, steps))
         return call.result
 
-    def _take_steps(self, call: Call[T], steps: JobSteps[T]) -> None:
+    def _take_steps(self, call: Call[T], steps: JobSteps[T] | LockSteps[T]) -> None:
         awaited = self._threads.awaited
         call.since, call.running = time.monotonic(), True
         result: T | Failure
         try:
             while call in awaited:
-                next(steps)
+                busy = next(steps)
                 call.since = time.monotonic()
+                if busy is not None:
+                    call.running = False
+                    self.submit_with(busy.lock, partial(self._take_steps, call, steps))
+                    return
                 if self.step_ended():
                     call.running = False
                     self.submit(partial(self._take_steps, call, steps))
@@ -366,6 +380,29 @@ class JobQueue:
         except BaseException:
             result = Failure()
         self.call_in_reactor(call.deliver, result)
+
+    def submit_with(self, lock: JobLock, job: Job) -> None:
+        """Run a job with a lock, when that is free. The job releases it. May be called from any thread."""
+        lock.promise(partial(self.submit, partial(self._accept, lock, job)))
+
+    def _accept(self, lock: JobLock, job: Job) -> None:
+        if lock.accept():
+            job()
+        else:  # another process has it
+            later = partial(self._threads.reactor.callLater, _PAUSE, self.submit)
+            self.call_in_reactor(later, partial(self._accept, lock, job))
+
+    def repeat(self, lock: JobLock, job: Job) -> None:
+        """Run a job again that has raised Busy: with the lock, which is released afterwards."""
+        self.submit_with(lock, partial(self._run_with, lock, job))
+
+    def _run_with(self, lock: JobLock, job: Job) -> None:
+        try:
+            job()
+        except Busy as busy:
+            self.repeat(busy.lock, job)
+        finally:
+            lock.release()
 
     @property
     def progress(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Hashable
-from threading import RLock
 from typing import Final, cast
 
 from ftpsd.limits.homes.groups import PATIENCE
@@ -13,17 +12,17 @@ from ftpsd.limits.shared.file_set import FileKey
 from ftpsd.limits.shared.locks import TableBusy
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
+from ftpsd.system.jobs.job_lock import JobLock
 
 
-class SharedHomeNames:
+class SharedHomeNames(JobLock):
     """The names in a home: a `HomeNames`. Part files are identified by device and inode."""
 
     def __init__(self, table: SharedTable, slot: Slot) -> None:
+        super().__init__()
         self._table = table
         self._slot = slot
         self._fields = slot.ints
-        self._threads = RLock()
-        self._depth = 0
         self._lock = None if slot.place is None else table.places.byte_lock(slot.place, NAMES)
         #: The part files of running uploads in all homes.
         self.charged: Final = cast(Container[Hashable], table.files)
@@ -39,28 +38,24 @@ class SharedHomeNames:
         """Whether uploads in this home are charged."""
         return self._slot.total(CHARGED) != 0
 
-    def __enter__(self) -> None:
-        """Take the lock."""
-        self._threads.acquire()
-        if not self._depth and self._lock is not None:
-            try:
-                self._lock.acquire()
-            except BaseException:
-                self._threads.release()
-                raise
-            if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
-                self._fields[DOUBTS] = 1
-                self.changed()
-            self._fields[HOLDER] = 1
-        self._depth += 1
+    def _enter(self, wait: bool) -> bool:
+        """Keep the other processes away."""
+        if self._lock is None:
+            return True
+        if wait:
+            self._lock.acquire()
+        elif not self._lock.try_acquire():
+            return False
+        if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
+            self._fields[DOUBTS] = 1
+            self.changed()
+        self._fields[HOLDER] = 1
+        return True
 
-    def __exit__(self, *error: object) -> None:
-        """Give the lock back."""
-        self._depth -= 1
-        if not self._depth and self._lock is not None:
+    def _leave(self) -> None:
+        if self._lock is not None:
             self._fields[HOLDER] = 0
             self._lock.release()
-        self._threads.release()
 
     @property
     def is_abandoned(self) -> bool:

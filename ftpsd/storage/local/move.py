@@ -33,7 +33,7 @@ def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None
         _require_file(here)
         replace = "overwrite" in target.jail.permissions(there)
         try:
-            with _leaving(source, old, new, here), _counted(source, target, here, there):
+            with _counted(source, target, here, there), _leaving(source, old, new, here):
                 _require_file(here)  # another session may have made a directory of this name instead
                 if replace:
                     os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)

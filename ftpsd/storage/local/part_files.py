@@ -15,13 +15,14 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 
 from ftpsd.protocol.name_rules import folded
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.upload_start import APPENDED
+from ftpsd.system.jobs.job_lock import LockSteps, repeated
 
 #: The prefix of their names. Listings never show these, and clients cannot use them.
 PRIVATE = ".ftpsd-part-"
@@ -149,7 +150,7 @@ def remove_unused(directory: int, name: str) -> bool:
         return False
 
 
-def clear_directory(directory: int, name: str, changing: Changing) -> Generator[None, None, None]:
+def clear_directory(directory: int, name: str, changing: Changing) -> LockSteps[None]:
     """Remove the part files from a directory, in short steps, if it holds nothing else and no upload writes to one.
 
     Each removal is the body of `changing`.
@@ -163,16 +164,23 @@ def clear_directory(directory: int, name: str, changing: Changing) -> Generator[
             for each in _names(fd):
                 if obstacle(fd, each):
                     return
-                yield
+                yield None
         removed = True
         while removed:  # a removal may hide other names from the same scan
             removed = False
             for each in _names(fd):
-                with changing(fd, each), suppress(FileNotFoundError):
-                    removed |= _unlink_unused(fd, each)
-                yield
+                removed |= yield from repeated(_unlink_counted, fd, each, changing)
+                yield None
     finally:
         os.close(fd)
+
+
+def _unlink_counted(directory: int, part: str, changing: Changing) -> bool:
+    with changing(directory, part):
+        try:
+            return _unlink_unused(directory, part)
+        except FileNotFoundError:
+            return False
 
 
 def _names(directory: int) -> Iterator[str]:

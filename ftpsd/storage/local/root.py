@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 
 from ftpsd.data.endpoints import FileSource
-from ftpsd.outbox.claims import SessionJournal, UploadClaim
+from ftpsd.outbox.claims import SessionJournal
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.name_rules import Match, folded
 from ftpsd.protocol.paths import VirtualPath
@@ -24,6 +24,7 @@ from ftpsd.storage.local.jail import Jail, Place, not_plain, require_below_root,
 from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.upload import Replaces, Target, begin_upload, exists, free_name
+from ftpsd.system.jobs.job_lock import LockSteps, repeated
 from ftpsd.system.worker_threads import JobSteps
 
 #: A body that is not counted.
@@ -113,18 +114,21 @@ class Root:
             replaces: Replaces = "the old file" if there else "nothing"
             if not unique and "overwrite" in jail.permissions(place):
                 replaces = "anything"
-            # A directory without read permission can be opened with O_PATH only, which fsync does not take.
-            flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
-            directory = os.open(".", flags, dir_fd=place.directory)
-            target = Target(directory, name, append, replaces, self._umask, self._fsync)
             claim = None
             if self.journal is not None:
                 virtual = path.parent.child(name) if unique else path
                 claim = self.journal.upload(virtual, jail.below((*place.parts[:-1], name)), append, offset)
+            # A directory without read permission can be opened with O_PATH only, which fsync does not take.
+            flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
+
+            def begin() -> backend.Upload:
+                directory = os.open(".", flags, dir_fd=place.directory)
+                upload = begin_upload(Target(directory, name, append, replaces, self._umask, self._fsync), offset)
+                return upload if claim is None else ClaimedUpload(upload, claim)
+
             if self.counter is None:
-                return _begin(target, offset, claim)
-            names = ((place.directory, name),)
-            return self.counter.upload(partial(measure, names), partial(_begin, target, offset, claim))
+                return begin()
+            return self.counter.upload(partial(measure, ((place.directory, name),)), begin)
 
     # --- changes -----------------------------------------------------------------------------------
 
@@ -146,14 +150,13 @@ class Root:
                 with _pinned(place) as descriptor:
                     _set_mode(descriptor, mode | os.fstat(descriptor).st_mode & stat.S_ISGID)
 
-    def remove_directory(self, path: VirtualPath) -> JobSteps[None]:
+    def remove_directory(self, path: VirtualPath) -> LockSteps[None]:
         """Remove an empty directory, but not a link to one."""
         with self.changeable(path, "rmdir") as place:
             yield from part_files.clear_directory(place.directory, place.name, lambda *name: self._changing(name))
-            with self._changing((place.directory, place.name)):
-                os.rmdir(place.name, dir_fd=place.directory)
+            yield from repeated(self._delete, place.directory, place.name, True)
 
-    def remove_tree(self, path: VirtualPath) -> JobSteps[None]:
+    def remove_tree(self, path: VirtualPath) -> LockSteps[None]:
         """Remove a directory and all below it. Of links in it, their targets stay."""
         with self.changeable(path, "rmdir") as place:
             if not stat.S_ISDIR(place.stat().st_mode):
@@ -177,7 +180,7 @@ class Root:
             if there and stat.S_ISDIR(place.stat().st_mode):
                 raise IsADirectoryError(errno.EISDIR, "directory")
             name = place.name if there else part_files.part_name(place.name)
-            with _removing(self, path, place, name), self._changing((place.directory, place.name)):
+            with self._changing((place.directory, place.name)), _removing(self, path, place, name):
                 if there:
                     os.unlink(place.name, dir_fd=place.directory)
                 if not part_files.remove_unused(place.directory, place.name) and not there:
@@ -197,7 +200,7 @@ class Root:
             replace = ("rmdir" if is_directory else "overwrite") in jail.permissions(target)
             try:
                 names = ((source.directory, source.name), (target.directory, target.name))
-                with _renaming(self, old, new, source, target), self._changing(*names):
+                with self._changing(*names), _renaming(self, old, new, source, target):
                     if replace or is_respelled(source, target):
                         os.rename(source.name, target.name, src_dir_fd=source.directory, dst_dir_fd=target.directory)
                     else:
@@ -271,11 +274,6 @@ def _contains_match(place: Place, match: Match) -> JobSteps[bool]:
             return True
         yield
     return False
-
-
-def _begin(target: Target, offset: int, claim: UploadClaim | None) -> backend.Upload:
-    upload = begin_upload(target, offset)
-    return upload if claim is None else ClaimedUpload(upload, claim)
 
 
 def _removing(root: Root, path: VirtualPath, place: Place, name: str) -> AbstractContextManager[object]:

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ftpsd.protocol.paths import MAX_DEPTH
+from ftpsd.system.jobs.job_lock import LockSteps, repeated
 
 #: Entries of a directory that are read in one step.
 STEP = 100
@@ -219,7 +220,7 @@ def delete(directory: int, name: str, is_directory: bool) -> None:
             os.unlink(name, dir_fd=directory)
 
 
-def remove(directory: int, name: str, delete: Delete = delete) -> Generator[None, None, None]:
+def remove(directory: int, name: str, delete: Delete = delete) -> LockSteps[None]:
     """Remove the tree `name` of a directory in short steps. Of links in it, their targets stay.
 
     Raises OSError if that is not possible, also if other programs add names as fast as they are removed.
@@ -229,10 +230,10 @@ def remove(directory: int, name: str, delete: Delete = delete) -> Generator[None
         yield from _clear(top, top, 0, delete, iter(range(_MAX_ROUNDS)))
     finally:
         os.close(top)
-    delete(directory, name, True)
+    yield from repeated(delete, directory, name, True)
 
 
-def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterator[int]) -> Generator[None, None, None]:
+def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterator[int]) -> LockSteps[None]:
     """Empty a directory. Names that are added meanwhile are removed in further rounds, as far as `rounds` has any.
 
     If names are left then, the directory cannot be removed.
@@ -248,7 +249,7 @@ def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterato
         removed += len(entries)
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
-                delete(directory, entry.name, False)
+                yield from repeated(delete, directory, entry.name, False)
             elif depth == _LEVELS:  # it is removed in another round of `top`
                 os.rename(entry.name, _MOVED_PREFIX + secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
             else:
@@ -257,8 +258,8 @@ def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterato
                     yield from _clear(top, below, depth + 1, delete, rounds)
                 finally:
                     os.close(below)
-                delete(directory, entry.name, True)
-            yield
+                yield from repeated(delete, directory, entry.name, True)
+            yield None
 
 
 def _first(directory: int, count: int) -> list[os.DirEntry[str]]:

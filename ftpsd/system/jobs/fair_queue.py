@@ -3,7 +3,7 @@
 No owner can occupy all threads: an owner may run one more job only while fewer of its jobs run than threads are idle.
 So one owner alone gets half of the threads, several owners get equal parts, and a new owner finds an idle thread.
 
-These classes take no locks. The pool calls them with its own lock held (see `worker_threads.py`).
+These classes take no locks. The pool calls them with its own lock held (see `../worker_threads.py`).
 """
 
 from __future__ import annotations
