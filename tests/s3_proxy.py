@@ -49,6 +49,7 @@ class Answer:
     status: int
     code: str
     after: int | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,8 @@ class _Exchange:
 
         with suppress(_Middle):
             _body(self._client, head, count)
-        text = f'<?xml version="1.0"?><Error><Code>{fault.code}</Code><Message>{fault.code}</Message></Error>'.encode()
+        message = fault.message or fault.code
+        text = f'<?xml version="1.0"?><Error><Code>{fault.code}</Code><Message>{message}</Message></Error>'.encode()
         reply = f"HTTP/1.1 {fault.status} Spoiled\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n"
         if head.first.startswith("HEAD "):
             text = b""

@@ -33,7 +33,8 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         read_timeout=_READ,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        s3={"addressing_style": "path"} if settings.endpoint else {},
+        # Signed with the payload, so that a damaged one is refused: boto3 omits that for HTTPS if a checksum is sent.
+        s3={"payload_signing_enabled": True, **({"addressing_style": "path"} if settings.endpoint else {})},
         user_agent_extra="ftpsd",
     )
     base = botocore.session.Session()

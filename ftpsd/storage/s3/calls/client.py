@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
-from ftpsd.storage.s3.calls.errors import NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotSupported, ObjectChanged, translated
 
 #: The most keys in one page of a listing, and in one request that deletes.
 PAGE = 1000
@@ -85,6 +85,7 @@ class Calls:
         self._noted = noted
         #: The operations for which the store knows no conditions.
         self._unconditional = set[str]()
+        self._sends_md5 = False
 
     def call(self, operation: str, **arguments: object) -> Answer:
         """Make a call."""
@@ -105,6 +106,22 @@ class Calls:
             except NotSupported:
                 self._unconditional.add(operation)
         return self.call(operation, **arguments)
+
+    def store(
+        self, operation: str, data: bytes | bytearray, conditions: Mapping[str, object] = _NONE, **arguments: object
+    ) -> Answer:
+        """Make a call that stores bytes. boto3 signs their SHA-256, so that the store refuses those that are damaged.
+
+        A bucket may require Content-MD5, too (Amazon's, with Object Lock): it is sent from then on. Otherwise it is
+        omitted, since MD5 takes longer than the rest of an upload.
+        """
+        arguments["Body"] = data
+        if not self._sends_md5:
+            try:
+                return self.call_if(conditions, operation, **arguments)
+            except ChecksumRequired:
+                self._sends_md5 = True
+        return self.call_if(conditions, operation, ContentMD5=_md5(data), **arguments)
 
     def copy(
         self, operation: str, source: str, etag: str, conditions: Mapping[str, object] = _NONE, **arguments: object
@@ -170,7 +187,7 @@ class Objects:
         """Store an object, and return its ETag. `old` is what it must replace: None is nothing, "" anything."""
         more: dict[str, object] = {"ContentType": kind} if kind else {}
         conditions = self.conditions(old)
-        answer = self._calls.call_if(conditions, "put_object", Key=key, Body=data, ContentMD5=_md5(data), **more)
+        answer = self._calls.store("put_object", data, conditions, Key=key, **more)
         return _text(answer["ETag"])
 
     def conditions(self, old: Found | str | None) -> dict[str, object]:
@@ -249,9 +266,7 @@ class Multiparts:
 
     def put(self, key: str, identity: str, number: int, data: bytes | bytearray) -> str:
         """Send a part, and return its ETag."""
-        answer = self._calls.call(
-            "upload_part", Key=key, UploadId=identity, PartNumber=number, Body=data, ContentMD5=_md5(data)
-        )
+        answer = self._calls.store("upload_part", data, Key=key, UploadId=identity, PartNumber=number)
         return _text(answer["ETag"])
 
     def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:

@@ -8,6 +8,7 @@ the multipart upload does not exist any more     UploadGone, 450
 too many requests, store is overloaded           StoreFailed, 450
 object is archived                               Refusal, 550
 the store does not know the operation            NotSupported, 550
+the request has no Content-MD5                   ChecksumRequired, 451
 object is too large; key is too long             Refusal, 552; 553
 no room, or a quota of the store                 Refusal, 452
 credentials, clock, bucket, network, all others  StoreFailed, 451
@@ -51,6 +52,10 @@ class NotSupported(Refusal):
     """The store does not know an operation, or an argument of it. Others may work."""
 
 
+class ChecksumRequired(Refusal):
+    """The bucket requires Content-MD5, or another checksum beside the signature (Object Lock)."""
+
+
 _BUSY = "Storage busy: try again later."
 _FAILED = "Storage not available: try again later."
 
@@ -73,6 +78,9 @@ _THROTTLED = frozenset(
         "OperationAborted",
     }
 )
+
+#: Errors that tell of a checksum which was sent.
+_DAMAGED = frozenset({"BadDigest", "InvalidDigest"})
 
 #: Replies to errors that the client can do something about.
 _REPLIES: dict[str, tuple[int, str]] = {
@@ -110,6 +118,8 @@ def code_of(error: exceptions.ClientError) -> str:
 def translated(error: Exception, operation: str) -> Exception:
     """Return the exception for an error of boto3 (see above)."""
     if isinstance(error, exceptions.ClientError):
+        if "content-md5" in str(error).lower() and code_of(error) not in _DAMAGED:
+            return ChecksumRequired(451, _FAILED)
         return _answered(code_of(error), operation)
     if isinstance(error, exceptions.BotoCoreError | ResponseParserError):  # the latter is no BotoCoreError
         # The text may contain the URL, which has no secret: signatures are in the headers.
