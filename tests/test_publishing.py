@@ -5,8 +5,10 @@ strace makes the daemon's own system calls fail as such a disk would.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -18,12 +20,16 @@ import pytest
 
 from ftpsd.storage.local.part_files import part_name
 from ftpsd.storage.local.upload import Target, begin_upload
+from ftpsd.storage.local.write_behind import PIECE
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer, withstands
 
 #: Calls that give a file a second name, or one that nothing has.
 LINK, RENAME = "linkat", "renameat2"
+
+#: The number of cachestat(2), the same on all machines.
+CACHESTAT = 451
 
 #: For a daemon that runs as root, as the tests may, but may not do all that root may.
 ORDINARY = (
@@ -112,6 +118,53 @@ def test_an_error_of_close(make_daemon: Make, tmp_path: Path, error: str, code: 
         assert store(client, "STOR file", b"new").startswith(str(code))
         assert client.download("RETR file") == b"old"
     assert names(daemon) == {"file"}
+
+
+def test_an_error_of_the_disk_during_an_upload(make_daemon: Make, tmp_path: Path) -> None:
+    """With `uploads.fsync`, an error of the disk that shows before the end publishes nothing, and keeps no part file."""
+    part = tmp_path / "daemon0" / "homes" / "alice" / part_name("file")
+    daemon = tampered(make_daemon, "sync_file_range:error=EIO", path=part, fsync=True)
+    with withstands(daemon), secured(daemon) as client:
+        assert store(client, "STOR file", bytes(PIECE + 1)).startswith("451")
+    assert names(daemon) == set()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_little_is_left_for_the_end_of_an_upload(tmp_path: Path, fsync: bool) -> None:
+    """A large file is written to the disk while it arrives if that must be done in the end.
+
+    With `uploads.fsync`, the reply waits for it. ext4 does it for a file that replaces another one.
+    """
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    if not fsync:
+        (tmp_path / "file").write_bytes(b"old")
+    upload = begin_upload(Target(directory, "file", False, "anything", 0o022, fsync), 0)
+    try:
+        part = os.open(tmp_path / part_name("file"), os.O_RDONLY)
+        upload.write(bytes(4096))
+        os.fsync(part)
+        os.close(part)
+        if any(unwritten(tmp_path / part_name("file"))):
+            pytest.skip("files are in memory here, or the kernel does not tell what is on the disk")
+        for _ in range(64):
+            upload.write(bytes(1024 * 1024))
+        waiting, being_written = unwritten(tmp_path / part_name("file"))
+        assert waiting <= 2 * PIECE
+        assert being_written <= 2 * PIECE or not fsync
+    finally:
+        upload.close()
+
+
+def unwritten(path: Path) -> tuple[int, int]:
+    """Return the bytes of a file that wait for the disk, and those that are being written (cachestat(2)).
+
+    1 and 1 if the kernel does not tell.
+    """
+    span, found = (ctypes.c_uint64 * 2)(), (ctypes.c_uint64 * 5)()
+    with path.open("rb") as file:
+        failed = ctypes.CDLL(None).syscall(CACHESTAT, file.fileno(), span, found, 0)
+    page = resource.getpagesize()
+    return (1, 1) if failed else (found[1] * page, found[2] * page)
 
 
 def test_a_part_file_that_is_the_published_file(shared: Daemon) -> None:

@@ -69,7 +69,7 @@ class Heartbeat:
         if worker.missed == 2:
             self._waited(worker).addCallback(self._note, worker)
         elif worker.missed > MOST_MISSED:
-            self._waited(worker).addCallback(self._judge, worker)
+            self._waited(worker).addCallback(self._judge, worker, worker.missed == MOST_MISSED + 1)
             return
 
         def answered(_: object) -> None:
@@ -85,8 +85,8 @@ class Heartbeat:
     def _note(self, waited: float, worker: WorkerProcess) -> None:
         worker.waited, worker.waited_at = waited or math.inf, self._reactor.seconds()
 
-    def _judge(self, waited: float, worker: WorkerProcess) -> None:
-        """Kill a worker that does not respond, unless it only waits for a processor."""
+    def _judge(self, waited: float, worker: WorkerProcess, first: bool) -> None:
+        """Kill a worker that does not respond, unless it only waits for a processor. The log has the first attempt."""
         if worker.missed <= MOST_MISSED:
             return  # it has answered meanwhile
         is_busy = waited - worker.waited > BUSY * (self._reactor.seconds() - worker.waited_at)
@@ -95,6 +95,6 @@ class Heartbeat:
             worker.missed = 1
             log.warn("{worker} does not respond, since it gets no processor: the machine is busy", worker=worker.name)
         else:
-            if worker.missed == MOST_MISSED + 1:
+            if first:
                 log.error("{worker} does not respond, and is killed", worker=worker.name)
             worker.send_signal(signal.SIGKILL)

@@ -24,6 +24,7 @@ from ftpsd.storage.local import part_files
 from ftpsd.storage.local.measure import OpenPartFile, measure
 from ftpsd.storage.local.pinned import Continued, Pinned, stat_name
 from ftpsd.storage.local.rename import rename_new
+from ftpsd.storage.local.write_behind import WriteBehind
 from ftpsd.storage.upload_end import Outcome, PartState, choose_end
 from ftpsd.storage.upload_start import choose_start
 
@@ -81,6 +82,8 @@ class Upload:
         self._lock = lock
         #: Where the next byte is written; where the first one was.
         self._position = self._start = os.lseek(self._fd, 0, os.SEEK_END) if old is None else old.size
+        writes = target.fsync or pinned.old_file is not None
+        self._behind = WriteBehind(self._fd, self._position, target.fsync) if writes else None
         #: The mode of the published file.
         self._mode = 0
         self._outcome = Outcome.CUT
@@ -121,6 +124,12 @@ class Upload:
                 raise
             self._position += count
             rest = rest[count:]
+        try:
+            if self._behind is not None:
+                self._behind.received(self._position)
+        except OSError:
+            self._outcome = Outcome.WORTHLESS  # nobody knows which of its bytes are on the disk
+            raise
 
     # --- ending ------------------------------------------------------------------------------------
 
