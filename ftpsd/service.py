@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -40,7 +40,7 @@ from ftpsd.limits.ledger import LedgerState, LocalLedger
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
-from ftpsd.processes.host import HostParts, MakeHost, StartFailed, exit_with_error, worker_count
+from ftpsd.processes.host import HostParts, MakeHost, SessionHost, StartFailed, exit_with_error, worker_count
 from ftpsd.processes.ports.sockets import DataSockets
 from ftpsd.processes.remote_sessions import RemoteSessions, supervisor_counts
 from ftpsd.processes.sandboxes import daemon_sandbox, supervisor_sandbox
@@ -96,6 +96,11 @@ def _role(configuration: load.Configuration) -> tuple[MakeHost, Callable[[Now], 
     if worker_count(configuration.settings.workers) == 1:
         return LocalSessions, LedgerState, daemon_sandbox
     return RemoteSessions, supervisor_counts, supervisor_sandbox
+
+
+def _written(sandbox: Sandbox | None, host: SessionHost) -> Sequence[str] | None:
+    """Return the directories in which sessions may write until a restart; None if a reload starts other workers."""
+    return sandbox.written if sandbox is not None and isinstance(host, LocalSessions) else None
 
 
 class FtpsService(MultiService):
@@ -185,6 +190,7 @@ class FtpsService(MultiService):
             users=lambda: self._snapshots.users,
             configuration=lambda: self._configuration,
             snapshot=lambda: self._snapshot,
+            written=lambda: _written(self._sandbox, self._host),
         )
 
     def _add_parts(self) -> None:

@@ -26,6 +26,7 @@ from ftpsd.cli.doctor.findings import Finding
 from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.namespaces import apart
+from tests.source_daemon import SourceDaemon
 from tests.test_doctor_client import found
 
 
@@ -409,6 +410,36 @@ def test_a_full_disk(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None
     if subprocess.run([*prefix, "true"], capture_output=True, timeout=20).returncode:
         pytest.skip("nothing can be mounted here")
     assert str(home) in found(doctor(daemon, prefix=prefix))["disk.space"]
+
+
+def test_a_home_outside_of_the_sandbox(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """A home that the running daemon cannot open until a restart is a finding; after that it is none."""
+    daemon = make_daemon({"admin": {"socket": "admin.sock"}, "workers": 1})
+    if "landlock is on" not in daemon.log:
+        pytest.skip("Landlock is off here")
+    assert "home.sandbox" not in found(doctor(daemon))
+    elsewhere = tmp_path / "elsewhere" / "carol"
+    elsewhere.mkdir(parents=True)
+    daemon.users["carol"] = {"home": str(elsewhere)}
+    daemon.write()
+    problem = found(doctor(daemon))["home.sandbox"]
+    assert "carol" in problem and str(elsewhere) in problem and "Landlock" in problem
+    daemon.stop()
+    daemon.start()
+    assert "home.sandbox" not in found(doctor(daemon))
+
+
+def test_users_of_a_source(tmp_path: Path, certificate: Path) -> None:
+    """A user of a source whose home is below no entry of `sandbox.homes` is a finding, with the home."""
+    daemon = SourceDaemon(tmp_path, certificate)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    daemon.with_source(eve={"plain": "secret", "home": str(outside)})
+    done = daemon.run("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1, done.stderr
+    (problem,) = [each["problem"] for each in report["findings"] if each["code"] == "source.user"]
+    assert "eve" in problem and f"{outside} does not lie below any entry of sandbox.homes" in problem
 
 
 def test_certificate_names_are_read_from_the_file(certificate: Path) -> None:

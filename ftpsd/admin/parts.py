@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
@@ -48,3 +48,5 @@ class Parts:
     #: Return what the last load that is in effect has made.
     configuration: Callable[[], Configuration]
     snapshot: Callable[[], Snapshot]
+    #: Return the directories in which the daemon may write since its start; None if a reload may bring others.
+    written: Callable[[], Sequence[str] | None] = lambda: None

@@ -78,6 +78,8 @@ class Status:
     #: The worker processes, none if the daemon is one process; and how many had to be started again.
     workers: tuple[Worker, ...]
     worker_restarts: int
+    #: The directories in which the daemon may write until it is restarted; None if there is no such bound.
+    sandbox: tuple[str, ...] | None
 
 
 class StatusReader:
@@ -107,6 +109,7 @@ class StatusReader:
         figures = parts.figures.read()
         limits = tuple(self._limits(figures))
         ports = parts.snapshot().data.ports
+        written = parts.written()
         identities = parts.configuration().contexts.certificates.identities
         return Status(
             version=ftpsd.__version__,
@@ -127,6 +130,7 @@ class StatusReader:
             stores=parts.stores.status(),
             workers=tuple(parts.figures.workers()),
             worker_restarts=parts.figures.restarts,
+            sandbox=None if written is None else tuple(written),
         )
 
     def _limits(self, figures: Figures) -> Iterator[Usage]:

@@ -51,6 +51,8 @@ class Sandbox:
         self._rules += [(_around(os.path.abspath(each)), REMOVE) for each in removed]
         #: The rules that hold: a path that does not exist is ignored.
         self._effective = [rule for rule in self._rules if os.path.exists(rule[0])]
+        #: The directories below which this process may write files; None without a sandbox.
+        self.written: tuple[str, ...] | None = None
 
     def covers(self, other: Sandbox) -> bool:
         """Return whether a process in this sandbox may do all that one in another sandbox may do."""
@@ -72,6 +74,7 @@ class Sandbox:
             version = landlock.enter(self._rules)
         except Unavailable as reason:
             return f"off: {reason}"
+        self.written = tuple(sorted(self._written))
         written = f"files are written only below {', '.join(sorted(self._written))}"
         return f"on (ABI {version}): {written if self._written else 'no files are written'}"
 

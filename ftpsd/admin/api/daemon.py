@@ -96,6 +96,7 @@ def status_json(status: Status) -> Json:
         "stores": [_store(each) for each in status.stores],
         "workers": [_worker(each) for each in status.workers],
         "worker_restarts": status.worker_restarts,
+        "sandbox": None if status.sandbox is None else [valid_text(each) for each in status.sandbox],
     }
 
 

@@ -148,6 +148,9 @@ COMPONENTS: Schema = {
         stores=array(to("Store")),
         workers=array(to("Worker")),
         worker_restarts={**COUNT, "description": "Workers that were started in place of one that had failed."},
+        sandbox=maybe(
+            {**STRINGS, "description": "Where the daemon may write until a restart; null if there is no such bound."}
+        ),
     ),
     "Health": record(ready=FLAG, reasons={**STRINGS, "description": "Why the daemon cannot serve clients."}),
     "Worker": record(

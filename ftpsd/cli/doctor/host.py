@@ -120,6 +120,29 @@ def sandboxed(user: str, path: str, unit: Unit, what: str = "home") -> list[Find
     ]
 
 
+def outside(user: str, path: str, written: Collection[str] | None, what: str = "home") -> list[Finding]:
+    """Judge whether the running daemon's sandbox opens a home or folder. `written`: below what it may write."""
+    if written is None or _below(path, written):
+        return []
+    return [
+        Finding(
+            "home.sandbox",
+            "fault",
+            f"The {what} of {user} cannot be used: {path} is in none of the directories to which the running daemon has"
+            " limited itself with Landlock at its start.",
+            "Restart the daemon. If the homes of a source's users come and go, name a directory above them in"
+            " `sandbox.homes` before.",
+            "systemctl restart ftpsd",
+        )
+    ]
+
+
+def unusable(source: str, user: str, problem: str) -> Finding:
+    """Return the finding for a user of a source whose settings cannot be used, such as a home outside the sandbox."""
+    text = f"The user {user} of {source} cannot log in: {problem.rstrip('.')}."
+    return Finding("source.user", "fault", text, "Correct what the source has, or the configuration.")
+
+
 def _below(path: str, directories: Collection[str]) -> bool:
     return any(path == each or path.startswith(each.rstrip("/") + "/") for each in directories)
 

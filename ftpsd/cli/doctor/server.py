@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from ftpsd.accounts.sources.probe import probe_all
 from ftpsd.cli.doctor import certificate, firewall, host, network
 from ftpsd.cli.doctor.findings import Finding, Report, printable
+from ftpsd.cli.doctor.homes import of_sources, running
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.storage import is_in_store
@@ -69,10 +70,15 @@ def check(path: str, report: Report) -> Settings | None:
     _judge(report, "the network", _network(settings, configuration, service))
     _firewall(settings, report)
     if configuration is not None:
-        _judge(report, "homes and disks", _homes(configuration, service))
+        _judge(report, "homes and disks", _homes(configuration, service, running.written(path)))
         if configuration.contexts.clients is not None:
             _judge(report, "certificates of clients", _client_certificates(configuration.contexts.clients))
         if configuration.sources:
+            _judge(
+                report,
+                "the users of sources",
+                of_sources.check(configuration, service.unit, running.written(path)),
+            )
             _judge(report, "the sources of users", _sources(configuration))
         if configuration.stores:
             _judge(report, "the stores", _stores(configuration))
@@ -238,7 +244,7 @@ def _nft_verdicts(ports: list[int]) -> dict[int, firewall.Verdict] | None:
 # --- the machine ---------------------------------------------------------------------------------
 
 
-def _homes(configuration: load.Configuration, service: Service) -> list[Finding]:
+def _homes(configuration: load.Configuration, service: Service, written: Sequence[str] | None) -> list[Finding]:
     mounts = [
         (fields[1], fields[2]) for fields in map(str.split, _read("/proc/mounts").splitlines()) if len(fields) > 2
     ]
@@ -246,6 +252,7 @@ def _homes(configuration: load.Configuration, service: Service) -> list[Finding]
     devices: set[int] = set()
     for name, what, path, is_written in _trees(configuration):
         found += host.sandboxed(name, path, service.unit, what)
+        found += host.outside(name, path, written, what)
         found += host.home(name, host.places(path), service.uid, service.groups, service.name, what, is_written)
         try:
             device, space = os.stat(path).st_dev, os.statvfs(path)

@@ -170,6 +170,8 @@ class Status(TypedDict):
     #: None if the daemon is one process.
     workers: list[Worker]
     worker_restarts: int
+    #: Directories in which the daemon may write until it is restarted; null if there is no such bound.
+    sandbox: list[str] | None
 
 
 class _Page(TypedDict):
