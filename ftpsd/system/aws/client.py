@@ -14,6 +14,7 @@ from botocore.config import Config
 from ftpsd.config.sections.storage import ConfiguredStore, Credentials
 from ftpsd.system.aws.boto import import_boto3
 from ftpsd.system.aws.roles import assume
+from ftpsd.system.aws.times import read_times_fast
 
 #: Seconds for a connection to the store, and for each answer at most.
 _CONNECT, _READ = 10, 60
@@ -42,6 +43,7 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         base.set_credentials(credentials.access_key_id, store.secret)
     if credentials.role is not None:
         base = assume(base, settings, credentials.role)
+    read_times_fast(base)
     session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
     client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
     if settings.endpoint is not None:
