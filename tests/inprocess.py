@@ -66,7 +66,7 @@ class DirectCalls:
         """Return what the function returns or raises, as a Deferred that has fired."""
         return execute(function, *arguments, **named)
 
-    def run(self, steps: Steps) -> Deferred[Any]:
+    def run(self, steps: Steps, patience: float = 0.0) -> Deferred[Any]:
         """Return what a job in steps returns or raises, the same way."""
         return execute(run, steps)
 

@@ -62,9 +62,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class Delay:
-    """Wait before the request goes on, or between pieces of the response's body."""
+    """Wait before the request goes on, or between pieces of its body or of the response's."""
 
     seconds: float = 0.0
+    #: Bytes of the request that are taken each second; None: as fast as they come.
+    request_rate: int | None = None
     #: Bytes of the response for each second; None: as fast as they come.
     rate: int | None = None
 
@@ -118,7 +120,7 @@ class FaultyProxy:
         #: The faults that have happened.
         self.spoiled: list[Fault] = []
         self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = self._listen(0)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -151,8 +153,14 @@ class FaultyProxy:
     def start(self) -> None:
         """Listen again on the same port."""
         self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listener = self._listen(self.port)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _listen(self, port: int) -> socket.socket:
+        """Listen. The buffers are small, so that a sender soon notices that nothing is read."""
+        listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
+        return listener
 
     def cut_all(self) -> None:
         """Cut all open connections."""
@@ -328,8 +336,11 @@ class _Exchange:
     def _forward_request(self, head: _Head, server: socket.socket, fault: Fault | None) -> None:
         cut = fault.request_after if isinstance(fault, Cut) else None
         corrupt = fault.request_at if isinstance(fault, Corrupt) else None
+        rate = fault.request_rate if isinstance(fault, Delay) else None
 
         def send(data: bytes, at: int) -> None:
+            if rate is not None:
+                time.sleep(len(data) / rate)
             server.sendall(_spoiled(data, at, corrupt, cut))
             if cut is not None and at + len(data) >= cut:
                 raise _Ended

@@ -94,7 +94,7 @@ def test_a_kill_while_the_old_parts_are_removed(bucket: Bucket) -> None:
     node, sent = Node(bucket), list[int]()
     put = node.store.multiparts.put
 
-    def failing(key: str, identity: str, number: int, data: bytes | bytearray) -> str:
+    def failing(key: str, identity: str, number: int, data: bytes | bytearray, *_: object) -> str:
         if sent:
             raise StoreFailed(451, "Storage not available: try again later.", "it is killed")
         sent.append(number)
@@ -143,7 +143,7 @@ def test_a_part_that_fails_while_others_do_not(bucket: Bucket) -> None:
         node = parallel(Node(bucket), pool)
         put, others = node.store.multiparts.put, threading.Event()
 
-        def failing(key: str, identity: str, number: int, data: bytes | bytearray) -> str:
+        def failing(key: str, identity: str, number: int, data: bytes | bytearray, *_: object) -> str:
             if number == 2:
                 assert others.wait(PATIENCE)
                 raise StoreFailed(451, "Storage not available: try again later.", "InternalError")
@@ -170,7 +170,7 @@ def test_a_part_that_comes_late(bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
         node = parallel(Node(bucket), pool)
         put, first, late = node.store.multiparts.put, threading.Event(), threading.Event()
 
-        def slow(key: str, identity: str, number: int, data: bytes | bytearray) -> str:
+        def slow(key: str, identity: str, number: int, data: bytes | bytearray, *_: object) -> str:
             if number == 2:
                 assert late.wait(PATIENCE)
             etag = put(key, identity, number, data)

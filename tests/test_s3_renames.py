@@ -157,7 +157,9 @@ def test_a_name_that_appears_while_a_large_file_is_renamed(each_bucket: Bucket) 
 
 
 def test_a_name_that_appears_during_the_last_request(each_bucket: Bucket) -> None:
-    """The store itself looks whether the name is free: moto and Swift know If-None-Match."""
+    """The store itself looks whether the name is free: moto and Swift know If-None-Match, boto3 from 1.35 on."""
+    if not Node(each_bucket).store.objects._calls.supports("CompleteMultipartUpload", "IfNoneMatch"):
+        pytest.skip("this release of boto3 knows no conditions")
     with FaultyProxy(each_bucket.server.port) as proxy:
         files = small_copies(Node(each_bucket, proxy.port), **CAREFUL)
         each_bucket.put("alice/f", DATA)

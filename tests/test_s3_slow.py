@@ -7,11 +7,14 @@ import threading
 import time
 from contextlib import suppress
 
+import pytest
+
+from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 from tests.ftpclient import secured
 from tests.hostile import withstands
 from tests.s3 import Bucket
 from tests.s3_proxy import Delay, FaultyProxy
-from tests.store_daemon import HOME, LARGE, Make, store_daemon
+from tests.store_daemon import HOME, LARGE, MIB, Make, store_daemon
 
 
 def test_homes_are_counted_apart_from_those_on_the_disk(make_daemon: Make, bucket: Bucket) -> None:
@@ -52,3 +55,58 @@ def test_parts_that_the_store_takes_are_progress(make_daemon: Make, bucket: Buck
         with withstands(daemon), secured(daemon) as client:
             assert client.upload("STOR f", LARGE).startswith("226")
     assert bucket.get("alice/f") == LARGE
+
+
+#: Seconds after which a transfer counts as stalled, and those for which the store works.
+STALLED, LONGER = 3, 7.0
+
+
+def test_a_slow_request_is_progress(make_daemon: Make, bucket: Bucket) -> None:
+    """One request, of a part or of a small file, takes longer than `timeouts.stalled` while its bytes go out: 226."""
+    with FaultyProxy(bucket.server.port) as proxy:
+        settings = {"timeouts": {"stalled": STALLED}}
+        daemon = store_daemon(make_daemon, bucket, None, settings, port=proxy.port, parallel=1)
+        slow = Delay(request_rate=int(len(LARGE[: 8 * MIB]) / LONGER))
+        proxy.spoil("PUT", "partNumber=1&|/alice/g$|partNumber=1$", slow, times=2)
+        with withstands(daemon), secured(daemon) as client:
+            for name, data in (("f", LARGE), ("g", LARGE[: 8 * MIB])):
+                began = time.monotonic()
+                assert client.upload(f"STOR {name}", data).startswith("226")
+                assert time.monotonic() - began > STALLED + 2
+        assert len(proxy.spoiled) == 2
+    assert bucket.contents() == {"alice/f": LARGE, "alice/g": LARGE[: 8 * MIB]}
+
+
+def test_a_store_that_works_long(make_daemon: Make, bucket: Bucket) -> None:
+    """To put parts together, to copy for APPE and for a rename: the store may work longer than `timeouts.stalled`."""
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, None, {"timeouts": {"stalled": STALLED}}, port=proxy.port)
+        with withstands(daemon), secured(daemon) as client:
+            proxy.spoil("POST", "/f[?]uploadId=", Delay(LONGER))
+            assert client.upload("STOR f", LARGE).startswith("226")
+            proxy.spoil("PUT", "/f[?]", Delay(LONGER), skip=1)  # after the marker
+            assert client.upload("APPE f", b"more").startswith("226")
+            proxy.spoil("PUT", "/g$", Delay(LONGER))
+            client.expect(350, "RNFR f")
+            client.expect(250, "RNTO g")
+        assert len(proxy.spoiled) == 3
+    assert bucket.contents() == {"alice/g": LARGE + b"more"}
+
+
+def test_a_store_that_works_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that may take long counts as progress for some time only, and one that is repeated not at all."""
+    monkeypatch.setattr("ftpsd.storage.s3.calls.progress.PATIENT", 2.5)
+    progress, seen = Progress(), 0
+    with progress.patiently():
+        began = time.monotonic()
+        while time.monotonic() - began < 4:
+            seen += progress.has_advanced()
+            time.sleep(0.05)
+    assert 2 <= seen <= 3
+    body = Outgoing(bytes(MIB), progress)
+    for round_ in range(3):
+        body.seek(0)
+        body.begin_sending()
+        while body.read(1000):
+            pass
+        assert progress.has_advanced() == (round_ == 0)

@@ -85,10 +85,11 @@ class Call(Generic[T]):
     ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
     """
 
-    __slots__ = ("_threads", "queue", "result", "running", "since")
+    __slots__ = ("_patience", "_threads", "queue", "result", "running", "since")
 
-    def __init__(self, threads: WorkerThreads, queue: OwnerQueue) -> None:
+    def __init__(self, threads: WorkerThreads, queue: OwnerQueue, patience: float = 0.0) -> None:
         self._threads = threads
+        self._patience = patience
         self.queue = queue
         self.result: Deferred[T] = Deferred(self._cancel)
         self.running = False
@@ -101,6 +102,10 @@ class Call(Generic[T]):
         A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner.
         """
         return self.since if self.running else max(self.since, self.queue.progress)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether there was no progress for as long as the pool permits, or the call itself."""
+        return now - self.last_progress() >= max(self._threads.patience, self._patience)
 
     def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
         """Call the function in this worker thread, and deliver what it returns or raises."""
@@ -288,9 +293,8 @@ class WorkerThreads:
     def _check_calls(self) -> None:
         self._next_check = self.reactor.callLater(1, self._check_calls)
         now = time.monotonic()
-        for call in [each for each in self.awaited if now - each.last_progress() >= self.patience]:
-            progress = call.last_progress()
-            if call in self.awaited and now - progress - absent_since(self.reactor, progress) >= self.patience:
+        for call in [each for each in self.awaited if each.is_overdue(now)]:
+            if call in self.awaited and call.is_overdue(now - absent_since(self.reactor, call.last_progress())):
                 what = self._what.removeprefix("a ").capitalize()
                 call.fail(Refusal(451, f"{what} not responding. The command may still complete."))
         if self._queue.waiting:
@@ -347,12 +351,13 @@ class JobQueue:
         self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
         return call.result
 
-    def run(self, steps: JobSteps[T] | LockSteps[T]) -> Deferred[T]:
+    def run(self, steps: JobSteps[T] | LockSteps[T], patience: float = 0.0) -> Deferred[T]:
         """Run a job in steps. Return or raise what it does, in the reactor thread.
 
-        Raises Refusal (451) when a step takes longer than `patience` seconds. A cancelled job ends after its step.
+        Raises Refusal (451) when a step takes longer than the `patience` of the pool, or than this one, in seconds. A
+        cancelled job ends after its step.
         """
-        call: Call[T] = Call(self._threads, self._queue)
+        call: Call[T] = Call(self._threads, self._queue, patience)
         self._threads.awaited.add(call)
         self.submit(partial(self._take_steps, call, steps))
         return call.result

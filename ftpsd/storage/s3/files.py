@@ -21,6 +21,7 @@ from ftpsd.storage.backend import ChangeCounter, Mount, User, mount_of_home
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
+from ftpsd.storage.s3.calls.progress import PATIENT, Progress
 from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
 from ftpsd.storage.s3.changes import Changes
 from ftpsd.storage.s3.claims import Claims
@@ -128,12 +129,18 @@ class S3Files:
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Opening[Upload]:
         """Return the opening of an upload."""
 
-        def open() -> Upload:
-            self._settle(path)
-            return self._openings.writer(path, offset, append, unique)
-
         key = self._tree.prefix + "/".join(self._tree.below(path.parts))
-        return partial(RemoteUpload, self._submit, open, self._store.closing, key)
+
+        def open() -> Upload:
+            progress = Progress()
+
+            def begin() -> Upload:
+                self._settle(path)
+                return self._openings.writer(path, offset, append, unique, progress)
+
+            return RemoteUpload(self._submit, begin, self._store.closing, key, progress)
+
+        return open
 
     # --- a few calls of the store ------------------------------------------------------------------
 
@@ -208,8 +215,8 @@ class S3Files:
         return self._walks.run(self._listings.first_entries(path, request, limit))
 
     def rename(self, old: VirtualPath, new: VirtualPath) -> Deferred[None]:
-        """Rename a file, or a directory of few objects."""
-        return self._walks.run(self._renames.rename(old, new))
+        """Rename a file, or a directory of few objects. The store may work long for each of them."""
+        return self._walks.run(self._renames.rename(old, new), PATIENT)
 
     def remove_directory(self, path: VirtualPath) -> Deferred[None]:
         """Remove an empty directory."""

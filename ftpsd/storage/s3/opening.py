@@ -9,6 +9,7 @@ from functools import partial
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.changes import Changes, error_of
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.reader import S3Reader
@@ -62,7 +63,9 @@ class Openings:
         bounds = offset, found.size if end is None else min(end, found.size)
         return S3Reader(self._tools.objects, self._tools.sending, key, found, bounds, self._tools.part_size)
 
-    def writer(self, path: VirtualPath, offset: int, append: bool, unique: bool) -> interfaces.Upload:
+    def writer(
+        self, path: VirtualPath, offset: int, append: bool, unique: bool, progress: Progress
+    ) -> interfaces.Upload:
         """Begin an upload. Nobody sees it before it is published."""
         tree = self._tree
         if tree.is_root(path):
@@ -80,7 +83,7 @@ class Openings:
         if not unique and "overwrite" in tree.permissions.at(path.parts):
             replaces = "anything"
         target = Target(key, path.name, old, append, replaces)
-        start = partial(begin_upload, self._tools, target, offset)
+        start = partial(begin_upload, self._tools, target, offset, progress)
         begin = partial(self._changes.claims.upload, path, append, offset, start)
         if self._changes.counter is None:
             return begin()

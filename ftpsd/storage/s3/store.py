@@ -19,7 +19,7 @@ from ftpsd.storage.s3.calls.tasks import Closing
 from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.storage.s3.uploads.running import Running
-from ftpsd.system.aws.client import make_client
+from ftpsd.system.aws.client import PATIENT, make_client
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, WorkerThreads
 
@@ -77,7 +77,8 @@ class S3Store:
         self.name, self.settings = configured.name, configured.settings
         size = max(_LEAST_THREADS, 4 * self.settings.parallel)
         self.health = Health(self.name)
-        calls = Calls(make_client(configured, size + 4), self.settings.bucket, self.health.note)
+        client, patient = make_client(configured, size + 4), make_client(configured, size + 4, seconds=PATIENT)
+        calls = Calls(client, self.settings.bucket, self.health.note, patient)
         self.objects = Objects(calls)
         self.multiparts = Multiparts(calls, self.objects)
         self.cut = CutUploads(self.multiparts, running)

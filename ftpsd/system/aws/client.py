@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import botocore.session
@@ -19,19 +19,25 @@ from ftpsd.system.aws.times import read_times_fast
 #: Seconds for a connection to the store, and for each answer at most.
 _CONNECT, _READ = 10, 60
 
+#: Seconds for the answer to a request for which a store may work long.
+PATIENT = 300
+
 #: How often botocore makes a request at most. It waits longer before each attempt.
 _ATTEMPTS = 4
 
 
-def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEMPTS) -> object:
+def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEMPTS, seconds: int = _READ) -> object:
     """Return the client of boto3 for a store, with a pool of connections. Several threads may use it.
+
+    It waits so many `seconds` for an answer. The body of a request that has a method `begin_sending` is told when it is
+    sent.
 
     Raises what boto3 raises for wrong settings.
     """
     settings, credentials = store.settings, store.settings.credentials
     config = Config(
         connect_timeout=_CONNECT,
-        read_timeout=_READ,
+        read_timeout=seconds,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": attempts},
         # Signed with the payload, so that a damaged one is refused: boto3 omits that for HTTPS if a checksum is sent.
@@ -46,10 +52,23 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
     read_times_fast(base)
     session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
     client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
+    events = getattr(client, "meta").events  # noqa: B009 - it has no types
+    events.register_last("before-call.s3", _expect_nothing)
+    events.register("before-send.s3", _begin_sending)
     if settings.endpoint is not None:
-        events = getattr(client, "meta").events  # noqa: B009 - it has no types
         events.register("before-call.s3.DeleteObjects", _add_md5)
     return client
+
+
+def _expect_nothing(params: dict[str, Any], **_: object) -> None:
+    """Send the body at once. boto3 lets a body that is a file wait for the answer 100, one second at most."""
+    if hasattr(params.get("body"), "begin_sending"):
+        params["headers"].pop("Expect", None)
+
+
+def _begin_sending(request: Any, **_: object) -> None:
+    if hasattr(request.body, "begin_sending"):
+        request.body.begin_sending()
 
 
 def _add_md5(params: dict[str, dict[str, str] | bytes], **_: object) -> None:

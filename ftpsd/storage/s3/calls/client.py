@@ -10,9 +10,13 @@ from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 
 #: The most keys in one page of a listing, and in one request that deletes.
 PAGE = 1000
+
+#: The calls for which a store may work long: it copies bytes, or puts parts together.
+_SLOW = frozenset({"complete_multipart_upload", "copy_object", "upload_part_copy"})
 
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
@@ -77,10 +81,20 @@ class Body(Protocol):
 
 
 class Calls:
-    """The calls for one bucket. `noted` is called with the error, or None, after each call: for the log."""
+    """The calls for one bucket. `noted` is called with the error, or None, after each call: for the log.
 
-    def __init__(self, client: object, bucket: str, noted: Callable[[Exception | None], object]) -> None:
+    The client `patient` makes calls for which the store may work long.
+    """
+
+    def __init__(
+        self,
+        client: object,
+        bucket: str,
+        noted: Callable[[Exception | None], object],
+        patient: object | None = None,
+    ) -> None:
         self._client = client
+        self._patient = patient or client
         self.bucket = bucket
         self._noted = noted
         #: The operations for which the store knows no conditions.
@@ -89,8 +103,12 @@ class Calls:
 
     def call(self, operation: str, **arguments: object) -> Answer:
         """Make a call."""
+        body = arguments.get("Body")
+        if isinstance(body, Outgoing):
+            body.seek(0)  # another call may have read it
         try:
-            made: Answer = getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+            client = self._patient if operation in _SLOW else self._client
+            made: Answer = getattr(client, operation)(Bucket=self.bucket, **arguments)
         except Exception as error:
             found = translated(error, operation)
             self._noted(found)
@@ -108,14 +126,19 @@ class Calls:
         return self.call(operation, **arguments)
 
     def store(
-        self, operation: str, data: bytes | bytearray, conditions: Mapping[str, object] = _NONE, **arguments: object
+        self,
+        operation: str,
+        data: bytes | bytearray,
+        conditions: Mapping[str, object] = _NONE,
+        progress: Progress | None = None,
+        **arguments: object,
     ) -> Answer:
         """Make a call that stores bytes. boto3 signs their SHA-256, so that the store refuses those that are damaged.
 
         A bucket may require Content-MD5, too (Amazon's, with Object Lock): it is sent from then on. Otherwise it is
         omitted, since MD5 takes longer than the rest of an upload.
         """
-        arguments["Body"] = data
+        arguments["Body"] = data if progress is None or not data else Outgoing(data, progress)
         if not self._sends_md5:
             try:
                 return self.call_if(conditions, operation, **arguments)
@@ -183,11 +206,18 @@ class Objects:
         body: Body = answer["Body"]  # type: ignore[assignment]
         return body
 
-    def put(self, key: str, data: bytes | bytearray, old: Found | str | None = "", kind: str = "") -> str:
+    def put(
+        self,
+        key: str,
+        data: bytes | bytearray,
+        old: Found | str | None = "",
+        kind: str = "",
+        progress: Progress | None = None,
+    ) -> str:
         """Store an object, and return its ETag. `old` is what it must replace: None is nothing, "" anything."""
         more: dict[str, object] = {"ContentType": kind} if kind else {}
         conditions = self.conditions(old)
-        answer = self._calls.store("put_object", data, conditions, Key=key, **more)
+        answer = self._calls.store("put_object", data, conditions, progress, Key=key, **more)
         return _text(answer["ETag"])
 
     def conditions(self, old: Found | str | None) -> dict[str, object]:
@@ -264,9 +294,11 @@ class Multiparts:
         metadata = {} if modified is None else {"Metadata": {MTIME: repr(modified)}}
         return _text(self._calls.call("create_multipart_upload", Key=key, **metadata)["UploadId"])
 
-    def put(self, key: str, identity: str, number: int, data: bytes | bytearray) -> str:
+    def put(
+        self, key: str, identity: str, number: int, data: bytes | bytearray, progress: Progress | None = None
+    ) -> str:
         """Send a part, and return its ETag."""
-        answer = self._calls.store("upload_part", data, Key=key, UploadId=identity, PartNumber=number)
+        answer = self._calls.store("upload_part", data, {}, progress, Key=key, UploadId=identity, PartNumber=number)
         return _text(answer["ETag"])
 
     def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:

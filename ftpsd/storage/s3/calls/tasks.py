@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ftpsd.protocol.interfaces import Opening, Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.calls.progress import Progress
 
 T = TypeVar("T")
 
@@ -84,6 +85,10 @@ class Task(Generic[T]):
     def is_running(self) -> bool:
         """Whether the call waits for a thread, or runs."""
         return not self._ended.is_set()
+
+    def advance(self) -> None:
+        """Note that the call goes on: `pending` shows progress."""
+        self._backoff.reset()
 
     def pending(self) -> float:
         """Return the seconds to wait for the end of the call. Raises what it has raised."""
@@ -234,7 +239,10 @@ class RemoteListing:
 class RemoteUpload:
     """An upload that threads of the store open, publish and close. The transfer itself writes to it."""
 
-    def __init__(self, submit: Submit, opening: Opening[Upload], closing: Closing, key: str) -> None:
+    def __init__(
+        self, submit: Submit, opening: Opening[Upload], closing: Closing, key: str, progress: Progress | None = None
+    ) -> None:
+        self._progress = progress or Progress()
         self._submit = submit
         self._closing = closing
         self._key = key
@@ -265,7 +273,10 @@ class RemoteUpload:
         seconds = upload.pending(complete)
         if seconds or not complete:
             return seconds
-        return self._publication().pending()
+        publication = self._publication()
+        if self._progress.has_advanced():
+            publication.advance()
+        return publication.pending()
 
     def _publication(self) -> Task[None]:
         """Return the call that publishes the file; it is made once. Raises Refusal if the upload is closed."""

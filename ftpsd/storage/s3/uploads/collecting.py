@@ -44,9 +44,6 @@ class Collector:
     def pending(self, complete: bool = False) -> float:
         """See `interfaces.Waiting`: the wait is for memory, or for parts that are on their way."""
         busy = self.parts.is_full()
-        if self._ended != self.parts.number_ended:
-            self._ended = self.parts.number_ended
-            self._backoff.reset()
         if complete:
             if self.parts.is_multipart and self.buffer and not busy:
                 self._send(last=True)
@@ -57,6 +54,9 @@ class Collector:
             waits = not self._reserve(STEP)
             self._require_patience(waits)
         if waits:
+            if self._ended != self.parts.number_ended or self.parts.progress.has_advanced():
+                self._ended = self.parts.number_ended
+                self._backoff.reset()
             return self._backoff.wait()
         self._backoff.reset()
         return 0.0

@@ -14,6 +14,7 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Found, Multiparts, StoredPart
 from ftpsd.storage.s3.calls.errors import UploadGone
 from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Submit, not_answering
 
 #: The part that shows that a multipart upload was begun by the daemon: it has the last number, and is empty at first.
@@ -72,6 +73,7 @@ class Parts:
     failed: BaseException | None = None
     #: Whether no more parts are to be sent.
     ended: bool = False
+    progress: Progress = field(default_factory=Progress)
     _last: int = 0
     _changed: Condition = field(default_factory=Condition)
     #: Is called once when no part is on its way any more.
@@ -116,12 +118,14 @@ class Parts:
         """Let the next part be a range of an object."""
 
         def copy(number: int) -> str:
-            return self.sending.multiparts.copy(self.key, self._begin(), number, source, old, first, last)
+            identity = self._begin()
+            with self.progress.patiently():
+                return self.sending.multiparts.copy(self.key, identity, number, source, old, first, last)
 
         self._submit(copy, last - first + 1, lambda: None)
 
     def _put(self, data: bytearray, number: int) -> str:
-        return self.sending.multiparts.put(self.key, self._begin(), number, data)
+        return self.sending.multiparts.put(self.key, self._begin(), number, data, self.progress)
 
     def _submit(self, send: Callable[[int], str], size: int, give: Callable[[], None], last: bool = False) -> None:
         if not last:

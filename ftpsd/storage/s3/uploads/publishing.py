@@ -85,8 +85,9 @@ def _store(
     parts = collected.parts
     try:
         if not parts.is_multipart:
-            return objects.put(target.key, collected.buffer, expected)
-        return multiparts.complete(target.key, parts.identity, parts.list_all(), expected)
+            return objects.put(target.key, collected.buffer, expected, progress=parts.progress)
+        with parts.progress.patiently():
+            return multiparts.complete(target.key, parts.identity, parts.list_all(), expected)
     except (StoreFailed, UploadGone, ObjectChanged) as error:
         etag, found = expected_etag(collected), objects.head(target.key)
         if found is not None and etag and found.etag.strip('"') == etag and found.size == collected.position:

@@ -15,6 +15,7 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.claims import Evidence, UploadClaim
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
 from ftpsd.storage.s3.uploads.evidence import published
@@ -50,7 +51,7 @@ class UploadTools:
 class S3Upload:
     """One file that is being received. Written to by one thread at a time; `publish` and `close` may block."""
 
-    def __init__(self, tools: UploadTools, target: Target) -> None:
+    def __init__(self, tools: UploadTools, target: Target, progress: Progress) -> None:
         self.name = target.name
         self._tools = tools
         self._target = target
@@ -58,7 +59,7 @@ class S3Upload:
         self.is_first = tools.cut.running.enter(target.key, self)
         #: What all processes know it by (see `Running`).
         self.charge = tools.cut.running.new_charge(target.key)
-        self.parts = Parts(tools.sending, target.key)
+        self.parts = Parts(tools.sending, target.key, progress=progress)
         self.parts.begun = lambda identity: tools.cut.running.claim(identity, self.charge)
         self.collector = Collector(self.parts, tools.sending, tools.part_size)
         self.write = self.collector.write
@@ -249,9 +250,9 @@ class S3PartFile:
         """Nothing is open."""
 
 
-def begin_upload(tools: UploadTools, target: Target, offset: int) -> S3Upload:
+def begin_upload(tools: UploadTools, target: Target, offset: int, progress: Progress) -> S3Upload:
     """Find where the upload starts, and return it. `offset` is the restart offset. Blocks. Raises Refusal."""
-    upload = S3Upload(tools, target)
+    upload = S3Upload(tools, target, progress)
     try:
         if (target.append or offset) and not upload.is_first:
             raise Refusal(450, "Another upload to this name is running: try again later.")
