@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ftpsd.accounts.sources import helper, http
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import Source
 from ftpsd.accounts.sources.sql import source as sql
 from ftpsd.accounts.sources.sql import users as sql_users
-from ftpsd.accounts.sources.sql.deadline import Deadline
 from ftpsd.accounts.sources.sql.schema import migrate
 from ftpsd.config.convert import structure
 from ftpsd.config.sections.sources import HelperSource, HttpSource, LdapSource, SqlSource

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.sql import schema, users
-from ftpsd.accounts.sources.sql.deadline import Deadline
 from ftpsd.accounts.sources.sql.source import SqlUsers, make, open_database
 from ftpsd.config.sections.sources import SqlSource
 from tests.postgresql import PostgresqlServer, requires_postgresql

@@ -9,7 +9,7 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.data.deadlines import Deadline
+from ftpsd.data.deadlines import Timer
 from ftpsd.data.dial import Dialer
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import Connected, PassiveConnection
@@ -65,7 +65,7 @@ class Connector:
         self._passive = PassiveConnection(shared, peers, protection, owner, self)
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None
-        self._deadline = Deadline(shared.reactor)
+        self._timer = Timer(shared.reactor)
         #: What `wait` has returned, until it fires.
         self._awaited: Deferred[Connected] | None = None
 
@@ -95,7 +95,7 @@ class Connector:
         if self._passive.begins_tls:
             self._watch()
         else:
-            self._deadline.set(UNWATCHED, self._watch)
+            self._timer.set(UNWATCHED, self._watch)
         return Endpoint(address, port)
 
     def active(self, target: Endpoint) -> None:
@@ -109,7 +109,7 @@ class Connector:
         """Return the connection if it is there already: most clients connect before they send the command."""
         if not self._passive.accept():
             return None
-        self._deadline.stop()
+        self._timer.stop()
         return self._passive.take()
 
     def wait(self) -> Deferred[Connected]:
@@ -123,13 +123,13 @@ class Connector:
             self.deliver()
         else:
             if self._passive.state == "early TLS":
-                self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
+                self._timer.set(self._shared.timeouts.data_connect, self._too_late)
             self._passive.expect()
         return result
 
     def deliver(self) -> None:
         """Give the connection of the passive port to the transfer that waits."""
-        self._deadline.stop()
+        self._timer.stop()
         try:
             connection = self._passive.take()
         except Refusal as refusal:
@@ -140,7 +140,7 @@ class Connector:
             awaited.callback(connection)
 
     def _dial(self, target: Endpoint) -> None:
-        self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
+        self._timer.set(self._shared.timeouts.data_connect, self._too_late)
         self._target = None
         local = self._ends.local
         # Behind a proxy, the way to the client leaves by any address.
@@ -154,7 +154,7 @@ class Connector:
         if isinstance(result, Refusal):
             self.fail(result)
             return
-        self._deadline.stop()
+        self._timer.stop()
         awaited, self._awaited = self._awaited, None
         assert awaited is not None  # `fail` would have closed the dialer
         connection, protection = data_socket(result), self._protection()
@@ -164,7 +164,7 @@ class Connector:
 
     def _watch(self) -> None:
         """Let the reactor watch the port: no transfer command came at once."""
-        self._deadline.set(self._shared.timeouts.data_connect, self._too_late)
+        self._timer.set(self._shared.timeouts.data_connect, self._too_late)
         self._passive.watch()
 
     def _too_late(self) -> None:
@@ -184,7 +184,7 @@ class Connector:
         """If a transfer waits, let it wait no longer, by default as long as for a client that may be gone."""
         if self._awaited is not None:
             end = self._too_late if refusal is None else partial(self.fail, refusal)
-            self._deadline.set(min(seconds, self._shared.timeouts.data_connect), end)
+            self._timer.set(min(seconds, self._shared.timeouts.data_connect), end)
 
     def fail(self, refusal: Refusal) -> None:
         """End the wait of a transfer, if there is one, and discard what was prepared."""
@@ -195,7 +195,7 @@ class Connector:
 
     def reset(self) -> None:
         """Discard what was prepared."""
-        self._deadline.stop()
+        self._timer.stop()
         self._target = None
         self._passive.close()
         if self._dialer is not None:

@@ -16,7 +16,7 @@ QUIET = 0.02
 IN_FLIGHT = 32 * 1024 * 1024
 
 
-class Deadline:
+class Timer:
     """One call at a later time. A new one replaces the last one."""
 
     def __init__(self, clock: Clock) -> None:

@@ -6,29 +6,16 @@ import io
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from ftpsd.accounts.sources.deadline import Deadline
+
 
 class AnswerTooLong(OSError):
     """The other side has sent more bytes than any answer needs."""
-
-
-class Deadline:
-    """A time in the future, in seconds from now."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds that are left. Raises TimeoutError if there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the time is over")
-        return left
 
 
 class BoundedSocket:

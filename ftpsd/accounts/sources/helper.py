@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import cast
 
-from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, Deadline, connect_unix
+from ftpsd.accounts.sources.deadline import Deadline
+from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, connect_unix
 from ftpsd.accounts.sources.json_values import InvalidJson, parse_object
 from ftpsd.accounts.sources.source import (
     Answer,

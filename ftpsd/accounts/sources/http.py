@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 import ftpsd
-from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, Deadline, connect_tcp, connect_unix
+from ftpsd.accounts.sources.deadline import Deadline
+from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, connect_tcp, connect_unix
 from ftpsd.accounts.sources.json_values import InvalidJson, parse_object
 from ftpsd.accounts.sources.source import (
     Answer,

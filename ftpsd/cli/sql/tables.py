@@ -9,10 +9,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import SourceFailed
 from ftpsd.accounts.sources.sql import schema, users
 from ftpsd.accounts.sources.sql.database import Connection, Database, MissingTable
-from ftpsd.accounts.sources.sql.deadline import Deadline
 from ftpsd.accounts.sources.sql.source import open_database
 from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.cli.failure import CommandFailed, WrongUsage

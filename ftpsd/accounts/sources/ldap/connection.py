@@ -19,6 +19,7 @@ from ldap.controls.libldap import SimplePagedResultsControl
 from ldap.controls.ppolicy import PasswordPolicyControl
 from ldap.ldapobject import SimpleLDAPObject
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.ldap.login_results import LoginResult, rejected, succeeded
 from ftpsd.accounts.sources.source import SourceFailed
 from ftpsd.protocol.printable import printable
@@ -62,27 +63,9 @@ class NoSuchEntry(SourceFailed):
     """The entry below which a search begins does not exist, or the server does not show it."""
 
 
-class Deadline:
-    """The time at which an operation must have ended."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no time is left."""
-        return time.monotonic() >= self._end
-
-    def left(self) -> float:
-        """Return the seconds that are left. Raises ServerFailed if there are none."""
-        seconds = self._end - time.monotonic()
-        if seconds <= 0:
-            raise ServerFailed("no answer in time", True)
-        return seconds
-
-    def part(self, parts: int) -> Deadline:
-        """Return a deadline after the given part of the time that is left."""
-        return Deadline(max(0.0, self._end - time.monotonic()) / parts)
+def deadline_after(seconds: float) -> Deadline:
+    """Return a deadline after which ServerFailed is raised."""
+    return Deadline(seconds, lambda: ServerFailed("no answer in time", True))
 
 
 @frozen

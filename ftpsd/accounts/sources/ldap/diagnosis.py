@@ -6,7 +6,8 @@ import socket
 import ssl
 from urllib.parse import unquote, urlsplit
 
-from ftpsd.accounts.sources.ldap.connection import Deadline, ServerFailed, Tls
+from ftpsd.accounts.sources.deadline import Deadline
+from ftpsd.accounts.sources.ldap.connection import ServerFailed, Tls
 
 #: The request for StartTLS (RFC 4511 section 4.14) as message 1.
 _START_TLS = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"

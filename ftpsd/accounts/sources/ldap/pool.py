@@ -9,7 +9,8 @@ from typing import Literal, TypeVar
 
 from twisted.logger import Logger
 
-from ftpsd.accounts.sources.ldap.connection import Connection, Deadline, ServerFailed, Tls
+from ftpsd.accounts.sources.deadline import Deadline
+from ftpsd.accounts.sources.ldap.connection import Connection, ServerFailed, Tls
 from ftpsd.accounts.sources.ldap.diagnosis import explain
 from ftpsd.accounts.sources.source import SourceFailed
 
@@ -67,7 +68,7 @@ class Pool:
         failures = []
         servers = self._order()
         for index, server in enumerate(servers):
-            if deadline.is_over:
+            if not deadline.remaining:
                 failures.append("no answer in time")
                 break
             part = deadline.part(len(servers) - index)

@@ -12,7 +12,8 @@ from functools import partial
 
 from attrs import frozen
 
-from ftpsd.accounts.sources.ldap.connection import Connection, Deadline, Entry, NoSuchEntry, Tls, TooManyEntries
+from ftpsd.accounts.sources.deadline import Deadline
+from ftpsd.accounts.sources.ldap.connection import Connection, Entry, NoSuchEntry, Tls, TooManyEntries, deadline_after
 from ftpsd.accounts.sources.ldap.groups import GroupNames, groups_of
 from ftpsd.accounts.sources.ldap.login_results import LoginResult
 from ftpsd.accounts.sources.ldap.names import dn_for, filter_for, first_values, folded, name_attribute
@@ -64,7 +65,7 @@ class Directory:
         """Return the user whom the directory knows (see `Source.ask`)."""
         if not _is_usable(question.name):
             return None
-        deadline = Deadline(self.timeout)
+        deadline = deadline_after(self.timeout)
         if self._binds_at_once and question.password is not None:
             return self._ask_as_user(question.name, question.password, deadline)
         entry = self._pool.run("search", deadline, partial(self._find, question.name))
@@ -91,7 +92,7 @@ class Directory:
             for page in connection.pages(base, self._settings.scope, text, [self._name], deadline):
                 names.extend(self._name_of(entry) for entry in page)
 
-        self._pool.run("search", Deadline(_LISTING), collect)
+        self._pool.run("search", deadline_after(_LISTING), collect)
         return iter(names)
 
     def probe(self) -> None:
@@ -108,7 +109,7 @@ class Directory:
                 if not self._binds_at_once:
                     raise
 
-        self._pool.check(Deadline(self.timeout), read)
+        self._pool.check(deadline_after(self.timeout), read)
 
     def close(self) -> None:
         """Close all connections."""

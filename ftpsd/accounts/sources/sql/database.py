@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 from attrs import field, frozen
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import SourceFailed
-from ftpsd.accounts.sources.sql.deadline import Deadline
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Pool:
             try:
                 return self._use(reused or self._database.connect(deadline), work, deadline)
             except ConnectionLost:
-                if reused is None or not deadline.left:
+                if reused is None or not deadline.remaining:
                     raise
 
     def _use(self, connection: Connection, work: Callable[[Connection], T], deadline: Deadline) -> T:

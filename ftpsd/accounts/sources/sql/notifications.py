@@ -6,8 +6,8 @@ import select
 from collections.abc import Callable, Collection
 from threading import Event
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import SourceFailed
-from ftpsd.accounts.sources.sql.deadline import Deadline
 from ftpsd.accounts.sources.sql.postgresql import PostgreSql, PostgreSqlConnection
 from ftpsd.accounts.sources.sql.schema import CHANNEL
 

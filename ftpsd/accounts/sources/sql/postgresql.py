@@ -14,9 +14,9 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import SourceFailed, UnusableSettings
 from ftpsd.accounts.sources.sql.database import NOTHING, ConnectionLost, MissingTable, Parameter, Result
-from ftpsd.accounts.sources.sql.deadline import Deadline
 
 #: The authorities that a server's certificate may be of if the URL names none. libpq looks in the home of the daemon's
 #: user only; `sslrootcert=system` needs version 16 of it, and Debian 12 has version 15.
@@ -57,7 +57,7 @@ class PostgreSql:
         """
         try:
             connection = psycopg.connect(
-                self._conninfo(deadline.left, writable),
+                self._conninfo(deadline.remaining, writable),
                 autocommit=True,
                 prepare_threshold=None,  # a prepared statement fails when a migration changes its columns
                 row_factory=tuple_row,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.source import SourceFailed
 from ftpsd.accounts.sources.sql.database import NOTHING, MissingTable, Parameter, Result
-from ftpsd.accounts.sources.sql.deadline import Deadline
 
 _PARAMETER = re.compile(r"%(?:%|\((\w+)\)s)")
 
@@ -39,7 +39,8 @@ class SqliteFile:
             identity = _identity(self._file)
             connection = sqlite3.connect(
                 f"{self._file.as_uri()}?mode={mode}",
-                timeout=0.8 * deadline.left,  # then SQLite says that the file is locked, before the deadline says less
+                timeout=0.8
+                * deadline.remaining,  # then SQLite says that the file is locked, before the deadline says less
                 isolation_level=None,
                 check_same_thread=False,
                 uri=True,
