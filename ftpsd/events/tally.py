@@ -7,6 +7,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Literal, TypeVar
 
+from attrs import Factory, define, field
+
 T = TypeVar("T")
 
 ConnectionKind = Literal["control", "data"]
@@ -15,21 +17,21 @@ ConnectionKind = Literal["control", "data"]
 OTHER = "other"
 
 
+@define
 class Tally:
     """Counts since the tally was made. For the reactor thread, where nothing else is said."""
 
-    def __init__(self) -> None:
-        #: Final replies, by command and code.
-        self.commands: dict[tuple[str, int], int] = {}
-        #: Connections that did not become sessions, by reason.
-        self.rejected: Counter[str] = Counter()
-        #: Logins that were refused because of a ban.
-        self.banned_logins = 0
-        #: Data connections that were refused, by reason.
-        self.data_refused: Counter[str] = Counter()
-        #: TLS handshakes, by connection, version, and whether they resumed a session.
-        self.handshakes: Counter[tuple[ConnectionKind, str, bool]] = Counter()
-        self._lock = Lock()
+    #: Final replies, by command and code.
+    commands: dict[tuple[str, int], int] = Factory(dict)
+    #: Connections that did not become sessions, by reason.
+    rejected: Counter[str] = Factory(Counter)
+    #: Logins that were refused because of a ban.
+    banned_logins: int = 0
+    #: Data connections that were refused, by reason.
+    data_refused: Counter[str] = Factory(Counter)
+    #: TLS handshakes, by connection, version, and whether they resumed a session.
+    handshakes: Counter[tuple[ConnectionKind, str, bool]] = Factory(Counter)
+    _lock: Lock = field(factory=Lock, init=False, eq=False)
 
     def command(self, verb: str, code: int) -> None:
         """Count the final reply of a command."""
@@ -43,14 +45,11 @@ class Tally:
 
     def copy(self) -> Tally:
         """Return a copy, which another thread may read."""
-        copied = Tally()
-        copied.commands = self.commands.copy()
-        copied.rejected = self.rejected.copy()
-        copied.banned_logins = self.banned_logins
-        copied.data_refused = self.data_refused.copy()
         with self._lock:
-            copied.handshakes = self.handshakes.copy()
-        return copied
+            handshakes = self.handshakes.copy()
+        return Tally(
+            self.commands.copy(), self.rejected.copy(), self.banned_logins, self.data_refused.copy(), handshakes
+        )
 
     def add(self, other: Tally) -> None:
         """Add the counts of another process."""

@@ -39,8 +39,8 @@ class SqliteFile:
             identity = _identity(self._file)
             connection = sqlite3.connect(
                 f"{self._file.as_uri()}?mode={mode}",
-                timeout=0.8
-                * deadline.remaining,  # then SQLite says that the file is locked, before the deadline says less
+                # Not all of it: then SQLite says that the file is locked, before the deadline says less.
+                timeout=0.8 * deadline.remaining,
                 isolation_level=None,
                 check_same_thread=False,
                 uri=True,
