@@ -176,7 +176,7 @@ class Data:
         try:
             opened(end)
             connection = connect()
-            self.moved = int(run(move(connection, end, text)))
+            self.moved = int(run(move(connection, text, end)))
         finally:
             end.close()
         return connection

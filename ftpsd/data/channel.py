@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from ftpsd.data.connect import Connector
@@ -129,8 +130,9 @@ class DataChannel:
         """
         owned: list[Closable] = []
         self._direction = "download"
-        steps = _open_first(opening, owned, lambda source: checksum(source, digest))
-        return await self._run(self._shared.workers.queue(self.owner), steps, None, owned)
+        queue = self._shared.workers.queue(self.owner)
+        steps = _open_first(queue, opening, owned, None, partial(checksum, digest=digest))
+        return await self._run(queue, steps, None, owned)
 
     async def _move(
         self,
@@ -153,16 +155,8 @@ class DataChannel:
         if connection is not None:
             stream = _stream_over(connection, direction, self.lenient)
             owned: list[Closable] = [stream]
-
             reply_first = _needs_reply_first(connection, direction)
-
-            def begin(end: E) -> Steps[int]:
-                queue.call_in_reactor(opened, end)
-                if reply_first:
-                    yield REACTOR
-                return (yield from move(stream, end, text))
-
-            steps = _open_first(opening, owned, begin)
+            steps = _open_first(queue, opening, owned, opened, partial(move, stream, text), reply_first)
             return await self._run(queue, steps, stream, owned)
         end = await queue.call(opening)
         try:
@@ -174,7 +168,7 @@ class DataChannel:
             await queue.call(end.close)
             raise
         stream = _stream_over(connection, direction, self.lenient)
-        return await self._run(queue, move(stream, end, text), stream, [end, stream])
+        return await self._run(queue, move(stream, text, end), stream, [end, stream])
 
     async def _connected(self) -> Connected:
         """Wait for the connection. Raises Refusal after an abort."""
@@ -254,8 +248,18 @@ def _stream_over(connection: Connected, direction: Direction, lenient: bool) -> 
     return TlsReceiver(connection, lenient) if direction == "upload" else TlsSender(connection)
 
 
-def _open_first(opening: Opening[E], owned: list[Closable], move: Callable[[E], Steps[T]]) -> Steps[T]:
-    """Return steps that begin with the opening. A job of its own for that costs a small download 10 % more."""
+def _open_first(
+    queue: JobQueue,
+    opening: Opening[E],
+    owned: list[Closable],
+    opened: Opened[E] | None,
+    move: Callable[[E], Steps[T]],
+    reply_first: bool = False,
+) -> Steps[T]:
+    """Return steps that begin with the opening. A job of its own for that costs a small download 10 % more.
+
+    `opened` is called in the reactor thread. With `reply_first` the steps of `move` begin when it has returned.
+    """
     try:
         end = opening()
     except Busy as busy:
@@ -263,4 +267,8 @@ def _open_first(opening: Opening[E], owned: list[Closable], move: Callable[[E], 
     owned.insert(0, end)
     if end.pending():
         yield from settled(end)
+    if opened is not None:
+        queue.call_in_reactor(opened, end)
+    if reply_first:
+        yield REACTOR
     return (yield from move(end))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream, settled
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.checksums import Digest
@@ -9,29 +12,21 @@ from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.jobs.job_lock import Busy, again
 
+T = TypeVar("T")
 
-def download(stream: Stream, source: Source, text: bool) -> Steps[int]:
+
+def download(stream: Stream, text: bool, source: Source) -> Steps[int]:
     """Send a source to its end, and return the bytes sent. Ends when the peer's TCP has all, close_notify included."""
     yield from stream.open()
     if isinstance(source, FileSource) and not text:
         yield from stream.send_file(source)
     else:
-        converter = ToNetwork() if text else None
-        pieces = iter(source)
-        while True:
-            if source.pending():
-                yield from settled(source)
-            piece = next(pieces, None)
-            if piece is None:
-                break
-            if piece:  # a listing yields empty ones, too, where others may have the thread
-                yield from stream.send(converter.convert(bytes(piece)) if converter else piece)
-            yield None
+        yield from _each_piece(source, stream.send, ToNetwork().convert if text else None, _nothing)
     yield from stream.finish_sending()
     return stream.moved
 
 
-def upload(stream: Stream, target: Upload, text: bool) -> Steps[int]:
+def upload(stream: Stream, text: bool, target: Upload) -> Steps[int]:
     """Receive into a target, publish it when the peer has ended the stream properly, and return the bytes received."""
     yield from stream.open()
     converter = FromNetwork() if text else None
@@ -74,13 +69,32 @@ def checksum(source: Reader, digest: Digest) -> Steps[tuple[int, int]]:
     If there were no bytes, the second number is the size of the file.
     """
     start = source.offset
+    # Returned, not `yield from`, which would be one more call in each step.
+    return _each_piece(
+        source, digest.update, None, lambda: (start, source.offset if source.offset > start else source.size)
+    )
+
+
+def _each_piece(
+    source: Source,
+    use: Callable[[bytes | memoryview], Steps[None] | None],
+    convert: Callable[[bytes], bytes] | None,
+    result: Callable[[], T],
+) -> Steps[T]:
+    """Pass each piece of a source, converted, to `use`. Take the steps that it returns, if any. Return the result."""
     pieces = iter(source)
     while True:
         if source.pending():
             yield from settled(source)
         piece = next(pieces, None)
         if piece is None:
-            break
-        digest.update(piece)
+            return result()
+        if piece:  # a listing yields empty ones, too, where others may have the thread
+            steps = use(piece if convert is None else convert(bytes(piece)))
+            if steps is not None:
+                yield from steps
         yield None
-    return start, source.offset if source.offset > start else source.size
+
+
+def _nothing() -> None:
+    """Return no result."""

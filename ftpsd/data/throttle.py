@@ -22,7 +22,7 @@ E = TypeVar("E")
 T = TypeVar("T")
 
 #: `steps.download` or `steps.upload`: the steps between a stream and a source or target; whether it is text.
-Move = Callable[[Stream, E, bool], Steps[int]]
+Move = Callable[[Stream, bool, E], Steps[int]]
 
 #: Seconds of the shortest wait: longer than `transfer.MOMENT`, for which a thread waits. Rate limits make up for it.
 SHORTEST = 0.005
@@ -34,10 +34,10 @@ SLICE = 0.25
 def throttled(move: Move[E], limits: Sequence[RateLimit], now: Now) -> Move[E]:
     """Return a move that keeps within some rate limits."""
 
-    def steps(stream: Stream, end: E, text: bool) -> Steps[int]:
+    def steps(stream: Stream, text: bool, end: E) -> Steps[int]:
         first = max([limit.join() for limit in limits])
         try:
-            return (yield from move(ThrottledStream(stream, limits, now, first), end, text))
+            return (yield from move(ThrottledStream(stream, limits, now, first), text, end))
         finally:
             for limit in limits:
                 limit.leave()
