@@ -345,6 +345,54 @@ def test_guessed_names_are_banned(pki: Pki, make_daemon: Make) -> None:
     assert "too many failed logins" in daemon.log
 
 
+@pytest.mark.parametrize("sessions", [1, 3], ids=["in one session", "in a session each"])
+def test_guessed_spellings_are_banned(pki: Pki, make_daemon: Make, sessions: int) -> None:
+    """Spellings that are tried with a certificate and without a password are guesses, and lead to a ban."""
+    daemon = make_daemon({**pki.settings(), "bans": {"attempts": 3, "allow": []}})
+    names = ["Alice", "ALICE", "aLICE"]
+    for index in range(sessions):
+        with connect(daemon, pki.context(pki.alice)) as client:
+            for name in names if sessions == 1 else [names[index]]:
+                client.expect(331, f"USER {name}")
+            client.expect(221, "QUIT")
+        daemon.wait_for_log("(?s)" + ".*login failed" * (index + 1 if sessions > 1 else 3))
+    daemon.wait_for_log("too many failed logins")
+    with FtpClient(daemon, greeting=False) as client:
+        assert client.reply().startswith("421 ")
+
+
+def test_a_password_after_another_spelling_is_one_try(pki: Pki, make_daemon: Make) -> None:
+    """Whoever sends the password, or uses the spelling of the certificate, has guessed nothing."""
+    daemon = make_daemon({**pki.settings(), "bans": {"attempts": 3, "allow": []}})
+    for _ in range(4):
+        with connect(daemon, pki.context(pki.root.issue("ALICE"))) as client:
+            client.expect(331, "USER alice")
+            client.expect(230, "PASS secret")
+        with connect(daemon, pki.context(pki.alice)) as client:
+            client.expect(331, "USER bob")  # nothing was looked up
+            client.expect(232, "USER alice")
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(331, "USER Alice")
+        client.expect(530, "PASS wrong")
+    assert daemon.log.count("login failed") == 1
+
+
+def test_a_refusal_in_another_spelling_is_not_told(pki: Pki, certificate: Path, tmp_path: Path) -> None:
+    """A source's refusal is told to the certificate that names the user so, and to no other spelling."""
+    daemon = SourceDaemon(tmp_path, certificate, pki.settings())
+    daemon.with_source(erin={"denied": "This account has expired."}, Erin={"denied": "This account has expired."})
+    daemon.start()
+    try:
+        replies = {}
+        for name in ("erin", "Erin", "ERIN"):
+            with connect(daemon, pki.context(pki.root.issue("erin"))) as client:
+                replies[name] = client.command(f"USER {name}")
+        assert replies["erin"].startswith("530 ") and "expired" in replies["erin"]
+        assert replies["Erin"] == replies["ERIN"] == "331 Password required."
+    finally:
+        daemon.stop()
+
+
 @pytest.mark.parametrize("name", ["disabled", "elsewhere", "gone"])
 def test_login_rules_hold(pki: Pki, make_daemon: Make, name: str) -> None:
     """A login by certificate follows the same rules as one by password."""

@@ -82,7 +82,8 @@ class CertificateChecker:
         except UnknownUser:
             raise LoginIncorrect(credentials.name) from None
         except LoginDenied:
-            if credentials.certificate.source == "fingerprint":  # nobody knows whether it is that of the user
+            # Nobody knows whether it is that of the user: it has no name, or names another spelling.
+            if not credentials.certificate.names_exactly(credentials.name):
                 raise LoginIncorrect(credentials.name) from None
             raise
         if not belongs(credentials.certificate, user):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
 from ftpsd.accounts.certificate_checker import CodeRequired
 from ftpsd.accounts.one_time import totp
 from ftpsd.config.sections.tls import ClientCertificateSettings
@@ -32,6 +34,8 @@ class CertificateLogin:
         self._required = settings.mode == "required"
         #: The user whose certificate is enough together with a one-time password, which PASS brings.
         self._needs_code: str | None = None
+        #: A name that was looked up, whose user the certificate does not belong to, while its password has not come.
+        self._undecided: str | None = None
 
     async def identify(self, user: str) -> Account | None:
         """Return the account if the certificate is enough, or None if the client must send the password.
@@ -39,6 +43,7 @@ class CertificateLogin:
         Raises Refusal without a certificate, WrongCertificate for another user's, and what `Login.attempt` raises.
         """
         self._needs_code = None
+        await self._count_guess()
         self._login.require_current(user)
         needed = self._required or self._kind == "both"
         certificate = self._connection.certificate
@@ -55,7 +60,8 @@ class CertificateLogin:
         if self._kind == "both":
             return None
         # The password may be right: a certificate that names the user in capitals is no failed login then. Without a
-        # name in it, names could be tried until one has its fingerprint, so each counts.
+        # name in it, names could be tried until one has its fingerprint, so each counts. If no password follows, it was
+        # a guess, too.
         decides = self._required or certificate.source == "fingerprint"
         try:
             account = await self._login.attempt_with_certificate(user, certificate, decides=decides)
@@ -64,10 +70,23 @@ class CertificateLogin:
             return None
         if account is None and self._required:
             raise WrongCertificate
+        if account is None and not decides:
+            self._undecided = user
         return account
+
+    async def _count_guess(self) -> None:
+        """Count a name that was looked up as a failed login, unless its password has come, which counts itself."""
+        name, self._undecided = self._undecided, None
+        if name is not None:
+            await self._login.count_failure(name)
+
+    def ended(self) -> None:
+        """The session has ended."""
+        Deferred.fromCoroutine(self._count_guess()).addErrback(lambda failure: failure.trap(Refusal))
 
     async def attempt(self, user: str, password: str) -> Account | None:
         """Return the account, or None for a wrong password. After the user's certificate its last six digits count."""
+        self._undecided = None
         certificate = self._connection.certificate
         if certificate is None or user != self._needs_code:
             return await self._login.attempt(user, password)

@@ -64,6 +64,7 @@ class FtpsProtocol(FTP):
         self._greeted = False
         #: Whether `connectionMade` has made all that the session consists of.
         self._begun = False
+        self._certificates: CertificateLogin | None = None
         self._events = SessionEvents(services.hub, info(number, route.client, route.is_check), snapshot.shows)
         self._flow = InputFlow(
             self,
@@ -107,7 +108,7 @@ class FtpsProtocol(FTP):
         channel.identify = None
         clients = snapshot.settings.tls.clients
         if clients is not None:
-            certificates = CertificateLogin(channel, login, clients)
+            certificates = self._certificates = CertificateLogin(channel, login, clients)
             channel.identify, channel.login = certificates.identify, certificates.attempt
         channel.set_idle_timeout = timeouts.set_idle_timeout
         self._channel, self._session, self._timeouts = channel, session, timeouts
@@ -138,6 +139,8 @@ class FtpsProtocol(FTP):
                 self._timeouts.stop()
                 self._queue.close()
                 self._runner.connection_lost()
+                if self._certificates is not None:
+                    self._certificates.ended()
                 self._events.closed()
         finally:
             self._lease.release()

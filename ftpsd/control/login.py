@@ -83,6 +83,10 @@ class Login:
         credentials = CertificateCredentials(user, certificate, self._client, check, code)
         return await self._log_in(user, credentials, decides)
 
+    async def count_failure(self, user: str) -> None:
+        """Count a failed login that no password has decided. Raises Refusal for a client who is banned now."""
+        await self._fail(user, UnauthorizedLogin())
+
     async def _log_in(self, user: str, credentials: object, decides: bool = True) -> Account | None:
         """Return the account, or None for wrong credentials, which are a failed login if they decide.
 

@@ -108,9 +108,13 @@ class ClientCertificate:
 
     def is_for(self, user: str, fingerprints: Sequence[str]) -> bool:
         """Return whether it is the certificate of a user with these fingerprints, of which a user may have none."""
-        if self.source != "fingerprint" and _normal(user, self.source) not in self.names:
+        if self.source != "fingerprint" and not self.names_exactly(user):
             return False
         return self.fingerprint in fingerprints or not (fingerprints or self.source == "fingerprint")
+
+    def names_exactly(self, user: str) -> bool:
+        """Return whether a name stands in it as it is spelled here."""
+        return _normal(user, self.source) in self.names
 
     def may_be_for(self, user: str) -> bool:
         """Return whether it could be that of a user, by the name that a client has sent."""
