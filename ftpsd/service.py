@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -198,6 +199,10 @@ class FtpsService(MultiService):
         store, bans = self._store, self._bans
         lifted = PeriodicTask(self._reactor, "looking for lifted bans", bans.check)
         workers, presence = self._snapshots.workers, Presence(self._reactor)
+
+        def journal() -> Path | None:
+            return journal_directory(self._configuration.settings, self._path)
+
         for part in (
             Part(self._prepare_process, self._notifier.stop),
             Part(presence.start, presence.stop),
@@ -207,7 +212,7 @@ class FtpsService(MultiService):
             Part(self._codes.restore),
             Part(lambda: lifted.start(LIFTED_INTERVAL), lifted.stop),
             Part(self._last_logins.start, self._last_logins.stop),
-            Part(self._start_outbox, self._outbox.stop),
+            Part(lambda: self._outbox.start(journal(), workers), self._outbox.stop),
             Part(workers.start, workers.stop),
             Part(self._data_sockets.start, self._data_sockets.close),
             Part(lambda: None, self._snapshots.shared_ports.close),
@@ -277,9 +282,8 @@ class FtpsService(MultiService):
         if failure.check(StartFailed) is None:
             log.failure("internal error: the daemon cannot start", failure)
             reason = f"the daemon cannot start: {reason}"
-        self._reactor.callLater(
-            0, exit_with_error, self._reactor, reason
-        )  # it may not run yet, and cannot be stopped then
+        # Later: the reactor may not run yet, and cannot be stopped then.
+        self._reactor.callLater(0, exit_with_error, self._reactor, reason)
 
     # --- start and reload ------------------------------------------------------------------------
 
@@ -303,10 +307,6 @@ class FtpsService(MultiService):
         self._listeners.serve(self._configuration.settings.listen, self._snapshot)
         self._metrics.serve(self._configuration.settings.metrics)
         self._data_sockets.close_unused()
-
-    def _start_outbox(self) -> None:
-        place = journal_directory(self._configuration.settings, self._path)
-        self._outbox.start(place, self._snapshots.workers)
 
     def _write_events(self) -> None:
         events = self._configuration.settings.events

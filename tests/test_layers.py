@@ -58,9 +58,6 @@ LARGE = {
     "SessionEvents": 18,
     "ControlConnection": 25,
     "FtpsProtocol": 20,
-    "FtpsService": 16,
-    "CommandRunner": 16,
-    "Handshakes": 16,
 }
 
 #: Libraries that the pure packages must not touch, and the modules that may use OpenSSL.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.protocols.ftp import FTPCmdError
@@ -102,7 +104,8 @@ class CommandRunner:
         except Exception:
             result = Failure()
         if isinstance(result, Deferred):
-            result.addBoth(self._finish_later, row, verb, argument, started)
+            later = partial(self._task.run, self._finish)
+            result.addBoth(later, row, verb, argument, started, must=True)
         else:
             self._finish(result, row, verb, argument, started)
 
@@ -113,9 +116,6 @@ class CommandRunner:
         self.transferring = row if row.uses_data or row.restartable or row.walks else None
         result = row.run(self._session, value)
         return result if isinstance(result, Reply) else Deferred.fromCoroutine(result)
-
-    def _finish_later(self, *arguments: object) -> None:
-        self._task.run(self._finish, *arguments, must=True)
 
     def _finish(self, result: Reply | Failure, row: Row | None, verb: str, argument: str, started: float) -> None:
         if self.transferring is not None:

@@ -155,6 +155,37 @@ class _Candidate:
         self.wanted = READ
 
 
+class _FirstRefusal:
+    """The refusal of the first connection that was refused. It is the result if no other connection is accepted."""
+
+    def __init__(self) -> None:
+        self._refusal: Refusal | None = None
+        self._since = 0.0
+
+    def note(self, refusal: Refusal) -> None:
+        """Note the refusal of a connection."""
+        if self._refusal is None:
+            self._refusal, self._since = refusal, time.monotonic()
+
+    def reason(self) -> Refusal:
+        """Return why no connection was accepted."""
+        return self._refusal or NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
+
+    def time_left(self, began: float | None, others: bool) -> float | None:
+        """Return the seconds to wait for another connection, or None for no limit. Raises the refusal after them.
+
+        `began` is when the client began to wait for the result, if it does; `others` is whether other connections are
+        open.
+        """
+        if began is None or self._refusal is None:
+            return None
+        # The refused connection may have been the client's: it must get its reply soon.
+        left = max(began, self._since) + (WAIT_WITH_OTHERS if others else WAIT_ALONE) - time.monotonic()
+        if left <= 0:
+            raise self._refusal
+        return left
+
+
 class Handshakes:
     """The handshakes of the connections to one passive port. The first one that is accepted is the client's.
 
@@ -177,8 +208,7 @@ class Handshakes:
         self._candidates = {first.fileno(): self._first}
         self._connections = 1
         self._epoll: select.epoll | None = None
-        self._refusal: Refusal | None = None
-        self._refused_at = 0.0
+        self._refused = _FirstRefusal()
         #: Whether a transfer command waits for the result. Until it comes, the client has unlimited time.
         self.urgent = urgent
         #: The handshake that was accepted.
@@ -240,8 +270,7 @@ class Handshakes:
         except Refusal as refusal:
             refusal.__traceback__ = None
             self._drop(descriptor)
-            if self._refusal is None:
-                self._refusal, self._refused_at = refusal, time.monotonic()
+            self._refused.note(refusal)
         else:
             candidate.wanted = wanted if isinstance(wanted, int) else READ
             return True
@@ -277,7 +306,9 @@ class Handshakes:
                     return
             if self.urgent and began is None:
                 began = time.monotonic()
-            left = self._time_left(began)
+            if not self._candidates and self._port is None:
+                raise self._refused.reason()
+            left = self._refused.time_left(began, bool(self._candidates))
             yield READ if left is None else Pause(left, wake=True)
 
     def _continue(self, epoll: select.epoll, descriptor: int) -> None:
@@ -306,17 +337,3 @@ class Handshakes:
         if self._connections >= MAX_IN_ALL and self._port is not None:
             self._port.close()
             self._port = None
-
-    def _time_left(self, began: float | None) -> float | None:
-        """Return the seconds to wait at most, or None for no limit. Raises Refusal when the wait is over."""
-        refusal = self._refusal or NoDataConnection("lost", 425, "Data connection lost: send EPSV or PASV again.")
-        if not self._candidates and self._port is None:
-            raise refusal
-        if began is None or self._refusal is None:
-            return None
-        # The refused connection may have been the client's: it must get its reply soon.
-        since = max(began, self._refused_at)
-        left = since + (WAIT_WITH_OTHERS if self._candidates else WAIT_ALONE) - time.monotonic()
-        if left <= 0:
-            raise refusal
-        return left
