@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import socket
 from collections.abc import Callable, Sequence
@@ -16,8 +17,11 @@ log = Logger(namespace="ftpsd")
 #: The most bytes of a message. Bytes that a client has sent behind a PROXY header are the longest part.
 LONGEST = 128 * 1024
 
-#: The most descriptors of a message.
-_DESCRIPTORS = 8
+#: Where a message is received. Memory of this size, new for each message, would cost more than all else.
+_buffer = bytearray(LONGEST)
+
+#: The bytes of the most descriptors of a message.
+_ANCILLARY = socket.CMSG_LEN(8 * array.array("i").itemsize)
 
 #: Messages that are read in one turn of the reactor.
 _BATCH = 4
@@ -36,10 +40,15 @@ def send(end: socket.socket, message: object, descriptors: Sequence[int] = ()) -
 def receive(end: socket.socket) -> tuple[object, list[socket.socket]] | None:
     """Return the next message and its sockets; None at the end. Raises OSError, BlockingIOError if none waits.
 
-    Sockets are missing if this process has no free descriptors: the kernel has closed them then.
+    Sockets are missing if this process has no free descriptors: the kernel has closed them then. For one thread.
     """
-    data, descriptors, _, _ = socket.recv_fds(end, LONGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-    return (json.loads(data), [socket.socket(fileno=each) for each in descriptors]) if data else None
+    length, ancillary, _, _ = end.recvmsg_into([_buffer], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    sockets = [socket.socket(fileno=each) for each in descriptors]
+    return (json.loads(_buffer[:length]), sockets) if length else None
 
 
 class MessageReader:
