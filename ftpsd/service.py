@@ -38,6 +38,7 @@ from ftpsd.events.types import DaemonStarted, DaemonStopping
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.descriptors import raise_descriptor_limit
 from ftpsd.limits.ledger import LedgerState, LocalLedger
+from ftpsd.limits.shared.patience import TableBusy, when_free
 from ftpsd.metrics.service import MetricsService
 from ftpsd.outbox.outbox import Outbox
 from ftpsd.outbox.place import journal_directory
@@ -89,6 +90,9 @@ def makeService(options: Options) -> FtpsService:
         return FtpsService(path, configuration, make_host, make_counts, bool(options["verbose"]), sandbox, observer)
     except (InvalidConfiguration, StartFailed) as error:
         print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    except TableBusy:
+        print("a process that was stopped has a lock on the table of all workers: end it", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -298,7 +302,7 @@ class FtpsService(MultiService):
             self._host.discard()
             raise
         self._configuration = configuration
-        self._snapshot = self._snapshots.make(configuration)
+        self._snapshot = await when_free(self._reactor, partial(self._snapshots.make, configuration))
         await self._host.use(configuration)
         self._serve()
         self._write_events()

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from ftpsd.limits.shared import locks
-from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.table import SUPERVISOR, SharedTable
 from tests.table_workers import SIZE, TableWorkers, Work, receive, table_workers
 

@@ -11,21 +11,26 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
+from twisted.internet import task
+from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 
 from ftpsd.config.settings import Limits, UserLimits
 from ftpsd.limits.ledger import lease_user
-from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.processes.forks import datagrams
-from tests.daemon import Daemon
+from tests.conftest import PLAIN
+from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, secured
+from tests.hostile import plain_login
 from tests.processes import is_alive, spawner, wait_for, workers
 from tests.table_workers import SIZE
 
@@ -216,6 +221,93 @@ def test_a_table_that_is_locked(make_daemon: MakeDaemon) -> None:
         assert greetings(daemon, 2) == {"220"}
     wait_for(lambda: greetings(daemon, 4) == {"220"})
     assert "internal error" not in daemon.log
+
+
+def test_sessions_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """Clients of new networks delay nobody: no session of their worker waits for the lock."""
+    daemon = make_daemon({"workers": 2}, start=True)
+    with ExitStack() as opened:
+        sessions = [opened.enter_context(FtpClient(daemon)) for _ in range(4)]  # some of each worker
+        with held(open_table(daemon.pid)):
+            for number in range(20):
+                other = socket.create_connection(("127.0.0.1", daemon.port), 10, (f"127.0.7.{number + 1}", 0))
+                opened.callback(other.close)
+            began = time.monotonic()
+            for each in sessions:
+                each.expect(211, "FEAT")
+            took = time.monotonic() - began
+    assert took < 2  # each of 20 would have waited for half a second
+
+
+def test_a_login_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """It waits until the lock is free, and is not refused."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}))
+    with FtpClient(daemon) as client:
+        client.expect(331, "USER alice")
+        with held(open_table(daemon.pid)):
+            client.send("PASS secret")
+            time.sleep(2)
+        assert client.reply().startswith("230 ")
+        with held(open_table(daemon.pid)):
+            client.expect(200, "NOOP")
+
+
+def test_a_worker_that_starts_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """It waits until the lock is free, and is ready then."""
+    daemon = make_daemon({"workers": 2})
+    killed, other = workers(daemon)
+    with held(open_table(daemon.pid)):
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: len(set(workers(daemon)) - {killed, other}) == 1)
+        (started,) = set(workers(daemon)) - {killed, other}
+        time.sleep(2)
+    wait_for(lambda: greetings(daemon, 6) == {"220"})
+    os.kill(other, signal.SIGKILL)
+    wait_for(lambda: not is_alive(other))
+    wait_for(lambda: greetings(daemon, 3) == {"220"})
+    assert is_alive(started)
+    assert "internal error" not in daemon.log
+
+
+def test_a_reload_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """All workers use the new configuration when the lock is free."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}))
+    with held(open_table(daemon.pid)):
+        daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
+        daemon.users["alice"]["groups"] = ["staff"]
+        daemon.write()
+        os.kill(daemon.pid, signal.SIGHUP)
+        time.sleep(2)
+    daemon.wait_for_log("(?<!not )reloaded: ")
+    with ExitStack() as opened:
+        for _ in range(4):
+            client = opened.enter_context(plain_login(daemon))
+            assert "0 of 1048576 of the group staff" in client.command("SITE QUOTA")
+    assert "internal error" not in daemon.log
+
+
+@pytest.mark.quick
+def test_a_table_that_is_locked_at_the_start() -> None:
+    """A process that starts waits for the lock; one that serves lets its reactor wait for milliseconds."""
+    table = SharedTable.create(*SIZE)
+    table.patience.start()
+    descriptor = os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)
+    locked = held(descriptor)
+    locked.__enter__()
+    Timer(1.5, lambda: locked.__exit__(None, None, None)).start()
+    table.slot("user", "alice")
+    clock = task.Clock()
+    table.patience.serve(clock)
+    with held(os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)):
+        began = time.monotonic()
+        with pytest.raises(TableBusy):
+            table.slot("user", "bob")
+        assert time.monotonic() - began < 0.3
+        found = Deferred.fromCoroutine(table.patience.retry(lambda: table.slot("user", "bob")))
+        clock.pump([0.1] * 20)
+        assert not found.called
+    clock.advance(0.1)
+    assert found.called
 
 
 @pytest.mark.parametrize("free", [0, 1])

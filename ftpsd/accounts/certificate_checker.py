@@ -92,7 +92,7 @@ class CertificateChecker:
             if credentials.code is None:
                 raise CodeRequired
             step = totp.matching_step(user.settings.totp, credentials.code, self._now())
-            if step is None or not self._codes.use(user.name, step):
+            if step is None or not await self._codes.use_when_free(user.name, step):
                 raise LoginIncorrect(user.name)
         return user
 

@@ -93,7 +93,7 @@ class PasswordChecker:
         user = await self._store.verify(name, password, credentials.client, credentials.admit, parts is not None)
         if user.settings.totp != secret:  # no code was sent, or the user has changed meanwhile
             raise _rejected(user)
-        if secret is not None and (step is None or not self._codes.use(user.name, step)):
+        if secret is not None and (step is None or not await self._codes.use_when_free(user.name, step)):
             raise _rejected(user)
         return user
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import TypeVar, get_args
 from weakref import WeakValueDictionary
 
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_limits import Share, Sharer
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.system.reactor import Now
+
+T = TypeVar("T")
 
 
 class LocalUserCounts:
@@ -68,6 +70,10 @@ class LocalUserCounts:
     def remove_transfer(self, shares: Sequence[Share]) -> None:
         """Count a transfer no longer."""
         _count(self._transfers, shares, -1)
+
+    async def when_free(self, count: Callable[[], T]) -> T:
+        """Call a function that counts something: no other process has a lock."""
+        return count()
 
     def rate_limit(self, share: Share, direction: Direction) -> list[RateLimit]:
         """Return the rate limit of all sessions that have a share; empty if it has no rate."""

@@ -6,9 +6,10 @@ for one process, `shared/user_counts` for several.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -18,6 +19,8 @@ from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.reactor import Now
+
+T = TypeVar("T")
 
 #: Whose sessions share limits: one user's, those of a group's members, those of anonymous users from one network, all.
 Sharer = Literal["user", "group", "network", "server"]
@@ -103,6 +106,9 @@ class UserCounts(Protocol):
     def rate_limit(self, share: Share, direction: Direction) -> list[RateLimit]:
         """Return the rate limit of all sessions that have a share; empty if it has no rate."""
 
+    async def when_free(self, count: Callable[[], T]) -> T:
+        """Call a function that counts something when no other process has a lock that it needs."""
+
 
 def user_share(user: str, limits: Limits, own: UserLimits) -> Share:
     """Return what all sessions of a user share."""
@@ -169,7 +175,7 @@ class _TransferLease(AbstractAsyncContextManager[None]):
         self._shares = shares
 
     async def __aenter__(self) -> None:
-        self._counts.add_transfer(self._shares)
+        await self._counts.when_free(partial(self._counts.add_transfer, self._shares))
 
     async def __aexit__(self, *_: object) -> None:
         self._counts.remove_transfer(self._shares)

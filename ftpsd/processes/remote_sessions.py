@@ -31,7 +31,7 @@ from ftpsd.limits.merged_registry import MergedSessionRegistry
 from ftpsd.limits.session_counts import RejectReason
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.limits.shared.state import SharedLedgerState
-from ftpsd.limits.shared.table import take_over
+from ftpsd.limits.shared.table import SharedTable, take_over
 from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.handover import Connection, refuse
 from ftpsd.processes.host import HostParts, StartFailed, exit_with_error, worker_count
@@ -58,7 +58,9 @@ def supervisor_counts(clock: Now) -> SharedLedgerState:
     """
     descriptor = upgrade.left_table()
     try:
-        return SharedLedgerState(clock, None if descriptor is None else take_over(descriptor))
+        table = (None if descriptor is None else take_over(descriptor)) or SharedTable.create()
+        table.patience.start()
+        return SharedLedgerState(clock, table)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         remedy = "If files are limited in size (LimitFSIZE=, ulimit -f), allow 100 MB, or set workers: 1."
@@ -108,6 +110,7 @@ class RemoteSessions:
         """Start all workers. Raises StartFailed."""
         self._publish_codes()
         self._make_ledger(configuration)
+        self._table.patience.serve(self._reactor)
         self.data_ports.use(configuration.settings)
         count = worker_count(configuration.settings.workers)
         await self.workers.start(count, self._continue)

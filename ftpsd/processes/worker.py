@@ -25,6 +25,7 @@ from ftpsd.figures.local import memory_in_use
 from ftpsd.limits.homes.layout import SWEEPING
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.linked.ledger import LinkedLedger
+from ftpsd.limits.shared.patience import when_free
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.outbox.outbox import Outbox
@@ -54,9 +55,12 @@ def run_worker(
     `table` is the descriptor of the table that all processes share; `sockets` are the link and the one for connections.
     """
     reactor = _new_reactor()
-    service = WorkerService(reactor, path, SharedTable.attach(table, index), configuration, *sockets)
+    shared = SharedTable.attach(table, index)
+    shared.patience.start()
+    service = WorkerService(reactor, path, shared, configuration, *sockets)
     worker_sandbox(configuration, path).enter()  # before other threads begin
     service.startService()
+    shared.patience.serve(reactor)
     reactor.run(installSignalHandlers=False)
 
 
@@ -160,12 +164,17 @@ class WorkerService(MultiService):
         self._outbox.reconcile()
         self._snapshots.quotas.count_doubtful()
 
-    def _use(self, configuration: load.Configuration) -> None:
+    async def _use(self, configuration: load.Configuration) -> None:
         """Use another configuration for new sessions."""
         self._configuration = configuration
         self._control_ports |= {each.port for each in configuration.settings.listen}
-        self._snapshot = self._snapshots.make(configuration)
-        self._sessions.follow(configuration)
+
+        def make() -> None:
+            if configuration is self._configuration:  # else a newer one has come while a lock was held
+                self._snapshot = self._snapshots.make(configuration)
+                self._sessions.follow(configuration)
+
+        await when_free(self._reactor, make)
 
     # --- stop ------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,7 +20,9 @@ log = Logger(namespace="ftpsd")
 class WorkerLoads:
     """Loads the configuration, keeps it until the supervisor wants it to be used, and passes it to `use` then."""
 
-    def __init__(self, reactor: Reactor, path: str, link: Link, use: Callable[[load.Configuration], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, path: str, link: Link, use: Callable[[load.Configuration], Awaitable[None]]
+    ) -> None:
         self._reactor = reactor
         self._path = path
         self._link = link
@@ -47,14 +50,18 @@ class WorkerLoads:
         self._link.tell("process.loaded", number, faults)
         if self._wanted and not self._running:
             self._wanted = False
-            self._use_loaded()
+            Deferred.fromCoroutine(self._use_loaded()).addErrback(_not_used)
 
-    def _use_loaded(self) -> None:
+    async def _use_loaded(self) -> None:
         if self._running:
             self._wanted = True
         elif self._loaded is not None:
             configuration, self._loaded = self._loaded, None
-            self._use(configuration)
+            await self._use(configuration)
+
+
+def _not_used(failure: Failure) -> None:
+    log.failure("internal error: a configuration that was loaded cannot be used", failure)
 
 
 def _faults(failure: Failure) -> list[str]:

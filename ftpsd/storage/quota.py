@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -22,6 +23,7 @@ from ftpsd.limits.home_counts import (
     bytes_exceeded,
     files_exceeded,
 )
+from ftpsd.limits.shared.patience import when_free
 from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import HomeMeter, Measure
@@ -187,7 +189,7 @@ class Quotas:
         All homes of the user's groups are counted first, if they were not before. The caller calls `HomeUsage.leave` at
         the end of the session. Raises OSError if the user's home cannot be counted.
         """
-        entered = self.enter(home)
+        entered = await when_free(self._clock, partial(self.enter, home))
         if entered is None:
             return None
         usage = await entered
@@ -202,12 +204,15 @@ class Quotas:
         """Return the count of a group with the homes of all members, and with that of a user who comes now."""
         group = self._groups.get(name)
         if group is None:  # a reload has removed it since the session began
-            count = self._ledger.group(name)
-            count.include(home)
-            return count
+            return await when_free(self._clock, partial(self._included, name, home))
         group.add(home)
         await group.turn.run(self._count_group, group)
         return group.count
+
+    def _included(self, name: str, home: str) -> GroupCount:
+        count = self._ledger.group(name)
+        count.include(home)
+        return count
 
     def _count_group(self, group: GroupUsage) -> Deferred[None]:
         if group.is_complete:

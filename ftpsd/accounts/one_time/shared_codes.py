@@ -6,6 +6,7 @@ The shared table decides, so a code is good for one login at one worker. The sup
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ftpsd.accounts.one_time.totp import MANY, STEP, WINDOW, Codes, was_used
 from ftpsd.limits.linked.serving import Workers
@@ -44,6 +45,14 @@ class SharedCodes:
         self._note(user, step)
         return True
 
+    async def use_when_free(self, user: str, step: int) -> bool:
+        """Do the same when no other process has a lock that it needs."""
+        return await self._table.patience.retry(partial(self.use, user, step))
+
+    async def keep_when_free(self, user: str, step: int) -> None:
+        """Do what `keep` does when no other process has a lock that it needs."""
+        await self._table.patience.retry(partial(self.keep, user, step))
+
     def keep(self, user: str, step: int) -> None:
         """Hold the slot of a user who has used the code of a step somewhere else."""
         slot = self._table.slot("code", user)
@@ -70,9 +79,9 @@ def serve_codes(workers: Workers, table: SharedTable, codes: Codes, now: Callabl
     """
     shared = SharedCodes(table, now, lambda user, step: None)
 
-    def note(user: str, step: int) -> None:
+    async def note(user: str, step: int) -> None:
         codes.use(user, step)
-        shared.keep(user, step)
+        await shared.keep_when_free(user, step)
 
     def serve(index: int, link: Link) -> None:
         link.serve("accounts.code_used", note)

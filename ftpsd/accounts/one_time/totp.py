@@ -56,6 +56,9 @@ class Codes(Protocol):
     def use(self, user: str, step: int) -> bool:
         """Note that a user logs in with the code of a step. Return False if it or a later one was used before."""
 
+    async def use_when_free(self, user: str, step: int) -> bool:
+        """Do the same when no other process has a lock that it needs."""
+
     def recent(self) -> Mapping[str, int]:
         """Return the last step of each user whose code has been used lately."""
 
@@ -98,6 +101,10 @@ class UsedCodes:
         self._steps[user] = step
         self._store.put(_save, self._store, user, step, current - WINDOW)
         return True
+
+    async def use_when_free(self, user: str, step: int) -> bool:
+        """Do the same: there is no other process."""
+        return self.use(user, step)
 
     def recent(self) -> Mapping[str, int]:
         """Return the last step of each user whose code has been used lately."""

@@ -112,18 +112,22 @@ class SharedHomeCounts:
 
     def home(self, home: str) -> SharedHomeCount:
         """Return the count of a home; nothing is counted there at first."""
-        with self._lock:
-            count = self._homes.get(home)
-            if count is None:
-                slot = self._table.slot(HOME, home, kept=True)
-                count = self._homes[home] = SharedHomeCount(self._table, slot, self._group_slots)
-            return count
+        count = self._homes.get(home)
+        if count is None:
+            slot = self._table.slot(HOME, home, kept=True)  # may wait: not under a lock for which others wait
+            with self._lock:
+                count = self._homes.get(home)
+                if count is None:
+                    count = self._homes[home] = SharedHomeCount(self._table, slot, self._group_slots)
+        return count
 
     def group(self, name: str) -> SharedGroupCount:
         """Return the count of a group; it has no homes at first."""
-        with self._lock:
-            count = self._groups.get(name)
-            if count is None:
-                slot = self._table.slot(GROUP, name, kept=True)
-                count = self._groups[name] = SharedGroupCount(name, slot, self._group_slots, self.home)
-            return count
+        count = self._groups.get(name)
+        if count is None:
+            slot = self._table.slot(GROUP, name, kept=True)
+            with self._lock:
+                count = self._groups.get(name)
+                if count is None:
+                    count = self._groups[name] = SharedGroupCount(name, slot, self._group_slots, self.home)
+        return count

@@ -9,7 +9,7 @@ from typing import Final, cast
 from ftpsd.limits.homes.groups import PATIENCE
 from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES
 from ftpsd.limits.shared.file_set import FileKey
-from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.system.jobs.job_lock import JobLock

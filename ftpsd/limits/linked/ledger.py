@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ftpsd.config.settings import BanSettings, Limits, UserLimits
 from ftpsd.limits.bans.policy import BanPolicy
@@ -50,11 +51,12 @@ class LinkedLedger:
 
     async def admit_user(self, user: str, own: UserLimits, shares: Sequence[Share] = ()) -> UserLease:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
+        lease = partial(lease_user, self._users, self._limits, user, own, shares)
         try:
-            return lease_user(self._users, self._limits, user, own, shares)
+            return await self._users.when_free(lease)
         except SessionEnd:
             await self._link.call("ledger.settle")
-        return lease_user(self._users, self._limits, user, own, shares)
+        return await self._users.when_free(lease)
 
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""

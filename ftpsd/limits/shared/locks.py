@@ -10,10 +10,10 @@ import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from ftpsd.protocol.replies import Refusal
+from ftpsd.limits.shared.patience import Patience, TableBusy
 
-#: Seconds to wait for a lock. Processes hold one for microseconds, so only a process that was stopped holds it longer.
-#: The supervisor finds that one by its heartbeat, and must not find those that wait for it as well.
+#: Seconds to wait for a lock in most threads. Processes hold one for microseconds, so only a process that was stopped
+#: holds it longer.
 PATIENCE = 0.5
 
 #: Seconds between two attempts, after a few without a pause.
@@ -23,13 +23,6 @@ PAUSE = 0.0001
 EAGER = 5
 
 
-class TableBusy(Refusal):
-    """A process has held a lock for too long."""
-
-    def __init__(self) -> None:
-        super().__init__(451, "Server is busy: try again later.")
-
-
 class RangeLock:
     """A lock on one byte of a file, for the threads of all processes. Not reentrant.
 
@@ -37,18 +30,20 @@ class RangeLock:
     Each process needs a description of its own. The byte need not exist.
     """
 
-    __slots__ = ("_descriptor", "_patience", "_set", "_threads", "_unset")
+    __slots__ = ("_descriptor", "_patience", "_seconds", "_set", "_threads", "_unset")
 
-    def __init__(self, descriptor: int, byte: int, patience: float = PATIENCE) -> None:
+    def __init__(self, descriptor: int, byte: int, patience: Patience, seconds: float = PATIENCE) -> None:
         self._descriptor = descriptor
         self._patience = patience
+        self._seconds = seconds
         self._threads = threading.Lock()
         self._set = _flock(fcntl.F_WRLCK, byte)
         self._unset = _flock(fcntl.F_UNLCK, byte)
 
     def __enter__(self) -> None:
-        """Take the lock. Raises TableBusy after the seconds of its patience."""
-        if not self._threads.acquire(blocking=False) and not self._threads.acquire(timeout=self._patience):
+        """Take the lock. Raises TableBusy after the seconds that this thread may wait."""
+        threads = self._threads
+        if not threads.acquire(blocking=False) and not threads.acquire(timeout=self._patience.seconds(self._seconds)):
             raise TableBusy
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
@@ -60,7 +55,7 @@ class RangeLock:
 
     def _wait(self) -> None:
         """Try again until another process has released the lock."""
-        deadline, attempts = time.monotonic() + self._patience, 0
+        deadline, attempts = time.monotonic() + self._patience.seconds(self._seconds), 0
         try:
             while True:
                 attempts += 1

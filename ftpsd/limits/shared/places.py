@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ftpsd.limits.shared.locks import ByteLock, RangeLock
 from ftpsd.limits.shared.memory import TableMemory
+from ftpsd.limits.shared.patience import Patience
 from ftpsd.limits.shared.slot import fields_of
 
 #: The bytes that are locked are around this one, behind the end of the file. The kernel joins locks on neighbours, so
@@ -19,14 +20,15 @@ _NEXT_LOCK = 1 << 32
 class Places:
     """The places of a table. Nothing here waits for a lock."""
 
-    def __init__(self, memory: TableMemory, locks: int) -> None:
+    def __init__(self, memory: TableMemory, locks: int, patience: Patience) -> None:
         """`locks` is the description to which the locks of this process belong."""
         self._memory = memory
+        self._patience = patience
         self._locks = locks
 
-    def range_lock(self, place: int, number: int, patience: float) -> RangeLock:
+    def range_lock(self, place: int, number: int, seconds: float) -> RangeLock:
         """Return a lock of a place besides that of its slot. `number` is 1 or more."""
-        return RangeLock(self._locks, _lock_of(place, number), patience)
+        return RangeLock(self._locks, _lock_of(place, number), self._patience, seconds)
 
     def byte_lock(self, place: int, number: int) -> ByteLock:
         """Return the same, for callers who keep the other threads of this process away."""

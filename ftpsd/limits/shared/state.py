@@ -7,7 +7,7 @@ from typing import Final
 from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.ledger import LedgerState
 from ftpsd.limits.shared.buckets import SharedTokenBucket
-from ftpsd.limits.shared.locks import TableBusy
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
 from ftpsd.system.reactor import Now

@@ -18,8 +18,9 @@ from weakref import ref
 from twisted.logger import Logger
 
 from ftpsd.limits.shared.file_set import SharedFileSet
-from ftpsd.limits.shared.locks import RangeLock
+from ftpsd.limits.shared.locks import PATIENCE, RangeLock
 from ftpsd.limits.shared.memory import TableMemory, create_file, file_size
+from ftpsd.limits.shared.patience import Patience, TableBusy
 from ftpsd.limits.shared.places import LOCKS, Places
 from ftpsd.limits.shared.slot import INTS, PROCESSES, Slot, clear_process, refer
 
@@ -46,14 +47,17 @@ class SharedTable:
         self.descriptor: Final = descriptor
         #: The locks belong to this description, and other processes have their own.
         self._locks = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        self._lock = RangeLock(self._locks, LOCKS - 2)
+        #: How long threads of this process wait for locks.
+        self.patience: Final = Patience()
+        self._lock = RangeLock(self._locks, LOCKS - 2, self.patience)
         self._memory = memory = TableMemory(descriptor, slots, files)
         self._own = index + 1
         memory.use_columns(self._own + 1)
         #: The files whose bytes some process has charged.
-        self.files: Final = SharedFileSet(memory.files, memory.owners, RangeLock(self._locks, LOCKS - 4), self._own)
+        files_lock = RangeLock(self._locks, LOCKS - 4, self.patience)
+        self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self._own)
         #: The places of the slots, for those who need more than a slot has.
-        self.places: Final = Places(memory, self._locks)
+        self.places: Final = Places(memory, self._locks, self.patience)
         self._opening = Lock()
         self._slots: dict[_Key, ref[Slot]] = {}
         #: Keys and places of slots that this process no longer uses. An object may end in the middle of anything, so
@@ -87,8 +91,12 @@ class SharedTable:
         key = kind, name
         slot = self._open_slot(key)
         if slot is None:
-            with self._opening:
+            if not self._opening.acquire(timeout=self.patience.seconds(PATIENCE)):
+                raise TableBusy
+            try:
                 slot = self._open_slot(key) or self._make(key, kept)
+            finally:
+                self._opening.release()
             self._release_gone()
         return slot
 
@@ -126,7 +134,7 @@ class SharedTable:
 
     def _shared(self, place: int) -> Slot:
         memory = self._memory
-        lock = RangeLock(self._locks, LOCKS + 2 * place)
+        lock = RangeLock(self._locks, LOCKS + 2 * place, self.patience)
         return Slot(memory.ints(place), memory.floats(place), lock, self._own, memory.columns, place)
 
     def _private(self) -> Slot:

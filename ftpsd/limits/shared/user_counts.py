@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from contextlib import ExitStack
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from ftpsd.limits.shared.rates import SharedRateState
@@ -19,6 +20,8 @@ from ftpsd.limits.user_limits import Share, Sharer
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Now
+
+T = TypeVar("T")
 
 #: The slots that a process keeps after the last session.
 RECENT = 256
@@ -104,6 +107,10 @@ class SharedUserCounts:
             slot = self._table.slot("rate", f"{share.kind} {direction} {int(rate)} {share.name}")
             limit = self._rate_limits[key] = RateLimit(rate, self.clock, SharedRateState(slot))
         return [limit]
+
+    async def when_free(self, count: Callable[[], T]) -> T:
+        """Call a function that counts something when no other process has a lock that it needs."""
+        return await self._table.patience.retry(count)
 
     def _add(
         self,
