@@ -105,6 +105,7 @@ class MemoryReader:
     """Part of a file, as it is when it is opened."""
 
     pending = never_pending
+    known_checksum = ""
 
     def __init__(self, data: bytes, offset: int, end: int | None) -> None:
         self.offset, self.size = offset, len(data)
@@ -124,6 +125,7 @@ class MemoryUpload:
     """A file that is being received."""
 
     pending = never_pending
+    known_checksum = ""
 
     def __init__(self, home: MemoryHome, parts: Parts, may_replace: bool, offset: int, append: bool) -> None:
         self.name = parts[-1]
@@ -310,7 +312,7 @@ class MemoryFiles:
         """Return the opening of a listing."""
         return partial(self._listings.listing, path, request, line)
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
         """Return the opening of a file for reading."""
 
         def open() -> MemoryReader:

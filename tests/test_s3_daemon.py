@@ -7,6 +7,7 @@ import hashlib
 import os
 import ssl
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,46 @@ def test_facts(make_daemon: Make, each_bucket: Bucket) -> None:
         client.expect(200, "OPTS HASH SHA-256")
         assert hashlib.sha256(LARGE).hexdigest() in client.expect(213, "HASH f").lower()
         assert int(client.expect(213, "AVBL").split()[1]) >= 1 << 40
+
+
+def test_checksums_of_the_store(make_daemon: Make, bucket: Bucket) -> None:
+    """HASH fetches nothing if the store has the checksum of the whole object; one of parts, or of a range, is none."""
+    client, data = bucket.client, LARGE[: 6 * MIB]
+    for name, algorithm in (("sha256", "SHA256"), ("sha1", "SHA1"), ("crc32", "CRC32")):
+        bucket.put(f"alice/{name}", data, ChecksumAlgorithm=algorithm)
+    named = {"Bucket": bucket.name, "Key": "alice/parts"}
+    upload = client.create_multipart_upload(**named, ChecksumAlgorithm="SHA256")["UploadId"]
+    part = client.upload_part(**named, UploadId=upload, PartNumber=1, Body=data, ChecksumAlgorithm="SHA256")
+    parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]
+    client.complete_multipart_upload(**named, UploadId=upload, MultipartUpload={"Parts": parts})
+    expected = {
+        "SHA-256": hashlib.sha256(data).hexdigest(),
+        "SHA-1": hashlib.sha1(data).hexdigest(),
+        "CRC32": f"{zlib.crc32(data):08x}",
+        "MD5": hashlib.md5(data).hexdigest(),
+    }
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, port=proxy.port)
+        with withstands(daemon), secured(daemon) as session:
+
+            def fetches(algorithm: str, name: str) -> bool:
+                before = len(proxy.requests)
+                session.expect(200, f"OPTS HASH {algorithm}")
+                reply = session.expect(213, f"HASH {name}")
+                assert f"{algorithm} 0-{len(data) - 1} {expected[algorithm]} " in reply
+                return any(
+                    each.method == "GET" and name in each.target.split("?")[0] for each in proxy.requests[before:]
+                )
+
+            for algorithm, name in (("SHA-256", "sha256"), ("SHA-1", "sha1"), ("CRC32", "crc32")):
+                assert not fetches(algorithm, name)
+            for algorithm, name in (("SHA-256", "parts"), ("SHA-1", "sha256"), ("MD5", "sha256")):
+                assert fetches(algorithm, name)
+            session.expect(200, "OPTS HASH SHA-256")
+            session.expect(350, "RANG 0 9")
+            assert hashlib.sha256(data[:10]).hexdigest() in session.expect(213, "HASH sha256")
+            session.expect(350, "REST 5")
+            assert hashlib.sha256(data[5:]).hexdigest() in session.expect(213, "HASH sha256")
 
 
 def test_renames(make_daemon: Make, each_bucket: Bucket) -> None:

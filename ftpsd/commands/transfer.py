@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ftpsd.protocol import parsing
-from ftpsd.protocol.checksums import HASHES
+from ftpsd.protocol.checksums import HASHES, Checksum
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.interfaces import Opening, Source, TransferKind, Upload
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, shown
@@ -186,8 +186,8 @@ async def digest(session: Session, path: VirtualPath) -> Reply:
     if entry.incomplete:
         raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
     first, end = session.transfer_range()
-    opening = session.files.reader(path, first, end)
-    running = HASHES[session.hash]()
+    opening = session.files.reader(path, first, end, "" if first or end is not None else session.hash)
+    running = Checksum(session.hash)
     async with session.lease.transfer():  # it reads as much as a download
         first, end = await session.data.digest(opening, running)
     if first and first >= end:

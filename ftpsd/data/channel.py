@@ -17,7 +17,7 @@ from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
-from ftpsd.protocol.checksums import Digest
+from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.replies import Refusal, Reply
@@ -123,7 +123,7 @@ class DataChannel:
         queue = self._shared.workers.queue(self.owner)
         return await self._move(queue, opening, opened, upload, "upload", text)
 
-    async def digest(self, opening: Opening[Reader], digest: Digest) -> tuple[int, int]:
+    async def digest(self, opening: Opening[Reader], digest: Checksum) -> tuple[int, int]:
         """Read what `opening` opens into a digest. Return the offsets at which the bytes start and end.
 
         An abort can end it like a transfer.

@@ -144,6 +144,8 @@ class FileSource:
     """
 
     pending = never_pending
+    #: A disk knows no checksums.
+    known_checksum = ""
 
     def __init__(self, fd: int, offset: int, end: int | None, size: int) -> None:
         self.fd, self.offset, self.end, self.size = fd, offset, end, size

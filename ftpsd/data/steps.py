@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream, settled
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
-from ftpsd.protocol.checksums import Digest
+from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.jobs.job_lock import Busy, again
@@ -63,12 +63,14 @@ def _copy(stream: Stream, target: Upload, complete: bool) -> Steps[None]:
         yield None
 
 
-def checksum(source: Reader, digest: Digest) -> Steps[tuple[int, int]]:
-    """Read a source into a digest. Return the offsets in the file at which the bytes start and end.
+def checksum(source: Reader, digest: Checksum) -> Steps[tuple[int, int]]:
+    """Read a source into a digest, unless its storage knows the checksum.
 
-    If there were no bytes, the second number is the size of the file.
+    Return the offsets in the file at which the bytes start and end. If there were no bytes, the second number is the
+    size of the file.
     """
     start = source.offset
+    digest.known = source.known_checksum
     # Returned, not `yield from`, which would be one more call in each step.
     return _each_piece(
         source, digest.update, None, lambda: (start, source.offset if source.offset > start else source.size)

@@ -41,3 +41,17 @@ HASHES: dict[str, Callable[[], Digest]] = {
     "MD5": lambda: hashlib.md5(usedforsecurity=False),
     "CRC32": Crc32,
 }
+
+
+class Checksum:
+    """The checksum of a file: computed from its bytes, or known already."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._digest = HASHES[algorithm]()
+        self.update = self._digest.update
+        #: The checksum in hexadecimal digits, if storage knows it.
+        self.known = ""
+
+    def hexdigest(self) -> str:
+        """Return the checksum in hexadecimal digits."""
+        return self.known or self._digest.hexdigest()

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from ftpsd.protocol.checksums import Digest
+from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.parsing import Address, Endpoint, ListRequest
@@ -72,6 +72,10 @@ class Reader(Source, Protocol):
     @property
     def size(self) -> int:
         """The size of the file when it was opened, in bytes."""
+
+    @property
+    def known_checksum(self) -> str:
+        """The checksum of the whole file that was wanted, in hexadecimal digits; empty if it must be computed."""
 
 
 class Upload(Waiting, Protocol):
@@ -139,8 +143,11 @@ class Files(Protocol):
     def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> Opening[Source]:
         """Return the opening of a listing; `line` formats an entry. The lines are made while they are sent."""
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
-        """Return the opening of a file for reading, from `offset` to before `end` (None: the end of the file)."""
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
+        """Return the opening of a file for reading, from `offset` to before `end` (None: the end of the file).
+
+        `checksum` is the algorithm of a checksum that the reader returns if the storage knows it.
+        """
 
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Opening[Upload]:
         """Return the opening of an upload: one that resumes at `offset`, appends, or gets a unique name."""
@@ -288,7 +295,7 @@ class Data(Protocol):
     def receive(self, opening: Opening[Upload], opened: Opened[Upload], text: bool = False) -> Awaitable[int]:
         """Receive into the upload that `opening` opens, and publish it. Return the number of bytes received."""
 
-    def digest(self, opening: Opening[Reader], digest: Digest) -> Awaitable[tuple[int, int]]:
+    def digest(self, opening: Opening[Reader], digest: Checksum) -> Awaitable[tuple[int, int]]:
         """Compute the checksum of what `opening` opens. Return where that starts and ends in the file."""
 
     def abort(self, reply: Reply) -> None:

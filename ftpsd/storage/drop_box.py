@@ -57,7 +57,7 @@ class DropBoxFiles:
         """Refuse it, as all that follow."""
         _refuse()
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
         """Return nothing."""
         _refuse()
 

@@ -62,9 +62,9 @@ class FolderFiles:
         # The last name may be a pattern that matches a folder.
         return self._leads(path) or (any(sign in path.name for sign in "*?[") and self._leads(path.parent))
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
         """Return the opening of a file for reading."""
-        return self._plain(path).reader(path, offset, end)
+        return self._plain(path).reader(path, offset, end, checksum)
 
     def _plain(self, path: VirtualPath) -> Files:
         if path.parts and self._leads(path):

@@ -100,7 +100,7 @@ class LocalFiles:
         """Return the opening of a listing."""
         return partial(self._listings.listing, path, request, line)
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
         """Return the opening of a file for reading."""
         return partial(self.root.reader, path, offset, end)
 

@@ -122,9 +122,9 @@ class S3Files:
         """Return the opening of a listing."""
         return partial(RemoteListing, self._submit, partial(self._listings.listing, path, request, line))
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> Opening[Reader]:
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
         """Return the opening of a file for reading."""
-        return partial(RemoteReader, self._submit, partial(self._openings.reader, path, offset, end))
+        return partial(RemoteReader, self._submit, partial(self._openings.reader, path, offset, end, checksum))
 
     def writer(self, path: VirtualPath, offset: int = 0, append: bool = False, unique: bool = False) -> Opening[Upload]:
         """Return the opening of an upload."""

@@ -45,13 +45,13 @@ class Openings:
             raise error_of(errno.ENOENT)
         return cut.size
 
-    def reader(self, path: VirtualPath, offset: int, end: int | None) -> S3Reader:
-        """Open a file for reading from `offset` to its present end."""
+    def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> S3Reader:
+        """Open a file for reading from `offset` to its present end. See `interfaces.Files.reader`."""
         self._tree.require(path, "download")
         if self._tree.is_root(path):
             raise _not_plain()
         key = self._tree.key(path)
-        found = self._tools.objects.head(key)
+        found = self._tools.objects.head(key, checksum)
         if found is None:
             if self._directories.exists(key + "/"):
                 raise _not_plain()

@@ -18,6 +18,9 @@ PAGE = 1000
 #: The calls for which a store may work long: it copies bytes, or puts parts together.
 _SLOW = frozenset({"complete_multipart_upload", "copy_object", "upload_part_copy"})
 
+#: The fields of checksums, by the algorithms of HASH. ETags are none: they are an MD5 in some stores and cases only.
+_CHECKSUMS = {"SHA-256": "ChecksumSHA256", "SHA-1": "ChecksumSHA1", "CRC32": "ChecksumCRC32"}
+
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
 
@@ -34,6 +37,8 @@ class Found(NamedTuple):
     #: When it was stored, and when its content was changed: POSIX times.
     stored: float
     modified: float
+    #: The checksum that was asked for, in hexadecimal digits; empty if the store has none of the whole object.
+    checksum: str = ""
 
 
 class Listed(NamedTuple):
@@ -177,15 +182,22 @@ class Objects:
         self._copies_if_free = calls.supports("CopyObject", "IfNoneMatch")
         self._deletes_if = calls.supports("DeleteObject", "IfMatch")
 
-    def head(self, key: str) -> Found | None:
-        """Return the facts of an object, or None."""
+    def head(self, key: str, checksum: str = "") -> Found | None:
+        """Return the facts of an object, or None; with the `checksum` of an algorithm of HASH, if the store has it."""
+        field = _CHECKSUMS.get(checksum)
         try:
-            answer = self._calls.call("head_object", Key=key)
+            answer = self._calls.call("head_object", Key=key, **({"ChecksumMode": "ENABLED"} if field else {}))
         except FileNotFoundError:
             return None
         stored, metadata = _time(answer["LastModified"]), answer.get("Metadata")
         modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
-        return Found(_number(answer["ContentLength"]), _text(answer["ETag"]), stored, _mtime(modified, stored))
+        return Found(
+            _number(answer["ContentLength"]),
+            _text(answer["ETag"]),
+            stored,
+            _mtime(modified, stored),
+            _checksum(answer, field),
+        )
 
     def page(self, prefix: str, flat: bool = False, following: str | None = None, most: int = PAGE) -> Page:
         """Return a page of the objects whose keys begin with a prefix; with `flat` those of directories, too."""
@@ -384,6 +396,22 @@ def _number(value: object) -> int:
 
 def _time(value: object) -> float:
     return value.timestamp() if isinstance(value, datetime) else 0.0
+
+
+def _checksum(answer: Answer, field: str | None) -> str:
+    """Return a checksum in hexadecimal digits, if it is one of the whole object, and not of the checksums of its parts.
+
+    The latter has the type COMPOSITE, a number after it, or in stores that tell neither, an ETag with a number.
+    """
+    value, kind = answer.get(field or ""), answer.get("ChecksumType")
+    if not isinstance(value, str) or "-" in value or (kind is None and "-" in _text(answer["ETag"])):
+        return ""
+    if kind not in (None, "FULL_OBJECT"):
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).hex()
+    except ValueError:
+        return ""
 
 
 def _mtime(value: object, otherwise: float) -> float:

@@ -179,6 +179,11 @@ class RemoteReader:
         """The size of the file when it was opened."""
         return self._opened.result().size
 
+    @property
+    def known_checksum(self) -> str:
+        """The checksum of the file, if it was wanted and the store has it."""
+        return self._opened.result().known_checksum
+
     def pending(self, complete: bool = False) -> float:
         """See `interfaces.Waiting`. Once it returns 0 when the file is open: then the client gets its 150."""
         seconds = self._opened.pending()
