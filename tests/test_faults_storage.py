@@ -162,7 +162,7 @@ def test_an_upload_that_the_store_refuses(
         proxy.heal()
         assert store(client, "STOR f", BIG).startswith("226")
     assert bucket.get("alice/f") == BIG
-    daemon.wait_for_log(f"the storage archive cannot be used: .*({code}|an error without a code)")
+    daemon.wait_for_log(f"a request to the storage archive has failed: .*({code}|an error without a code)")
 
 
 def test_an_upload_that_is_damaged_on_the_way(make_daemon: Make, swift_bucket: Bucket) -> None:

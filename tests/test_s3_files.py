@@ -29,7 +29,7 @@ from ftpsd.storage.s3.measure import StoreMeter
 from ftpsd.storage.s3.store import S3Store
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.evidence import gone, published, was_made
-from ftpsd.storage.s3.uploads.parts import MARKER, Parts, Sending, part_size
+from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MARKER, Parts, Sending, part_size
 from ftpsd.storage.s3.uploads.sweeper import sweep
 from tests.inprocess import DirectCalls, run
 from tests.s3 import KEY_ID, SECRET_KEY, Bucket
@@ -167,6 +167,31 @@ def test_old_uploads_are_swept(node: Node, bucket: Bucket) -> None:
     run(sweep(node.store, 1e12, lambda directory, measure: nullcontext()))
     assert bucket.uploads() == ["alice/g"]
     running.close()
+
+
+def test_what_was_killed_is_swept(swift_bucket: Bucket) -> None:
+    """An upload that was killed before its first part goes after a day, the copy of a rename as uploads do.
+
+    In moto, all uploads were begun in 2010.
+    """
+    bucket, node = swift_bucket, Node(swift_bucket)
+    client, now = bucket.client, time.time()
+
+    def sweep_at(seconds: float, keep: float) -> list[str]:
+        run(sweep(node.store, now + seconds - keep, lambda directory, measure: nullcontext(), now + seconds))
+        return bucket.uploads()
+
+    client.create_multipart_upload(Bucket=bucket.name, Key="alice/empty")
+    copy = client.create_multipart_upload(Bucket=bucket.name, Key="alice/copy")["UploadId"]
+    for number, data in ((1, DATA[: 5 * MIB]), (COPY_MARKER, b"")):
+        client.upload_part(Bucket=bucket.name, Key="alice/copy", UploadId=copy, PartNumber=number, Body=data)
+    node.store.cut.running.claim(copy, (0, 0))  # what runs is left alone
+    assert sweep_at(0, -10) == ["alice/copy", "alice/empty"]
+    node.store.cut.running.release(copy)
+    assert sweep_at(0, 600) == ["alice/copy", "alice/empty"]
+    assert sweep_at(1000, 600) == ["alice/empty"]
+    assert sweep_at(87_000, 90_000) == ["alice/empty"]
+    assert sweep_at(87_000, 600) == []
 
 
 @pytest.mark.parametrize("what", ["STOR", "sweep", "rename", "DELE", "RMDA"])

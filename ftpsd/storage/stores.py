@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
+from twisted.python.failure import Failure
 
 from ftpsd.config.sections.storage import ConfiguredStore, is_in_store, parse_place
 from ftpsd.config.settings import QuotaSettings
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
     from ftpsd.storage.s3.uploads.running import Running
     from ftpsd.storage.s3.uploads.sweeper import StoreSweeper
 
-#: Seconds between two looks at a store that is down, and at one that works.
-INTERVAL, _RARELY = 5.0, 60.0
+#: Seconds between two looks at a store that is down, at one whose requests fail, and at one that works.
+INTERVAL, _SUSPECT, _RARELY = 5.0, 15.0, 60.0
+
+#: Seconds after which a look that has no answer counts as one that failed.
+_NO_ANSWER = 15.0
 
 #: Seconds in which a store must answer `probe_all`, and the longest text of one that is shown.
 _PATIENCE, _LONGEST = 30.0, 500
@@ -61,20 +65,32 @@ class Watch:
         self._store = store
         self._seconds = seconds
         self._looking = False
+        self._began = 0.0
         #: When the last look has ended; None before the first one.
         self.looked: float | None = None
 
     def look(self) -> None:
         """Look, if it is time: a store that works is asked rarely, since requests are billed."""
-        is_due = self.looked is None or self._store.health.why or self._seconds() - self.looked >= _RARELY
-        if is_due and not self._looking:
-            self._looking = True
+        now = self._seconds()
+        if self._looking:
+            if now - self._began >= _NO_ANSWER:
+                self._store.health.probed(f"no answer within {_NO_ANSWER:.0f} seconds")
+                self._began = now
+        elif self._is_due(now):
+            self._looking, self._began = True, now
             self._store.check().addBoth(self._ended)
 
+    def _is_due(self, now: float) -> bool:
+        health = self._store.health
+        if self.looked is None or health.why or health.is_doubtful:
+            return True
+        return now - self.looked >= (_SUSPECT if health.is_suspect else _RARELY)
+
     def _ended(self, result: object) -> None:
-        # A failure is in `Health` already, which has logged it.
         self._looking = False
         self.looked = self._seconds()
+        error = result.value if isinstance(result, Failure) else None
+        self._store.health.probed("" if error is None else str(getattr(error, "why", "") or error))
 
 
 class Sweepers:

@@ -9,11 +9,10 @@ from collections.abc import Hashable
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place, place_in
 from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
-from ftpsd.storage.s3.calls.errors import StoreFailed
+from ftpsd.storage.s3.calls.health import Health
 from ftpsd.storage.s3.calls.memory import Memory
 from ftpsd.storage.s3.calls.tasks import Closing
 from ftpsd.storage.s3.calls.times import Times
@@ -22,8 +21,6 @@ from ftpsd.storage.s3.uploads.running import Running
 from ftpsd.system.aws.client import PATIENT, make_client
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import JobQueue, WorkerThreads
-
-log = Logger(namespace="ftpsd")
 
 T = TypeVar("T")
 
@@ -40,24 +37,6 @@ class Threads(Protocol):
 
     def queue(self, owner: Hashable) -> JobQueue:
         """Return the queue for the jobs of a user."""
-
-
-class Health:
-    """Logs when a store fails, and when it works again. Called in any thread after each call."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        #: Why the last call failed; empty if the store works.
-        self.why = ""
-
-    def note(self, error: Exception | None) -> None:
-        """Note the result of a call. An error that is not that of the store says that it works."""
-        why = error.why if isinstance(error, StoreFailed) else ""
-        if not why and self.why:
-            log.info("the storage {name} works again", name=self._name)
-        elif why and not self.why:
-            log.warn("the storage {name} cannot be used: {why}", name=self._name, why=why)
-        self.why = why
 
 
 class S3Store:
@@ -79,6 +58,8 @@ class S3Store:
         self.health = Health(self.name)
         client, patient = make_client(configured, size + 4), make_client(configured, size + 4, seconds=PATIENT)
         calls = Calls(client, self.settings.bucket, self.health.note, patient)
+        #: For the probe, which reports to `health` itself.
+        self._probing = Objects(Calls(client, self.settings.bucket, lambda error: None))
         self.objects = Objects(calls)
         self.multiparts = Multiparts(calls, self.objects)
         self.cut = CutUploads(self.multiparts, running)
@@ -123,7 +104,7 @@ class S3Store:
 
     def probe(self) -> None:
         """Look whether the store can be used. Blocks. Raises StoreFailed."""
-        self.objects.page(self.settings.key_prefix, flat=True, most=1)
+        self._probing.page(self.settings.key_prefix, flat=True, most=1)
 
     def check(self) -> Deferred[None]:
         """As `probe`, in a thread of the store."""

@@ -40,6 +40,19 @@ class CutUpload:
         return max([self.started, *(each.stored for each in self.parts)])
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """What a process that was killed has left: the copy of an object, or an upload without any part (`is_empty`).
+
+    Nobody can resume it. Whether an empty one is of ftpsd cannot be known.
+    """
+
+    key: str
+    identity: str
+    modified: float
+    is_empty: bool
+
+
 class CutUploads:
     """Finds the open uploads of ftpsd. `running` are those of this process. Everything blocks."""
 
@@ -66,12 +79,24 @@ class CutUploads:
         for portion in self._multiparts.uploads(prefix, flat):
             yield [found for each in portion if (found := self.look(each)) is not None]
 
+    def all_below(self, prefix: str) -> Iterator[list[CutUpload | Leftover]]:
+        """As `below`, with what nobody can resume."""
+        for portion in self._multiparts.uploads(prefix):
+            yield [found for each in portion if (found := self._found(each)) is not None]
+
     def look(self, upload: OpenUpload) -> CutUpload | None:
         """Return an upload with its parts, or None if it is not one of ftpsd, or has gone."""
+        found = self._found(upload)
+        return found if isinstance(found, CutUpload) else None
+
+    def _found(self, upload: OpenUpload) -> CutUpload | Leftover | None:
         try:
             parts = {each.number: each for each in self._multiparts.parts(upload.key, upload.identity)}
         except (UploadGone, FileNotFoundError):
             return None
+        if not parts or (COPY_MARKER in parts and MARKER not in parts):
+            latest = max([upload.started, *(each.stored for each in parts.values())])
+            return Leftover(upload.key, upload.identity, latest, not parts)
         marker = parts.pop(MARKER, None)
         if marker is None or COPY_MARKER in parts:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from time import time
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -14,7 +15,7 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Measure
 from ftpsd.storage.s3.measure import abort_counted
 from ftpsd.storage.s3.store import S3Store
-from ftpsd.storage.s3.uploads.cut_uploads import CutUpload
+from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, Leftover
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import JobSteps
@@ -23,6 +24,9 @@ log = Logger(namespace="ftpsd")
 
 #: Seconds between two sweeps: the time for which uploads are kept, within these bounds. Requests are billed.
 _MIN_INTERVAL, _MAX_INTERVAL = 5, 3600
+
+#: Seconds for which an open upload without any part is left alone.
+_DAY = 86_400
 
 #: `Quotas.changing`, which counts the removal of an upload.
 Changing = Callable[[str, Measure], AbstractContextManager[None]]
@@ -71,12 +75,20 @@ class StoreSweeper:
         failure.trap(Refusal, OSError)  # the store fails: `Health` has logged it
 
 
-def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
-    """Remove the uploads of a store whose last part came before a POSIX time. Those that run are left alone."""
+def sweep(store: S3Store, before: float, changing: Changing, now: float | None = None) -> JobSteps[None]:
+    """Remove the uploads of a store whose last part came before a POSIX time. Those that run are left alone.
+
+    What was killed before its first part is removed a day later (see `Leftover`), since it may be of another program.
+    """
     freed = list[int]()
-    for portion in store.cut.below(store.settings.key_prefix):
+    lately = (time() if now is None else now) - _DAY
+    for portion in store.cut.all_below(store.settings.key_prefix):
         for each in portion:
-            if each.modified < before and not store.cut.may_run(each):
+            if isinstance(each, Leftover):
+                if _is_old(store, each, before, lately) and store.cut.abort(each.key, each.identity):
+                    freed.append(0)
+                yield
+            elif each.modified < before and not store.cut.may_run(each):
                 if _remove(store, each, changing):
                     freed.append(each.size)
                 yield
@@ -88,6 +100,13 @@ def sweep(store: S3Store, before: float, changing: Changing) -> JobSteps[None]:
             count=len(freed),
             bytes=sum(freed),
         )
+
+
+def _is_old(store: S3Store, found: Leftover, before: float, lately: float) -> bool:
+    running = store.cut.running
+    if found.is_empty:
+        return found.modified < min(before, lately) and found.identity not in running
+    return found.modified < before and not running.may_run(found.identity, found.modified)
 
 
 def _remove(store: S3Store, upload: CutUpload, changing: Changing) -> bool:

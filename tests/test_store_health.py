@@ -1,0 +1,70 @@
+"""The state of a store does not flap: one failed request and one good one, in turns, change neither log nor health."""
+
+from __future__ import annotations
+
+import time
+
+from ftpsd.storage.s3.calls.errors import StoreFailed
+from ftpsd.storage.s3.calls.health import Health
+from tests.ftpclient import secured
+from tests.prometheus import with_metrics
+from tests.s3 import Bucket
+from tests.s3_proxy import Answer, FaultyProxy
+from tests.store_daemon import Make, store_daemon
+
+
+def test_requests_that_fail_now_and_then(make_daemon: Make, bucket: Bucket) -> None:
+    """Keys that the store denies are 451 and one line in the log; /ready stays 200, and the store is not down."""
+    bucket.put_many({"alice/good": b"1", "alice/bad": b"1"})
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, port=proxy.port, start=False)
+        metrics = with_metrics(daemon)
+        daemon.write()
+        daemon.start()
+        metrics.becomes(1.0, "ftpsd_store_up", store="archive")
+        proxy.spoil("HEAD", "alice/bad", Answer(403, "AccessDenied"), times=1000)
+        end = time.monotonic() + 20
+        with secured(daemon) as client:
+            while time.monotonic() < end:
+                client.expect(451, "SIZE bad")
+                assert metrics.get("/ready").status == 200
+                client.expect(213, "SIZE good")
+                time.sleep(0.3)
+        assert metrics.value("ftpsd_store_up", store="archive") == 1.0
+    assert daemon.log.count("a request to the storage archive has failed: head_object: 403") == 1
+    assert "cannot be used" not in daemon.log
+    assert "works again" not in daemon.log
+
+
+def test_a_store_of_which_every_other_probe_fails() -> None:
+    """The first probe decides at once; after that two in a row are needed to change the state, in both directions."""
+    health = Health("archive")
+    health.probed("refused")
+    assert health.why == "refused"
+    for _ in range(5):
+        health.probed("")
+        health.probed("refused again")
+        assert health.why == "refused again"
+    health.probed("")
+    health.probed("")
+    assert health.why == ""
+    for _ in range(5):
+        health.probed("refused")
+        assert health.is_doubtful
+        assert health.why == ""
+        health.probed("")
+    health.probed("refused")
+    health.probed("refused")
+    assert health.why == "refused"
+
+
+def test_a_failed_request_lets_the_store_be_probed() -> None:
+    """A request does not change the state; a good probe clears the suspicion."""
+    health = Health("archive")
+    health.note(None)
+    assert not health.is_suspect
+    health.note(StoreFailed(451, "Storage not available.", "head_object: 500"))
+    assert health.is_suspect
+    assert health.why == ""
+    health.probed("")
+    assert not health.is_suspect
