@@ -6,6 +6,7 @@ import datetime
 import json
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ftpsd.cli.doctor import certificate as certificates
 from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.middlebox import Listener, middlebox, replier
+from tests.pki import Authority, pem
 
 
 def doctor(
@@ -64,6 +66,42 @@ def test_a_good_server_has_no_finding(shared: Daemon, tls: str) -> None:
     for check in ("upload", "rename", "download", "resumes the TLS session"):
         assert any(check in each for each in report["passed"]), report
     assert sorted(shared.home().rglob("*")) == before
+
+
+def test_a_certificate_of_the_client(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """With `--cert` the doctor shows a certificate: it logs in without a password, and transfers with it.
+
+    A certificate that the server refuses is a finding, with the reason of the server.
+    """
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(pem(authority.certificate))
+    section = {"ca": str(tmp_path / "ca.pem"), "mode": "required"}
+    daemon = make_daemon({"tls": {"client_certificates": section}})
+    own = authority.issue("alice").write(tmp_path / "alice.pem")
+    target, trust = f"127.0.0.1:{daemon.port}", authority_file(daemon)
+    report = doctor(target, *trust, "--cert", str(own), password="")
+    assert found(report) == {}, report
+    assert any("login as alice" in each for each in report["passed"])
+    assert any("upload" in each for each in report["passed"])
+    assert "Client certificate required" in found(doctor(target, *trust))["login.refused"]
+    other = Authority("another one").issue("alice").write(tmp_path / "other.pem")
+    assert "tls.client_certificate" in found(doctor(target, *trust, "--cert", str(other)))
+    expired = authority.issue("alice", valid=(-9, -1)).write(tmp_path / "expired.pem")
+    assert "expired" in found(doctor(target, *trust, "--cert", str(expired)))["tls.client_certificate"].lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--cert", "missing.pem"], "No such file"),
+        (["--cert", __file__], "no certificate with its key can be read"),
+        (["--key", "key.pem"], "name that with --cert"),
+    ],
+)
+def test_certificates_that_cannot_be_used(options: list[str], told: str) -> None:
+    """A certificate that cannot be read is a usage error, which names the file."""
+    done = forkserver.run(["doctor", "--from", "127.0.0.1", "--user", "alice", *options], "")
+    assert done.returncode == 2 and told in done.stderr
 
 
 def test_required_resumption_is_a_note(shared: Daemon) -> None:

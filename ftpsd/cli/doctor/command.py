@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cafile", metavar="FILE", help="trust the authorities in this PEM file instead of the system's"
     )
+    parser.add_argument("--cert", metavar="FILE", help="show the server this certificate (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
     parser.add_argument("--fingerprint", metavar="SHA256", help="trust the certificate with this fingerprint")
     parser.add_argument(
         "--insecure", action="store_true", help="send the password even if the certificate is not trusted"
@@ -65,8 +67,9 @@ def _check_server(options: argparse.Namespace) -> Report:
     report = Report(options.config)
     settings = server.check(options.config, report)
     if settings is not None and options.user is not None:
-        ask = partial(credentials, options.user, options.password_stdin)
-        listeners.log_in(settings, ask, options.timeout, options.tries, report)
+        certificate = _certificate(options)
+        ask = partial(credentials, options.user, options.password_stdin, certificate is not None)
+        listeners.log_in(settings, ask, options.timeout, options.tries, report, certificate)
     return report
 
 
@@ -79,10 +82,13 @@ def _check_from(options: argparse.Namespace) -> Report:
     implicit = options.implicit or port == IMPLICIT_PORT
     if options.cafile is not None:
         _check_authorities(options.cafile)
-    ask = partial(credentials, options.user, options.password_stdin)
+    certificate = _certificate(options)
+    ask = partial(credentials, options.user, options.password_stdin, certificate is not None)
     trust = (options.cafile, (options.fingerprint,) if options.fingerprint else (), options.insecure)
     report = Report(f"{host}, port {port}, {'implicit' if implicit else 'explicit'} TLS")
-    remote.check(Target(host, port, implicit, ask, options.timeout, *trust), options.tries, report)
+    remote.check(
+        Target(host, port, implicit, ask, options.timeout, *trust, certificate=certificate), options.tries, report
+    )
     return report
 
 
@@ -97,6 +103,28 @@ def _check_authorities(file: str) -> None:
         ssl.create_default_context(cafile=file)
     except OSError as error:  # ssl.SSLError is one
         raise Usage(f"{file} holds no certificates that can be read: {error.strerror or error}") from None
+
+
+def _certificate(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Return the files of the client's certificate and its key; None if it has none. Raises Usage."""
+    import ssl
+
+    if options.cert is None:
+        if options.key is not None:
+            raise Usage("--key is the key of a certificate: name that with --cert")
+        return None
+    files = options.cert, options.key or options.cert
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        text = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise Usage(f"{' and '.join(dict.fromkeys(files))}: no certificate with its key can be read: {text}") from None
+    return files
+
+
+def _no_password() -> str:
+    """Refuse a key with a password: OpenSSL would ask for it at the terminal."""
+    raise ValueError("the key has a password: write it without one for this check")
 
 
 def parse_target(text: str, port: int) -> tuple[str, int]:
@@ -119,17 +147,24 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
-def credentials(user: str | None, from_stdin: bool) -> tuple[str, str]:
-    """Return name and password, from the options, standard input or the terminal. Raises Usage."""
+def credentials(user: str | None, from_stdin: bool, has_certificate: bool = False) -> tuple[str, str]:
+    """Return name and password, from the options, standard input or the terminal. Raises Usage.
+
+    With a certificate of the client the password may be missing.
+    """
     interactive = sys.stdin.isatty()
     if user is None:
         if from_stdin or not interactive:
             raise Usage("name the user: --user NAME")
         print("User: ", end="", file=sys.stderr, flush=True)
         user = sys.stdin.readline().rstrip("\n")
-    if not from_stdin and not interactive:
+    password = ""
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif interactive:
+        password = getpass.getpass(f"Password of {user}{' (empty: none)' if has_certificate else ''}: ")
+    elif not has_certificate:
         raise Usage("there is no terminal to ask for the password: use --password-stdin")
-    password = sys.stdin.readline().rstrip("\r\n") if from_stdin else getpass.getpass(f"Password of {user}: ")
     if not user or any(character in user + password for character in "\r\n\0"):
         raise Usage("the user's name is empty, or name or password hold a line break")
     return user, password

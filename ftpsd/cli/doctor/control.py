@@ -31,6 +31,8 @@ class Target:
     insecure: bool = False
     #: The name that the certificate must have, if not `host`.
     name: str | None = None
+    #: The certificate that the client shows, with its key: two PEM files, or one for both.
+    certificate: tuple[str, str] | None = None
 
 
 def open_session(target: Target, report: Report) -> Client:
@@ -46,13 +48,19 @@ def open_session(target: Target, report: Report) -> Client:
 
 
 def _context(target: Target) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=target.cafile)
+    return _showing(target, ssl.create_default_context(cafile=target.cafile))
 
 
-def _trusting() -> ssl.SSLContext:
+def _trusting(target: Target) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return _showing(target, context)
+
+
+def _showing(target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
+    if target.certificate is not None:
+        context.load_cert_chain(*target.certificate)
     return context
 
 
@@ -89,7 +97,7 @@ def _open_unverified(target: Target, error: ssl.SSLCertVerificationError, report
         if not target.implicit:
             client.read_reply()
             client.command("AUTH TLS")
-        client.start_tls(_trusting(), target.name or target.host)
+        client.start_tls(_trusting(target), target.name or target.host)
     except (OSError, Trouble) as failure:
         client.close()
         raise Ended(handshake_failed(failure, target.implicit)) from None
@@ -179,7 +187,7 @@ def speaks_tls(target: Target) -> bool:
     except Ended:
         return False
     try:
-        client.start_tls(_trusting(), None)
+        client.start_tls(_trusting(target), None)
     except (OSError, Trouble):
         return False
     finally:
@@ -262,6 +270,8 @@ def handshake_failed(error: Exception, implicit: bool) -> Finding:
                 "Set the client to explicit TLS (AUTH TLS) for this port.",
             )
         problem = "what follows the server's 234 is not TLS"
+    elif _is_about_certificate(text):
+        return client_certificate(text)
     elif isinstance(error, ssl.SSLError) and ("ALERT" in text or "VERSION" in text or "PROTOCOL" in text):
         return Finding(
             "tls.no_common_version",
@@ -273,6 +283,22 @@ def handshake_failed(error: Exception, implicit: bool) -> Finding:
     else:
         problem = f"the connection was cut during the TLS handshake ({text})"
     return middlebox(problem)
+
+
+def _is_about_certificate(error: str) -> bool:
+    """Return whether an error of OpenSSL is an alert of the server about the certificate of the client."""
+    return "alert" in error.lower() and re.search("certificate|unknown.ca", error, re.IGNORECASE) is not None
+
+
+def client_certificate(error: str) -> Finding:
+    """The finding for a certificate of the client that the server refuses."""
+    return Finding(
+        "tls.client_certificate",
+        "fault",
+        f"The server refuses the certificate of the client: {printable(error)}.",
+        "On the server, the log has the reason. Compare the issuer with `tls.client_certificates.ca`, and the dates.",
+        "journalctl -u ftpsd -n 20",
+    )
 
 
 def middlebox(evidence: str) -> Finding:
@@ -290,6 +316,8 @@ def middlebox(evidence: str) -> Finding:
 
 def stalled(trouble: Trouble) -> Finding:
     """The finding for a command that got no usable reply, while the ones before it were answered."""
+    if isinstance(trouble, Cut) and _is_about_certificate(trouble.detail):
+        return client_certificate(trouble.detail)  # with TLS 1.3 the alert follows the handshake
     if isinstance(trouble, Silent):
         return middlebox(f"{trouble.command} was never answered, though the commands before it were")
     if isinstance(trouble, Garbled):

@@ -14,9 +14,16 @@ from ftpsd.config.settings import ListenSettings, Settings
 
 
 def log_in(
-    settings: Settings, credentials: Callable[[], tuple[str, str]], seconds: float, tries: int, report: Report
+    settings: Settings,
+    credentials: Callable[[], tuple[str, str]],
+    seconds: float,
+    tries: int,
+    report: Report,
+    own: tuple[str, str] | None = None,
 ) -> None:
     """Log in and transfer through each listener, then through the announced address.
+
+    `own` are the files of the certificate that the client shows, and of its key.
 
     Stop at a refused login: each one more would count towards a ban of this machine and of the user name.
     """
@@ -38,7 +45,7 @@ def log_in(
             continue
         address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
         implicit = listener.tls == "implicit"
-        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted)
+        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted, certificate=own)
         part = Report("")
         remote.check(target, tries, part)
         parts.append(part)
@@ -49,7 +56,14 @@ def log_in(
     if settings.passive.address is not None and settings.listen:
         first = settings.listen[0]
         target = Target(
-            settings.passive.address, first.port, first.tls == "implicit", remembered, seconds, None, trusted
+            settings.passive.address,
+            first.port,
+            first.tls == "implicit",
+            remembered,
+            seconds,
+            None,
+            trusted,
+            certificate=own,
         )
         _hairpin(target, tries, report)
 
