@@ -208,6 +208,37 @@ def test_overlaps(base: Path, wrong: bool, alice: dict[str, Any], common: dict[s
     assert all("lie in each other" in fault and "users.yaml:" in fault and "folders./" in fault for fault in found)
 
 
+def test_the_name_of_the_user(base: Path) -> None:
+    """`{user}` in a path is the name of the user: each has a directory and a quota of its own, wherever the folder stands.
+
+    One that is missing is a fault, which names the directory. New ones need no restart: their parent is known.
+    """
+    for name in ("alice", "bob", "carol"):
+        (base / "one" / name).mkdir()
+        (base / "two" / name / "in").mkdir(parents=True)
+    inbox = {"path": "one/{user}", "quota": {"files": 7}}
+    users: dict[str, Any] = {"alice": {"groups": ["staff"]}, "bob": {"folders": {"/own": {"path": "two/{user}/in"}}}}
+    sections: dict[str, Any] = {
+        "folders": {"/inbox": inbox},
+        "groups": {"staff": {"folders": {"/staff": {"path": "two/{user}/in"}}}},
+    }
+    path = write(base, users, **sections)
+    configuration = load.load(path)
+    assert folders(base, configuration, "alice") == {"/inbox": "one/alice", "/staff": "two/alice/in"}
+    assert folders(base, configuration, "bob") == {"/inbox": "one/bob", "/own": "two/bob/in"}
+    real = os.path.realpath(base)
+    homes = configuration.users.homes
+    assert {f"{real}/one/alice", f"{real}/one/bob"} <= set(homes.with_quota)
+    assert {f"{real}/one", f"{real}/two"} <= homes.parents
+    (base / "two/carol/home").mkdir()
+    built = configuration.builder.build("carol", {"home": str(base / "two/carol/home")})
+    assert built.folders[("inbox",)].path == f"{real}/one/carol"
+    (fault,) = faults(write(base, {**users, "dave": {"home": "alice"}}, **sections))
+    assert "users.dave.folders./inbox.path: one/dave is not a directory" in fault
+    for name in ("..", "x/../alice"):
+        assert all("inbox" not in each for each in faults(write(base, {name: {"home": "alice"}}, **sections)))
+
+
 def test_users_of_sources(base: Path) -> None:
     """They get the folders at the top level, too; their own must lie below sandbox.homes."""
     (base / "ftpsd.yaml").write_text(
@@ -271,11 +302,13 @@ def test_the_example_of_the_document(base: Path) -> None:
     text = (Path(__file__).parents[1] / "docs/folders.md").read_text()
     match = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert match is not None
-    example = re.sub(r": (/srv|/nas)", rf": {base}\1", match[1]).replace("$argon2id$…", SECRET)
+    example = re.sub(r'(: "?)(/srv|/nas)', rf"\1{base}\2", match[1]).replace("$argon2id$…", SECRET)
     for path in re.findall(rf"{re.escape(str(base))}/[a-z/]+", example):
         Path(path).mkdir(parents=True, exist_ok=True)
+    (base / "srv/inbox/alice").mkdir()
     (base / "users.yaml").write_text(example)
     found = folders(base, load.load(base / "ftpsd.yaml"), "alice")
-    assert found.keys() == {"/team", "/archive", "/outgoing/drop", "/reports", "/scans"}
+    assert found.keys() == {"/team", "/archive", "/outgoing/drop", "/inbox", "/reports", "/scans"}
+    assert found["/inbox"] == "srv/inbox/alice"
     documented = rows(text.split("## What users see")[0])
     assert documented == {key: told(default) for key, default in keys(FolderSettings).items()} | {"for": "`null`"}

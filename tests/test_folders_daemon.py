@@ -14,7 +14,7 @@ from ftpsd.cli.doctor import host
 from ftpsd.cli.main import main
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.admin import Admin
-from tests.daemon import Daemon
+from tests.daemon import SECRET, Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
 from tests.outbox import JournalNow, settings, with_state
@@ -64,6 +64,36 @@ def test_reload_adds_and_removes_folders(make_daemon: Make, team: Path) -> None:
     daemon.write()
     daemon.reload()
     assert "users.alice.folders./team.path" in daemon.log and "is not a directory" in daemon.log
+
+
+def test_each_user_has_a_directory(make_daemon: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `{user}` in its path a folder is another directory for each user, with a quota of its own.
+
+    `ftpsd user add` makes that of a new user, who can use it after a reload.
+    """
+    inbox = tmp_path / "srv" / "inbox"
+    for name in ("alice", "bob"):
+        (inbox / name).mkdir(parents=True)
+    daemon = make_daemon({"admin": {"socket": "admin.sock"}}, start=False)
+    users = daemon.users_file.read_text()
+    common = json.dumps({"/inbox": {"path": str(inbox / "{user}"), "quota": {"files": 2}}})
+    daemon.users_file.write_text(f"folders: {common}\n{users}")
+    daemon.start()
+    with withstands(daemon), secured(daemon) as alice, secured(daemon, "bob") as bob:
+        for client, content in ((alice, b"alice's"), (bob, b"bob's")):
+            for name in ("a", "b"):
+                assert client.upload(f"STOR /inbox/{name}", content).startswith("226 ")
+            client.passive_port()
+            client.expect(552, "STOR /inbox/c")
+        assert alice.download("RETR /inbox/a") == b"alice's"
+        bob.expect(250, "DELE /inbox/a")
+        assert alice.download("NLST /inbox") == b"/inbox/a\r\n/inbox/b\r\n"
+    words = ["--set", f"password={SECRET}", "--home", str(daemon.home("carol"))]
+    assert main(["user", "add", "carol", "-c", str(daemon.config), *words]) == 0
+    assert "The daemon has loaded it." in capsys.readouterr().out
+    with secured(daemon, "carol") as carol:
+        assert carol.upload("STOR /inbox/a", b"carol's").startswith("226 ")
+    assert (inbox / "carol" / "a").read_bytes() == b"carol's"
 
 
 def test_the_sandbox_permits_folders(make_daemon: Make, team: Path, tmp_path: Path) -> None:

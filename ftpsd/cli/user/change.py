@@ -79,6 +79,12 @@ def _make_home(users: Users, name: str, values: Values) -> list[str]:
         return []
     path = os.path.normpath(path)
     made = home.make(path)
+    try:
+        for each in users.own_folders(name, values):
+            made += home.make(os.path.normpath(each))
+    except BaseException:
+        home.unmake(made)
+        raise
     users.notes.append(f"The home is {path}." if made else f"The home is {path}, which existed already.")
     owner = None if made else home.foreign_owner(path)
     if owner is not None:

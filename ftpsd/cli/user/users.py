@@ -23,8 +23,8 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import UsersSettings
 from ftpsd.config.users.checks import Place
 from ftpsd.config.users.directory import UserFiles
-from ftpsd.config.users.folders import FolderFinder
-from ftpsd.config.users.homes import HomeFinder, home_of
+from ftpsd.config.users.folders import FolderFinder, templates
+from ftpsd.config.users.homes import HomeFinder, absolute, home_of
 from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.users.names import SUFFIX, folded, problem
 from ftpsd.config.users.origins import Layer, Origin
@@ -58,7 +58,7 @@ class Users:
             raise CommandFailed(f"there is a user {name} already: {self.directory.file(name)}")
         own = self._section("users")
         if name in own:
-            raise CommandFailed(f"there is a user {name} already: {self._line(name)}")
+            raise CommandFailed(f"there is a user {name} already: {_line(self.own, name)}")
         others = [*own, *self._names()]
         for table in self.tables:
             names = table.names()
@@ -95,7 +95,7 @@ class Users:
         if data is not None:
             return data
         if name in self._section("users"):
-            raise CommandFailed(f"{name} is in {self._line(name)}: that file is yours, change it there")
+            raise CommandFailed(f"{name} is in {_line(self.own, name)}: that file is yours, change it there")
         raise CommandFailed(f"there is no user {name}")
 
     def values(self, name: str, data: bytes) -> Values:
@@ -115,6 +115,14 @@ class Users:
         if isinstance(found, dict):
             found = _place(found)
         return home_of(found, name, self.own.path.parent) if isinstance(found, str) and found else None
+
+    def own_folders(self, name: str, values: Mapping[str, Value]) -> list[str]:
+        """Return the directories of folders whose path has {user}, with the name of a user."""
+        merged = self._common(self._section("folders")).merge(name, values)
+        return [
+            absolute(each.replace("{user}", name), self.own.path.parent)
+            for each in templates(merged.get("folders"), local=True)
+        ]
 
     def place(self, name: str) -> str:
         """Return the file that a user is in, or the table that was changed."""
@@ -145,16 +153,13 @@ class Users:
         document = read(self.directory.file(name))
         return Layer("user", _mapping(document.value), document)
 
-    def _common(self) -> Layers:
-        """Return the defaults and the groups; what has faults in them is left out."""
+    def _common(self, common_folders: Value = None) -> Layers:
+        """Return the defaults and the groups, and folders; what has faults in them is left out."""
         document = Document(self.own.path, self.own.value, data=self.own.data)
         files = UserFiles(self.settings.group_files, DiskWatch(), kind="group")
-        sections = Sections(self._section("defaults"), self._section("groups"), {}, None)
+        sections = Sections(self._section("defaults"), self._section("groups"), {}, common_folders)
         folders = FolderFinder(self.own.path.parent, HomeFinder(DiskWatch()))
         return load_layers(document, sections, files, True, folders)[0]
-
-    def _line(self, name: str) -> str:
-        return f"{self.own.path}:{self.own.line(('users', name))}"
 
     def _names(self) -> list[str]:
         try:
@@ -217,3 +222,7 @@ def check_name(name: str) -> None:
     wrong = problem(name)
     if wrong is not None:
         raise WrongUsage(f"the name {wrong}")
+
+
+def _line(document: Document, name: str) -> str:
+    return f"{document.path}:{document.line(('users', name))}"

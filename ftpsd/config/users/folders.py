@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import attrs
@@ -28,6 +28,35 @@ _GROUP = "group:"
 #: The folders of one user, by their paths.
 Folders = dict[tuple[str, ...], FolderSettings]
 
+#: What stands for the name of the user in the path of a directory.
+_USER = "{user}"
+
+
+def folders_of(folders: Folders, name: str) -> Folders:
+    """Return folders with the name of their user in the place of {user}.
+
+    A name that would lead elsewhere stays out: it is a fault of the home.
+    """
+    if "/" in name or name in ("", ".", ".."):
+        return _fixed(folders)
+    return {
+        at: attrs.evolve(folder, path=folder.path.replace(_USER, name)) if _USER in folder.path else folder
+        for at, folder in folders.items()
+    }
+
+
+def _fixed(folders: Folders) -> Folders:
+    """Return the folders that are the same for all users."""
+    return {at: folder for at, folder in folders.items() if _USER not in folder.path}
+
+
+def templates(value: Value, local: bool = False) -> Iterator[str]:
+    """Yield the paths with {user} in a value of `folders`; with `local`, those of directories of this machine."""
+    for each in value.values() if isinstance(value, dict) else ():
+        path = each.get("path") if isinstance(each, dict) and not (local and each.get("storage")) else None
+        if isinstance(path, str) and _USER in path:
+            yield path
+
 
 class CommonFolders:
     """The folders at the top level of `users.yaml`, each for all users or for some. They have no faults."""
@@ -45,6 +74,10 @@ class CommonFolders:
         if not name.startswith(_GROUP):  # a source may know a user of such a name, who is in no group by that
             names.add(name)
         return {path: keys for path, (keys, wanted) in self._entries.items() if wanted is None or wanted & names}
+
+    def templates(self, local: bool = False) -> Iterator[str]:
+        """Yield the paths with {user} (see `templates`)."""
+        return templates({path: keys for path, (keys, _) in self._entries.items()}, local)
 
     def add_to(self, values: dict[str, Value], name: str, groups: Iterable[str]) -> dict[str, Value]:
         """Return the merged keys of a user with these folders. Folders of the user at the same paths replace them."""
@@ -74,7 +107,7 @@ def load_common_folders(document: Document, value: Value, groups: Iterable[str],
             document.fault(("folders", path), "has the path of another folder", "Remove one of the two.")
         elif user is not None:
             seen.add(at)
-            finder.find(Place(document, ()), user.folders)
+            finder.check(Place(document, ()), user.folders)
         if len(document.faults) == before:
             entries[path] = own, wanted
     return CommonFolders(entries)
@@ -140,6 +173,10 @@ class FolderFinder:
         self._real: dict[str, str | None] = {}
         #: By directory, without symbolic links.
         self._found: dict[str, _Found] = {}
+
+    def check(self, place: Place, folders: Folders) -> None:
+        """Add faults for the folders of several users that cannot be used. Those with {user} are looked at later."""
+        self.find(place, _fixed(folders))
 
     def find(self, place: Place, folders: Folders) -> Folders:
         """Return folders with the paths of their directories, without symbolic links. Add faults for the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
-from ftpsd.config.users.folders import CommonFolders, FolderFinder, load_common_folders
+from ftpsd.config.users.folders import CommonFolders, FolderFinder, load_common_folders, templates
 from ftpsd.config.users.merge import Record, merge
 from ftpsd.config.users.names import problem
 from ftpsd.config.yaml import Document
@@ -62,6 +62,11 @@ class Layers:
         #: Knows the directories of all folders.
         self.finder = finder
         self._remedies: dict[str, str] = {}
+        #: Layers with a folder whose path has {user}.
+        self._with_user = {
+            name for name, record in {"": self.defaults, **self.groups}.items() if any(templates(record.get("folders")))
+        }
+        self._folders_with_user = any(self.folders.templates())
 
     def groups_of(self, values: Record) -> list[str]:
         """Return the names of the groups of a user, each once, in their order."""
@@ -74,6 +79,18 @@ class Layers:
         merged = merge(self.defaults, [*(self.groups[name] for name in names), values])
         merged = self.folders.add_to(merged, name, names)
         return {**merged, "groups": list(names)} if names else merged
+
+    def has_folders_by_name(self, values: Record) -> bool:
+        """Return whether the folders of a user with these keys may depend on the name."""
+        if not self._with_user and not self._folders_with_user:
+            return False
+        return self._folders_with_user or bool(self._with_user.intersection(["", *self.groups_of(values)]))
+
+    def folder_templates(self) -> Iterator[str]:
+        """Yield the paths with {user} of folders that are directories of this machine."""
+        for record in (self.defaults, *self.groups.values()):
+            yield from templates(record.get("folders"), local=True)
+        yield from self.folders.templates(local=True)
 
     def get(self, values: Record, key: str) -> Value:
         """Return one of the keys that are no sections and that the last layer decides, as `merge` would."""
@@ -113,7 +130,7 @@ def load_layers(
 
     def check(place: Place, settings: UserSettings) -> None:
         check_user(place, settings, resumption)
-        finder.find(place, settings.folders)
+        finder.check(place, settings.folders)
 
     reader = _Reader(check)
     for name, values in groups.items():

@@ -18,7 +18,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
-from ftpsd.config.users.folders import FolderFinder
+from ftpsd.config.users.folders import FolderFinder, folders_of, templates
 from ftpsd.config.users.homes import HomeFinder, home_of, parents
 from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.yaml import Document, read
@@ -125,10 +125,11 @@ class _Loader:
         self._kinds: dict[str, int] = {}
         #: Of each kind: the sets of homes to which that of a user belongs, beside the set of all.
         self._sets: list[list[set[str]]] = []
-        #: All values of `home` that contain {user}.
+        #: All values of `home`, and paths of folders, that contain {user}.
         self._templates: set[str] = set()
         for record in (layers.defaults, *layers.groups.values()):
             self._note_template(record.get("home"))
+        self._templates.update(layers.folder_templates())
         #: The homes of all users so far.
         self.homes: set[str] = set()
         self._homes_with_quota: set[str] = set()
@@ -177,6 +178,8 @@ class _Loader:
         text = repr(rest) if rest else ""
         if self._layers.folders:
             text += repr(list(self._layers.folders.of(name, self._layers.groups_of(values))))
+        if "{user}" in text or self._layers.has_folders_by_name(values):
+            text += repr(name)
         kind = self._kinds.get(text)
         if kind is None or type(password) is not str or not _is_plain(home):
             kind = self._new_kind(name, place, rest, {"password": password, "home": home})
@@ -198,7 +201,9 @@ class _Loader:
         if user is None or len(faults) > before:
             return None
         check_user(place, user, self._resumption)
-        user = attrs.evolve(user, password=None, home=None, folders=self._folders.find(place, user.folders))
+        self._templates.update(templates(values.get("folders"), local=True))
+        found = self._folders.find(place, folders_of(user.folders, name))
+        user = attrs.evolve(user, password=None, home=None, folders=found)
         kind = self._users.add_kind(user)
         groups = self._layers.quotas(user.groups)
         is_counted = groups or user.quota != QuotaSettings()

@@ -22,7 +22,7 @@ from ftpsd.config.sections.storage import StorePlace
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
-from ftpsd.config.users.folders import Folders, folder_key, is_nested, overlap_fault, place_of
+from ftpsd.config.users.folders import Folders, folder_key, folders_of, is_nested, overlap_fault, place_of
 from ftpsd.config.users.homes import home_of, overlapping, require_store, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
@@ -82,7 +82,10 @@ class RecordBuilder:
         settings = structure(document, self._layers.merge(name, values), UserSettings)
         if settings is not None:
             check_user(place, settings, self._resumption)
-            home, folders = self._home(document, name, settings.home), self._folders(document, settings.folders)
+            home, folders = (
+                self._home(document, name, settings.home),
+                self._folders(document, folders_of(settings.folders, name)),
+            )
             settings = attrs.evolve(settings, home=home, folders=folders)
             self._check_overlaps(document, settings)
         if settings is None or document.faults:
