@@ -50,8 +50,10 @@ class Openings:
         self._tree.require(path, "download")
         if self._tree.is_root(path):
             raise _not_plain()
-        key = self._tree.key(path)
-        found = self._tools.objects.head(key, checksum)
+        key, objects, size = self._tree.key(path), self._tools.objects, self._tools.part_size
+        stop = offset + size if end is None else min(end, offset + size)
+        opened = None if checksum else objects.open(key, offset, stop - 1)  # most files need no other request
+        found, body = opened if opened is not None else (objects.head(key, checksum), None)
         if found is None:
             if self._directories.exists(key + "/"):
                 raise _not_plain()
@@ -61,7 +63,7 @@ class Openings:
         if offset > found.size and end is None:
             raise Refusal(554, f"File has only {found.size} bytes.")
         bounds = offset, found.size if end is None else min(end, found.size)
-        return S3Reader(self._tools.objects, self._tools.sending, key, found, bounds, self._tools.part_size)
+        return S3Reader(objects, self._tools.sending, key, found, bounds, size, body)
 
     def writer(
         self, path: VirtualPath, offset: int, append: bool, unique: bool, progress: Progress

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from threading import Condition
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Objects
+from ftpsd.storage.s3.calls.client import Body, Found, Objects
 from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, translated
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Backoff, not_answering
 from ftpsd.storage.s3.uploads.parts import Sending
@@ -44,10 +44,21 @@ class S3Reader:
     """A file or a part of one, open for reading. `pending` and the iterator are for one thread at a time."""
 
     def __init__(
-        self, objects: Objects, sending: Sending, key: str, found: Found, bounds: tuple[int, int], size: int
+        self,
+        objects: Objects,
+        sending: Sending,
+        key: str,
+        found: Found,
+        bounds: tuple[int, int],
+        size: int,
+        body: Body | None = None,
     ) -> None:
-        """`bounds` are the first byte and the one after the last, `size` is that of a range."""
+        """`bounds` are the first byte and the one after the last, `size` is that of a range.
+
+        `body` has the bytes of the first range, and maybe more.
+        """
         self.offset, self._end = bounds
+        self._first = self.offset
         self.size = found.size
         self.known_checksum = found.checksum
         self._objects = objects
@@ -62,6 +73,7 @@ class S3Reader:
         self._changed = Condition()
         self._failed: BaseException | None = None
         self._closed = False
+        self._body = body
         self._backoff = Backoff()
 
     # --- for the transfer ----------------------------------------------------------------------------
@@ -123,6 +135,9 @@ class S3Reader:
             self._closed = True
             held = sum(each.held for each in self._ranges)
             self._ranges.clear()
+            body, self._body = self._body, None
+        if body is not None:
+            body.close()
         self._sending.memory.give(self._sending.owner, held)
 
     # --- in threads of the store -----------------------------------------------------------------------
@@ -145,7 +160,9 @@ class S3Reader:
                 self._fail(error)
 
     def _fetch_rest(self, wanted: Range) -> None:
-        body = self._objects.get(self._key, wanted.first + wanted.received, wanted.last, self._found.etag)
+        body = self._take_body(wanted) or self._objects.get(
+            self._key, wanted.first + wanted.received, wanted.last, self._found.etag
+        )
         try:
             while wanted.received < wanted.size and not self._closed:
                 try:
@@ -161,6 +178,14 @@ class S3Reader:
                     self._changed.notify_all()
         finally:
             body.close()
+
+    def _take_body(self, wanted: Range) -> Body | None:
+        """Return the body that the file was opened with, if it begins with this range and nobody has taken it."""
+        if wanted.first != self._first or self._body is None:
+            return None
+        with self._changed:
+            body, self._body = self._body, None
+        return body
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:

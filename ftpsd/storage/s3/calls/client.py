@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
-from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotInRange, NotSupported, ObjectChanged, translated
 from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 
 #: The most keys in one page of a listing, and in one request that deletes.
@@ -189,15 +189,7 @@ class Objects:
             answer = self._calls.call("head_object", Key=key, **({"ChecksumMode": "ENABLED"} if field else {}))
         except FileNotFoundError:
             return None
-        stored, metadata = _time(answer["LastModified"]), answer.get("Metadata")
-        modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
-        return Found(
-            _number(answer["ContentLength"]),
-            _text(answer["ETag"]),
-            stored,
-            _mtime(modified, stored),
-            _checksum(answer, field),
-        )
+        return _found(answer, _number(answer["ContentLength"]), field)
 
     def page(self, prefix: str, flat: bool = False, following: str | None = None, most: int = PAGE) -> Page:
         """Return a page of the objects whose keys begin with a prefix; with `flat` those of directories, too."""
@@ -211,6 +203,21 @@ class Objects:
         ]
         prefixes = [_text(each["Prefix"]) for each in _items(answer, "CommonPrefixes")]
         return Page(objects, prefixes, _text(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None)
+
+    def open(self, key: str, first: int, last: int) -> tuple[Found, Body] | None:
+        """Return the facts of an object and the bytes of a range, in one request. None: it has none of these bytes."""
+        if last < first:
+            return None
+        try:
+            answer = self._calls.call("get_object", Key=key, Range=f"bytes={first}-{last}")
+        except (FileNotFoundError, NotInRange):
+            return None
+        body: Body = answer["Body"]  # type: ignore[assignment]
+        size = str(answer.get("ContentRange", "")).rpartition("/")[2]
+        if not size.isdigit():  # the store has sent all of it
+            body.close()
+            return None
+        return _found(answer, int(size)), body
 
     def get(self, key: str, first: int, last: int, etag: str) -> Body:
         """Return a range of an object. Raises ObjectChanged if it has another ETag."""
@@ -392,6 +399,13 @@ def _text(value: object) -> str:
 def _number(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+def _found(answer: Answer, size: int, checksum: str | None = None) -> Found:
+    """Return the facts of an object. `checksum` is the field of one."""
+    stored, metadata = _time(answer["LastModified"]), answer.get("Metadata")
+    modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
+    return Found(size, _text(answer["ETag"]), stored, _mtime(modified, stored), _checksum(answer, checksum))
 
 
 def _time(value: object) -> float:

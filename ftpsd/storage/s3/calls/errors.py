@@ -8,6 +8,7 @@ the multipart upload does not exist any more     UploadGone, 450
 too many requests, store is overloaded           StoreFailed, 450
 object is archived                               Refusal, 550
 the store does not know the operation            NotSupported, 550
+the object ends before the range                 NotInRange, 554
 the request has no Content-MD5                   ChecksumRequired, 451
 object is too large; key is too long             Refusal, 552; 553
 no room, or a quota of the store                 Refusal, 452
@@ -52,6 +53,10 @@ class NotSupported(Refusal):
     """The store does not know an operation, or an argument of it. Others may work."""
 
 
+class NotInRange(Refusal):
+    """The object ends before the range that is requested."""
+
+
 class ChecksumRequired(Refusal):
     """The bucket requires Content-MD5, or another checksum beside the signature (Object Lock)."""
 
@@ -62,6 +67,7 @@ _FAILED = "Storage not available: try again later."
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "ConditionNotMet"})
 _GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+_BEYOND = frozenset({"InvalidRange", "416"})
 _NOT_SUPPORTED = frozenset({"NotImplemented", "501"})
 _THROTTLED = frozenset(
     {
@@ -140,6 +146,8 @@ def _answered(code: str, operation: str) -> Exception:
         return StoreFailed(450, _BUSY, f"{operation}: {code}")
     if code in _REPLIES:
         return Refusal(*_REPLIES[code])
+    if code in _BEYOND:
+        return NotInRange(554, "The file has no bytes there.")
     if code in _NOT_SUPPORTED:
         return NotSupported(550, "The storage does not support that.")
     hint = _HINTS.get(code)
