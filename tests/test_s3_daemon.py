@@ -389,6 +389,32 @@ def test_folders_here_and_there(make_daemon: Make, bucket: Bucket) -> None:
     assert (daemon.directory / directory / "local").read_bytes() == b"l"
 
 
+@pytest.mark.parametrize("permissions", ["read-only", "drop-box"])
+def test_anonymous_users(make_daemon: Make, bucket: Bucket, permissions: str) -> None:
+    """Their home can be in a store: they read what is there, or upload what they do not see, within a quota."""
+    bucket.put_many({"public/readme": b"hello", "secret": b"x"})
+    place = {"storage": "archive", "path": "public/"}
+    public = {"anonymous": {"home": place, "permissions": permissions, "quota": {"bytes": "1M"}}}
+    daemon = store_daemon(make_daemon, bucket, settings=public)
+    with withstands(daemon), secured(daemon, "anonymous") as client:
+        if permissions == "read-only":
+            assert client.download("NLST").split() == [b"readme"]
+            assert client.download("RETR readme") == b"hello"
+            client.expect(550, "DELE readme")
+            client.expect(550, "SIZE ../secret")
+        else:
+            assert client.upload("STOR new", b"data").startswith("226")
+            connection = client.connect_data()
+            client.expect(550, "NLST")
+            connection.close()
+            client.expect(550, "SIZE readme")
+            connection = client.connect_data()
+            assert client.command("STOR readme")[0] in "45"
+            connection.close()
+    expected = {"public/readme": b"hello", "secret": b"x"}
+    assert bucket.contents() == (expected if permissions == "read-only" else {**expected, "public/new": b"data"})
+
+
 def test_users_see_only_their_prefix(make_daemon: Make, bucket: Bucket) -> None:
     """A user cannot reach what is beside the home, also where a name only begins alike."""
     bucket.put_many({"alice/mine": b"1", "alice2/other": b"2", "top": b"3"})

@@ -260,6 +260,40 @@ def test_many_users_in_a_store_share_their_settings(files: Path) -> None:
     assert found.settings.home == "s3:archive/7"
 
 
+def test_the_home_of_anonymous_users(files: Path) -> None:
+    """It can be in a store, whatever directories there are; that of a user may be neither in nor around it."""
+    place = {"storage": "archive", "path": "public/"}
+    users = {"alice": {"home": {"storage": "archive", "path": "alice/"}}}
+    path = write(files, {"archive": STORE}, users)
+    text = path.read_text()
+
+    def with_home(home: object, **more: object) -> Path:
+        path.write_text(text + yaml.safe_dump({"anonymous": {"home": home, **more}}))
+        return path
+
+    configuration = load.load(with_home(place, quota={"files": 5}))
+    assert configuration.anonymous is not None
+    assert configuration.anonymous.settings.home == "s3:archive/public"
+    homes = configuration.users.homes
+    assert (homes.with_quota, "s3:archive/public" in homes.all) == ({"s3:archive/public"}, True)
+    assert not any(each.startswith("s3:") for each in (*homes.outermost, *homes.parents))
+    for home, expected in (
+        ({**place, "storage": "archiv"}, "anonymous.home: there is no store “archiv”. Did you mean archive?"),
+        ({**place, "path": "/public"}, "anonymous.home.path: “/public” starts with /."),
+        ({**place, "paht": "x"}, "anonymous.home.paht: unknown key. Did you mean path?"),
+        (
+            {**place, "path": "alice/in"},
+            "s3:archive/alice/in and s3:archive/alice, the home of a user, are the same or lie",
+        ),
+        ({**place, "path": ""}, "the home of a user, are the same or lie in each other. Choose a separate path."),
+        ([1], "anonymous.home: [1] is neither a directory nor a place in a store."),
+        (None, "anonymous.home: "),
+    ):
+        (fault,) = faults(with_home(home))
+        assert expected in fault
+        assert re.match("ftpsd.yaml:[1-9]", fault)
+
+
 HOMES: list[tuple[Any, str]] = [
     ({"storage": "archiv", "path": "x/"}, "users.alice.home: there is no store “archiv”. Did you mean archive?"),
     ({"storage": "{user}", "path": "x/"}, "users.alice.home: there is no store “{user}”. Write one of: archive."),

@@ -18,7 +18,7 @@ NAMES = ("anonymous", "ftp")
 
 
 def anonymous_user(settings: AnonymousSettings, home: str) -> User:
-    """Return the anonymous user; `home` is the path of the home without symbolic links."""
+    """Return the anonymous user; `home` is the place of the home, a path without symbolic links."""
     limits = settings.limits
     user = UserSettings(
         home=home,

@@ -11,9 +11,10 @@ from ftpsd.accounts.anonymous import NAMES, anonymous_user
 from ftpsd.accounts.user_store import Homes, User
 from ftpsd.config.checks import check_limits
 from ftpsd.config.disk_watch import DiskWatch
+from ftpsd.config.sections.storage import StorePlace, is_in_store
 from ftpsd.config.settings import QuotaSettings, Settings
 from ftpsd.config.users.folders import overlap_fault
-from ftpsd.config.users.homes import HomeFinder, overlapping
+from ftpsd.config.users.homes import HomeFinder, home_of, overlapping
 from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
 
@@ -29,7 +30,10 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
         return None
     check_limits(document, anonymous.limits, ("anonymous", "limits"))
     key = ("anonymous", "home")
-    home = HomeFinder(watch).require(document, key, str(anonymous.home))
+    place = anonymous.home
+    if isinstance(place, StorePlace):
+        place = home_of(place, NAMES[0], Path())
+    home = HomeFinder(watch, settings.storage.keys()).require(document, key, place)
     if store is None or home is None:
         return None
     for name in NAMES:
@@ -38,7 +42,7 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
     other = overlapping(home, (each for each in store.homes.all if each not in users.folders))
     if other is not None:
         problem = f"{home} and {other}, the home of a user, are the same or lie in each other"
-        document.fault(key, problem, "Choose a separate directory.")
+        document.fault(key, problem, f"Choose a separate {'path' if is_in_store(home) else 'directory'}.")
     is_counted, folders = anonymous.quota != QuotaSettings(), users.layers.finder
     folder = folders.overlap(home, is_counted) if folders is not None else None
     if folder is not None:
@@ -49,12 +53,15 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
 
 def _with_home(homes: Homes, home: str, is_counted: bool) -> Homes:
     """Return the homes with another one. Folders may lie in it or around it."""
+    counted = {*homes.with_quota, *([home] if is_counted else [])}
+    if is_in_store(home):
+        return attrs.evolve(homes, all={*homes.all, home}, with_quota=counted)
     above = {*map(str, Path(home).parents)}
     others = [each for each in homes.outermost if each != home and not each.startswith(f"{home.rstrip('/')}/")]
     return attrs.evolve(
         homes,
         all={*homes.all, home},
-        with_quota={*homes.with_quota, *([home] if is_counted else [])},
+        with_quota=counted,
         outermost=others if above.intersection(others) else [*others, home],
         parents=homes.parents | {os.path.dirname(home).rstrip("/") or home},
     )

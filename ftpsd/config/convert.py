@@ -22,7 +22,7 @@ from ftpsd.config.sections.events import PathPattern
 from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.passive import SharedPassiveSettings
 from ftpsd.config.sections.sources import SOURCES, SourceSettings
-from ftpsd.config.sections.storage import Credentials, S3Storage, StoreHome, StorePath
+from ftpsd.config.sections.storage import Credentials, S3Storage, StoreHome, StorePath, StorePlace
 from ftpsd.config.sections.tls import Files
 from ftpsd.config.sections.values import Quantity, UserValues
 from ftpsd.config.settings import (
@@ -106,6 +106,7 @@ def _converter(base: Path) -> cattrs.Converter:
         (dict[tuple[str, ...], FolderSettings], lambda value: _folders(converter, value)),
         (dict[str, S3Storage], lambda value: _named(converter, value, S3Storage)),
         (HomePlace | None, lambda value: _home(converter, value)),
+        (HomePlace, lambda value: _public_home(converter, value, base)),
         (Files, lambda value: converter.structure(value, tuple[Path, ...] if isinstance(value, list) else Path)),
     ]
     for generic, convert in generics:
@@ -247,6 +248,13 @@ def _home(converter: cattrs.Converter, value: object) -> str | None:
     return value
 
 
+def _public_home(converter: cattrs.Converter, value: object, base: Path) -> str:
+    """Return the home of anonymous users. A directory is relative to the file."""
+    found = _home(converter, scalars.string(value) if value is None else value)
+    assert found is not None
+    return found if isinstance(found, StorePlace) else str(base / found)
+
+
 def _credentials(structure_section: Hook, value: object, kind: object) -> object:
     if value is None or value == "default":
         return Credentials()
@@ -306,7 +314,7 @@ def _check_keys(document: Document, value: object, cls: type, key: Key) -> None:
     fields = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
     for name, below in value.items():
         kind = optional_section(fields.get(name)) or fields.get(name)
-        kind = StoreHome if kind == HomePlace | None else kind
+        kind = StoreHome if kind in (HomePlace, HomePlace | None) else kind
         if name not in fields:
             document.fault((*key, name), "unknown key", suggestion(name, fields))
         elif kind is not None and attrs.has(kind):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.quota import QuotaSettings
+from ftpsd.config.sections.storage import StorePlace
 from ftpsd.config.sections.values import Quantity
 
 
@@ -29,7 +29,8 @@ class AnonymousLimits:
 class AnonymousSettings:
     """Anonymous logins. `drop-box`: clients can upload new files, and see none."""
 
-    home: Path
+    #: A directory, or a place in a store.
+    home: str | StorePlace
     permissions: Literal["read-only", "drop-box"] = "read-only"
     quota: QuotaSettings = Factory(QuotaSettings)
     limits: AnonymousLimits = AnonymousLimits()
