@@ -34,15 +34,18 @@ class Pipe:
 
     def __init__(self, clock: Clock, rate: float | None = None) -> None:
         self.moved = 0
-        self._clock, self._rate, self._start = clock, rate, clock.now
+        self.rate = rate
+        self._clock, self._start = clock, clock.now
 
     def receive(self, buffer: memoryview) -> Steps:
         """Receive what has arrived, if it fits."""
         count = len(buffer)
-        if self._rate is not None:
-            while not (arrived := int(self._rate * (self._clock.now - self._start)) - self.moved):
-                yield Pause(0.01)
-            count = min(count, arrived)
+        while self.rate is not None:
+            arrived = int(self.rate * (self._clock.now - self._start)) - self.moved
+            if arrived:
+                count = min(count, arrived)
+                break
+            yield Pause(0.01)
         self.moved += count
         return count
 
@@ -53,7 +56,7 @@ class Pipe:
     finish_receiving = finish_sending = open
 
 
-def endless(connection: Pipe, _: object, __: bool) -> Steps:
+def endless(connection: Pipe, _: bool, __: object) -> Steps:
     """An upload without end."""
     buffer = memoryview(bytearray(512 * 1024))
     while True:
@@ -61,8 +64,8 @@ def endless(connection: Pipe, _: object, __: bool) -> Steps:
         yield None
 
 
-def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[], float] = lambda: 0.001) -> None:
-    """Run transfers for some seconds of the clock; each wait ends `late` seconds too late."""
+def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[int], float] = lambda _: 0.001) -> None:
+    """Run transfers for some seconds of the clock; each wait of a transfer ends `late` seconds too late."""
     end = clock.now + SECONDS
     queue = [(clock.now, number) for number in range(len(transfers))]
     while queue[0][0] < end:
@@ -70,18 +73,23 @@ def run(clock: Clock, transfers: Sequence[Steps], late: Callable[[], float] = la
         clock.now = max(clock.now, moment)
         while not isinstance(step := next(transfers[number]), Pause):
             pass
-        heapq.heappush(queue, (clock.now + step.seconds + late(), number))
-    for transfer in transfers:
-        transfer.close()
+        heapq.heappush(queue, (clock.now + step.seconds + late(number), number))
 
 
-def moved_by(clock: Clock, *sharing: Sequence[RateLimit], pipes: Sequence[Pipe] = ()) -> list[int]:
+def moved_by(
+    clock: Clock,
+    *sharing: Sequence[RateLimit],
+    pipes: Sequence[Pipe] = (),
+    late: Callable[[int], float] = lambda _: 0.001,
+) -> list[int]:
     """Return the bytes that transfers move in that time, each with its own rate limits."""
     pipes = pipes or [Pipe(clock) for _ in sharing]
-    run(
-        clock,
-        [throttled(endless, limits, clock)(pipe, None, False) for pipe, limits in zip(pipes, sharing, strict=True)],
-    )
+    transfers = [
+        throttled(endless, limits, clock)(pipe, False, None) for pipe, limits in zip(pipes, sharing, strict=True)
+    ]
+    run(clock, transfers, late)
+    for transfer in transfers:
+        transfer.close()
     return [pipe.moved for pipe in pipes]
 
 
@@ -103,7 +111,7 @@ def test_late_waits_do_not_change_the_rate(late: list[float], rested: float) -> 
     clock.now += rested
     pipe = Pipe(clock)
     delays = iter(late * 10_000)
-    run(clock, [throttled(endless, [limit], clock)(pipe, None, False)], lambda: next(delays))
+    run(clock, [throttled(endless, [limit], clock)(pipe, False, None)], lambda _: next(delays))
     assert pipe.moved == pytest.approx(1_000_000 * SECONDS, rel=0.05)
 
 
@@ -116,6 +124,44 @@ def test_a_shared_bucket_is_fair(sessions: int) -> None:
     assert sum(moved) == pytest.approx(1_000_000 * SECONDS, rel=0.05)
     for each in moved:
         assert each == pytest.approx(1_000_000 * SECONDS / sessions, rel=0.05)
+
+
+@pytest.mark.parametrize("late", [(0.05, 0), (0.03, 0.001, 0.001), (0.1, 0.0, 0.05), (0.1, 0.01, 0.01, 0.01)])
+def test_late_turns_are_made_up_for(late: tuple[float, ...]) -> None:
+    """Sessions get equal parts, also if the turns of some always begin later: a process waits longer for a processor."""
+    clock = Clock()
+    moved = moved_by(clock, *[[RateLimit(2_000_000, clock)]] * len(late), late=lambda number: late[number])
+    assert sum(moved) == pytest.approx(2_000_000 * SECONDS, rel=0.05)
+    for each in moved:
+        assert each == pytest.approx(2_000_000 * SECONDS / len(late), rel=0.05)
+
+
+@few
+@given(data=st.data(), sessions=st.integers(2, 6))
+def test_turns_that_are_late_now_and_then(data: st.DataObject, sessions: int) -> None:
+    """Delays of any pattern change neither the rate nor the equal parts."""
+    clock = Clock()
+    delays = [
+        iter(data.draw(st.lists(st.sampled_from([0.0, 0.002, 0.02, 0.1]), min_size=1, max_size=30)) * 10_000)
+        for _ in range(sessions)
+    ]
+    moved = moved_by(clock, *[[RateLimit(2_000_000, clock)]] * sessions, late=lambda number: next(delays[number]))
+    assert sum(moved) == pytest.approx(2_000_000 * SECONDS, rel=0.05)
+    for each in moved:
+        assert each == pytest.approx(2_000_000 * SECONDS / sessions, rel=0.05)
+
+
+def test_a_slow_session_misses_its_part() -> None:
+    """A session whose client took little for seconds, and takes all then, gets an equal part from then on, not more."""
+    clock = Clock()
+    limit, pipes = RateLimit(1_000_000, clock), [Pipe(clock, 1000), Pipe(clock)]
+    transfers = [throttled(endless, [limit], clock)(pipe, False, None) for pipe in pipes]
+    run(clock, transfers)
+    before = [pipe.moved for pipe in pipes]
+    pipes[0].rate = None
+    run(clock, transfers)
+    for pipe, moved in zip(pipes, before, strict=True):
+        assert pipe.moved - moved == pytest.approx(500_000 * SECONDS, rel=0.05)
 
 
 @pytest.mark.parametrize(("rate", "sessions"), [(20_480, 5), (10_240, 30), (10_240, 100)])
@@ -160,11 +206,11 @@ def test_small_transfers_are_charged() -> None:
     limit = RateLimit(100_000, clock)
     began, pipe = clock.now, Pipe(clock)
 
-    def small(connection: Pipe, _: object, __: bool) -> Steps:
+    def small(connection: Pipe, _: bool, __: object) -> Steps:
         yield from connection.receive(memoryview(bytearray(1000)))
 
     for _ in range(1000):
-        for step in throttled(small, [limit], clock)(pipe, None, False):
+        for step in throttled(small, [limit], clock)(pipe, False, None):
             clock.now += step.seconds if isinstance(step, Pause) else 0
     assert clock.now - began == pytest.approx(SECONDS, rel=0.05)
 
@@ -174,10 +220,11 @@ def test_a_pause_gives_no_credit() -> None:
     clock = Clock()
     limit = RateLimit(1000, clock)
     clock.now += 3600
-    assert limit.join() == clock.now
-    assert limit.charge(1000) == pytest.approx(clock.now + 1)
+    turns = limit.join()
+    assert turns.first == clock.now
+    assert turns.charge(1000) == pytest.approx(clock.now + 1)
     clock.now += 3600
-    assert limit.charge(1000) == pytest.approx(clock.now + 1 - BURST)
+    assert turns.charge(1000) == pytest.approx(clock.now + 1 - BURST)
 
 
 @given(steps=st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 3000)), max_size=50))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ftpsd.data.endpoints import FileSource, Pause, Steps, Stream
-from ftpsd.protocol.interfaces import RateLimit
+from ftpsd.protocol.interfaces import RateLimit, Turns
 from ftpsd.system.reactor import Now
 
 E = TypeVar("E")
@@ -35,29 +35,29 @@ def throttled(move: Move[E], limits: Sequence[RateLimit], now: Now) -> Move[E]:
     """Return a move that keeps within some rate limits."""
 
     def steps(stream: Stream, text: bool, end: E) -> Steps[int]:
-        first = max([limit.join() for limit in limits])
+        joined = [limit.join() for limit in limits]
         try:
-            return (yield from move(ThrottledStream(stream, limits, now, first), text, end))
+            return (yield from move(ThrottledStream(stream, joined, now), text, end))
         finally:
-            for limit in limits:
-                limit.leave()
+            for turns in joined:
+                turns.leave()
 
     return steps
 
 
 class ThrottledStream:
-    """A stream within rate limits (see `endpoints.Stream`). `first` is the time of its first step.
+    """A stream within rate limits (see `endpoints.Stream`).
 
     The first step waits, too, for what earlier transfers have moved. So many small transfers get the same rate as one
     large transfer.
     """
 
-    def __init__(self, stream: Stream, limits: Sequence[RateLimit], now: Now, first: float) -> None:
+    def __init__(self, stream: Stream, joined: Sequence[Turns], now: Now) -> None:
         self._stream = stream
-        self._limits = limits
+        self._joined = joined
         self._now = now
         #: The time at which the transfer may continue when its allowance is used up.
-        self._due = first
+        self._due = max(turns.first for turns in joined)
         #: The bytes that may move now.
         self._allowance = 0
         #: The time at which the allowance was given.
@@ -99,7 +99,7 @@ class ThrottledStream:
             while (wait := self._due - self._now()) > 0:
                 yield Pause(min(max(wait, SHORTEST), SLICE))
                 yield None
-            self._allowance = min(limit.allowance(self._since) for limit in self._limits)
+            self._allowance = min(turns.allowance(self._since) for turns in self._joined)
             self._since = self._now()
         return self._allowance
 
@@ -114,4 +114,4 @@ class ThrottledStream:
     def charge(self, count: int) -> None:
         """Charge bytes that have moved to all rate limits."""
         self._allowance -= count
-        self._due = max(limit.charge(count) for limit in self._limits)
+        self._due = max(turns.charge(count) for turns in self._joined)

@@ -29,6 +29,8 @@ class RateState(Protocol):
 
     #: The time at which all bytes that were charged have had their time.
     due: float
+    #: The bytes that the transfer that is furthest ahead has moved: others catch up with it.
+    lead: float
     #: Is held while something changes.
     lock: AbstractContextManager[object]
 
@@ -42,10 +44,11 @@ class RateState(Protocol):
 class LocalRateState:
     """The state of a rate limit of this process."""
 
-    __slots__ = ("_transfers", "due", "lock")
+    __slots__ = ("_transfers", "due", "lead", "lock")
 
     def __init__(self, due: float) -> None:
         self.due = due
+        self.lead = 0.0
         self.lock: AbstractContextManager[object] = Lock()
         self._transfers = 0
 
@@ -62,48 +65,69 @@ class RateLimit:
     """Bytes per second for all transfers that share it, as a token bucket with a queue. For any thread.
 
     A transfer is charged after it has moved bytes. Its next turn is when these bytes, and all that were charged before,
-    have had their time at this rate. So the transfers take turns in the order in which they were charged, and since all
-    may move the same number of bytes in a turn, all get the same rate. What one transfer cannot use, because it waits
-    for its client or for another rate limit, the others share. `MIN_BYTES` for the next turn of each transfer are
-    charged in advance: otherwise many transfers at a low rate would have their first turn together.
+    have had their time at this rate. So the transfers take turns in the order in which they were charged. What one
+    transfer cannot use, because it waits for its client or for another rate limit, the others share. `MIN_BYTES` for
+    the next turn of each transfer are charged in advance: otherwise many transfers at a low rate would have their first
+    turn together.
+
+    All get the same rate, also those whose turns begin late because their process or thread had to wait for a
+    processor: they move in their next turns what the transfer that is furthest ahead has moved meanwhile.
     """
 
     def __init__(self, rate: int, clock: Now, state: RateState | None = None) -> None:
         self.rate = rate
-        self._clock = clock
-        self._state = state or LocalRateState(clock())
+        self.clock = clock
+        self.state = state or LocalRateState(clock())
+
+    def join(self) -> Turns:
+        """Add a transfer."""
+        return Turns(self)
+
+
+class Turns:
+    """The turns of one transfer at a rate limit. For any thread, but one at a time."""
+
+    __slots__ = ("_limit", "_moved", "_state", "first")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = limit
+        self._state = state = limit.state
+        with state.lock:
+            #: The time of the first turn.
+            self.first = max(state.due, limit.clock() - (BURST if state.transfers() else 0))
+            state.add_transfers(1)
+            state.due = self.first + MIN_BYTES / limit.rate
+            #: The bytes that it has moved, as if it had moved as many before as the others.
+            self._moved = state.lead
 
     def charge(self, count: int) -> float:
-        """Charge bytes that a transfer has moved. Return the time of its next turn."""
-        state = self._state
+        """Charge bytes that were moved. Return the time of the next turn."""
+        state, rate = self._state, self._limit.rate
         with state.lock:
-            advance = MIN_BYTES / self.rate
-            next_turn = max(state.due - advance, self._clock() - BURST) + count / self.rate
+            advance = MIN_BYTES / rate
+            next_turn = max(state.due - advance, self._limit.clock() - BURST) + count / rate
             state.due = next_turn + advance
+            self._moved = max(self._moved, state.lead - BURST * rate) + count
+            state.lead = max(state.lead, self._moved)
             return next_turn
 
-    def join(self) -> float:
-        """Add a transfer. Return the time of its first turn."""
-        state = self._state
-        with state.lock:
-            first = max(state.due, self._clock() - (BURST if state.transfers() else 0))
-            state.add_transfers(1)
-            state.due = first + MIN_BYTES / self.rate
-            return first
-
     def leave(self) -> None:
-        """Remove a transfer, which has no next turn."""
+        """Remove the transfer, which has no next turn."""
         with self._state.lock:
             self._state.add_transfers(-1)
-            self._state.due -= MIN_BYTES / self.rate
+            self._state.due -= MIN_BYTES / self._limit.rate
 
     def allowance(self, since: float) -> int:
-        """Return the number of bytes that a transfer may move in its turn, if its last turn began at `since`.
+        """Return the number of bytes that may move in this turn, if the last turn began at `since`.
 
-        That is its part of a round; or all bytes that nobody has used since, if it had to wait for another rate limit.
+        That is the transfer's part of a round; or what it is behind the others, and at most its part of the time of
+        `BURST`; or all bytes that nobody has used since, if it had to wait for another rate limit.
         """
-        unused = self._clock() - max(self._state.due, since)
-        return max(MIN_BYTES, int(self.rate * max(ROUND / max(1, self._state.transfers()), min(unused, BURST))))
+        state, rate = self._state, self._limit.rate
+        transfers = max(1, state.transfers())
+        unused = min(self._limit.clock() - max(state.due, since), BURST)
+        behind = min(state.lead - self._moved, rate * BURST / transfers)
+        return int(max(MIN_BYTES, behind, rate * max(ROUND / transfers, unused)))
 
 
 class CommandRate:

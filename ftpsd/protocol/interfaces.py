@@ -202,20 +202,28 @@ class Files(Protocol):
         """End the walk that runs, if there is one. Its awaitable raises Refusal with that reply."""
 
 
-class RateLimit(Protocol):
-    """A rate limit that several transfers share. The methods are called in worker threads."""
+class Turns(Protocol):
+    """The turns of one transfer at a rate limit. The methods are called in worker threads."""
 
-    def join(self) -> float:
-        """Add a transfer. Return the time of its first turn."""
+    @property
+    def first(self) -> float:
+        """The time of the first turn."""
 
     def leave(self) -> None:
-        """Remove a transfer."""
+        """Remove the transfer."""
 
     def allowance(self, since: float) -> int:
-        """Return the number of bytes that a transfer may move in this turn, if its last turn began at `since`."""
+        """Return the number of bytes that may move in this turn, if the last turn began at `since`."""
 
     def charge(self, count: int) -> float:
-        """Charge `count` bytes that a transfer has moved. Return the time at which it may continue."""
+        """Charge `count` bytes that were moved. Return the time at which the transfer may continue."""
+
+
+class RateLimit(Protocol):
+    """A rate limit that several transfers share."""
+
+    def join(self) -> Turns:
+        """Add a transfer. Is called in worker threads."""
 
 
 class Lease(Protocol):

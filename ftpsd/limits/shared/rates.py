@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from ftpsd.limits.shared.locks import TolerantLock
 from ftpsd.limits.shared.slot import Slot
 
-#: The field of a slot with the time that is due, and the column with the transfers.
-_DUE, _TRANSFERS = 0, 0
+#: The fields of a slot with the time that is due, and with the bytes of the transfer that is furthest ahead; and the
+#: column with the transfers.
+_DUE, _LEAD, _TRANSFERS = 0, 1, 0
 
 
 class SharedRateState:
@@ -31,6 +32,16 @@ class SharedRateState:
     @due.setter
     def due(self, due: float) -> None:
         self._slot.floats[_DUE] = due
+
+    @property
+    def lead(self) -> float:
+        """The bytes that the transfer that is furthest ahead has moved."""
+        lead: float = self._slot.floats[_LEAD]
+        return lead
+
+    @lead.setter
+    def lead(self, lead: float) -> None:
+        self._slot.floats[_LEAD] = lead
 
     def transfers(self) -> int:
         """Return how many transfers of all processes share the rate limit."""
