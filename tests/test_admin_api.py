@@ -78,7 +78,12 @@ def test_status(daemon: Daemon, admin: Admin) -> None:
     assert status["certificate"]["file"] == str(daemon.certificate)
     assert datetime.fromisoformat(status["certificate"]["expires"]) > datetime.now(UTC)
     assert status["reload"]["ok"] is True
-    assert status["passive_ports"] == {"first": daemon.passive[0], "last": daemon.passive[1], "used": 0}
+    assert status["passive_ports"] == {
+        "first": daemon.passive[0],
+        "last": daemon.passive[1],
+        "used": 0,
+        "shared": False,
+    }
     assert status["threads"]["size"] > 0
     assert status["threads"]["stuck"] == 0
     assert status["uptime"] < 300

@@ -166,7 +166,7 @@ STATUS: Status = {
     "transfers": {"uploads": 1, "downloads": 0, "upload_rate": 2048.0, "download_rate": 0.0},
     "limits": [], "groups": [], "bans": 0, "certificate": {"file": "c", "expires": None}, "certificates": [{"file": "c", "expires": None}],
     "reload": {"time": "2027-01-15T07:00:00.000Z", "ok": True, "faults": []},
-    "threads": {"size": 1, "busy": 0, "stuck": 0}, "passive_ports": {"first": 1, "last": 2, "used": 0},
+    "threads": {"size": 1, "busy": 0, "stuck": 0}, "passive_ports": {"first": 1, "last": 2, "used": 0, "shared": False},
     "sources": [], "stores": [], "workers": [], "worker_restarts": 0, "sandbox": None,
 }  # fmt: skip
 

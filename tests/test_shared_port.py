@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.data.passive.departed import LATE
+from tests import forkserver
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all, tls_context
@@ -247,6 +249,39 @@ def test_behind_a_load_balancer(make_daemon: Make) -> None:
         assert each.reply().startswith("226 ")
         each.socket.close()
     assert "Traceback" not in daemon.log
+
+
+def test_the_status_of_a_shared_port(make_daemon: Make) -> None:
+    """`ftpsd status` shows the port, and no number of ports in use: none is ever used up."""
+    daemon = sharing(make_daemon, {"admin": {"socket": "admin.sock"}})
+    done = forkserver.run(["status", "-c", str(daemon.config)])
+    assert re.search(rf"^passive ports +{daemon.passive[0]}, shared by all sessions$", done.stdout, re.MULTILINE)
+
+
+def test_foreign_data(make_daemon: Make) -> None:
+    """Another host of `foreign_data` may connect. If several sessions wait, nobody knows for which, and none is served.
+
+    Hosts that are not listed are refused as always.
+    """
+    daemon = sharing(make_daemon, PLAIN, {"foreign_data": ["127.0.0.8/32"], "timeouts": {"data_connect": 2}})
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with client(daemon, None) as own, client(daemon, None, "bob") as other:
+        port = own.passive_port()
+        with own.connect_data(port, "127.0.0.9") as stranger:
+            assert read_all(stranger) == b""
+        with own.connect_data(port, "127.0.0.8") as foreign:
+            own.expect(150, "RETR mine")
+            assert read_all(foreign) == BYTES
+        assert own.reply().startswith("226 ")
+        for each in (own, other):
+            assert each.passive_port() == port
+        with own.connect_data(port, "127.0.0.8") as foreign:
+            for each in (own, other):
+                each.send("NLST")
+            assert not foreign.recv(1)
+        for each in (own, other):
+            final = each.reply()
+            assert "Several sessions" in (final if final.startswith("425 ") else each.reply())
 
 
 def test_ipv6(make_daemon: Make) -> None:

@@ -41,11 +41,12 @@ class Certificate:
 
 @frozen
 class PassivePorts:
-    """The range of passive ports, and how many of them are in use."""
+    """The range of passive ports, and how many of them are in use: none of those that sessions share."""
 
     first: int
     last: int
     used: int
+    shared: bool
 
 
 @frozen
@@ -125,7 +126,7 @@ class StatusReader:
             reload=parts.reloader.last,
             last_good_reload=parts.reloader.last_good.time,
             threads=figures.threads,
-            passive_ports=PassivePorts(ports.low, ports.high, figures.ports),
+            passive_ports=PassivePorts(ports.low, ports.high, figures.ports, ports.is_shared),
             sources=figures.sources,
             stores=parts.stores.status(),
             workers=tuple(parts.figures.workers()),

@@ -62,11 +62,13 @@ def missing() -> str:
     return " ".join(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
 
 
-def prepare(home: Path, daemon: Daemon, local: Path, jobs: list[Job], protocol: int = EXPLICIT) -> None:
-    """Write the settings and the queue."""
+def prepare(
+    home: Path, daemon: Daemon, local: Path, jobs: list[Job], protocol: int = EXPLICIT, parallel: int = 1
+) -> None:
+    """Write the settings and the queue. FileZilla makes up to `parallel` connections for transfers."""
     directory = home / ".config/filezilla"
     directory.mkdir(parents=True)
-    settings = {**SETTINGS, "Logging file": home / "log"}
+    settings = {**SETTINGS, "Number of Transfers": parallel, "Logging file": home / "log"}
     lines = "".join(f'<Setting name="{name}">{value}</Setting>' for name, value in settings.items())
     (directory / "filezilla.xml").write_text(
         f'<?xml version="1.0"?><FileZilla3 version="3.63.0" platform="*nix"><Settings>{lines}</Settings></FileZilla3>'
@@ -76,8 +78,8 @@ def prepare(home: Path, daemon: Daemon, local: Path, jobs: list[Job], protocol: 
         database.executescript(SCHEMA)
         database.execute(
             "INSERT INTO servers (host, port, user, password, protocol, type, logontype, timezone_offset,"
-            " max_connections, bypass_proxy) VALUES (?, ?, 'alice', 'secret', ?, 0, 1, 0, 1, 0)",
-            (daemon.host, port, protocol),
+            " max_connections, bypass_proxy) VALUES (?, ?, 'alice', 'secret', ?, 0, 1, 0, ?, 0)",
+            (daemon.host, port, protocol, parallel),
         )
         database.execute("INSERT INTO local_paths (path) VALUES (?)", (f"{local}/",))
         database.execute("INSERT INTO remote_paths (path) VALUES ('1 0')")  # the root, as it stores paths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from ftpsd.accounts.chain.counts import RESULTS, SourceStatus
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
@@ -91,7 +93,7 @@ def status_json(status: Status) -> Json:
             "last_good": iso_time(status.last_good_reload),
         },
         "threads": status.threads._asdict(),
-        "passive_ports": {"first": ports.first, "last": ports.last, "used": ports.used},
+        "passive_ports": attrs.asdict(ports),
         "sources": [_source(each) for each in status.sources],
         "stores": [_store(each) for each in status.stores],
         "workers": [_worker(each) for each in status.workers],

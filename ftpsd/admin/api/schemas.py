@@ -143,7 +143,12 @@ COMPONENTS: Schema = {
         certificates=array(to("Certificate")),
         reload=to("Reload"),
         threads=record(size=COUNT, busy=COUNT, stuck=COUNT),
-        passive_ports=record(first=COUNT, last=COUNT, used=COUNT),
+        passive_ports=record(
+            first=COUNT,
+            last=COUNT,
+            used={**COUNT, "description": "0 if all sessions share them: none is ever used up."},
+            shared=FLAG,
+        ),
         sources=array(to("Source")),
         stores=array(to("Store")),
         workers=array(to("Worker")),

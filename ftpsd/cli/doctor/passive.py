@@ -152,13 +152,20 @@ def ports(control: str, tried: Sequence[Try]) -> list[Finding]:
         return []
     outcomes = {each.outcome for each in tried if each.outcome != "open"}
     how = "closed" if outcomes == {"closed"} else "filtered" if outcomes == {"filtered"} else "closed or filtered"
-    cure = (
-        "Open the whole range of `passive.ports` in the server's firewall, and forward it on the router, each port to"
-        " the same port."
-    )
     low, high = min(failed + opened), max(failed + opened)
-    paste = f"# the range of passive.ports, here at least {low}-{high}:\nnft add rule inet filter input tcp dport"
-    paste += " 50000-50999 accept    # or: ufw allow 50000:50999/tcp"
+    if low == high and len(tried) > 1:  # each session has the same: a range would have given others
+        cure = (
+            f"Open port {low}, which all sessions share, in the server's firewall, and forward it on the router to the"
+            " same port, beside the control port."
+        )
+        paste = f"nft add rule inet filter input tcp dport {low} accept    # or: ufw allow {low}/tcp"
+    else:
+        cure = (
+            "Open the whole range of `passive.ports` in the server's firewall, and forward it on the router, each port"
+            " to the same port."
+        )
+        paste = f"# the range of passive.ports, here at least {low}-{high}:\nnft add rule inet filter input tcp dport"
+        paste += " 50000-50999 accept    # or: ufw allow 50000:50999/tcp"
     if opened:
         problem = f"Some passive ports of {control} are {how}: {_list(failed)}. Open are: {_list(opened)}."
         return [Finding("passive.some_filtered", "fault", problem, cure, paste)]

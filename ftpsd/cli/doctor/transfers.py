@@ -217,6 +217,16 @@ def _failed(what: str, transfer: Transfer) -> Finding:
             "Free space on the server, or raise the user's quota.",
             "df -h; df -i",
         )
+    if reply.code == 425:
+        return Finding(
+            "data.not_found",
+            "fault",
+            f"The passive port accepts connections, but the {what} got none of them: {reply}",
+            "The server must see the control and the data connection from the same address. Let both take the same"
+            " way, through no router or proxy that changes the address of one of them (Kubernetes:"
+            " externalTrafficPolicy: Local). With one port for all sessions (passive.shared), try again when nobody"
+            " else transfers from here.",
+        )
     if transfer.error:
         return Finding(
             "data.tls_failed",

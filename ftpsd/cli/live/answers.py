@@ -103,6 +103,7 @@ class PassivePorts(TypedDict):
     first: int
     last: int
     used: int
+    shared: bool
 
 
 class Source(TypedDict):

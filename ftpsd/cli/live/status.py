@@ -72,8 +72,7 @@ def _rows(status: answers.Status, now: float) -> Iterator[tuple[str, str]]:
     threads, ports = status["threads"], status["passive_ports"]
     stuck = f", {threads['stuck']} STUCK: see the log" if threads["stuck"] else ", none stuck"
     yield "worker threads", f"{threads['busy']} of {threads['size']} busy{stuck}"
-    count = ports["last"] - ports["first"] + 1
-    yield "passive ports", f"{use(ports['used'], count)} ({ports['first']}-{ports['last']})"
+    yield "passive ports", _passive_ports(ports)
     for number, source in enumerate(status["sources"]):
         yield _once("sources", number), _source(source)
     for number, store in enumerate(status["stores"]):
@@ -123,3 +122,10 @@ def _reload(reload: answers.Reload) -> Iterator[tuple[str, str]]:
     yield "last load", f"{answers.local_time(reload['time'])}, {result}"
     for fault in reload["faults"]:
         yield "", fault
+
+
+def _passive_ports(ports: answers.PassivePorts) -> str:
+    first, last = ports["first"], ports["last"]
+    if ports["shared"]:
+        return f"{first if first == last else f'{first}-{last}'}, shared by all sessions"
+    return f"{use(ports['used'], last - first + 1)} ({first}-{last})"

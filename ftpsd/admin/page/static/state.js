@@ -23,7 +23,7 @@ function tiles(status) {
     Bans: [String(status.bans)],
     Certificate: expires === null ? ["no end"] : [duration(Math.max(0, expires - Date.now()) / 1000), `until ${moment(expires)}`],
     "Last load": [status.reload.ok ? "good" : "failed", moment(status.reload.time)],
-    "Passive ports": [`${ports.used} of ${ports.last - ports.first + 1}`, `${ports.first} to ${ports.last}`],
+    "Passive ports": [ports.shared ? "shared" : `${ports.used} of ${ports.last - ports.first + 1}`, `${ports.first} to ${ports.last}`],
     "Worker threads": [`${status.threads.busy} of ${status.threads.size} busy`, `${status.threads.stuck} stuck`],
     ...(status.workers.length ? { Workers: workers(status) } : {}),
     Listeners: status.listeners.map((each) => `${each.address} port ${each.port}, ${each.tls} TLS`),
