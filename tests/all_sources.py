@@ -141,6 +141,20 @@ def helper_request(connection: socket.socket) -> bytes:
     return data
 
 
+def serve_all(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    """Serve each connection in a thread of its own, until the listener is shut down."""
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
 def in_helper(directory: Path) -> Iterator[Running]:
     """A program on a socket, with the protocol of Pure-FTPd."""
     path, listeners = directory / "helper.sock", []
@@ -159,20 +173,12 @@ def in_helper(directory: Path) -> Iterator[Running]:
             else:
                 connection.sendall(f'auth_ok:1\ndir:homes/{name}\nuser:{{"permissions":"read-only"}}\nend\n'.encode())
 
-    def accept(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
     def start() -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(64)
         listeners.append(listener)
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        serve_all(listener, serve)
 
     def stop() -> None:
         listeners[-1].shutdown(socket.SHUT_RDWR)

@@ -87,6 +87,16 @@ class LogFile(type(Path())):  # type: ignore[misc]
         return text
 
 
+def empty(directory: Path) -> None:
+    """Remove all that a directory contains."""
+    for each in directory.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            empty(each)
+            each.rmdir()
+        else:
+            each.unlink()
+
+
 class Daemon:
     """One daemon. `settings` and `users` are merged into a minimal configuration."""
 

@@ -49,10 +49,25 @@ class Request(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class UserServer(ThreadingHTTPServer):
-    """The server, on a port or on a Unix socket. `requests` has all that it was asked."""
+class ServerInThread(ThreadingHTTPServer):
+    """A server that answers in threads, with or without TLS."""
 
     daemon_threads = True
+    scheme = "http"
+
+    def begin(self, certificate: Path | None) -> None:
+        """Serve from now on; over TLS if there is a certificate."""
+        if certificate is not None:
+            self.scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class UserServer(ServerInThread):
+    """The server, on a port or on a Unix socket. `requests` has all that it was asked."""
+
     request_queue_size = 128
 
     def __init__(
@@ -64,12 +79,7 @@ class UserServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.requests: list[Request] = []
         super().__init__(("127.0.0.1", port) if path is None else str(path), Request)  # type: ignore[arg-type]
-        self.scheme = "http" if certificate is None else "https"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        self.begin(certificate)
 
     def server_bind(self) -> None:
         """Bind. The base class would look up a host name."""

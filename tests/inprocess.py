@@ -75,6 +75,14 @@ class DirectCalls:
         job()
 
 
+def outcome(found: list[Any]) -> Any:
+    """Return or raise the only result that a Deferred has put into a list."""
+    (result,) = found
+    if hasattr(result, "raiseException"):
+        result.raiseException()
+    return result
+
+
 def run(steps: Steps) -> Any:
     """Take all steps of a transfer or another job; return its result."""
     while True:

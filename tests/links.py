@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.epollreactor import EPollReactor
 
 from ftpsd.system.link import Link
+from tests.inprocess import outcome
 
 
 class LinkedWorkers:
@@ -84,9 +85,7 @@ class LinkedWorkers:
         answer: Deferred[Any] = ensureDeferred(wait())
         answer.addBoth(results.append)
         self.until(lambda: results)
-        if hasattr(results[0], "raiseException"):
-            results[0].raiseException()
-        return results[0]
+        return outcome(results)
 
     def close(self) -> None:
         """Close all links."""

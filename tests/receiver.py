@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ftpsd as package
 from tests.daemon import PATIENCE, ftpsd
+from tests.http_users import ServerInThread
 
 #: What a receiver does with an event: a status, or something that it does by itself and then None.
 Behaviour = Callable[["Request"], int | None]
@@ -63,22 +63,15 @@ class Request(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver(ServerInThread):
     """The server. `requests` has what it has answered."""
-
-    daemon_threads = True
 
     def __init__(self, certificate: Path | None = None, behaviour: Behaviour = lambda request: 200) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.behaviour = behaviour
         self.lock = threading.Lock()
         self.requests: list[Answered] = []
-        self.scheme = "http" if certificate is None else "https"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        self.begin(certificate)
 
     @property
     def url(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tests.daemon import Daemon, merge
@@ -25,6 +26,14 @@ def sharing(make: Make, *changes: dict[str, Any], count: int = 1, **keywords: An
         daemon.settings = merge(daemon.settings, each)
     daemon.write()
     return daemon.start()
+
+
+@contextlib.contextmanager
+def sharing_for_a_module(directory: Path, certificate: Path, *changes: dict[str, Any]) -> Iterator[Daemon]:
+    """A daemon as `sharing` makes it, for all tests of a module."""
+    made = Daemon(directory, certificate)
+    yield sharing(lambda **_: made, *changes)
+    made.stop()
 
 
 def client(daemon: Daemon, version: ssl.TLSVersion | None = ssl.TLSVersion.TLSv1_3, user: str = "alice") -> FtpClient:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import pytest
 
 from tests.conftest import PLAIN
-from tests.daemon import PATIENCE, Daemon, merge
+from tests.daemon import PATIENCE, Daemon, empty, merge
 from tests.ftpclient import FtpClient, secured, tls_context
 
 T = TypeVar("T")
@@ -67,18 +67,9 @@ def url(daemon: Daemon, path: str = "", scheme: str = "ftp") -> str:
 @pytest.fixture
 def daemon(shared: Daemon) -> Iterator[Daemon]:
     """The shared daemon, with nothing in alice's home."""
-    _empty(shared.home())
+    empty(shared.home())
     yield shared
-    _empty(shared.home())
-
-
-def _empty(directory: Path) -> None:
-    for each in directory.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            _empty(each)
-            each.rmdir()
-        else:
-            each.unlink()
+    empty(shared.home())
 
 
 def same(left: bytes, right: bytes) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PLAIN
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import PATIENCE, Daemon, empty
 from tests.ftpclient import FtpClient, tls_context
 
 #: 10 MiB that compress badly.
@@ -61,18 +61,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Itera
 @pytest.fixture
 def ftp(daemon: Daemon) -> Iterator[ftplib.FTP_TLS]:
     """alice, logged in, with nothing in her home."""
-    _empty(daemon.home())
+    empty(daemon.home())
     with log_in(daemon) as ftp:
         yield ftp
-
-
-def _empty(directory: Path) -> None:
-    for each in directory.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            _empty(each)
-            each.rmdir()
-        else:
-            each.unlink()
 
 
 def fetch(ftp: ftplib.FTP, name: str, rest: int | None = None) -> bytes:
@@ -123,7 +114,7 @@ def test_session_that_is_not_resumed(daemon: Daemon, version: ssl.TLSVersion, co
 
     Nothing is transferred.
     """
-    _empty(daemon.home())
+    empty(daemon.home())
     (daemon.home() / "file.bin").write_bytes(b"secret of alice")
     with log_in(daemon, kind=ftplib.FTP_TLS, context=tls_context(version)) as ftp:
         moved = b""
@@ -160,7 +151,7 @@ def test_refusal_reaches_the_user(daemon: Daemon, version: ssl.TLSVersion) -> No
 @pytest.mark.parametrize("command", ["RETR file.bin", "STOR file.bin"])
 def test_ticket_of_a_refused_connection(daemon: Daemon, version: ssl.TLSVersion, command: str) -> None:
     """A client that was refused on a data connection has got no ticket there for the next one."""
-    _empty(daemon.home())
+    empty(daemon.home())
     (daemon.home() / "file.bin").write_bytes(b"secret of alice")
     thief = tls_context(version)
     session: ssl.SSLSession | None = None
@@ -497,7 +488,7 @@ def test_names(daemon: Daemon, ftp: ftplib.FTP_TLS, name: str) -> None:
 @pytest.mark.parametrize("raw", [b"\xff", b"a\xffb", b"\xff\xff", b"\xe4\xf6\xfc", b"\x80", b"x\xff"])
 def test_names_that_are_not_utf_8(daemon: Daemon, raw: bytes) -> None:
     """Bytes that are not UTF-8 are stored and returned unchanged."""
-    _empty(daemon.home())
+    empty(daemon.home())
     name = raw.decode("latin-1")
     with log_in(daemon, encoding="latin-1") as ftp:
         store(ftp, name.replace("\xff", "\xff\xff"), b"content")  # Telnet doubles 255 (RFC 854)
@@ -516,7 +507,7 @@ def test_names_that_are_not_utf_8(daemon: Daemon, raw: bytes) -> None:
 
 def test_single_255(daemon: Daemon) -> None:
     """A single byte 255, which ftplib does not double, means itself where nothing else is possible."""
-    _empty(daemon.home())
+    empty(daemon.home())
     with log_in(daemon, encoding="latin-1") as ftp:
         store(ftp, "a\xffb", b"content")
         assert os.listdir(bytes(daemon.home())) == [b"a\xffb"]

@@ -25,7 +25,7 @@ from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, U
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.protocol.parsing import plain_address
 from tests import pam
-from tests.all_sources import helper_request
+from tests.all_sources import helper_request, serve_all
 from tests.daemon import PATIENCE, Daemon, ftpsd, program
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
@@ -58,18 +58,10 @@ def helping(path: Path, behaviour: Behaviour) -> Iterator[list[bytes]]:
             except OSError:
                 pass  # the daemon has gone
 
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(64)
-        threading.Thread(target=accept, daemon=True).start()
+        serve_all(listener, serve)
         try:
             yield questions
         finally:

@@ -18,6 +18,7 @@ from ftpsd.system.jobs.job_lock import JobLock, LockSteps, again, repeated
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
+from tests.inprocess import outcome
 from tests.test_workers import TimedReactor
 
 pytestmark = pytest.mark.quick
@@ -41,9 +42,7 @@ class Pool:
         while not found:
             self.reactor.run_once()
             self.reactor.advance(1)
-        if hasattr(found[0], "raiseException"):
-            found[0].raiseException()
-        return found[0]
+        return outcome(found)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from twisted.internet.epollreactor import EPollReactor
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system import link as links
 from ftpsd.system.link import Link, LinkLost
+from tests.inprocess import outcome
 
 pytestmark = pytest.mark.quick
 
@@ -42,9 +43,7 @@ class Pair:
         results: list[Any] = []
         answer.addBoth(results.append)
         self.until(lambda: results)
-        if hasattr(results[0], "raiseException"):
-            results[0].raiseException()
-        return results[0]
+        return outcome(results)
 
     def close(self) -> None:
         """Close both ends."""

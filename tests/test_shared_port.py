@@ -18,7 +18,7 @@ from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.hostile import BYTES, frees_everything, withstands
-from tests.shared_port import Make, begin, client, each_with_its_own, hello, sharing
+from tests.shared_port import Make, begin, client, each_with_its_own, hello, sharing, sharing_for_a_module
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
@@ -32,14 +32,8 @@ ALLOW = {"tls": {"data_session": "allow"}}
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
     """A daemon with one port for all sessions."""
-    made: list[Daemon] = []
-
-    def make(**keywords: bool) -> Daemon:
-        made.append(Daemon(tmp_path_factory.mktemp("sharing"), certificate))
-        return made[0]
-
-    yield sharing(make)
-    made[0].stop()
+    with sharing_for_a_module(tmp_path_factory.mktemp("sharing"), certificate) as made:
+        yield made
 
 
 @VERSIONS

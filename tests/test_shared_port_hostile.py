@@ -18,7 +18,7 @@ from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient, read_all
 from tests.hostile import BYTES, cut, frees_everything, reset, wait_until, withstands
-from tests.shared_port import Make, begin, client, hello, sharing
+from tests.shared_port import Make, begin, client, hello, sharing, sharing_for_a_module
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
@@ -32,15 +32,9 @@ LAX = merge(PLAIN, {"tls": {"data_session": "allow"}, "passive": {"shared": {"am
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
     """A daemon with one port for all sessions."""
-    made: list[Daemon] = []
-
-    def make(**keywords: bool) -> Daemon:
-        made.append(Daemon(tmp_path_factory.mktemp("sharing"), certificate))
-        return made[0]
-
     limits = {"limits": {"sessions": 2000, "sessions_per_address": 2000, "sessions_per_user": 2000}}
-    yield sharing(make, limits)
-    made[0].stop()
+    with sharing_for_a_module(tmp_path_factory.mktemp("sharing"), certificate, limits) as made:
+        yield made
 
 
 def _garbage(stranger: socket.socket) -> None:
