@@ -195,7 +195,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, object]]:
 
 
 def _refusal(status: int, data: bytes) -> CommandFailed:
-    """Return what an answer in application/problem+json says."""
+    """Return the text of an answer in application/problem+json."""
     try:
         problem = json.loads(data)
     except ValueError:

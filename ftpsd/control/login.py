@@ -154,7 +154,7 @@ class Login:
             logout()
 
     async def _fail(self, user: str, error: Exception) -> None:
-        """Log why a login has failed, and raise the Refusal for it. Return for a wrong name or password."""
+        """Log why a login failed, and raise its Refusal. Return if only the name or the password is wrong."""
         if isinstance(error, LoginIncorrect):
             user = error.user
         session = self._events.session

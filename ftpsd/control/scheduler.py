@@ -251,7 +251,7 @@ class Task:
     # --- the group -------------------------------------------------------------------------------
 
     def take_tokens(self, count: int) -> None:
-        """Take what something costs from the tokens of the group, if its commands are limited."""
+        """Take as many tokens from the group as a command costs, if its commands are limited."""
         bucket = self._group.bucket
         if bucket is not None:
             self._taken += count

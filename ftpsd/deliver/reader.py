@@ -65,7 +65,7 @@ class JournalReader:
             self._positions[name] = position + len(complete)
             return True
         if len(data) == _PIECE:
-            log.error("{file} has a line that is too long: it is skipped", file=name)
+            log.error("{file}: a line that is too long is skipped", file=name)
             self._positions[name] = position + len(data)
             return True
         if final and not self._intake.has_intents(name):
@@ -77,7 +77,7 @@ class JournalReader:
         for line in data.splitlines(keepends=True):
             entry = from_line(line)
             if entry is None:
-                log.error("{file} has a line that is damaged: it is skipped", file=segment.path.name)
+                log.error("{file}: a damaged line is skipped", file=segment.path.name)
             else:
                 result.append(entry)
         return result

@@ -1,4 +1,4 @@
-"""Counts of what happens too often for an event each time: Tally. The hub has one while somebody counts."""
+"""Tally: counts of what happens too often to publish an event each time. The hub has one while somebody counts."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Reading:
 def read(
     parts: Parts, status: StatusReader, counters: Counters, journal: Path | None, not_ready: tuple[str, ...]
 ) -> Reading:
-    """Return the reading of this moment, of workers as of the last refresh of the figures. For the reactor thread."""
+    """Return what is measured now; of workers, what the last refresh has brought. For the reactor thread."""
     figures = parts.figures.read()
     counts = counters.read(parts.counts.users.sessions)
     counts.tally = figures.tally

@@ -1,4 +1,4 @@
-"""The outbox of the daemon: the journal with all that writes into it."""
+"""The outbox of the daemon: the journal, and everything that writes into it."""
 
 from __future__ import annotations
 

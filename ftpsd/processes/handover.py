@@ -89,7 +89,7 @@ def adopt(reactor: Reactor, connection: socket.socket, protocol: ControlConnecti
         try:
             protocol.dataReceived(early)
         except Exception:
-            log.failure("internal error: the begin of a connection cannot be processed")
+            log.failure("internal error: the start of a connection cannot be processed")
             protocol.transport.abortConnection()
 
 

@@ -149,7 +149,7 @@ class Workers:
         self._sessions_ended(worker, [])
 
     def _terminated(self, worker: WorkerProcess, seconds: int | None) -> None:
-        """Start another worker in place of one that gets no connections any more.
+        """Start another worker in place of one that no longer gets connections.
 
         Somebody has sent SIGTERM to it: it ends gracefully within some seconds. Without these, it has a fault, and ends
         with its last session.
@@ -158,7 +158,7 @@ class Workers:
             worker.state = "draining"
             worker.link.tell("process.drain", seconds)
         elif worker.state == "serving" and self._launcher.processes.get(worker.index) is worker:
-            log.error("{worker} gets no connections any more, and is replaced", worker=worker.name)
+            log.error("{worker} no longer gets connections, and is replaced", worker=worker.name)
             self._retire(worker)
         else:
             return

@@ -257,4 +257,4 @@ class Quotas:
 
 
 def _log_not_removed(failure: Failure, name: str) -> None:
-    log.failure("a home is still counted for the quota of the group {group}", failure, group=name)
+    log.failure("a home that was removed still counts for the quota of the group {group}", failure, group=name)

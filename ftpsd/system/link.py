@@ -187,7 +187,7 @@ class _Connection(amp.AMP):  # type: ignore[misc]
         """Receive a piece of a message, or some messages."""
         self._received += len(data)
         if self._received > LARGEST and self.transport is not None:
-            log.error("a message of another process is too long: its connection is cut")
+            log.error("a message from another process is too long: its connection is closed")
             self.transport.abortConnection()
             return
         super().dataReceived(data)

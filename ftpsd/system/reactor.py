@@ -67,7 +67,7 @@ class WriteDescriptor(Descriptor, Protocol):
     """A file descriptor that the reactor may watch for room to write (IWriteDescriptor)."""
 
     def doWrite(self) -> Exception | None:
-        """The descriptor is writable. An exception that is returned removes it."""
+        """Use the descriptor, which is writable. The reactor removes it if an exception is returned."""
 
 
 class ListeningPort(Protocol):

@@ -80,7 +80,7 @@ class ChainStore:
         self._yaml.start(verifier)
 
     def knows(self, name: str) -> bool:
-        """Return whether the YAML files have a user of this name, or one has logged in recently."""
+        """Return whether a user of this name is in the YAML files, or has logged in recently."""
         return self._yaml.knows(name) or name in self._shared.recent
 
     def may_exist(self, name: str) -> bool:

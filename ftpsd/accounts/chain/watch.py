@@ -88,7 +88,7 @@ class SourceWatch:
         if self._closed:
             return
         if self.state != "down":
-            log.warn("{error}: the source is down, and is asked nothing until it answers", error=error)
+            log.warn("{error}: the source is down; no question is sent to it until it answers", error=error)
         self.state = "down"
         self._next = self._clock.callLater(RETRY, self._again)
 

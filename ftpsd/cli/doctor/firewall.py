@@ -37,7 +37,7 @@ def _worst(verdicts: Iterable[str]) -> Verdict:
 
 
 def _walk(chains: Mapping[tuple[str, str, str], Any], key: tuple[str, str, str], port: int, depth: int) -> str | None:
-    """The verdict of a chain, or None if it returns to its caller."""
+    """Return the verdict of a chain, or None if it returns to its caller."""
     if depth > _DEEPEST:
         return "unsure"
     for rule in chains.get(key, ()):

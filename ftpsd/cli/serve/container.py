@@ -69,7 +69,7 @@ def _make_directory(path: Path | None, mode: int) -> None:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise CommandFailed if a file or directory that is missing cannot be made."""
+    """Raise CommandFailed if a missing file or directory cannot be created."""
     above = next(each for each in path.parents if each.exists())
     if not above.is_dir():
         raise CommandFailed(f"cannot make {path}: {above} is not a directory")

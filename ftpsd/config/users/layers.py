@@ -107,7 +107,7 @@ class Layers:
                 place.fault(("groups", index), f"there is no group {name}", self._remedy(name))
 
     def quotas(self, names: Iterable[str]) -> list[str]:
-        """Return those of some groups whose members share a quota."""
+        """Return which of these groups have a quota that their members share."""
         return [name for name in names if name in self.shared and self.shared[name].quota != QuotaSettings()]
 
     def _remedy(self, name: str) -> str:

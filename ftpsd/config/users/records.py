@@ -135,7 +135,7 @@ class RecordBuilder:
                 document.fault(key, *overlap_fault(path, other))
 
     def _counted_beside(self, folder: str) -> str | None:
-        """Return a counted home of the YAML files around or in a folder."""
+        """Return a counted home of the YAML files that contains the folder or lies in it; None if there is none."""
         around = next((each for each in map(str, Path(folder).parents) if each in self._counted), None)
         if around is not None or folder not in self._above_counted:
             return around

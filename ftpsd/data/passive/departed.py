@@ -36,7 +36,7 @@ class Departed:
         self._foreign: dict[ReferenceType[ClientPeers], _Gone] = {}
 
     def add(self, session: ClientPeers, origin: Origin, number: int) -> None:
-        """A session has left the place with this number."""
+        """Note that a session has left the place with this number."""
         self._forget()
         key = ref(session)
         old = self._all.pop(key, None)

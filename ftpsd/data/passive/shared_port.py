@@ -42,7 +42,7 @@ class Strangers:
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET
             log.info(
-                "shared passive port {port}: {count} connections closed, since no session of their address waited; "
+                "shared passive port {port}: {count} connections closed, because no session from their address waited; "
                 "the last one was from {peer}",
                 port=port,
                 count=self._unlogged,

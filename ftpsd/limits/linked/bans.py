@@ -93,7 +93,7 @@ class LinkedBans:
         return Failure([Ban(*each) for each in bans], _to_refusal(*refusal) if refusal else None)
 
     def record_login(self, client: Address, user: str) -> None:
-        """Tell the supervisor from where a user has logged in, unless it knows that from before."""
+        """Tell the supervisor from where a user has logged in, unless it knows that already."""
         key, now = (user, network(client)), self.list.now()
         if now - self._noted.get(key, -NOTED) < NOTED:
             return

@@ -96,7 +96,7 @@ class SharedUserCounts:
         self._remove(shares, TRANSFERS)
 
     def rate_limit(self, share: Share, direction: Direction) -> list[RateLimit]:
-        """Return the rate limit of all sessions that have a share; empty if it has no rate."""
+        """Return the rate limit that all sessions of a share have together; an empty list if there is none."""
         rate = share.rate(direction)
         if rate is None:
             return []

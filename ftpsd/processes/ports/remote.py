@@ -140,7 +140,7 @@ class RemotePorts:
     def _give(self, worker: WorkerProcess, arrived: DataConnection, connection: socket.socket) -> None:
         with connection:
             if not worker.pass_on(arrived.message(), connection.fileno()):
-                log.warn("{worker} takes no data connection: it is closed", worker=worker.name)
+                log.warn("{worker} does not accept a data connection, which is closed", worker=worker.name)
 
 
 def _call(worker: WorkerProcess, name: str, *arguments: object) -> Deferred[bool]:

@@ -73,7 +73,7 @@ class Generation:
             starting.errback(StartFailed(why))
 
     def replace(self, worker: WorkerProcess) -> None:
-        """Start another worker in place of one that gets no connections any more."""
+        """Start another worker in place of one that no longer gets connections."""
         for slot in self._slots:
             if slot.worker is worker:
                 slot.worker = None

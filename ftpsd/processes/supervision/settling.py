@@ -27,7 +27,7 @@ class Settling:
         self._is_asking = False
 
     def wait(self) -> Deferred[None]:
-        """Wait until the workers have told of all sessions that have ended before this call."""
+        """Wait until the workers have reported all sessions that ended before this call."""
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         if not self._is_asking:

@@ -131,13 +131,17 @@ async def _count(worker: WorkerProcess, admit: Callable[[int, Address], SessionL
             break
         except Refusal as error:
             if not isinstance(error, LinkLost) or error.closed:
-                log.error("{worker} is from before, and cannot be taken over", worker=worker.name)
+                log.error("{worker} of the last process cannot be taken over", worker=worker.name)
                 return
-            log.warn("{worker} is from before, and does not answer yet", worker=worker.name)
+            log.warn("{worker} of the last process does not answer yet", worker=worker.name)
     for number, client in sessions:
         address = plain_address(client)
         worker.has(number, address, admit(number, address))
-    log.info("{worker} is from before: {count} of its sessions continue", worker=worker.name, count=len(sessions))
+    log.info(
+        "{worker} was started by the last process: {count} of its sessions continue",
+        worker=worker.name,
+        count=len(sessions),
+    )
 
 
 def _closed() -> socket.socket:

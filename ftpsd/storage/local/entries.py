@@ -35,7 +35,8 @@ class Entries:
     def entry(self, path: VirtualPath, *permissions: str) -> Entry:
         """Return the facts of a path at which one of the permissions holds.
 
-        Those of a link are returned if it is broken, leads out of the root, or to where none of the permissions holds.
+        For a link they are those of its target. They are those of the link itself if it is broken, leads out of the
+        root, or leads to a place where none of the permissions holds.
         """
         try:
             with self._jail.place(path, None) as place:

@@ -1,7 +1,7 @@
 """A lock that jobs hold while they call the disk. A job that finds it taken gives up its worker thread: JobLock.
 
-A disk may take long for a call, and the jobs of many sessions may need the same lock. Would their threads wait for it,
-none were left for users who do not need it.
+A disk may take long for a call, and the jobs of many sessions may need the same lock. If their threads waited for it,
+no thread would be left for users who do not need it.
 """
 
 from __future__ import annotations
