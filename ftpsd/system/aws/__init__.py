@@ -1,4 +1,4 @@
-"""Amazon's library for S3: whether it can be imported, and which files it reads.
+"""Amazon's library for S3: whether it can be imported, which files it reads, and clients of it.
 
 May import what `system` may. Read first: `boto`.
 """

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
-import botocore.session
 from botocore.config import Config
 
 from ftpsd.config.sections.storage import ConfiguredStore, Credentials
 from ftpsd.system.aws.boto import import_boto3
 from ftpsd.system.aws.roles import assume
-from ftpsd.system.aws.times import read_times_fast
+from ftpsd.system.aws.sessions import new_session
 
 #: Seconds for a connection to the store, and for each answer at most.
 _CONNECT, _READ = 10, 60
@@ -44,14 +43,13 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         s3={"payload_signing_enabled": True, **({"addressing_style": "path"} if settings.endpoint else {})},
         user_agent_extra="ftpsd",
     )
-    base = botocore.session.Session()
+    base = new_session()
     if credentials.access_key_id is not None and store.secret is not None:
         base.set_credentials(credentials.access_key_id, store.secret)
     if credentials.role is not None:
         base = assume(base, settings, credentials.role)
-    read_times_fast(base)
-    session = import_boto3().session.Session(botocore_session=base, region_name=settings.region)
-    client: object = session.client("s3", endpoint_url=settings.endpoint, config=config)
+    import_boto3()
+    client: object = base.create_client("s3", settings.region, endpoint_url=settings.endpoint, config=config)
     events = getattr(client, "meta").events  # noqa: B009 - it has no types
     events.register_last("before-call.s3", _expect_nothing)
     events.register("before-send.s3", _begin_sending)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-import botocore.session
 from botocore.credentials import AssumeRoleCredentialFetcher, CredentialResolver, DeferredRefreshableCredentials
 
 from ftpsd.config.sections.storage import S3Storage
+from ftpsd.system.aws.sessions import new_session
 
 #: The name of the daemon's sessions in the log of the token service.
 _SESSION = "ftpsd"
@@ -49,6 +49,6 @@ def assume(base: Session, settings: S3Storage, role: str) -> object:
 
     The token service is asked at the endpoint of the store, if it has one.
     """
-    session = botocore.session.Session()
+    session = new_session()
     session.register_component("credential_provider", CredentialResolver([_Role(base, settings, role)]))
     return session

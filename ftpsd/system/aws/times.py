@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-from botocore.session import Session
 from botocore.utils import parse_timestamp
 
 
@@ -24,8 +23,3 @@ def parse_time(value: object) -> datetime:
                 return found
     other: datetime = parse_timestamp(value)
     return other
-
-
-def read_times_fast(session: Session) -> None:
-    """Let the clients that a session makes from now on read times with `parse_time`."""
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_time)
