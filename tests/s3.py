@@ -153,7 +153,7 @@ def running_moto(least_part: int = 5 << 20) -> Iterator[S3Server]:
 
 
 @contextmanager
-def running_swift() -> Iterator[S3Server]:
+def running_swift(least_part: int = 5 << 20) -> Iterator[S3Server]:
     """Run OpenStack Swift of Debian's packages, with all its files in a directory of its own."""
     pytest.importorskip("boto3", reason="boto3 is not installed")
     if not all(shutil.which(f"swift-{kind}-server") for kind in ("proxy", "account", "container", "object")):
@@ -166,6 +166,7 @@ def running_swift() -> Iterator[S3Server]:
             directory,
             str(port),
             SECRET_KEY,
+            str(least_part),
         ]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
             try:

@@ -1,7 +1,7 @@
-"""OpenStack Swift with s3api, all servers on loopback: `/usr/bin/python3 swift_server.py DIRECTORY PORT` runs them until
+"""OpenStack Swift with s3api, all servers on loopback: `/usr/bin/python3 swift_server.py DIRECTORY PORT SECRET PART` runs them until
 it is killed. Uses Debian's packages swift-proxy, swift-account, swift-container and swift-object.
 
-PORT is that of S3, the next three are those of the servers behind it. This file imports nothing of ftpsd.
+PORT is that of S3, PART the fewest bytes of a part, the next three are those of the servers behind it. This file imports nothing of ftpsd.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ use = egg:swift#listing_formats
 use = egg:swift#s3api
 location = us-east-1
 max_upload_part_num = 10000
-min_segment_size = 5242880
+min_segment_size = {least_part}
 check_bucket_owner = false
 s3_acl = false
 [filter:tempauth]
@@ -78,7 +78,7 @@ account_autocreate = true
 """
 
 
-def main(directory: Path, port: int, secret: str) -> None:
+def main(directory: Path, port: int, secret: str, least_part: str) -> None:
     """Write the configuration and the rings, and run all servers."""
     from swift.common import utils
 
@@ -86,7 +86,7 @@ def main(directory: Path, port: int, secret: str) -> None:
     (directory / "swift.conf").write_text(_SWIFT)
     utils.SWIFT_CONF_FILE = str(directory / "swift.conf")
     (directory / "devices" / "d1").mkdir(parents=True)
-    names = {"directory": directory, "user": getpass.getuser(), "secret": secret}
+    names = {"directory": directory, "user": getpass.getuser(), "secret": secret, "least_part": least_part}
     for number, kind in enumerate(("proxy", "account", "container", "object")):
         text = _DEFAULT + (_PROXY if kind == "proxy" else _STORAGE)
         (directory / f"{kind}.conf").write_text(text.format(**names, kind=kind, port=port + number))
@@ -115,4 +115,4 @@ def _run(directory: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

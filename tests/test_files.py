@@ -6,6 +6,7 @@ import atexit
 import errno
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,7 @@ from ftpsd.storage.s3.measure import StoreMeter
 from ftpsd.storage.s3.store import S3Store
 from tests.inprocess import DirectCalls
 from tests.memory_files import MemoryBackend, MemoryHome
-from tests.s3 import KEY_ID, SECRET_KEY, Bucket, S3Server, running_moto
+from tests.s3 import KEY_ID, SECRET_KEY, Bucket, S3Server, running_moto, running_swift
 
 T = TypeVar("T")
 E = TypeVar("E", bound=End)
@@ -199,16 +200,25 @@ def memory_folder(tmp_path: Path, quota: QuotaSettings) -> Storage:
 
 
 @cache
-def tiny_parts() -> S3Server:
+def tiny_parts(run: Callable[[int], AbstractContextManager[S3Server]]) -> S3Server:
     """A server whose parts may have any size. It ends with the tests."""
-    server = running_moto(least_part=0)
+    server = run(1)
     atexit.register(server.__exit__, None, None, None)
     return server.__enter__()
 
 
 def s3(tmp_path: Path, quota: QuotaSettings) -> Storage:
     """A store whose parts may have any size, so that a few bytes of an upload that was cut are kept."""
-    bucket = tiny_parts().new_bucket()
+    return in_store(tiny_parts(running_moto).new_bucket(), quota)
+
+
+def swift(tmp_path: Path, quota: QuotaSettings) -> Storage:
+    """The same in OpenStack Swift."""
+    return in_store(tiny_parts(running_swift).new_bucket(), quota)
+
+
+def in_store(bucket: Bucket, quota: QuotaSettings) -> Storage:
+    """A home in a bucket."""
     store, meter = s3_store(bucket)
     workers: Any = DirectCalls()
     quotas = Quotas(Clock(), workers, meter, LocalHomeCounts())
@@ -238,6 +248,8 @@ def s3_store(bucket: Bucket) -> tuple[S3Store, StoreMeter]:
 KINDS = {
     "s3": (s3, QuotaSettings()),
     "quota over s3": (s3, LARGE),
+    "swift": (swift, QuotaSettings()),
+    "quota over swift": (swift, LARGE),
     "local": (local, QuotaSettings()),
     "quota over local": (local, LARGE),
     "quota over local, counted in the shared table": (shared, LARGE),
@@ -252,7 +264,13 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=list(KINDS))
+def kinds(start: str = "") -> list[Any]:
+    """Return the names of implementations as parameters. Those that need servers of Debian's packages are not quick."""
+    marks = {True: pytest.mark.process, False: ()}
+    return [pytest.param(name, marks=marks["swift" in name]) for name in KINDS if name.startswith(start)]
+
+
+@pytest.fixture(params=kinds())
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """Each implementation. In the end a quota must have counted exactly what the home holds."""
     make, quota = KINDS[request.param]
@@ -265,7 +283,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     files.close()
 
 
-@pytest.fixture(params=[name for name in KINDS if name.startswith("quota")])
+@pytest.fixture(params=kinds("quota"))
 def limited(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """Each implementation with a quota."""
     make, quota = KINDS[request.param]
