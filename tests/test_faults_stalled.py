@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -72,6 +73,38 @@ def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
         assert client.upload("STOR old", b"newer").startswith("226")
         assert (disk.backing / "old").read_bytes() == b"newer"
     daemon.wait_for_log("STOR old: 426 ")
+    assert "Traceback" not in daemon.log
+
+
+def test_changes_that_wait_for_a_stalled_one(make_daemon: Callable[..., Daemon]) -> None:
+    """In a home with a quota, changes wait for one whose disk call does not return, and get 451 as that one does.
+
+    When the disk works again, the sessions make their changes, which are counted, and nothing is done twice.
+    """
+    daemon = make_daemon({"timeouts": {"stalled": 2}}, {"alice": {"quota": {"files": 100}}}, start=False)
+    disk = FaultyDisk(daemon.home())
+    for number in range(4):
+        (disk.backing / f"d{number}").mkdir()
+    (disk.backing / "d0" / "old").touch()
+    daemon.start(disk.prefix)
+    sessions = [secured(daemon) for _ in range(4)]
+    try:
+        disk.fail(UNLINK="STALL")
+        sessions[0].send("DELE d0/old")
+        time.sleep(0.2)
+        sessions[1].send("MKD d1/new")
+        sessions[2].send("RMD d2")
+        with sessions[3].connect_data():
+            sessions[3].send("STOR d3/new")
+            assert [each.reply()[:3] for each in sessions] == ["451", "451", "451", "426"]
+        assert sessions[1].expect(257, "PWD")
+    finally:
+        disk.work()
+    wait_until(lambda: not (disk.backing / "d0" / "old").exists(), "the removal returns")
+    sessions[1].expect(257, "MKD d1/new")
+    sessions[2].expect(250, "RMD d2")
+    assert sessions[3].upload("STOR d3/new", CONTENT).startswith("226")
+    assert f"Files: {len(list(disk.backing.rglob('*')))} of" in sessions[1].expect(200, "SITE QUOTA")
     assert "Traceback" not in daemon.log
 
 

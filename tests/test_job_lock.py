@@ -40,8 +40,8 @@ class Pool:
         found: list[Any] = []
         deferred.addBoth(found.append)
         while not found:
-            self.reactor.run_once()
             self.reactor.advance(1)
+            self.reactor.run_once()
         return outcome(found)
 
 
@@ -231,6 +231,11 @@ class SharedLock(JobLock):
     def _leave(self) -> None:
         self._byte.release()
 
+    @property
+    def is_taken_elsewhere(self) -> bool:
+        """Whether another process has it."""
+        return self._byte.is_taken()
+
 
 def test_a_lock_that_another_process_has(pool: Pool, tmp_path: Path) -> None:
     """Jobs that wait for another process occupy no threads either."""
@@ -242,6 +247,10 @@ def test_a_lock_that_another_process_has(pool: Pool, tmp_path: Path) -> None:
     for _ in range(5):
         assert pool.result(pool.threads.queue("neighbour").call(str, "free")) == "free"
     assert work.done == []
+    progress = [pool.threads.queue(name).progress for name in range(5)]
+    pool.reactor.advance(1)
+    pool.result(pool.threads.queue("neighbour").call(str, ""))
+    assert [pool.threads.queue(name).progress for name in range(5)] == progress  # to wait is no progress
     elsewhere.release()
     assert [pool.result(each) for each in waiting] == list(range(5))
     assert sorted(map(str, work.done)) == ["0", "1", "2", "3", "4"]

@@ -393,9 +393,15 @@ class JobQueue:
     def _accept(self, lock: JobLock, job: Job) -> None:
         if lock.accept():
             job()
-        else:  # another process has it
-            later = partial(self._threads.reactor.callLater, _PAUSE, self.submit)
-            self.call_in_reactor(later, partial(self._accept, lock, job))
+        else:
+            self.call_in_reactor(self._wait_for_process, lock, job)
+
+    def _wait_for_process(self, lock: JobLock, job: Job) -> None:
+        """Look again and again whether another process has a lock. No job looks: it would count as progress."""
+        if lock.is_taken_elsewhere:
+            self._threads.reactor.callLater(_PAUSE, self._wait_for_process, lock, job)
+        else:
+            self.submit(partial(self._accept, lock, job))
 
     def repeat(self, lock: JobLock, job: Job) -> None:
         """Run a job again that has raised Busy: with the lock, which is released afterwards."""

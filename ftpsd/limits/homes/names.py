@@ -52,6 +52,11 @@ class SharedHomeNames(JobLock):
         self._fields[HOLDER] = 1
         return True
 
+    @property
+    def is_taken_elsewhere(self) -> bool:
+        """Whether another process changes names."""
+        return self._lock is not None and self._lock.is_taken()
+
     def _leave(self) -> None:
         if self._lock is not None:
             self._fields[HOLDER] = 0

@@ -131,6 +131,11 @@ class JobLock:
         """Whether this thread has the lock."""
         return self._holder == get_ident()
 
+    @property
+    def is_taken_elsewhere(self) -> bool:
+        """Whether another process has what `_enter` locks. Does not block."""
+        return False
+
     def _enter(self, wait: bool) -> bool:
         """Lock what else is to be locked. Return False if that is not possible now, and `wait` is false."""
         return True
