@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from ftpsd.cli.doctor.certificate import fingerprint
+from ftpsd.checks.certificate import fingerprint
 from tests.daemon import Daemon, ftpsd
 from tests.nat import INNER, OUTER, build, run, within
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpsd.cli.doctor import network
+from ftpsd.checks import network
 from ftpsd.system.tls.client_hello import LONGEST, ClientHello, NotClientHello, parse
 
 

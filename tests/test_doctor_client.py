@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from ftpsd.cli.doctor import certificate as certificates
+from ftpsd.checks import certificate as certificates
 from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.middlebox import Listener, middlebox, replier

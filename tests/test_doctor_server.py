@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from ftpsd.cli.doctor import certificate as certificates
-from ftpsd.cli.doctor import firewall, host, network, server
-from ftpsd.cli.doctor.findings import Finding
+from ftpsd.checks import certificate as certificates
+from ftpsd.checks import host, network
+from ftpsd.checks.files import read_chain
+from ftpsd.checks.findings import Finding
+from ftpsd.cli.doctor import firewall
 from tests import forkserver
 from tests.daemon import Daemon, ftpsd
 from tests.namespaces import apart
@@ -444,4 +446,4 @@ def test_users_of_a_source(tmp_path: Path, certificate: Path) -> None:
 
 def test_certificate_names_are_read_from_the_file(certificate: Path) -> None:
     """The doctor reads the chain that the daemon loads."""
-    assert len(server.read_chain(certificate / "certificate.pem")) == 1
+    assert len(read_chain(certificate / "certificate.pem")) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ftpsd.cli.doctor import host
+from ftpsd.checks import host
 from ftpsd.cli.main import main
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.admin import Admin

@@ -35,14 +35,15 @@ MAY_IMPORT = {
     "accounts": "protocol config.settings events system limits storage",
     "figures": "protocol config.settings events system limits data accounts",
     "config": "protocol config.settings events system outbox limits accounts",
+    "checks": "protocol config.settings system accounts config",
     "snapshot": "protocol config.settings system limits data",
     "control": "protocol config.settings events system limits data accounts config commands snapshot",
-    "admin": "protocol config.settings web events system outbox limits data storage accounts figures config control snapshot",
+    "admin": "protocol config.settings web events system outbox limits data storage accounts figures config checks control snapshot",
     "metrics": "protocol config.settings web events system outbox limits accounts figures config control admin",
     "processes": "protocol config.settings events system outbox limits data storage accounts figures config control snapshot",
     "service": "protocol config.settings events system outbox limits data storage accounts figures config control snapshot admin metrics processes",
     "deliver": "protocol config.settings events system outbox config",
-    "cli": "protocol config.settings events system outbox limits storage accounts config service deliver",
+    "cli": "protocol config.settings events system outbox limits storage accounts config checks service deliver",
 }
 
 #: Classes with more than 15 methods. Interfaces demand most of them: one for each operation of a home (`Files`,

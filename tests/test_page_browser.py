@@ -222,6 +222,14 @@ def test_the_page_shows_users_and_failures(daemon: Daemon, page: webdriver.Chrom
         one(page, "#filter input[name=user]").clear()
 
 
+def test_health_shows_what_is_wrong(page: webdriver.Chrome) -> None:
+    """What the checks of the doctor find stands under Health, with its cure."""
+    until(lambda: "signed by itself" in text(page, "#findings"))
+    found = text(page, "#findings li")
+    assert found.startswith("note: ") and "certificate.self_signed" in found
+    assert text(page, "#findings-none") == ""
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
 def test_everybody_can_use_it(daemon: Daemon, page: webdriver.Chrome, theme: str, width: int) -> None:
     """axe-core finds nothing serious, in both themes and as wide as a phone, and nothing is cut off at the right."""

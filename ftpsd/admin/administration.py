@@ -19,6 +19,7 @@ from ftpsd.admin.api.problem import Problem
 from ftpsd.admin.api.routes import Route
 from ftpsd.admin.api.sessions import Sessions
 from ftpsd.admin.api.users import Users
+from ftpsd.admin.findings import FindingsReader
 from ftpsd.admin.page.login_resource import LoginResource
 from ftpsd.admin.page.server import Page
 from ftpsd.admin.parts import Parts
@@ -48,7 +49,7 @@ class Administration:
         self._configuration = configuration
         self._streams = EventStreams(parts)
         logins = LoginResource()
-        routes = [*_routes(parts, status), *self._streams.routes(), *logins.routes()]
+        routes = [*_routes(parts, status, configuration), *self._streams.routes(), *logins.routes()]
         self.api = Api(parts.reactor, with_document(routes))
         self._page = logins.page = Page(parts, self.api, status, configuration)
         self._socket: UnixSocket | None = None
@@ -127,9 +128,9 @@ class Administration:
         return self._names[user]
 
 
-def _routes(parts: Parts, status: StatusReader) -> Iterable[Route]:
+def _routes(parts: Parts, status: StatusReader, configuration: str) -> Iterable[Route]:
     bans = Bans(parts)
-    yield from DaemonResources(parts, status).routes()
+    yield from DaemonResources(parts, status, FindingsReader(parts, configuration)).routes()
     yield from Sessions(parts).routes()
     yield from bans.routes()
     yield from Users(parts, bans).routes()

@@ -8,6 +8,7 @@ from ftpsd.accounts.chain.counts import RESULTS, SourceStatus
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.problem import Json, Problem
 from ftpsd.admin.api.routes import Answer, Call, Route, answer
+from ftpsd.admin.findings import FindingsReader
 from ftpsd.admin.group_limits import GroupLimits
 from ftpsd.admin.health import Health
 from ftpsd.admin.parts import Parts
@@ -22,10 +23,11 @@ from ftpsd.storage.stores import StoreStatus
 class DaemonResources:
     """The daemon as a whole."""
 
-    def __init__(self, parts: Parts, status: StatusReader) -> None:
+    def __init__(self, parts: Parts, status: StatusReader, findings: FindingsReader) -> None:
         self._parts = parts
         self._status = status
         self._health = Health(parts)
+        self._findings = findings
 
     def routes(self) -> list[Route]:
         """Return the routes of this subject."""
@@ -39,6 +41,14 @@ class DaemonResources:
                 "Show whether the daemon can serve clients",
                 schemas.to("Health"),
             ),
+            Route(
+                "GET",
+                "/v1/findings",
+                self._show_findings,
+                "Show what the checks of `ftpsd doctor` find that the daemon can make",
+                schemas.FINDINGS,
+                problems=[503],
+            ),
             Route("POST", "/v1/reload", self._reload, summary, schemas.to("Reloaded"), problems=[422, 503]),
         ]
 
@@ -48,6 +58,12 @@ class DaemonResources:
     async def _show_health(self, _: Call) -> Answer:
         reasons = await self._health.reasons()
         return answer({"ready": not reasons, "reasons": [valid_text(each) for each in reasons]})
+
+    async def _show_findings(self, _: Call) -> Answer:
+        found = await self._findings.read()
+        return answer(
+            {"findings": [{key: valid_text(text) for key, text in attrs.asdict(each).items()} for each in found]}
+        )
 
     async def _reload(self, call: Call) -> Answer:
         self._parts.hub.publish(AdministrativeAct("reload", "", call.administrator))

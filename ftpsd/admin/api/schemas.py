@@ -66,6 +66,11 @@ def maybe(schema: Schema) -> Schema:
 
 
 DISMISSED = record(dismissed=COUNT)
+FINDINGS = record(
+    findings=array(
+        record(code=STRING, level={"enum": ["fault", "warning", "note"]}, problem=STRING, cure=STRING, paste=STRING)
+    )
+)
 LIFTED = unless_stored(record(lifted=COUNT))
 
 LIMIT = record(name=STRING, used=NUMBER, limit=maybe(NUMBER))

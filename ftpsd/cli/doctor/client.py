@@ -12,7 +12,7 @@ import time
 
 from attrs import frozen
 
-from ftpsd.cli.doctor.findings import printable
+from ftpsd.checks.findings import printable
 
 #: Longest reply that is read, in bytes. FEAT of known servers stays below 4 KiB.
 _LONGEST_REPLY = 65536

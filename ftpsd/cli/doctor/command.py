@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ftpsd.cli.options import add_config
 
 if TYPE_CHECKING:
-    from ftpsd.cli.doctor.findings import Report
+    from ftpsd.checks.findings import Report
 
 IMPLICIT_PORT = 990
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the checks, print the report, return the exit status."""
-    from ftpsd.cli.doctor import findings
+    from ftpsd.checks import findings
 
     try:
         report = _check_server(options) if options.target is None else _check_from(options)
@@ -61,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_server(options: argparse.Namespace) -> Report:
+    from ftpsd.checks.findings import Report
     from ftpsd.cli.doctor import listeners, server
-    from ftpsd.cli.doctor.findings import Report
 
     report = Report(options.config)
     settings = server.check(options.config, report)
@@ -74,9 +74,9 @@ def _check_server(options: argparse.Namespace) -> Report:
 
 
 def _check_from(options: argparse.Namespace) -> Report:
+    from ftpsd.checks.findings import Report
     from ftpsd.cli.doctor import remote
     from ftpsd.cli.doctor.control import Target
-    from ftpsd.cli.doctor.findings import Report
 
     host, port = parse_target(options.target, IMPLICIT_PORT if options.implicit else 21)
     implicit = options.implicit or port == IMPLICIT_PORT

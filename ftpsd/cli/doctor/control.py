@@ -10,9 +10,10 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 
-from ftpsd.cli.doctor import certificate, reach
+from ftpsd.checks import certificate
+from ftpsd.checks.findings import Ended, Finding, Report, printable
+from ftpsd.cli.doctor import reach
 from ftpsd.cli.doctor.client import Client, Cut, Garbled, Reply, Silent, Trouble
-from ftpsd.cli.doctor.findings import Ended, Finding, Report, printable
 
 
 @frozen

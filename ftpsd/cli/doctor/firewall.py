@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ftpsd.cli.doctor.findings import Finding
+from ftpsd.checks.findings import Finding
 
 Verdict = Literal["accept", "drop", "unsure"]
 

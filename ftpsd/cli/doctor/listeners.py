@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from ftpsd.cli.doctor import certificate, remote
+from ftpsd.checks import certificate
+from ftpsd.checks.files import read_chain
+from ftpsd.checks.findings import Finding, Report
+from ftpsd.cli.doctor import remote
 from ftpsd.cli.doctor.control import Target
-from ftpsd.cli.doctor.findings import Finding, Report
-from ftpsd.cli.doctor.server import read_chain
 from ftpsd.config.settings import ListenSettings, Settings
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
+from ftpsd.checks.findings import Ended, Finding, Report
 from ftpsd.cli.doctor import reach
 from ftpsd.cli.doctor.client import Client, Passive, Reply, Trouble
 from ftpsd.cli.doctor.control import middlebox, stalled
-from ftpsd.cli.doctor.findings import Ended, Finding, Report
 
 #: How far the ports of 227 must be from those of 229 before a rewrite is suspected. Ranges of real servers are
 #: smaller than this, or are shared by both commands.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from ftpsd.cli.doctor.findings import Ended, Finding, Report
+from ftpsd.checks.findings import Ended, Finding, Report
 
 Outcome = Literal["open", "closed", "filtered", "unreachable"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ftpsd.checks.findings import Ended, Report
 from ftpsd.cli.doctor import control, passive, transfers
 from ftpsd.cli.doctor.control import Target
-from ftpsd.cli.doctor.findings import Ended, Report
 
 
 def check(target: Target, tries: int, report: Report) -> None:

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import pwd
 import re
 import resource
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attrs import evolve, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from attrs import frozen
 
 from ftpsd.accounts.sources.probe import probe_all
-from ftpsd.cli.doctor import certificate, firewall, host, network
-from ftpsd.cli.doctor.findings import Finding, Report, printable
+from ftpsd.checks import files, host, network
+from ftpsd.checks.findings import Finding, Report, printable
+from ftpsd.cli.doctor import firewall
 from ftpsd.cli.doctor.homes import of_sources, running
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.storage import is_in_store
-from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
-from ftpsd.config.tls import client_certificates
-from ftpsd.config.tls.certificates import certificate_blocks
 from ftpsd.protocol.parsing import is_ipv4
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage import stores
-from ftpsd.system.tls.client_certificates import ClientVerifier
 
 #: Seconds for each program that is asked.
 _PROGRAM = 5
@@ -66,13 +59,13 @@ def check(path: str, report: Report) -> Settings | None:
     else:
         report.ok(f"{path} has no fault")
     service = _service()
-    _judge(report, "the certificate", _certificates(settings))
+    _judge(report, "the certificate", files.certificates(settings))
     _judge(report, "the network", _network(settings, configuration, service))
     _firewall(settings, report)
     if configuration is not None:
         _judge(report, "homes and disks", _homes(configuration, service, running.written(path)))
         if configuration.contexts.clients is not None:
-            _judge(report, "certificates of clients", _client_certificates(configuration.contexts.clients))
+            _judge(report, "certificates of clients", files.client_certificates(configuration.contexts.clients))
         if configuration.sources:
             _judge(
                 report,
@@ -121,53 +114,6 @@ def _service() -> Service:
     limit = int(files) if files.isdigit() else -1 if loaded else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return Service(entry.pw_name, entry.pw_uid, groups, unit, limit)
-
-
-# --- certificate ---------------------------------------------------------------------------------
-
-
-def read_chain(path: Path) -> list[x509.Certificate]:
-    """Return the certificates of a PEM file. Raises OSError or ValueError."""
-    return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
-
-
-def _certificates(settings: Settings) -> list[Finding]:
-    """Judge each certificate; of several, each finding names one. One of them must have the announced name."""
-    name = next(iter(settings.passive.host_names), None)
-    pairs = [pair for _, pair in settings.tls.pairs]
-    judged = [(pair, finding) for pair in pairs for finding in _certificate(pair, name)]
-    misnamed = [finding for _, finding in judged if finding.code == "tls.wrong_name"]
-    if len(pairs) == 1:
-        return [finding for _, finding in judged]
-    return [
-        evolve(finding, problem=f"{pair.certificate}: {finding.problem}")
-        for pair, finding in judged
-        if finding not in misnamed or len(misnamed) == len(pairs)
-    ]
-
-
-def _certificate(pair: CertificateSettings, name: str | None) -> list[Finding]:
-    try:
-        chain = read_chain(pair.certificate)
-    except (OSError, ValueError):
-        return []  # a fault of the configuration says so
-    try:
-        key = load_pem_private_key(pair.key_file.read_bytes(), None).public_key()
-    except (OSError, ValueError, TypeError):
-        key = None
-    return certificate.file(chain, key, name, _now()) if chain else []
-
-
-def _client_certificates(verifier: ClientVerifier) -> list[Finding]:
-    found = client_certificates.warnings(verifier, time.time())
-    return [
-        Finding("certificate.clients", "fault", f"{printable(each.problem, 300)}.", f"{each.remedy.capitalize()}.")
-        for each in found
-    ]
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 # --- network -------------------------------------------------------------------------------------
@@ -245,24 +191,12 @@ def _nft_verdicts(ports: list[int]) -> dict[int, firewall.Verdict] | None:
 
 
 def _homes(configuration: load.Configuration, service: Service, written: Sequence[str] | None) -> list[Finding]:
-    mounts = [
-        (fields[1], fields[2]) for fields in map(str.split, _read("/proc/mounts").splitlines()) if len(fields) > 2
-    ]
     found: list[Finding] = []
-    devices: set[int] = set()
     for name, what, path, is_written in _trees(configuration):
         found += host.sandboxed(name, path, service.unit, what)
         found += host.outside(name, path, written, what)
         found += host.home(name, host.places(path), service.uid, service.groups, service.name, what, is_written)
-        try:
-            device, space = os.stat(path).st_dev, os.statvfs(path)
-        except OSError:
-            continue
-        if device not in devices:  # once for each file system
-            devices.add(device)
-            found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
-            found += host.file_system(path, mounts)
-    return found
+    return found + files.disks(path for _, _, path, _ in _trees(configuration))
 
 
 def _trees(configuration: load.Configuration) -> Iterator[tuple[str, str, str, bool]]:
@@ -282,16 +216,9 @@ def _trees(configuration: load.Configuration) -> Iterator[tuple[str, str, str, b
 
 
 def _machine(settings: Settings, path: str, service: Service) -> list[Finding]:
-    limits = settings.limits
-    range_size = settings.passive.ports.high - settings.passive.ports.low + 1
-    ports = range_size if settings.passive.shared is None else limits.sessions
-    transfers = min(limits.sessions, ports, limits.transfers or limits.sessions)
     answer = _run("timedatectl", "show", "-p", "NTPSynchronized", "--value")
     synchronized = None if answer is None or not answer.strip() else answer.strip() == "yes"
-    files = [Path(path), *(pair.certificate for _, pair in settings.tls.pairs)]
-    changed = [os.stat(each).st_mtime for each in files if os.path.exists(each)]
-    found = host.descriptors(service.open_files, limits.sessions, transfers)
-    return found + host.clock(synchronized, time.time(), max(changed, default=0.0))
+    return files.open_files(settings, service.open_files) + files.clock(settings, Path(path), synchronized)
 
 
 def _sources(configuration: load.Configuration) -> list[Finding]:

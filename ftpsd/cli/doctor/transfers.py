@@ -8,10 +8,11 @@ import ssl
 
 from attrs import frozen
 
-from ftpsd.cli.doctor import certificate, reach
+from ftpsd.checks import certificate
+from ftpsd.checks.findings import Ended, Finding, Report
+from ftpsd.cli.doctor import reach
 from ftpsd.cli.doctor.client import Client, Passive, Reply, Trouble, end, receive_all, send_all
 from ftpsd.cli.doctor.control import middlebox, sent_chain, stalled
-from ftpsd.cli.doctor.findings import Ended, Finding, Report
 
 #: Bytes of the test file: more than one TLS record and more than one segment.
 SIZE = 100_000

@@ -5,6 +5,7 @@ import { Bans } from "./bans.js";
 import { Charts } from "./charts.js";
 import { find, setText } from "./dom.js";
 import { Events } from "./events.js";
+import { Health } from "./health.js";
 import { Sessions } from "./sessions.js";
 import { State } from "./state.js";
 import { Users } from "./users.js";
@@ -88,6 +89,7 @@ function open(session) {
       sessions: new Sessions(report),
       bans: new Bans(report),
       users: new Users(),
+      health: new Health(),
       events: new Events(),
     };
     find("filter").addEventListener("input", () => follow());
@@ -101,7 +103,7 @@ function open(session) {
 async function refresh() {
   if (stream === null || document.hidden) return;
   try {
-    await Promise.all([parts.bans.load(), parts.users.load()]);
+    await Promise.all([parts.bans.load(), parts.users.load(), parts.health.load()]);
   } catch (error) {
     if (error.status === 401) showLogin(error.message);
   }

@@ -8,8 +8,8 @@ from itertools import islice
 
 from ftpsd.accounts.sources.source import Answer, ConfiguredSource, LoginDenied, Question, SourceFailed, WrongPassword
 from ftpsd.accounts.user_store import LOCAL, InvalidRecord
-from ftpsd.cli.doctor import host
-from ftpsd.cli.doctor.findings import Finding, printable
+from ftpsd.checks import host
+from ftpsd.checks.findings import Finding, printable
 from ftpsd.config.load import Configuration
 from ftpsd.config.sections.storage import is_in_store
 

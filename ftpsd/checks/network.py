@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 
-from ftpsd.cli.doctor.findings import Finding
+from ftpsd.checks.findings import Finding
 
 
 def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Finding]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ftpsd.accounts import hashes
-from ftpsd.cli.doctor.findings import Finding, Report
+from ftpsd.checks.findings import Finding, Report
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.protocol.replies import readable_size
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from ftpsd.cli.doctor.findings import Finding, printable
+from ftpsd.checks.findings import Finding, printable
 
 #: Issuers of products that decrypt and inspect TLS. Such an issuer makes interception certain.
 _INSPECTORS = re.compile(
