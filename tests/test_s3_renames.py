@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,12 +18,19 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.uploads.parts import COPY_MARKER, ranges
 from tests.daemon import PATIENCE
 from tests.s3 import Bucket
-from tests.s3_proxy import Cut, Delay, FaultyProxy
+from tests.s3_proxy import Answer, Cut, Delay, FaultyProxy
 from tests.test_files import path, refused, result
 from tests.test_s3_files import DATA, MIB, Node
+from tests.test_s3_mixtures import parallel
 
 #: A user who may replace nothing.
 CAREFUL = {"permissions": frozenset(PERMISSIONS) - {"overwrite"}}
+
+
+@pytest.fixture(autouse=True)
+def _one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each object is a step of its own. A test for several at a time says so."""
+    monkeypatch.setattr("ftpsd.storage.s3.calls.together.PARALLEL", 1)
 
 
 def rename(files: Any, old: str, new: str, at: int, act: Callable[[], object]) -> tuple[bool, Refusal | None]:
@@ -120,6 +128,43 @@ def test_the_new_name_of_a_directory_is_used_meanwhile(bucket: Bucket) -> None:
             return True
 
     at_each_step(bucket, not_empty)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_directory_is_renamed_several_objects_at_a_time(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A client does not wait for one copy after the other; if one fails, no copy stays, also of those on their way."""
+    monkeypatch.setattr("ftpsd.storage.s3.calls.together.PARALLEL", 8)
+    names = [f"{number:02}" for number in range(16)]
+    bucket.put_many({f"alice/d/{name}": name.encode() for name in names})
+    with FaultyProxy(bucket.server.port) as proxy, ThreadPoolExecutor(8) as pool:
+        if fails:
+            proxy.spoil("PUT", "alice/e/05", Answer(403, "AccessDenied"), times=9)
+        proxy.spoil("PUT", "alice/e/", Delay(1.0), times=16)
+        files = parallel(Node(bucket, proxy.port, rename_directories=20), pool).open()
+        began = time.monotonic()
+        if fails:
+            refused(451, lambda: result(files.rename(path("d"), path("e"))))
+        else:
+            result(files.rename(path("d"), path("e")))
+        assert time.monotonic() - began < 12  # one after the other takes 16 seconds
+    directory = "d" if fails else "e"
+    assert bucket.contents() == {f"alice/{directory}/{name}": name.encode() for name in names}
+
+
+def test_an_abort_while_a_directory_is_renamed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was copied until then goes; the old directory stays whole."""
+    monkeypatch.setattr("ftpsd.storage.s3.calls.together.PARALLEL", 4)
+    old = {f"alice/d/{number:02}": b"x" for number in range(16)}
+    bucket.put_many(old)
+    with ThreadPoolExecutor(8) as pool:
+        files: Any = parallel(Node(bucket, rename_directories=20), pool).open()
+        steps = files._renames.rename(path("d"), path("e"))
+        while not bucket.all_keys("alice/e"):
+            next(steps)
+        steps.close()
+    assert bucket.contents() == old
 
 
 def test_a_large_file_is_renamed(each_bucket: Bucket) -> None:

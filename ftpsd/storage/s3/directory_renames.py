@@ -13,6 +13,8 @@ from typing import NamedTuple
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.client import PAGE, Listed, Objects
+from ftpsd.storage.s3.calls.tasks import Submit
+from ftpsd.storage.s3.calls.together import together
 from ftpsd.storage.s3.changes import Changes, error_of
 from ftpsd.storage.s3.copying import Copier
 from ftpsd.storage.s3.directories import S3Directories
@@ -43,8 +45,10 @@ class DirectoryRenames:
         changes: Changes,
         trees: DirectoryChanges,
         copier: Copier,
+        submit: Submit,
         most: int,
     ) -> None:
+        self._submit = submit
         self._tree = tree
         self._objects = objects
         self._directories = directories
@@ -98,28 +102,31 @@ class DirectoryRenames:
         return found
 
     def _copy(self, listed: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
-        for each in listed:
+        def copy(each: Listed) -> JobSteps[None]:
             found, key = self._objects.head(each.key), target + each.key[len(source) :]
-            if found is not None:
-                before = copied.get(each.key)
-                if before is not None:
-                    self._remove_copy(key, before)
-                etag = yield from self._copier.copy(each.key, key, found, free=key != target)
-                copied[each.key] = Copied(each, found.etag, etag)
-            yield
+            if found is None:
+                return
+            before = copied.get(each.key)
+            if before is not None:
+                self._remove_copy(key, before)
+            etag = yield from self._copier.copy(each.key, key, found, free=key != target)
+            copied[each.key] = Copied(each, found.etag, etag)
+
+        yield from together(self._submit, listed, copy)
 
     def _delete(self, there: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
         """Delete what was copied, and the copies of what others have removed or replaced since."""
         still = {each.key: each for each in there}
-        for key, each in copied.items():
+
+        def delete(key: str) -> None:
+            each, is_gone = copied[key], False
             if still.get(key) == each.listed:
                 with self._changes.changing(key):
                     is_gone = self._objects.delete_unchanged(key, each.etag)
-            else:
-                is_gone = False
             if not is_gone:  # the old name has the newer object, or was removed: the copy is out of date
                 self._remove_copy(target + key[len(source) :], each)
-            yield
+
+        yield from together(self._submit, copied, delete)
 
     def _remove_copy(self, key: str, copied: Copied) -> None:
         with self._changes.changing(key):

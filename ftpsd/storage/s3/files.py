@@ -92,7 +92,9 @@ class S3Files:
         self._trees = trees = DirectoryChanges(tree, store.objects, store.cut, self.directories, changes)
         copier = Copier(store.objects, store.multiparts, changes.changing)
         most = store.settings.rename_directories
-        of_directories = DirectoryRenames(tree, store.objects, self.directories, changes, trees, copier, most)
+        of_directories = DirectoryRenames(
+            tree, store.objects, self.directories, changes, trees, copier, queue.submit, most
+        )
         self._renames = Renames(tree, store.objects, store.cut, self.directories, changes, copier, of_directories)
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
         tools = UploadTools(
