@@ -159,7 +159,7 @@ def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime
 
 
 def dates(leaf: x509.Certificate, now: datetime.datetime) -> list[Finding]:
-    """Findings about the dates of a certificate: expired, not yet valid, or soon to expire."""
+    """Return findings about the dates of a certificate: expired, not yet valid, or soon to expire."""
     start, stop = validity(leaf)
     if now >= stop or now < start:
         return [_dates(leaf, now >= stop)]

@@ -91,7 +91,7 @@ def _check_program(document: Document, program: str, key: Key) -> None:
 
 
 def _is_missing(path: Path) -> bool:
-    """Return whether a file is known to be missing: the daemon may not see what `ftpsd deliver` may."""
+    """Return whether a file is known to be missing. `ftpsd deliver` may read directories that the daemon may not."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):

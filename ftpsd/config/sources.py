@@ -76,7 +76,7 @@ def _check_ldap(document: Document, settings: LdapSource, key: Key, groups: Coll
 
 
 def source_warnings(settings: Settings) -> list[ConfigurationWarning]:
-    """Return what works, but should be changed."""
+    """Return warnings about settings that work, but should be changed."""
     found = []
     for index, each in enumerate(settings.users.sources):
         for url in each.unencrypted if isinstance(each, LdapSource) else ():

@@ -64,7 +64,7 @@ class SessionTimeouts(TimeoutMixin):
         self.setTimeout(None)
 
     def timeoutConnection(self) -> None:
-        """The time is over."""
+        """Handle that the timeout is over."""
         if self._closing:
             self._abort()
         elif self.idle is not None and self._busy():

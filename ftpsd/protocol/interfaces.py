@@ -40,7 +40,7 @@ Opened = Callable[[T], None]
 
 
 class Waiting(Protocol):
-    """Something that other threads work for, as storage over a network does."""
+    """Something for which other threads work, for example to reach storage over a network."""
 
     def pending(self, complete: bool = False) -> float:
         """Return the seconds after which to ask again; 0 when the next method can be called without a long wait.

@@ -23,7 +23,7 @@ class Walks:
         self._stop: Refusal | None = None
 
     def run(self, steps: JobSteps[T] | LockSteps[T], patience: float = 0.0) -> Deferred[T]:
-        """Run a walk, and return its result. A step may take so many seconds, if the threads permit less."""
+        """Run a walk, and return its result. A step may take `patience` seconds, if the threads permit less."""
         self._stop = None
         self._running = running = self._queue.run(steps, patience)
         return running.addErrback(self._explain)

@@ -133,7 +133,7 @@ class RunningSource:
         return self.is_down
 
     def close(self) -> None:
-        """Close the source, in a thread. No question is asked any more."""
+        """Close the source, in a thread. No question is sent to it after that."""
         self._closed = True
         self._watch.close()
         self._threads.close(self._source.close)

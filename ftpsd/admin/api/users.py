@@ -116,7 +116,7 @@ class Users:
         return _amounts(None if place is None else self._parts.quotas.counted(place), quota)
 
     def _groups(self, names: Sequence[str]) -> list[Json]:
-        """Return what the members of some groups use together, for those groups that have limits of their own."""
+        """Return what the members of each group use together, for the groups that have limits of their own."""
         shared, counts = self._parts.configuration().layers.shared, self._parts.counts.users
         return [
             {

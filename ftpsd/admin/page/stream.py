@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the browser has read what was sent. One that does not for a minute is cut off."""
+        """Whether the browser has read what was sent. One that reads nothing for a minute is disconnected."""
         if self._is_paused:
             self._skipped += 1
             if self._skipped >= MOST_SKIPPED:

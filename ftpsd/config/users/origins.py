@@ -29,7 +29,7 @@ _LARGEST = 4 << 20
 
 @frozen
 class Layer:
-    """The keys of a user, a group or the defaults, and where they stand; a source other than a file has no document."""
+    """The keys of a user, a group or the defaults, and where they come from. Only those of a file have a document."""
 
     label: str
     values: Record

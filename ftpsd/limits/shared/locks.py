@@ -103,7 +103,7 @@ class TolerantLock(AbstractContextManager[object]):
 
 
 class ByteLock:
-    """The same, for a caller who keeps the other threads of this process away."""
+    """A lock on one byte of a file, as RangeLock, for a caller who keeps the other threads of this process away."""
 
     __slots__ = ("_descriptor", "_set", "_unset")
 

@@ -1,4 +1,4 @@
-"""What a forked process must do at its begin and at its end."""
+"""What a forked process must do at its start and at its end."""
 
 from __future__ import annotations
 

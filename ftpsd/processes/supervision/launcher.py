@@ -112,7 +112,7 @@ class Launcher:
             call()
 
     def _link_lost(self, worker: WorkerProcess) -> None:
-        """A worker has closed the link: it has ended, or is about to, or has a fault."""
+        """Handle the loss of a worker's link: the worker has ended, is about to end, or has a fault."""
         patience = ENDING if worker.state == "draining" else 0
         self._reactor.callLater(patience, worker.send_signal, signal.SIGKILL)
 

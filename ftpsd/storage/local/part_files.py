@@ -233,7 +233,7 @@ def remove_expired(directory: int, part: str, before: float, started: float) -> 
 
 
 def _open_part(directory: int, part: str, flags: int = os.O_RDWR) -> int:
-    """Open a part file, whatever its mode: shortly before it is published it gets that of the file."""
+    """Open a part file, whatever its mode is. It gets the mode of the file shortly before it is published."""
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(part, flags, 0o600, dir_fd=directory)

@@ -31,7 +31,7 @@ class Notifier:
         self._heartbeat = PeriodicTask(clock, "the heartbeat for systemd", self._send_heartbeat)
 
     def ready(self, note: str = "") -> None:
-        """The daemon has started, or a reload has ended. The status begins with `note` until the next call."""
+        """Tell systemd that the start or a reload has ended. The status begins with `note` until the next call."""
         self._note = note
         self._send("READY=1", self._status())
         if self._address and not self._heartbeat.running:
