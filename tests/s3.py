@@ -153,6 +153,21 @@ def running_moto(least_part: int = 5 << 20) -> Iterator[S3Server]:
 
 
 @contextmanager
+def running_lean() -> Iterator[S3Server]:
+    """Run the store of the benchmark, which is fast, keeps all in memory, and verifies nothing."""
+    pytest.importorskip("boto3", reason="boto3 is not installed")
+    port = free_range(1)[0]
+    command = [sys.executable, "-m", "benchmarks.s3.lean_store", "127.0.0.1", str(port)]
+    tree = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=tree) as process:
+        try:
+            wait_for_port(port, process)
+            yield S3Server("lean", port)
+        finally:
+            process.kill()
+
+
+@contextmanager
 def running_swift(least_part: int = 5 << 20) -> Iterator[S3Server]:
     """Run OpenStack Swift of Debian's packages, with all its files in a directory of its own."""
     pytest.importorskip("boto3", reason="boto3 is not installed")

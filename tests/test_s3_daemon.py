@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ftplib
 import hashlib
-import os
 import ssl
 import time
 import zlib
@@ -531,32 +530,6 @@ def test_a_role(make_daemon: Make, bucket: Bucket) -> None:
         (put,) = [each for each in proxy.requests if each.method == "PUT"]
         assert put.headers["x-amz-security-token"]
         assert "test:tester" not in put.headers["authorization"]
-
-
-def test_memory_does_not_grow_with_the_file(make_daemon: Make, bucket: Bucket) -> None:
-    """An upload and a download of 300 MiB take no more memory than one of 30."""
-    daemon = store_daemon(make_daemon, bucket, memory="40M", part_size="5M", parallel=2)
-    piece = os.urandom(MIB)
-    peaks = []
-    for size in (30, 300):
-        with secured(daemon) as client:
-            connection = open_transfer(client, "STOR f")
-            for _ in range(size):
-                connection.sendall(piece)
-            peak = daemon.memory()
-            assert isinstance(connection, ssl.SSLSocket)
-            connection.unwrap().close()
-            assert client.reply().startswith("226")
-            connection = open_transfer(client, "RETR f")
-            left = size * MIB
-            while left:
-                left -= len(connection.recv(MIB))
-                if not left % (10 * MIB):
-                    peak = max(peak, daemon.memory())
-            connection.close()
-            client.reply()
-            peaks.append(peak)
-    assert peaks[1] - peaks[0] < 40 * MIB, peaks
 
 
 def test_events_for_programs(make_daemon: Make, bucket: Bucket, tmp_path: Path) -> None:
