@@ -23,6 +23,9 @@ KEY_ID, SECRET_KEY = "test:tester", "not-a-secret-at-all"
 #: The bucket, which has the name of the directory that the files are in.
 BUCKET = "home"
 
+#: The fewest bytes of a part that Swift is to take: those of Amazon.
+_LEAST_PART = 5 << 20
+
 #: Where uploads go, and the object that keeps this directory of the bucket.
 UPLOADS, KEEP = "up/", "up/keep"
 
@@ -86,7 +89,7 @@ class SwiftStore(Store):
         files = self.directory / "files"
         files.mkdir()
         program = HERE.parent.parent / "tests" / "swift_server.py"
-        return ["/usr/bin/python3", str(program), str(files), str(self.port), SECRET_KEY]
+        return ["/usr/bin/python3", str(program), str(files), str(self.port), SECRET_KEY, str(_LEAST_PART)]
 
     def start(self) -> Meter:
         """See Server. Stores the files, too, which takes some minutes at full scale."""
