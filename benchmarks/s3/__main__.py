@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import peers
@@ -39,7 +40,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     chosen = options(arguments)
-    sizes, python = Sizes.scaled(chosen.scale), Path(sys.executable)
+    sizes, python = replace(Sizes.scaled(chosen.scale), many_names=1), Path(sys.executable)
     stage = Stage(chosen.data, sizes, "sha512-crypt", python)
     store = ALL[chosen.store](Setting(stage, chosen.work.resolve(), python))
     signal.signal(signal.SIGTERM, stop)
