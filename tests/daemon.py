@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import ftpsd as package
@@ -30,6 +31,12 @@ _WORKERS = os.environ.get("FTPSD_WORKERS", "")
 
 #: The processes that serve the sessions of such a daemon.
 WORKERS = int(_WORKERS or 1)
+
+
+def one_process(reason: str) -> pytest.MarkDecorator:
+    """Mark a test that has no meaning with worker processes; the reason says why, and where they are tested."""
+    return pytest.mark.skipif(WORKERS > 1, reason=reason)
+
 
 #: How long the suite waits for anything that must come.
 PATIENCE = 45.0

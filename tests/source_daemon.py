@@ -64,3 +64,11 @@ def attempt(daemon: Daemon, code: int, user: str, password: str = "secret") -> N
     """Try to log in, and disconnect."""
     with passes(daemon, code, user, password):
         pass
+
+
+def logs_in(daemon: Daemon, user: str) -> bool:
+    """Return whether a user can log in now."""
+    with FtpClient(daemon) as client:
+        client.start_tls()
+        client.expect(331, f"USER {user}")
+        return client.command("PASS secret").startswith("230 ")

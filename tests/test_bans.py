@@ -33,7 +33,7 @@ from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.state import FILE, State, Store
 from tests import forkserver
 from tests.conftest import PLAIN
-from tests.daemon import WORKERS, Daemon, ftpsd, merge
+from tests.daemon import WORKERS, Daemon, ftpsd, merge, one_process
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import ends, wait_until
 from tests.test_access import GUESTS, REFUSED
@@ -476,7 +476,7 @@ def test_many_guesses_at_once(strict: Daemon) -> None:
     assert logs_in(strict, "127.0.0.3").startswith("230")
 
 
-@pytest.mark.skipif(WORKERS > 1, reason="the log has the lines of workers in their order, not all lines in one order")
+@one_process("the log has the lines of each worker in their order, not all lines in one order")
 @pytest.mark.parametrize("user", ["expired", "full"])
 def test_a_right_password_after_a_ban(make_daemon: Callable[..., Daemon], user: str) -> None:
     """A client that was banned meanwhile does not learn that one of its passwords was right."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import PATIENCE, Daemon, one_process
 from tests.ftpclient import FtpClient, secured
 
 
@@ -24,6 +24,7 @@ def limited(count: int) -> tuple[str, ...]:
     return ("sh", "-c", f'ulimit -n {count} && exec "$@"', "sh")
 
 
+@one_process("each process has descriptors of its own: test_worker_faults uses up those of workers")
 def test_too_many_sessions_for_the_descriptors(make_daemon: Callable[..., Daemon]) -> None:
     """A daemon without free descriptors answers 421, and logs each refusal.
 
@@ -58,6 +59,7 @@ def test_too_many_sessions_for_the_descriptors(make_daemon: Callable[..., Daemon
     assert "Traceback" not in daemon.log
 
 
+@one_process("each process has descriptors of its own: the passive ports are used up before those of three")
 def test_data_connections_take_the_last_descriptor(make_daemon: Callable[..., Daemon]) -> None:
     """Passive ports beyond the last descriptor are refused with 451, and the daemon waits without a busy loop."""
     daemon = make_daemon(start=False).start(limited(64))

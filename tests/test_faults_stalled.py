@@ -11,7 +11,7 @@ import pytest
 
 from ftpsd.storage.local.part_files import part_name
 from ftpsd.system.worker_threads import default_size
-from tests.daemon import PATIENCE, Daemon, ftpsd
+from tests.daemon import PATIENCE, WORKERS, Daemon, ftpsd
 from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
@@ -113,7 +113,7 @@ def test_changes_that_wait_for_a_stalled_one(make_daemon: Callable[..., Daemon])
 def test_other_users_are_served(stalling: tuple[Daemon, FaultyDisk]) -> None:
     """When more calls stall than there are threads, another user can still log in and transfer files. It is logged."""
     daemon, disk = stalling
-    waiting: list[FtpClient] = [secured(daemon) for _ in range(default_size() + 4)]
+    waiting: list[FtpClient] = [secured(daemon) for _ in range((default_size() + 4) * WORKERS)]
     disk.fail(LOOKUP="STALL", GETATTR="STALL")
     for client in waiting:
         client.send("SIZE old")

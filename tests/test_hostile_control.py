@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ftpsd.commands import TABLE
-from tests.daemon import Daemon
+from tests.daemon import Daemon, one_process
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import (
     ends,
@@ -292,6 +292,7 @@ def test_a_home_that_is_removed(make_daemon: Callable[..., Daemon]) -> None:
             client.expect(257, "MKD x")
 
 
+@one_process("each process has descriptors of its own: test_worker_faults uses up those of workers")
 def test_running_out_of_descriptors(make_daemon: Callable[..., Daemon]) -> None:
     """When sessions use up all descriptors, new ones are refused; afterwards the daemon serves again."""
     daemon = make_daemon(start=False)

@@ -29,7 +29,7 @@ from ftpsd.cli.main import main
 from ftpsd.config.sections.sources import HttpSource
 from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
-from tests.daemon import PATIENCE, Daemon, free_range, program
+from tests.daemon import PATIENCE, WORKERS, Daemon, free_range, program
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.http_users import Request, UserServer, users
@@ -423,7 +423,9 @@ def test_a_server_that_is_down(make_daemon: Make, tmp_path: Path, chain: Path) -
         daemon.wait_for_log(r"source http\[0\]: the request failed: ConnectionRefusedError")
         with UserServer(behaviour, chain, port):
             wait_until(lambda turn=turn: daemon.log.count("answers again") == turn + 1, "the daemon sees it")  # type: ignore[misc]
-            assert attempt(daemon, "alice").startswith("230 ")
+            wait_until(
+                lambda: all(attempt(daemon, "alice").startswith("230 ") for _ in range(WORKERS)), "each worker asks it"
+            )
         time.sleep(2.1)  # the login is forgotten
 
 
@@ -439,17 +441,21 @@ def test_a_slow_server_delays_nobody_else(make_daemon: Make, tmp_path: Path, cha
     with UserServer(answer, chain) as server:
         daemon = configured(make_daemon, tmp_path, server.url, chain, concurrency=2)
         replies: list[str] = []
-        waiting = [threading.Thread(target=lambda: replies.append(attempt(daemon, "alice"))) for _ in range(6)]
+        waiting = [
+            threading.Thread(target=lambda: replies.append(attempt(daemon, "alice"))) for _ in range(4 + 2 * WORKERS)
+        ]
         for thread in waiting:
             thread.start()
-        asked = "two questions wait"
-        wait_until(lambda: sum(request.question["name"] == "alice" for request in server.requests) == 2, asked)
+        asked = "two questions of each process wait"
+        wait_until(
+            lambda: sum(request.question["name"] == "alice" for request in server.requests) == 2 * WORKERS, asked
+        )
         start = time.monotonic()
         assert attempt(daemon, "bob").startswith("230 ")
         assert time.monotonic() - start < 1.5
         for thread in waiting:
             thread.join(PATIENCE)
-        assert [reply[:4] for reply in replies] == ["451 "] * 6
+        assert [reply[:4] for reply in replies] == ["451 "] * len(waiting)
         release.set()
     assert "Traceback" not in daemon.log
 
@@ -513,6 +519,7 @@ def test_the_example_of_the_document(make_daemon: Make, tmp_path: Path, chain: P
     with program(command, stderr=subprocess.DEVNULL) as process:
         try:
             daemon.wait_for_log("answers again")
+            wait_until(lambda: attempt(daemon, "alice").startswith("230 "), "each worker asks it again")
             with secured(daemon, "alice") as client:
                 assert client.upload("STOR a.txt", b"hello").startswith("226 ")
             assert attempt(daemon, "alice", "wrong").startswith("530 ")

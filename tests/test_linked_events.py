@@ -16,7 +16,8 @@ from twisted.logger import Logger, eventAsText, globalLogPublisher
 from ftpsd.events import hub as hubs
 from ftpsd.events.hub import Hub
 from ftpsd.events.linked import wire
-from ftpsd.events.linked.log_lines import forward_log, relog
+from ftpsd.events.linked.log_lines import forward_log, leave_to_workers, relog
+from ftpsd.events.linked.once import MOST, OnceForAll
 from ftpsd.events.linked.receiver import Receiver
 from ftpsd.events.linked.sender import BATCH, Sender
 from ftpsd.events.linked.worker_hub import ForwardedEvents
@@ -119,7 +120,7 @@ def test_any_json_is_refused_or_an_event(value: object) -> None:
 def test_any_json_is_refused_or_a_line(fields: list[object]) -> None:
     """The same holds for log lines."""
     with pytest.raises(Malformed):
-        relog(["log", *fields], 0)
+        relog(["log", *fields], 0, OnceForAll())
 
 
 @pytest.fixture
@@ -374,7 +375,7 @@ def test_a_line_is_logged_as_the_worker_would_have(forwarded: Capture) -> None:
     again: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(again.append)
     for item in forwarded.items:
-        relog(item, 2)
+        relog(item, 2, OnceForAll())
     assert [line_of(each) for each in again[:3]] == [line_of(each) for each in original[:3]]
     assert "RuntimeError: broken" in line_of(again[2])
     assert [each["log_level"] for each in again] == [each["log_level"] for each in original]
@@ -392,14 +393,91 @@ def log_level(log: Logger, name: str) -> Any:
 
 def test_a_line_with_an_impossible_time_or_level_is_logged(forwarded: Capture) -> None:
     """A worker that was taken over cannot make an observer fail, nor use a field of Twisted's."""
-    item = ["log", "no level", "ftpsd", None, 1e300, "text", [["log_failure", "x"], ["line2", "y"], ["a", "b"]], []]
+    item = [
+        "log",
+        "no level",
+        "ftpsd",
+        None,
+        1e300,
+        "text",
+        "",
+        [["log_failure", "x"], ["line2", "y"], ["a", "b"]],
+        [],
+    ]
     with pytest.raises(Malformed):
-        relog(item, 1)
+        relog(item, 1, OnceForAll())
     item[4] = 1e17
     globalLogPublisher._observers.clear()
     again: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(again.append)
-    relog(item, 1)
+    relog(item, 1, OnceForAll())
     assert "[ftpsd#warn] text" in line_of(again[0])
     assert "log_failure" not in again[0]
     assert again[0]["a"] == "b"
+
+
+def test_what_each_worker_finds_out_is_logged_once(forwarded: Capture) -> None:
+    """Workers that see the same source go down and come back log that once, also when it goes down again."""
+    log = Logger(namespace="ftpsd")
+    log.warn("the source is down", log_once=True)
+    log.info("it answers again", log_once=True)
+    log.info("removed old part files")
+    for client in ("192.0.2.1", "192.0.2.2"):
+        log.info("announced to {client}", client=client, log_once="announced")
+    down, up, other, *announced = forwarded.items
+    globalLogPublisher._observers.clear()
+    again: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(again.append)
+    once = OnceForAll()
+    for worker, item in (
+        (0, down),
+        (1, down),
+        (1, up),
+        (1, down),
+        (0, up),
+        (2, down),
+        (0, down),
+        (1, other),
+        (0, other),
+    ):
+        relog(item, worker, once)
+    assert [each["line"] for each in again] == ["the source is down", "it answers again", "the source is down"] + [
+        "removed old part files"
+    ] * 2
+    assert not any("log_once" in each for each in again)
+    for worker, item in enumerate(announced):
+        relog(item, worker, once)
+    assert again.pop()["line"] == "announced to 192.0.2.1"
+    assert len(again) == 5
+    for worker in (0, 1, 2):
+        once.ended(worker)
+    once.started(3)
+    relog(down, 3, once)
+    assert again[-1]["line"] == "the source is down" and len(again) == 6
+
+
+def test_a_worker_that_starts_later_repeats_no_line() -> None:
+    """What the others have had counts for it, and it is the first with what happens next; no text is kept for ever."""
+    once = OnceForAll()
+    assert [once.is_new(0, "down") for _ in range(2)] == [True, True]
+    once.started(1)
+    assert once.is_new(1, "down") and not once.is_new(0, "down")
+    for number in range(5000):
+        once.is_new(0, str(number))
+    assert len(once._counts) == MOST
+
+
+def test_the_supervisor_leaves_it_to_workers() -> None:
+    """What the supervisor finds out as its workers do is not logged twice."""
+    before = list(globalLogPublisher._observers)
+    lines: list[dict[str, Any]] = []
+    try:
+        globalLogPublisher._observers[:] = [lines.append]
+        leave_to_workers()
+        log = Logger(namespace="ftpsd")
+        log.info("own")
+        log.info("down", log_once=True)
+        log.info("down", log_once=True, worker=1)
+        assert [(each["log_format"], each.get("worker")) for each in lines] == [("own", None), ("down", 1)]
+    finally:
+        globalLogPublisher._observers[:] = before

@@ -93,7 +93,7 @@ class Announcer:
     def _learn(self, name: str, address: str) -> None:
         self._pending.discard(name)
         if self._known.get(name) != address:
-            log.info("passive.address: {name} is {address}", name=name, address=address)
+            log.info("passive.address: {name} is {address}", name=name, address=address, log_once=True)
         self._known[name] = address
 
     def _keep(self, name: str, failure: Failure) -> None:
@@ -103,6 +103,7 @@ class Announcer:
             name=name,
             error=failure.getErrorMessage(),
             address=self._known.get(name, "the address that the client reached"),
+            log_once=True,
         )
 
     def announce(self, client: Address, reached: Address) -> Address:
@@ -117,6 +118,7 @@ class Announcer:
                 "network: behind NAT, set passive.address to the public address",
                 address=str(address),
                 client=str(client),
+                log_once=f"PASV announces {address}",
             )
         return address
 

@@ -23,6 +23,7 @@ from ftpsd.control.incoming.factory import UNDECIDED, FtpsFactory
 from ftpsd.control.incoming.route import Route
 from ftpsd.control.scheduler import Scheduler
 from ftpsd.control.services import ControlServices
+from ftpsd.events.linked.log_lines import leave_to_workers
 from ftpsd.events.linked.receiver import Receiver
 from ftpsd.figures.merged import MergedFigures
 from ftpsd.limits.ledger import LocalLedger, SessionLease, SessionRefused, count_session
@@ -108,6 +109,7 @@ class RemoteSessions:
 
     async def start(self, configuration: Configuration) -> None:
         """Start all workers. Raises StartFailed."""
+        leave_to_workers()
         self._publish_codes()
         self._make_ledger(configuration)
         self._table.patience.serve(self._reactor)

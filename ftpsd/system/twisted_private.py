@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import cast
 
@@ -38,6 +39,21 @@ def replace_observers(observer: Callable[[LogEvent], None]) -> None:
     for each in list(getattr(globalLogPublisher, "_observers", ())):
         globalLogPublisher.removeObserver(each)
     globalLogPublisher.addObserver(cast(ILogObserver, observer))
+
+
+def filter_observers(is_wanted: Callable[[LogEvent], bool]) -> None:
+    """Let the observers of this process get the log events that are wanted, and no others.
+
+    If this release does not tell who these are, they get all.
+    """
+
+    def pass_on(observer: Callable[[LogEvent], object], event: LogEvent) -> None:
+        if is_wanted(event):
+            observer(event)
+
+    for each in list(getattr(globalLogPublisher, "_observers", ())):
+        globalLogPublisher.removeObserver(each)
+        globalLogPublisher.addObserver(cast(ILogObserver, partial(pass_on, each)))
 
 
 def listen_on(port: type[tcp.Port], reactor: Reactor, descriptor: int, family: int, factory: Factory) -> ListeningPort:

@@ -80,7 +80,7 @@ class SourceWatch:
 
     def _is_up(self) -> None:
         if self.state == "down" and not self._closed:
-            log.info("source {name} answers again", name=self._name)
+            log.info("source {name} answers again", name=self._name, log_once=True)
         self.state, self._probing = "up", False
 
     def _is_down(self, error: str) -> None:
@@ -88,7 +88,8 @@ class SourceWatch:
         if self._closed:
             return
         if self.state != "down":
-            log.warn("{error}: the source is down; no question is sent to it until it answers", error=error)
+            text = "{error}: the source is down; no question is sent to it until it answers"
+            log.warn(text, error=error, log_once=True)
         self.state = "down"
         self._next = self._clock.callLater(RETRY, self._again)
 

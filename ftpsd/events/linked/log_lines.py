@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogPublisher
 
+from ftpsd.events.linked.once import ONCE, OnceForAll
 from ftpsd.events.linked.sender import Sender
 from ftpsd.system.messages.codec import Codec
-from ftpsd.system.twisted_private import replace_observers
+from ftpsd.system.twisted_private import filter_observers, replace_observers
 
 #: The first item of a log line in a batch, where an event has the name of its kind.
 LOG = "log"
@@ -37,6 +38,8 @@ class Line(NamedTuple):
     system: str | None
     time: float
     text: str
+    #: What is logged once for all workers, which find it out for themselves: see `OnceForAll`. Empty for other lines.
+    once: str
     #: The fields of the event that are texts, numbers or flags.
     texts: dict[str, str]
     numbers: dict[str, float]
@@ -71,21 +74,29 @@ def _line(event: LogEvent) -> Line:
             texts[name] = value[:LONGEST_FIELD]
         elif isinstance(value, int | float):
             numbers[name] = value
-    system = event.get("log_system")
+    system, once = event.get("log_system"), event.get(ONCE)
     return Line(
         level=LogLevel.info.name if level is None else level.name,
         namespace=str(event.get("log_namespace") or "-"),
         system=None if system is None else str(system),
         time=event.get("log_time") or time.time(),
         text=text,
+        once=text if once is True else str(once or "")[:LONGEST_FIELD],
         texts=texts,
         numbers=numbers,
     )
 
 
-def relog(item: list[object], worker: int) -> None:
+def leave_to_workers() -> None:
+    """In the supervisor: log nothing that each worker finds out for itself, and that `relog` logs once."""
+    filter_observers(lambda event: ONCE not in event or "worker" in event)
+
+
+def relog(item: list[object], worker: int, once: OnceForAll) -> None:
     """Log a line of a worker here. Raises Malformed for anything else."""
     line = _CODEC.decode(item[1:])
+    if line.once and not once.is_new(worker, line.once):
+        return
     now = time.time()
     fields = [*line.texts.items(), *line.numbers.items()][:MOST_FIELDS]
     event: LogEvent = {

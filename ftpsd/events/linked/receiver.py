@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ftpsd.events.hub import Hub
 from ftpsd.events.linked import wire
 from ftpsd.events.linked.log_lines import LOG, relog
+from ftpsd.events.linked.once import OnceForAll
 from ftpsd.events.linked.sender import BATCH
 from ftpsd.events.linked.worker_hub import KINDS
 from ftpsd.system.link import Link, Links
@@ -37,11 +38,14 @@ class Receiver:
         self._together = together
         self._malformed: set[int] = set()
         self._telling = False
+        self._once = OnceForAll()
         links.on_start(self._started)
+        links.on_end(self._once.ended)
         hub.watch(self._changed)
 
     def _started(self, index: int, link: Link) -> None:
         self._malformed.discard(index)
+        self._once.started(index)
         link.serve("journal.batch", partial(self._received, index))
         link.tell("journal.want", *self._wanted())
 
@@ -80,7 +84,7 @@ class Receiver:
         if type(item) is not list or not item or type(item[0]) is not str:
             raise Malformed("this is no event")
         if item[0] == LOG:
-            relog(item, index)
+            relog(item, index, self._once)
             return
         if item[0] not in KINDS:
             raise Malformed("this kind of event is not known")

@@ -122,7 +122,7 @@ class Pool:
         for connection in idle:
             connection.close()
         if is_new:
-            log.warn("LDAP server {text}", text=text)
+            log.warn("LDAP server {text}", text=text, log_once=True)
         return text
 
     # --- connections -------------------------------------------------------------------------------
@@ -182,5 +182,5 @@ class Pool:
         if not keep:
             connection.close()
         if is_new:
-            log.info("LDAP server {url} answers again", url=server.url)
+            log.info("LDAP server {url} answers again", url=server.url, log_once=True)
         return result

@@ -71,6 +71,6 @@ class Health:
             return
         self._contradicting, self.why = 0, why
         if why:
-            log.warn("the storage {name} cannot be used: {why}", name=self._name, why=why)
+            log.warn("the storage {name} cannot be used: {why}", name=self._name, why=why, log_once=True)
         else:
-            log.info("the storage {name} works again", name=self._name)
+            log.info("the storage {name} works again", name=self._name, log_once=True)
