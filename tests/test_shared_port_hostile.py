@@ -16,7 +16,7 @@ from ftpsd.data.passive.departed import LATE
 from ftpsd.data.passive.places import MOST
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
-from tests.ftpclient import FtpClient, read_all
+from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.hostile import BYTES, cut, frees_everything, reset, wait_until, withstands
 from tests.shared_port import Make, begin, client, hello, sharing, sharing_for_a_module
 
@@ -342,6 +342,56 @@ def test_a_client_mixes_up_its_tls_sessions(make_daemon: Make, version: ssl.TLSV
         connection.close()
         daemon.wait_for_log("its client may mix them up")
         assert own.download("RETR mine") == BYTES
+
+
+@VERSIONS
+def test_a_client_with_one_tls_session_for_several_control_connections(daemon: Daemon, version: ssl.TLSVersion) -> None:
+    """Nobody can tell whose its data connections are. As soon as that shows, no byte of them is stored or sent.
+
+    Two sessions of a user offer the TLS session of the second one, and later each that of the other one, as
+    `curl --parallel` does. One transfer at a time still works.
+    """
+    context = tls_context(version)
+    home = daemon.home()
+    (home / "file").write_bytes(BYTES)
+    before = set(home.iterdir())
+    with withstands(daemon), FtpClient(daemon) as one, FtpClient(daemon) as two:
+        for each in (one, two):
+            each.start_tls(context)
+            each.login()
+        connections = _begin_both(one, two, "STOR one", "STOR two")
+        with _resume(connections[0], two) as first:
+            first.sendall(BYTES[:1000])
+            time.sleep(0.5)
+            with contextlib.suppress(OSError), _resume(connections[1], two) as second:
+                second.sendall(BYTES[1000:])
+            for each in (one, two):
+                final = each.reply()
+                assert final.startswith("425 ") and "one file at a time" in final
+        assert set(home.iterdir()) == before
+        connections = _begin_both(one, two, "RETR file", "RETR file")
+        for connection, other in zip(connections, (two, one), strict=True):
+            with contextlib.suppress(OSError), _resume(connection, other) as swapped:
+                assert not read_all(swapped)
+        for each in (one, two):
+            assert "one file at a time" in each.reply()
+        for each in (one, two):
+            assert each.download("RETR file") == BYTES
+
+
+def _begin_both(one: FtpClient, two: FtpClient, *lines: str) -> list[socket.socket]:
+    """Let two clients announce, then connect, and then send their transfer commands, whose 150 is read."""
+    ports = [each.passive_port() for each in (one, two)]
+    connections = [each.connect_data(port) for each, port in zip((one, two), ports, strict=True)]
+    for each, line in zip((one, two), lines, strict=True):
+        each.expect(150, line)
+    return connections
+
+
+def _resume(connection: socket.socket, client: FtpClient) -> ssl.SSLSocket:
+    """Begin TLS on a data connection with the session of a control connection."""
+    assert isinstance(client.socket, ssl.SSLSocket)
+    return client.context.wrap_socket(connection, server_hostname="localhost", session=client.socket.session)
 
 
 @VERSIONS

@@ -20,7 +20,7 @@ from ftpsd.data.transfer import AnyTransfer, Transfer
 from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
 from ftpsd.protocol.parsing import network
-from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.replies import MixedUp, Refusal, Reply
 from ftpsd.system.jobs.job_lock import Busy, again
 from ftpsd.system.worker_threads import JobQueue
 
@@ -70,6 +70,7 @@ class DataChannel:
         self._shared = shared
         self._connector = connector = Connector(shared, ends, protection, events, lambda: self.owner)
         self.passive, self.active, self.is_own = connector.passive, connector.active, shared.is_own
+        connector.peers.cut = self._cut_mixed
         #: Discards what was prepared. A transfer that runs continues.
         self.reset = connector.reset
         self._transfer: AnyTransfer | None = None
@@ -205,6 +206,14 @@ class DataChannel:
             self._transfer.abort(self._abort_reason)
         else:
             self._connector.fail(self._abort_reason)
+
+    def _cut_mixed(self) -> None:
+        """End what uses a data connection that may be another session's, and keep no byte of it."""
+        if self._transfer is not None and self._stream is not None:
+            self._abort_reason = MixedUp()
+            self._transfer.abort(self._abort_reason)
+        else:
+            self._connector.fail(MixedUp())
 
     def settle(self) -> None:
         """The command has ended: an abort that came too late for it does not end the next command."""

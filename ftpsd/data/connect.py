@@ -61,7 +61,9 @@ class Connector:
         self._shared = shared
         self._ends = ends
         self._protection = protection
-        peers = ClientPeers(ends.client, shared.foreign_networks, ends.proxies, protection, events, shared.workers)
+        self.peers = peers = ClientPeers(
+            ends.client, shared.foreign_networks, ends.proxies, protection, events, shared.workers, owner
+        )
         self._passive = PassiveConnection(shared, peers, protection, owner, self)
         self._target: Endpoint | None = None
         self._dialer: Dialer | None = None

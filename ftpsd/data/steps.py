@@ -9,7 +9,7 @@ from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream, settle
 from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.interfaces import Reader, Source, Upload
-from ftpsd.protocol.replies import Refusal
+from ftpsd.protocol.replies import MixedUp, Refusal
 from ftpsd.system.jobs.job_lock import Busy, again
 
 T = TypeVar("T")
@@ -28,31 +28,35 @@ def download(stream: Stream, text: bool, source: Source) -> Steps[int]:
 
 def upload(stream: Stream, text: bool, target: Upload) -> Steps[int]:
     """Receive into a target, publish it when the peer has ended the stream properly, and return the bytes received."""
-    yield from stream.open()
-    converter = FromNetwork() if text else None
-    buffer = memoryview(bytearray(SMALL))
-    yield from _copy(stream, target, complete=False)
-    while count := (yield from stream.receive(buffer)):
-        piece = buffer[:count]
-        if target.pending():
-            yield from settled(target)
-        target.write(converter.convert(bytes(piece)) if converter else piece)
-        if count == len(buffer) < 2 * PIECE:  # not from the start: fresh memory costs more than a small file
-            buffer = memoryview(bytearray(2 * PIECE))
-        yield None
-    if converter:
-        target.write(converter.end())
-    yield from _copy(stream, target, complete=True)
-    yield from settled(target, complete=True)
     try:
-        target.publish()
-    except Busy as busy:
-        yield from again(busy.lock, target.publish)
-    try:
-        yield from stream.finish_receiving()
-    except Refusal:
-        pass  # the upload is published: an abort or a deadline comes too late
-    return stream.moved
+        yield from stream.open()
+        converter = FromNetwork() if text else None
+        buffer = memoryview(bytearray(SMALL))
+        yield from _copy(stream, target, complete=False)
+        while count := (yield from stream.receive(buffer)):
+            piece = buffer[:count]
+            if target.pending():
+                yield from settled(target)
+            target.write(converter.convert(bytes(piece)) if converter else piece)
+            if count == len(buffer) < 2 * PIECE:  # not from the start: fresh memory costs more than a small file
+                buffer = memoryview(bytearray(2 * PIECE))
+            yield None
+        if converter:
+            target.write(converter.end())
+        yield from _copy(stream, target, complete=True)
+        yield from settled(target, complete=True)
+        try:
+            target.publish()
+        except Busy as busy:
+            yield from again(busy.lock, target.publish)
+        try:
+            yield from stream.finish_receiving()
+        except Refusal:
+            pass  # the upload is published: an abort or a deadline comes too late
+        return stream.moved
+    except MixedUp:
+        target.discard_written()  # they may be those of another file
+        raise
 
 
 def _copy(stream: Stream, target: Upload, complete: bool) -> Steps[None]:

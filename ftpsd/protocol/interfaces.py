@@ -103,6 +103,9 @@ class Upload(Waiting, Protocol):
     def publish(self) -> None:
         """Give the complete upload its name, in place of an older file."""
 
+    def discard_written(self) -> None:
+        """Keep nothing for resuming, unless nothing was written: then what the upload started with is kept."""
+
     def close(self) -> None:
         """End the upload. One that was not published may be kept for resuming. May be called any number of times."""
 

@@ -102,6 +102,18 @@ class NoDataConnection(Refusal):
         self.reason = reason
 
 
+class MixedUp(NoDataConnection):
+    """A Refusal because a client uses the TLS session of one control connection for the transfers of another."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ambiguous",
+            425,
+            "Your client uses the TLS session of one control connection for several, and they share a passive port: "
+            "nobody can tell to which of them a data connection belongs. Transfer one file at a time.",
+        )
+
+
 class WrongCertificate(Refusal):
     """A Refusal because a login failed: the client's certificate is not that of the user."""
 

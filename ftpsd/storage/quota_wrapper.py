@@ -87,6 +87,7 @@ class ChargedUpload:
         self.name = upload.name
         self.must_copy = upload.must_copy
         self.copy = upload.copy
+        self.discard_written = upload.discard_written
         self.pending = upload.pending
 
     def take_over(self) -> Amount:

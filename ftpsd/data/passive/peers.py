@@ -28,6 +28,7 @@ class ClientPeers:
         protection: Callable[[], Security | None],
         events: Events,
         workers: WorkerThreads,
+        owner: Callable[[], str],
     ) -> None:
         self.client = client
         self.foreign_networks = foreign_networks
@@ -35,6 +36,14 @@ class ClientPeers:
         self.proxies = proxies
         #: Returns how the next data connection is protected; None: plain text.
         self.protection = protection
+        #: Returns the name of the user.
+        self.owner = owner
+        #: The order in which its last connection has arrived at a shared port.
+        self.arrival = -1
+        #: Whether its client offers the TLS sessions of other control connections, so that they prove nothing.
+        self.mixes = False
+        #: Ends the transfer that has, or waits for, a connection that may be another session's.
+        self.cut: Callable[[], object] = _nothing
         self._events = events
         self._workers = workers
 
@@ -45,3 +54,7 @@ class ClientPeers:
     def refused(self, peer: Address) -> None:
         """Report a connection that was closed. May be called in a worker thread."""
         self._workers.call_in_reactor(self._events.data_connection_refused, peer)
+
+
+def _nothing() -> None:
+    """Do nothing: no transfer can have a connection."""

@@ -14,7 +14,7 @@ from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.ports import BACKLOG, Ready
 from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.parsing import Address
-from ftpsd.protocol.replies import NoDataConnection
+from ftpsd.protocol.replies import MixedUp, NoDataConnection
 
 #: Connections that a session keeps until its transfer takes them: as many as the kernel keeps for a port of its own.
 MOST = BACKLOG
@@ -83,11 +83,14 @@ class Place:
                 os.eventfd_write(self._eventfd, 1)
         self._tell()
 
-    def suspect(self) -> bool:
-        """A connection has come that may be this session's, and cannot be delivered. Return whether that is new."""
+    def suspect(self, mixed: bool = False) -> bool:
+        """A connection has come that may be this session's, and cannot be delivered. Return whether that is new.
+
+        `mixed`: since the client mixes up its TLS sessions.
+        """
         if self.doubt is not None or self.served or self.closed:
             return False
-        self.doubt = NoDataConnection("ambiguous", 425, _AMBIGUOUS)
+        self.doubt = MixedUp() if mixed else NoDataConnection("ambiguous", 425, _AMBIGUOUS)
         self._tell()
         return True
 

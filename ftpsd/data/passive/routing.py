@@ -92,7 +92,11 @@ class Router:
         if not candidates:
             self._drop(arrival)
         elif len(candidates) == 1 and _is_sure(self._places, arrival, candidates[0]):
-            self._deliver(arrival, candidates[0])
+            session = self._known.find(arrival.hello.names)
+            if session is not None and session is not candidates[0].session:
+                self._give_to_owner(arrival, session)  # it has a connection already: was that its own?
+            elif arrival.kind != "silent" or security_of(candidates[0]) is None:
+                self._deliver(arrival, candidates[0])
         elif arrival.kind == "TLS" and not arrival.tried:
             self._find_by_hello(arrival, candidates)
         else:
@@ -139,6 +143,8 @@ class Router:
     def _deliver(self, arrival: Arrival, place: Place) -> None:
         self.arrivals.remove(arrival)
         was_served = place.served
+        if not was_served:
+            place.session.arrival = arrival.number
         place.deliver(arrival.release())
         if not was_served:
             self._changes.note(place)
@@ -149,9 +155,8 @@ class Router:
 
     def _find_by_hello(self, arrival: Arrival, candidates: list[Place]) -> None:
         session = self._known.find(arrival.hello.names)
-        place = next((each for each in candidates if each.session is session), None)
         if session is not None:
-            self._give_to_owner(arrival, place)
+            self._give_to_owner(arrival, session)
             return
         secured = [(each, security) for each in candidates if (security := security_of(each)) is not None]
         if arrival.hello.has_tickets:
@@ -164,24 +169,32 @@ class Router:
             partial(self._tried, arrival), partial(self._failed, arrival)
         )
 
-    def _give_to_owner(self, arrival: Arrival, owner: Place | None) -> None:
-        """Give a connection to the session that it resumes, or close it if that does not wait here.
+    def _give_to_owner(self, arrival: Arrival, session: ClientPeers) -> None:
+        """Give a connection to the session that it resumes, or close it if that needs none.
 
-        If that needs none, another session may be meant: some clients mix up the TLS sessions of their connections.
+        Then another session may be meant: some clients mix up the TLS sessions of their control connections.
         """
+        candidates = self._places.of(arrival.origin, arrival.number)
+        owner = next((each for each in candidates if each.session is session), None)
         needs_none = owner is None or owner.served
-        if owner is None:
+        waiting = [each for each in candidates if not each.served and security_of(each) is not None]
+        related = [each for each in waiting if each.session is not session and each.session.owner() == session.owner()]
+        if owner is None or (not needs_none and session.mixes and any(each.session.mixes for each in related)):
             self._drop(arrival)
         else:
             self._deliver(arrival, owner)
         if needs_none:
-            others = self._places.of(arrival.origin, arrival.number)
-            if [each for each in others if security_of(each) is not None and each.suspect()]:
+            _mixed_up(session, related)
+            others = [each for each in candidates if security_of(each) is not None and each not in related]
+            if [each for each in others if each.suspect()] or related:
                 log.info(
                     "a data connection of {peer} resumes the TLS session of a control connection that waits for none: "
                     "its client may mix them up",
                     peer=str(arrival.origin[0]),
                 )
+        elif owner is not None and not owner.served:
+            for each in [owner, *related]:
+                each.suspect(mixed=True)
 
     def _tried(self, arrival: Arrival, found: tuple[Place, Security] | None) -> None:
         if found is not None:
@@ -189,7 +202,7 @@ class Router:
         if arrival not in self.arrivals:
             return  # it was closed meanwhile
         if found is not None and not found[0].closed:
-            self._give_to_owner(arrival, found[0])
+            self._give_to_owner(arrival, found[0].session)
         else:
             self._not_found(arrival)
 
@@ -237,6 +250,18 @@ def resumes(
     secured = [(each, security) for each in places if (security := security_of(each)) is not None]
     queue = workers.queue(network(origin[0]))
     return queue.run(_first_to_resume(hello, secured)).addCallback(lambda found: found is not None)
+
+
+def _mixed_up(session: ClientPeers, related: list[Place]) -> None:
+    """A connection resumes a session that needs none: it may belong to other ones of the same user.
+
+    The connection of the session may be theirs, too, if they waited when it came: its transfer is ended.
+    """
+    for each in related:
+        each.session.mixes = session.mixes = True
+        each.suspect(mixed=True)
+    if any(each.number < session.arrival for each in related):
+        session.cut()
 
 
 def _is_sure(places: Places, arrival: Arrival, place: Place) -> bool:

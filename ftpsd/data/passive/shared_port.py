@@ -96,6 +96,7 @@ class SharedPort:
             connection.close()
             self._strangers.closed(self.number, origin[0])
         elif len(candidates) == 1 and not self.places.others_left(origin, candidates[0], number):
+            candidates[0].session.arrival = number
             candidates[0].deliver(data_socket(connection))
         else:
             self._schedule_sweep()

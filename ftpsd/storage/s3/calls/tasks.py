@@ -296,6 +296,10 @@ class RemoteUpload:
         """Write the next bytes."""
         self._opened.result().write(data)
 
+    def discard_written(self) -> None:
+        """Keep nothing for resuming, unless nothing was written."""
+        self._opened.result().discard_written()
+
     def publish(self) -> None:
         """Give the complete file its name."""
         self._publication().result()
