@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -76,25 +76,19 @@ class Bucket:
 
     objects: dict[str, Stored] = field(default_factory=dict)
     uploads: dict[str, Multipart] = field(default_factory=dict)
-    #: The keys in their order; None after a change.
-    ordered: list[str] | None = None
-
-    def keys(self) -> list[str]:
-        """Return the keys in their order."""
-        if self.ordered is None:
-            self.ordered = sorted(self.objects)
-        return self.ordered
+    #: The keys in their order.
+    keys: list[str] = field(default_factory=list)
 
     def put(self, key: str, found: Stored) -> None:
         """Store an object."""
         if key not in self.objects:
-            self.ordered = None
+            insort(self.keys, key)
         self.objects[key] = found
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
         if self.objects.pop(key, None) is not None:
-            self.ordered = None
+            del self.keys[bisect_left(self.keys, key)]
 
 
 @dataclass(frozen=True)
@@ -258,7 +252,7 @@ def _page(bucket: Bucket, name: str, query: Mapping[str, str]) -> str:
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     most = min(_PAGE, int(query.get("max-keys", _PAGE)))
     after = query.get("continuation-token") or query.get("start-after") or query.get("marker") or ""
-    keys, texts, groups, last = bucket.keys(), list[str](), dict[str, None](), ""
+    keys, texts, groups, last = bucket.keys, list[str](), dict[str, None](), ""
     position = bisect_left(keys, max(prefix, after))
     more = False
     while position < len(keys) and keys[position].startswith(prefix):
