@@ -183,6 +183,24 @@ def test_a_large_file_is_renamed(each_bucket: Bucket) -> None:
     assert bucket.uploads() == []
 
 
+@pytest.mark.parametrize("size", [1, len(DATA)])
+def test_a_copy_has_all_that_describes_the_object(bucket: Bucket, size: int) -> None:
+    """Metadata, content type, storage class and others are those of the old name, of a file of any size."""
+    described: dict[str, Any] = {
+        "Metadata": {"owner": "alice", "mtime": "1000000000.0"},
+        "ContentType": "text/csv",
+        "ContentEncoding": "gzip",
+        "ContentLanguage": "de",
+        "ContentDisposition": "attachment",
+        "CacheControl": "no-store",
+        "StorageClass": "STANDARD_IA",
+    }
+    bucket.put("alice/f", DATA[:size], **described)
+    result(small_copies(Node(bucket)).rename(path("f"), path("g")))
+    found = bucket.client.head_object(Bucket=bucket.name, Key="alice/g")
+    assert {name: found.get(name) for name in described} == described
+
+
 def test_a_name_that_appears_while_a_large_file_is_renamed(each_bucket: Bucket) -> None:
     """A user who may replace nothing gets 553 at whatever step it appears, and both files stay."""
     bucket, files = each_bucket, small_copies(Node(each_bucket), **CAREFUL)

@@ -59,7 +59,7 @@ class Copier:
                 raise _changed() from None
 
     def _in_parts(self, source: str, target: str, found: Found, free: bool) -> JobSteps[str]:
-        identity = self._multiparts.begin(target, found.modified)
+        identity = self._multiparts.begin(target, self._objects.labels(source, found))
         try:
             self._multiparts.put(target, identity, COPY_MARKER, b"")  # the sweeper finds what a crash leaves
             parts, bounds = [], ranges(found.size, self._part)

@@ -21,6 +21,9 @@ _SLOW = frozenset({"complete_multipart_upload", "copy_object", "upload_part_copy
 #: The fields of checksums, by the algorithms of HASH. ETags are none: they are an MD5 in some stores and cases only.
 _CHECKSUMS = {"SHA-256": "ChecksumSHA256", "SHA-1": "ChecksumSHA1", "CRC32": "ChecksumCRC32"}
 
+#: What an object has beside its metadata, which a copy is given, too: without that it would get the store's defaults.
+_LABELS = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposition", "CacheControl", "StorageClass")
+
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
 
@@ -276,16 +279,19 @@ class Objects:
         wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         return [_text(each["Key"]) for each in _items(self._calls.call("delete_objects", Delete=wanted), "Errors")]
 
+    def labels(self, source: str, found: Found) -> dict[str, object]:
+        """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind."""
+        head = self._calls.call("head_object", Key=source)
+        old = head.get("Metadata")
+        metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
+        return {"Metadata": metadata, **{name: head[name] for name in _LABELS if head.get(name)}}
+
     def copy(self, source: str, target: str, found: Found, free: bool = False) -> str:
         """Copy an object of up to 5 GiB, with its metadata and time of modification. Return the ETag of the copy.
 
         `free`: nothing may have the new key, as far as boto3 and the store know a condition for that. Raises
         ObjectChanged.
         """
-        head = self._calls.call("head_object", Key=source)
-        old = head.get("Metadata")
-        metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
-        kind = head.get("ContentType")
         answer = self._calls.copy(
             "copy_object",
             source,
@@ -293,8 +299,7 @@ class Objects:
             {"IfNoneMatch": "*"} if free and self._copies_if_free else _NONE,
             Key=target,
             MetadataDirective="REPLACE",
-            Metadata=metadata,
-            **({"ContentType": kind} if kind else {}),
+            **self.labels(source, found),
         )
         result = answer["CopyObjectResult"]
         assert isinstance(result, dict)
@@ -308,10 +313,9 @@ class Multiparts:
         self._calls = calls
         self._conditions = objects.conditions if calls.supports("CompleteMultipartUpload", "IfMatch") else None
 
-    def begin(self, key: str, modified: float | None = None) -> str:
-        """Begin an upload, and return its identity."""
-        metadata = {} if modified is None else {"Metadata": {MTIME: repr(modified)}}
-        return _text(self._calls.call("create_multipart_upload", Key=key, **metadata)["UploadId"])
+    def begin(self, key: str, labels: Mapping[str, object] = _NONE) -> str:
+        """Begin an upload, and return its identity. See `Objects.labels`."""
+        return _text(self._calls.call("create_multipart_upload", Key=key, **labels)["UploadId"])
 
     def put(
         self, key: str, identity: str, number: int, data: bytes | bytearray, progress: Progress | None = None
