@@ -11,10 +11,15 @@ from typing import Any
 from tests.admin import Admin
 from tests.daemon import PATIENCE, Daemon, free_range
 
+#: The port of amanda, which Chromium refuses to open (ERR_UNSAFE_PORT), as the Fetch standard demands.
+AMANDA = 10_080
+
 
 def page_settings(directory: Path, **more: Any) -> dict[str, Any]:
     """Settings with the page on a port of its own."""
     port, _ = free_range(1)
+    if port == AMANDA:
+        port, _ = free_range(1)
     return {"admin": {"socket": str(directory / "admin.sock"), "page": {"port": port}}, **more}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ftpsd.system.state import FILE
 from tests.clients.table import CACHE
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
@@ -206,8 +208,27 @@ def test_bans_are_made_and_lifted(daemon: Daemon, page: webdriver.Chrome) -> Non
     page.get_log("browser")  # Chromium logs the 400
 
 
+def test_a_ban_that_is_not_stored(
+    make_daemon: Callable[..., Daemon], chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """The page says so if a restart would undo a ban, since the state file cannot be written."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / FILE).mkdir()
+    with tempfile.TemporaryDirectory(prefix="ftpsd-") as short:
+        settings = page_settings(Path(short), state={"directory": str(tmp_path / "state")})
+        chromium.get(Browser(make_daemon(settings)).link())
+        until(lambda: text(chromium, "#connection") == "live")
+        one(chromium, "#ban input[name=subject]").send_keys("203.0.113.0/24", Keys.ENTER)
+        until(lambda: one(chromium, "#confirm").is_displayed())
+        one(chromium, "#confirm-yes").click()
+        until(lambda: "The state file cannot be read or written" in text(chromium, "#message"))
+        chromium.get("about:blank")
+
+
 def test_the_page_shows_users_and_failures(daemon: Daemon, page: webdriver.Chrome) -> None:
     """Users have a bar for their quota; failed logins are among the failures; the filter narrows the sessions."""
+    with FtpClient(daemon).login("alice"):
+        pass  # her home is counted
     until(lambda: any("of 1.0 GiB" in row for row in shown(page, "users")))
     with FtpClient(daemon) as stranger:
         stranger.expect(331, "USER alice")

@@ -10,6 +10,7 @@ import { Sessions } from "./sessions.js";
 import { State } from "./state.js";
 import { Users } from "./users.js";
 
+const NOT_STORED = "The state file cannot be read or written now: if the daemon restarts before it can be, repeat this.";
 const SLOW = 10000; // milliseconds between two looks at bans and users, which no stream has
 
 let parts = null;
@@ -67,8 +68,8 @@ async function report(action, done) {
   const place = find("message");
   place.classList.remove("error");
   try {
-    await action();
-    setText(place, done);
+    const answer = await action();
+    setText(place, answer && answer.stored === false ? `${done} ${NOT_STORED}` : done);
   } catch (error) {
     if (error.status === 401) showLogin(error.message);
     place.classList.add("error");

@@ -48,9 +48,10 @@ export class Bans {
     }
     const body = { [kind]: subject.trim(), seconds: seconds === "" ? null : Number(seconds) };
     await this.report(async () => {
-      await request("POST", "/v1/bans", body);
+      const answer = await request("POST", "/v1/bans", body);
       form.subject.value = "";
       await this.load();
+      return answer;
     }, `${subject} is banned.`);
   }
 
@@ -58,8 +59,9 @@ export class Bans {
     const subject = ban.kind === "site" ? ban.subject.slice(ban.subject.indexOf(" ") + 1) : ban.subject;
     const parameters = query(isNetwork(ban) ? { address: subject } : { user: subject });
     await this.report(async () => {
-      await request("DELETE", `/v1/bans${parameters}`);
+      const answer = await request("DELETE", `/v1/bans${parameters}`);
       await this.load();
+      return answer;
     }, `The ban of ${ban.subject} is lifted.`);
   }
 }

@@ -94,8 +94,9 @@ export class Sessions {
     );
     if (answer === null) return;
     await this.report(async () => {
-      await request("POST", "/v1/bans", { address: session.address, seconds: 3600 });
+      const answer = await request("POST", "/v1/bans", { address: session.address, seconds: 3600 });
       await request("DELETE", `/v1/sessions${query({ address: session.address, now: "true" })}`);
+      return answer;
     }, `${session.address} is banned for an hour.`);
   }
 }
