@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ftpsd.accounts import hashes
-from tests.daemon import PATIENCE, Daemon, twistd
+from tests.daemon import PATIENCE, Daemon, program, twistd
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import open_transfer
 from tests.processes import family, is_alive, pss, spawner, stop, wait_for, workers
@@ -476,3 +476,14 @@ def test_a_worker_shares_its_memory(make_workers: MakeDaemon) -> None:
     daemon = make_workers()
     assert is_served(daemon)
     assert max(map(pss, workers(daemon))) < 40 * 1024 * 1024
+
+
+def test_sigterm_during_the_start(make_daemon: MakeDaemon) -> None:
+    """A daemon whose workers are still starting ends as after any SIGTERM: with no error in the log."""
+    daemon = make_daemon({"workers": 2}, start=False)
+    with daemon.log_file.open("wb") as log, program(daemon.command(), stdout=log, stderr=log) as process:
+        daemon.wait_for_log("may read the password hashes")  # the last line before the reactor runs
+        time.sleep(0.1)
+        process.terminate()
+        assert process.wait(PATIENCE) in ENDED
+    assert "Traceback" not in daemon.log and "#error]" not in daemon.log

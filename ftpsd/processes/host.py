@@ -16,6 +16,7 @@ from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from ftpsd.accounts.one_time.totp import Codes
@@ -126,11 +127,17 @@ def worker_count(wanted: WorkerCount) -> int:
 
 
 def exit_with_error(reactor: Reactor, reason: str) -> None:
-    """Log why the daemon cannot go on, stop it gracefully, and let it end with exit status 1."""
+    """Log why the daemon cannot go on, stop it gracefully, and let it end with exit status 1.
+
+    Do nothing if it stops already: SIGTERM during the start is the reason then that workers cannot start.
+    """
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        return
     log.error("{reason}", reason=reason)
     print(reason, file=sys.__stderr__)  # twistd has redirected sys.stderr to the log
     atexit.register(_fail)
-    reactor.stop()
 
 
 def _fail() -> None:
