@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, one_process
 from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import cut, open_transfer, withstands
 from tests.outbox import JournalNow, settings, with_state
@@ -467,6 +467,7 @@ def test_reload_changes_stores(make_daemon: Make, bucket: Bucket, moto: S3Server
     assert other.contents() == {"alice/new": b"new"}
 
 
+@one_process("workers do not know the uploads of each other (docs/storage.md, several workers and nodes)")
 def test_a_reload_keeps_track_of_uploads(make_daemon: Make, bucket: Bucket) -> None:
     """What runs in a store as it was before a reload is known to sessions that have the new one."""
     bucket.put("alice/d/")
