@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,31 @@ def test_lines_that_are_logged_together_are_written_at_once() -> None:
     with observer.together():
         pass
     assert written[3:] == ["last\n"]
+
+
+def test_a_line_that_cannot_be_written_is_lost_alone(tmp_path: Path) -> None:
+    """A file takes no lone surrogate. The other lines are written, and whoever logs them sees no error."""
+    with (tmp_path / "log").open("w+", encoding="utf-8") as file:
+        observer = LineObserver(FileLogObserver(file, lambda event: f"{event['text']}\n"))
+        with observer.together():
+            for text in "one", "\udce4", "three":
+                observer({"text": text})
+        assert Path(file.name).read_text() == "one\nthree\n"
+
+
+def test_a_full_disk_raises_nothing_where_lines_are_logged_together() -> None:
+    """The block ends as usual. Later lines are written when the disk has room."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        file = io.StringIO()
+        file.write = lambda text: full.write(text.encode())  # type: ignore[method-assign]
+        observer = LineObserver(FileLogObserver(file, lambda event: f"{event['text']}\n"))
+        with observer.together():
+            observer({"text": "lost"})
+            observer({"text": "lost as well"})
+        del file.write
+        with observer.together():
+            observer({"text": "later"})
+    assert file.getvalue() == "later\n"
 
 
 def test_other_threads_do_not_wait_for_lines_that_are_logged_together() -> None:

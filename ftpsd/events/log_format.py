@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from twisted.logger import FileLogObserver, ILogObserver, LogEvent, formatEvent
@@ -61,8 +61,20 @@ class LineObserver:
             yield
         finally:
             self._waiting = None
-            if waiting:
-                self._observer({_TEXT: "".join(waiting)})
+            self._write(waiting)
+
+    def _write(self, lines: list[str]) -> None:
+        """Write lines. One that cannot be written is lost alone, as Twisted loses it: it raises nothing.
+
+        A line may contain what no file takes, such as a part of a surrogate pair; the disk may be full.
+        """
+        if lines:
+            try:
+                self._observer({_TEXT: "".join(lines)})
+            except Exception:
+                for line in lines:
+                    with suppress(Exception):
+                        self._observer({_TEXT: line})
 
     def _text(self, event: LogEvent) -> str | None:
         """Return what is written now."""
