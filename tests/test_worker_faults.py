@@ -21,7 +21,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 
-from ftpsd.config.settings import Limits, UserLimits
+from ftpsd.config.settings import Limits, QuotaSettings, UserLimits
 from ftpsd.limits.ledger import lease_user
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.state import SharedLedgerState
@@ -33,6 +33,7 @@ from tests.ftpclient import FtpClient, secured
 from tests.hostile import plain_login
 from tests.processes import is_alive, spawner, wait_for, workers
 from tests.table_workers import SIZE
+from tests.test_shared_homes import Process
 
 MakeDaemon = Callable[..., Daemon]
 
@@ -207,6 +208,31 @@ def test_counts_while_the_table_is_locked() -> None:
         with pytest.raises(TableBusy):
             lease_user(counts.users, Limits(), "alice", alice, ())
     assert not counts.users.sessions
+
+
+@pytest.mark.quick
+def test_groups_change_while_the_table_is_locked(tmp_path: Path) -> None:
+    """A configuration that must wait for a lock removes homes from a group all the same, and a group that has gone."""
+    homes = [tmp_path / name for name in ("alice", "bob", "carol")]
+    for each in homes:
+        each.mkdir()
+        (each / "file").write_bytes(b"x" * 100)
+    table = SharedTable.create(*SIZE)
+    process = Process(table, homes, QuotaSettings())
+    for number in range(3):
+        process.open(number, bytes=1000)
+    staff = process.counts.group("staff")
+    assert staff.amount.bytes == 300
+    names = [frozenset([str(each)]) for each in homes]
+    every = frozenset(map(str, homes))
+    with held(os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)), pytest.raises(TableBusy):
+        process.quotas.keep(every, every, {"sales": names[1], "staff": names[0]})
+    process.quotas.keep(every, every, {"sales": names[1], "staff": names[0]})
+    assert staff.amount.bytes == 100
+    with held(os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)), pytest.raises(TableBusy):
+        process.quotas.keep(every, every, {"guests": names[2]})
+    process.quotas.keep(every, every, {"guests": names[2]})
+    assert not staff.completed
 
 
 # --- the daemon ------------------------------------------------------------------------------------

@@ -125,19 +125,22 @@ class Quotas:
     def keep(self, counted: Set[str], homes: Set[str], groups: Mapping[str, Set[str]] | None = None) -> None:
         """Set which of all homes are counted from now on. They are counted when their first session comes.
 
-        `groups` are the homes of the groups that have a quota, which are in `counted`, too.
+        `groups` are the homes of the groups that have a quota, which are in `counted`, too. Raises TableBusy before
+        anything has changed.
         """
-        known, self._groups = self._groups, {}
-        for name, members in (groups or {}).items():
-            group = self._groups[name] = known.get(name) or GroupUsage(name, self._ledger.group(name))
-            group.want(members)
+        known, wanted = self._groups, groups or {}
+        all_groups = {name: known.get(name) or GroupUsage(name, self._ledger.group(name)) for name in wanted}
+        removed = {home: self._ledger.home(home) for home in self._counted if home not in counted}
+        self._groups = all_groups
+        for name, group in all_groups.items():
+            group.want(wanted[name])
             if group.has_removed:
                 self._workers.queue(f"group {name}", "walk").run(group.remove()).addErrback(_log_not_removed, name)
-        for name in known.keys() - self._groups:
+        for name in known.keys() - all_groups:
             known[name].count.completed = 0
-        for home in [each for each in self._counted if each not in counted]:
+        for home, count in removed.items():
             self._usages.pop(home, None)
-            self._ledger.home(home).visits.forget()
+            count.visits.forget()
         self._counted = counted
         self._homes = homes
 
