@@ -35,7 +35,7 @@ class Spawner:
         self._reader: MessageReader | None = None
         self._numbers = itertools.count()
         self._loads: dict[int, Deferred[list[str]]] = {}
-        self._waits: dict[int, Deferred[float]] = {}
+        self._waits: dict[int, Deferred[float | None]] = {}
         self._forked: Callable[[int, int], object] = lambda index, pid: None
         self._failed: Callable[[int, str], object] = lambda index, reason: None
         self._ended: Callable[[int, int], object] = lambda pid, status: None
@@ -79,18 +79,20 @@ class Spawner:
         number = next(self._numbers)
         answer: Deferred[list[str]] = Deferred()
         self._loads[number] = answer
-        self._send("load", number)
+        if not self._send("load", number):
+            self._loaded(number, [GONE])
         return answer
 
-    def seconds_waited(self, pid: int) -> Deferred[float]:
+    def seconds_waited(self, pid: int) -> Deferred[float | None]:
         """Return how long a process has waited for a processor since its start. This process may not see that.
 
-        0 if nobody knows.
+        0 if the kernel does not tell; None if the spawner cannot be asked.
         """
         number = next(self._numbers)
-        answer: Deferred[float] = Deferred()
+        answer: Deferred[float | None] = Deferred()
         self._waits[number] = answer
-        self._send("waited", number, pid)
+        if not self._send("waited", number, pid):
+            self._has_waited(number, None)
         return answer
 
     def use(self) -> None:
@@ -104,12 +106,14 @@ class Spawner:
             self._reap()
         self._output.stop()
 
-    def _send(self, *message: object) -> None:
+    def _send(self, *message: object) -> bool:
+        """Send a message. Return whether that was possible: the spawner may have gone, or may be too busy to read."""
         assert self._end is not None
         try:
             datagrams.send(self._end, message)
         except OSError:
-            self._answer_all()
+            return False
+        return True
 
     def _received(self, message: object, _: list[socket.socket]) -> None:
         name, first, second = cast(list[object], message)
@@ -120,22 +124,27 @@ class Spawner:
         elif name == "ended":
             self._ended(cast(int, first), cast(int, second))
         elif name == "waited":
-            self._waits.pop(cast(int, first)).callback(cast(float, second))
+            self._has_waited(cast(int, first), cast(float, second))
         else:
-            self._loads.pop(cast(int, first)).callback(cast(list[str], second))
+            self._loaded(cast(int, first), cast(list[str], second))
+
+    def _loaded(self, number: int, faults: list[str]) -> None:
+        answer = self._loads.pop(number, None)
+        if answer is not None:
+            answer.callback(faults)
+
+    def _has_waited(self, number: int, seconds: float | None) -> None:
+        answer = self._waits.pop(number, None)
+        if answer is not None:
+            answer.callback(seconds)
 
     def _gone(self) -> None:
         self._reap()
-        self._answer_all()
+        for number in [*self._loads]:
+            self._loaded(number, [GONE])
+        for number in [*self._waits]:
+            self._has_waited(number, None)
         self._lost()
-
-    def _answer_all(self) -> None:
-        loads, self._loads = self._loads, {}
-        for each in loads.values():
-            each.callback([GONE])
-        waits, self._waits = self._waits, {}
-        for wait in waits.values():
-            wait.callback(0.0)
 
     def _reap(self) -> None:
         try:

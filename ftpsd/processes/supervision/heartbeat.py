@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -13,7 +12,7 @@ from twisted.logger import Logger
 
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.system.periodic import PeriodicTask
-from ftpsd.system.presence import time_left
+from ftpsd.system.presence import PatientClock, time_left
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -32,6 +31,10 @@ START_TIMEOUT = 60
 BUSY = 0.75
 MOST_SPARED = 6
 
+#: Seconds for the answer how long a worker has waited. On a busy machine it comes late. A worker of which that is not
+#: known is spared as if it had waited.
+LONGEST = 10
+
 
 class Heartbeat:
     """Asks all workers at regular intervals whether they respond, once they are ready."""
@@ -40,9 +43,9 @@ class Heartbeat:
         self,
         reactor: Reactor,
         workers: Mapping[int, WorkerProcess],
-        seconds_waited: Callable[[int], Deferred[float]],
+        seconds_waited: Callable[[int], Deferred[float | None]],
     ) -> None:
-        """`seconds_waited` returns how long a process has waited for a processor since its start."""
+        """`seconds_waited` returns how long a process has waited for a processor since its start; None: not known."""
         self._reactor = reactor
         self._workers = workers
         self._seconds_waited = seconds_waited
@@ -67,9 +70,11 @@ class Heartbeat:
     def _ask(self, worker: WorkerProcess) -> None:
         worker.missed += 1
         if worker.missed == 2:
+            worker.waited = None
             self._waited(worker).addCallback(self._note, worker)
         elif worker.missed > MOST_MISSED:
-            self._waited(worker).addCallback(self._judge, worker, worker.missed == MOST_MISSED + 1)
+            first = worker.missed == MOST_MISSED + 1
+            self._waited(worker).addCallback(self._judge, worker, self._reactor.seconds(), first)
             return
 
         def answered(_: object) -> None:
@@ -77,23 +82,29 @@ class Heartbeat:
 
         worker.link.call("process.ping").addCallbacks(answered, lambda _: None)
 
-    def _waited(self, worker: WorkerProcess) -> Deferred[float]:
-        """Return how long it has waited for a processor; 0 if nobody knows."""
+    def _waited(self, worker: WorkerProcess) -> Deferred[float | None]:
+        """Return how long it has waited for a processor; None if that is not known in time."""
         answer = self._seconds_waited(worker.pid)
-        return answer.addTimeout(INTERVAL, cast(IReactorTime, self._reactor), lambda *_: 0.0)
+        return answer.addTimeout(LONGEST, cast(IReactorTime, PatientClock(self._reactor)), lambda *_: None)
 
-    def _note(self, waited: float, worker: WorkerProcess) -> None:
-        worker.waited, worker.waited_at = waited or math.inf, self._reactor.seconds()
+    def _note(self, waited: float | None, worker: WorkerProcess) -> None:
+        worker.waited, worker.waited_at = waited, self._reactor.seconds()
 
-    def _judge(self, waited: float, worker: WorkerProcess, first: bool) -> None:
-        """Kill a worker that does not respond, unless it only waits for a processor. The log has the first attempt."""
+    def _judge(self, waited: float | None, worker: WorkerProcess, asked: float, first: bool) -> None:
+        """Kill a worker that does not respond, unless it only waits for a processor. The log has the first attempt.
+
+        It has waited in at least the time from the first answer to the second question, however late answers come.
+        """
         if worker.missed <= MOST_MISSED:
             return  # it has answered meanwhile
-        is_busy = waited - worker.waited > BUSY * (self._reactor.seconds() - worker.waited_at)
+        seconds = asked - worker.waited_at
+        is_busy, why = True, "and perhaps gets no processor"
+        if waited is not None and worker.waited is not None and seconds >= INTERVAL:
+            is_busy, why = waited - worker.waited > BUSY * seconds, "since it gets no processor"
         if is_busy and worker.spared < MOST_SPARED:
             worker.spared += 1
             worker.missed = 1
-            log.warn("{worker} does not respond, since it gets no processor: the machine is busy", worker=worker.name)
+            log.warn("{worker} does not respond, {why}: the machine is busy", worker=worker.name, why=why)
         else:
             if first:
                 log.error("{worker} does not respond, and is killed", worker=worker.name)

@@ -40,9 +40,10 @@ class WorkerProcess:
         self.failure = ""
         #: Heartbeats in a row that it has not answered.
         self.missed = 0
-        #: How long it had waited for a processor when it missed the first one, when that was, and how often it was
-        #: spared for that.
-        self.waited = self.waited_at = 0.0
+        #: How long it had waited for a processor when it missed the first one (None: not known), when that was, and how
+        #: often it was spared for that.
+        self.waited: float | None = None
+        self.waited_at = 0.0
         self.spared = 0
         #: What its sessions count, by their numbers.
         self.leases: dict[int, SessionLease] = {}
