@@ -292,17 +292,21 @@ class FtpsService(MultiService):
     # --- start and reload ------------------------------------------------------------------------
 
     async def _apply(self, configuration: load.Configuration) -> None:
-        """Use a new configuration for new sessions. Raises InvalidConfiguration if a listener cannot be opened."""
+        """Use a new configuration for new sessions.
+
+        Raises InvalidConfiguration if a listener cannot be opened, and TableBusy. The last one is in use then.
+        """
         await self._host.prepare(configuration)
         settings = configuration.settings
         try:
             with self._data_sockets.opening(settings), self._metrics.opening(settings.metrics):
                 self._listeners.open(settings.listen)
-        except InvalidConfiguration:
+                snapshot = await when_free(self._reactor, partial(self._snapshots.make, configuration))
+        except BaseException:
             self._host.discard()
+            self._serve()  # closes what was opened
             raise
-        self._configuration = configuration
-        self._snapshot = await when_free(self._reactor, partial(self._snapshots.make, configuration))
+        self._configuration, self._snapshot = configuration, snapshot
         await self._host.use(configuration)
         self._serve()
         self._write_events()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import fcntl
+import hashlib
 import os
 import resource
 import signal
@@ -28,7 +30,7 @@ from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.processes.forks import datagrams
 from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import Daemon, free_range, merge
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import plain_login
 from tests.processes import is_alive, spawner, wait_for, workers
@@ -69,6 +71,22 @@ def greeting(daemon: Daemon) -> str:
 def greetings(daemon: Daemon, count: int) -> set[str]:
     """Return the codes of the first replies to several connections."""
     return {greeting(daemon)[:3] for _ in range(count)}
+
+
+def set_password(daemon: Daemon, password: str) -> None:
+    """Change the password of alice in the configuration."""
+    digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
+    daemon.users["alice"] = {"password": f"{{SHA}}{digest}"}
+    daemon.write()
+
+
+def logins(daemon: Daemon, count: int, password: str = "secret") -> set[str]:
+    """Return the codes that alice gets for a password in several sessions at the same time."""
+    with ExitStack() as opened:
+        clients = [opened.enter_context(FtpClient(daemon)) for _ in range(count)]
+        for each in clients:
+            each.expect(331, "USER alice")
+        return {each.command(f"PASS {password}")[:3] for each in clients}
 
 
 # --- the parts -------------------------------------------------------------------------------------
@@ -310,6 +328,62 @@ def test_a_reload_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
             client = opened.enter_context(plain_login(daemon))
             assert "0 of 1048576 of the group staff" in client.command("SITE QUOTA")
     assert "internal error" not in daemon.log
+
+
+def test_a_reload_while_a_worker_is_stopped(make_daemon: MakeDaemon) -> None:
+    """It ends when nobody can log in with the old password any more."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
+    stopped = workers(daemon)[0]
+    with held(open_table(daemon.pid)):
+        daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
+        set_password(daemon, "another")
+        os.kill(daemon.pid, signal.SIGHUP)
+        time.sleep(3)  # all have loaded it, and the supervisor waits for the lock
+        os.kill(stopped, signal.SIGSTOP)
+    time.sleep(7)
+    assert "reloaded: " not in daemon.log
+    os.kill(stopped, signal.SIGCONT)
+    daemon.wait_for_log("(?<!not )reloaded: ")
+    assert logins(daemon, 4) == {"530"}
+
+
+def test_a_worker_that_cannot_load_the_new_configuration(make_daemon: MakeDaemon) -> None:
+    """It is replaced by one that has the configuration, and nobody can log in with the old one any more."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
+    killed = workers(daemon)[0]
+    with held(open_table(daemon.pid)):
+        daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
+        set_password(daemon, "another")
+        os.kill(daemon.pid, signal.SIGHUP)
+        time.sleep(3)  # all have loaded it, and the supervisor waits for the lock
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: len(set(workers(daemon)) - {killed}) == 2)
+        daemon.config.write_text("nonsense: true")
+    daemon.wait_for_log("(?<!not )reloaded: ")
+    assert logins(daemon, 4) == {"530"}
+    assert "this worker cannot use the new configuration: it could not be loaded" in daemon.log
+    wait_for(lambda: len(set(workers(daemon)) - {killed}) == 2 and greetings(daemon, 4) == {"220"})
+    assert "internal error" not in daemon.log
+
+
+def test_a_reload_that_fails_since_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """The old configuration remains in use, and no new listener is left."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
+    port, _ = free_range()
+    listen = daemon.settings["listen"]
+    with held(open_table(daemon.pid)):
+        daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
+        daemon.settings["listen"] = [*listen, {**listen[0], "port": port}]
+        set_password(daemon, "another")
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_log("not reloaded: a process that was stopped has a lock")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 10).close()
+    assert logins(daemon, 4) == {"230"} and logins(daemon, 4, "another") == {"530"}
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.wait_for_log("(?<!not )reloaded: ")
+    assert logins(daemon, 4, "another") == {"230"}
+    socket.create_connection(("127.0.0.1", port), 10).close()
 
 
 @pytest.mark.quick

@@ -92,7 +92,8 @@ class WorkerService(MultiService):
         super().__init__()
         self._reactor = reactor
         self._path = path
-        self._configuration = configuration
+        #: What is in use, and what shall be.
+        self._configuration = self._wanted = configuration
         self._sockets = link_end, connections_end
         self.link = Link(reactor, self._supervisor_lost)
         hub = Hub(reactor)
@@ -122,7 +123,7 @@ class WorkerService(MultiService):
         #: The connection to the next supervisor, after this one has left the process to it.
         self._successor: socket.socket | None = None
         serve_ports(self.link, self._snapshots.shared_ports)
-        WorkerLoads(reactor, path, self.link, self._use)
+        WorkerLoads(reactor, path, self.link, self._use, self._snapshots.retire)
         self._stopping = False
         self._add_parts()
 
@@ -165,13 +166,14 @@ class WorkerService(MultiService):
         self._snapshots.quotas.count_doubtful()
 
     async def _use(self, configuration: load.Configuration) -> None:
-        """Use another configuration for new sessions."""
-        self._configuration = configuration
+        """Use another configuration for new sessions. Raises TableBusy."""
+        self._wanted = configuration
         self._control_ports |= {each.port for each in configuration.settings.listen}
 
         def make() -> None:
-            if configuration is self._configuration:  # else a newer one has come while a lock was held
+            if configuration is self._wanted:  # else a newer one has come while a lock was held
                 self._snapshot = self._snapshots.make(configuration)
+                self._configuration = configuration
                 self._sessions.follow(configuration)
 
         await when_free(self._reactor, make)

@@ -106,15 +106,15 @@ class Link:
         """Let the other end call a function by this name, from now on."""
         self._answers[name] = answer
 
-    def call(self, name: str, *arguments: object) -> Deferred[Any]:
+    def call(self, name: str, *arguments: object, patience: float = PATIENCE) -> Deferred[Any]:
         """Call a function of the other end, and return its result.
 
-        Raises the Refusal that it raises, and LinkLost if it has not answered within `PATIENCE` seconds.
+        Raises the Refusal that it raises, and LinkLost if it has not answered within `patience` seconds.
         """
         if self._connection is None:
             return fail(LinkLost(closed=True))
         answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
-        answer.addTimeout(PATIENCE, cast(IReactorTime, PatientClock(self._reactor)))
+        answer.addTimeout(patience, cast(IReactorTime, PatientClock(self._reactor)))
         return answer.addCallbacks(_result, _no_answer)
 
     def tell(self, name: str, *arguments: object) -> None:

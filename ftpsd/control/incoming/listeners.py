@@ -86,8 +86,12 @@ class Listeners:
         """Close all other listeners, log the new ones, and give new sessions this snapshot."""
         by_key = {_key(settings): settings for settings in wanted}
         for key in self._ports.keys() - by_key.keys():
-            log.info("no longer listening on {host} port {port}", host=key[0], port=key[1])
-            self._ports.pop(key).stopListening()
+            port = self._ports.pop(key)
+            if port in self._new:  # it has served nobody
+                self._new.remove(port)
+            else:
+                log.info("no longer listening on {host} port {port}", host=key[0], port=key[1])
+            port.stopListening()
             self._passed.give_back(key)
         for key, port in self._ports.items():
             port.factory.snapshot = snapshot

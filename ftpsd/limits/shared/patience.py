@@ -33,6 +33,9 @@ class TableBusy(Refusal):
     def __init__(self) -> None:
         super().__init__(451, "Server is busy: try again later.")
 
+    def __str__(self) -> str:
+        return "a process that was stopped has a lock on the table of all workers"
+
 
 class Patience:
     """What a process does at present: it starts, or its reactor serves sessions in one of its threads."""

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from typing import cast
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ftpsd.config.faults import Fault, InvalidConfiguration
 from ftpsd.processes.forks.spawning import Spawner
+from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.system.link import Link
 from ftpsd.system.presence import PatientClock
 from ftpsd.system.reactor import Reactor
 
+log = Logger(namespace="ftpsd")
+
 #: Seconds for a process to load the configuration: less than systemd waits for a reload (90).
 LONGEST = 60
+
+#: Seconds for a worker to use it: longer than it waits for a lock, or misses heartbeats.
+LONGEST_USE = 30
 
 
 class ConfigurationLoads:
@@ -52,15 +61,26 @@ class ConfigurationLoads:
     async def use(self, with_workers: bool) -> None:
         """Let the spawner, and the workers, use what they have loaded.
 
-        A worker that does not answer is for the heartbeat to end.
+        When this returns, nobody can log in with the last configuration: a worker that cannot use the new one has let
+        itself be replaced, and one that does not answer is ended here.
         """
         self._spawner.use()
         if with_workers:
             links = self._serving()
             for index in self._late & links.keys():
                 links[index].tell("process.load", next(self._numbers))
-            answers = [link.call("process.use") for link in links.values()]
-            await DeferredList(answers, consumeErrors=True)
+            answers = [
+                link.call("process.use", patience=LONGEST_USE).addErrback(
+                    self._not_used, self._workers.processes[index]
+                )
+                for index, link in links.items()
+            ]
+            await gatherResults(answers)
+
+    def _not_used(self, _: Failure, worker: WorkerProcess) -> None:
+        if worker.state != "draining" and self._workers.processes.get(worker.index) is worker:
+            log.error("{worker} does not use the new configuration, and is ended", worker=worker.name)
+            worker.send_signal(signal.SIGKILL)
 
     def _within(self, answer: Deferred[list[str]], who: str) -> Deferred[list[str]]:
         """Let a process that does not answer have a fault: a reload must end."""
