@@ -142,3 +142,14 @@ def test_memory_of_ends_is_bounded(subjects: int) -> None:
     assert len(ends._ends) <= 2 * subjects + 1001
     kept.clock.advance(10_000)
     assert len(ends.take()) == subjects
+
+
+def test_many_new_bans_hide_no_end() -> None:
+    """A ban that has ended is published at the next check, however many bans were made before it."""
+    kept = Kept()
+    kept.ban("192.0.2.1", 10)
+    kept.clock.advance(11)
+    for number in range(2000):
+        kept.ban("192.0.2.2", 1000 + number)
+    assert kept.after(0) == [("192.0.2.1", "expired")]
+    assert kept.after(0) == []

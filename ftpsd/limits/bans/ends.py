@@ -20,8 +20,12 @@ class Ends:
         if ban.until > self._table.now() and ban.length < FOR_EVER:
             heapq.heappush(self._ends, (ban.until, ban.kind, ban.subject))
         if len(self._ends) > 2 * len(self._table) + 1000:  # those of bans that were replaced or lifted
-            self._ends = [(each.until, each.kind, each.subject) for each in self._table.in_effect()]
-            heapq.heapify(self._ends)
+            self._ends = sorted({end for end in self._ends if self._is_end(*end)})
+
+    def _is_end(self, until: float, kind: Kind, subject: str) -> bool:
+        """Return whether a ban ends then that was neither replaced nor lifted."""
+        ban = self._table.last(kind, subject)
+        return ban is not None and ban.until == until
 
     def ban_forgotten(self, kind: Kind, subject: str) -> None:
         """Do nothing: `take` leaves out the ends of bans that were lifted."""
