@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet import task
 from twisted.logger import Logger, eventAsText, globalLogPublisher
 
 from ftpsd.events import hub as hubs
@@ -120,7 +122,7 @@ def test_any_json_is_refused_or_an_event(value: object) -> None:
 def test_any_json_is_refused_or_a_line(fields: list[object]) -> None:
     """The same holds for log lines."""
     with pytest.raises(Malformed):
-        relog(["log", *fields], 0, OnceForAll())
+        relog(["log", *fields], 0, OnceForAll(task.Clock().seconds))
 
 
 @pytest.fixture
@@ -375,7 +377,7 @@ def test_a_line_is_logged_as_the_worker_would_have(forwarded: Capture) -> None:
     again: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(again.append)
     for item in forwarded.items:
-        relog(item, 2, OnceForAll())
+        relog(item, 2, OnceForAll(task.Clock().seconds))
     assert [line_of(each) for each in again[:3]] == [line_of(each) for each in original[:3]]
     assert "RuntimeError: broken" in line_of(again[2])
     assert [each["log_level"] for each in again] == [each["log_level"] for each in original]
@@ -405,12 +407,12 @@ def test_a_line_with_an_impossible_time_or_level_is_logged(forwarded: Capture) -
         [],
     ]
     with pytest.raises(Malformed):
-        relog(item, 1, OnceForAll())
+        relog(item, 1, OnceForAll(task.Clock().seconds))
     item[4] = 1e17
     globalLogPublisher._observers.clear()
     again: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(again.append)
-    relog(item, 1, OnceForAll())
+    relog(item, 1, OnceForAll(task.Clock().seconds))
     assert "[ftpsd#warn] text" in line_of(again[0])
     assert "log_failure" not in again[0]
     assert again[0]["a"] == "b"
@@ -428,7 +430,7 @@ def test_what_each_worker_finds_out_is_logged_once(forwarded: Capture) -> None:
     globalLogPublisher._observers.clear()
     again: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(again.append)
-    once = OnceForAll()
+    once = OnceForAll(task.Clock().seconds)
     for worker, item in (
         (0, down),
         (1, down),
@@ -451,20 +453,40 @@ def test_what_each_worker_finds_out_is_logged_once(forwarded: Capture) -> None:
     assert len(again) == 5
     for worker in (0, 1, 2):
         once.ended(worker)
-    once.started(3)
     relog(down, 3, once)
     assert again[-1]["line"] == "the source is down" and len(again) == 6
 
 
-def test_a_worker_that_starts_later_repeats_no_line() -> None:
-    """What the others have had counts for it, and it is the first with what happens next; no text is kept for ever."""
-    once = OnceForAll()
-    assert [once.is_new(0, "down") for _ in range(2)] == [True, True]
-    once.started(1)
-    assert once.is_new(1, "down") and not once.is_new(0, "down")
+def test_outages_that_different_workers_see_are_all_logged() -> None:
+    """A worker that saw no earlier outage is the first to see the next one. No text is kept for ever."""
+    clock = task.Clock()
+    once = OnceForAll(clock.seconds)
+    seen = []
+    for worker in (0, 0, 1, 1):
+        seen.append((once.is_new(worker, "down"), once.is_new(2, "down")))
+        clock.advance(61)
+    assert seen == [(True, False)] * 4
+    assert once.is_new(0, "down") and once.is_new(0, "down")
+    once.ended(1)
+    assert not once.is_new(1, "down")
     for number in range(5000):
         once.is_new(0, str(number))
-    assert len(once._counts) == MOST
+    assert len(once._logged) == MOST
+
+
+def test_a_worker_that_was_taken_over_fills_no_memory(workers: LinkedWorkers) -> None:
+    """The longest names of sessions, and the longest lines, are not kept."""
+    Receiver(workers.reactor, Hub(workers.reactor), workers)
+    long, batches = "\U0001f600" + "a" * 99_000, 20
+    tracemalloc.start()
+    try:
+        for number in range(batches):
+            session = [number, *[f"{number}{long}"] * 3, False]
+            line = ["log", "info", "ftpsd", None, 0, "text", f"{number}{long}", [], []]
+            workers.result(workers.ends[0].call("journal.batch", [["SessionOpened", session, False], line], 0))
+        assert tracemalloc.get_traced_memory()[0] < batches * 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_supervisor_leaves_it_to_workers() -> None:

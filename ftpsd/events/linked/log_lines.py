@@ -95,7 +95,7 @@ def leave_to_workers() -> None:
 def relog(item: list[object], worker: int, once: OnceForAll) -> None:
     """Log a line of a worker here. Raises Malformed for anything else."""
     line = _CODEC.decode(item[1:])
-    if line.once and not once.is_new(worker, line.once):
+    if line.once and not once.is_new(worker, line.once[:LONGEST_FIELD]):
         return
     now = time.time()
     fields = [*line.texts.items(), *line.numbers.items()][:MOST_FIELDS]

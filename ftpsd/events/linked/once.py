@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 #: The field of a log event that is such a line: True, or a text that is the same where the line has other details.
 #: Names that begin with `log_` are no fields of the line.
 ONCE = "log_once"
 
-#: Different lines that are remembered. The oldest one is forgotten first.
+#: Seconds after which a line is logged again, whoever has it: all workers find out the same within some seconds.
+LONGEST = 60.0
+
+#: Different lines that are remembered. The one that was logged first is forgotten first.
 MOST = 1000
 
 
 class OnceForAll:
-    """Counts how often each worker has had each line.
+    """Remembers when each line was logged, and the workers that have had it since.
 
-    A line is logged when a worker has it more often than any other had. So each is logged once for all workers, and
-    again when it is true again: a source goes down, answers, and goes down.
+    A line is logged unless another worker has just logged it. It is logged again when a worker has it a second time,
+    or when a minute has passed: a source goes down, answers, and goes down, and perhaps each time another worker asks.
     """
 
-    def __init__(self) -> None:
-        #: How often each worker has had a line, by its text.
-        self._counts: dict[str, dict[int, int]] = {}
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        #: When a line was logged, and the workers, by its text. The one that was logged last is the last.
+        self._logged: dict[str, tuple[float, set[int]]] = {}
 
     def is_new(self, worker: int, text: str) -> bool:
-        """Count a line of a worker, by its text or what stands for it. Return whether it is to be logged."""
-        if text not in self._counts and len(self._counts) >= MOST:
-            del self._counts[next(iter(self._counts))]
-        counts = self._counts.setdefault(text, {})
-        most = max(counts.values(), default=0)
-        counts[worker] = counts.get(worker, 0) + 1
-        return counts[worker] > most
-
-    def started(self, worker: int) -> None:
-        """A worker has started. It has had what the others have had, and nothing of the last one of this index."""
-        self.ended(worker)
-        for counts in self._counts.values():
-            counts[worker] = max(counts.values())
+        """A worker has a line: its text, or what stands for it. Return whether it is to be logged."""
+        now = self._now()
+        time, workers = self._logged.get(text, (now, set[int]()))
+        if workers and worker not in workers and now - time <= LONGEST:
+            workers.add(worker)
+            return False
+        self._logged.pop(text, None)
+        if len(self._logged) >= MOST:
+            del self._logged[next(iter(self._logged))]
+        self._logged[text] = now, {worker}
+        return True
 
     def ended(self, worker: int) -> None:
-        """A worker has ended: what it alone has had is forgotten."""
-        for text in [text for text, counts in self._counts.items() if counts.pop(worker, None) and not counts]:
-            del self._counts[text]
+        """A worker has ended. The next one of this index has had nothing; what this one alone has had is forgotten."""
+        for text, (_, workers) in [*self._logged.items()]:
+            workers.discard(worker)
+            if not workers:
+                del self._logged[text]

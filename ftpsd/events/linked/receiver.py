@@ -38,14 +38,14 @@ class Receiver:
         self._together = together
         self._malformed: set[int] = set()
         self._telling = False
-        self._once = OnceForAll()
+        self._once = OnceForAll(clock.seconds)
         links.on_start(self._started)
         links.on_end(self._once.ended)
         hub.watch(self._changed)
 
     def _started(self, index: int, link: Link) -> None:
         self._malformed.discard(index)
-        self._once.started(index)
+        self._once.ended(index)
         link.serve("journal.batch", partial(self._received, index))
         link.tell("journal.want", *self._wanted())
 

@@ -10,6 +10,9 @@ from ftpsd.system.messages.codec import Codec, Malformed
 #: The sessions whose last `SessionInfo` is kept: the next event of the same session needs no other one.
 _SESSIONS = 4096
 
+#: The characters of the texts of such a session. A worker that was taken over sends longer ones, to fill the memory.
+_LONGEST = 1000
+
 
 def _kinds(base: type[Event]) -> list[type[Event]]:
     below = [each for kind in base.__subclasses__() for each in [kind, *_kinds(kind)]]
@@ -25,8 +28,10 @@ def _session(*fields: object) -> SessionInfo:
 
 
 def _decode_session(value: object) -> object:
+    if type(value) is not list or sum([len(each) for each in value if type(each) is str]) > _LONGEST:
+        return _SESSION.decode(value)
     try:
-        return _session(*value) if type(value) is list else _SESSION.decode(value)
+        return _session(*value)
     except TypeError:  # a field is a list or an object, which no session has
         raise Malformed("this is no session") from None
 
