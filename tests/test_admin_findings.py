@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def test_they_are_made_once_in_a_minute(make_daemon: Make, socket: Path) -> None
         assert api.get("findings") == before
     finally:
         kept.rename(daemon.certificate)
+
+
+def test_a_disk_that_does_not_respond(make_daemon: Make, socket: Path) -> None:
+    """Whoever asks again and again while a check hangs gets 503 and starts no more; when it ends, all is well."""
+    daemon = make_daemon({"admin": {"socket": str(socket)}})
+    api = Admin(socket)
+    kept = daemon.certificate.with_suffix(".kept")
+    daemon.certificate.rename(kept)
+    os.mkfifo(daemon.certificate)  # opening it blocks, like a file on a dead NFS server
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            assert api.call("GET", "findings").json["detail"].endswith("a disk may not respond."), daemon.log()
+            assert api.get("status")["threads"]["busy"] == 1
+        assert time.monotonic() - began < 5
+    finally:
+        writer = os.open(daemon.certificate, os.O_WRONLY | os.O_NONBLOCK)
+        daemon.certificate.unlink()
+        kept.rename(daemon.certificate)
+        os.close(writer)
+    deadline = time.monotonic() + 20
+    while api.call("GET", "findings").status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and be another user")

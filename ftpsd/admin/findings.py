@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ftpsd.admin.api.problem import Problem
 from ftpsd.admin.parts import Parts
@@ -21,6 +23,8 @@ from ftpsd.checks.findings import Finding
 from ftpsd.config.load import Configuration
 from ftpsd.config.sections.storage import is_in_store
 from ftpsd.system.state import directory
+
+log = Logger(namespace="ftpsd")
 
 #: Seconds for which an answer is good.
 LIFE = 60.0
@@ -40,21 +44,60 @@ class FindingsReader:
         self._parts = parts
         self._path = path
         self._last: tuple[float, Configuration, list[Finding]] | None = None
+        #: Who waits for the checks that run; None while none do. They hold their thread until the disk answers.
+        self._waiting: list[Deferred[None]] | None = None
+        #: The time until which an answer is waited for.
+        self._deadline = 0.0
 
     async def read(self) -> list[Finding]:
-        """Return the findings. Raises Problem (503) if a disk does not respond."""
-        parts, configuration = self._parts, self._parts.configuration()
-        now = parts.reactor.seconds()
-        if self._last is None or now - self._last[0] >= LIFE or self._last[1] is not configuration:
-            checks = parts.workers.queue("findings").call(_check, configuration, self._path)
+        """Return the findings. Raises Problem (503) if a disk does not respond; no more checks start until it does."""
+        reactor = self._parts.reactor
+        while True:
+            configuration, now = self._parts.configuration(), reactor.seconds()
+            last = self._last
+            if last is not None and now - last[0] < LIFE and last[1] is configuration:
+                return last[2]
+            if self._waiting is None:
+                self._begin(configuration)
+            await self._end()
+
+    def _begin(self, configuration: Configuration) -> None:
+        queue = self._parts.workers.queue("findings")
+        self._waiting, self._deadline = [], self._parts.reactor.seconds() + PATIENCE
+
+        def work() -> None:
+            result: list[Finding] | Failure
             try:
-                found = await checks.addTimeout(PATIENCE, parts.reactor)  # type: ignore[arg-type]
-            except TimeoutError:
-                raise Problem(
-                    503, f"The checks took more than {PATIENCE:.0f} seconds: a disk may not respond."
-                ) from None
-            self._last = parts.reactor.seconds(), configuration, found
-        return self._last[2]
+                result = _check(configuration, self._path)
+            except BaseException:
+                result = Failure()
+            queue.call_in_reactor(self._ended, configuration, result)
+
+        queue.submit(work)  # `call` gives a job up that takes too long, and does not tell when its thread is free
+
+    def _ended(self, configuration: Configuration, result: list[Finding] | Failure) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        if not isinstance(result, Failure):
+            self._last = self._parts.reactor.seconds(), configuration, result
+        elif not waiting:
+            log.failure("the checks have failed", result)
+        for each in waiting:
+            each.callback(result if isinstance(result, Failure) else None)
+
+    async def _end(self) -> None:
+        """Wait for the checks that run. Raises Problem (503) if they take too long."""
+        assert self._waiting is not None
+        waiting, left = self._waiting, self._deadline - self._parts.reactor.seconds()
+        end: Deferred[None] = Deferred()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            waiting.append(end)
+            await end.addTimeout(left, self._parts.reactor)  # type: ignore[arg-type]
+        except TimeoutError:
+            if end in waiting:
+                waiting.remove(end)
+            raise Problem(503, f"The checks took more than {PATIENCE:.0f} seconds: a disk may not respond.") from None
 
 
 def _check(configuration: Configuration, path: str) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Body, Parameter, Schema
@@ -111,7 +111,8 @@ class Bans:
 
     async def _unless_stored(self) -> dict[str, Json]:
         """Return what an answer says if the state file does not have what was changed."""
-        stored = self._parts.bans.is_stored()
+        stored: Deferred[bool] = Deferred()
+        self._parts.bans.is_stored().chainDeferred(stored)  # the end of the wait must not cancel what is stored
         try:
             is_stored = await stored.addTimeout(PATIENCE, self._parts.reactor)  # type: ignore[arg-type]
         except TimeoutError:  # the disk does not answer
