@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
+from botocore import utils
 from botocore.config import Config
 
 from ftpsd.config.sections.storage import ConfiguredStore, Credentials
@@ -53,6 +54,8 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
     events = getattr(client, "meta").events  # noqa: B009 - it has no types
     events.register_last("before-call.s3", _expect_nothing)
     events.register("before-send.s3", _begin_sending)
+    for operation in ("PutObject", "UploadPart"):  # boto3 1.26, of Debian 12, sends MD5 with each of them
+        events.unregister(f"before-call.s3.{operation}", getattr(utils, "conditionally_calculate_md5", None))
     if settings.endpoint is not None:
         events.register("before-call.s3.DeleteObjects", _add_md5)
     return client
