@@ -210,6 +210,7 @@ class DataChannel:
     def _cut_mixed(self) -> None:
         """End what uses a data connection that may be another session's, and keep no byte of it."""
         if self._transfer is not None and self._stream is not None:
+            self._stream.is_mixed_up = True
             self._abort_reason = MixedUp()
             self._transfer.abort(self._abort_reason)
         else:

@@ -111,6 +111,10 @@ class Stream(Protocol):
     def moved(self) -> int:
         """The bytes of the file or listing that have passed so far."""
 
+    @property
+    def is_mixed_up(self) -> bool:
+        """Whether the bytes may be another session's."""
+
     def open(self) -> Steps[None]:
         """Do the TLS handshake, if there is to be one."""
 

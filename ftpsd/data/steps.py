@@ -54,8 +54,10 @@ def upload(stream: Stream, text: bool, target: Upload) -> Steps[int]:
         except Refusal:
             pass  # the upload is published: an abort or a deadline comes too late
         return stream.moved
-    except MixedUp:
-        target.discard_written()  # they may be those of another file
+    except BaseException as error:
+        # They may be those of another file. A step that the cut interrupts raises an error of its own.
+        if stream.is_mixed_up or isinstance(error, MixedUp):
+            target.discard_written()
         raise
 
 

@@ -45,6 +45,8 @@ class PlainStream:
         self.moved = 0
         self.is_open = True
         self._interrupted = False
+        #: Whether the bytes may be another session's. Set before the abort, which a step may notice first.
+        self.is_mixed_up = False
         #: Held while the socket is shut down or closed: a closed descriptor's number may be another connection's.
         self._closing = threading.Lock()
 

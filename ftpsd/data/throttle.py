@@ -71,6 +71,11 @@ class ThrottledStream:
         """The bytes of the file or listing that have passed so far."""
         return self._stream.moved
 
+    @property
+    def is_mixed_up(self) -> bool:
+        """Whether the bytes may be another session's."""
+        return self._stream.is_mixed_up
+
     def send(self, data: bytes | memoryview) -> Steps[None]:
         """Send all of the data, piece by piece."""
         rest = memoryview(data)
