@@ -207,6 +207,7 @@ def test_a_user_empties_the_drop_box(make_daemon: MakeDaemon) -> None:
         ("{}", "anonymous.home: is missing."),
         ("{home: home}", "anonymous.home: home and home, the home of a user, are the same or lie in each other."),
         ("{home: home/inside}", "anonymous.home: home/inside and home, the home of a user"),
+        ('{home: ""}', "anonymous.home: is empty."),
         ("{home: .}", "the home of a user, are the same or lie in each other. Choose a separate directory."),
         (
             "{home: other, permissions: read-write}",
@@ -248,6 +249,12 @@ def test_folders_around_and_in_the_home(files: Path, home: str, counted: str, pe
 
 
 @pytest.mark.quick
+def test_a_home_with_the_configuration(files: Path) -> None:
+    """A home that contains ftpsd.yaml is a fault: everybody could read it."""
+    found = faults(files, GOOD + "anonymous: {home: .}\n", "users: {}\n")
+    assert len(found) == 1 and "ftpsd.yaml, which is not for everybody. Choose" in found[0], found
+
+
 def test_a_user_of_that_name(files: Path) -> None:
     """A user named ftp is a fault while anonymous logins are on."""
     (files / "other").mkdir()

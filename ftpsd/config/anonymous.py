@@ -13,7 +13,7 @@ from ftpsd.config.checks import check_limits
 from ftpsd.config.disk_watch import DiskWatch
 from ftpsd.config.sections.storage import StorePlace, is_in_store
 from ftpsd.config.settings import QuotaSettings, Settings
-from ftpsd.config.users.folders import overlap_fault
+from ftpsd.config.users.folders import is_nested, overlap_fault
 from ftpsd.config.users.homes import HomeFinder, home_of, overlapping
 from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
@@ -39,10 +39,14 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
     for name in NAMES:
         if store.knows(name):
             document.fault(("anonymous",), f"there is a user {name}", "Rename the user, or remove this section.")
+    files = map(os.path.realpath, (document.path, settings.users.file))
+    inside = None if is_in_store(home) else next((each for each in files if is_nested(home.rstrip("/"), each)), None)
     other = overlapping(home, (each for each in store.homes.all if each not in users.folders))
     if other is not None:
         problem = f"{home} and {other}, the home of a user, are the same or lie in each other"
         document.fault(key, problem, f"Choose a separate {'path' if is_in_store(home) else 'directory'}.")
+    elif inside is not None:
+        document.fault(key, f"{home} contains {inside}, which is not for everybody", "Choose a separate directory.")
     is_counted, folders = anonymous.quota != QuotaSettings(), users.layers.finder
     folder = folders.overlap(home, is_counted) if folders is not None else None
     if folder is not None:

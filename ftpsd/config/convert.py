@@ -252,6 +252,8 @@ def _public_home(converter: cattrs.Converter, value: object, base: Path) -> str:
     """Return the home of anonymous users. A directory is relative to the file."""
     found = _home(converter, scalars.string(value) if value is None else value)
     assert found is not None
+    if not found:
+        raise InvalidValue("is empty", "Write the directory with what everybody may read.")
     return found if isinstance(found, StorePlace) else str(base / found)
 
 
