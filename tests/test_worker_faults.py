@@ -14,6 +14,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -23,18 +25,21 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 
+from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.settings import Limits, QuotaSettings, UserLimits
 from ftpsd.limits.ledger import lease_user
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.state import SharedLedgerState
 from ftpsd.limits.shared.table import SharedTable
+from ftpsd.limits.shared.user_counts import TRANSFERS, SharedUserCounts
+from ftpsd.limits.user_limits import Share
 from ftpsd.processes.forks import datagrams
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, free_range, merge
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import plain_login
 from tests.processes import is_alive, spawner, wait_for, workers
-from tests.table_workers import SIZE
+from tests.table_workers import SIZE, receive, table_workers
 from tests.test_shared_homes import Process
 
 MakeDaemon = Callable[..., Daemon]
@@ -251,6 +256,43 @@ def test_groups_change_while_the_table_is_locked(tmp_path: Path) -> None:
         process.quotas.keep(every, every, {"guests": names[2]})
     process.quotas.keep(every, every, {"guests": names[2]})
     assert not staff.completed
+
+
+@pytest.mark.quick
+def test_many_wait_for_a_lock() -> None:
+    """200 who wait cost a turn of the reactor less than 10 ms. All get what they wait for when the lock is free."""
+
+    def hold(table: SharedTable, pipe: Connection) -> None:
+        with table.slot("server", "").lock():
+            pipe.send("held")
+            pipe.recv()
+        pipe.recv()
+
+    with table_workers() as (table, others):
+        _, pipe = others.start(0, hold)
+        receive(pipe)
+        reactor: Any = EPollReactor()
+        table.patience.serve(reactor)
+        counts = SharedUserCounts(table, time.monotonic)
+        shares = [Share("server", "", SharedLimits(transfers=1000))]
+        found: list[object] = []
+        began = time.monotonic()
+        for _ in range(200):
+            waiting = Deferred.fromCoroutine(counts.when_free(partial(counts.add_transfer, shares)))
+            waiting.addBoth(found.append)
+        turns = [time.monotonic() - began]
+        while time.monotonic() < began + 2:
+            before = time.monotonic()
+            reactor.iterate(0.001)
+            turns.append(time.monotonic() - before)
+        assert not found
+        assert sorted(turns)[len(turns) * 3 // 4] < 0.01  # the machine may be busy at times
+        pipe.send("release")
+        deadline = time.monotonic() + 10
+        while len(found) < 200 and time.monotonic() < deadline:
+            reactor.iterate(0.001)
+        assert found == [None] * 200
+        assert table.total("server", "", TRANSFERS) == 200
 
 
 # --- the daemon ------------------------------------------------------------------------------------

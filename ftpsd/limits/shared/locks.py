@@ -44,7 +44,7 @@ class RangeLock:
         """Take the lock. Raises TableBusy after the seconds that this thread may wait."""
         threads = self._threads
         if not threads.acquire(blocking=False) and not threads.acquire(timeout=self._patience.seconds(self._seconds)):
-            raise TableBusy
+            raise self._patience.exhausted()
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
         except BlockingIOError:
@@ -55,16 +55,18 @@ class RangeLock:
 
     def _wait(self) -> None:
         """Try again until another process has released the lock."""
-        deadline, attempts = time.monotonic() + self._patience.seconds(self._seconds), 0
+        seconds, attempts = self._patience.seconds(self._seconds), 0
+        deadline = time.monotonic() + seconds
         try:
             while True:
                 attempts += 1
-                time.sleep(0 if attempts < EAGER else PAUSE)
+                if seconds:  # else this thread only tries: a sleep of 0 may take a tenth of a millisecond
+                    time.sleep(0 if attempts < EAGER else PAUSE)
                 try:
                     fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, self._set)
                 except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise TableBusy from None
+                    if attempts >= EAGER and time.monotonic() > deadline:
+                        raise self._patience.exhausted() from None
                 else:
                     return
         except BaseException:

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from ftpsd.limits.shared.file_set import SharedFileSet
 from ftpsd.limits.shared.locks import PATIENCE, RangeLock
 from ftpsd.limits.shared.memory import TableMemory, create_file, file_size
-from ftpsd.limits.shared.patience import Patience, TableBusy
+from ftpsd.limits.shared.patience import Patience
 from ftpsd.limits.shared.places import LOCKS, Places
 from ftpsd.limits.shared.slot import INTS, PROCESSES, Slot, clear_process, refer
 
@@ -92,7 +92,7 @@ class SharedTable:
         slot = self._open_slot(key)
         if slot is None:
             if not self._opening.acquire(timeout=self.patience.seconds(PATIENCE)):
-                raise TableBusy
+                raise self.patience.exhausted()
             try:
                 slot = self._open_slot(key) or self._make(key, kept)
             finally:
