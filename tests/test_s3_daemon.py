@@ -16,7 +16,7 @@ from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import cut, open_transfer, withstands
 from tests.outbox import JournalNow, settings, with_state
 from tests.s3 import Bucket, S3Server
-from tests.s3_proxy import FaultyProxy
+from tests.s3_proxy import Answer, FaultyProxy
 from tests.store_daemon import HOME, LARGE, MIB, Make, store_daemon
 from tests.test_curl import curl
 from tests.test_lftp import lftp
@@ -276,6 +276,21 @@ def test_times_in_listings(make_daemon: Make, each_bucket: Bucket) -> None:
             assert b"modify=20010909014640;" in client.expect(250, "MLST large/c").encode()
             each_bucket.put("alice/small/a", b"new", Metadata={"mtime": "0"})
             assert b"modify=19700101000000;" in client.download("MLSD small").lower()
+
+
+@pytest.mark.parametrize("error", [Answer(400, ""), Answer(403, ""), Answer(503, "")])
+def test_times_that_the_store_does_not_tell(make_daemon: Make, bucket: Bucket, error: Answer) -> None:
+    """One file about which the store tells nothing is listed all the same, with the others, until it does tell."""
+    for name in ("d/a", "d/b"):
+        bucket.put(f"alice/{name}", b"1", Metadata={"mtime": "1000000000"})
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, port=proxy.port)
+        with secured(daemon) as client:
+            proxy.spoil("HEAD", "alice/d/b", error, times=4)
+            listed = client.download("LIST -R")
+            assert (listed.count(b" a\r\n"), listed.count(b" b\r\n"), listed.count(b" 2001 ")) == (1, 1, 1)
+            proxy.heal()
+            assert client.download("MLSD d").count(b"modify=20010909014640;") == 2
 
 
 def test_facts(make_daemon: Make, each_bucket: Bucket) -> None:

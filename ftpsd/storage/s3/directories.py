@@ -73,7 +73,9 @@ class S3Directories:
 
     # --- listings ----------------------------------------------------------------------------------
 
-    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+    def portions(
+        self, path: VirtualPath, with_dots: bool, with_times: bool = True
+    ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in the order of their keys."""
         self._tree.require(path, "list")
         directory = self._tree.directory(path)
@@ -88,7 +90,8 @@ class S3Directories:
                 if self._is_visible(path, name):
                     entries.append(self._directory(name, prefix))
             listed = [each for each in page.objects if self._is_visible(path, each.key[len(directory) :])]
-            times = self._times.of(listed, self._submit) if is_whole else [each.stored for each in listed]
+            exact = is_whole and with_times
+            times = self._times.of(listed, self._submit) if exact else [each.stored for each in listed]
             for each, modified in zip(listed, times, strict=True):
                 name = each.key[len(directory) :]
                 entries.append(Entry(name, _FILE, each.size, modified, 0, identity(each.key), incomplete=False))
@@ -116,7 +119,7 @@ class S3Directories:
 
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in portions."""
-        for portion in self.portions(path, False):
+        for portion in self.portions(path, False, with_times=False):
             yield [each.name for each in portion if each.is_directory]
 
     def _directory(self, name: str, prefix: str) -> Entry:
