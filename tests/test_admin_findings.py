@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ftpsd.admin import findings
+from ftpsd.checks import host
 from ftpsd.config import load
 from tests.admin import Admin
 from tests.daemon import Daemon
@@ -88,6 +89,24 @@ def test_a_disk_that_does_not_respond(make_daemon: Make, socket: Path) -> None:
     while api.call("GET", "findings").status != 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_directory_above_that_cannot_be_entered() -> None:
+    """The advice is to let the daemon's user enter it, and never to give a directory above the home away."""
+    with tempfile.TemporaryDirectory() as above:
+        closed = Path(above) / "closed"
+        (closed / "homes" / "alice").mkdir(parents=True)
+        os.chmod(above, 0o755)
+        closed.chmod(0o700)
+        pid = os.fork()
+        if pid == 0:
+            os.setegid(65534)
+            os.seteuid(65534)
+            home = str(closed / "homes" / "alice")
+            found = host.home("alice", host.own_places(home), 65534, (65534,), "ftpsd")
+            os._exit(0 if [each.paste for each in found] == [f"setfacl -m u:ftpsd:x {closed}"] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and be another user")

@@ -124,7 +124,7 @@ def _homes(configuration: Configuration) -> list[Finding]:
         record = table.get(each)
         home = None if record is None else record.settings.home
         if home is not None and not is_in_store(home):
-            found += host.home(each, host.places(home), user, groups, name)
+            found += host.home(each, host.own_places(home), user, groups, name)
     return found
 
 

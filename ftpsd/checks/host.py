@@ -271,3 +271,28 @@ def places(path: str) -> list[Place]:
             continue
         found.append(Place(each, (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))))
     return found
+
+
+def own_places(path: str) -> list[Place]:
+    """Return the directories on the way to a path, from / on, with what this process may do as their owner's rights.
+
+    The kernel is asked, which knows access lists, too. What lies below a directory that cannot be entered is not looked
+    at: the path itself follows.
+    """
+    user, group = os.geteuid(), os.getegid()
+    found: list[Place] = []
+    parts = [each for each in path.split("/") if each]
+    for count in range(len(parts) + 1):
+        each = "/" + "/".join(parts[:count])
+        try:
+            is_fixed = bool(os.statvfs(each).f_flag & os.ST_RDONLY)  # no matter of permissions
+        except FileNotFoundError:
+            return [*found, Place(each, None)]
+        except OSError:
+            is_fixed = False
+        rights = [(4, os.R_OK), (1, os.X_OK), *([] if is_fixed else [(2, os.W_OK)])]
+        bits = sum(bit for bit, right in rights if os.access(each, right, effective_ids=True)) | 2 * is_fixed
+        found.append(Place(each, (user, group, bits << 6)))
+        if not bits & 1 and count < len(parts):
+            return [*found, Place(path, (user, group, 0))]
+    return found
