@@ -78,6 +78,26 @@ def log_in(daemon: Daemon, name: str, password: str) -> str:
         return client.command(f"PASS {password}".encode("utf-8", "surrogateescape"))[:3]
 
 
+def test_the_own_folders_of_a_user(daemon: Daemon, capsys: Capture) -> None:
+    """They are made for a user with a home in a store, too, and for a new group; remove names those that it keeps."""
+    daemon.settings["storage"] = {"cloud": {"type": "s3", "bucket": "partners"}}
+    text = daemon.users_file.read_text()
+    daemon.write()
+    folders = "groups:\n  cloud:\n    home: {storage: cloud, path: '{user}/'}\n"
+    folders += "    folders: {/own: {path: 'own/{user}'}}\n"
+    folders += "  team:\n    folders: {/own: {path: 'own/{user}'}}\n"
+    daemon.users_file.write_text(folders + text.replace("groups: {}\n", ""))
+    assert user(daemon, "add", "eve", "--group", "cloud", "--generate") == 0, capsys.readouterr()
+    assert (daemon.directory / "own" / "eve").is_dir()
+    assert user(daemon, "add", "alice", "--generate") == 0
+    assert not (daemon.directory / "own" / "alice").exists()
+    assert user(daemon, "set", "alice", "--group", "team") == 0, capsys.readouterr()
+    assert (daemon.directory / "own" / "alice").is_dir()
+    capsys.readouterr()
+    assert user(daemon, "remove", "alice", "--delete-home", "--yes") == 0
+    assert f"The folder {daemon.directory}/own/alice is kept." in capsys.readouterr().out
+
+
 def test_from_the_first_user_to_the_last(daemon: Daemon, capsys: Capture) -> None:
     """One command adds a user who can log in and upload; passwd, set, disable, enable and remove do what they say."""
     daemon.start()

@@ -76,12 +76,11 @@ def _make_home(users: Users, name: str, values: Values) -> list[str]:
         raise CommandFailed("the user needs a home: use --home DIRECTORY, or set defaults.home in users.yaml")
     if is_in_store(path):
         users.notes.append(f"The home is {path}.")
-        return []
+        return _make_folders(users, name, values)
     path = os.path.normpath(path)
     made = home.make(path)
     try:
-        for each in users.own_folders(name, values):
-            made += home.make(os.path.normpath(each))
+        folders = _make_folders(users, name, values)
     except BaseException:
         home.unmake(made)
         raise
@@ -93,6 +92,19 @@ def _make_home(users: Users, name: str, values: Values) -> list[str]:
     if advice is not None:
         users.restart_first = True
         users.notes.append(advice)
+    return made + folders
+
+
+def _make_folders(users: Users, name: str, values: Values) -> list[str]:
+    """Make the directories of a user's own folders that do not exist. Return what was made."""
+    made: list[str] = []
+    try:
+        for each in users.own_folders(name, values):
+            if not os.path.isdir(each):
+                made += home.make(os.path.normpath(each))
+    except BaseException:
+        home.unmake(made)
+        raise
     return made
 
 
@@ -118,6 +130,8 @@ def set_keys(options: argparse.Namespace) -> int:
         changed = change(values, assigned, options.unset)
         if users.home(options.name, changed) != users.home(options.name, values):
             made.extend(_make_home(users, options.name, changed))
+        elif users.own_folders(options.name, changed) != users.own_folders(options.name, values):
+            made.extend(_make_folders(users, options.name, changed))
         return changed
 
     made: list[str] = []
@@ -173,7 +187,7 @@ def remove(options: argparse.Namespace) -> int:
     name = options.name
     users = open_users(options.config)
     table = users.find_table(name)
-    path = _home_of(users, name, table)
+    path, folders = _places_of(users, name, table)
     if options.delete_home and path is not None and is_in_store(path):
         raise CommandFailed(f"{path} is in a store: delete it there, and remove the user without --delete-home")
     if options.delete_home and path is None:
@@ -195,15 +209,18 @@ def remove(options: argparse.Namespace) -> int:
         print(f"{path} is deleted.")
     elif path is not None:
         print(f"The home {path} is kept.")
+    for each in filter(os.path.isdir, folders):
+        print(f"The folder {each} is kept.")
     return status
 
 
-def _home_of(users: Users, name: str, table: Table | None) -> str | None:
+def _places_of(users: Users, name: str, table: Table | None) -> tuple[str | None, list[str]]:
+    """Return the home of a user, if it is known, and the directories of the user's own folders."""
     try:
         values = users.values(name, users.require_file(name)) if table is None else table.values(name)
-        return users.home(name, values or {})
+        return users.home(name, values or {}), users.own_folders(name, values or {})
     except CommandFailed:
-        return None  # a broken file can be removed, too
+        return None, []  # a broken file can be removed, too
 
 
 def _confirm(name: str, path: str) -> None:
