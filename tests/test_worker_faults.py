@@ -34,6 +34,7 @@ from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import TRANSFERS, SharedUserCounts
 from ftpsd.limits.user_limits import Share
 from ftpsd.processes.forks import datagrams
+from tests.admin import Admin
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, free_range, merge
 from tests.ftpclient import FtpClient, secured
@@ -295,6 +296,23 @@ def test_many_wait_for_a_lock() -> None:
         assert table.total("server", "", TRANSFERS) == 200
 
 
+@pytest.mark.quick
+def test_strangers_when_the_table_is_free_again() -> None:
+    """The next command finds the tokens of all processes. What was taken before is taken from these."""
+    table = SharedTable.create(*SIZE)
+    both = [
+        SharedLedgerState(time.monotonic, SharedTable.attach(os.dup(table.descriptor), index, *SIZE))
+        for index in range(2)
+    ]
+    with held(os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)):
+        buckets = [each.strangers_bucket("192.0.2.1", 10, 100, 1000.0) for each in both]
+        for each in buckets:
+            assert each.refill(1000.0) == 100
+            each.take(50)
+    left = [each.refill(1000.0) for each in buckets]
+    assert sum(left) <= 5  # what the first one has taken in advance
+
+
 # --- the daemon ------------------------------------------------------------------------------------
 
 
@@ -426,6 +444,16 @@ def test_a_reload_that_fails_since_the_table_is_locked(make_daemon: MakeDaemon) 
     daemon.wait_for_log("(?<!not )reloaded: ")
     assert logins(daemon, 4, "another") == {"230"}
     socket.create_connection(("127.0.0.1", port), 10).close()
+
+
+def test_usage_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
+    """Administration shows a user without what the home holds."""
+    users: dict[str, Any] = {"alice": {"quota": {"bytes": "1M"}}}
+    daemon = make_daemon({"workers": 2, "admin": {"socket": "socket"}}, users, start=True)
+    client = Admin(daemon.directory / "socket")
+    with held(open_table(daemon.pid)):
+        assert client.get("users/alice")["usage"] is None
+    assert "Traceback" not in daemon.log
 
 
 @pytest.mark.quick

@@ -23,7 +23,7 @@ from ftpsd.limits.home_counts import (
     bytes_exceeded,
     files_exceeded,
 )
-from ftpsd.limits.shared.patience import when_free
+from ftpsd.limits.shared.patience import TableBusy, when_free
 from ftpsd.protocol.permissions import Parts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import HomeMeter, Measure
@@ -145,10 +145,16 @@ class Quotas:
         self._homes = homes
 
     def counted(self, home: str) -> Amount | None:
-        """Return what a home holds, or None if nobody has a quota there or it has not been counted yet."""
+        """Return what a home holds, or None if nobody has a quota there or it has not been counted yet.
+
+        It is not known either while a process that was stopped holds the lock of the table.
+        """
         if home not in self._counted:
             return None
-        count = self._ledger.home(home)
+        try:
+            count = self._ledger.home(home)
+        except TableBusy:
+            return None
         return None if count.visits.counted is None else count.amount
 
     def counted_in_group(self, name: str) -> Amount | None:

@@ -1,11 +1,14 @@
-"""A token bucket that processes share: SharedTokenBucket."""
+"""A token bucket that processes share: SharedTokenBucket; and one that they share later: LateBucket."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from ftpsd.limits.shared.locks import TolerantLock
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.slot import Slot
+from ftpsd.system.token_bucket import Bucket, TokenBucket
 
 #: The fields of a slot with the tokens, and with the time until which they were added; 0 in a new slot.
 _TOKENS, _SINCE = 0, 1
@@ -82,3 +85,48 @@ class SharedTokenBucket:
     def seconds_until(self, count: float) -> float:
         """Return the seconds until there may be so many tokens, or until it is worth while to look again."""
         return min(_LONGEST, max(0.0, (count - self.tokens - self._fields[_TOKENS]) / self.rate))
+
+
+class LateBucket:
+    """A bucket of this process alone, until a command finds the shared one, which may raise TableBusy.
+
+    What was taken until then is taken from the shared one.
+    """
+
+    def __init__(self, rate: float, burst: float, now: float, find: Callable[[float], Bucket]) -> None:
+        self.rate: Final = rate
+        self._own = TokenBucket(rate, burst, now)
+        self._find = find
+        self._shared: Bucket | None = None
+
+    @property
+    def _bucket(self) -> Bucket:
+        return self._shared or self._own
+
+    @property
+    def tokens(self) -> float:
+        """See `Bucket`."""
+        return self._bucket.tokens
+
+    def refill(self, now: float) -> float:
+        """See `Bucket`. Try to find the shared bucket before."""
+        if self._shared is None:
+            tokens = self._own.refill(now)
+            try:
+                self._shared = self._find(now)
+            except TableBusy:
+                return tokens
+            self._shared.take(self._own.burst - tokens)
+        return self._shared.refill(now)
+
+    def take(self, count: float) -> None:
+        """See `Bucket`."""
+        self._bucket.take(count)
+
+    def put_back(self, count: float) -> None:
+        """See `Bucket`."""
+        self._bucket.put_back(count)
+
+    def seconds_until(self, count: float) -> float:
+        """See `Bucket`."""
+        return self._bucket.seconds_until(count)

@@ -6,12 +6,12 @@ from typing import Final
 
 from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.ledger import LedgerState
-from ftpsd.limits.shared.buckets import SharedTokenBucket
+from ftpsd.limits.shared.buckets import LateBucket, SharedTokenBucket
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
 from ftpsd.system.reactor import Now
-from ftpsd.system.token_bucket import Bucket, TokenBucket
+from ftpsd.system.token_bucket import Bucket
 
 
 class SharedLedgerState(LedgerState):
@@ -31,8 +31,11 @@ class SharedLedgerState(LedgerState):
         While a process that was stopped holds the lock of the table, the bucket is one of this process alone: nobody is
         refused for that.
         """
+
+        def find(now: float) -> Bucket:
+            return SharedTokenBucket(self.table.slot("strangers", f"{rate} {network}"), rate, burst, now)
+
         try:
-            slot = self.table.slot("strangers", f"{rate} {network}")
+            return find(now)
         except TableBusy:
-            return TokenBucket(rate, burst, now)
-        return SharedTokenBucket(slot, rate, burst, now)
+            return LateBucket(rate, burst, now, find)
