@@ -245,7 +245,7 @@ def test_a_process_is_slow(made: tuple[SharedTable, TableWorkers], homes: list[P
     cut.close()
     _, pipe = workers.start(0, hold_files(2.5))
     receive(pipe)
-    with pytest.raises(Refusal, match="busy"):
+    with pytest.raises(Refusal, match="has a lock"):
         files.writer(path("b"), 300)()
     if complete:
         ending.publish()
