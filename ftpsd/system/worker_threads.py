@@ -38,7 +38,7 @@ MOST_STUCK = 256
 #: Seconds between two attempts to take a lock that another process has.
 _PAUSE = 0.005
 
-#: The worker thread that runs, as its `thread`: `threading.current_thread` costs two calls for each step.
+#: What runs, as its `thread` and `pool`: `threading.current_thread` costs two calls for each step.
 _here = threading.local()
 
 
@@ -252,7 +252,7 @@ class WorkerThreads:
         thread.wake_up.release()
 
     def _work(self, thread: WorkerThread) -> None:
-        _here.thread = thread
+        _here.thread, _here.pool = thread, self
         give_up_thread()
         while True:
             thread.wake_up.acquire()
@@ -425,3 +425,11 @@ class JobQueue:
         thread: WorkerThread = _here.thread
         self._queue.progress = thread.step_began = time.monotonic()
         return thread.replaced or self._threads.crowded(self._queue)
+
+
+def step_ended() -> bool:
+    """As the method, for the job that this thread runs. False in a thread that is of no pool."""
+    thread: WorkerThread | None = getattr(_here, "thread", None)
+    if thread is None or thread.queue is None:
+        return False
+    return JobQueue(_here.pool, thread.queue).step_ended()
