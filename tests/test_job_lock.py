@@ -135,6 +135,23 @@ def test_a_job_that_was_cancelled_leaves_the_lock(pool: Pool) -> None:
     assert [pool.result(each) for each in (held, calls[1], last)] == ["holder", "next", "last"] == work.done
 
 
+def test_what_is_closed_is_not_cancelled(pool: Pool) -> None:
+    """What a job closes is closed when it gets the lock, although the caller has given up waiting long before."""
+    work = Work(JobLock())
+    work.may_end.clear()
+    held = pool.threads.queue("holder").call(work, "holder")
+    wait_until(lambda: work.running == 1, "the lock is taken")
+    closing = pool.threads.queue("closing").close(End(work, "end").close)
+    pool.result(pool.threads.queue("neighbour").call(str, ""))
+    pool.threads.patience, refused = 0.0, list[object]()
+    for each in (held, closing):
+        each.addErrback(refused.append)
+    pool.reactor.advance(1)
+    assert len(refused) == 2
+    work.may_end.set()
+    wait_until(lambda: work.done == ["holder", "end"], "it is closed")
+
+
 def test_two_locks_in_any_order(pool: Pool) -> None:
     """Jobs that need two locks, taken in different orders, all end: none keeps one while it waits for the other."""
     locks = JobLock(), JobLock()

@@ -166,7 +166,7 @@ class DataChannel:
             opened(end)
             connection = await self._connected()
         except BaseException:
-            await queue.call(end.close)
+            await queue.close(end.close)
             raise
         stream = _stream_over(connection, direction, self.lenient)
         return await self._run(queue, move(stream, text, end), stream, [end, stream])

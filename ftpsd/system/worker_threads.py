@@ -108,10 +108,12 @@ class Call(Generic[T]):
         return now - self.last_progress() >= max(self._threads.patience, self._patience)
 
     def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Call the function in this worker thread, and deliver what it returns or raises."""
-        threads = self._threads
-        if self not in threads.awaited:
-            return
+        """Call the function in this worker thread, and deliver what it returns or raises. Not if nobody awaits that."""
+        if self in self._threads.awaited:
+            self.make_anyway(function, *arguments, **named)
+
+    def make_anyway(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
+        """Call the function as `make` does, also if its result is not awaited any more."""
         self.since, self.running = time.monotonic(), True
         result: T | Failure
         try:
@@ -121,7 +123,7 @@ class Call(Generic[T]):
             raise
         except BaseException:
             result = Failure()
-        threads.call_in_reactor(self.deliver, result)
+        self._threads.call_in_reactor(self.deliver, result)
 
     def deliver(self, result: T | Failure) -> None:
         """Deliver the result, in the reactor thread. If it is not awaited any more, what the call opened is closed."""
@@ -349,6 +351,13 @@ class JobQueue:
         call: Call[T] = Call(self._threads, self._queue)
         self._threads.awaited.add(call)
         self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
+        return call.result
+
+    def close(self, close: Callable[[], None]) -> Deferred[None]:
+        """Close something in a thread, as `call` does. It is closed in any case, also after the Refusal."""
+        call: Call[None] = Call(self._threads, self._queue)
+        self._threads.awaited.add(call)
+        self._threads.put(self._queue, partial(call.make_anyway, close))
         return call.result
 
     def run(self, steps: JobSteps[T] | LockSteps[T], patience: float = 0.0) -> Deferred[T]:
