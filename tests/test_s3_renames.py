@@ -15,6 +15,8 @@ import pytest
 
 from ftpsd.protocol.permissions import PERMISSIONS
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.s3.calls.client import Calls
+from ftpsd.storage.s3.copying import Copier
 from ftpsd.storage.s3.uploads.parts import COPY_MARKER, ranges
 from tests.daemon import PATIENCE
 from tests.s3 import Bucket
@@ -264,3 +266,86 @@ def small_copies(node: Node, **settings: Any) -> Any:
     files: Any = node.open(**settings)
     files._renames._copier._part = 7 * MIB
     return files
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+def test_a_lost_answer_and_a_refused_repetition(bucket: Bucket) -> None:
+    """The store has made the copy, and its answer is lost: the condition of the next attempt fails."""
+    bucket.put_many({"alice/d/a": b"a", "alice/d/b": b"b"})
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.spoil("PUT", "alice/e/b", Cut(response_after=0))
+        proxy.spoil("PUT", "alice/e/b", Answer(412, "PreconditionFailed"), times=2)
+        result(Node(bucket, proxy.port, rename_directories=20).open().rename(path("d"), path("e")))
+    assert bucket.contents() == {"alice/e/a": b"a", "alice/e/b": b"b"}
+
+
+def test_copies_whose_answers_are_lost_are_removed(bucket: Bucket) -> None:
+    """Also if one of the others cannot be removed."""
+    old = {f"alice/d/{name}": b"1" for name in "abcd"}
+    bucket.put_many(old)
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.spoil("PUT", "alice/e/c", Cut(response_after=0), times=9)
+        proxy.spoil("HEAD", "alice/e/c", Answer(403, ""), skip=1)
+        proxy.spoil("DELETE", "alice/e/a", Answer(403, "AccessDenied"), times=9)
+        files = Node(bucket, proxy.port, rename_directories=20).open()
+        refused(451, lambda: result(files.rename(path("d"), path("e"))))
+    assert bucket.contents() == {**old, "alice/e/a": b"1"}
+
+
+@pytest.mark.parametrize("new", [None, b"new"])
+def test_a_file_that_goes_just_before_it_is_copied(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, new: bytes | None
+) -> None:
+    """Somebody deletes or replaces it after it was found: the others are renamed, and the new one as well."""
+    bucket.put_many({"alice/d/a": b"a", "alice/d/b": b"b"})
+    copy, changed = Copier.copy, list[str]()
+
+    def change(copier: Copier, source: str, *more: Any, **named: Any) -> Any:
+        if source == "alice/d/b" and not changed:
+            changed.append(source)
+            bucket.client.delete_object(Bucket=bucket.name, Key=source)
+            if new is not None:
+                bucket.put(source, new)
+                proxy.spoil("PUT", "alice/e/b", Answer(412, "PreconditionFailed"))  # moto ignores the condition
+        return (yield from copy(copier, source, *more, **named))
+
+    monkeypatch.setattr(Copier, "copy", change)
+    with FaultyProxy(bucket.server.port) as proxy:
+        result(Node(bucket, proxy.port, rename_directories=20).open().rename(path("d"), path("e")))
+    assert bucket.contents() == {"alice/e/a": b"a", **({} if new is None else {"alice/e/b": new})}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_new_name_that_is_an_empty_directory(bucket: Bucket, fails: bool) -> None:
+    """If the rename fails, it is still there."""
+    old = {"alice/d/": b"", "alice/d/a": b"a", "alice/e/": b""}
+    bucket.put_many(old)
+    with FaultyProxy(bucket.server.port) as proxy:
+        files = Node(bucket, proxy.port, rename_directories=20).open()
+        if fails:
+            proxy.spoil("PUT", "alice/e/a", Answer(403, "AccessDenied"), times=9)
+            refused(451, lambda: result(files.rename(path("d"), path("e"))))
+        else:
+            result(files.rename(path("d"), path("e")))
+    assert set(bucket.all_keys()) == (set(old) if fails else {"alice/e/", "alice/e/a"})
+
+
+def test_a_copy_is_not_archived(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of a file that was restored from an archive can be read at once."""
+    bucket.put("alice/f", b"1")
+    files: Any = Node(bucket).open()
+    call = Calls.call
+
+    def restored(calls: Calls, operation: str, **arguments: object) -> Any:
+        answer = call(calls, operation, **arguments)
+        more = {"StorageClass": "DEEP_ARCHIVE", "ContentDisposition": "ä", "Metadata": {"who": "ä", "of": "it"}}
+        return {**answer, **more} if operation == "head_object" else answer
+
+    monkeypatch.setattr(Calls, "call", restored)
+    result(files.rename(path("f"), path("g")))
+    found = bucket.client.head_object(Bucket=bucket.name, Key="alice/g")
+    assert found.get("StorageClass", "STANDARD") == "STANDARD"
+    assert "ContentDisposition" not in found
+    assert found["Metadata"].keys() == {"of", "mtime"}

@@ -12,6 +12,14 @@ from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MOST_COPIED, ranges
 from ftpsd.storage.s3.uploads.publishing import etag_of_parts
 from ftpsd.system.worker_threads import JobSteps
 
+
+class Exists(Refusal):
+    """Something has the new key already."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(553, f"{key.rpartition('/')[2]} already exists.")
+
+
 #: Counts what the body does to a key.
 Changing = Callable[[str], AbstractContextManager[object]]
 
@@ -31,8 +39,8 @@ class Copier:
     def copy(self, source: str, target: str, found: Found, free: bool) -> JobSteps[str]:
         """Copy an object with its time of modification. Return the ETag of the copy when the store shows it.
 
-        `free`: nothing may have the new key. Raises Refusal: 553 if something has, and 450 if the object was replaced
-        meanwhile.
+        `free`: nothing may have the new key. Raises Exists if something has, ObjectChanged if the object was replaced
+        meanwhile, and FileNotFoundError if it was deleted.
         """
         if found.size <= self._part:
             etag = self._at_once(source, target, found, free)
@@ -45,7 +53,7 @@ class Copier:
 
     def _require_free(self, target: str) -> None:
         if self._objects.head(target) is not None:
-            raise _exists(target)
+            raise Exists(target)
 
     def _at_once(self, source: str, target: str, found: Found, free: bool) -> str:
         with self._changing(target):
@@ -53,10 +61,15 @@ class Copier:
                 self._require_free(target)
             try:
                 return self._objects.copy(source, target, found, free)
-            except ObjectChanged:
-                if free:
-                    self._require_free(target)
-                raise _changed() from None
+            except (ObjectChanged, StoreFailed) as error:
+                there = self._objects.head(target)
+                # If the answer is lost, the store may have made the copy, so that the next attempt fails.
+                is_lost = isinstance(error, StoreFailed) or error.was_repeated
+                if free and is_lost and there is not None and is_copy(there, found):
+                    return there.etag
+                if free and there is not None and isinstance(error, ObjectChanged):
+                    raise Exists(target) from None
+                raise
 
     def _in_parts(self, source: str, target: str, found: Found, free: bool) -> JobSteps[str]:
         identity = self._multiparts.begin(target, self._objects.labels(source, found))
@@ -65,10 +78,7 @@ class Copier:
             parts, bounds = [], ranges(found.size, self._part)
             for position, (first, last) in enumerate(bounds, start=1):
                 number = position if position < len(bounds) else COPY_MARKER
-                try:
-                    etag = self._multiparts.copy(target, identity, number, source, found, first, last)
-                except ObjectChanged:
-                    raise _changed() from None
+                etag = self._multiparts.copy(target, identity, number, source, found, first, last)
                 parts.append((number, etag))
                 yield
             with self._changing(target):
@@ -94,13 +104,10 @@ class Copier:
             if there is not None and there.size == size and expected and there.etag.strip('"') == expected:
                 return there.etag
             if isinstance(error, ObjectChanged) or (free and there is not None):  # Swift answers InvalidRequest
-                raise _exists(target) from None
+                raise Exists(target) from None
             raise
 
 
-def _exists(key: str) -> Refusal:
-    return Refusal(553, f"{key.rpartition('/')[2]} already exists.")
-
-
-def _changed() -> Refusal:
-    return Refusal(450, "The file was changed meanwhile: try again.")
+def is_copy(there: Found | None, found: Found) -> bool:
+    """Return whether what a store shows can only be the copy of an object: it has its size and time, too."""
+    return there is not None and (there.size, there.modified) == (found.size, found.modified)

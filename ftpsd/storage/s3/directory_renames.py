@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import PAGE, Listed, Objects
+from ftpsd.storage.s3.calls.client import PAGE, Found, Listed, Objects
+from ftpsd.storage.s3.calls.errors import ObjectChanged
 from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.together import together
 from ftpsd.storage.s3.changes import Changes, error_of
-from ftpsd.storage.s3.copying import Copier
+from ftpsd.storage.s3.copying import Copier, Exists, is_copy
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.directory_changes import DirectoryChanges
 from ftpsd.storage.s3.tree import Tree
@@ -27,11 +28,14 @@ _ROUNDS = 3
 
 
 class Copied(NamedTuple):
-    """An object that was copied: how it was listed, its ETag, and that of the copy."""
+    """An object that is copied: how it was listed and found, and the ETag of the copy.
+
+    That is empty until the copy is known to be there, and None if the new directory had its marker before.
+    """
 
     listed: Listed
-    etag: str
-    copy: str
+    found: Found
+    copy: str | None = ""
 
 
 class DirectoryRenames:
@@ -64,7 +68,7 @@ class DirectoryRenames:
             raise error_of(errno.ENOENT)
         if not self._most:
             raise Refusal(553, "Directories in this storage cannot be renamed: make a new one and move the files.")
-        self._require_free(new, target)
+        has_marker = self._require_free(new, target)
         if target.startswith(source):
             raise error_of(errno.EINVAL)
         copied = dict[str, Copied]()
@@ -74,12 +78,12 @@ class DirectoryRenames:
                 changed = [each for each in there if each.key not in copied or copied[each.key].listed != each]
                 if not changed:
                     break
-                yield from self._copy(changed, source, target, copied)
+                yield from self._copy(changed, source, target, copied, has_marker)
                 there = yield from self._list(source)
             yield from self._trees.abort_below(source)
         except BaseException:
-            with suppress(Refusal, OSError):
-                for key, each in copied.items():
+            for key, each in copied.items():
+                with suppress(Refusal, OSError):
                     self._remove_copy(target + key[len(source) :], each)
             raise
         with self._changes.claims.renaming(old, new, (source, target), None):
@@ -101,7 +105,9 @@ class DirectoryRenames:
             raise Refusal(553, f"The directory has more than {self._most} objects: it cannot be renamed.")
         return found
 
-    def _copy(self, listed: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
+    def _copy(
+        self, listed: list[Listed], source: str, target: str, copied: dict[str, Copied], has_marker: bool
+    ) -> JobSteps[None]:
         def copy(each: Listed) -> JobSteps[None]:
             found, key = self._objects.head(each.key), target + each.key[len(source) :]
             if found is None:
@@ -109,10 +115,23 @@ class DirectoryRenames:
             before = copied.get(each.key)
             if before is not None:
                 self._remove_copy(key, before)
-            etag = yield from self._copier.copy(each.key, key, found, free=key != target)
-            copied[each.key] = Copied(each, found.etag, etag)
+            if has_marker and key == target:
+                copied[each.key] = Copied(each, found, None)
+                return
+            copied[each.key] = Copied(each, found)
+            try:
+                etag = yield from self._copier.copy(each.key, key, found, free=key != target)
+            except Exists:
+                del copied[each.key]
+                raise
+            except (FileNotFoundError, ObjectChanged):  # deleted or replaced meanwhile: the next listing tells
+                del copied[each.key]
+                return
+            copied[each.key] = Copied(each, found, etag)
 
-        yield from together(self._submit, listed, copy)
+        # The counts of a home change one after the other: more at a time would only keep other sessions waiting.
+        parallel = None if self._changes.counter is None else 1
+        yield from together(self._submit, listed, copy, parallel)
 
     def _delete(self, there: list[Listed], source: str, target: str, copied: dict[str, Copied]) -> JobSteps[None]:
         """Delete what was copied, and the copies of what others have removed or replaced since."""
@@ -122,18 +141,23 @@ class DirectoryRenames:
             each, is_gone = copied[key], False
             if still.get(key) == each.listed:
                 with self._changes.changing(key):
-                    is_gone = self._objects.delete_unchanged(key, each.etag)
+                    is_gone = self._objects.delete_unchanged(key, each.found.etag)
             if not is_gone:  # the old name has the newer object, or was removed: the copy is out of date
                 self._remove_copy(target + key[len(source) :], each)
 
-        yield from together(self._submit, copied, delete)
+        yield from together(self._submit, copied, delete, None if self._changes.counter is None else 1)
 
     def _remove_copy(self, key: str, copied: Copied) -> None:
-        with self._changes.changing(key):
-            self._objects.delete_unchanged(key, copied.copy)
+        etag = copied.copy
+        if etag == "":  # nobody knows whether the copy was made
+            there = self._objects.head(key)
+            etag = there.etag if there is not None and is_copy(there, copied.found) else None
+        if etag is not None:
+            with self._changes.changing(key):
+                self._objects.delete_unchanged(key, etag)
 
-    def _require_free(self, new: VirtualPath, target: str) -> None:
-        """Raise an exception unless a directory can get a name."""
+    def _require_free(self, new: VirtualPath, target: str) -> bool:
+        """Raise an exception unless a directory can get a name. Return whether there is an empty one, with a marker."""
         self._changes.require_parent(new)
         if self._objects.head(target.rstrip("/")) is not None:
             raise error_of(errno.ENOTDIR)
@@ -142,3 +166,4 @@ class DirectoryRenames:
             raise error_of(errno.ENOTEMPTY)
         if there and "rmdir" not in self._tree.permissions.at(new.parts):
             raise Refusal(553, f"{new} already exists.")
+        return bool(there)

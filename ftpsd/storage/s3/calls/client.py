@@ -24,6 +24,9 @@ _CHECKSUMS = {"SHA-256": "ChecksumSHA256", "SHA-1": "ChecksumSHA1", "CRC32": "Ch
 #: What an object has beside its metadata, which a copy is given, too: without that it would get the store's defaults.
 _LABELS = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposition", "CacheControl", "StorageClass")
 
+#: The storage classes that a copy does not get, since it could not be read: it gets the bucket's, as a new file.
+_ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
 
@@ -164,9 +167,9 @@ class Calls:
         arguments["CopySource"] = {"Bucket": self.bucket, "Key": source}
         try:
             return self.call_if(conditions, operation, CopySourceIfMatch=etag, **arguments)
-        except ObjectChanged:
+        except ObjectChanged as error:
             # Swift compares the condition with something else if the object was stored in parts.
-            if self.call("head_object", Key=source)["ETag"] != etag:
+            if error.was_repeated or self.call("head_object", Key=source)["ETag"] != etag:
                 raise
             return self.call_if(conditions, operation, **arguments)
 
@@ -280,11 +283,19 @@ class Objects:
         return [_text(each["Key"]) for each in _items(self._calls.call("delete_objects", Delete=wanted), "Errors")]
 
     def labels(self, source: str, found: Found) -> dict[str, object]:
-        """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind."""
+        """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind.
+
+        What is not ASCII is left out: boto3 cannot send it as it was.
+        """
         head = self._calls.call("head_object", Key=source)
         old = head.get("Metadata")
-        metadata = {**(old if isinstance(old, dict) else {}), MTIME: repr(found.modified)}
-        return {"Metadata": metadata, **{name: head[name] for name in _LABELS if head.get(name)}}
+        kept = old.items() if isinstance(old, dict) else ()
+        metadata = {name: value for name, value in kept if name.isascii() and value.isascii()}
+        labels = {name: _text(head[name]) for name in _LABELS if head.get(name)}
+        if labels.get("StorageClass") in _ARCHIVES:
+            del labels["StorageClass"]
+        ascii_only = {name: value for name, value in labels.items() if value.isascii()}
+        return {"Metadata": {**metadata, MTIME: repr(found.modified)}, **ascii_only}
 
     def copy(self, source: str, target: str, found: Found, free: bool = False) -> str:
         """Copy an object of up to 5 GiB, with its metadata and time of modification. Return the ETag of the copy.

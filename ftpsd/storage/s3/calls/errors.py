@@ -28,10 +28,11 @@ from ftpsd.protocol.replies import Refusal
 
 
 class ObjectChanged(Refusal):
-    """The object is not the one that was expected."""
+    """The object is not the one that was expected. `was_repeated`: an earlier attempt may have changed it."""
 
-    def __init__(self) -> None:
+    def __init__(self, was_repeated: bool = False) -> None:
         super().__init__(450, "The file was changed meanwhile: try again.")
+        self.was_repeated = was_repeated
 
 
 class UploadGone(Refusal):
@@ -42,11 +43,15 @@ class UploadGone(Refusal):
 
 
 class StoreFailed(Refusal):
-    """The store cannot be used now. `why` is for the administrator, and never sent to clients."""
+    """The store cannot be used now. `why` is for the administrator, and never sent to clients.
 
-    def __init__(self, code: int, text: str, why: str) -> None:
+    `kind` is the same for all keys.
+    """
+
+    def __init__(self, code: int, text: str, why: str, kind: str = "") -> None:
         super().__init__(code, text)
         self.why = why
+        self.kind = kind or why
 
 
 class NotSupported(Refusal):
@@ -121,25 +126,30 @@ def code_of(error: exceptions.ClientError) -> str:
     return str(answer.get("Error", {}).get("Code", ""))
 
 
+def _was_repeated(error: exceptions.ClientError) -> bool:
+    answer: Mapping[str, Mapping[str, object]] = error.response
+    return bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
+
+
 def translated(error: Exception, operation: str) -> Exception:
     """Return the exception for an error of boto3 (see above)."""
     if isinstance(error, exceptions.ClientError):
         if "content-md5" in str(error).lower() and code_of(error) not in _DAMAGED:
             return ChecksumRequired(451, _FAILED)
+        if code_of(error) in _CHANGED:
+            return ObjectChanged(_was_repeated(error))
         return _answered(code_of(error), operation)
     if isinstance(error, exceptions.BotoCoreError | ResponseParserError):  # the latter is no BotoCoreError
         # The text may contain the URL, which has no secret: signatures are in the headers.
-        return StoreFailed(451, _FAILED, f"{operation}: {error}")
+        return StoreFailed(451, _FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
     if isinstance(error, OSError | ValueError):  # of the connection, while a body is read or sent
-        return StoreFailed(451, _FAILED, f"{operation}: {error}")
+        return StoreFailed(451, _FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
     return error
 
 
 def _answered(code: str, operation: str) -> Exception:
     if code in _MISSING:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if code in _CHANGED:
-        return ObjectChanged()
     if code in _GONE:
         return UploadGone()
     if code in _THROTTLED:
