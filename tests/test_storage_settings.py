@@ -177,6 +177,17 @@ def test_one_service_with_two_spellings(files: Path, one: str | None, other: str
     assert "storage.b: has objects of the store a." in fault
 
 
+@pytest.mark.parametrize(("one", "other"), [
+    ("https://s3.amazonaws.com", "https://s3.cn-north-1.amazonaws.com.cn"),
+    ("https://s3.us-east-1.amazonaws.com", "https://s3.us-gov-west-1.amazonaws.com"),
+    (None, "https://s3-us-gov-east-1.amazonaws.com"),
+])  # fmt: skip
+def test_partitions_of_amazon(files: Path, one: str | None, other: str) -> None:
+    """China, GovCloud and the others have buckets of their own: one name in two of them is no fault."""
+    stores = {"a": {**STORE, "endpoint": one}, "b": {**STORE, "endpoint": other}}
+    assert len(load.load(write(files, stores)).stores) == 2
+
+
 def test_settings_of_the_environment(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 refuses of the environment and of ~/.aws is a fault of the store, too."""
     path = write(files, {"a": STORE})

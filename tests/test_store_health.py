@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
-from ftpsd.storage.s3.calls.errors import StoreFailed
+import pytest
+from twisted.logger import globalLogPublisher
+
+from ftpsd.storage.s3.calls.errors import StoreFailed, translated
 from ftpsd.storage.s3.calls.health import Health
 from tests.ftpclient import secured
 from tests.prometheus import with_metrics
@@ -68,3 +71,18 @@ def test_a_failed_request_lets_the_store_be_probed() -> None:
     assert health.why == ""
     health.probed("")
     assert not health.is_suspect
+
+
+def test_an_unreachable_store_is_one_line_in_the_log() -> None:
+    """The messages of botocore have the URL, and with it the key: each file would be another failure."""
+    exceptions = pytest.importorskip("botocore.exceptions")
+    health, lines = Health("archive"), list[object]()
+    globalLogPublisher.addObserver(lines.append)
+    try:
+        for number in range(5):
+            error = exceptions.EndpointConnectionError(endpoint_url=f"http://127.0.0.1:9/bucket/{number}")
+            health.note(translated(error, "head_object"))
+            health.note(translated(error, "list_objects_v2"))
+    finally:
+        globalLogPublisher.removeObserver(lines.append)
+    assert len(lines) == 2

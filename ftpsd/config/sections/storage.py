@@ -80,11 +80,17 @@ class S3Storage:
 
     @property
     def service(self) -> str:
-        """The service, the same for all ways to write its URL. Names of buckets are unique in all regions of Amazon."""
+        """The service, the same for all ways to write its URL.
+
+        Names of buckets are unique in all regions of one of Amazon's partitions: China, GovCloud, and the others.
+        """
         url = urlsplit(self.endpoint or "https://s3.amazonaws.com")
         host = (url.hostname or "").rstrip(".")
         if host.endswith(_AMAZON):
-            return _AMAZON[0]
+            where = host if self.endpoint else self.region or ""
+            if where.startswith("cn-") or host.endswith(_AMAZON[1]):
+                return _AMAZON[1]
+            return f"us-gov{_AMAZON[0]}" if "us-gov-" in where else _AMAZON[0]
         return host if url.port in (None, _PORTS.get(url.scheme)) else f"{host}:{url.port}"
 
 

@@ -35,7 +35,7 @@ class Health:
         #: How many probes in a row contradict the state.
         self._contradicting = 0
         self._lock = Lock()
-        #: When failures of requests were logged.
+        #: When failures of requests were logged, by their kind.
         self._logged: dict[str, float] = {}
 
     def note(self, error: Exception | None) -> None:
@@ -44,12 +44,12 @@ class Health:
             return
         self.is_suspect = True
         with self._lock:
-            now, last = monotonic(), self._logged.get(error.why)
+            now, last = monotonic(), self._logged.get(error.kind)
             if last is not None and now - last < _QUIET:
                 return
             if len(self._logged) >= _REMEMBERED:
                 self._logged.clear()
-            self._logged[error.why] = now
+            self._logged[error.kind] = now
         log.warn("a request to the storage {name} has failed: {why}", name=self._name, why=error.why)
 
     @property
