@@ -345,6 +345,33 @@ def test_guessed_names_are_banned(pki: Pki, make_daemon: Make) -> None:
     assert "too many failed logins" in daemon.log
 
 
+@pytest.mark.parametrize("by", ["fingerprint", "cn"])
+def test_guessed_names_end_the_session(pki: Pki, make_daemon: Make, by: str) -> None:
+    """They count for `limits.login_failures`, like passwords."""
+    daemon = make_daemon({**pki.settings(map=by), "limits": {"login_failures": 2}})
+    names = ["one", "two"] if by == "fingerprint" else ["Alice", "ALICE", "aLICE"]
+    with connect(daemon, pki.context(pki.alice)) as client:
+        for name in names[:-1]:
+            client.expect(331, f"USER {name}")
+        assert client.command(f"USER {names[-1]}") == "530 Login incorrect. Goodbye."
+        assert client.read_line() == b""
+
+
+def test_the_name_in_the_certificate_is_no_guess(pki: Pki, make_daemon: Make) -> None:
+    """A client with an older certificate of the user, which is not listed, may quit when a password is wanted."""
+    daemon = make_daemon(pki.settings(), {"bob": {"certificates": [pki.bob.fingerprint]}})
+    with connect(daemon, pki.context(pki.root.issue("bob"))) as client:
+        client.expect(331, "USER bob")
+        client.expect(221, "QUIT")
+    with connect(daemon, pki.context(pki.alice)) as client:
+        client.expect(331, "USER ALICE")
+        client.expect(221, "QUIT")
+    daemon.wait_for_log("login failed")
+    assert [line.partition("> ")[0][-22:] for line in daemon.log.splitlines() if "login failed" in line] == [
+        "(000002) - (127.0.0.1)"
+    ]
+
+
 @pytest.mark.parametrize("sessions", [1, 3], ids=["in one session", "in a session each"])
 def test_guessed_spellings_are_banned(pki: Pki, make_daemon: Make, sessions: int) -> None:
     """Spellings that are tried with a certificate and without a password are guesses, and lead to a ban."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command, Result
-from ftpsd.protocol.interfaces import Account
+from ftpsd.protocol.interfaces import Account, Identify
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import FixedReply, Refusal, Reply, SessionEnd, WrongCertificate
 from ftpsd.protocol.session import Session
@@ -35,12 +34,18 @@ def user(session: Session, name: str) -> Result:
     return PASSWORD_REQUIRED
 
 
-async def _identify(session: Session, name: str, identify: Callable[[str], Awaitable[Account | None]]) -> Reply:
+async def _identify(session: Session, name: str, identify: Identify) -> Reply:
     """USER with certificates of clients: log in (232, RFC 2228 section 5.1), or ask for the password."""
+
+    def count() -> None:
+        session.failures += 1
+
     try:
-        account = await identify(name)
+        account = await identify(name, count)
     except WrongCertificate as wrong:
         raise _failed(session, wrong.reply.text) from None
+    if account is None and session.failures >= session.policy.login_failures:
+        raise SessionEnd(530, "Login incorrect. Goodbye.")
     session.user = name
     if account is None:
         return PASSWORD_REQUIRED

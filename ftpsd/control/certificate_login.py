@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 
 from ftpsd.accounts.certificate_checker import CodeRequired
@@ -37,13 +39,17 @@ class CertificateLogin:
         #: A name that was looked up, whose user the certificate does not belong to, while its password has not come.
         self._undecided: str | None = None
 
-    async def identify(self, user: str) -> Account | None:
+    async def identify(self, user: str, count: Callable[[], None]) -> Account | None:
         """Return the account if the certificate is enough, or None if the client must send the password.
+
+        `count` is called for each failed login that is counted and has no refusal.
 
         Raises Refusal without a certificate, WrongCertificate for another user's, and what `Login.attempt` raises.
         """
         self._needs_code = None
-        await self._count_guess()
+        if self._undecided is not None:
+            count()
+            await self._count_guess()
         self._login.require_current(user)
         needed = self._required or self._kind == "both"
         certificate = self._connection.certificate
@@ -70,7 +76,9 @@ class CertificateLogin:
             return None
         if account is None and self._required:
             raise WrongCertificate
-        if account is None and not decides:
+        if account is None and decides:
+            count()
+        elif account is None and not certificate.names_exactly(user):  # no guess, if it stands in the certificate
             self._undecided = user
         return account
 

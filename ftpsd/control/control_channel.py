@@ -14,7 +14,7 @@ from ftpsd.data.handshakes import Check, Security
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import PlainTextAfterAuth
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
-from ftpsd.protocol.interfaces import Account
+from ftpsd.protocol.interfaces import Account, Identify
 from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
@@ -26,7 +26,7 @@ class ControlChannel:
     """Sends the replies of one session, and turns TLS on and off. FtpsProtocol adds the login and the idle time."""
 
     login: Callable[[str, str], Awaitable[Account | None]]
-    identify: Callable[[str], Awaitable[Account | None]] | None
+    identify: Identify | None
     forget_login: Callable[[], None]
     set_idle_timeout: Callable[[int], None]
 

@@ -328,6 +328,10 @@ class Data(Protocol):
         """End everything: the session is over. An upload may continue with bytes that were sent before."""
 
 
+#: Looks a name up with the certificate of the client. The function is called for each failed login that this counts.
+Identify = Callable[[str, Callable[[], None]], Awaitable[Account | None]]
+
+
 class Control(Protocol):
     """The control connection of one session. All methods are called in the reactor thread."""
 
@@ -344,7 +348,7 @@ class Control(Protocol):
     set_idle_timeout: Callable[[int], None]
     #: Is called with the name of USER; None: certificates of clients do not count. Returns the account if the client's
     #: certificate is enough for a login, or None if a password is needed. Raises WrongCertificate and Refusal.
-    identify: Callable[[str], Awaitable[Account | None]] | None
+    identify: Identify | None
     #: Is called when a user logs out: the limits of sessions without a login hold again.
     forget_login: Callable[[], None]
 
