@@ -121,6 +121,28 @@ def test_each_end_is_published_once() -> None:
     assert kept.after(10) == []
 
 
+def test_a_ban_that_has_ended_and_is_lifted() -> None:
+    """If a ban is lifted after its end and before the next check, its end is published."""
+    kept = Kept()
+    ban = kept.ban("192.0.2.1", 10)
+    kept.clock.advance(11)
+    kept.ban_store.lift(ban)
+    assert [(each.subject, each.reason) for each in kept.ends] == [("192.0.2.1", "expired")]
+    assert kept.after(1) == []
+
+
+def test_a_clock_that_was_set_makes_no_second_end() -> None:
+    """A stored ban whose end stays the same when the time of day is set ends once."""
+    first = Kept()
+    first.after(0)
+    first.ban("192.0.2.1", 10)
+    second = Kept(first.store)
+    second.after(0)
+    for ahead in (0, 0):
+        second.bans.clock_was_set(ahead, ahead)
+    assert second.after(11) == [("192.0.2.1", "expired")]
+
+
 def test_bans_that_have_ended_before_the_start_are_no_events() -> None:
     """After a restart the ends of stored bans that are in effect are published, and no others."""
     first = Kept()

@@ -33,8 +33,12 @@ class Ends:
     def take(self) -> list[Ban]:
         """Return the bans that have ended since the last call."""
         ended = []
+        before = None
         while self._ends and self._ends[0][0] <= self._table.now():
-            until, kind, subject = heapq.heappop(self._ends)
+            end = until, kind, subject = heapq.heappop(self._ends)
+            if end == before:  # the ban was kept again with the same end, when the clock was set
+                continue
+            before = end
             ban = self._table.last(kind, subject)
             if ban is not None and ban.until == until:
                 ended.append(ban)

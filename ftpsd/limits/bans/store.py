@@ -13,7 +13,7 @@ Bans that another process has lifted (`ftpsd bans lift`) are found within a seco
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -116,6 +116,11 @@ def _lifted(kind: Kind, subject: str) -> BanEnded:
     return BanEnded(kind, shown_subject(subject), "lifted")
 
 
+def _publish(hub: Publisher, ended: Iterable[Ban]) -> None:
+    for ban in ended:
+        hub.publish(BanEnded(ban.kind, shown_subject(ban.subject), "expired"))
+
+
 class BanStore:
     """Reads the stored bans at the start, and stores each change of the list. `wall` returns the POSIX time."""
 
@@ -178,8 +183,7 @@ class BanStore:
 
     async def _check(self) -> None:
         self._check_clock()
-        for ban in self._ends.take():
-            self._hub.publish(BanEnded(ban.kind, shown_subject(ban.subject), "expired"))
+        _publish(self._hub, self._ends.take())
         self._observe()
         if self._sync.state is not Sync.CURRENT:
             if self._sync.try_now(self._bans.now()):
@@ -246,6 +250,8 @@ class BanStore:
             self._store.put(self._file.store_all, *self._all())
 
     def _lift(self, lifted: Sequence[tuple[Kind, str]] | None) -> None:
+        if lifted:
+            _publish(self._hub, self._ends.take())  # one of them may have ended since the last check
         for kind, subject in lifted or ():
             last = self._bans.table.last(kind, subject)
             self._bans.lift(kind, subject)
