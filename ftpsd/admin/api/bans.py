@@ -137,7 +137,7 @@ class Bans:
         def is_meant(ban: Ban) -> bool:
             return everything or concerns(ban, network, name)
 
-        if not self._parts.bans.lift_unread(is_meant):
+        if not self._parts.bans.lift_unread(network, name, everything):
             raise Problem(503, "The state file cannot be read, and too many requests wait for it. Repair it first.")
         lifted = 0
         for ban in list(self._list.table.all()):

@@ -24,9 +24,10 @@ from ftpsd.limits.bans import tables
 from ftpsd.limits.bans.ban_list import BanList, shown_subject
 from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.bans.ends import Ends
-from ftpsd.limits.bans.late_lifts import LateLifts, Matches
+from ftpsd.limits.bans.late_lifts import LateLifts
 from ftpsd.limits.bans.sync_state import Event, Sync, SyncState
 from ftpsd.limits.bans.tables import AddressRow, BanRow, Rows
+from ftpsd.protocol.login_rules import Network
 from ftpsd.system.state import Store, Value
 
 log = Logger(namespace="ftpsd")
@@ -157,10 +158,10 @@ class BanStore:
         self._lift([(ban.kind, ban.subject)])
         self._changes.ban_dropped(ban)
 
-    def lift_unread(self, matches: Matches) -> bool:
+    def lift_unread(self, network: Network | None, user: str | None, everything: bool) -> bool:
         """Lift the bans of a file that cannot be read yet, when it can be. Return False if too many requests wait."""
         self._observe()
-        return self._sync.state is not Sync.UNREAD or self._late.add_request(matches)
+        return self._sync.state is not Sync.UNREAD or self._late.add_request(network, user, everything)
 
     def is_stored(self) -> Deferred[bool]:
         """Return whether the file has all changes made so far, when those that wait for it were tried.
