@@ -297,6 +297,31 @@ def test_overlaps_of_users_of_sources(base: Path, wrong: bool, carol: dict[str, 
         builder.build("carol", values)
 
 
+@pytest.mark.parametrize("where", ["folders", "defaults", "groups"])
+def test_a_home_around_the_own_folders_of_others(base: Path, where: str) -> None:
+    """A user of a source gets no home around the place of folders with {user}, if one of both is counted."""
+    for name in ("two/inbox/carol", "two/inbox-other"):
+        (base / name).mkdir(parents=True)
+    (base / "ftpsd.yaml").write_text((base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}]}}\n")
+    counted, read_only = {"quota": {"bytes": 1}}, {"permissions": "read-only"}
+
+    def build(folder: dict[str, Any], home: str, **values: Any) -> None:
+        folders = {"/own": {"path": "two/inbox/{user}", **folder}}
+        section: dict[str, Any] = {"folders": folders}
+        if where != "folders":
+            section = {"defaults": {"folders": folders}} if where == "defaults" else {"groups": {"g": section}}
+        builder = load.load(write(base, {}, **section)).builder
+        builder.build("dave", {"home": str(base / home), "folders": {"/own": None}, **values})
+
+    for home in ("two", "two/inbox"):
+        for folder, values in ((counted, {}), ({}, counted)):
+            with pytest.raises(InvalidRecord, match=r"^home: .* lie in each other, and have a quota"):
+                build(folder, home, **values)
+        build({}, home)
+        build(counted | read_only, home)
+    build(counted, "two/inbox-other", **counted)
+
+
 def test_the_example_of_the_document(base: Path) -> None:
     """docs/folders.md has an example that loads, and means what its comments say; and a row for each key."""
     text = (Path(__file__).parents[1] / "docs/folders.md").read_text()

@@ -58,6 +58,14 @@ def templates(value: Value, local: bool = False) -> Iterator[str]:
             yield path
 
 
+def own_folders(value: Value) -> Iterator[FolderSettings]:
+    """Yield the folders with {user} in a value of `folders` that are directories of this machine."""
+    user = structure(Document(Path(), lines={(): 0}), {"folders": value}, UserSettings) if value else None
+    for folder in user.folders.values() if user is not None else ():
+        if folder.storage is None and _USER in folder.path:
+            yield folder
+
+
 class CommonFolders:
     """The folders at the top level of `users.yaml`, each for all users or for some. They have no faults."""
 
@@ -78,6 +86,10 @@ class CommonFolders:
     def templates(self, local: bool = False) -> Iterator[str]:
         """Yield the paths with {user} (see `templates`)."""
         return templates({path: keys for path, (keys, _) in self._entries.items()}, local)
+
+    def own(self) -> Iterator[FolderSettings]:
+        """Yield the folders with {user} (see `own_folders`)."""
+        return own_folders({path: keys for path, (keys, _) in self._entries.items()})
 
     def add_to(self, values: dict[str, Value], name: str, groups: Iterable[str]) -> dict[str, Value]:
         """Return the merged keys of a user with these folders. Folders of the user at the same paths replace them."""

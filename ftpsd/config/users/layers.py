@@ -10,12 +10,13 @@ from typing import NamedTuple
 from ftpsd.config.checks import check_limits
 from ftpsd.config.convert import structure
 from ftpsd.config.faults import Fault
+from ftpsd.config.sections.folders import FolderSettings
 from ftpsd.config.sections.groups import GroupSettings, SharedSettings
 from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.directory import UserFiles
-from ftpsd.config.users.folders import CommonFolders, FolderFinder, load_common_folders, templates
+from ftpsd.config.users.folders import CommonFolders, FolderFinder, load_common_folders, own_folders, templates
 from ftpsd.config.users.merge import Record, merge
 from ftpsd.config.users.names import problem
 from ftpsd.config.yaml import Document
@@ -91,6 +92,12 @@ class Layers:
         for record in (self.defaults, *self.groups.values()):
             yield from templates(record.get("folders"), local=True)
         yield from self.folders.templates(local=True)
+
+    def own_folders(self) -> Iterator[FolderSettings]:
+        """Yield all folders with {user} that are directories of this machine."""
+        for record in (self.defaults, *self.groups.values()):
+            yield from own_folders(record.get("folders"))
+        yield from self.folders.own()
 
     def get(self, values: Record, key: str) -> Value:
         """Return one of the keys that are no sections and that the last layer decides, as `merge` would."""

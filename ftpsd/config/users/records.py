@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from ftpsd.config.sections.values import Value
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.checks import Place, check_user
 from ftpsd.config.users.folders import Folders, folder_key, folders_of, is_nested, overlap_fault, place_of
-from ftpsd.config.users.homes import home_of, overlapping, require_store, trusted_path
+from ftpsd.config.users.homes import home_of, overlapping, parents, require_store, trusted_path
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.yaml import Document
 from ftpsd.protocol.paths import VirtualPath, with_ancestors
@@ -130,9 +130,25 @@ class RecordBuilder:
         for index, (key, path, counted) in enumerate(places):
             other = finder.overlap(path, counted) if finder is not None else None
             own = (each for _, each, too in places[:index] if (counted or too) and is_nested(path, each))
-            other = other or next(own, None) or (self._counted_beside(path) if index else None)
+            beside = self._counted_beside(path) if index else self._own_folders_in(path, counted)
+            other = other or next(own, None) or beside
             if other is not None:
                 document.fault(key, *overlap_fault(path, other))
+
+    def _own_folders_in(self, home: str, is_counted: bool) -> str | None:
+        """Return the directory of own folders of users that is the home or lies in it, if one of both is counted."""
+        inside = (above for above, counted in self._own_folders if counted or is_counted)
+        return next((above for above in inside if f"{above}/".startswith(f"{home.rstrip('/')}/")), None)
+
+    @cached_property
+    def _own_folders(self) -> Sequence[tuple[str, bool]]:
+        """The directories in which folders with {user} are that users can change, and whether they have a quota."""
+        return [
+            (above, folder.quota != QuotaSettings())
+            for folder in self._layers.own_folders()
+            if folder.is_written
+            for above in parents(self._base, [folder.path], ())
+        ]
 
     def _counted_beside(self, folder: str) -> str | None:
         """Return a counted home of the YAML files that contains the folder or lies in it; None if there is none."""
