@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from ftpsd.data.deadlines import Deadlines
 from ftpsd.data.transfer import Transfer
 from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.protocol.replies import Refusal
@@ -150,6 +152,28 @@ def test_what_is_closed_is_not_cancelled(pool: Pool) -> None:
     assert len(refused) == 2
     work.may_end.set()
     wait_until(lambda: work.done == ["holder", "end"], "it is closed")
+
+
+def test_other_jobs_do_not_put_off_a_deadline(pool: Pool) -> None:
+    """A job that waits for a lock too long is refused, although other jobs of the same user end all the time."""
+    pool.threads.patience = 0.5
+    work, refused = Work(JobLock()), list[object]()
+    work.may_end.clear()
+    held = pool.threads.queue("holder").call(work, "holder")
+    wait_until(lambda: work.running == 1, "the lock is taken")
+    queue = pool.threads.queue("user")
+    waiting = transfer(pool, work, "user")
+    waiting.start()
+    deadlines = Deadlines(pool.reactor, waiting, 20, 20)
+    results = held, queue.call(work, "call"), queue.run(repeated(work, "steps")), waiting.finished
+    for each in results:
+        each.addErrback(refused.append)
+    deadline = time.monotonic() + PATIENCE
+    while len(refused) < len(results):
+        assert time.monotonic() < deadline
+        pool.result(queue.call(time.sleep, 0.05))
+    deadlines.stop()
+    work.may_end.set()
 
 
 def test_two_locks_in_any_order(pool: Pool) -> None:

@@ -180,7 +180,8 @@ class Transfer(Parking, Generic[T]):
     def progress(self) -> tuple[int, float]:
         """A value that changes whenever the peer took or gave something.
 
-        While the transfer is queued, it also changes when another job of the same owner ends a step.
+        While the transfer is queued, it also changes when another job of the same owner ends a step, unless the
+        transfer waits for a lock.
         """
         return self.steps_taken, self._queue.progress if self._queued else 0.0
 
@@ -260,7 +261,6 @@ class Transfer(Parking, Generic[T]):
             self._queue.call_in_reactor(self._submit)
             return True
         if isinstance(wanted, Busy):
-            self._queued = True
             self._queue.submit_with(wanted.lock, self._work)
             return True
         if not crowded and self._wait_in_thread(wanted):

@@ -81,7 +81,7 @@ class Call(Generic[T]):
     """A call in a worker thread, whose result is awaited in the reactor thread.
 
     waiting    for a thread, at first and between two steps
-    running    in a thread
+    running    in a thread, or waits for a lock that another job has
     ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
     """
 
@@ -99,7 +99,8 @@ class Call(Generic[T]):
     def last_progress(self) -> float:
         """Return the time of the last sign that the disk answers.
 
-        A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner.
+        A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner. One that waits
+        for a lock waits for the disk call of another job.
         """
         return self.since if self.running else max(self.since, self.queue.progress)
 
@@ -119,8 +120,7 @@ class Call(Generic[T]):
         try:
             result = function(*arguments, **named)
         except Busy:
-            self.running = False
-            raise
+            raise  # it remains `running`: what other jobs of its owner do is no progress now
         except BaseException:
             result = Failure()
         self._threads.call_in_reactor(self.deliver, result)
@@ -380,7 +380,6 @@ class JobQueue:
                 busy = next(steps)
                 call.since = time.monotonic()
                 if busy is not None:
-                    call.running = False
                     self.submit_with(busy.lock, partial(self._take_steps, call, steps))
                     return
                 if self.step_ended():
