@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from ftpsd.data.endpoints import Pause
 from ftpsd.protocol.paths import outermost
 from ftpsd.storage.local.part_files import PRIVATE, part_name
-from ftpsd.storage.local.sweeper import pause
+from ftpsd.storage.local.sweeper import pause, sweep
 from tests.daemon import Daemon
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
@@ -79,6 +81,19 @@ def test_part_files_at_the_start(make_daemon: Make, tmp_path: Path) -> None:
             wait_until(lambda: published.stat().st_nlink == 1, "the second name is gone")
         assert all(path.exists() for path in kept)
     assert "Traceback" not in daemon.log
+
+
+def test_a_home_whose_names_are_locked(tmp_path: Path) -> None:
+    """A sweep waits once for a home whose names are locked, not for each part file there, and waiting is no progress."""
+    parts = [leave(tmp_path / part_name(f"file {number}"), 8 * DAY) for number in range(3)]
+
+    def changing(*_: object) -> AbstractContextManager[None]:
+        raise BlockingIOError(errno.EAGAIN, "names are being changed")
+
+    steps = list(sweep(str(tmp_path), time.time(), time.time(), [], changing))
+    assert 0 < sum(step.seconds for step in steps if isinstance(step, Pause)) < 70
+    assert all(isinstance(step, Pause) for step in steps)
+    assert all(path.exists() for path in parts)
 
 
 def test_part_files_expire(make_daemon: Make) -> None:

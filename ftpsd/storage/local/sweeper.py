@@ -39,7 +39,8 @@ _MIN_INTERVAL, _MAX_INTERVAL = 5, 3600
 #: How many times as long as a sweep the pause after it is, so that a large tree is not walked all the time.
 _REST = 50
 
-#: The number of attempts, and the seconds between them, to remove a part file from a home that is being counted.
+#: The number of attempts, and the seconds between them, to remove a part file from a home that is being counted, or
+#: whose names another job has locked.
 _ATTEMPTS, _RETRY_DELAY = 600, 0.1
 
 
@@ -173,7 +174,8 @@ def sweep(home: str, before: float, started: float, freed: list[int], changing: 
             if name.startswith(PRIVATE):
                 removing = partial(remove_expired, piece.descriptor, name, before, started)
                 measuring = partial(measure_name, piece.descriptor, name)
-                yield from _change(partial(changing, path, measuring), removing, freed)
+                if not (yield from _change(partial(changing, path, measuring), removing, freed)):
+                    return  # until the next sweep
         entries += 1 + len(piece.names) + len(piece.directories)
         if entries >= _ENTRIES:
             entries = 0
@@ -183,15 +185,18 @@ def sweep(home: str, before: float, started: float, freed: list[int], changing: 
 
 def _change(
     changing: Callable[[], AbstractContextManager[None]], removing: Callable[[], list[int]], freed: list[int]
-) -> Steps[None]:
-    for _ in range(_ATTEMPTS):
+) -> Steps[bool]:
+    """Remove a part file. Return False if the home did not permit that in all attempts. To wait is no progress."""
+    for attempt in range(_ATTEMPTS):
         try:
             with changing():
                 freed += removing()
-        except BlockingIOError:  # the home is being counted
-            yield None
+        except BlockingIOError:
             yield Pause(_RETRY_DELAY)
         except OSError:
-            return  # it was removed already, or the daemon may not remove it
+            return True  # it was removed already, or the daemon may not remove it
         else:
-            return
+            if attempt:
+                yield None
+            return True
+    return False
