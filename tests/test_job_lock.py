@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -64,6 +65,10 @@ class Work:
         self.may_end = threading.Event()
         self.may_end.set()
         self.running = 0
+
+    def is_running(self) -> bool:
+        """Return whether a job has the lock."""
+        return self.running == 1
 
     def __call__(self, name: object) -> object:
         self.lock.acquire()
@@ -297,6 +302,51 @@ def test_a_lock_that_another_process_has(pool: Pool, tmp_path: Path) -> None:
     assert sorted(map(str, work.done)) == ["0", "1", "2", "3", "4"]
     elsewhere.acquire(wait=True)
     elsewhere.release()
+
+
+class FaultyLock(JobLock):
+    """A lock that cannot be taken at the first attempts of jobs that waited for it."""
+
+    faults = 0
+
+    def _enter(self, wait: bool) -> bool:
+        if self.faults:
+            self.faults -= 1
+            raise OSError(errno.ENOLCK, "no locks available")
+        return True
+
+
+@pytest.mark.parametrize("faults", [1, 2])
+def test_a_lock_that_cannot_be_taken(pool: Pool, faults: int) -> None:
+    """A job that was promised a lock and cannot take it tries again, and then reports why. No job is lost."""
+
+    def call(job: Work) -> Deferred[object]:
+        return pool.threads.queue("user").call(job, "job")
+
+    def steps(job: Work) -> Deferred[object]:
+        return pool.threads.queue("user").run(repeated(job, "job"))
+
+    def moved(job: Work) -> Deferred[object]:
+        made = Transfer(pool.reactor, pool.threads.queue("user"), repeated(job, "job"), None, ())
+        made.start()
+        return made.finished
+
+    for start in (call, steps, moved):
+        work = Work(lock := FaultyLock())
+        work.may_end.clear()
+        held = pool.threads.queue("holder").call(work, "holder")
+        wait_until(work.is_running, "the lock is taken")
+        found = start(work)
+        pool.result(pool.threads.queue("neighbour").call(str, ""))
+        lock.faults = faults
+        work.may_end.set()
+        if faults == 1:
+            assert pool.result(found) == "job"
+        else:
+            with pytest.raises(OSError, match="no locks"):
+                pool.result(found)
+        following = pool.threads.queue("following").call(work, "following")
+        assert [pool.result(each) for each in (held, following)] == ["holder", "following"]
 
 
 def test_threads_of_no_pool_wait() -> None:

@@ -399,14 +399,22 @@ class JobQueue:
         lock.promise(partial(self.submit, partial(self._accept, lock, job)))
 
     def _accept(self, lock: JobLock, job: Job) -> None:
-        if lock.accept():
+        try:
+            accepted = lock.accept()
+        except Exception:
+            accepted = True  # it runs without the lock, so it tries to take that itself, and reports the error
+        if accepted:
             job()
         else:
             self.call_in_reactor(self._wait_for_process, lock, job)
 
     def _wait_for_process(self, lock: JobLock, job: Job) -> None:
         """Look again and again whether another process has a lock. No job looks: it would count as progress."""
-        if lock.is_taken_elsewhere:
+        try:
+            taken = lock.is_taken_elsewhere
+        except OSError:
+            taken = False  # `_accept` meets the error again
+        if taken:
             self._threads.reactor.callLater(_PAUSE, self._wait_for_process, lock, job)
         else:
             self.submit(partial(self._accept, lock, job))
@@ -421,7 +429,8 @@ class JobQueue:
         except Busy as busy:
             self.repeat(busy.lock, job)
         finally:
-            lock.release()
+            if lock.is_mine:  # not if `accept` has failed
+                lock.release()
 
     @property
     def progress(self) -> float:
