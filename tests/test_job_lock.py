@@ -17,6 +17,7 @@ from ftpsd.data.deadlines import Deadlines
 from ftpsd.data.transfer import Transfer
 from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.fair_queue import JobKind
 from ftpsd.system.jobs.job_lock import JobLock, LockSteps, again, repeated
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE
@@ -179,6 +180,29 @@ def test_other_jobs_do_not_put_off_a_deadline(pool: Pool) -> None:
         pool.result(queue.call(time.sleep, 0.05))
     deadlines.stop()
     work.may_end.set()
+
+
+@pytest.mark.parametrize("kind", ["command", "walk"])
+def test_who_is_promised_a_lock_goes_first(pool: Pool, kind: JobKind) -> None:
+    """A user whose jobs take long delays nobody who waits for the same lock: the job that is next to have it runs."""
+    threads = WorkerThreads(pool.reactor, 12)
+    threads.start()
+    try:
+        work, may_end = Work(JobLock()), threading.Event()
+        work.may_end.clear()
+        held = threads.queue("holder").call(work, "holder")
+        wait_until(work.is_running, "the lock is taken")
+        waiting = [threads.queue(name, kind).run(repeated(work, name)) for name in ("slow", "other")]
+        pool.result(threads.queue("neighbour").call(str, ""))
+        slow = [threads.queue("slow", kind).call(may_end.wait, PATIENCE) for _ in range(20)]
+        work.may_end.set()
+        assert [pool.result(each) for each in (held, *waiting)] == ["holder", "slow", "other"]
+        assert not any(each.called for each in slow)
+        may_end.set()
+        assert all(pool.result(each) for each in slow)
+    finally:
+        may_end.set()
+        threads.stop()
 
 
 def test_two_locks_in_any_order(pool: Pool) -> None:

@@ -232,9 +232,15 @@ class WorkerThreads:
                 self._queue.put(queue, job)
                 self._assign()
 
+    def put_first(self, queue: OwnerQueue, job: Job) -> None:
+        """Run a job before all others, since others wait for it. May be called from any thread."""
+        with self._lock:
+            self._queue.put_first(queue, job)
+            self._assign()
+
     def crowded(self, queue: OwnerQueue) -> bool:
-        """Return whether another job could run if a job of this queue gave up its thread."""
-        if not self._queue.waiting:
+        """Return whether a job of this queue must give up its thread: see `FairQueue.wants`."""
+        if not self._queue.waiting and queue.kind != "walk":
             return False
         with self._lock:
             return self._queue.wants(queue, len(self._idle))
@@ -395,8 +401,11 @@ class JobQueue:
         self.call_in_reactor(call.deliver, result)
 
     def submit_with(self, lock: JobLock, job: Job) -> None:
-        """Run a job with a lock, when that is free. The job releases it. May be called from any thread."""
-        lock.promise(partial(self.submit, partial(self._accept, lock, job)))
+        """Run a job with a lock, when that is free. The job releases it. May be called from any thread.
+
+        From then on others wait for the job, so it goes before all other jobs.
+        """
+        lock.promise(partial(self._threads.put_first, self._queue, partial(self._accept, lock, job)))
 
     def _accept(self, lock: JobLock, job: Job) -> None:
         try:
@@ -417,7 +426,7 @@ class JobQueue:
         if taken:
             self._threads.reactor.callLater(_PAUSE, self._wait_for_process, lock, job)
         else:
-            self.submit(partial(self._accept, lock, job))
+            self._threads.put_first(self._queue, partial(self._accept, lock, job))
 
     def repeat(self, lock: JobLock, job: Job) -> None:
         """Run a job again that has raised Busy: with the lock, which is released afterwards."""

@@ -52,6 +52,8 @@ class FairQueue:
         self._free: dict[JobKind, float] = {"login": math.inf, "command": math.inf, "walk": MOST_WALKS}
         #: The queues with waiting jobs, by kind; the next one first. The kinds take turns, too.
         self._queues: dict[JobKind, dict[OwnerQueue, None]] = {"login": {}, "command": {}, "walk": {}}
+        #: Jobs that go first: others wait for a lock that they were promised, so no limit of their owners applies.
+        self._first: deque[tuple[OwnerQueue, Job]] = deque()
         #: How many jobs wait.
         self.waiting = 0
 
@@ -70,6 +72,11 @@ class FairQueue:
         self._queues[queue.kind][queue] = None
         self.waiting += 1
 
+    def put_first(self, queue: OwnerQueue, job: Job) -> None:
+        """Add a job that is to run before all others, whatever else its owner runs, since others wait for it."""
+        self._first.append((queue, job))
+        self.waiting += 1
+
     def take(self, idle: int, everything: bool = False) -> tuple[OwnerQueue, Job] | None:
         """Remove the job that is to run next, count it as running, and return it. Return None if no job may run now.
 
@@ -78,12 +85,15 @@ class FairQueue:
         queue = self._next(math.inf if everything else idle)
         if queue is None:
             return None
-        queues = self._queues.pop(queue.kind)
-        self._queues[queue.kind] = queues
-        del queues[queue]
-        job = queue.jobs.popleft()
-        if queue.jobs:
-            queues[queue] = None
+        if self._first:
+            queue, job = self._first.popleft()
+        else:
+            queues = self._queues.pop(queue.kind)
+            self._queues[queue.kind] = queues
+            del queues[queue]
+            job = queue.jobs.popleft()
+            if queue.jobs:
+                queues[queue] = None
         queue.running += 1
         self._free[queue.kind] -= 1
         self.waiting -= 1
@@ -95,7 +105,12 @@ class FairQueue:
         self._free[queue.kind] += 1
 
     def wants(self, queue: OwnerQueue, idle: int) -> bool:
-        """Return whether a waiting job could run if a job of this queue gave up its thread."""
+        """Return whether a waiting job could run if a job of this queue gave up its thread.
+
+        Also if more jobs of its kind run than may, because one went first.
+        """
+        if self._free[queue.kind] < 0:
+            return True
         self.done(queue)
         try:
             return self._next(idle + 1) is not None
@@ -106,6 +121,8 @@ class FairQueue:
     def _next(self, idle: float) -> OwnerQueue | None:
         if not self.waiting:
             return None
+        if self._first:
+            return self._first[0][0]
         for kind, queues in self._queues.items():
             room = min(idle - self._reserved[kind], self._free[kind]) if idle < math.inf else idle
             if room > 0:
