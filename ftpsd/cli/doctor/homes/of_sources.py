@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -19,21 +20,41 @@ MOST = 1000
 #: Findings for each source.
 _SHOWN = 10
 
+#: Seconds after the timeout of a source, in which its users are looked at.
+_PATIENCE = 5.0
+
 
 def check(configuration: Configuration, unit: host.Unit, written: Sequence[str] | None) -> list[Finding]:
-    """Judge the settings and homes of the users that sources can list. One that is down has a finding elsewhere."""
+    """Judge the settings and homes of the users that sources can list, as many as there is time for.
+
+    A source that is down or slow has a finding elsewhere.
+    """
     found: list[Finding] = []
     for source in configuration.sources:
-        try:
-            names = list(islice(source.source.names(), MOST))
-            each = [finding for name in names for finding in _user(configuration, source, name, unit, written)]
-        except SourceFailed:
-            continue
-        found += each[:_SHOWN]
-        if len(each) > _SHOWN:
-            text = f"{len(each) - _SHOWN} more findings about users of {source.name} are not shown."
+        each: list[Finding] = []
+        look = threading.Thread(target=_look, args=(configuration, source, unit, written, each), daemon=True)
+        look.start()
+        look.join(source.source.timeout + _PATIENCE)
+        now = list(each)
+        found += now[:_SHOWN]
+        if len(now) > _SHOWN:
+            text = f"{len(now) - _SHOWN} more findings about users of {source.name} are not shown."
             found.append(Finding("source.user", "warning", text, "Correct those that are shown, and check again."))
     return found
+
+
+def _look(
+    configuration: Configuration,
+    source: ConfiguredSource,
+    unit: host.Unit,
+    written: Sequence[str] | None,
+    found: list[Finding],
+) -> None:
+    try:
+        for name in islice(source.source.names(), MOST):
+            found.extend(_user(configuration, source, name, unit, written))
+    except SourceFailed:
+        pass
 
 
 def _user(
