@@ -88,7 +88,10 @@ class PatientClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.seconds = clock.seconds
+
+    def seconds(self) -> float:
+        """Return the time of the clock."""
+        return self._clock.seconds()
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> PatientCall:
         """Call a function when this process has run for `delay` seconds."""
