@@ -207,6 +207,8 @@ class S3Upload:
             try:
                 if not (self._published or self._left):
                     self._keep()
+            except Refusal:
+                pass  # the store does not respond, which is logged: what it has can be resumed, or is swept
             finally:
                 self.collector.release()
                 # A part that comes late must not meet the next attempt: nobody resumes until then.
@@ -219,6 +221,7 @@ class S3Upload:
             self.collector.send_rest(self._tools.least_kept)
         parts.settle(_CLOSING, drop=not worth)
         size = sum(each.size for each in in_order(parts.stored))
+        self._kept = size if worth else 0  # if the store does not tell more
         state = PartState(
             size=size,
             append=append,
@@ -229,8 +232,10 @@ class S3Upload:
         wanted = choose_end(self._outcome, state) not in (None, APPENDED)
         if wanted and _is_to_be_resumed(self._tools.cut, self._target.key, parts.identity, self.is_first):
             self._kept = size if self._tools.cut.is_open(self._target.key, parts.identity) else 0
-        elif parts.identity:
-            self._tools.cut.abort(self._target.key, parts.identity)
+        else:
+            if parts.identity:
+                self._tools.cut.abort(self._target.key, parts.identity)
+            self._kept = 0
 
     def _is_another(self) -> bool:
         """Return whether another object has got the key since the upload began."""
