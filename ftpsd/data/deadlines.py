@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ftpsd.data.transfer import AnyTransfer
 from ftpsd.protocol.replies import NoDataConnection, Refusal
-from ftpsd.system.presence import time_left
+from ftpsd.system.presence import PatientCall, time_left
 from ftpsd.system.reactor import Clock, DelayedCall
 
 #: Seconds without a byte after which nothing more is on its way from a client that has gone, on a fast network.
@@ -22,20 +22,11 @@ class Timer:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._call: DelayedCall | None = None
-        self._since = 0.0
 
     def set(self, seconds: float, call: Callable[[], object]) -> None:
         """Make a call when this process has run for so many seconds, in place of the last one."""
         self.stop()
-        self._since = self._clock.seconds()
-        self._call = self._clock.callLater(seconds, self._over, seconds, call)
-
-    def _over(self, seconds: float, call: Callable[[], object]) -> None:
-        left = time_left(self._clock, self._since, seconds)
-        if left > 0:
-            self._call = self._clock.callLater(left, self._over, seconds, call)
-        else:
-            call()
+        self._call = PatientCall(self._clock, seconds, call)
 
     def stop(self) -> None:
         """Make no call. May be called any number of times."""

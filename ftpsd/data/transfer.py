@@ -192,8 +192,7 @@ class Transfer(Parking, Generic[T]):
 
     def start(self) -> None:
         """Take the first step."""
-        self._queued = True
-        self._queue.submit(self._work)
+        self._submit()
 
     def _submit(self) -> None:
         self._queued = True

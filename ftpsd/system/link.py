@@ -14,14 +14,14 @@ from typing import Any, ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.error import ConnectionClosed
-from twisted.internet.interfaces import IReactorTime, ITransport
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal, SessionEnd
-from ftpsd.system.presence import PatientClock
+from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -114,8 +114,7 @@ class Link:
         if self._connection is None:
             return fail(LinkLost(closed=True))
         answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
-        answer.addTimeout(patience, cast(IReactorTime, PatientClock(self._reactor)))
-        return answer.addCallbacks(_result, _no_answer)
+        return within(answer, self._reactor, patience).addCallbacks(_result, _no_answer)
 
     def tell(self, name: str, *arguments: object) -> None:
         """Call a function of the other end without waiting for it. Nothing happens if the other end has gone."""

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
 from ftpsd.system.reactor import Clock, DelayedCall
+
+T = TypeVar("T")
 
 #: Seconds between two looks at the clock.
 INTERVAL = 1.0
@@ -96,6 +103,16 @@ class PatientClock:
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> PatientCall:
         """Call a function when this process has run for `delay` seconds."""
         return PatientCall(self._clock, delay, callable, *args)
+
+
+def within(
+    result: Deferred[T], clock: Clock, seconds: float, late: Callable[[T | Failure, float], T | Failure] | None = None
+) -> Deferred[T]:
+    """Cancel a result that has not come when this process has run for so many seconds (`Deferred.addTimeout`).
+
+    `late` makes the result then; without it, that is TimeoutError.
+    """
+    return result.addTimeout(seconds, cast(IReactorTime, PatientClock(clock)), late)
 
 
 class PatientCall:

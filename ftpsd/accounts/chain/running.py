@@ -19,7 +19,7 @@ from ftpsd.accounts.sources.source import Answer, ListeningSource, Question, Sou
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, WrongPassword
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.printable import printable
-from ftpsd.system.presence import PatientClock
+from ftpsd.system.presence import within
 from ftpsd.system.reactor import Clock
 
 log = Logger(namespace="ftpsd")
@@ -86,7 +86,7 @@ class RunningSource:
         self._require_up()
         turn = self._turns.acquire(network(question.peer))
         try:
-            await turn.addTimeout(self._source.timeout, PatientClock(self._clock))  # type: ignore[arg-type]
+            await within(turn, self._clock, self._source.timeout)
         except (CancelledError, Expired):
             self._counts.add("busy", 0.0)
             raise self._failed("too many logins wait for it") from None
@@ -169,7 +169,7 @@ class RunningSource:
         result: Deferred[T] = self._threads.call(function)
         timeout = self._source.timeout + GRACE
         try:
-            return await result.addTimeout(timeout, PatientClock(self._clock))  # type: ignore[arg-type]
+            return await within(result, self._clock, timeout)
         except (WrongPassword, LoginDenied):
             raise
         except SourceFailed as error:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,7 +20,7 @@ from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.presence import PatientClock
+from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -124,7 +122,7 @@ class RemotePorts:
         connection.setblocking(False)
         arrival = Arrival(self._reactor, connection, origin, 0, lambda arrival: told.callback(arrival.data))
         patience = self._settings.timeouts.data_connect if self._settings is not None else 0
-        told.addTimeout(patience, cast(IReactorTime, PatientClock(self._reactor)), lambda _, __: b"")
+        within(told, self._reactor, patience, lambda *_: b"")
 
         def done(data: bytes) -> bytes:
             self._peeked.remove(arrival)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.system.periodic import PeriodicTask
-from ftpsd.system.presence import PatientClock, time_left
+from ftpsd.system.presence import time_left, within
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -84,8 +82,7 @@ class Heartbeat:
 
     def _waited(self, worker: WorkerProcess) -> Deferred[float | None]:
         """Return how long it has waited for a processor; None if that is not known in time."""
-        answer = self._seconds_waited(worker.pid)
-        return answer.addTimeout(LONGEST, cast(IReactorTime, PatientClock(self._reactor)), lambda *_: None)
+        return within(self._seconds_waited(worker.pid), self._reactor, LONGEST, lambda *_: None)
 
     def _note(self, waited: float | None, worker: WorkerProcess) -> None:
         worker.waited, worker.waited_at = waited, self._reactor.seconds()

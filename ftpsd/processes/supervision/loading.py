@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
-from typing import cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,7 +14,7 @@ from ftpsd.processes.forks.spawning import Spawner
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.system.link import Link
-from ftpsd.system.presence import PatientClock
+from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -85,7 +83,7 @@ class ConfigurationLoads:
     def _within(self, answer: Deferred[list[str]], who: str) -> Deferred[list[str]]:
         """Let a process that does not answer have a fault: a reload must end."""
         late = [f"{who} has not loaded the configuration within {LONGEST} seconds"]
-        return answer.addTimeout(LONGEST, cast(IReactorTime, PatientClock(self._reactor)), lambda *_: late)
+        return within(answer, self._reactor, LONGEST, lambda *_: late)
 
     def _serving(self) -> dict[int, Link]:
         """Return the links to all workers but those that only end their sessions: their sandbox may be an older one."""
