@@ -91,8 +91,8 @@ def makeService(options: Options) -> FtpsService:
     except (InvalidConfiguration, StartFailed) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
-    except TableBusy:
-        print("a process that was stopped has a lock on the table of all workers: end it", file=sys.stderr)
+    except TableBusy as error:
+        print(f"{error}: end it", file=sys.stderr)
         raise SystemExit(1) from None
 
 

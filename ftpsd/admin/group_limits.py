@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import asdict, frozen
+from attrs import frozen
 
 from ftpsd.admin.parts import Parts
 from ftpsd.config.sections.groups import SharedSettings
@@ -46,11 +46,5 @@ def _limits(parts: Parts, group: str, shared: SharedSettings) -> Iterator[GroupL
         "quota_bytes": None if amount is None else max(0, amount.bytes),
         "quota_files": None if amount is None else max(0, amount.files),
     }
-    settings: dict[str, float | None] = {
-        **asdict(shared.limits),
-        "quota_bytes": shared.quota.bytes,
-        "quota_files": shared.quota.files,
-    }
-    for name, limit in settings.items():
-        if limit is not None:
-            yield GroupLimit(name, used.get(name), limit)
+    for name, limit in shared.by_name().items():
+        yield GroupLimit(name, used.get(name), limit)

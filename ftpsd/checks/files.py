@@ -54,6 +54,7 @@ def _certificate(pair: CertificateSettings, name: str | None) -> list[Finding]:
 
 
 def client_certificates(verifier: ClientVerifier) -> list[Finding]:
+    """Judge the files with which certificates of clients are verified."""
     found = client_certificate_files.warnings(verifier, time.time())
     return [
         Finding("certificate.clients", "fault", f"{printable(each.problem, 300)}.", f"{each.remedy.capitalize()}.")
@@ -67,7 +68,7 @@ def _now() -> datetime.datetime:
 
 def disks(paths: Iterable[str]) -> list[Finding]:
     """Judge the file systems of some directories, each once. A directory that is missing is left out."""
-    lines = map(str.split, _read("/proc/self/mounts").splitlines())
+    lines = map(str.split, text_of("/proc/self/mounts").splitlines())
     mounts = [(fields[1], fields[2]) for fields in lines if len(fields) > 2]
     found: list[Finding] = []
     devices: set[int] = set()
@@ -99,7 +100,8 @@ def clock(settings: Settings, configuration: Path, synchronized: bool | None) ->
     return host.clock(synchronized, time.time(), max(changed, default=0.0))
 
 
-def _read(path: str) -> str:
+def text_of(path: str) -> str:
+    """Return the text of a file; an empty one if it cannot be read."""
     try:
         return Path(path).read_text()
     except OSError:

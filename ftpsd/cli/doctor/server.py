@@ -133,12 +133,12 @@ def _network(settings: Settings, configuration: load.Configuration | None, servi
         told = (configuration.addresses if configuration is not None else {}).get(each.address or "", each.address)
         if told is not None and is_ipv4(told) and routes is not None:
             found += network.exception(index, told, own, filter(_is_unrouted, map(str, each.clients)))
-    local = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
+    local = files.text_of("/proc/sys/net/ipv4/ip_local_port_range").split()
     low, high = passive.ports.low, passive.ports.high
     if len(local) == 2:
-        reserved = _read("/proc/sys/net/ipv4/ip_local_reserved_ports")
+        reserved = files.text_of("/proc/sys/net/ipv4/ip_local_reserved_ports")
         found += network.port_range(low, high, (int(local[0]), int(local[1])), reserved, passive.shared is not None)
-    listening = network.parse_listeners(_read("/proc/net/tcp"), _read("/proc/net/tcp6"))
+    listening = network.parse_listeners(files.text_of("/proc/net/tcp"), files.text_of("/proc/net/tcp6"))
     found += network.other_listeners(low, high, listening, service.uid)
     return found + network.not_listening([each.port for each in settings.listen], listening)
 
@@ -153,13 +153,6 @@ def _is_unrouted(clients: str) -> bool:
 def _own_addresses() -> list[str]:
     shown = re.findall(r"\binet ([0-9.]+)", _run("ip", "-4", "-o", "addr") or "")
     return [each for each in shown if not each.startswith("127.")]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def _firewall(settings: Settings, report: Report) -> None:

@@ -5,9 +5,7 @@ Only the daemon knows the sessions and transfers, and counts the homes of all me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-
-from attrs import asdict
+from collections.abc import Iterable, Mapping
 
 from ftpsd.cli.admin_client import AdminClient, find_socket
 from ftpsd.cli.failure import CommandFailed, Unreachable
@@ -27,19 +25,11 @@ def shared_limits(
     found: list[answers.Group] = []
     for name in wanted:
         limits: list[answers.GroupUsage] = [
-            {"name": key, "used": used.get((name, key)), "limit": limit} for key, limit in _limits(shared[name])
+            {"name": key, "used": used.get((name, key)), "limit": limit}
+            for key, limit in shared[name].by_name().items()
         ]
         found.append({"name": name, "limits": limits})
     return found
-
-
-def _limits(shared: SharedSettings) -> Iterator[tuple[str, float]]:
-    limits: dict[str, float | None] = {
-        **asdict(shared.limits),
-        "quota_bytes": shared.quota.bytes,
-        "quota_files": shared.quota.files,
-    }
-    yield from ((key, limit) for key, limit in limits.items() if limit is not None)
 
 
 def _used(configuration: str) -> Mapping[tuple[str, str], float | None]:

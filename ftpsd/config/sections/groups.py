@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import Factory, frozen
+from collections.abc import Mapping
+
+from attrs import Factory, asdict, frozen
 
 from ftpsd.config.sections.values import Quantity
 from ftpsd.config.settings import QuotaSettings, UserSettings
@@ -24,6 +26,11 @@ class SharedSettings:
 
     quota: QuotaSettings = Factory(QuotaSettings)
     limits: SharedLimits = SharedLimits()
+
+    def by_name(self) -> Mapping[str, float]:
+        """Return the limits that are set: those of `limits` by their keys, `quota_bytes` and `quota_files`."""
+        limits = {**asdict(self.limits), "quota_bytes": self.quota.bytes, "quota_files": self.quota.files}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 @frozen
