@@ -133,6 +133,17 @@ def moto_server() -> str:
 
 
 @contextmanager
+def _listening(port: int, command: list[str], **options: Any) -> Iterator[None]:
+    """Run a server that listens on a port. It is killed at the end."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **options) as process:
+        try:
+            wait_for_port(port, process)
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
 def running_moto(least_part: int = 5 << 20) -> Iterator[S3Server]:
     """Run moto's server. What it holds is in memory and in files without a name. A part has `least_part` bytes."""
     program = moto_server()
@@ -144,12 +155,8 @@ def running_moto(least_part: int = 5 << 20) -> Iterator[S3Server]:
             "S3_UPLOAD_PART_MIN_SIZE": str(least_part),
         }
         command = [program, "-H", "127.0.0.1", "-p", str(port)]
-        with subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment) as process:
-            try:
-                wait_for_port(port, process)
-                yield S3Server("moto", port)
-            finally:
-                process.kill()
+        with _listening(port, command, stdout=log, stderr=log, env=environment):
+            yield S3Server("moto", port)
 
 
 @contextmanager
@@ -159,12 +166,8 @@ def running_lean() -> Iterator[S3Server]:
     port = free_range(1)[0]
     command = [sys.executable, "-m", "benchmarks.s3.lean_store", "127.0.0.1", str(port)]
     tree = Path(__file__).resolve().parent.parent
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=tree) as process:
-        try:
-            wait_for_port(port, process)
-            yield S3Server("lean", port)
-        finally:
-            process.kill()
+    with _listening(port, command, cwd=tree):
+        yield S3Server("lean", port)
 
 
 @contextmanager

@@ -390,15 +390,22 @@ def test_a_reload_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
     assert "internal error" not in daemon.log
 
 
-def test_a_reload_while_a_worker_is_stopped(make_daemon: MakeDaemon) -> None:
-    """It ends when nobody can log in with the old password any more."""
-    daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
-    stopped = workers(daemon)[0]
+@contextmanager
+def reloading_with_locked_table(daemon: Daemon) -> Iterator[None]:
+    """Begin a reload of another password. All processes have loaded it, and the supervisor waits for the table."""
     with held(open_table(daemon.pid)):
         daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
         set_password(daemon, "another")
         os.kill(daemon.pid, signal.SIGHUP)
-        time.sleep(3)  # all have loaded it, and the supervisor waits for the lock
+        time.sleep(3)
+        yield
+
+
+def test_a_reload_while_a_worker_is_stopped(make_daemon: MakeDaemon) -> None:
+    """It ends when nobody can log in with the old password any more."""
+    daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
+    stopped = workers(daemon)[0]
+    with reloading_with_locked_table(daemon):
         os.kill(stopped, signal.SIGSTOP)
     time.sleep(7)
     assert "reloaded: " not in daemon.log
@@ -411,11 +418,7 @@ def test_a_worker_that_cannot_load_the_new_configuration(make_daemon: MakeDaemon
     """It is replaced by one that has the configuration, and nobody can log in with the old one any more."""
     daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
     killed = workers(daemon)[0]
-    with held(open_table(daemon.pid)):
-        daemon.groups = {"staff": {"shared": {"quota": {"bytes": "1M"}}}}
-        set_password(daemon, "another")
-        os.kill(daemon.pid, signal.SIGHUP)
-        time.sleep(3)  # all have loaded it, and the supervisor waits for the lock
+    with reloading_with_locked_table(daemon):
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: len(set(workers(daemon)) - {killed}) == 2)
         daemon.config.write_text("nonsense: true")
