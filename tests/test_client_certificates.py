@@ -405,7 +405,7 @@ def test_a_password_after_another_spelling_is_one_try(pki: Pki, make_daemon: Mak
 
 
 def test_a_refusal_in_another_spelling_is_not_told(pki: Pki, certificate: Path, tmp_path: Path) -> None:
-    """A source's refusal is told to the certificate that names the user so, and to no other spelling."""
+    """The client learns why a source refuses a user only if its certificate has the name in exactly that spelling."""
     daemon = SourceDaemon(tmp_path, certificate, pki.settings())
     daemon.with_source(erin={"denied": "This account has expired."}, Erin={"denied": "This account has expired."})
     daemon.start()

@@ -65,7 +65,7 @@ def followed(daemon: Daemon) -> Iterator[list[dict[str, Any]]]:
 
 
 def change_files(client: FtpClient) -> None:
-    """Make the changes, and some that no webhook is told of."""
+    """Make the changes, and some for which there is no webhook."""
     assert client.upload("STOR a", b"content").startswith("226 ")
     assert client.upload("APPE a", b", more").startswith("226 ")
     assert client.upload("STOR shared/b", b"content").startswith("226 ")

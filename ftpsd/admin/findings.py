@@ -44,7 +44,8 @@ class FindingsReader:
         self._parts = parts
         self._path = path
         self._last: tuple[float, Configuration, list[Finding]] | None = None
-        #: Who waits for the checks that run; None while none do. They hold their thread until the disk answers.
+        #: The callers that wait for the running checks; None while no checks run. A check occupies its thread until the
+        #: disk responds.
         self._waiting: list[Deferred[None]] | None = None
         #: The time until which an answer is waited for.
         self._deadline = 0.0

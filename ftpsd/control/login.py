@@ -84,7 +84,7 @@ class Login:
         return await self._log_in(user, credentials, decides)
 
     async def count_failure(self, user: str) -> None:
-        """Count a failed login that no password has decided. Raises Refusal for a client who is banned now."""
+        """Count a failed login without a password. Raises Refusal if the client is banned now."""
         await self._fail(user, UnauthorizedLogin())
 
     async def _log_in(self, user: str, credentials: object, decides: bool = True) -> Account | None:

@@ -217,7 +217,7 @@ class WorkerService(MultiService):
     def _supervisor_ended(self) -> None:
         """The supervisor has ended. Nobody can connect any more; transfers may finish.
 
-        A worker that was stopped meanwhile finds the end of the link before the message that tells of a successor.
+        A worker that was stopped meanwhile reads the end of the link before the message that leaves it to a successor.
         """
         self._handed.accept_all()
         if self._successor is not None or self.link.transport is not None:

@@ -12,12 +12,12 @@ MOST = 10
 
 
 def use(used: float, limit: float | None) -> str:
-    """Return what is used of a limit of a number, and what is left."""
+    """Return how much of a limit is used, and how much is left."""
     return f"{used:.0f}, no limit" if limit is None else f"{used:.0f} of {limit:.0f}, {max(0, limit - used):.0f} left"
 
 
 def limit_line(limit: answers.Usage) -> str:
-    """Return a limit of the server: its name, what is used, what is left, and the share."""
+    """Return a limit of the server: its name, how much is used and left, and the used share."""
     name, used, most = limit["name"], limit["used"], limit["limit"] or 0
     if name.endswith("_rate"):
         return f"{name}: {rate(used)} of {rate(most)} ({_share(used, most)})"

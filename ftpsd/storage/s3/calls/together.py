@@ -44,7 +44,7 @@ class _Calls(Generic[T]):
         self._closing = False
         #: The calls that have begun, and the steps that have ended.
         self._running = self._steps_ended = 0
-        #: The steps of threads that were given to other jobs. Whoever comes first goes on with them.
+        #: Steps whose threads were given to other jobs. The next free thread continues them.
         self._parked: deque[JobSteps[None]] = deque()
 
     def run(self, parallel: int) -> JobSteps[None]:
@@ -76,7 +76,7 @@ class _Calls(Generic[T]):
             self._changed.notify_all()
 
     def _wait(self) -> JobSteps[None]:
-        """Wait for the other threads, and go on with what they have left."""
+        """Wait for the other threads, and continue the steps that they have parked."""
         ended, waited = self._steps_ended, 0.0
         while self._running and not self._closing:
             if self._parked:
