@@ -12,9 +12,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
 
 from ftpsd.checks.findings import Finding, printable
+from ftpsd.system.tls import certificate_parts
 
 #: Issuers of products that decrypt and inspect TLS. Such an issuer makes interception certain.
 _INSPECTORS = re.compile(
@@ -45,16 +45,14 @@ def same_fingerprint(one: str, other: str) -> bool:
 
 def issuer(certificate: x509.Certificate) -> str:
     """Return the issuer's name as text."""
-    return printable(certificate.issuer.rfc4514_string()) or "nobody"
+    return printable(certificate_parts.text(certificate_parts.issuer(certificate))) or "nobody"
 
 
 def names(certificate: x509.Certificate) -> list[str]:
     """Return the DNS names and addresses that a certificate is for."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return [str(each.value) for each in common]
+    found = certificate_parts.alternative_names(certificate)
+    if found is None:
+        return certificate_parts.common_names(certificate)
     return [str(each.value) for each in found if isinstance(each, x509.DNSName | x509.IPAddress)]
 
 
@@ -89,7 +87,7 @@ def refused(chain: Sequence[x509.Certificate], code: int, reason: str, host: str
             " if it differs, a device on the way intercepts TLS.",
             "openssl x509 -noout -fingerprint -sha256 -in /etc/ftpsd/certificate.pem",
         )
-    if len(chain) == 1 and leaf.issuer != leaf.subject:
+    if len(chain) == 1 and not certificate_parts.is_issued_by(leaf, leaf):
         return Finding(
             "tls.chain",
             "fault",
@@ -132,7 +130,10 @@ def wrong_name(leaf: x509.Certificate, host: str) -> Finding:
 
 
 def _dates(leaf: x509.Certificate, expired: bool) -> Finding:
-    start, stop = validity(leaf)
+    ends = certificate_parts.validity(leaf)
+    if ends is None:
+        return damaged()
+    start, stop = ends
     if expired:
         return Finding(
             "tls.expired",
@@ -150,17 +151,19 @@ def _dates(leaf: x509.Certificate, expired: bool) -> Finding:
     )
 
 
-def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return both ends of a certificate's life, in UTC."""
-    if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42; Debian 12 has 38
-        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    ends = certificate.not_valid_before, certificate.not_valid_after
-    return ends[0].replace(tzinfo=datetime.UTC), ends[1].replace(tzinfo=datetime.UTC)
+def damaged() -> Finding:
+    """The finding for a certificate that cannot be read."""
+    problem = "The certificate is damaged: parts of it cannot be read."
+    cure = "Create it again; if it is whole on the server, a device on the way has changed it."
+    return Finding("tls.damaged", "fault", problem, cure, "openssl x509 -noout -text -in /etc/ftpsd/certificate.pem")
 
 
 def dates(leaf: x509.Certificate, now: datetime.datetime) -> list[Finding]:
     """Return findings about the dates of a certificate: expired, not yet valid, or soon to expire."""
-    start, stop = validity(leaf)
+    ends = certificate_parts.validity(leaf)
+    if ends is None:
+        return [damaged()]
+    start, stop = ends
     if now >= stop or now < start:
         return [_dates(leaf, now >= stop)]
     days = (stop - now).days
@@ -183,14 +186,14 @@ def file(chain: Sequence[x509.Certificate], key: object, name: str | None, now: 
     `key` is the public key that belongs to the private key, or None if it could not be read; `name` is what clients
     connect to, or None if that is not known.
     """
-    own = [each for each in chain if key is not None and _encoded(each.public_key()) == _encoded(key)]
+    own = [each for each in chain if key is not None and certificate_parts.public_key(each) == _encoded(key)]
     leaf = (own or chain)[0]
     found = dates(leaf, now)
     if key is not None and not own:
         found.append(_wrong_key())
-    elif leaf is not chain[0] or any(one.issuer != other.subject for one, other in itertools.pairwise(chain)):
+    elif leaf is not chain[0] or not all(itertools.starmap(certificate_parts.is_issued_by, itertools.pairwise(chain))):
         found.append(_wrong_order())
-    elif len(chain) == 1 and leaf.issuer != leaf.subject:
+    elif len(chain) == 1 and not certificate_parts.is_issued_by(leaf, leaf):
         found.append(
             Finding(
                 "certificate.chain",
@@ -201,7 +204,7 @@ def file(chain: Sequence[x509.Certificate], key: object, name: str | None, now: 
                 "cat certificate.pem intermediate.pem > /etc/ftpsd/fullchain.pem",
             )
         )
-    elif leaf.issuer == leaf.subject:
+    elif certificate_parts.is_issued_by(leaf, leaf):
         problem = "The certificate is signed by itself: clients cannot verify it."
         cure = "Use a certificate of a known authority (docs/certificates.md)."
         found.append(Finding("certificate.self_signed", "note", problem, cure, "certbot certonly --standalone"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attrs import evolve
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ftpsd.checks import certificate, host
@@ -23,7 +24,10 @@ from ftpsd.system.tls.client_certificates import ClientVerifier
 
 def read_chain(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file. Raises OSError or ValueError."""
-    return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
+    try:
+        return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
+    except x509.InvalidVersion as error:  # of all that cryptography raises here, the only one that is no ValueError
+        raise ValueError(str(error)) from None
 
 
 def certificates(settings: Settings) -> list[Finding]:
@@ -48,7 +52,7 @@ def _certificate(pair: CertificateSettings, name: str | None) -> list[Finding]:
         return []  # a fault of the configuration says so
     try:
         key = load_pem_private_key(pair.key_file.read_bytes(), None).public_key()
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     return certificate.file(chain, key, name, _now()) if chain else []
 

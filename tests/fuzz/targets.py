@@ -13,19 +13,22 @@ from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 
 from ftpsd.accounts.user_store import Homes
 from ftpsd.accounts.yaml_store import UserTable, YamlUserStore
-from ftpsd.cli.serve.self_signed import make_certificate
+from ftpsd.checks import files as checks
+from ftpsd.checks.certificate import EXPIRED, NOT_YET, refused
 from ftpsd.commands import TABLE
 from ftpsd.commands.site import SUBCOMMANDS
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
-from ftpsd.config.tls import certificates
+from ftpsd.config.sections.tls import ClientCertificateSettings
+from ftpsd.config.tls import certificates, client_certificates
 from ftpsd.config.yaml import Document
 from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls_layer import ControlConnection
@@ -37,12 +40,16 @@ from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.proxy import header
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Policy, Session
+from ftpsd.system.tls.client_certificates import InvalidCertificate, NameSource, read_certificate
 from ftpsd.system.tls.errors import NotTls
 from tests.daemon import SECRET
 from tests.fuzz import sources
 from tests.inprocess import Transport
 
 EXAMPLES = Path(__file__).parents[2] / "etc"
+
+#: Certificates. They are kept, so that a fuzz with the same seed begins with the same bytes.
+SEEDS = Path(__file__).parent / "seeds"
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,9 @@ def _directory() -> Path:
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     for name in ("home", "bob"):
         (path / name).mkdir()
-    make_certificate(path / "certificate.pem", path / "key.pem")
+    for name in ("certificate.pem", "key.pem"):
+        shutil.copy(SEEDS / "server.pem", path / name)
+        (path / name).chmod(0o600)
     (path / "ftpsd.yaml").write_text(_SETTINGS)
     (path / "users.yaml").write_text(_USERS)
     return path
@@ -214,18 +223,30 @@ def _check_faults(faults: Iterable[Fault], text: bytes) -> None:
 
 
 def certificate(pem: bytes) -> None:
-    """A certificate's file, whatever is in it: contexts, or faults that tell where and what."""
-    document, parsed = Document(_directory() / "ftpsd.yaml", lines={(): 1}), _loaded().settings
-    path = _directory() / "certificate.pem"
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(pem)
-        contexts = certificates.load(document, parsed, None)
-        assert contexts is not None or document.faults
-        if contexts is not None:
-            load.warnings(load.Configuration(parsed, YamlUserStore(UserTable(), Homes()), contexts, {}), 0.0)
-    finally:
-        path.write_bytes(whole)
+    """A file with certificates, whatever is in it: the server's, and those of authorities that sign clients' ones."""
+    path = _directory() / "any.pem"
+    path.write_bytes(pem)
+    lists = path if b"X509 CRL" in pem else ()
+    loaded = _loaded().settings
+    tls = evolve(loaded.tls, certificate=path, client_certificates=ClientCertificateSettings(ca=path, crl=lists))
+    settings = evolve(loaded, tls=tls, passive=evolve(loaded.passive, address="ftp.example.org"))
+    document = Document(_directory() / "ftpsd.yaml", lines={(): 1})
+    verifier = client_certificates.load(document, settings)
+    contexts = certificates.load(document, settings, None)
+    assert verifier is not None or document.faults
+    assert contexts is not None or document.faults
+    found = checks.certificates(settings)
+    if contexts is not None:
+        load.warnings(load.Configuration(settings, YamlUserStore(UserTable(), Homes()), contexts, {}), 0.0)
+    if verifier is not None:
+        found += checks.client_certificates(verifier)
+        for each in verifier.authorities:
+            for source in get_args(NameSource):
+                read_certificate(each, source)
+            InvalidCertificate(each, 10)
+            parsed = each.to_cryptography()
+            found += [refused([parsed], code, "reason", "192.0.2.1") for code in (EXPIRED, NOT_YET, 18, 20, 62)]
+    assert all(each.problem.isprintable() for each in found), found
     _check_faults(document.faults, b"\n" * 99)
 
 
@@ -381,7 +402,7 @@ TARGETS: dict[str, Target] = {
     "line": Target(line, _LINE_SEEDS, (*_VERBS, *_split(b"\xff\xf2| |-|;|=|,|\r\0|/|..|\xff|\xc3\xa9|\xd9\xa3|999|0|*|[|]|%"), b"|")),
     "settings": Target(settings, (_SETTINGS.encode(), *_examples("ftpsd.yaml")), (*_KEYS, *_split(_YAML))),
     "users": Target(users, (_USERS.encode(), *_examples("users.yaml")), (*_KEYS, *_split(_YAML))),
-    "certificate": Target(certificate, ((_directory() / "certificate.pem").read_bytes(),), (b"-----BEGIN CERTIFICATE-----", b"MII", b"=", b"\n")),
+    "certificate": Target(certificate, tuple(each.read_bytes() for each in sorted(SEEDS.iterdir())), (b"-----BEGIN X509 CRL-----", b"-----BEGIN CERTIFICATE-----", b"MII", b"=", b"\n")),
     "records": Target(records, (b"\x05" + _hello(),), (b"\x16\x03\x01", b"\x17\x03\x03\0\0", b"\x15\x03\x03\0\x02\x01\0", b"\xff\xff")),
     "entries": Target(entries, (b"\0" * 16 + b"name", b"\xff" * 16 + b"\r\n"), (b"\r", b"\n", b"\x80", b" ")),
     "http_answer": Target(lambda raw: sources.http_answer(_loaded().builder.build, raw), sources.HTTP, sources.HTTP_WORDS),

@@ -132,7 +132,7 @@ def _password_withheld(target: Target, leaf: str) -> Finding:
 
 
 def sent_chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
-    """Return the certificates that the server sent, its own first."""
+    """Return the certificates that the server sent, its own first. Raises Ended if one of them is damaged."""
     encoded = tls.getpeercert(binary_form=True)
     assert encoded is not None
     chain = [encoded]
@@ -141,7 +141,10 @@ def sent_chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
     if hasattr(source, "get_unverified_chain"):
         sent = source.get_unverified_chain() or []
         chain = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in sent]
-    return [x509.load_der_x509_certificate(each) for each in chain or [encoded]]
+    try:
+        return [x509.load_der_x509_certificate(each) for each in chain or [encoded]]
+    except (ValueError, x509.InvalidVersion):
+        raise Ended(certificate.damaged()) from None
 
 
 def _greet(client: Client, target: Target, report: Report) -> None:

@@ -14,6 +14,7 @@ from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
+from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.certificates import Certificates, Identity
 from ftpsd.system.tls.client_certificates import ClientVerifier
 from ftpsd.system.tls.contexts import CIPHERS, ContextMaker
@@ -88,8 +89,10 @@ def _parse_chain(document: Document, path: Path, where: Key, pem: bytes) -> tupl
         return None
     try:
         chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
-        chain[0].to_cryptography().public_key()  # parsed only when it is asked for: a damaged key must show now
-    except Exception:  # two libraries raise many types for damaged files, without a common base
+    except Exception:  # pyOpenSSL raises many types for damaged files, without a common base
+        chain = ()
+    parsed = certificate_parts.parse(chain[0]) if chain else None
+    if parsed is None or certificate_parts.public_key(parsed) is None:
         document.fault(where, f"{path} is damaged", "Create the file again.")
         return None
     return chain
@@ -104,9 +107,9 @@ def _parse_key(document: Document, path: Path, where: Key, pem: bytes) -> crypto
 
 
 def _match(certificate: crypto.X509, key: crypto.PKey) -> bool:
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    own = certificate.to_cryptography().public_key().public_bytes(*form)
-    return bool(own == key.to_cryptography_key().public_key().public_bytes(*form))  # type: ignore[union-attr]
+    public = key.to_cryptography_key().public_key()  # type: ignore[union-attr]
+    encoded = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return certificate_parts.public_key(certificate.to_cryptography()) == encoded
 
 
 def _check_ciphers(document: Document, ciphers: str | None, maker: ContextMaker) -> bool:

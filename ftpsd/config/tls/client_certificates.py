@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -16,10 +15,11 @@ from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.tls.certificates import certificate_blocks, read_file
 from ftpsd.config.yaml import Document
-from ftpsd.protocol.parsing import timestamp
 from ftpsd.protocol.printable import printable
 from ftpsd.protocol.replies import readable_size
+from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.client_certificates import ClientVerifier, read_certificate, subject_of
+from ftpsd.system.tls.private import share_store
 
 _SECTION: Key = ("tls", "client_certificates")
 _CA: Key = (*_SECTION, "ca")
@@ -67,10 +67,13 @@ def _authorities(document: Document, path: Path) -> list[crypto.X509]:
     for number, block in enumerate(blocks, 1):
         try:
             certificate = crypto.load_certificate(crypto.FILETYPE_PEM, block)
-            certificate.to_cryptography().public_key()
-            found.append(certificate)
-        except Exception:  # two libraries raise many types for damaged files, without a common base
+            parsed = certificate_parts.parse(certificate)
+        except Exception:  # pyOpenSSL raises many types for damaged files, without a common base
+            parsed = None
+        if parsed is None or certificate_parts.public_key(parsed) is None:
             document.fault(_CA, f"certificate {number} in {path} is damaged", "Remove it, or create the file again.")
+        else:
+            found.append(certificate)
     return found
 
 
@@ -80,10 +83,10 @@ def _lists(document: Document, key: Key, path: Path) -> list[x509.CertificateRev
         return []
     blocks = re.findall(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", data, re.DOTALL)
     try:
-        if blocks:
-            return [x509.load_pem_x509_crl(block) for block in blocks]
-        return [x509.load_der_x509_crl(data)]
-    except Exception:
+        found = [x509.load_pem_x509_crl(block) for block in blocks] or [x509.load_der_x509_crl(data)]
+        share_store((), found)  # OpenSSL reads more of a list than cryptography does
+        return found
+    except Exception:  # as above
         document.fault(key, f"{path} contains no usable revocation list", "Name a CRL file, in PEM or DER.")
         return []
 
@@ -96,25 +99,27 @@ def warnings(verifier: ClientVerifier | None, now: float) -> Iterator[Configurat
     if verifier is None:
         return
     for each in verifier.authorities:
-        end = each.get_notAfter()
-        if end is not None and timestamp(end.decode().rstrip("Z")) <= now:
-            name = subject_of(each.to_cryptography())
-            problem = f"the authority {name} has expired, and all certificates that it has signed are refused"
+        certificate = each.to_cryptography()
+        validity = certificate_parts.validity(certificate)
+        if validity is not None and validity[1].timestamp() <= now:
+            named = f"the authority {subject_of(certificate)}"
+            problem = f"{named} has expired, and all certificates that it has signed are refused"
             yield ConfigurationWarning(_CA, problem, "replace it")
     for revocations in verifier.revocations:
-        size = len(revocations.tbs_certlist_bytes)
+        size, issuer = len(revocations.tbs_certlist_bytes), certificate_parts.issuer(revocations)
+        named = f"the revocation list of {certificate_parts.text(issuer)}"
         if size > _LARGE_LIST:
-            problem = f"the revocation list of {revocations.issuer.rfc4514_string()} has {readable_size(size)}"
+            problem = f"{named} has {readable_size(size)}"
             remedy = "let the authority leave out certificates that have expired"
             yield ConfigurationWarning(_CRL, f"{problem}, and each login with a certificate reads it", remedy)
-        until = _end(revocations)
+        until = certificate_parts.next_update(revocations)
         if until is not None and until.timestamp() <= now:
-            problem = f"the revocation list of {revocations.issuer.rfc4514_string()} has expired on {until:%Y-%m-%d}"
+            problem = f"{named} has expired on {until:%Y-%m-%d}"
             yield ConfigurationWarning(_CRL, f"{problem}, and all of its certificates are refused", "get a new list")
     if verifier.revocations:
-        listed = {each.issuer for each in verifier.revocations}
+        listed = set(map(certificate_parts.issuer, verifier.revocations))
         for certificate in (each.to_cryptography() for each in verifier.authorities):
-            if certificate.subject not in listed and _signs(certificate):
+            if certificate_parts.subject(certificate) not in listed and certificate_parts.is_authority(certificate):
                 problem = f"no revocation list is of {subject_of(certificate)}, and certificates that it has signed"
                 yield ConfigurationWarning(_CRL, f"{problem} are refused", "add its list")
 
@@ -127,25 +132,11 @@ def of_users(verifier: ClientVerifier | None, users: UserTable) -> Iterator[Conf
     for each in verifier.authorities:
         certificate = read_certificate(each, verifier.source)
         named = next((name for name in certificate.names if name in users), None)
-        if _signs(each.to_cryptography()) and (named is not None or certificate.fingerprint in fingerprints):
+        is_authority = certificate_parts.is_authority(each.to_cryptography())
+        if is_authority and (named is not None or certificate.fingerprint in fingerprints):
             whose = "of a user" if named is None else f"of the user {printable(named)}"
             problem = (
                 f"the certificate {certificate.subject} {whose} is an authority, too: its key can sign a certificate"
             )
             remedy = "make it with -addext basicConstraints=critical,CA:FALSE"
             yield ConfigurationWarning(_CA, f"{problem} for every user", remedy)
-
-
-def _end(revocations: x509.CertificateRevocationList) -> datetime | None:
-    if hasattr(revocations, "next_update_utc"):  # cryptography 42; Debian 12 has 38
-        return revocations.next_update_utc
-    end = revocations.next_update
-    return None if end is None else end.replace(tzinfo=UTC)
-
-
-def _signs(certificate: x509.Certificate) -> bool:
-    """Return whether it is the certificate of an authority, and not that of a single client."""
-    try:
-        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (x509.ExtensionNotFound, ValueError):
-        return False

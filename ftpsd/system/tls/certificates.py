@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address, timestamp
+from ftpsd.protocol.parsing import Address
+from ftpsd.system.tls import certificate_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +31,11 @@ class Identity:
     def names(self) -> frozenset[str]:
         """The host names of the certificate in lower case, wildcards included; of old ones the common name."""
         certificate = self.chain[0].to_cryptography()
-        try:
-            extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            names = extension.value.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, ValueError):
-            names = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        alternative = certificate_parts.alternative_names(certificate)
+        if alternative is None:
+            names = certificate_parts.common_names(certificate)
+        else:
+            names = alternative.get_values_for_type(x509.DNSName)
         return frozenset(_normal(name) for name in names)
 
     @cached_property
@@ -46,8 +46,8 @@ class Identity:
     @cached_property
     def expires(self) -> float | None:
         """When the certificate expires, as POSIX time in seconds; None if it does not say."""
-        end = self.chain[0].get_notAfter()
-        return None if end is None else timestamp(end.decode().rstrip("Z"))
+        validity = certificate_parts.validity(self.chain[0].to_cryptography())
+        return None if validity is None else validity[1].timestamp()
 
     def covers(self, name: str) -> bool:
         """Return whether the certificate has a name (in lower case), or a wildcard for it."""

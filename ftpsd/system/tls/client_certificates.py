@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
+from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.private import share_store
 
 #: Which part of a certificate names its user.
@@ -48,10 +48,7 @@ class InvalidCertificate(SSL.Error):
 
     def __init__(self, certificate: crypto.X509, error: int) -> None:
         problem = _PROBLEMS.get(error, f"OpenSSL's error {error}")
-        try:
-            subject = subject_of(certificate.to_cryptography())
-        except Exception:  # OpenSSL accepts encodings that cryptography does not
-            subject = "that cannot be read"
+        subject = subject_of(certificate_parts.parse(certificate))
         super().__init__([("ftpsd", "", f"the client certificate {subject} is refused: {problem}")])
 
 
@@ -77,7 +74,7 @@ class ClientVerifier:
         self._trusted = {each.digest("sha256") for each in authorities}
         #: Differs for verifiers that accept different certificates.
         self.identity = (source, frozenset(self._trusted), frozenset(each.signature for each in revocations))
-        names = sum(len(each.get_subject().der()) for each in authorities)
+        names = sum(certificate_parts.subject_size(each.to_cryptography()) for each in authorities)
         self._named = self.authorities if names <= _MOST_NAMES else ()
 
     def attach(self, context: SSL.Context) -> None:
@@ -135,8 +132,8 @@ def client_certificate(connection: SSL.Connection, source: NameSource) -> Client
 
 def read_certificate(certificate: crypto.X509, source: NameSource) -> ClientCertificate:
     """Return what a certificate says of its user."""
-    parsed = certificate.to_cryptography()
-    names = tuple(_normal(name, source) for name in _names(parsed, source))
+    parsed = certificate_parts.parse(certificate)
+    names = () if parsed is None else tuple(_normal(name, source) for name in _names(parsed, source))
     return ClientCertificate(subject_of(parsed), _fingerprint(certificate), source, names)
 
 
@@ -150,27 +147,24 @@ def _fingerprint(certificate: crypto.X509) -> str:
     return certificate.digest("sha256").decode().replace(":", "").lower()
 
 
-def subject_of(certificate: x509.Certificate) -> str:
-    """Return the subject, as in RFC 4514, for the log."""
-    try:
-        return certificate.subject.rfc4514_string() or "without a subject"
-    except ValueError:
-        return "with a subject that cannot be read"
+def subject_of(certificate: x509.Certificate | None) -> str:
+    """Return the subject, as in RFC 4514, for the log. `certificate` is None if it cannot be read."""
+    if certificate is None:
+        return "that cannot be read"
+    name = certificate_parts.subject(certificate)
+    return "with a subject that cannot be read" if name is None else certificate_parts.text(name) or "without a subject"
 
 
 def _names(certificate: x509.Certificate, source: NameSource) -> list[str]:
     """Return the user names of a certificate. Several are allowed: the authority has signed each."""
-    try:
-        if source == "cn":
-            return [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        if source == "fingerprint":
-            return []
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        if source == "email":
-            return list(names.get_values_for_type(x509.RFC822Name))
-        return [_last_part(each) for each in names.get_values_for_type(x509.UniformResourceIdentifier)]
-    except (x509.ExtensionNotFound, ValueError):
+    if source == "cn":
+        return certificate_parts.common_names(certificate)
+    names = certificate_parts.alternative_names(certificate)
+    if source == "fingerprint" or names is None:
         return []
+    if source == "email":
+        return list(names.get_values_for_type(x509.RFC822Name))
+    return [_last_part(each) for each in names.get_values_for_type(x509.UniformResourceIdentifier)]
 
 
 def _last_part(uri: str) -> str:

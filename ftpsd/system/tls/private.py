@@ -113,7 +113,7 @@ def share_store(
     """Return a function that lets a context verify its peers' certificates with these authorities and lists.
 
     All contexts share one store, since a newer pyOpenSSL parses each list again when it is added to a store. An older
-    one cannot share a store, but adds what was parsed before.
+    one cannot share a store, but adds what was parsed before. Raises crypto.Error for a list that OpenSSL cannot read.
     """
     crl_class = getattr(crypto, "CRL", None)
     lists = [crl_class.from_cryptography(each) if crl_class is not None else each for each in revocations]
