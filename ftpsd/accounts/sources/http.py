@@ -185,9 +185,20 @@ def _parsed(response: http.client.HTTPResponse) -> Mapping[str, Value]:
     if response.getheader("Content-Encoding", "identity") != "identity":
         raise SourceFailed("the answer is compressed")
     try:
-        return parse_object(response.read())
+        return parse_object(_content(response))
     except InvalidJson as error:
         raise SourceFailed(f"the answer {error}") from None
+
+
+def _content(response: http.client.HTTPResponse) -> bytes:
+    """Return the content of an answer. Without a limit, http.client reserves the memory that a header claims."""
+    try:
+        content = response.read(LONGEST_ANSWER)
+    except ValueError:
+        raise SourceFailed("the answer has a chunk whose length is negative") from None
+    if response.length:
+        raise http.client.IncompleteRead(content, response.length)
+    return content
 
 
 def _name(answer: Mapping[str, Value], question: Question) -> str:
