@@ -174,6 +174,7 @@ CASES = [
     ("lisen: 3\n", ":1: lisen: unknown key. Did you mean listen?"),
     ("", "ftpsd.yaml:1: listen: is missing. Add listen."),
     ("banner: 3\n", ":6: banner: 3 is not a string. Put it in quotes."),
+    ("? a: 1\n? b: 2", ":7: ?: duplicate key, first defined in line 6."),
     ("banner: a\nbanner: b\n", ":7: banner: duplicate key, first defined in line 6. Remove one of the two."),
     (
         "passive:\n  ports: 51000-50000\n",

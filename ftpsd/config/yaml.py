@@ -53,7 +53,8 @@ class Document:
     def duplicate(self, key: Key, line: int) -> None:
         """Add a fault for a key that appears for the second time, on this line."""
         problem = f"duplicate key, first defined in line {self.line(key)}"
-        self.faults.append(Fault(str(self.path), line, dotted(key), problem, "Remove one of the two."))
+        shown = min(line, last_line(self.data))
+        self.faults.append(Fault(str(self.path), shown, dotted(key), problem, "Remove one of the two."))
 
     def unusable(self, problem: str, remedy: str, line: int = 0) -> None:
         """Add a fault of the file as a whole, whose keys have no lines."""
