@@ -44,6 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("target", help="or: all")
     parser.add_argument("file", nargs="?", type=Path, help="run this input and no other")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=-1, help="inputs for each target (default: as many as time allows)")
     parser.add_argument("--seed", type=int, default=0, help="make the same inputs as another run (default: other ones)")
     parser.add_argument("--corpus", type=Path, help="a directory, with one of each target in it")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -55,7 +56,7 @@ def _child(name: str, options: argparse.Namespace) -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="ftpsd-fuzz-", dir=memory if memory.is_dir() else None) as work:
         corpus = ["--corpus", str(options.corpus)] if options.corpus else []
-        limits = ["--seconds", str(options.seconds), "--seed", str(options.seed)]
+        limits = ["--seconds", str(options.seconds), "--seed", str(options.seed), "--runs", str(options.runs)]
         command = [sys.executable, "-m", "tests.fuzz", name, *limits, "--work", work]
         print(f"=== {name}", flush=True)
         environment = {**os.environ, "PYTHONHASHSEED": str(options.seed or "random")}
@@ -79,7 +80,8 @@ def _with_atheris(options: argparse.Namespace) -> None:
         (seeds / str(number)).write_bytes(seed)
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in target.words)
     words.write_text("".join(f'"{word}"\n' for word in escaped))
-    limits = [f"-max_total_time={options.seconds}", f"-timeout={SLOWEST}", f"-seed={options.seed}", "-max_len=4096"]
+    limits = [f"-max_total_time={options.seconds}", f"-runs={options.runs}", f"-timeout={SLOWEST}"]
+    limits += [f"-seed={options.seed}", "-max_len=4096"]
     arguments = [sys.argv[0], *limits, f"-dict={words}", f"-artifact_prefix={os.getcwd()}/"]
     atheris.Setup([*arguments, str(corpus), str(seeds)], target.run)
     atheris.Fuzz()
