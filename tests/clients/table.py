@@ -86,6 +86,8 @@ CLIENTS = [
     Client("Perl Net::FTP", "net_ftp.pl", "IO/Socket/SSL.pm", "libio-socket-ssl-perl", ALLOW, modes=BOTH, versions=VERSIONS),
     Client("basic-ftp (npm)", "basic_ftp.js", "basic-ftp", "npm: basic-ftp", modes=BOTH, versions=VERSIONS, heavy=True),
     Client("ftp (npm)", "old_ftp.js", "ftp", "npm: ftp", versions=VERSIONS, heavy=True),
+    Client("jlaffaye/ftp (Go) with a session cache", "jlaffaye.go", "github.com/jlaffaye/ftp/ftp.go", "golang-go golang-github-jlaffaye-ftp-dev", heavy=True, modes=BOTH, versions=VERSIONS, options=("cache",)),
+    Client("jlaffaye/ftp (Go) with a session cache, newer releases", "jlaffaye.go", "github.com/jlaffaye/ftp/ftp.go", "golang-go golang-github-jlaffaye-ftp-dev", heavy=True, modes=BOTH, versions=VERSIONS, options=("cache", "later")),
     Client("jlaffaye/ftp (Go)", "jlaffaye.go", "github.com/jlaffaye/ftp/ftp.go", "golang-go golang-github-jlaffaye-ftp-dev", ALLOW, heavy=True, modes=BOTH, versions=VERSIONS),
     Client("gFTP", "gftp.sh", "gftp-text", "gftp-text", does="upload download", heavy=True),
     Client("GVfs", "gvfs.sh", "gio", "gvfs-backends libglib2.0-bin dbus", modes=BOTH, does="upload download", heavy=True),

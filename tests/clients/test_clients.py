@@ -70,6 +70,15 @@ def test_client_needs_its_settings(daemon: Daemon, client: Client, tmp_path: Pat
     assert "done" not in done.stdout.splitlines() or wrong(client, daemon.home(user), tmp_path / "local")
 
 
+@pytest.mark.client
+def test_go_needs_the_name_of_the_server(daemon: Daemon, tmp_path: Path) -> None:
+    """Without `ServerName`, Go resumes no session although it has a cache, and the reply names the setting."""
+    (client,) = (each for each in CLIENTS if each.name == "jlaffaye/ftp (Go) with a session cache, newer releases")
+    must_be_here(client)
+    done = run(client._replace(options=(*client.options, "nameless")), daemon, "alice", tmp_path)
+    assert "done" not in done.stdout.splitlines() and "522" in done.stdout and "data_session" in done.stdout
+
+
 @pytest.mark.parametrize("client", PLAIN_CLIENTS, ids=lambda client: client.name)
 def test_plain_client(plain: Daemon, client: Client, tmp_path: Path) -> None:
     """Clients without TLS succeed where the server does not require it."""

@@ -15,6 +15,7 @@ import pytest
 
 from ftpsd.storage.local.part_files import part_name
 from tests.clients.session import CONTENT, PART
+from tests.clients.table import CLIENTS
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import secured
 
@@ -57,17 +58,29 @@ def curl(daemon: Daemon, local: Path) -> list[str]:
     return ["curl", "-sSk", "--ssl-reqd", "-u", "alice:secret", "--max-time", "20", "-C", "-", "-T", str(local), where]
 
 
-@pytest.mark.parametrize("program", [curl, lftp], ids=lambda program: program.__name__)
+def jlaffaye(daemon: Daemon, local: Path) -> list[str]:
+    """The way of a program in Go: it asks for the size, and appends."""
+    (client,) = (each for each in CLIENTS if each.name == "jlaffaye/ftp (Go) with a session cache")
+    if client.missing():
+        pytest.skip(client.missing())
+    where = [daemon.host, str(daemon.port), "alice", str(local.parent)]
+    return [*client.command("1.3", local.parent), "explicit", *where, "cache", "append"]
+
+
+@pytest.mark.parametrize(
+    "program", [curl, lftp, pytest.param(jlaffaye, marks=pytest.mark.client)], ids=lambda program: program.__name__
+)
 def test_a_cut_upload_is_resumed(shared: Daemon, tmp_path: Path, program: Callable[[Daemon, Path], list[str]]) -> None:
     """The client sends only what is missing, and the file is whole."""
-    if shutil.which(program.__name__) is None:
+    if program is not jlaffaye and shutil.which(program.__name__) is None:
         pytest.skip(f"{program.__name__} is not installed")
     (shared.home() / "file.bin").unlink(missing_ok=True)
     local = tmp_path / "file.bin"
     local.write_bytes(CONTENT)
     arrived = cut_upload(shared, "file.bin", CONTENT[:PART])
     before = len(shared.log)
-    subprocess.run(program(shared, local), check=True, capture_output=True, timeout=2 * PATIENCE)
+    command = program(shared, local)
+    subprocess.run(command, check=True, capture_output=True, timeout=2 * PATIENCE)
     assert (shared.home() / "file.bin").read_bytes() == CONTENT
     sent = re.findall(r"(?:STOR|APPE) file\.bin: 226 \D*(\d+)", shared.log[before:])
     assert sent == [str(len(CONTENT) - arrived)]
