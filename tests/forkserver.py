@@ -9,8 +9,10 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -122,6 +124,17 @@ def _fork(words: list[str], directory: Path, files: tuple[str, str, str], enviro
     return Forked(int(_server.stdout.readline()))
 
 
+def _import_all() -> None:
+    """Import each module of ftpsd: `twistd` and `ftpsd` import theirs when they are told what to run."""
+    for each in pkgutil.walk_packages(ftpsd.__path__, "ftpsd."):
+        if each.name == "ftpsd.__main__":  # it runs the command
+            continue
+        try:
+            importlib.import_module(each.name)
+        except ImportError:  # its library is not installed: a program that wants it finds that out by itself
+            continue
+
+
 def _serve() -> None:
     """Fork one process for each line of standard input, and print its number."""
     from twisted.application.service import IServiceMaker
@@ -129,12 +142,10 @@ def _serve() -> None:
     from twisted.plugin import getPlugins
     from twisted.scripts import twistd
 
-    from ftpsd.cli import bans, check, passwd
-    from ftpsd.cli.doctor import command, server
     from ftpsd.cli.main import main
 
-    del bans, check, passwd, command, server  # `main` imports them when it needs them
     list(getPlugins(IServiceMaker))
+    _import_all()
     gc.collect()
     gc.freeze()  # what is shared stays shared
     for line in sys.stdin:
