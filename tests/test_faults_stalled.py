@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -18,6 +21,9 @@ from tests.hostile import wait_until
 
 CONTENT = b"written before\n"
 
+#: The reply to a command that waits too long for other sessions.
+LOCKED = re.compile(r"451 Other sessions have been changing names in this home for \d seconds: try again later\.")
+
 
 @pytest.fixture
 def stalling(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest) -> Iterator[tuple[Daemon, FaultyDisk]]:
@@ -26,6 +32,21 @@ def stalling(make_daemon: Callable[..., Daemon], request: pytest.FixtureRequest)
     disk = FaultyDisk(daemon.home())
     (disk.backing / "old").write_bytes(CONTENT)
     (daemon.home("bob") / "old").write_bytes(CONTENT)
+    yield daemon.start(disk.prefix), disk
+    disk.work()
+
+
+@pytest.fixture
+def waiting(make_daemon: Callable[..., Daemon]) -> Iterator[tuple[Daemon, FaultyDisk]]:
+    """A daemon whose user alice has a faulty disk, and a quota, so that changes of names wait for each other.
+
+    Linux locks a directory while a file is removed there, so other sessions use another one.
+    """
+    timeouts = {"stalled": 2, "data_connect": 1}
+    daemon = make_daemon({"timeouts": timeouts}, {"alice": {"quota": {"files": 100}}}, start=False)
+    disk = FaultyDisk(daemon.home())
+    (disk.backing / "dir").mkdir()
+    (disk.backing / "dir" / "old").write_bytes(CONTENT)
     yield daemon.start(disk.prefix), disk
     disk.work()
 
@@ -79,7 +100,7 @@ def test_an_upload_that_stalls(stalling: tuple[Daemon, FaultyDisk]) -> None:
 def test_changes_that_wait_for_a_stalled_one(make_daemon: Callable[..., Daemon]) -> None:
     """In a home with a quota, changes wait for one whose disk call does not return, and get 451 as that one does.
 
-    When the disk works again, the sessions make their changes, which are counted, and nothing is done twice.
+    The replies say why. When the disk works again, the sessions make their changes, which are counted, and nothing is done twice.
     """
     daemon = make_daemon({"timeouts": {"stalled": 2}}, {"alice": {"quota": {"files": 100}}}, start=False)
     disk = FaultyDisk(daemon.home())
@@ -96,7 +117,9 @@ def test_changes_that_wait_for_a_stalled_one(make_daemon: Callable[..., Daemon])
         sessions[2].send("RMD d2")
         with sessions[3].connect_data():
             sessions[3].send("STOR d3/new")
-            assert [each.reply()[:3] for each in sessions] == ["451", "451", "451", "426"]
+            replies = [each.reply() for each in sessions]
+        assert replies[0] == "451 Disk not responding. The command may still complete."
+        assert all(LOCKED.fullmatch(reply) for reply in replies[1:]), replies
         assert sessions[1].expect(257, "PWD")
     finally:
         disk.work()
@@ -105,6 +128,50 @@ def test_changes_that_wait_for_a_stalled_one(make_daemon: Callable[..., Daemon])
     sessions[2].expect(250, "RMD d2")
     assert sessions[3].upload("STOR d3/new", CONTENT).startswith("226")
     assert f"Files: {len(list(disk.backing.rglob('*')))} of" in sessions[1].expect(200, "SITE QUOTA")
+    assert "Traceback" not in daemon.log
+
+
+def test_an_upload_that_cannot_be_published(waiting: tuple[Daemon, FaultyDisk]) -> None:
+    """An upload whose bytes have all arrived, and whose name cannot be given, gets 451 and can be resumed later."""
+    daemon, disk = waiting
+    with secured(daemon) as deleting, secured(daemon) as client:
+        data = client._open("STOR new")
+        disk.fail(UNLINK="STALL")
+        deleting.send("DELE dir/old")
+        time.sleep(0.2)
+        data.sendall(CONTENT)
+        with suppress(ssl.SSLEOFError):  # no close_notify from the server for an upload that it does not publish
+            data.unwrap()
+        data.close()
+        assert LOCKED.fullmatch(client.reply())
+        assert deleting.reply().startswith("451 ")
+        disk.work()
+        wait_until(lambda: client.command("SIZE new") == f"213 {len(CONTENT)}", "the part file is free")
+        client.expect(350, f"REST {len(CONTENT)}")
+        assert client.upload("STOR new", b"more\n").startswith("226")
+        assert client.download("RETR new") == CONTENT + b"more\n"
+        assert client.expect(200, "SITE QUOTA").count("Files: 2 of") == 1
+    assert "Traceback" not in daemon.log
+
+
+def test_a_handshake_begins_when_the_file_is_open(waiting: tuple[Daemon, FaultyDisk]) -> None:
+    """An upload that must wait for others before it can begin is not refused for a handshake that took too long."""
+    daemon, disk = waiting
+    with secured(daemon) as deleting, secured(daemon) as client:
+        disk.fail(UNLINK="STALL")
+        deleting.send("DELE dir/old")
+        time.sleep(0.2)
+        connection = client.connect_data()
+        client.send("STOR new")
+        time.sleep(1.5)
+        disk.work()
+        assert deleting.reply().startswith("250 ")
+        assert client.reply().startswith("150 ")
+        data = client.secure_data(connection)
+        data.sendall(CONTENT)
+        data.unwrap()
+        data.close()
+        assert client.reply().startswith("226 ")
     assert "Traceback" not in daemon.log
 
 

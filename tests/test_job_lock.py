@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ftpsd.data.deadlines import Deadlines
 from ftpsd.data.transfer import Transfer
@@ -163,7 +164,7 @@ def test_what_is_closed_is_not_cancelled(pool: Pool) -> None:
 def test_other_jobs_do_not_put_off_a_deadline(pool: Pool) -> None:
     """A job that waits for a lock too long is refused, although other jobs of the same user end all the time."""
     pool.threads.patience = 0.5
-    work, refused = Work(JobLock()), list[object]()
+    work, refused = Work(JobLock()), list[Failure]()
     work.may_end.clear()
     held = pool.threads.queue("holder").call(work, "holder")
     wait_until(lambda: work.running == 1, "the lock is taken")
@@ -179,6 +180,8 @@ def test_other_jobs_do_not_put_off_a_deadline(pool: Pool) -> None:
         assert time.monotonic() < deadline
         pool.result(queue.call(time.sleep, 0.05))
     deadlines.stop()
+    assert {each.value.reply.code for each in refused} == {451}
+    assert sum("changing names in this home" in str(each.value) for each in refused) == len(refused) - 1
     work.may_end.set()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ftpsd.data.transfer import AnyTransfer
 from ftpsd.protocol.replies import NoDataConnection, Refusal
+from ftpsd.system.jobs.job_lock import waited_too_long
 from ftpsd.system.presence import PatientCall, time_left
 from ftpsd.system.reactor import Clock, DelayedCall
 
@@ -36,7 +37,8 @@ class Timer:
 
 
 class Deadlines:
-    """Aborts a transfer whose connection is not open after `opening` seconds, or that made no progress for `stalled`.
+    """Aborts a transfer that waits for the handshake of its connection for `opening` seconds, or made no progress for
+    `stalled`.
 
     One timer serves both.
     """
@@ -46,17 +48,17 @@ class Deadlines:
         self._progress, self._since = transfer.progress, clock.seconds()
         #: The time at which the transfer began.
         self.began = self._since
-        self._opening, self._opening_since = opening, self._since
+        self._opening = opening
         self._call = clock.callLater(min(opening, stalled), self._check)
 
     def _check(self) -> None:
         transfer, now = self._transfer, self._clock.seconds()
         if transfer.progress != self._progress:
             self._progress, self._since = transfer.progress, now
-        if transfer.waits_for_storage:  # the handshake begins when the file is open
-            self._opening_since = now
         left = time_left(self._clock, self._since, self._stalled)
-        opening = time_left(self._clock, self._opening_since, self._opening)
+        # The handshake begins when the file is open.
+        opening_since = now if transfer.first_wait is None else transfer.first_wait
+        opening = time_left(self._clock, opening_since, self._opening)
         if not transfer.is_open and opening <= 0:
             transfer.abort(NoDataConnection("timeout", 522, "TLS handshake on the data connection took too long."))
         elif left <= 0:
@@ -67,6 +69,8 @@ class Deadlines:
     def _stalled_reply(self) -> Refusal:
         if self._transfer.waits_for_storage:
             return Refusal(451, f"Storage not responding for {self._stalled} seconds: try again later.")
+        if self._transfer.waits_for_lock:
+            return waited_too_long(self._stalled)
         return Refusal(426, f"Transfer aborted: no data for {self._stalled} seconds.")
 
     def stop(self) -> None:

@@ -169,21 +169,28 @@ class Transfer(Parking, Generic[T]):
         self.steps_taken = 0
         #: Whether it waits for storage over a network.
         self.waits_for_storage = False
+        #: Whether it waits for a lock that other jobs have.
+        self.waits_for_lock = False
+        #: The time at which it waited for its peer first; None before.
+        self.first_wait: float | None = None
+        self._locks_taken = 0
         self._reactor = reactor
         self._queue = queue
         self._queued = False
         self._steps = steps
+        #: The result, while what is `owned` is closed.
+        self._result: T | Failure | None = None
         self._abort_reason: Refusal | None = None
         self._abandoning: DelayedCall | None = None
 
     @property
-    def progress(self) -> tuple[int, float]:
-        """A value that changes whenever the peer took or gave something.
+    def progress(self) -> tuple[int, int, float]:
+        """A value that changes whenever the peer took or gave something, or the transfer got a lock.
 
         While the transfer is queued, it also changes when another job of the same owner ends a step, unless the
         transfer waits for a lock.
         """
-        return self.steps_taken, self._queue.progress if self._queued else 0.0
+        return self.steps_taken, self._locks_taken, self._queue.progress if self._queued else 0.0
 
     @property
     def is_open(self) -> bool:
@@ -211,6 +218,7 @@ class Transfer(Parking, Generic[T]):
 
     def _work(self) -> None:
         self._queued = False
+        self._note_lock()
         result: T | Failure
         try:
             while not self._gives_up_thread(self._step()):
@@ -219,14 +227,23 @@ class Transfer(Parking, Generic[T]):
         except StopIteration as end:
             result = end.value
         except BaseException as error:
-            result = self._failure(error)
+            result = _failure(error, self._abort_reason)
         self._close(result)
 
+    def _note_lock(self) -> None:
+        """Note that the transfer waits for a lock no longer."""
+        if self.waits_for_lock:
+            self._locks_taken += 1
+            self.waits_for_lock = False
+
     def _close(self, result: T | Failure) -> None:
+        self._note_lock()
+        self._result = result
         for each in self.owned:
             try:
                 each.close()
             except Busy as busy:
+                self.waits_for_lock = True
                 self._queue.repeat(busy.lock, partial(self._close, result))
                 return
             except BaseException as error:
@@ -237,14 +254,6 @@ class Transfer(Parking, Generic[T]):
         if self._abort_reason is not None:
             return self._steps.throw(self._abort_reason)  # not close(): an upload that is published ends well
         return next(self._steps)
-
-    def _failure(self, error: BaseException) -> Failure:
-        """Return the reason that the client gets: the abort if there was one, not an error that the abort caused."""
-        traceback.clear_frames(error.__traceback__)  # frees the buffers now
-        reported = self._abort_reason or error
-        if isinstance(reported, Refusal | OSError):
-            reported.__traceback__ = None  # only an internal error needs one
-        return Failure(reported)
 
     def _gives_up_thread(self, wanted: int | Pause | Busy | None) -> bool:
         """Decide what follows a step. Return False if this thread is to take the next one now."""
@@ -260,8 +269,11 @@ class Transfer(Parking, Generic[T]):
             self._queue.call_in_reactor(self._submit)
             return True
         if isinstance(wanted, Busy):
+            self.waits_for_lock = True
             self._queue.submit_with(wanted.lock, self._work)
             return True
+        if self.first_wait is None and not self.waits_for_storage:
+            self.first_wait = self._reactor.seconds()
         if not crowded and self._wait_in_thread(wanted):
             return False
         self._queue.call_in_reactor(self._park, wanted)
@@ -288,14 +300,21 @@ class Transfer(Parking, Generic[T]):
             self._wait_in_reactor(wanted)
 
     def _abandon(self) -> None:
-        """Reply to an abort although the thread is in a disk call that does not return."""
-        if self._abort_reason is not None:
-            reply = self._abort_reason.reply
+        """Reply to an abort although the thread is in a disk call that does not return, or there is no lock."""
+        if self._abort_reason is None:
+            return
+        reply = self._abort_reason.reply
+        if not self.waits_for_lock:
             self._finish(Failure(Refusal(reply.code, f"{reply.text} Disk not responding.")))
+        elif self._result is not None:
+            self._finish(self._result)  # an upload may be published
+        else:
+            self._finish(Failure(Refusal(reply.code, *reply.lines)))
 
     def _finish(self, result: T | Failure) -> None:
         if self._abandoning is not None and self._abandoning.active():
             self._abandoning.cancel()
+        self._result = None
         if not self.finished.called:
             self.connection = None
             self.finished.callback(result)
@@ -303,6 +322,15 @@ class Transfer(Parking, Generic[T]):
 
 #: A transfer, whatever its result is.
 AnyTransfer = Transfer[Any]
+
+
+def _failure(error: BaseException, abort_reason: Refusal | None) -> Failure:
+    """Return the reason that the client gets: the abort if there was one, not an error that the abort caused."""
+    traceback.clear_frames(error.__traceback__)  # frees the buffers now
+    reported = abort_reason or error
+    if isinstance(reported, Refusal | OSError):
+        reported.__traceback__ = None  # only an internal error needs one
+    return Failure(reported)
 
 
 def _log_close_error(error: BaseException) -> None:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.jobs.fair_queue import FairQueue, Job, JobKind, OwnerQueue
-from ftpsd.system.jobs.job_lock import Busy, JobLock, LockSteps, give_up_thread
+from ftpsd.system.jobs.job_lock import Busy, JobLock, LockSteps, give_up_thread, waited_too_long
 from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import ReactorCalls
@@ -85,7 +85,7 @@ class Call(Generic[T]):
     ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
     """
 
-    __slots__ = ("_patience", "_threads", "queue", "result", "running", "since")
+    __slots__ = ("_patience", "_threads", "queue", "result", "running", "since", "waits_for_lock")
 
     def __init__(self, threads: WorkerThreads, queue: OwnerQueue, patience: float = 0.0) -> None:
         self._threads = threads
@@ -93,6 +93,8 @@ class Call(Generic[T]):
         self.queue = queue
         self.result: Deferred[T] = Deferred(self._cancel)
         self.running = False
+        #: Whether it waits for a lock, and has no disk call of its own.
+        self.waits_for_lock = False
         #: The time at which the call was made, or the current step began.
         self.since = time.monotonic()
 
@@ -108,6 +110,16 @@ class Call(Generic[T]):
         """Return whether there was no progress for as long as the pool permits, or the call itself."""
         return now - self.last_progress() >= max(self._threads.patience, self._patience)
 
+    def overdue_reply(self, now: float, disk: str) -> Refusal:
+        """Return the reply when it is overdue. `disk` is what the pool's calls wait for."""
+        if self.waits_for_lock:
+            return waited_too_long(round(now - self.since))
+        return Refusal(451, f"{disk} not responding. The command may still complete.")
+
+    def begin_step(self) -> None:
+        """Note that a thread has begun with the call, or with its next step."""
+        self.since, self.running, self.waits_for_lock = time.monotonic(), True, False
+
     def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
         """Call the function in this worker thread, and deliver what it returns or raises. Not if nobody awaits that."""
         if self in self._threads.awaited:
@@ -115,11 +127,12 @@ class Call(Generic[T]):
 
     def make_anyway(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
         """Call the function as `make` does, also if its result is not awaited any more."""
-        self.since, self.running = time.monotonic(), True
+        self.begin_step()
         result: T | Failure
         try:
             result = function(*arguments, **named)
         except Busy:
+            self.waits_for_lock = True
             raise  # it remains `running`: what other jobs of its owner do is no progress now
         except BaseException:
             result = Failure()
@@ -303,8 +316,7 @@ class WorkerThreads:
         now = time.monotonic()
         for call in [each for each in self.awaited if each.is_overdue(now)]:
             if call in self.awaited and call.is_overdue(now - absent_since(self.reactor, call.last_progress())):
-                what = self._what.removeprefix("a ").capitalize()
-                call.fail(Refusal(451, f"{what} not responding. The command may still complete."))
+                call.fail(call.overdue_reply(now, self._what.removeprefix("a ").capitalize()))
         if self._queue.waiting:
             self._replace_stuck(now)
 
@@ -379,13 +391,14 @@ class JobQueue:
 
     def _take_steps(self, call: Call[T], steps: JobSteps[T] | LockSteps[T]) -> None:
         awaited = self._threads.awaited
-        call.since, call.running = time.monotonic(), True
+        call.begin_step()
         result: T | Failure
         try:
             while call in awaited:
                 busy = next(steps)
                 call.since = time.monotonic()
                 if busy is not None:
+                    call.waits_for_lock = True
                     self.submit_with(busy.lock, partial(self._take_steps, call, steps))
                     return
                 if self.step_ended():

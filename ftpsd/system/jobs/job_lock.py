@@ -12,6 +12,8 @@ from functools import partial
 from threading import Lock, get_ident, local
 from typing import ParamSpec, TypeVar
 
+from ftpsd.protocol.replies import Refusal
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -35,6 +37,13 @@ class Busy(Exception):
     def __init__(self, lock: JobLock) -> None:
         super().__init__("the names in this home are being changed")
         self.lock = lock
+
+
+def waited_too_long(seconds: float) -> Refusal:
+    """Return the reply to the command of a job that did not get a lock in time: it was not carried out."""
+    return Refusal(
+        451, f"Other sessions have been changing names in this home for {seconds:g} seconds: try again later."
+    )
 
 
 class JobLock:
