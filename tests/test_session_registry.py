@@ -15,18 +15,23 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from ftpsd.limits.merged_registry import PAGE, PATIENCE, MergedSessionRegistry, serve_registry
 from ftpsd.limits.session_registry import (
+    Dismissed,
     LocalSessionRegistry,
     SessionFilter,
     SessionList,
     SessionRegistry,
     SessionView,
+    WorkersSilent,
 )
 from ftpsd.protocol.interfaces import Progress
 from ftpsd.protocol.replies import Reply
+from ftpsd.system.presence import Presence
 from tests.inprocess import START, Server
 from tests.links import LinkedWorkers
 
 pytestmark = pytest.mark.quick
+
+GONE = Reply(421, "Ended.")
 
 
 def now(awaitable: Any) -> Any:
@@ -71,7 +76,9 @@ class Watched:
 
     def dismiss_each(self, wanted: SessionFilter, reply: Reply, now: bool = False) -> int:
         """End sessions."""
-        return int(self._wait(self._registry.dismiss_each(wanted, reply, now)))
+        found: Dismissed = self._wait(self._registry.dismiss_each(wanted, reply, now))
+        assert not found.missing
+        return found.count
 
 
 @pytest.fixture(params=["local", "merged"])
@@ -84,7 +91,7 @@ def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]
     workers = LinkedWorkers(2)
     serve_registry(workers.ends[0], LocalSessionRegistry(server.clock))
     serve_registry(workers.ends[1], server.sessions)
-    yield Watched(server, MergedSessionRegistry(workers.reactor, workers), workers.result)
+    yield Watched(server, MergedSessionRegistry(workers), workers.result)
     workers.close()
 
 
@@ -210,7 +217,14 @@ class Workers(LinkedWorkers):
         for server, link in zip(self.servers, self.ends.values(), strict=True):
             object.__setattr__(server._factory.services, "numbers", numbers)
             serve_registry(link, server.sessions)
-        self.registry = MergedSessionRegistry(self.reactor, self)
+        self.registry = MergedSessionRegistry(self)
+        self._presence = Presence(self.reactor)
+        self._presence.start()
+
+    def close(self) -> None:
+        """Close all links."""
+        self._presence.stop()
+        super().close()
 
     def sessions(self) -> SessionList:
         """All sessions."""
@@ -237,7 +251,7 @@ def test_the_sessions_of_all_workers(workers: Workers) -> None:
     assert found.missing == ()
     assert workers.result(workers.registry.find(PAGE)).address == found[PAGE - 1].address
     assert workers.result(workers.registry.dismiss(PAGE, Reply(421, "Ended.")))
-    assert workers.result(workers.registry.dismiss_each(SessionFilter(), Reply(421, "Ended."))) == 3 * PAGE + 1
+    assert workers.result(workers.registry.dismiss_each(SessionFilter(), GONE)) == Dismissed(3 * PAGE + 1)
     assert {view.state for view in workers.sessions()} == {"closing"}
 
 
@@ -254,6 +268,38 @@ def test_a_worker_that_does_not_answer_is_left_out(workers: Workers) -> None:
     assert workers.result(workers.registry.dismiss(3, Reply(421, "Ended.")))
     workers.reactor.addReader(workers.ends[1].transport)
     assert [view.number for view in workers.sessions()] == [1, 2, 3]
+
+
+def test_a_session_of_a_worker_that_does_not_answer_is_not_called_ended(workers: Workers) -> None:
+    """Nobody is told that a session has ended while the worker that may have it is silent."""
+    for server in workers.servers:
+        server.connect()
+    workers.freeze(1)
+    for asked in (workers.registry.find(2), workers.registry.dismiss(2, GONE)):
+        with pytest.raises(WorkersSilent) as silent:
+            workers.result(asked)
+        assert silent.value.missing == (1,)
+    assert workers.result(workers.registry.find(1)).number == 1
+    assert workers.result(workers.registry.dismiss_each(SessionFilter(), GONE)) == Dismissed(2, (1,))
+
+
+def test_a_slow_worker_counts_all_sessions_that_it_ends(workers: Workers) -> None:
+    """Ending many sessions takes a busy worker longer than one answer may take. The count is right nevertheless."""
+    for number in range(100):
+        workers.servers[1].connect(f"10.0.0.{number}")
+    registry = workers.servers[1].sessions
+    for session in registry._sessions.values():
+        dismiss = session.dismiss
+
+        def slow(*arguments: Any, dismiss: Any = dismiss) -> None:
+            time.sleep(1.5 * PATIENCE / 100)
+            dismiss(*arguments)
+
+        session.dismiss = slow  # type: ignore[method-assign]
+    other = workers.servers[1].connect("10.0.1.1")
+    ended = workers.result(workers.registry.dismiss_each(SessionFilter(address=ip_network("10.0.0.0/24")), GONE))
+    assert ended == Dismissed(100)
+    assert other.say("HELP").startswith("220 ") and other.say("HELP").startswith("214")
 
 
 def test_a_worker_that_ends_meanwhile(workers: Workers) -> None:
@@ -295,11 +341,14 @@ def test_a_worker_that_was_taken_over_is_left_out(workers: Workers, page: Any) -
     workers.servers[0].connect()
     workers.ends[2].serve("registry.page", lambda after: page)
     workers.ends[2].serve("registry.find", lambda number: page)
-    workers.ends[2].serve("registry.dismiss_each", lambda *_: 10**30)
+    workers.ends[2].serve("registry.last", lambda: 10**30)
+    workers.ends[2].serve("registry.dismiss_page", lambda *_: page)
     found = workers.sessions()
     assert ([view.number for view in found], found.missing) == ([1], (2,))
-    assert workers.result(workers.registry.find(99)) is None
-    assert workers.result(workers.registry.dismiss_each(SessionFilter(), Reply(421, "Ended."))) == 1
+    if page is not None:
+        with pytest.raises(WorkersSilent):
+            workers.result(workers.registry.find(99))
+    assert workers.result(workers.registry.dismiss_each(SessionFilter(), GONE)) == Dismissed(1, (2,))
 
 
 def test_the_supervisor_is_not_kept_busy(workers: Workers) -> None:

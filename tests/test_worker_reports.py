@@ -172,5 +172,9 @@ def test_a_worker_that_does_not_answer(daemon: Daemon, admin: Admin, clients: li
         assert [each["state"] for each in admin.get("status")["workers"]] == ["serving", "silent"]
         _, errors = run(daemon, "who")
         assert errors in ("Worker 1 does not answer: its sessions are not shown.\n", "")  # "": it was replaced
+        assert admin.delete("sessions", user="nobody") == {"dismissed": 0, "missing_workers": [1]}
+        assert "Worker 1 does not answer" in admin.delete("sessions/999999", status=503)["detail"]
+        _, errors = run(daemon, "kick", "--user", "nobody")
+        assert errors == "Worker 1 does not answer: its sessions may continue.\n"
     finally:
         os.kill(stopped, signal.SIGCONT)

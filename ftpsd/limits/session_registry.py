@@ -64,6 +64,22 @@ class SessionList(list[SessionView]):
 
 
 @dataclass(frozen=True, slots=True)
+class Dismissed:
+    """How many sessions a call has ended. `missing` are the workers that did not answer: theirs may continue."""
+
+    count: int
+    missing: tuple[int, ...] = ()
+
+
+class WorkersSilent(Exception):
+    """A session is not known, but it may be one of the workers that do not answer: `missing`."""
+
+    def __init__(self, missing: tuple[int, ...]) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
+@dataclass(frozen=True, slots=True)
 class SessionFilter:
     """Which sessions a request is about. None stands for any."""
 
@@ -104,13 +120,16 @@ class SessionRegistry(Protocol):
         """Return all sessions, in the order in which they began."""
 
     def find(self, number: int) -> Awaitable[SessionView | None]:
-        """Return the session with that number, or None if it has ended."""
+        """Return the session with that number, or None if it has ended. Raises WorkersSilent."""
 
     def dismiss(self, number: int, reply: Reply, immediately: bool = False) -> Awaitable[bool]:
-        """End a session with a reply, after its transfer or immediately. Return False if it has ended before."""
+        """End a session with a reply, after its transfer or immediately. Return False if it has ended before.
 
-    def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> Awaitable[int]:
-        """End sessions with a reply, as `dismiss` does. Return how many."""
+        Raises WorkersSilent.
+        """
+
+    def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> Awaitable[Dismissed]:
+        """End the sessions that run now with a reply, as `dismiss` does."""
 
 
 class LocalSessionRegistry:
@@ -146,16 +165,14 @@ class LocalSessionRegistry:
         session.dismiss(reply, immediately)
         return True
 
-    async def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> int:
-        """End sessions with a reply, each after its transfer or immediately. Return how many."""
+    async def dismiss_each(self, wanted: SessionFilter, reply: Reply, immediately: bool = False) -> Dismissed:
+        """End the sessions that run now with a reply, each after its transfer or immediately."""
         slices = Slices(self._clock)
-        dismissed = 0
-        for session in list(self._sessions.values()):
-            if session.number in self._sessions and wanted.matches(session.view()):
-                session.dismiss(reply, immediately)
-                dismissed += 1
+        count = 0
+        for number in list(self._sessions):
+            count += self._dismiss_if(wanted, number, reply, immediately)
             await slices.pause()
-        return dismissed
+        return Dismissed(count)
 
     # --- for this process ------------------------------------------------------------------------
 
@@ -164,8 +181,34 @@ class LocalSessionRegistry:
 
     def page(self, after: int, count: int) -> list[SessionView]:
         """Return the next sessions with higher numbers than `after`, in the order of their numbers."""
-        numbers = nsmallest(count, (number for number in self._sessions if number > after))
-        return [self._sessions[number].view() for number in numbers]
+        return [self._sessions[number].view() for number in self._next(after, count)]
+
+    @property
+    def last(self) -> int:
+        """The highest number of a session; 0 without any."""
+        return max(self._sessions, default=0)
+
+    def dismiss_page(
+        self, wanted: SessionFilter, reply: Reply, immediately: bool, after: int, count: int
+    ) -> tuple[int, int | None]:
+        """Do as `dismiss_each` for the next `count` sessions with higher numbers than `after`.
+
+        Return how many were ended, and the highest number that was looked at; None if there are no further ones.
+        """
+        numbers = self._next(after, count)
+        dismissed = sum(self._dismiss_if(wanted, number, reply, immediately) for number in numbers)
+        return dismissed, numbers[-1] if len(numbers) == count else None
+
+    def _next(self, after: int, count: int) -> list[int]:
+        return nsmallest(count, (number for number in self._sessions if number > after))
+
+    def _dismiss_if(self, wanted: SessionFilter, number: int, reply: Reply, immediately: bool) -> bool:
+        """End a session if it has not ended meanwhile, and the request is about it. Return whether it was."""
+        session = self._sessions.get(number)
+        if session is None or not wanted.matches(session.view()):
+            return False
+        session.dismiss(reply, immediately)
+        return True
 
     def add(self, session: RunningSession) -> None:
         """Register a session that begins."""
@@ -176,11 +219,6 @@ class LocalSessionRegistry:
         self._sessions.pop(session.number, None)
         if not self._sessions and self._when_empty is not None:
             self._when_empty()
-
-    def dismiss_all(self, reply: Reply, immediately: bool = False) -> None:
-        """End all sessions with a reply, each after its transfer, or all immediately."""
-        for session in list(self._sessions.values()):
-            session.dismiss(reply, immediately)
 
     def when_empty(self, call: Callable[[], object]) -> None:
         """Call back when the last session has ended; now if there is none."""

@@ -87,7 +87,7 @@ class RemoteSessions:
         self._loads = ConfigurationLoads(parts.reactor, parts.path, self._spawner, self.workers)
         self._logins = SharedLogins(self.workers, parts.snapshots.recent, parts.snapshots.sources)
         self._receiver = Receiver(parts.reactor, parts.hub, self.workers, parts.log_together)
-        self.registry = MergedSessionRegistry(parts.reactor, self.workers)
+        self.registry = MergedSessionRegistry(self.workers)
         self.figures = MergedFigures(parts.reactor, local_figures(parts, ()), self.workers)
         none = LocalSessionRegistry(parts.reactor)
         self._services = ControlServices(parts.reactor, Scheduler(parts.reactor), parts.hub, none)

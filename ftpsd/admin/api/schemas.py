@@ -49,9 +49,12 @@ def listed(name: str, item: str, total: bool = True) -> Schema:
 
 def listed_sessions(name: str) -> Schema:
     """Return the schema of a list of sessions. It says if some are missing."""
-    text = "If worker processes do not answer: their indexes. The list does not have their sessions."
+    return _unless_missing(listed(name, "Session"), "The list does not have their sessions.")
+
+
+def _unless_missing(schema: Schema, consequence: str) -> Schema:
+    text = f"If worker processes do not answer: their indexes. {consequence}"
     missing: Schema = {"type": "array", "items": COUNT, "minItems": 1, "description": text}
-    schema = listed(name, "Session")
     return {**schema, "properties": {**cast(Schema, schema["properties"]), "missing_workers": missing}}
 
 
@@ -65,7 +68,7 @@ def maybe(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-DISMISSED = record(dismissed=COUNT)
+DISMISSED = _unless_missing(record(dismissed=COUNT), "Their sessions may continue.")
 FINDINGS = record(
     findings=array(
         record(code=STRING, level={"enum": ["fault", "warning", "note"]}, problem=STRING, cure=STRING, paste=STRING)

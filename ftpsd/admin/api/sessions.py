@@ -12,7 +12,7 @@ from ftpsd.admin.api.routes import Answer, Call, Route, answer, list_answer
 from ftpsd.admin.parts import Parts
 from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
-from ftpsd.limits.session_registry import SessionFilter, SessionState, SessionView
+from ftpsd.limits.session_registry import SessionFilter, SessionState, SessionView, WorkersSilent
 from ftpsd.protocol.replies import Reply
 
 STATES: tuple[SessionState, ...] = get_args(SessionState)
@@ -77,7 +77,13 @@ class Sessions:
             Route("GET", many, self._list, "List sessions", listed, parameters=(USER, ADDRESS, state, *PAGE)),
             Route("DELETE", many, self._dismiss_many, "End sessions", gone, parameters=(USER, ADDRESS, *MESSAGE)),
             Route(
-                "GET", one, self._show, "Show a session", schemas.to("Session"), path_parameters=number, problems=[404]
+                "GET",
+                one,
+                self._show,
+                "Show a session",
+                schemas.to("Session"),
+                path_parameters=number,
+                problems=[404, 503],
             ),
             Route(
                 "DELETE",
@@ -87,7 +93,7 @@ class Sessions:
                 gone,
                 parameters=MESSAGE,
                 path_parameters=number,
-                problems=[404],
+                problems=[404, 503],
             ),
             Route(
                 "GET",
@@ -110,14 +116,21 @@ class Sessions:
         return await self._page(call, "transfers", lambda view: view.direction is not None and wanted.matches(view))
 
     async def _show(self, call: Call) -> Answer:
-        view = await self._parts.registry.find(_number(call))
+        try:
+            view = await self._parts.registry.find(_number(call))
+        except WorkersSilent as silent:
+            raise _not_known(silent) from None
         if view is None:
             raise _no_such_session(call)
         return answer(self.form(view))
 
     async def _dismiss_one(self, call: Call) -> Answer:
         reply, now = _farewell(call.arguments)
-        if not await self._parts.registry.dismiss(_number(call), reply, now):
+        try:
+            found = await self._parts.registry.dismiss(_number(call), reply, now)
+        except WorkersSilent as silent:
+            raise _not_known(silent) from None
+        if not found:
             raise _no_such_session(call)
         self._publish(call, f"session {_number(call)}")
         return answer({"dismissed": 1})
@@ -129,13 +142,14 @@ class Sessions:
         if wanted.user is None and wanted.address is None:
             raise bad_value("user", "and address are missing", "Write one of them, or name a session in the path.")
         dismissed = await self._parts.registry.dismiss_each(wanted, reply, now)
-        if dismissed:
+        if dismissed.count or dismissed.missing:
             subjects = [
                 f"user {wanted.user}" if wanted.user else "",
                 f"address {wanted.address}" if wanted.address else "",
             ]
             self._publish(call, ", ".join(filter(None, subjects)))
-        return answer({"dismissed": dismissed})
+        rest: dict[str, Json] = {"missing_workers": list(dismissed.missing)} if dismissed.missing else {}
+        return answer({"dismissed": dismissed.count, **rest})
 
     # --- steps -------------------------------------------------------------------------------------
 
@@ -205,6 +219,15 @@ def _number(call: Call) -> int:
 
 def _no_such_session(call: Call) -> Problem:
     return Problem(404, "There is no such session: it has ended, or never began. GET /v1/sessions lists all.")
+
+
+def _not_known(silent: WorkersSilent) -> Problem:
+    missing = list(silent.missing)
+    return Problem(
+        503,
+        f"Worker {', '.join(map(str, missing))} does not answer: the session may be there. Try again in some seconds.",
+        missing_workers=missing,
+    )
 
 
 def _farewell(arguments: Arguments) -> tuple[Reply, bool]:

@@ -175,6 +175,14 @@ class Status(TypedDict):
     sandbox: list[str] | None
 
 
+class Dismissed(TypedDict):
+    """How many sessions were ended."""
+
+    dismissed: int
+    #: The worker processes that do not answer.
+    missing_workers: NotRequired[list[int]]
+
+
 class _Page(TypedDict):
     sessions: list[Session]
     total: int

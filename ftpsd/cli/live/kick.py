@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import cast
 
 from ftpsd.cli.admin_client import AdminClient, connect
 from ftpsd.cli.durations import in_words, parse_duration
 from ftpsd.cli.failure import CommandFailed
-from ftpsd.cli.live.answers import Session
+from ftpsd.cli.live.answers import Dismissed, Session
 from ftpsd.cli.live.subjects import warn_unless_stored
 from ftpsd.cli.options import add_config
 
@@ -34,21 +35,23 @@ def _number(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """End the sessions; return 1 if there is none."""
+    """End the sessions; return 1 if there is none, or if a worker does not answer, so that its sessions continue."""
     client = connect(options)
     if options.ban:
         _ban(client, options)
     how = {"message": options.message, "now": options.now or None}
     if options.number is not None:
-        answer = client.delete(f"sessions/{options.number}", **how)
+        answer = cast(Dismissed, client.delete(f"sessions/{options.number}", **how))
     else:
-        answer = client.delete("sessions", user=options.user, address=options.address, **how)
-    count = cast(dict[str, int], answer)["dismissed"]
-    if not count:
+        answer = cast(Dismissed, client.delete("sessions", user=options.user, address=options.address, **how))
+    count, missing = answer["dismissed"], answer.get("missing_workers", ())
+    for index in missing:
+        print(f"Worker {index} does not answer: its sessions may continue.", file=sys.stderr)
+    if not count and not missing:
         raise CommandFailed("no such session")
     rest = "" if options.now else " A running transfer ends first."
-    print(f"{count} session{'s' if count > 1 else ''} dismissed.{rest}")
-    return 0
+    print(f"{count} session{'' if count == 1 else 's'} dismissed.{rest}")
+    return 1 if missing else 0
 
 
 def _ban(client: AdminClient, options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from ftpsd.limits.session_registry import LocalSessionRegistry
+from ftpsd.limits.session_registry import LocalSessionRegistry, SessionFilter
 from ftpsd.protocol.replies import Reply
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import Reactor
@@ -21,9 +21,9 @@ async def end_sessions(reactor: Reactor, sessions: LocalSessionRegistry, drain: 
 
     SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
     """
-    sessions.dismiss_all(Reply(421, "Server is shutting down. Goodbye."))
+    await sessions.dismiss_each(SessionFilter(), Reply(421, "Server is shutting down. Goodbye."))
     await until(reactor, sessions.when_empty, drain)
-    sessions.dismiss_all(Reply(421, "Server is shutting down. Transfer interrupted."), immediately=True)
+    await sessions.dismiss_each(SessionFilter(), Reply(421, "Server is shutting down. Transfer interrupted."), True)
     await until(reactor, sessions.when_empty, CLOSING)
 
 
