@@ -151,7 +151,7 @@ def test_an_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceManager) -
         manager.restart(service)
         assert service.pid not in old
         wait_for(lambda: not manager.kept, "the new process has taken everything")
-        service.wait_for_log(r"worker \d+ \(process \d+\) was started by the last process: 1 of its sessions continue")
+        service.wait_for_log(r"worker \d+ \(process \d+\) was started by the old process: 1 of its sessions continue")
         with secured(service) as third:
             third.expect(200, "NOOP")
             with FtpClient(service) as fourth:  # three of the user's sessions are running
@@ -220,7 +220,7 @@ def test_workers_that_hang_keep_nobody_waiting(service: Daemon, manager: Service
             assert client.reply().startswith("220 second")
         os.kill(first, signal.SIGCONT)
         service.wait_for_log(
-            rf"worker \d+ \(process {first}\) was started by the last process: 1 of its sessions continue"
+            rf"worker \d+ \(process {first}\) was started by the old process: 1 of its sessions continue"
         )
         service.wait_for_log(rf"worker \d+ \(process {second}\) does not respond, and is killed")
         wait_for(lambda: not is_alive(second), "it has ended")
@@ -293,5 +293,5 @@ def test_a_system_that_keeps_nothing(
     old = family(daemon)
     (tmp_path / "upgrade").touch()
     daemon.stop()
-    assert "cannot be left to the next process: NOTIFY_SOCKET is not set" in daemon.log_file.read_text()
+    assert "cannot be handed over to the new process: NOTIFY_SOCKET is not set" in daemon.log_file.read_text()
     assert not any(map(is_alive, old))

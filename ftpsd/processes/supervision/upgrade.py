@@ -74,7 +74,7 @@ def leave(workers: Iterable[WorkerProcess], listeners: Iterable[socket.socket], 
         for name, descriptor in kept.items():
             descriptor_store.keep(name, descriptor)
     except StoreFailed as error:
-        log.error("running transfers cannot be left to the next process: {error}", error=str(error))
+        log.error("running transfers cannot be handed over to the new process: {error}", error=str(error))
         remove(kept)
         return False
     for worker, ours, theirs in links:
@@ -96,8 +96,8 @@ async def wait_for_events(reactor: Reactor, workers: Mapping[int, WorkerProcess]
 def adopt(reactor: Reactor, launcher: Launcher, admit: Callable[[int, Address], SessionLease]) -> Deferred[None]:
     """Take over the workers that the last process has left; `admit` counts each of their sessions by its number.
 
-    Return a Deferred that fires when all have told of their sessions, or after `LONGEST` seconds: a worker that does
-    not answer keeps nobody waiting. It is asked again, and the heartbeat ends it if it never answers.
+    Return a Deferred that fires when all have reported their sessions, or after `LONGEST` seconds, so that nobody waits
+    for a worker that does not answer. That one is asked again, and the heartbeat ends it if it never answers.
     """
     left = descriptor_store.passed()
     asked = []
@@ -131,14 +131,14 @@ async def _count(worker: WorkerProcess, admit: Callable[[int, Address], SessionL
             break
         except Refusal as error:
             if not isinstance(error, LinkLost) or error.closed:
-                log.error("{worker} of the last process cannot be taken over", worker=worker.name)
+                log.error("{worker} of the old process cannot be taken over", worker=worker.name)
                 return
-            log.warn("{worker} of the last process does not answer yet", worker=worker.name)
+            log.warn("{worker} of the old process does not answer yet", worker=worker.name)
     for number, client in sessions:
         address = plain_address(client)
         worker.has(number, address, admit(number, address))
     log.info(
-        "{worker} was started by the last process: {count} of its sessions continue",
+        "{worker} was started by the old process: {count} of its sessions continue",
         worker=worker.name,
         count=len(sessions),
     )
@@ -169,10 +169,10 @@ def left_table() -> int | None:
 
 
 def remove(names: Iterable[str]) -> None:
-    """Let systemd forget descriptors: this process has them, or does not need them."""
+    """Let systemd drop descriptors, because this process has them or does not need them."""
     for name in names:
         try:
             descriptor_store.remove(name)
         except StoreFailed as error:
-            log.error("systemd keeps descriptors that nobody needs: {error}", error=str(error))
+            log.error("systemd cannot be told to drop descriptors that nobody needs: {error}", error=str(error))
             return
