@@ -25,9 +25,6 @@ _UNCOUNTED = nullcontext()
 #: The content type of markers, which other programs know.
 MARKER_TYPE = "application/x-directory"
 
-#: How often a tree that other programs fill is listed again while it is removed.
-_ROUNDS = 100_000
-
 
 class Changes:
     """Removes files of one user, and counts changes. `directory_changes` and `renames` have the others."""
@@ -49,11 +46,11 @@ class Changes:
         self.counter: ChangeCounter | None = None
 
     def changing(self, *keys: str) -> AbstractContextManager[object]:
-        """Count what the body does to keys and their open uploads."""
+        """Return a context manager that counts what its body does to keys and their open uploads for a quota."""
         return self.counted(partial(measure_keys, self._objects, self._cut, keys))
 
     def counted(self, measure: Measure) -> AbstractContextManager[object]:
-        """Count what the body changes."""
+        """Return a context manager that counts what its body changes, if there is a quota."""
         return _UNCOUNTED if self.counter is None else self.counter.changing(measure)
 
     def require_parent(self, path: VirtualPath) -> None:
@@ -63,7 +60,7 @@ class Changes:
             raise error_of(errno.ENOENT)
 
     def keep_directory(self, path: VirtualPath) -> None:
-        """Make a marker for a directory that has lost its last entry. To be counted by the caller."""
+        """Make a marker for a directory that has lost its last entry. The caller counts it."""
         if self._tree.is_root(path):
             return
         directory = self._tree.directory(path)
@@ -71,7 +68,7 @@ class Changes:
             self._objects.put(directory, b"", kind=MARKER_TYPE)
 
     def with_parent(self, path: VirtualPath, key: str) -> tuple[str, ...]:
-        """Return the keys that the removal of one may change."""
+        """Return the keys that change if `key` is removed: itself, and its directory, which may get a marker."""
         parent = path.parent
         return (key,) if self._tree.is_root(parent) else (key, self._tree.directory(parent))
 

@@ -144,10 +144,10 @@ class Calls:
         progress: Progress | None = None,
         **arguments: object,
     ) -> Answer:
-        """Make a call that stores bytes. boto3 signs their SHA-256, so that the store refuses those that are damaged.
+        """Make a call that stores bytes. boto3 signs their SHA-256, so that the store refuses damaged ones.
 
-        A bucket may require Content-MD5, too (Amazon's, with Object Lock): it is sent from then on. Otherwise it is
-        omitted, since MD5 takes longer than the rest of an upload.
+        Content-MD5 is sent only after the bucket has required it, as Amazon's do with Object Lock: to compute MD5 takes
+        longer than the rest of an upload.
         """
         arguments["Body"] = data if progress is None or not data else Outgoing(data, progress)
         if not self._sends_md5:
@@ -258,9 +258,9 @@ class Objects:
         self._calls.call("delete_object", Key=key)
 
     def delete_unchanged(self, key: str, etag: str) -> bool:
-        """Delete an object that has an ETag, and return True; False if it has another one.
+        """Delete an object unless its ETag has changed. Return False if it has changed, and True if there is no object.
 
-        Stores that know no condition for it leave a moment between the look and the deletion.
+        In a store without conditional deletions, an object that is replaced between the look and the deletion is lost.
         """
         now = self.head(key)
         if now is None or now.etag != etag:
@@ -336,7 +336,7 @@ class Multiparts:
         return _text(answer["ETag"])
 
     def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:
-        """Let a part be a range of an object, and return its ETag. Raises ObjectChanged if that is another now."""
+        """Copy a range of an object into a part, and return its ETag. Raises ObjectChanged if `old` was replaced."""
         answer = self._calls.copy(
             "upload_part_copy",
             source,

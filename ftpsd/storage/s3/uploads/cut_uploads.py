@@ -44,7 +44,7 @@ class CutUpload:
 class Leftover:
     """What a process that was killed has left: the copy of an object, or an upload without any part (`is_empty`).
 
-    Nobody can resume it. Whether an empty one is of ftpsd cannot be known.
+    Nobody can resume it. An empty one may also be that of another program: nothing tells them apart.
     """
 
     key: str

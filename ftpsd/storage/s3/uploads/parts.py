@@ -83,10 +83,10 @@ class Parts:
     begun: Callable[[str], object] = lambda _: None
 
     def continue_after(self, parts: list[StoredPart], strays: list[int]) -> None:
-        """Let the next part follow some that the store has. Blocks.
+        """Continue an upload after the parts that the store has. Blocks.
 
-        `strays` are the numbers of those that the store has beyond. Each is replaced by an empty one before anything is
-        sent, since the store keeps them: when the gap before them is filled, they would be taken for a continuation.
+        `strays` are the numbers of further parts, after a gap. The store keeps them, and once the gap is filled, they
+        would look like the continuation of the file. So each is replaced by an empty part before anything is sent.
         """
         self.stored = {each.number: each for each in parts}
         self._last = len(parts)

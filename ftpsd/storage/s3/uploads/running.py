@@ -88,10 +88,10 @@ class Running:
         return self._charge(key, secrets.randbelow(_NUMBERS))
 
     def is_charged(self, key: str, identity: str, modified: float, charged: Container[Hashable]) -> bool:
-        """Return whether a running upload pays for what an open multipart upload has.
+        """Return whether the quota has the bytes of an open multipart upload already, charged by a running upload.
 
-        Of one that neither runs nor has run in this process, only the key is known: it is charged if any upload of that
-        key is, in any process.
+        The charges of other processes name the key, but not the multipart upload. So one that does not belong to this
+        process counts as charged if any upload of its key is.
         """
         own = self._running.get(identity)
         if own is not None:

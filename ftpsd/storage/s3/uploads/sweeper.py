@@ -78,7 +78,7 @@ class StoreSweeper:
 def sweep(store: S3Store, before: float, changing: Changing, now: float | None = None) -> JobSteps[None]:
     """Remove the uploads of a store whose last part came before a POSIX time. Those that run are left alone.
 
-    What was killed before its first part is removed a day later (see `Leftover`), since it may be of another program.
+    An upload without any part is removed when it is a day old: it may be that of another program (see `Leftover`).
     """
     freed = list[int]()
     lately = (time() if now is None else now) - _DAY
@@ -95,7 +95,7 @@ def sweep(store: S3Store, before: float, changing: Changing, now: float | None =
         yield
     if freed:
         log.info(
-            "removed old uploads from the storage {name}: {count}, {bytes} bytes",
+            "removed {count} old uploads from the storage {name}: {bytes} bytes",
             name=store.name,
             count=len(freed),
             bytes=sum(freed),
