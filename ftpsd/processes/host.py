@@ -82,7 +82,7 @@ class SessionHost(Protocol):
         """Return what one listener does with its connections."""
 
     def fork(self, configuration: Configuration) -> None:
-        """Make the processes that must be made while this one has one thread and no sandbox."""
+        """Fork the processes that must be forked while this one has one thread and no sandbox."""
 
     async def start(self, configuration: Configuration) -> None:
         """Begin. The listeners accept connections when this has ended. Raises StartFailed."""

@@ -161,7 +161,7 @@ class WorkerService(MultiService):
         signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._terminated))
 
     def _process_ended(self) -> None:
-        """Another worker has ended: look after what it has left in users' files."""
+        """Clean up what another worker that has ended left in users' files."""
         self._outbox.reconcile()
         self._snapshots.quotas.count_doubtful()
 

@@ -48,7 +48,7 @@ class SharedTokenBucket:
         self.refill(now)
 
     def refill(self, now: float) -> float:
-        """Take tokens from the others' if this process has none. Return its tokens."""
+        """Take tokens from those of all processes in advance, if this one has none. Return how many it has."""
         if self.tokens > 0:
             return self.tokens
         fields = self._fields
@@ -70,7 +70,7 @@ class SharedTokenBucket:
         return may
 
     def take(self, count: float) -> None:
-        """Take tokens. What this process does not have is a debt of all: one second's tokens at most."""
+        """Take tokens. If this process has too few, all processes owe the rest, up to the tokens of one second."""
         self.tokens -= count
         if self.tokens < 0:
             with self._lock:
@@ -83,7 +83,7 @@ class SharedTokenBucket:
             self._fields[_TOKENS] = min(self._burst, self._fields[_TOKENS] + count)
 
     def seconds_until(self, count: float) -> float:
-        """Return the seconds until there may be so many tokens, or until it is worth while to look again."""
+        """Return the seconds until there may be so many tokens, or until the caller should look again."""
         return min(_LONGEST, max(0.0, (count - self.tokens - self._fields[_TOKENS]) / self.rate))
 
 

@@ -82,7 +82,7 @@ class RangeLock:
 
 
 class TolerantLock(AbstractContextManager[object]):
-    """A lock that its users do without if a process that was stopped holds it: they must harm nobody then."""
+    """A lock that is entered without being taken if a stopped process holds it. The body must then do no harm."""
 
     def __init__(self, lock: AbstractContextManager[object]) -> None:
         self._lock = lock
@@ -105,7 +105,7 @@ class TolerantLock(AbstractContextManager[object]):
 
 
 class ByteLock:
-    """A lock on one byte of a file, as RangeLock, for a caller who keeps the other threads of this process away."""
+    """A lock on one byte of a file, as RangeLock, for callers who exclude the other threads of this process."""
 
     __slots__ = ("_descriptor", "_set", "_unset")
 

@@ -33,8 +33,10 @@ def _slots_begin(slots: int, files: int) -> int:
 
 
 class TableMemory:
-    """The parts of the file: a page with a few numbers for all, the keys of slots and files, the owners
-    of files, the slots."""
+    """The parts of the file, in this order.
+
+    A page with a few numbers for all, the keys of the slots, those of the files, the owners of the files, the slots.
+    """
 
     def __init__(self, descriptor: int, slots: int, files: int) -> None:
         self._begin = _slots_begin(slots, files)
@@ -77,8 +79,8 @@ class TableMemory:
     def take(self, kind: str, name: str, process: int, kept: bool) -> int | None:
         """Return the place of a slot that a process uses from now on; None if there is no place.
 
-        It is new unless some process uses it already. With `kept` it has what it had when a process last used it, if it
-        was not needed for another name since then.
+        It is empty unless a process uses it already. With `kept`, it has the contents from its last use, unless another
+        name has needed the slot since then.
         """
         key = _digest(kind, name)
         place = self._keys.find(key)

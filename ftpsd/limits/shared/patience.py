@@ -117,7 +117,7 @@ class _Waiters:
             clock.callLater(seconds, self._round, clock)
 
     def _round(self, clock: Clock) -> None:
-        """Let as many try as there is time for, all at most. Those who fail wait again, behind the others."""
+        """Let each waiter try once, as many as there is time for. Those that fail wait again, after the others."""
         ends, before = time.monotonic() + TURN, len(self._waiting)
         for _ in range(before):
             self._waiting.popleft().callback(None)

@@ -1,4 +1,4 @@
-"""The places of the table: more locks for each, and what is there, whoever uses it: Places."""
+"""Access to slots by their place in the table, without a `Slot`: further locks, and the fields: Places."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Places:
     """The places of a table. Nothing here waits for a lock."""
 
     def __init__(self, memory: TableMemory, locks: int, patience: Patience) -> None:
-        """`locks` is the description to which the locks of this process belong."""
+        """`locks` is the descriptor of the file on which this process takes its locks."""
         self._memory = memory
         self._patience = patience
         self._locks = locks
 
     def range_lock(self, place: int, number: int, seconds: float) -> RangeLock:
-        """Return a lock of a place besides that of its slot. `number` is 1 or more."""
+        """Return a further lock of a place, besides that of its slot. `number` is 1 or more."""
         return RangeLock(self._locks, _lock_of(place, number), self._patience, seconds)
 
     def byte_lock(self, place: int, number: int) -> ByteLock:
-        """Return the same, for callers who keep the other threads of this process away."""
+        """Return the same lock, for callers who exclude the other threads of this process."""
         return ByteLock(self._locks, _lock_of(place, number))
 
     def fields(self, place: int) -> memoryview:
-        """Return the fields of the slot that has a place now."""
+        """Return the fields of the slot that is at a place now."""
         return fields_of(self._memory.ints(place))
 
     def fields_of_kind(self, kind: str) -> Iterator[memoryview]:

@@ -26,9 +26,9 @@ assert _COLUMNS[-1] + PROCESSES <= INTS
 class Slot:
     """One row of the table. Everything is 0 in a new slot. For any thread.
 
-    A slot keeps its contents while any process has the object. After that it may get other contents when the table is
-    full. One store of a field or of an own column is never seen half done, also if its process is killed; several are
-    one step for those only that hold the lock, and a process that is killed may have done some of them.
+    A slot keeps its contents while any process has a `Slot` for it. After that, a full table may give it to another
+    name. Processes see one change of a field or of an own column completely or not at all, even if its process is
+    killed. Several changes look like one only to holders of the lock, and a process may be killed between them.
     """
 
     __slots__ = ("__weakref__", "_ints", "_lock", "_own", "_used", "floats", "ints", "place")
@@ -42,7 +42,7 @@ class Slot:
         used: Callable[[], int],
         place: int | None = None,
     ) -> None:
-        """`own` is the number of this process in the columns, and `used` returns how many are used."""
+        """`own` is the number of this process in each column; `used` returns how many numbers of a column are used."""
         #: The fields, as integers or as floating point numbers of the same 8 bytes.
         self.ints: Final = fields_of(ints)
         self.floats: Final = floats[1:_NAME]

@@ -84,9 +84,9 @@ class SharedTable:
     def slot(self, kind: str, name: str, kept: bool = False) -> Slot:
         """Return the slot of a name, which is new if no process uses it. May raise TableBusy.
 
-        With `kept` it has what it had when a process last used it, if it was not needed for another name since then.
-        If the table is full of slots that are used, the slot is one that this process does not share: its limits then
-        hold for this process alone. Nobody is refused for that, and the log says it.
+        With `kept`, it has the contents from its last use, unless another name has needed the slot since then. If all
+        slots of the table are in use, the slot is one of this process alone, and so are its limits. The log reports
+        that, and nobody is refused for it.
         """
         key = kind, name
         slot = self._open_slot(key)
@@ -112,7 +112,7 @@ class SharedTable:
         return self._memory.total(kind, name, column)
 
     def clear(self, index: int) -> None:
-        """Return everything that a process holds which has ended."""
+        """Free everything that a process held which has ended."""
         self._memory.count_clear()
         self.files.clear(index + 1)  # first: what a file is charged may be counted twice meanwhile, but not left out
         for ints in self._memory.all():

@@ -99,7 +99,7 @@ class MessageReader:
             self._reactor.callLater(0, self._read_some)
 
     def read_all(self) -> None:
-        """Read all messages that were sent before. Not for callers in the middle of the events of a turn."""
+        """Process all messages that have arrived. Not for callers amid the events of one turn of the reactor."""
         while self._read(_BATCH):
             pass
 

@@ -40,7 +40,7 @@ def _threads() -> int:
 
 @contextmanager
 def end_process() -> Iterator[None]:
-    """End the process with this context, whatever happens in it, with exit status 0, or 1 after an exception.
+    """End the process when the body ends: with exit status 0, or with 1 after an exception.
 
     A forked process must not return: what its parent does at its own end would happen twice.
     """

@@ -81,7 +81,7 @@ class Output:
         return bool(data)
 
     def _log_text(self, text: str) -> None:
-        """Log output: lines of the log with their level, and all else as it came."""
+        """Log output. Lines of the log keep their level; all else is logged as it came."""
         rest = []
         for line in filter(None, text.split("\n")):
             _, level, text = line.split(_MARK, 2) if line.count(_MARK) >= 2 else ("", "", line)

@@ -50,7 +50,7 @@ def fork_spawner(
 
 
 class _Spawner:
-    """The process, from its start to its end: when the supervisor has gone."""
+    """What the spawner process does until the supervisor has ended."""
 
     def __init__(
         self, supervisor: socket.socket, path: str, configuration: load.Configuration, run_worker: RunWorker

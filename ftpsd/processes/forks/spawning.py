@@ -67,7 +67,7 @@ class Spawner:
         self._reader = MessageReader(self._reactor, self._end, self._received, self._gone)
 
     def spawn(self, index: int, with_loaded: bool, sockets: list[socket.socket]) -> None:
-        """Let it fork a worker, to which the sockets are passed. Raises OSError if the spawner has ended.
+        """Let the spawner fork a worker, and pass these sockets to it. Raises OSError if the spawner has ended.
 
         `with_loaded`: the worker gets the configuration of the last `load`, even before `use`.
         """

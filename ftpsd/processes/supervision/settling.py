@@ -1,7 +1,7 @@
-"""Wait for the sessions that have ended, before a client is refused because of the number of sessions: Settling.
+"""Wait for reports of ended sessions before a client is refused because of their number: Settling.
 
-A client that closes one session and opens another is not one session too many, although one process has the end of the
-first one and another process has the begin of the second.
+A client may close one session and open another at once. A worker then reports the end of the first while the supervisor
+already counts the second: without the wait, the client would be refused.
 """
 
 from __future__ import annotations

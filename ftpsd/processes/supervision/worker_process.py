@@ -83,16 +83,16 @@ class WorkerProcess:
             self.send_signal(signal.SIGKILL)
 
     def adopted(self, descriptor: int) -> None:
-        """The process was left by the last supervisor, with this descriptor of it (pidfd_open(2))."""
+        """Note the pidfd (pidfd_open(2)) of a process that the last supervisor has left."""
         self._descriptor = descriptor
         self.pid = _process_number(descriptor)
 
     def descriptors(self) -> dict[str, int]:
-        """Return what the next supervisor needs of it, by the beginning of its name."""
+        """Return the descriptors that the next supervisor needs of this worker, by the beginning of their names."""
         return {CHANNEL: self.connections.fileno()} | ({} if self._descriptor < 0 else {PROCESS: self._descriptor})
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process, and to no other one that has got its number."""
+        """Send a signal to the process, never to another one that has got its process ID."""
         if self.left:
             return
         if self._descriptor >= 0:
@@ -151,7 +151,7 @@ class WorkerProcess:
 
 
 def _process_number(descriptor: int) -> int:
-    """Return the number of the process that a descriptor stands for; 0 if it has ended."""
+    """Return the process ID for a pidfd; 0 if the process has ended."""
     try:
         found = re.search(r"^Pid:\s+(\d+)$", Path(f"/proc/self/fdinfo/{descriptor}").read_text(), re.MULTILINE)
     except OSError:
