@@ -29,12 +29,12 @@ _FAILURES, _LONGEST_PAUSE = 4, 60.0
 
 
 def delay(attempts: int) -> float:
-    """Return the seconds until the next attempt, after so many: a random time, so that not all come at once."""
+    """Return the seconds until the next attempt. They are random, so that not all attempts come at the same time."""
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts, 20)) * random.uniform(0.5, 1.5)
 
 
 class _Line:
-    """One target, and its deliveries that run."""
+    """A target with its running deliveries."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -45,7 +45,10 @@ class _Line:
 
 
 class Dispatcher:
-    """For the reactor thread. `now` returns the POSIX time."""
+    """Starts deliveries, tries failed ones again later, and puts some aside. For the reactor thread.
+
+    `now` returns the POSIX time.
+    """
 
     def __init__(self, clock: Clock, queue: Queue, now: Callable[[], float]) -> None:
         self._clock = clock
@@ -58,7 +61,7 @@ class Dispatcher:
         self._accepted: list[int] = []
 
     def use(self, targets: Mapping[str, Target], give_up: float) -> None:
-        """Deliver to these targets. What waits for others is put aside after `give_up` seconds at most."""
+        """Deliver to these targets. Deliveries to other targets are put aside after `give_up` seconds at most."""
         self._give_up = give_up
         lines = {}
         for name, target in targets.items():

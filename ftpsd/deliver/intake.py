@@ -14,7 +14,7 @@ Execute = Callable[..., list[Row]]
 
 
 class Intake:
-    """What was read of the journal. The methods block, and raise sqlite3.Error."""
+    """Notes in the database what was read of the journal. The methods block, and raise sqlite3.Error."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -27,7 +27,7 @@ class Intake:
     def take_over(
         self, file: str, position: int, entries: Iterable[Entry], targets: Callable[[Entry], Iterable[str]], now: float
     ) -> None:
-        """Take entries over from a file up to a position. `targets` returns those of an event."""
+        """Take entries over from a file, and note the position after them. `targets` returns those of an event."""
         with self._state.transaction() as execute:
             for entry in entries:
                 event = _decided(execute, file, entry)
@@ -46,7 +46,7 @@ class Intake:
 
 
 def _decided(execute: Execute, file: str, entry: Entry) -> Entry | None:
-    """Take one entry over. Return the event that has happened, if it says so of one."""
+    """Take one entry over. Return the entry of an event if this one shows that the event has happened, else None."""
     if "intent" in entry:
         execute("INSERT OR IGNORE INTO intents VALUES (?, ?, ?)", entry["intent"], file, json.dumps(entry))
         return None
@@ -77,10 +77,13 @@ def _insert(execute: Execute, event: Entry, target: str, now: float) -> None:
 
 
 def keys_of(event: Entry) -> list[str]:
-    """Return what orders an event: its paths, or its session, or nothing that another event has."""
+    """Return keys for the order of deliveries: events that share one are delivered one after the other.
+
+    They are the paths of the event, or else its session, or else the daemon.
+    """
     paths, record = paths_of(event), event["record"]
     assert isinstance(record, dict)
     if paths:
-        # Text with bytes that are not UTF-8 is nothing that SQLite takes.
+        # As JSON, since SQLite takes no text with bytes that are not UTF-8.
         return sorted({json.dumps([record.get("user"), path]) for path in paths})
     return [f"session {record['session']}" if "session" in record else "daemon"]

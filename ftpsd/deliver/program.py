@@ -31,7 +31,7 @@ class Program:
     """Runs a program once for each event. Exit status 0 means that the event is delivered.
 
     No shell is involved: the arguments are those of the configuration, the event is in the environment and on standard
-    input. The program leads a process group of its own, and has no descriptor of the deliverer.
+    input. The program runs in a process group of its own, and inherits no descriptor of the deliverer.
     """
 
     def __init__(self, reactor: Reactor, threads: ThreadPool, command: tuple[str, ...], timeout: int) -> None:
@@ -75,7 +75,7 @@ class Program:
             raise NotDelivered(f"{_status(process.returncode)}{': ' + text if text else ''}"[:500])
 
     def _watch(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
-        """Read the output until the program ends, or end it. Return the output, and whether it has ended itself."""
+        """Read the output until the program ends, or kill it. Return the output, and whether it ended by itself."""
         assert process.stdout is not None
         deadline, output, in_time = time.monotonic() + self._timeout, b"", True
         pipe = process.stdout.fileno()

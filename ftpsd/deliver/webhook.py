@@ -73,7 +73,7 @@ class Webhook:
             raise NotDelivered(f"status {response.code}")
 
     async def _in_time(self, deferred: Deferred[object]) -> object:
-        """Return the result, or raise NotDelivered."""
+        """Return the result. Raises NotDelivered if it fails, or does not come within the timeout."""
         self._running.add(deferred)
         timer = self._reactor.callLater(self._timeout, deferred.cancel)
         try:
@@ -102,7 +102,7 @@ class _Transport(typing.Protocol):
 
 
 class _Body(typing.Protocol):
-    """An answer whose head was received."""
+    """An answer of which the headers have been received."""
 
     def deliverBody(self, protocol: Protocol) -> None:
         """Give the bytes of the body to a protocol."""

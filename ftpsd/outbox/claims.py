@@ -49,7 +49,7 @@ class SessionJournal:
 
     @property
     def home(self) -> Home:
-        """The user's home, looked at once."""
+        """The user's home, whose inode is looked up once."""
         if self._home is None:
             self._home = Home(self._path, os.stat(self._path).st_ino)
         return self._home
@@ -64,11 +64,11 @@ class SessionJournal:
         return UploadClaim(self, path, self._absolute(parts), append, offset)
 
     def removal(self, path: VirtualPath, parts: Parts, inode: Callable[[], int]) -> AbstractContextManager[None]:
-        """Claim that the body removes a file. Its inode is asked for if a rule wants that."""
+        """Claim that the body removes a file. `inode` is called only if a rule wants the event."""
         return self.removing(path, lambda: moved(self.home, inode(), self._absolute(parts), None))
 
     def removing(self, path: VirtualPath, evidence: Callable[[], Entry]) -> AbstractContextManager[None]:
-        """Claim that the body removes a file. The evidence is asked for if a rule wants that."""
+        """Claim that the body removes a file. `evidence` is called only if a rule wants the event."""
         if not self._rules.wants("delete", self.session.user, str(path)):
             return _UNCLAIMED
         return self._change("deleted", path, None, evidence())
@@ -76,9 +76,9 @@ class SessionJournal:
     def rename(
         self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts | None, inode: Callable[[], int]
     ) -> AbstractContextManager[None]:
-        """Claim that the body renames. The inode is asked for if a rule wants that.
+        """Claim that the body renames. `inode` is called only if a rule wants the event.
 
-        Without `new_parts` the file leaves the home: then only its old name tells whether that was done.
+        Without `new_parts` the file leaves the home: then only its old name shows whether that was done.
         """
         new = None if new_parts is None else self._absolute(new_parts)
         return self.renaming(path, new_path, lambda: moved(self.home, inode(), self._absolute(parts), new))
@@ -86,7 +86,7 @@ class SessionJournal:
     def renaming(
         self, path: VirtualPath, new_path: VirtualPath, evidence: Callable[[], Entry]
     ) -> AbstractContextManager[None]:
-        """Claim that the body renames. The evidence is asked for if a rule wants that."""
+        """Claim that the body renames. `evidence` is called only if a rule wants the event."""
         if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
             return _UNCLAIMED
         return self._change("renamed", path, new_path, evidence())

@@ -18,7 +18,7 @@ def path_expression(pattern: PathPattern) -> str:
 
 
 class Rule:
-    """One rule. An empty list of users or paths stands for all; else an event without user or path does not match."""
+    """One rule. Without users or paths, it matches events of all; with them, no event that has no user or no path."""
 
     def __init__(self, settings: EventRule) -> None:
         self.settings = settings
@@ -28,7 +28,7 @@ class Rule:
         self._path = re.compile(expressions, re.DOTALL) if expressions else None
 
     def wants_user(self, user: str) -> bool:
-        """Return whether the rule is for events of a user; empty for none."""
+        """Return whether the rule is for events of a user. `user` is empty for an event without one."""
         return not self._users or user in self._users
 
     def wants(self, name: str, user: str, paths: Iterable[str]) -> bool:

@@ -18,7 +18,7 @@ _DECIDING, _LEFT = 1, 2
 
 
 class RunLocks:
-    """The lock files of a journal, but that of the own run. The caller holds a lock of its own around all methods."""
+    """The lock files of the other runs of a journal. The caller makes sure that one thread at a time is here."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
