@@ -90,7 +90,7 @@ class _Closable(Protocol):
 
 
 class Link:
-    """One end of the connection. For the reactor thread.
+    """One end of a connection between two processes. For the reactor thread.
 
     It may be connected again when the other end has gone: to the process that takes the other one's place.
     """

@@ -65,7 +65,7 @@ class Presence:
         self._next()
 
     def absent_since(self, time: float) -> float:
-        """Return for how many seconds since a time the process did not run; an absence that ends now included."""
+        """Return for how many seconds since a time the process did not run, up to now."""
         now = self._clock.seconds()
         found = min(now - self._due, now - time) if now - self._due > TOLERANCE else 0.0
         for end, seconds in reversed(self._absences):
@@ -91,7 +91,7 @@ def time_left(clock: Clock, since: float, seconds: float) -> float:
 
 
 class PatientClock:
-    """A clock whose calls come when this process has run for so long."""
+    """A clock that makes its calls later by the time in which this process did not run."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -108,15 +108,15 @@ class PatientClock:
 def within(
     result: Deferred[T], clock: Clock, seconds: float, late: Callable[[T | Failure, float], T | Failure] | None = None
 ) -> Deferred[T]:
-    """Cancel a result that has not come when this process has run for so many seconds (`Deferred.addTimeout`).
+    """Cancel a result that does not come within so many seconds in which this process runs (`Deferred.addTimeout`).
 
-    `late` makes the result then; without it, that is TimeoutError.
+    Then `late` returns the result. Without it, the result is TimeoutError.
     """
     return result.addTimeout(seconds, cast(IReactorTime, PatientClock(clock)), late)
 
 
 class PatientCall:
-    """A call that the reactor will make (IDelayedCall), when this process has run for so long."""
+    """A call that the reactor makes after so many seconds in which this process runs (IDelayedCall)."""
 
     __slots__ = ("_arguments", "_call", "_clock", "_function", "_seconds", "_since")
 

@@ -21,8 +21,8 @@ class AnswerTooLong(OSError):
 class BoundedSocket:
     """A connected socket with a deadline for all calls together, and a limit of bytes that are received.
 
-    A time-out of the socket itself would begin anew with each byte of a slow answer. http.client takes this object for
-    its socket. Whoever has made the inner socket closes it.
+    A time-out of the socket itself would begin anew with each byte of a slow answer. http.client uses this object as
+    its socket. The caller who has made the inner socket closes it.
     """
 
     def __init__(self, connected: socket.socket, deadline: Deadline, most: int) -> None:

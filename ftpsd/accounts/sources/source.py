@@ -70,11 +70,11 @@ class Answer:
 
 
 class Source(Protocol):
-    """One place that users come from.
+    """A source of users.
 
     All methods block. They are called in threads of this source alone, `concurrency` of them at a time, and any of them
-    in any of these threads. A source obeys its `timeout` for each question, connecting included. The caller has a later
-    deadline besides, and abandons a thread that exceeds it.
+    in any of these threads. A source keeps its `timeout` for each question, including the time to connect. The caller
+    has a later deadline, and abandons a thread that exceeds it.
 
     The text of SourceFailed names what has failed, and holds no password and no secret.
     """
@@ -123,5 +123,5 @@ class ConfiguredSource:
 
     @property
     def name(self) -> str:
-        """What identifies the source in log lines and metrics, as "ldap[1]"."""
+        """The name of the source in log lines and metrics, such as "ldap[1]"."""
         return f"{self.settings.type}[{self.index}]"

@@ -121,7 +121,7 @@ class Arrival:
         return self.connection.fileno()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor cannot poll the connection, or has polled an old one with the same descriptor."""
+        """Watch the connection again: the reactor could not poll it, or polled an old one with the same descriptor."""
         self._watched = False
         self.look()
         if self.kind == "silent" and self.connection.fileno() >= 0:
@@ -148,7 +148,7 @@ class Arrivals:
         return chain.from_iterable(map(list, list(self._by_origin.values())))
 
     def origins(self, session: ClientPeers | None = None) -> list[Origin]:
-        """Return all origins, or those whose connections may belong to a session."""
+        """Return the origins of all connections, or of those that may belong to a session."""
         if session is None:
             return [*self._by_origin]
         proxied = session.proxies is not None
@@ -157,7 +157,7 @@ class Arrivals:
         return [each for each in self._by_origin if each[1] == proxied and session.admits(each[0])]
 
     def of(self, origin: Origin) -> list[Arrival]:
-        """Return those of one origin."""
+        """Return the connections of one origin."""
         return list(self._by_origin.get(origin, ()))
 
     def add(self, arrival: Arrival, most: int) -> None:

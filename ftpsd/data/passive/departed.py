@@ -26,7 +26,7 @@ class _Gone:
 
 
 class Departed:
-    """Remembers them for `LATE` seconds: a connection that arrives may be theirs. The caller holds a lock."""
+    """Remembers them for `LATE` seconds, since their connections may still arrive. The caller holds a lock."""
 
     def __init__(self) -> None:
         #: In the order of their time.
@@ -46,7 +46,7 @@ class Departed:
             self._foreign[key] = gone
 
     def any(self, origin: Origin) -> bool:
-        """Return whether a client of this origin may be the owner of a connection."""
+        """Return whether a session of this origin that has left may be the owner of a connection."""
         self._forget()
         return origin in self._by_origin
 
@@ -67,7 +67,7 @@ class Departed:
         )
 
     def _forget(self) -> None:
-        """Forget those of whom no connection comes any more."""
+        """Forget the sessions that left more than `LATE` seconds ago: no connection for them comes any more."""
         before = time.monotonic() - LATE
         while self._all:
             key, gone = next(iter(self._all.items()))

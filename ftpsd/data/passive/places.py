@@ -28,7 +28,7 @@ _AMBIGUOUS = (
 
 
 class Place:
-    """The place of one session at a shared port, from PASV or EPSV on (see `ports.PassivePort`).
+    """A session that waits at a shared port, from PASV or EPSV on (see `ports.PassivePort`).
 
     `deliver`, `watch`, `unwatch`, `look` and `suspect` are for the reactor thread, the other methods for any.
     """
@@ -200,7 +200,7 @@ class Places:
         return left or bool(self.of(origin))
 
     def settle(self, origin: Origin) -> None:
-        """No connection of a host waits any more: none of its sessions has a reason for doubt."""
+        """Clear the doubts of the sessions of a host, since none of its connections is undecided any more."""
         for place in self.of(origin):
             place.doubt = None
 

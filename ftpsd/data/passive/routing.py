@@ -81,13 +81,13 @@ class Router:
         self._changes = Changes(self.arrivals, workers.call_in_reactor, self._judge_origin)
 
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
-        """Decide about a new connection that has several candidates, or has lost one of them."""
+        """Keep a new connection until its session is known. `candidates` are the sessions that may own it."""
         self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
         arrival.watch()
         self.judge(arrival)
 
     def judge(self, arrival: Arrival) -> None:
-        """Decide about a connection, of which or of whose candidates something is known now."""
+        """Decide about a connection, after something new is known of it or of the sessions that may own it."""
         candidates = self._places.of(arrival.origin, arrival.number)
         if not candidates:
             self._drop(arrival)
@@ -107,7 +107,11 @@ class Router:
         self._changes.note(place, math.inf if place.served else place.number)
 
     def _judge_origin(self, origin: Origin, first: float, first_lost: float) -> None:
-        """Decide again about connections of a host that came after places which have left, or got a connection."""
+        """Decide again about connections of a host, after some of its sessions have left or got a connection.
+
+        `first` is the number of the first of these places, and `first_lost` that of the first one that left without a
+        connection. Connections that came before have other owners.
+        """
         unserved = [each for each in self._places.of(origin) if not each.served]
         several = math.inf if len(unserved) < 2 or unserved[0].guess else unserved[1].number
         for arrival in self.arrivals.of(origin):
@@ -253,9 +257,10 @@ def resumes(
 
 
 def _mixed_up(session: ClientPeers, related: list[Place]) -> None:
-    """A connection resumes a session that needs none: it may belong to other ones of the same user.
+    """Note that a client may have mixed up the TLS sessions of its control connections.
 
-    The connection of the session may be theirs, too, if they waited when it came: its transfer is ended.
+    A connection resumes the TLS session of `session`, which has one already. So one of the two may belong to a session
+    of `related`, of the same user. If one of these waited when the first connection came, that transfer is ended.
     """
     for each in related:
         each.session.mixes = session.mixes = True
@@ -265,7 +270,7 @@ def _mixed_up(session: ClientPeers, related: list[Place]) -> None:
 
 
 def _is_sure(places: Places, arrival: Arrival, place: Place) -> bool:
-    """Return whether a connection is that of the last place which remains."""
+    """Return whether a connection certainly belongs to the only place that may own it."""
     return not (arrival.orphan or places.others_left(arrival.origin, place, arrival.number))
 
 

@@ -100,7 +100,7 @@ class FairQueue:
         return queue, job
 
     def done(self, queue: OwnerQueue) -> None:
-        """Count a job as running no longer: it has ended, or its thread was replaced."""
+        """Stop counting a job as running: it has ended, or its thread was replaced."""
         queue.running -= 1
         self._free[queue.kind] += 1
 

@@ -163,7 +163,7 @@ def repeated(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) ->
 
 
 def again(lock: JobLock, call: Callable[[], T]) -> LockSteps[T]:
-    """Make a call again that has raised Busy, with the lock that it needs. Return what it returns."""
+    """Wait for a lock, then repeat a call that has raised Busy because of it. Return what the call returns."""
     while True:
         try:
             yield Busy(lock)  # the thread that takes the next step has the lock

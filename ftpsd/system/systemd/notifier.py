@@ -42,7 +42,7 @@ class Notifier:
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, seconds: int) -> None:
-        """The daemon stops, and waits that many seconds for running transfers. Heartbeats continue until `stop`."""
+        """Report that the daemon stops within so many seconds. Heartbeats continue until `stop`."""
         self._note = "stopping when running transfers have finished"
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(seconds + MARGIN) * 1_000_000}", self._status())
 

@@ -32,7 +32,7 @@ def parse(certificate: crypto.X509) -> x509.Certificate | None:
 
 
 def subject(certificate: x509.Certificate) -> x509.Name | None:
-    """Return whom a certificate is of."""
+    """Return the subject of a certificate."""
     return _read(lambda: certificate.subject)
 
 

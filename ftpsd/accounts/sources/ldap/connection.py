@@ -134,7 +134,7 @@ class Connection:
                 raise SourceFailed(f"the authorities in {tls.authorities} cannot be used") from None
 
     def bind(self, dn: str, password: str, deadline: Deadline) -> LoginResult:
-        """Log in. What was logged in before is logged out, whatever the result.
+        """Log in. Any earlier login on this connection ends, whatever the result.
 
         Raises ServerFailed, or SourceFailed if the server answers neither yes nor no.
         """

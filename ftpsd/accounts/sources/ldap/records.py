@@ -27,7 +27,7 @@ _NEVER = (0, 2**63 - 1)
 
 
 def kind_of(key: str) -> object:
-    """Return the type of a key of a user, as `quota.bytes`. Raises KeyError if there is none that one text can give."""
+    """Return the type of a user's key, such as `quota.bytes`. Raises KeyError if an attribute cannot give its value."""
     kind: object = UserSettings
     for name in key.split("."):
         if not (isinstance(kind, type) and attrs.has(kind)):
@@ -104,13 +104,13 @@ def _shadow_expire(text: str) -> datetime | None:
 
 
 def _account_expires(text: str) -> datetime | None:
-    """Intervals of 100 nanoseconds since 1601, in Active Directory."""
+    """Return the time in accountExpires of Active Directory: intervals of 100 nanoseconds since 1601."""
     count = int(text)
     return None if count in _NEVER else datetime(1601, 1, 1, tzinfo=UTC) + timedelta(microseconds=count // 10)
 
 
 def _generalized_time(text: str) -> datetime | None:
-    """A time of RFC 4517 section 3.3.13, in UTC. Raises ValueError for any other text."""
+    """Return a generalized time (RFC 4517 section 3.3.13) in UTC. Raises ValueError for any other text."""
     match = re.fullmatch(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d)?(?:[.,]\d+)?Z", text)
     if match is None:
         raise ValueError(text)

@@ -42,7 +42,7 @@ class _Found:
 
 
 class Directory:
-    """Users in a directory. `servers` are URLs, each with how the connection to it is encrypted."""
+    """Users in a directory. `servers` are the URL of each server, and how connections to it are encrypted."""
 
     kind = "ldap"
 
