@@ -251,7 +251,8 @@ class Probe:
 
 def meter_of(configured: Sequence[ConfiguredStore]) -> HomeMeter:
     """Return what measures homes in some stores, for the command line. It raises StoreFailed, too."""
-    from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
+    from ftpsd.storage.s3.calls.client import Calls, Objects
+    from ftpsd.storage.s3.calls.multiparts import Multiparts
     from ftpsd.storage.s3.measure import StoreMeter
     from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
     from ftpsd.system.aws.client import make_client

@@ -9,7 +9,7 @@ from ftpsd.outbox.claims import SessionJournal, UploadClaim
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage.backend import Upload
 from ftpsd.storage.claimed_upload import ClaimedUpload
-from ftpsd.storage.s3.calls.client import Found
+from ftpsd.storage.s3.calls.answers import Found
 from ftpsd.storage.s3.tree import Tree
 from ftpsd.storage.s3.uploads.evidence import gone
 from ftpsd.storage.s3.uploads.upload import S3Upload

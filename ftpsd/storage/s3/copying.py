@@ -6,8 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
+from ftpsd.storage.s3.calls.answers import Found
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, UploadGone
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MOST_COPIED, ranges
 from ftpsd.storage.s3.uploads.publishing import etag_of_parts
 from ftpsd.system.worker_threads import JobSteps

@@ -11,7 +11,8 @@ from hashlib import blake2b
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Objects
+from ftpsd.storage.s3.calls.answers import Found
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.tree import Tree

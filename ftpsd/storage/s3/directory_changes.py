@@ -7,7 +7,8 @@ import errno
 from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Listed, Objects
+from ftpsd.storage.s3.calls.answers import Listed
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, error_of
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.measure import Freed, abort_counted

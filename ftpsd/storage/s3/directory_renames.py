@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import PAGE, Found, Listed, Objects
+from ftpsd.storage.s3.calls.answers import Found, Listed
+from ftpsd.storage.s3.calls.client import PAGE, Objects
 from ftpsd.storage.s3.calls.errors import ObjectChanged
 from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.together import together

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ftpsd.config.sections.storage import ConfiguredStore
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
+from ftpsd.storage.s3.calls.client import Calls, Objects
 from ftpsd.storage.s3.calls.errors import StoreFailed
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.system.aws.client import make_client
 
 #: The name below the prefix of a store for which an upload is begun, and aborted.

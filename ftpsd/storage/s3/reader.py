@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from threading import Condition
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Body, Found, Objects
+from ftpsd.storage.s3.calls.answers import Body, Found
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, translated
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Backoff, not_answering
 from ftpsd.storage.s3.uploads.parts import Sending

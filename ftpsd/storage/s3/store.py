@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 from twisted.internet.defer import Deferred
 
 from ftpsd.config.sections.storage import LEAST_PART, ConfiguredStore, parse_place, place_in
-from ftpsd.storage.s3.calls.client import Calls, Multiparts, Objects
+from ftpsd.storage.s3.calls.client import Calls, Objects
 from ftpsd.storage.s3.calls.health import Health
 from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.calls.tasks import Closing
 from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads

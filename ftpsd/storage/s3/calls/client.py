@@ -1,14 +1,24 @@
-"""The calls of S3 that the storage makes, with types. Each blocks, and raises what `errors.translated` returns."""
+"""The calls of S3 for objects, with types: `Objects`. Each blocks, and raises what `errors.translated` returns."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import NamedTuple, Protocol
-from urllib.parse import unquote_plus
+from collections.abc import Callable, Mapping, Sequence
 
+from ftpsd.storage.s3.calls.answers import (
+    MTIME,
+    Answer,
+    Body,
+    Found,
+    Listed,
+    Page,
+    found_of,
+    items_of,
+    number_of,
+    text_of,
+    time_of,
+)
 from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotInRange, NotSupported, ObjectChanged, translated
 from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 
@@ -27,68 +37,8 @@ _LABELS = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposit
 #: The storage classes that a copy does not get, since it could not be read: it gets the bucket's, as a new file.
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
-#: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
-MTIME = "mtime"
-
-Answer = Mapping[str, object]
-
-_NONE: Mapping[str, object] = {}
-
-
-class Found(NamedTuple):
-    """An object."""
-
-    size: int
-    etag: str
-    #: When it was stored, and when its content was changed: POSIX times.
-    stored: float
-    modified: float
-    #: The checksum that was asked for, in hexadecimal digits; empty if the store has none of the whole object.
-    checksum: str = ""
-
-
-class Listed(NamedTuple):
-    """An object in a listing."""
-
-    key: str
-    size: int
-    stored: float
-    etag: str
-
-
-class Page(NamedTuple):
-    """A part of a listing. `following` is None for the last one."""
-
-    objects: list[Listed]
-    prefixes: list[str]
-    following: str | None
-
-
-class StoredPart(NamedTuple):
-    """A part of a multipart upload."""
-
-    number: int
-    size: int
-    etag: str
-    stored: float
-
-
-class OpenUpload(NamedTuple):
-    """A multipart upload that is neither complete nor aborted."""
-
-    key: str
-    identity: str
-    started: float
-
-
-class Body(Protocol):
-    """The bytes of an object."""
-
-    def read(self, amt: int) -> bytes:
-        """Return some bytes; none at the end."""
-
-    def close(self) -> None:
-        """Close the connection."""
+#: No conditions, and no labels.
+NOTHING: Mapping[str, object] = {}
 
 
 class Calls:
@@ -140,7 +90,7 @@ class Calls:
         self,
         operation: str,
         data: bytes | bytearray,
-        conditions: Mapping[str, object] = _NONE,
+        conditions: Mapping[str, object] = NOTHING,
         progress: Progress | None = None,
         **arguments: object,
     ) -> Answer:
@@ -158,7 +108,7 @@ class Calls:
         return self.call_if(conditions, operation, ContentMD5=_md5(data), **arguments)
 
     def copy(
-        self, operation: str, source: str, etag: str, conditions: Mapping[str, object] = _NONE, **arguments: object
+        self, operation: str, source: str, etag: str, conditions: Mapping[str, object] = NOTHING, **arguments: object
     ) -> Answer:
         """Make a call that copies an object, or a part of it. Raises ObjectChanged if it has another ETag.
 
@@ -195,7 +145,7 @@ class Objects:
             answer = self._calls.call("head_object", Key=key, **({"ChecksumMode": "ENABLED"} if field else {}))
         except FileNotFoundError:
             return None
-        return _found(answer, _number(answer["ContentLength"]), field)
+        return found_of(answer, number_of(answer["ContentLength"]), field)
 
     def page(self, prefix: str, flat: bool = False, following: str | None = None, most: int = PAGE) -> Page:
         """Return a page of the objects whose keys begin with a prefix; with `flat` those of directories, too."""
@@ -204,11 +154,11 @@ class Objects:
             more["ContinuationToken"] = following
         answer = self._calls.call("list_objects_v2", Prefix=prefix, MaxKeys=most, **more)
         objects = [
-            Listed(_text(each["Key"]), _number(each["Size"]), _time(each["LastModified"]), _text(each["ETag"]))
-            for each in _items(answer, "Contents")
+            Listed(text_of(each["Key"]), number_of(each["Size"]), time_of(each["LastModified"]), text_of(each["ETag"]))
+            for each in items_of(answer, "Contents")
         ]
-        prefixes = [_text(each["Prefix"]) for each in _items(answer, "CommonPrefixes")]
-        return Page(objects, prefixes, _text(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None)
+        prefixes = [text_of(each["Prefix"]) for each in items_of(answer, "CommonPrefixes")]
+        return Page(objects, prefixes, text_of(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None)
 
     def open(self, key: str, first: int, last: int) -> tuple[Found, Body] | None:
         """Return the facts of an object and the bytes of a range, in one request. None: it has none of these bytes."""
@@ -223,7 +173,7 @@ class Objects:
         if not size.isdigit():  # the store has sent all of it
             body.close()
             return None
-        return _found(answer, int(size)), body
+        return found_of(answer, int(size)), body
 
     def get(self, key: str, first: int, last: int, etag: str) -> Body:
         """Return a range of an object. Raises ObjectChanged if it has another ETag."""
@@ -243,7 +193,7 @@ class Objects:
         more: dict[str, object] = {"ContentType": kind} if kind else {}
         conditions = self.conditions(old)
         answer = self._calls.store("put_object", data, conditions, progress, Key=key, **more)
-        return _text(answer["ETag"])
+        return text_of(answer["ETag"])
 
     def conditions(self, old: Found | str | None) -> dict[str, object]:
         """Return the arguments that let the store check what is replaced, if this release of boto3 has them."""
@@ -280,7 +230,7 @@ class Objects:
     def delete_all(self, keys: Sequence[str]) -> list[str]:
         """Delete up to PAGE objects. Return the keys of those that could not be deleted."""
         wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        return [_text(each["Key"]) for each in _items(self._calls.call("delete_objects", Delete=wanted), "Errors")]
+        return [text_of(each["Key"]) for each in items_of(self._calls.call("delete_objects", Delete=wanted), "Errors")]
 
     def labels(self, source: str, found: Found) -> dict[str, object]:
         """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind.
@@ -291,7 +241,7 @@ class Objects:
         old = head.get("Metadata")
         kept = old.items() if isinstance(old, dict) else ()
         metadata = {name: value for name, value in kept if name.isascii() and value.isascii()}
-        labels = {name: _text(head[name]) for name in _LABELS if head.get(name)}
+        labels = {name: text_of(head[name]) for name in _LABELS if head.get(name)}
         if labels.get("StorageClass") in _ARCHIVES:
             del labels["StorageClass"]
         ascii_only = {name: value for name, value in labels.items() if value.isascii()}
@@ -307,146 +257,15 @@ class Objects:
             "copy_object",
             source,
             found.etag,
-            {"IfNoneMatch": "*"} if free and self._copies_if_free else _NONE,
+            {"IfNoneMatch": "*"} if free and self._copies_if_free else NOTHING,
             Key=target,
             MetadataDirective="REPLACE",
             **self.labels(source, found),
         )
         result = answer["CopyObjectResult"]
         assert isinstance(result, dict)
-        return _text(result["ETag"])
-
-
-class Multiparts:
-    """The calls for multipart uploads."""
-
-    def __init__(self, calls: Calls, objects: Objects) -> None:
-        self._calls = calls
-        self._conditions = objects.conditions if calls.supports("CompleteMultipartUpload", "IfMatch") else None
-
-    def begin(self, key: str, labels: Mapping[str, object] = _NONE) -> str:
-        """Begin an upload, and return its identity. See `Objects.labels`."""
-        return _text(self._calls.call("create_multipart_upload", Key=key, **labels)["UploadId"])
-
-    def put(
-        self, key: str, identity: str, number: int, data: bytes | bytearray, progress: Progress | None = None
-    ) -> str:
-        """Send a part, and return its ETag."""
-        answer = self._calls.store("upload_part", data, {}, progress, Key=key, UploadId=identity, PartNumber=number)
-        return _text(answer["ETag"])
-
-    def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:
-        """Copy a range of an object into a part, and return its ETag. Raises ObjectChanged if `old` was replaced."""
-        answer = self._calls.copy(
-            "upload_part_copy",
-            source,
-            old.etag,
-            Key=key,
-            UploadId=identity,
-            PartNumber=number,
-            CopySourceRange=f"bytes={first}-{last}",
-        )
-        result = answer["CopyPartResult"]
-        assert isinstance(result, dict)
-        return _text(result["ETag"])
-
-    def parts(self, key: str, identity: str) -> list[StoredPart]:
-        """Return the parts that the store has. Raises UploadGone."""
-        found, marker = list[StoredPart](), 0
-        while True:
-            answer = self._calls.call("list_parts", Key=key, UploadId=identity, PartNumberMarker=marker)
-            found += [
-                StoredPart(
-                    _number(each["PartNumber"]), _number(each["Size"]), _text(each["ETag"]), _time(each["LastModified"])
-                )
-                for each in _items(answer, "Parts")
-            ]
-            if not answer.get("IsTruncated"):
-                return found
-            marker = _number(answer["NextPartNumberMarker"])
-
-    def uploads(self, prefix: str, flat: bool = True) -> Iterable[list[OpenUpload]]:
-        """Yield the open uploads whose keys begin with a prefix, in portions."""
-        more: dict[str, object] = {} if flat else {"Delimiter": "/"}
-        while True:
-            answer = self._calls.call("list_multipart_uploads", Prefix=prefix, EncodingType="url", **more)
-            yield [
-                OpenUpload(_key(each["Key"], answer), _text(each["UploadId"]), _time(each["Initiated"]))
-                for each in _items(answer, "Uploads")
-            ]
-            if not answer.get("IsTruncated"):
-                return
-            more["KeyMarker"] = _key(answer["NextKeyMarker"], answer)
-            more["UploadIdMarker"] = answer.get("NextUploadIdMarker", "")
-
-    def complete(self, key: str, identity: str, parts: Sequence[tuple[int, str]], old: Found | str | None) -> str:
-        """Publish an upload, and return the ETag of the object. See `Objects.put`."""
-        listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
-        conditions = {} if self._conditions is None else self._conditions(old)
-        answer = self._calls.call_if(
-            conditions, "complete_multipart_upload", Key=key, UploadId=identity, MultipartUpload={"Parts": listed}
-        )
-        return _text(answer["ETag"])
-
-    def abort(self, key: str, identity: str) -> None:
-        """Remove an upload with its parts. It may have gone."""
-        self._calls.call("abort_multipart_upload", Key=key, UploadId=identity)
+        return text_of(result["ETag"])
 
 
 def _md5(data: bytes | bytearray) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def _items(answer: Answer, name: str) -> list[dict[str, object]]:
-    found = answer.get(name)
-    return found if isinstance(found, list) else []
-
-
-def _key(value: object, answer: Answer) -> str:
-    return unquote_plus(_text(value)) if answer.get("EncodingType") == "url" else _text(value)
-
-
-def _text(value: object) -> str:
-    assert isinstance(value, str)
-    return value
-
-
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _found(answer: Answer, size: int, checksum: str | None = None) -> Found:
-    """Return the facts of an object. `checksum` is the field of one."""
-    stored, metadata = _time(answer["LastModified"]), answer.get("Metadata")
-    modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
-    return Found(size, _text(answer["ETag"]), stored, _mtime(modified, stored), _checksum(answer, checksum))
-
-
-def _time(value: object) -> float:
-    return value.timestamp() if isinstance(value, datetime) else 0.0
-
-
-def _checksum(answer: Answer, field: str | None) -> str:
-    """Return a checksum in hexadecimal digits, if it is one of the whole object, and not of the checksums of its parts.
-
-    The latter has the type COMPOSITE, a number after it, or in stores that tell neither, an ETag with a number.
-    """
-    value, kind = answer.get(field or ""), answer.get("ChecksumType")
-    if not isinstance(value, str) or "-" in value or (kind is None and "-" in _text(answer["ETag"])):
-        return ""
-    if kind not in (None, "FULL_OBJECT"):
-        return ""
-    try:
-        return base64.b64decode(value, validate=True).hex()
-    except ValueError:
-        return ""
-
-
-def _mtime(value: object, otherwise: float) -> float:
-    """Return the time of `MTIME`, which other programs may have written."""
-    try:
-        found = float(value) if isinstance(value, str) else otherwise
-    except ValueError:
-        return otherwise
-    return found if abs(found) < 1e11 else otherwise

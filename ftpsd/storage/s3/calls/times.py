@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from threading import Lock
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Listed, Objects
+from ftpsd.storage.s3.calls.answers import Listed
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.together import together
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ftpsd.storage.s3.calls.client import Multiparts, OpenUpload, StoredPart
+from ftpsd.storage.s3.calls.answers import OpenUpload, StoredPart
 from ftpsd.storage.s3.calls.errors import UploadGone
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MARKER, in_order
 from ftpsd.storage.s3.uploads.running import Running
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 from ftpsd.outbox.evidence import Lost, Undecidable
 from ftpsd.outbox.segments import Entry
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Objects
+from ftpsd.storage.s3.calls.answers import Found
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 
 

@@ -11,9 +11,10 @@ from time import monotonic
 
 from ftpsd.config.sections.storage import MOST_PARTS
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Multiparts, StoredPart
+from ftpsd.storage.s3.calls.answers import Found, StoredPart
 from ftpsd.storage.s3.calls.errors import UploadGone
 from ftpsd.storage.s3.calls.memory import Memory
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Submit, not_answering
 

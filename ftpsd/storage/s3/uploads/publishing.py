@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Found, Multiparts, Objects
+from ftpsd.storage.s3.calls.answers import Found
+from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, UploadGone
+from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.uploads.collecting import Collector
 
 #: What a complete upload may replace.

@@ -1,0 +1,130 @@
+"""What a store answers, as typed values: objects, pages of listings, parts and open uploads."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_plus
+
+#: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
+MTIME = "mtime"
+
+Answer = Mapping[str, object]
+
+
+class Found(NamedTuple):
+    """An object."""
+
+    size: int
+    etag: str
+    #: When it was stored, and when its content was changed: POSIX times.
+    stored: float
+    modified: float
+    #: The checksum that was asked for, in hexadecimal digits; empty if the store has none of the whole object.
+    checksum: str = ""
+
+
+class Listed(NamedTuple):
+    """An object in a listing."""
+
+    key: str
+    size: int
+    stored: float
+    etag: str
+
+
+class Page(NamedTuple):
+    """A part of a listing. `following` is None for the last one."""
+
+    objects: list[Listed]
+    prefixes: list[str]
+    following: str | None
+
+
+class StoredPart(NamedTuple):
+    """A part of a multipart upload."""
+
+    number: int
+    size: int
+    etag: str
+    stored: float
+
+
+class OpenUpload(NamedTuple):
+    """A multipart upload that is neither complete nor aborted."""
+
+    key: str
+    identity: str
+    started: float
+
+
+class Body(Protocol):
+    """The bytes of an object."""
+
+    def read(self, amt: int) -> bytes:
+        """Return some bytes; none at the end."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def items_of(answer: Answer, name: str) -> list[dict[str, object]]:
+    """Return the list with this name; an empty one if there is none."""
+    found = answer.get(name)
+    return found if isinstance(found, list) else []
+
+
+def key_of(value: object, answer: Answer) -> str:
+    """Return a key, decoded if the answer is encoded (`EncodingType`)."""
+    return unquote_plus(text_of(value)) if answer.get("EncodingType") == "url" else text_of(value)
+
+
+def text_of(value: object) -> str:
+    """Return a value that is a text."""
+    assert isinstance(value, str)
+    return value
+
+
+def number_of(value: object) -> int:
+    """Return a value that is an integer."""
+    assert isinstance(value, int)
+    return value
+
+
+def found_of(answer: Answer, size: int, checksum: str | None = None) -> Found:
+    """Return the facts of an object from an answer. `checksum` is the name of the field with one."""
+    stored, metadata = time_of(answer["LastModified"]), answer.get("Metadata")
+    modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
+    return Found(size, text_of(answer["ETag"]), stored, _mtime(modified, stored), _checksum(answer, checksum))
+
+
+def time_of(value: object) -> float:
+    """Return a time as POSIX time; 0 if there is none."""
+    return value.timestamp() if isinstance(value, datetime) else 0.0
+
+
+def _checksum(answer: Answer, field: str | None) -> str:
+    """Return a checksum in hexadecimal digits, if it is one of the whole object, and not of the checksums of its parts.
+
+    The latter has the type COMPOSITE, a number after it, or in stores that tell neither, an ETag with a number.
+    """
+    value, kind = answer.get(field or ""), answer.get("ChecksumType")
+    if not isinstance(value, str) or "-" in value or (kind is None and "-" in text_of(answer["ETag"])):
+        return ""
+    if kind not in (None, "FULL_OBJECT"):
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).hex()
+    except ValueError:
+        return ""
+
+
+def _mtime(value: object, otherwise: float) -> float:
+    """Return the time of `MTIME`, which other programs may have written."""
+    try:
+        found = float(value) if isinstance(value, str) else otherwise
+    except ValueError:
+        return otherwise
+    return found if abs(found) < 1e11 else otherwise
