@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage.backend import ChangeCounter, Measure
 from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.claims import Claims
 from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.measure import measure_keys
@@ -26,22 +28,27 @@ _UNCOUNTED = nullcontext()
 MARKER_TYPE = "application/x-directory"
 
 
+@dataclass(frozen=True)
+class HomeTools:
+    """What all changes in one home or folder need: its names, and the calls of its store."""
+
+    tree: Tree
+    objects: Objects
+    cut: CutUploads
+    directories: S3Directories
+    #: Runs jobs in the threads of the store.
+    submit: Submit
+
+
 class Changes:
     """Removes files of one user, and counts changes. `directory_changes` and `renames` have the others."""
 
-    def __init__(
-        self,
-        tree: Tree,
-        objects: Objects,
-        cut: CutUploads,
-        directories: S3Directories,
-        claims: Claims,
-    ) -> None:
+    def __init__(self, tools: HomeTools, claims: Claims) -> None:
         self.claims = claims
-        self._tree = tree
-        self._objects = objects
-        self._cut = cut
-        self._directories = directories
+        self._tree = tools.tree
+        self._objects = tools.objects
+        self._cut = tools.cut
+        self._directories = tools.directories
         #: Counts changes, if somebody has a quota in the home.
         self.counter: ChangeCounter | None = None
 

@@ -8,12 +8,8 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import Listed
-from ftpsd.storage.s3.calls.client import Objects
-from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, error_of
-from ftpsd.storage.s3.directories import S3Directories
+from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, HomeTools, error_of
 from ftpsd.storage.s3.measure import Freed, abort_counted
-from ftpsd.storage.s3.tree import Tree
-from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.system.worker_threads import JobSteps
 
 #: How often a tree that other programs fill is listed again while it is removed.
@@ -23,13 +19,11 @@ _ROUNDS = 100_000
 class DirectoryChanges:
     """Makes and removes directories of one user."""
 
-    def __init__(
-        self, tree: Tree, objects: Objects, cut: CutUploads, directories: S3Directories, changes: Changes
-    ) -> None:
-        self._tree = tree
-        self._objects = objects
-        self._cut = cut
-        self._directories = directories
+    def __init__(self, tools: HomeTools, changes: Changes) -> None:
+        self._tree = tools.tree
+        self._objects = tools.objects
+        self._cut = tools.cut
+        self._directories = tools.directories
         self._changes = changes
 
     def make_directory(self, path: VirtualPath) -> None:

@@ -13,15 +13,12 @@ from typing import NamedTuple
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import Found, Listed
-from ftpsd.storage.s3.calls.client import PAGE, Objects
+from ftpsd.storage.s3.calls.client import PAGE
 from ftpsd.storage.s3.calls.errors import ObjectChanged
-from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.together import together
-from ftpsd.storage.s3.changes import Changes, error_of
+from ftpsd.storage.s3.changes import Changes, HomeTools, error_of
 from ftpsd.storage.s3.copying import Copier, Exists, is_copy
-from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.directory_changes import DirectoryChanges
-from ftpsd.storage.s3.tree import Tree
 from ftpsd.system.worker_threads import JobSteps
 
 #: How often the directory is listed again, and what has changed is copied.
@@ -42,21 +39,11 @@ class Copied(NamedTuple):
 class DirectoryRenames:
     """Renames directories for one user. `most` are the objects of a directory that may be renamed."""
 
-    def __init__(
-        self,
-        tree: Tree,
-        objects: Objects,
-        directories: S3Directories,
-        changes: Changes,
-        trees: DirectoryChanges,
-        copier: Copier,
-        submit: Submit,
-        most: int,
-    ) -> None:
-        self._submit = submit
-        self._tree = tree
-        self._objects = objects
-        self._directories = directories
+    def __init__(self, tools: HomeTools, changes: Changes, trees: DirectoryChanges, copier: Copier, most: int) -> None:
+        self._submit = tools.submit
+        self._tree = tools.tree
+        self._objects = tools.objects
+        self._directories = tools.directories
         self._changes = changes
         self._trees = trees
         self._copier = copier

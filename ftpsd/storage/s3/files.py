@@ -23,7 +23,7 @@ from ftpsd.storage.quota import Quotas
 from ftpsd.storage.quota_wrapper import QuotaFiles
 from ftpsd.storage.s3.calls.progress import PATIENT, Progress
 from ftpsd.storage.s3.calls.tasks import RemoteListing, RemoteReader, RemoteUpload
-from ftpsd.storage.s3.changes import Changes
+from ftpsd.storage.s3.changes import Changes, HomeTools
 from ftpsd.storage.s3.claims import Claims
 from ftpsd.storage.s3.copying import Copier
 from ftpsd.storage.s3.directories import S3Directories
@@ -86,18 +86,14 @@ class S3Files:
         self._tree = tree = Tree(mount, user.settings.name_rules, store.prefix(mount.place))
         self.directories = S3Directories(tree, store.objects, store.cut, store.started, store.times, queue.submit)
         self._listings = Listings(self.directories)
-        self._changes = changes = Changes(
-            tree, store.objects, store.cut, self.directories, Claims(store.name, tree, journal)
-        )
-        self._trees = trees = DirectoryChanges(tree, store.objects, store.cut, self.directories, changes)
+        tools = HomeTools(tree, store.objects, store.cut, self.directories, queue.submit)
+        self._changes = changes = Changes(tools, Claims(store.name, tree, journal))
+        self._trees = trees = DirectoryChanges(tools, changes)
         copier = Copier(store.objects, store.multiparts, changes.changing)
-        most = store.settings.rename_directories
-        of_directories = DirectoryRenames(
-            tree, store.objects, self.directories, changes, trees, copier, queue.submit, most
-        )
-        self._renames = Renames(tree, store.objects, store.cut, self.directories, changes, copier, of_directories)
+        of_directories = DirectoryRenames(tools, changes, trees, copier, store.settings.rename_directories)
+        self._renames = Renames(tools, changes, copier, of_directories)
         sending = Sending(store.multiparts, store.memory, queue.submit, user.name, store.settings.parallel)
-        tools = UploadTools(
+        upload_tools = UploadTools(
             store.name,
             store.objects,
             store.cut,
@@ -107,7 +103,7 @@ class S3Files:
             store.least_part,
             store.least_kept,
         )
-        self._openings = Openings(tree, self.directories, self._changes, tools)
+        self._openings = Openings(tree, self.directories, self._changes, upload_tools)
         #: Nothing: files are not moved to other storage.
         self.root = None
 

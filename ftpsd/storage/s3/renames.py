@@ -6,33 +6,20 @@ import errno
 
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Objects
-from ftpsd.storage.s3.changes import Changes, error_of
+from ftpsd.storage.s3.changes import Changes, HomeTools, error_of
 from ftpsd.storage.s3.copying import Copier
-from ftpsd.storage.s3.directories import S3Directories
 from ftpsd.storage.s3.directory_renames import DirectoryRenames
-from ftpsd.storage.s3.tree import Tree
-from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.system.worker_threads import JobSteps
 
 
 class Renames:
     """Renames for one user."""
 
-    def __init__(
-        self,
-        tree: Tree,
-        objects: Objects,
-        cut: CutUploads,
-        directories: S3Directories,
-        changes: Changes,
-        copier: Copier,
-        of_directories: DirectoryRenames,
-    ) -> None:
-        self._tree = tree
-        self._objects = objects
-        self._cut = cut
-        self._directories = directories
+    def __init__(self, tools: HomeTools, changes: Changes, copier: Copier, of_directories: DirectoryRenames) -> None:
+        self._tree = tools.tree
+        self._objects = tools.objects
+        self._cut = tools.cut
+        self._directories = tools.directories
         self._changes = changes
         self._copier = copier
         self._of_directories = of_directories
