@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.authority import make_chain
-from tests.daemon import Daemon
+from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient
 from tests.slapd import GROUPS, PEOPLE, SERVICE_PASSWORD, Slapd, entry, person
 
@@ -61,3 +62,11 @@ def log_in(daemon: Daemon, name: str | bytes, password: str = "secret", source: 
         client.start_tls()
         client.command(b"USER " + (name if isinstance(name, bytes) else name.encode()))
         return client.command(f"PASS {password}")
+
+
+def wait_for_login(daemon: Daemon, name: str, password: str = "secret") -> None:
+    """Wait until a user can log in: a source that is down is probed every two seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not (reply := log_in(daemon, name, password)).startswith("230 "):
+        assert reply.startswith("451 ") and time.monotonic() < deadline, reply
+        time.sleep(0.1)

@@ -29,11 +29,10 @@ include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
 include /etc/ldap/schema/nis.schema
-{schema}
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
-{modules}
+moduleload memberof
 pidfile {directory}/slapd.pid
 TLSCACertificateFile {tls}/ca.pem
 TLSCertificateFile {tls}/certificate.pem
@@ -55,12 +54,8 @@ access to * by dn.exact="{service}" read by self read by anonymous auth by * non
 overlay ppolicy
 ppolicy_default "cn=default,ou=policies,{suffix}"
 ppolicy_use_lockout
-{overlay}
+overlay memberof
 """
-
-#: What OpenLDAP has of the schema of Active Directory, and the class that it leaves out.
-_MICROSOFT = """include /etc/ldap/schema/msuser.schema
-objectclass ( 2.25.1.1 NAME 'securityPrincipal' AUXILIARY MAY sAMAccountName )"""
 
 
 def entry(dn: str, *classes: str, **attributes: Any) -> str:
@@ -101,18 +96,12 @@ def skeleton() -> str:
 
 
 class Slapd:
-    """One server. `ldif` has its entries beside those of `skeleton`. TLS is that of `tls`, made by `tests/authority`.
+    """One server. `ldif` has its entries beside those of `skeleton`. TLS is that of `tls`, made by `tests/authority`."""
 
-    `microsoft` gives it the schema of Active Directory, with which the overlay memberof does not work.
-    """
-
-    def __init__(
-        self, directory: Path, tls: Path, ldif: str = "", options: str = "", microsoft: bool = False, debug: str = "0"
-    ) -> None:
+    def __init__(self, directory: Path, tls: Path, ldif: str = "", options: str = "") -> None:
         if SLAPD is None:
             pytest.skip("slapd is not installed")
         self.directory = directory
-        self._debug = debug
         (directory / "db").mkdir(parents=True)
         self.port, self.tls_port = free_range(2)
         self.ca = tls / "ca.pem"
@@ -129,9 +118,6 @@ class Slapd:
                 admin_password=ADMIN_PASSWORD,
                 service=SERVICE,
                 options=options,
-                schema=_MICROSOFT if microsoft else "",
-                modules="" if microsoft else "moduleload memberof",
-                overlay="" if microsoft else "overlay memberof",
             )
         )
         (directory / "entries.ldif").write_text(skeleton() + ldif)
@@ -144,7 +130,7 @@ class Slapd:
         assert SLAPD is not None
         urls = f"{self.url}/ {self.tls_url}/ {self.ipc_url}/"
         with (self.directory / "log").open("ab") as log:
-            command = [SLAPD, "-d", self._debug, "-f", str(self.configuration), "-h", urls]
+            command = [SLAPD, "-d", "0", "-f", str(self.configuration), "-h", urls]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while True:

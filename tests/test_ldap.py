@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import threading
@@ -15,24 +14,17 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from ftpsd.accounts.sources.ldap.make import make
 from ftpsd.accounts.sources.source import (
     Answer,
     LoginDenied,
-    Question,
     Source,
     SourceFailed,
     UnusableSettings,
     WrongPassword,
 )
-from ftpsd.config.convert import structure
-from ftpsd.config.sections.sources import LdapSource
-from ftpsd.config.yaml import Document
-from ftpsd.protocol.parsing import plain_address
 from tests.authority import make_chain
+from tests.ldap_sources import answer, ask, denied, make_source
 from tests.slapd import GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, SUFFIX, Slapd, entry, person
-
-PEER = plain_address("192.0.2.1")
 
 #: Names that mean something in filters or in distinguished names.
 HOSTILE = [
@@ -104,7 +96,6 @@ def source(password_file: Path, tls: Path) -> Iterator[Callable[..., Source]]:
     def new(server: Slapd | str, password: str = SERVICE_PASSWORD, **changes: Any) -> Source:
         url = server if isinstance(server, str) else server.tls_url
         values = {
-            "type": "ldap",
             "servers": [url],
             "ca_file": str(tls / "ca.pem"),
             "bind_dn": SERVICE,
@@ -113,28 +104,13 @@ def source(password_file: Path, tls: Path) -> Iterator[Callable[..., Source]]:
             "values": {"home": "/srv/ftp/{user}"},
             **changes,
         }
-        document = Document(Path("ftpsd.yaml"), lines={(): 1})
-        settings = structure(document, {key: value for key, value in values.items() if value is not None}, LdapSource)
-        assert settings is not None and not document.faults, document.faults
-        found = make(settings, {password_file: password})
+        found = make_source(password, **values)
         made.append(found)
         return found
 
     yield new
     for each in made:
         each.close()
-
-
-def ask(source: Source, name: str, password: str | None = "secret") -> Answer | None:
-    """Return what a source answers to a login."""
-    return source.ask(Question(name, password, PEER))
-
-
-def answer(source: Source, name: str, password: str | None = "secret") -> Answer:
-    """Return the answer about a user whom the source knows."""
-    found = ask(source, name, password)
-    assert found is not None
-    return found
 
 
 # --- logins ----------------------------------------------------------------------------------------
@@ -305,19 +281,6 @@ def test_groups(
         assert found.get("groups", []) == groups
 
 
-def test_nested_groups_of_active_directory(tmp_path: Path, tls: Path, source: Callable[..., Source]) -> None:
-    """The server is asked once, with a matching rule. (slapd does not have it, and finds no group.)"""
-    slapd = Slapd(tmp_path / "slapd", tls, entries()[0], "loglevel stats", debug="stats").start()
-    try:
-        membership = {"base": GROUPS, "nested": "active-directory", "attribute": None}
-        directory = source(slapd, filter="(cn={name})", groups={"x": "x"}, membership=membership)
-        assert answer(directory, "Erin, Q").values == {"home": "/srv/ftp/{user}"}
-        asked = re.findall(r'SRCH base="ou=groups,.*filter="(.*)"', (slapd.directory / "log").read_text())
-        assert asked == ["(?=undefined)"]
-    finally:
-        slapd.kill()
-
-
 def test_only_members_may_log_in(server: Slapd, source: Callable[..., Source]) -> None:
     """With `required_groups`, others are refused, after the password: nobody else learns who is a member."""
     directory = source(server, required_groups=["ftp-staff", "nothing"])
@@ -327,38 +290,6 @@ def test_only_members_may_log_in(server: Slapd, source: Callable[..., Source]) -
     assert denied.value.word == "group"
     with pytest.raises(WrongPassword):
         ask(directory, "dave", "wrong")
-
-
-def test_attributes_of_active_directory(tmp_path: Path, tls: Path, source: Callable[..., Source]) -> None:
-    """Names, states and groups in the attributes of Active Directory (by its schema: the server is OpenLDAP)."""
-    people = [
-        entry(
-            f"cn={name},{PEOPLE}", "user", "securityPrincipal", "simpleSecurityObject", cn=name, sn=name, sAMAccountName=name.lower(), userPassword="secret",
-            userAccountControl=control, accountExpires=expires, memberOf=[f"CN=FTP Staff,{GROUPS}"],
-            instanceType="4", nTSecurityDescriptor="x", objectCategory=PEOPLE,
-        )
-        for name, control, expires in (("Alice A", 512, 0), ("Bob", 514, 2**63 - 1), ("Carol", 512, 132539328000000000))
-    ]  # fmt: skip
-    slapd = Slapd(tmp_path / "slapd", tls, "".join(people), microsoft=True).start()
-    try:
-        directory = source(
-            slapd,
-            filter="(&(objectClass=user)(cn={name}))",  # that schema has no matching rule for sAMAccountName
-            name="sAMAccountName",
-            attributes={"enabled": "userAccountControl", "expires": "accountExpires"},
-            groups={"ftp staff": "staff"},
-        )
-        found = {name: answer(directory, name).values for name in ("ALICE A", "bob", "carol")}
-        assert answer(directory, "Alice A").name == "alice a"
-        assert {name: values["enabled"] for name, values in found.items()} == {
-            "ALICE A": True,
-            "bob": False,
-            "carol": True,
-        }
-        assert [values["expires"] for values in found.values()] == [None, None, "2021-01-01 00:00:00+00:00"]
-        assert all(values["groups"] == ["staff"] for values in found.values())
-    finally:
-        slapd.kill()
 
 
 # --- TLS -------------------------------------------------------------------------------------------
@@ -436,13 +367,6 @@ def own(tmp_path: Path, tls: Path, request: pytest.FixtureRequest) -> Iterator[S
     slapd.kill()
 
 
-def denied(source: Source, name: str, password: str = "secret") -> str:
-    """Return the word for the log with which a login is denied."""
-    with pytest.raises(LoginDenied) as caught:
-        ask(source, name, password)
-    return caught.value.word
-
-
 def policy(**attributes: str) -> str:
     """Return LDIF that sets attributes of the password policy."""
     changes = "-\n".join(f"replace: {name}\n{name}: {value}\n" for name, value in attributes.items())
@@ -489,7 +413,11 @@ def test_a_password_that_must_be_changed(own: Slapd, source: Callable[..., Sourc
         ("INVALID_CREDENTIALS", "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 773, v4563", "password must be changed"),
         ("INVALID_CREDENTIALS", "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 775, v4563", "locked"),
         ("UNWILLING_TO_PERFORM", "Account inactivated. Contact system administrator.", "disabled"),
+        ("UNWILLING_TO_PERFORM", "Account (Kerberos principal) is expired", "expired"),
+        ("UNWILLING_TO_PERFORM", "Entry permanently locked.\n", "locked"),
+        ("UNWILLING_TO_PERFORM", "Too many failed logins.\n", "locked"),
         ("CONSTRAINT_VIOLATION", "Exceed password retry limit. Please try later.", "locked"),
+        ("CONSTRAINT_VIOLATION", "Account inactivity limit exceeded. Contact system administrator to reset.", "not used for too long"),
         ("NO_SUCH_OBJECT", "", None),
         ("INAPPROPRIATE_AUTH", "", None),
     ],
@@ -745,7 +673,12 @@ def test_a_list_that_the_server_cuts(tmp_path: Path, tls: Path, source: Callable
         ({"filter": "(uid={name}"}, "filter", "not a filter"),
         ({"filter": "(&(uid={name})"}, "filter", "not a filter"),
         ({"filter": "(&(a=b)(|(c={name}x)))"}, "name", "missing"),
-        ({"bind": "{name}@example.com"}, "bind", "not a distinguished name"),
+        ({"bind": "{name}@example.com"}, "bind", "which bind_dn could read"),
+        ({"bind": "uid={name}ou=people"}, "name", "missing"),
+        ({"bind": "uid={name},ou"}, "bind", "not a distinguished name"),
+        ({"bind": "ftpsd@example.com"}, "bind", "has no {name}"),
+        ({"bind": "{name}", "bind_dn": None, "password_file": None, "base": None}, "base", "missing"),
+        ({"bind": "{name}", "bind_dn": None, "password_file": None, "filter": "(uid=x)"}, "filter", "has no {name}"),
         ({"attributes": {"hme": "x"}}, "attributes", "hme cannot come"),
         ({"attributes": {"quota": "x"}}, "attributes", "quota cannot come"),
         ({"attributes": {"paths": "x"}}, "attributes", "paths cannot come"),

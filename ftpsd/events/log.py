@@ -253,7 +253,9 @@ def _login_failed(event: LoginFailed) -> Line:
 
 def _login_refused(event: LoginRefused) -> Line:
     name = printable(event.name)
-    return "login_refused", f"login of {name} refused: {event.text}", {"name": name, "reason": event.reason}
+    # A client whose password may be wrong is told “Login incorrect.” only.
+    why = "" if event.reason in event.text.lower() else f" ({event.reason})"
+    return "login_refused", f"login of {name} refused: {event.text}{why}", {"name": name, "reason": event.reason}
 
 
 def _login_check_failed(event: LoginCheckFailed) -> Line:

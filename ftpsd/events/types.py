@@ -151,9 +151,9 @@ class LoginRefused(SessionEvent):
     """The password was right and the user may not log in here and now, or cannot."""
 
     name: str
-    #: disabled, network, expired or hours (the user's settings), source (it refuses), limit (too many sessions), disk
-    #: (it does not respond), certificate (the client's is missing or another user's; no password was asked for),
-    #: configuration (it has changed since the session began)
+    #: disabled, network, expired or hours (the user's settings), source or another word (the source refuses), limit
+    #: (too many sessions), disk (it does not respond), certificate (the client's is missing or another user's; no
+    #: password was asked for), configuration (it has changed since the session began)
     reason: str
     text: str
 

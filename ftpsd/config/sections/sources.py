@@ -94,6 +94,7 @@ class LdapSource(TlsSource):
     base: str | None = None
     scope: Literal["subtree", "one"] = "subtree"
     filter: str = "(uid={name})"
+    #: A distinguished name with {name}; or another name with which the server lets users log in, whom `filter` finds.
     bind: str | None = None
     #: The attribute with the canonical name; None: the one that `filter` or `bind` compares with {name}.
     name: str | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ftpsd.accounts.sources.ldap.connection import Entry
-from ftpsd.accounts.sources.ldap.names import filter_for, first_values, folded, normal
+from ftpsd.accounts.sources.ldap.names import escape_bytes, filter_for, first_values, folded, normal
 from ftpsd.accounts.sources.source import SourceFailed
 from ftpsd.config.sections.sources import Membership
 
@@ -26,16 +27,44 @@ _IN_CHAIN = "(member:1.2.840.113556.1.4.1941:={dn})"
 
 _CONTAINS = "(member={dn})(uniqueMember={dn})"
 
+#: Of Active Directory: the identifier of an account, and the last part of that of the primary group, which no list of
+#: members shows.
+_SID, _PRIMARY = "objectSid", "primaryGroupID"
+
+
+def attributes_for(settings: Membership) -> list[str]:
+    """Return the attributes of a user that `groups_of` needs."""
+    own = [settings.attribute] if settings.attribute is not None else []
+    return [*own, _SID, _PRIMARY] if settings.nested == "active-directory" else own
+
 
 def groups_of(entry: Entry, name: str, settings: Membership, search: Search) -> list[str]:
     """Return the distinguished names of all groups in which a user is. Raises SourceFailed if they are too many."""
     found = list(entry.texts(settings.attribute)) if settings.attribute else []
     if settings.base is not None:
-        text = _IN_CHAIN if settings.nested == "active-directory" else settings.filter or _USUAL
-        found += _names(search(filter_for(text, {"dn": entry.dn, "name": name})))
+        if settings.nested == "active-directory":
+            return found + _in_chain(entry, search)
+        found += _names(search(filter_for(settings.filter or _USUAL, {"dn": entry.dn, "name": name})))
         if settings.nested == "search":
             return _with_outer(found, search)
     return found
+
+
+def _in_chain(entry: Entry, search: Search) -> list[str]:
+    """Return the primary group of a user, and all groups that contain the user or that group at any depth."""
+    text = _primary_filter(entry)
+    primary = _names(search(text)) if text is not None else []
+    terms = (filter_for(_IN_CHAIN, {"dn": dn}) for dn in [entry.dn, *primary])
+    return primary + _names(search(f"(|{''.join(terms)})"))
+
+
+def _primary_filter(entry: Entry) -> str | None:
+    """Return the filter that finds the primary group: its identifier differs from the user's in the last four bytes."""
+    own, last = entry.attributes.get(_SID.lower()), entry.texts(_PRIMARY)
+    if not own or len(own[0]) < 12 or not last or not re.fullmatch("[0-9]{1,10}", last[0]) or int(last[0]) >= 2**32:
+        return None
+    group = own[0][:-4] + int(last[0]).to_bytes(4, "little")
+    return f"({_SID}={escape_bytes(group)})"
 
 
 def _with_outer(groups: Iterable[str], search: Search) -> list[str]:

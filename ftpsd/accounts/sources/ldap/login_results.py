@@ -28,6 +28,8 @@ class LoginResult:
 #: A client that may not have sent the right password does not learn more than from a wrong one.
 _LOCKED = Denial("locked", "Login incorrect.")
 _INACTIVATED = Denial("disabled", "Login incorrect.")
+_ENDED = Denial("expired", "Login incorrect.")
+_UNUSED = Denial("not used for too long", "Login incorrect.")
 _DISABLED = Denial("disabled", "Account disabled.")
 _EXPIRED = Denial("expired", "Account expired.")
 _PASSWORD_EXPIRED = Denial("password expired", "Password expired.")
@@ -46,6 +48,17 @@ _ACTIVE_DIRECTORY = {
     "773": _MUST_CHANGE,
     "775": _LOCKED,
 }
+
+#: The texts of 389 Directory Server and of FreeIPA's parts of it, which refuse a bind with other errors than a wrong
+#: password does.
+_TEXTS: Sequence[tuple[type[ldap.LDAPError], str, Denial]] = (
+    (ldap.UNWILLING_TO_PERFORM, "Account inactivated", _INACTIVATED),
+    (ldap.UNWILLING_TO_PERFORM, "Kerberos principal) is expired", _ENDED),
+    (ldap.UNWILLING_TO_PERFORM, "Entry permanently locked", _LOCKED),
+    (ldap.UNWILLING_TO_PERFORM, "Too many failed logins", _LOCKED),
+    (ldap.CONSTRAINT_VIOLATION, "retry limit", _LOCKED),
+    (ldap.CONSTRAINT_VIOLATION, "inactivity limit exceeded", _UNUSED),
+)
 
 #: The errors of the password policy control. OpenLDAP sends 1 whether the password is right or wrong.
 _POLICY = {0: _PASSWORD_EXPIRED, 1: _LOCKED, 2: _MUST_CHANGE}
@@ -66,13 +79,8 @@ def rejected(error: ldap.LDAPError) -> LoginResult | None:
         return LoginResult(False, denial)
     if isinstance(error, ldap.NO_SUCH_OBJECT | ldap.INAPPROPRIATE_AUTH | ldap.INVALID_DN_SYNTAX):
         return LoginResult(False)
-    # 389 Directory Server: "Account inactivated. Contact system administrator."
-    if isinstance(error, ldap.UNWILLING_TO_PERFORM) and "inactivated" in text:
-        return LoginResult(False, _INACTIVATED)
-    # 389 Directory Server: "Exceed password retry limit. Please try later."
-    if isinstance(error, ldap.CONSTRAINT_VIOLATION) and "retry limit" in text:
-        return LoginResult(False, _LOCKED)
-    return None
+    found = (denial for kind, part, denial in _TEXTS if isinstance(error, kind) and part in text)
+    return next((LoginResult(False, denial) for denial in found), None)
 
 
 def _controls(details: dict[str, object]) -> list[ResponseControl]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 import ldap
-from ldap.dn import escape_dn_chars, str2dn
+from ldap.dn import escape_dn_chars, is_dn, str2dn
 from ldap.filter import escape_filter_chars
 
 #: The normal form of a distinguished name: attributes and values of each part.
@@ -18,9 +18,24 @@ def filter_for(template: str, values: Mapping[str, str]) -> str:
     return _fill(template, values, escape_filter_chars)
 
 
+def escape_bytes(value: bytes) -> str:
+    """Return a value of any bytes as it stands in a filter."""
+    return "".join(f"\\{byte:02x}" for byte in value)
+
+
 def dn_for(template: str, name: str) -> str:
     """Return a distinguished name with a name in place of {name}."""
     return _fill(template, {"name": name}, escape_dn_chars)
+
+
+def is_dn_template(template: str) -> bool:
+    """Return whether a template is that of a distinguished name. Others, as {name}@example.com, are of login names."""
+    return bool(is_dn(dn_for(template, "x")))
+
+
+def login_name_for(template: str, name: str) -> str:
+    """Return a login name with a name in place of {name}. Login names have no escapes."""
+    return _fill(template, {"name": name}, str)
 
 
 def _fill(template: str, values: Mapping[str, str], escape: Callable[[str], str]) -> str:

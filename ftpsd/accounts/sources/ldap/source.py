@@ -1,7 +1,8 @@
 """The source of users in a directory: Directory.
 
 A login takes one search as the service, one bind as the user on another connection, and searches for groups if any are
-configured. With `bind` and without `bind_dn`, it takes one bind, and searches as the user.
+configured. With `bind` and without `bind_dn`, it takes one bind, and searches as the user. If `bind` is not a
+distinguished name, a second bind shows that the entry which the search has found is the one of the password.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ from attrs import frozen
 
 from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.ldap.connection import Connection, Entry, NoSuchEntry, Tls, TooManyEntries, deadline_after
-from ftpsd.accounts.sources.ldap.groups import GroupNames, groups_of
+from ftpsd.accounts.sources.ldap.groups import GroupNames, attributes_for, groups_of
 from ftpsd.accounts.sources.ldap.login_results import LoginResult
-from ftpsd.accounts.sources.ldap.names import dn_for, filter_for, first_values, folded, name_attribute
+from ftpsd.accounts.sources.ldap.names import (
+    dn_for,
+    filter_for,
+    first_values,
+    folded,
+    is_dn_template,
+    login_name_for,
+    name_attribute,
+)
 from ftpsd.accounts.sources.ldap.pool import Pool, Server
 from ftpsd.accounts.sources.ldap.records import make_record
 from ftpsd.accounts.sources.source import Answer, LoginDenied, Question, SourceFailed, WrongPassword
@@ -54,11 +63,13 @@ class Directory:
         #: Until when the service does not log in, and why.
         self._refused_until, self._refusal = 0.0, ""
         self._binds_at_once = settings.bind is not None and settings.bind_dn is None
-        self._name = settings.name or name_attribute(settings.bind or settings.filter) or ""
+        #: The distinguished name of a user, with {name}; None: users are found with the filter.
+        self._dn = settings.bind if settings.bind is not None and is_dn_template(settings.bind) else None
+        self._name = settings.name or name_attribute(self._dn or settings.filter) or ""
         self._attributes = [self._name, *settings.attributes.values()]
         self._needs_groups = bool(settings.groups or settings.required_groups)
-        if self._needs_groups and settings.membership.attribute is not None:
-            self._attributes.append(settings.membership.attribute)
+        if self._needs_groups:
+            self._attributes += attributes_for(settings.membership)
         self._pool = Pool([Server(url, tls) for url, tls in servers], self._log_in)
 
     def ask(self, question: Question) -> Answer | None:
@@ -133,9 +144,9 @@ class Directory:
     def _find(self, name: str, connection: Connection, deadline: Deadline) -> Entry | None:
         """Return the entry of a user; None if there is none."""
         settings = self._settings
-        if settings.bind is not None:
+        if self._dn is not None:
             try:
-                dn = dn_for(settings.bind, name)
+                dn = dn_for(self._dn, name)
                 found = connection.search(dn, "base", "(objectClass=*)", self._attributes, deadline)
             except NoSuchEntry:
                 return None
@@ -177,15 +188,24 @@ class Directory:
             raise WrongPassword
         found = self._pool.run("login", deadline, partial(self._read_as_user, name, password))
         _require(found.result, name)
+        if found.entry is None and self._dn is None:
+            raise LoginDenied("Login not allowed.", "not below base, or not of the filter")
         if found.entry is None:
             raise SourceFailed("users may not read their own entries, so that bind_dn is needed")
         return self._answer(self._name_of(found.entry), found.entry, found.groups, True)
 
     def _read_as_user(self, name: str, password: str, connection: Connection, deadline: Deadline) -> _Found:
-        result = connection.bind(dn_for(self._settings.bind or "", name), password, deadline)
+        template = self._settings.bind or ""
+        own = dn_for(template, name) if self._dn is not None else login_name_for(template, name)
+        result = connection.bind(own, password, deadline)
         if not result.right or result.denial is not None:
             return _Found(result, None, ())
         entry = self._find(name, connection, deadline)
+        if entry is not None and self._dn is None:
+            # The server and the filter may know this name for two accounts, and the password is that of the other one.
+            result = connection.bind(entry.dn, password, deadline)
+            if not result.right or result.denial is not None:
+                return _Found(result, None, ())
         if entry is None or not self._needs_groups:
             return _Found(result, entry, ())
         return _Found(result, entry, self._groups(entry, self._name_of(entry), connection, deadline))
