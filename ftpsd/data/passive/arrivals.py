@@ -163,7 +163,8 @@ class Arrivals:
     def add(self, arrival: Arrival, most: int) -> None:
         """Keep a connection. If its origin has too many, close another one: the oldest that was silent for long.
 
-        Else any of those that have not begun TLS, or of all: nobody can tell which one remains in a flood.
+        If there is none, close a random one of those that have not begun TLS, or else of all: so nobody can predict
+        which ones remain in a flood.
         """
         others = self.of(arrival.origin)
         if len(others) >= most:

@@ -50,7 +50,7 @@ class SharedRange:
 
     @property
     def used(self) -> int:
-        """None is ever used up: any number of sessions can wait at each."""
+        """How many ports are used up: none, since any number of sessions can wait at each."""
         return 0
 
     def open(self, host: Address, session: ClientPeers, ready: Ready) -> PassivePort:

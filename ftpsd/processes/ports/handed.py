@@ -27,7 +27,7 @@ class DataConnection:
 
     @classmethod
     def from_message(cls, message: Mapping[str, object]) -> DataConnection:
-        """Return the connection that `message` has made JSON."""
+        """Return the connection that `message` has encoded."""
         return cls(
             cast(int, message["port"]), (ipaddress.ip_address(cast(str, message["client"])), bool(message["proxied"]))
         )

@@ -101,5 +101,5 @@ class GroupNames:
         return normal(name) in self._dns if "=" in name else folded(name) in self._names
 
     def ours(self, mapping: Mapping[str, str]) -> list[str]:
-        """Return the groups of ours that the groups stand for, in the order of the configuration."""
+        """Return the groups of the configuration for which these groups of the directory stand, in its order."""
         return list(dict.fromkeys(ours for name, ours in mapping.items() if name in self))

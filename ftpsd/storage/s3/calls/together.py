@@ -32,7 +32,7 @@ def together(
 
 
 class _Calls(Generic[T]):
-    """The calls. This thread makes them, too: so it needs no other one, and jobs that have all threads do not wait."""
+    """The calls. The calling thread makes some itself, so that jobs which occupy all threads do not wait for others."""
 
     def __init__(self, submit: Submit, objects: Iterable[T], call: Callable[[T], JobSteps[None] | None]) -> None:
         self._submit = submit
