@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -24,9 +25,9 @@ class PeriodicTask:
     """
 
     def __init__(self, clock: Clock, task: str, run: Callable[[], Deferred[None] | None]) -> None:
-        self._task = task
-        self._run = run
-        self._loop = LoopingCall(self._run_once)
+        # No method of this object: in a cycle, both would keep what `run` uses until a full garbage collection, for
+        # example the homes of an earlier configuration.
+        self._loop = LoopingCall(partial(_run_once, task, run))
         self._loop.clock = cast(IReactorTime, clock)
 
     @property
@@ -44,13 +45,15 @@ class PeriodicTask:
         if self._loop.running:
             self._loop.stop()
 
-    def _run_once(self) -> Deferred[None] | None:
-        try:
-            result = self._run()
-        except Exception:
-            self._log_failure(Failure())
-            return None
-        return result.addErrback(self._log_failure) if isinstance(result, Deferred) else result
 
-    def _log_failure(self, failure: Failure) -> None:
-        log.failure("{task} failed; it will be tried again", failure, task=self._task)
+def _run_once(task: str, run: Callable[[], Deferred[None] | None]) -> Deferred[None] | None:
+    try:
+        result = run()
+    except Exception:
+        _log_failure(Failure(), task)
+        return None
+    return result.addErrback(_log_failure, task) if isinstance(result, Deferred) else result
+
+
+def _log_failure(failure: Failure, task: str) -> None:
+    log.failure("{task} failed; it will be tried again", failure, task=task)

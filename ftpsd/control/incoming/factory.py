@@ -39,7 +39,7 @@ class FtpsFactory(FTPFactory):
     noisy = False
 
     def __init__(self, services: ControlServices, snapshot: Snapshot, settings: ListenSettings) -> None:
-        super().__init__(snapshot.portal)
+        super().__init__()  # without a portal: it would keep the users of the first snapshot
         self.services = services
         self.snapshot = snapshot
         self.settings = settings
