@@ -50,6 +50,7 @@ from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.processes.supervision import upgrade
 from ftpsd.storage.local.root import process_umask
+from ftpsd.system import garbage
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.presence import Presence
@@ -255,6 +256,7 @@ class FtpsService(MultiService):
     def startService(self) -> None:
         """Start all parts, and report the start when the reactor runs."""
         super().startService()
+        garbage.keep_all()
         self._snapshot.data.warn_if_private()
         log_warnings(self._configuration)
 

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from ftpsd.accounts.sources.source import ConfiguredSource
 from ftpsd.accounts.user_store import User
@@ -17,7 +18,7 @@ from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config import checks, modes, rule_checks
 from ftpsd.config.anonymous import load_anonymous
 from ftpsd.config.convert import structure
-from ftpsd.config.disk_watch import DiskWatch, watched
+from ftpsd.config.disk_watch import DiskWatch, in_own_thread, watched
 from ftpsd.config.faults import ConfigurationWarning, InvalidConfiguration
 from ftpsd.config.sections.passwords import PasswordSettings
 from ftpsd.config.sections.storage import ConfiguredStore
@@ -31,6 +32,8 @@ from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.printable import printable
+from ftpsd.system.garbage import no_full_collections
+from ftpsd.system.reactor import CallsFromThreads
 from ftpsd.system.tls.contexts import ContextMaker
 
 #: The configuration of the daemon and of the command `ftpsd`, unless an option names another one.
@@ -81,6 +84,19 @@ def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | Non
     faults of all files.
     """
     return watched(partial(_load, Path(os.path.abspath(path)), changes))
+
+
+def reload(reactor: CallsFromThreads, path: str) -> Deferred[Configuration]:
+    """Load the configuration of a daemon that has sessions, in a thread of its own.
+
+    The Deferred fails with InvalidConfiguration if there are faults.
+    """
+
+    def run() -> Configuration:
+        with no_full_collections():
+            return load(path)
+
+    return in_own_thread(reactor, run)
 
 
 def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWatch) -> Configuration:

@@ -9,7 +9,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config import load
-from ftpsd.config.disk_watch import in_own_thread
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.link import Link
@@ -56,7 +55,7 @@ class WorkerLoads:
         """Load the configuration, and tell the supervisor its faults. It may take longer than a call may."""
         self._running += 1
         self._loaded = None
-        loading = in_own_thread(self._reactor, lambda: load.load(self._path))
+        loading = load.reload(self._reactor, self._path)
         loading.addCallbacks(self._keep, _faults)
         loading.addCallback(lambda faults: self._ended(faults, number))
 

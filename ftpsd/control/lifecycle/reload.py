@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -13,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config import load
-from ftpsd.config.disk_watch import in_own_thread
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.events.hub import Publisher
 from ftpsd.events.types import ConfigurationLoaded, ConfigurationRefused
@@ -91,7 +89,7 @@ class Reloader:
             return
         self._loading = True
         self._notifier.reloading()
-        loading = in_own_thread(self._reactor, partial(load.load, self._path))
+        loading = load.reload(self._reactor, self._path)
         loading.addCallback(self._loaded).addErrback(self._refused).addCallback(self._ended)
 
     def stop(self) -> None:

@@ -10,7 +10,6 @@ in milliseconds, shares that memory with the others, and starts also while the f
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import select
 import signal
@@ -24,6 +23,7 @@ from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.forking import close_inherited, end_process, fork_alone, name_process
 from ftpsd.processes.forks.output import Output
+from ftpsd.system import garbage
 
 #: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
 RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]
@@ -71,8 +71,7 @@ class _Spawner:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         close_inherited({self._supervisor.fileno(), *kept})
-        gc.collect()
-        gc.freeze()  # a collection in a worker would write into each object, and so copy all pages
+        garbage.keep_all()  # a collection in a worker would write into each object, and so copy all pages
         while self._serve():
             pass
 
@@ -125,8 +124,7 @@ class _Spawner:
             self._loaded = load.load(self._path)
         except InvalidConfiguration as error:
             return [*map(str, error.faults)]
-        gc.collect()
-        gc.freeze()
+        garbage.keep_all()
         return []
 
     def _start(self, index: int, configuration: load.Configuration, sockets: list[socket.socket]) -> None:
