@@ -32,14 +32,25 @@ def must_work(prefix: tuple[str, ...]) -> None:
         pytest.skip(f"such a disk cannot be mounted here: {probe.stderr.strip().splitlines()[-1]}")
 
 
+def with_mount(script: str) -> tuple[str, ...]:
+    """Return a command that mounts something for the command after it. Skip the test if that is not possible here."""
+    prefix = apart(script)
+    must_work(prefix)
+    return prefix
+
+
+def read_only(directory: Path) -> tuple[str, ...]:
+    """Return a command that makes a directory read-only for the command after it."""
+    return with_mount(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
+
+
 class SmallDisk:
     """A small file system in memory, in place of a directory."""
 
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.prefix = apart(f"mount -t tmpfs -o size={size},mode=700 none {directory}")
-        must_work(self.prefix)
+        self.prefix = with_mount(f"mount -t tmpfs -o size={size},mode=700 none {directory}")
 
     def inside(self, pid: int) -> Path:
         """Return the directory as the process sees it."""

@@ -27,7 +27,7 @@ from ftpsd.limits.bans import tables
 from ftpsd.protocol.permissions import PROFILES
 from ftpsd.system.state import FILE, State
 from tests.daemon import PATIENCE, Daemon, ftpsd
-from tests.disks import SmallDisk, apart, must_work
+from tests.disks import SmallDisk, read_only
 from tests.ftpclient import FtpClient
 
 Make = Callable[..., Daemon]
@@ -294,9 +294,7 @@ def test_a_read_only_directory(daemon: Daemon) -> None:
     """In a directory that cannot be written the command says so, and makes no home."""
     directory = daemon.directory / "users.d"
     directory.mkdir(mode=0o750)
-    prefix = apart(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
-    must_work(prefix)
-    words = [*prefix, *command(daemon, "add", "alice", "--set", HASH)]
+    words = [*read_only(directory), *command(daemon, "add", "alice", "--set", HASH)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "users.d/alice.yaml: read-only file system" in done.stderr
     assert "Traceback" not in done.stderr and not daemon.home().exists()

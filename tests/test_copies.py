@@ -11,7 +11,7 @@ import pytest
 
 from ftpsd.storage.local.pinned import Pinned
 from tests.daemon import Daemon
-from tests.disks import apart, must_work
+from tests.disks import with_mount
 from tests.ftpclient import secured
 from tests.hostile import MIB, open_transfer, withstands
 from tests.test_publishing import store
@@ -124,9 +124,7 @@ def test_the_copy_keeps_to_the_rate(daemon: Daemon) -> None:
 def test_a_copy_that_does_not_fit(make_daemon: Make) -> None:
     """APPE to a file larger than the free space of the disk is refused, and leaves nothing."""
     daemon = make_daemon(start=False)
-    prefix = apart(f"mount -t tmpfs -o size=8M none {daemon.home()}")
-    must_work(prefix)
-    daemon.start(prefix)
+    daemon.start(with_mount(f"mount -t tmpfs -o size=8M none {daemon.home()}"))
     with withstands(daemon), secured(daemon) as client:
         assert store(client, "STOR f", b"o" * 5 * MIB).startswith("226 ")
         assert store(client, "APPE f", b"t" * 10_000).startswith("452 ")

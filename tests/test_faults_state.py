@@ -16,7 +16,7 @@ import ftpsd as package
 from ftpsd.system.state import FILE
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, ftpsd, merge
-from tests.disks import SmallDisk, apart, must_work
+from tests.disks import SmallDisk, read_only
 from tests.hostile import wait_until
 from tests.test_bans import STRICT, command, greeting, guess, logs_in
 from tests.test_faults_clock import SETTINGS, Clock
@@ -123,9 +123,7 @@ def test_the_state_directory_is_read_only(strict: Daemon) -> None:
     (strict.directory / FILE).rename(place / FILE)
     strict.settings["state"] = {"directory": str(place)}
     strict.write()
-    prefix = apart(f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
-    must_work(prefix)
-    strict.start(prefix)
+    strict.start(read_only(place))
     strict.wait_for_log("will not survive a restart until")
     strict.wait_for_log("can be read, but not written")
     assert greeting(strict, "127.0.0.2").startswith("421")
@@ -153,8 +151,7 @@ class Administered:
         daemon.write()
         prefix: tuple[str, ...] = ()
         if fault == "read-only":
-            prefix = apart(f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
-            must_work(prefix)
+            prefix = read_only(place)
         if fault == "locked":
             daemon.start()
         if fault == "missing":

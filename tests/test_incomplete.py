@@ -11,7 +11,7 @@ import pytest
 
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from tests.daemon import Daemon
-from tests.disks import apart, must_work
+from tests.disks import with_mount
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
 from tests.test_publishing import store
@@ -220,9 +220,7 @@ def test_no_part_looks_like_the_file(daemon: Daemon, place: str) -> None:
 def test_a_disk_without_attributes(make_daemon: Make) -> None:
     """On a disk without extended attributes, cut uploads with names of up to 127 bytes are listed."""
     daemon = make_daemon(start=False)
-    prefix = apart(f"mount -t ramfs none {daemon.home()}")
-    must_work(prefix)
-    daemon.start(prefix)
+    daemon.start(with_mount(f"mount -t ramfs none {daemon.home()}"))
     with withstands(daemon), secured(daemon) as client:
         for name in ("x" * 127, "y" * 200):
             begin_and_cut(client, f"STOR {name}", b"a" * 1000)
