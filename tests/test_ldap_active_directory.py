@@ -262,6 +262,15 @@ def test_states_of_accounts(source: Callable[..., Source], name: str) -> None:
         ask(directory, name, "wrong")
 
 
+@pytest.mark.parametrize("name", ["Old", "Must", "Off"])
+def test_the_account_of_the_daemon_is_refused(source: Callable[..., Source], name: str) -> None:
+    """A state of the account that searches is a failure of the source that says which, and never a wrong password."""
+    directory = source(bind_dn=dn(name))
+    for call in (directory.probe, lambda: ask(directory, "anna", PASSWORD), lambda: ask(directory, "anna", "wrong")):
+        with pytest.raises(SourceFailed, match=f"refuses the login of bind_dn: {STATES[name.lower()][0]}"):
+            call()
+
+
 def test_a_locked_account(server: SambaDc, source: Callable[..., Source]) -> None:
     """Three wrong passwords lock an account for every password; the administrator unlocks it."""
     directory = source()
