@@ -25,7 +25,7 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import ChangeCounter, Files, Mount, Upload, User
+from ftpsd.storage.backend import ChangeCounter, Files, IsTimed, Mount, Upload, User, every_name
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quota
@@ -262,7 +262,9 @@ class MemoryDirectories:
         """Return the facts of a name."""
         return self.entry_of(self.require(path, *permissions), path.name)
 
-    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+    def portions(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory."""
         parts = self.require(path, "list")
         if with_dots:

@@ -31,6 +31,8 @@ MEASURED: dict[str, Callable[[FtpClient], object]] = {
     "RETR of a small file": lambda client: client.download("RETR d/a"),
     "LIST of a directory of five new files": lambda client: client.download("LIST d"),
     "LIST again": lambda client: client.download("LIST d"),
+    "NLST of a directory of three new files": lambda client: client.download("NLST t"),
+    "LIST with a pattern that one new file of three matches": lambda client: client.download("LIST t/a*"),
     "SIZE, MDTM": lambda client: client.expect(213, "SIZE d/a"),
     "CWD": lambda client: client.expect(250, "CWD d"),
     "MKD": lambda client: client.expect(257, "MKD /m"),

@@ -326,6 +326,11 @@ class ListRequest:
     #: How the listing is encoded.
     names: NameEncoding = UTF8
 
+    @property
+    def needs_times(self) -> bool:
+        """Whether times of files are shown or decide about the order: NLST shows names only."""
+        return self.by_time or not self.as_paths
+
 
 _FLAGS = {
     "a": "all",

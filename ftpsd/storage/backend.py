@@ -73,16 +73,33 @@ class Backend(Protocol):
         """Return the files of a home or folder for one session. None stands for the user's home. See `Trees`."""
 
 
+#: Whether the time of a name in a directory is shown.
+IsTimed = Callable[[str], bool]
+
+
+def every_name(_: str) -> bool:
+    """Times are shown of all names."""
+    return True
+
+
+def no_name(_: str) -> bool:
+    """Times are shown of no names."""
+    return False
+
+
 class Directories(Protocol):
     """Reads directories, for listings. Everything blocks, and raises Refusal or OSError."""
 
     def entry(self, path: VirtualPath, *permissions: str) -> Entry:
         """Return the facts of a name at which one of the permissions holds."""
 
-    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+    def portions(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in no order. Each takes a few disk calls, and may be empty.
 
-        With `with_dots` the first portion is `.` and `..`.
+        With `with_dots` the first portion is `.` and `..`. Nobody sees the time of a name that is not timed: a storage
+        that must ask for it need not do that.
         """
 
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:

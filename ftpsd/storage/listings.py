@@ -13,7 +13,7 @@ from ftpsd.protocol.listing import Entry, shown
 from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import Directories
+from ftpsd.storage.backend import Directories, IsTimed, every_name, no_name
 from ftpsd.storage.local.tree import in_portions, portion
 from ftpsd.system.worker_threads import JobSteps
 
@@ -69,10 +69,13 @@ class Listings:
         said = request.path.rstrip("/")
         prefix = said.removesuffix(path.name) if said.endswith(path.name) else _as_prefix(str(path.parent))
         dots = path.name.startswith(".")
-        matches = re.compile(translate(path.name)).match
-        for batch in self._directory(path.parent, request):
-            found = [each for each in batch if matches(each.name) and (dots or not each.name.startswith("."))]
-            yield "", _renamed(found, prefix)
+        pattern = re.compile(translate(path.name))
+
+        def matches(name: str) -> bool:
+            return pattern.match(name) is not None and (dots or not name.startswith("."))
+
+        for batch in self._directory(path.parent, request, matches):
+            yield "", _renamed([each for each in batch if matches(each.name)], prefix)
 
     def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
         levels = [(yield from self._visit(top, "", _prefix(request, ()), 0, request))]
@@ -110,8 +113,10 @@ class Listings:
         with suppress(OSError, Refusal):
             yield from self._directories.names_below(path)
 
-    def _directory(self, path: VirtualPath, request: ListRequest) -> Iterator[list[Entry]]:
-        portions = self._directories.portions(path, request.all)
+    def _directory(
+        self, path: VirtualPath, request: ListRequest, is_listed: IsTimed = every_name
+    ) -> Iterator[list[Entry]]:
+        portions = self._directories.portions(path, request.all, is_listed if request.needs_times else no_name)
         try:
             if request.all:
                 yield next(portions, [])

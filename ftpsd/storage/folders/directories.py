@@ -11,6 +11,7 @@ from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PERMITTED_ACTIONS, Permissions
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import IsTimed, every_name
 from ftpsd.storage.folders.mounts import MountTable
 
 #: Errors for a directory that leads to a folder, but does not exist in the mount around it.
@@ -41,10 +42,12 @@ class FolderDirectories:
         self._require(path, *permissions)
         return self._virtual(path)
 
-    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+    def portions(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in no order."""
         names = self._table.names_in(path.parts)
-        portions = self._table.files(path.parts).directories.portions(path, with_dots)
+        portions = self._table.files(path.parts).directories.portions(path, with_dots, is_timed)
         try:
             first = next(portions, [])
         except (OSError, Refusal) as error:

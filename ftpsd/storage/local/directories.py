@@ -8,6 +8,7 @@ from itertools import islice
 
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.storage.backend import IsTimed, every_name
 from ftpsd.storage.local.entries import Entries, make_entry
 from ftpsd.storage.local.jail import Jail
 from ftpsd.storage.local.tree import STEP, names_in
@@ -21,7 +22,9 @@ class LocalDirectories:
         self._entries = entries
         self.entry = entries.entry
 
-    def portions(self, path: VirtualPath, with_dots: bool) -> Generator[list[Entry], None, None]:
+    def portions(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in no order."""
         with self._jail.place(path, "list") as place:
             descriptor = place.open_directory()

@@ -11,7 +11,8 @@ from hashlib import blake2b
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.answers import Found
+from ftpsd.storage.backend import IsTimed, every_name, no_name
+from ftpsd.storage.s3.calls.answers import Found, Listed
 from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.tasks import Submit
 from ftpsd.storage.s3.calls.times import Times
@@ -75,7 +76,7 @@ class S3Directories:
     # --- listings ----------------------------------------------------------------------------------
 
     def portions(
-        self, path: VirtualPath, with_dots: bool, with_times: bool = True
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
     ) -> Generator[list[Entry], None, None]:
         """Yield the entries of a directory in portions, in the order of their keys."""
         self._tree.require(path, "list")
@@ -91,10 +92,12 @@ class S3Directories:
                 if self._is_visible(path, name):
                     entries.append(self._directory(name, prefix))
             listed = [each for each in page.objects if self._is_visible(path, each.key[len(directory) :])]
-            exact = is_whole and with_times
-            times = self._times.of(listed, self._submit) if exact else [each.stored for each in listed]
-            for each, modified in zip(listed, times, strict=True):
-                name = each.key[len(directory) :]
+            timed = list[Listed]()
+            if is_whole and len(listed) <= self._times.most:
+                timed = [each for each in listed if is_timed(each.key[len(directory) :])]
+            times = dict(zip(timed, self._times.of(timed, self._submit), strict=True))
+            for each in listed:
+                name, modified = each.key[len(directory) :], times.get(each, each.stored)
                 entries.append(Entry(name, _FILE, each.size, modified, 0, identity(each.key), incomplete=False))
             yield entries
             if page.following is None:
@@ -120,7 +123,7 @@ class S3Directories:
 
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in portions."""
-        for portion in self.portions(path, False, with_times=False):
+        for portion in self.portions(path, False, no_name):
             yield [each.name for each in portion if each.is_directory]
 
     def _directory(self, name: str, prefix: str) -> Entry:
