@@ -90,6 +90,20 @@ def test_a_certificate_of_the_client(make_daemon: Callable[..., Daemon], tmp_pat
     assert "expired" in found(doctor(target, *trust, "--cert", str(expired)))["tls.client_certificate"].lower()
 
 
+def test_a_certificate_that_is_not_enough(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """If the server wants a password too, and there is none, the doctor says so. It sends no empty one."""
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(pem(authority.certificate))
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(tmp_path / "ca.pem"), "login": "both"}}})
+    own = authority.issue("alice").write(tmp_path / "alice.pem")
+    target, options = f"127.0.0.1:{daemon.port}", [*authority_file(daemon), "--cert", str(own)]
+    report = doctor(target, *options, password="")
+    assert "asks alice for a password" in found(report)["login.password_needed"]
+    assert report["status"] == 1
+    assert "login failed for alice" not in daemon.log
+    assert found(doctor(target, *options)) == {}
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -334,6 +334,8 @@ def _log_in(client: Client, target: Target, report: Report) -> None:
     try:
         reply = client.command(f"USER {user}")
         if reply.code == 331:
+            if target.certificate is not None and not password:
+                raise Ended(_password_needed(user))  # an empty one would count as a failed login
             reply = client.command(f"PASS {password}")
     except Trouble as trouble:
         raise Ended(stalled(trouble)) from None
@@ -350,6 +352,16 @@ def _log_in(client: Client, target: Target, report: Report) -> None:
             )
         )
     report.ok(f"login as {printable(user)}: {reply}")
+
+
+def _password_needed(user: str) -> Finding:
+    return Finding(
+        "login.password_needed",
+        "fault",
+        f"The server asks {printable(user)} for a password in spite of the certificate; no password was given.",
+        "Give the password as well. If the certificate alone should do, the server must take it for this user's, and "
+        "`tls.client_certificates.login` must be `certificate` (docs/certificates.md).",
+    )
 
 
 def _protect_data(client: Client, report: Report) -> None:
