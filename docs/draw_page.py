@@ -23,10 +23,11 @@ from ftpsd.cli.admin_client import AdminClient
 from ftpsd.cli.page import login
 
 HERE = Path(__file__).parent
-OPTIONS = """
+WIDTH = 1200
+OPTIONS = f"""
     --headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync
-    --no-first-run --lang=en-GB --window-size=1200,1180 --hide-scrollbars
-    """.split()  # noqa: SIM905
+    --no-first-run --lang=en-GB --window-size={WIDTH},1180 --hide-scrollbars
+    """.split()
 
 #: Seconds for the history before the picture is taken, and how much more there is to transfer than in top.svg.
 HISTORY = 45
@@ -68,6 +69,11 @@ def draw(client: AdminClient, profile: Path) -> None:
             threading.Thread(target=connect, args=arguments, daemon=True).start()
             time.sleep(HISTORY / 2 / len(CLIENTS))
         time.sleep(HISTORY / 2)
+        # From the state down to the bans.
+        bottom = "document.querySelector('[aria-labelledby=bans-title]').getBoundingClientRect().bottom"
+        frame = "window.outerHeight - window.innerHeight"
+        browser.set_window_size(WIDTH, browser.execute_script(f"return Math.ceil({bottom} + 16 + {frame})"))
+        time.sleep(1)
         browser.save_screenshot(str(HERE / "page.png"))
     finally:
         browser.quit()

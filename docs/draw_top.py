@@ -103,7 +103,7 @@ def draw(client: AdminClient) -> None:
     view = View(room=ROWS)
     while sum((session["bytes"] or 0) > 200_000 for session in view.sessions) < sum(bool(each[3]) for each in CLIENTS):
         time.sleep(0.5)
-        view.update(answers.sessions(client))
+        view.update(answers.sessions(client)[0])
     view.selected = 3
     lines = frame.lines(answers.status(client), view, time.time(), frame.Look(WIDTH))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
