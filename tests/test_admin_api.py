@@ -305,6 +305,7 @@ def test_reload(daemon: Daemon, admin: Admin) -> None:
         ("POST", "/v1/bans", b"{", 400, "not JSON"),
         ("POST", "/v1/bans", b"[" * 20_000, 400, "not JSON"),
         ("POST", "/v1/bans", b'"text"', 400, "no JSON object"),
+        ("POST", "/v1/bans", b'{"user": "a", "user": "b"}', 400, "given twice"),
         ("POST", "/v1/bans", b"{}", 400, "address or user must be given"),
         ("POST", "/v1/bans", b'{"adress": "192.0.2.1"}', 400, "Did you mean address?"),
         ("POST", "/v1/bans", b'{"address": "192.0.2.300"}', 400, "such as 192.0.2.7"),

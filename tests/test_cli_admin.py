@@ -155,6 +155,7 @@ def test_kick_of_nobody_is_a_negative_answer(daemon: Daemon, command: Command) -
     for words in (["99999999"], ["--user", "nobody"], ["--address", "192.0.2.1"]):
         status, out, err = command("kick", *words)
         assert (status, out) == (1, "") and err.startswith("ftpsd kick: ") and "session" in err
+        assert "/v1/" not in err
     for wrong in (["alice"], [], ["5", "--user", "alice"], ["5", "--ban", "soon"]):
         assert command("kick", *wrong)[0] == 2
 

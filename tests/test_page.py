@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd.admin.page import logins, server, stream
+from ftpsd.admin.page import live, logins, server, stream
 from ftpsd.admin.page.logins import Logins
 from ftpsd.admin.page.stream import Stream
 from ftpsd.config import load
@@ -225,6 +225,18 @@ def test_the_stream_shows_sessions_and_events(daemon: Daemon, browser: Browser) 
     assert "login" in [each["event"] for each in recent["events"]]
     history = browser.call("GET", "/history")[1]
     assert {len(points) for points in history.values()} == {len(history["time"])}
+
+
+def test_browsers_that_leave_early_take_no_place(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """A browser that leaves before its stream begins, while workers are asked for sessions, takes no place for good."""
+    daemon = make_daemon(page_settings(tmp_path, workers=2))
+    browser = Browser(daemon)
+    assert browser.log_in() == 200
+    for _ in range(3 * live.MOST_STREAMS):
+        browser.stream().close()
+    with browser.stream() as stays:
+        assert next(events_of(stays, "sessions")) == {"sessions": [], "total": 0}
+    assert "internal error" not in daemon.log
 
 
 def test_a_wrong_filter_is_told(browser: Browser) -> None:

@@ -159,6 +159,22 @@ def test_silent_connections_make_room(server: Server) -> None:
     assert fourth.aborting
 
 
+def test_answers_that_are_not_read_make_room(server: Server) -> None:
+    """Clients that do not read their answers keep nobody out. One whose answer is being made is not disturbed."""
+    unread = [server.connect() for _ in range(3)]
+    for each in unread:
+        each.send(ASKED)
+    for answer in server.answers[1:]:
+        answer.callback(Answer(200, b"x" * 1000))
+    other = server.connect()
+    assert [each.aborting for each in unread] == [False, True, False]
+    other.send(ASKED)
+    server.answers[-1].callback(Answer(200, b"served"))
+    assert other.value().endswith(b"served")
+    server.answers[0].callback(Answer(200, b"served, too"))
+    assert unread[0].value().endswith(b"served, too")
+
+
 def test_a_client_that_is_gone_gets_no_answer(server: Server) -> None:
     """An answer whose client has closed the connection is dropped."""
     connection = server.connect()

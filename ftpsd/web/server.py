@@ -1,8 +1,8 @@
 """Serve HTTP with bounds on connections, time and memory: HttpServer.
 
 Each connection serves one request. It is closed after the answer, or `Bounds.seconds` after it was opened. When too
-many are open, the oldest one that has not sent its request makes room: so clients that send nothing cannot keep
-others out.
+many are open, the oldest one for which no answer is being made is closed: so clients that send nothing, or do not read
+their answers, cannot keep others out.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         """Answer it."""
-        self.channel.is_waiting = False
+        self.channel.is_busy = True
         if self.channel.factory.bounds.answer is not None:
             self.channel.set_deadline(self.channel.factory.bounds.answer)
         Deferred.fromCoroutine(self._answer())
@@ -101,8 +101,13 @@ class BoundedRequest(Request):
         except Exception:
             log.failure("internal error: an HTTP request cannot be answered")
             answer = INTERNAL_ERROR
-        if answer is not None and not self._disconnected:
+        if answer is not None and not self.is_gone:
             self._send(answer)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection, so that nobody gets the answer."""
+        return bool(self._disconnected)
 
     def _send(self, answer: Answer) -> None:
         self.setResponseCode(answer.status)
@@ -137,8 +142,8 @@ class BoundedChannel(HTTPChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Whether the client has not sent a whole request.
-        self.is_waiting = True
+        #: Whether an answer is being made: the client has sent its request, and not all of the answer is written.
+        self.is_busy = False
         #: Closes the connection now, whatever the client has not read.
         self.abort: Callable[[], None]
         self._deadline: DelayedCall | None = None
@@ -214,6 +219,11 @@ class BoundedChannel(HTTPChannel):
         else:
             super().allHeadersReceived()
 
+    def requestDone(self, request: Request) -> None:
+        """The whole answer is written; the client may not have read it."""
+        self.is_busy = False
+        super().requestDone(request)
+
     def rawDataReceived(self, data: bytes) -> None:
         """Receive a body."""
         if not self._refused:
@@ -256,7 +266,7 @@ class HttpServer(HTTPFactory):
     def admit(self, channel: BoundedChannel) -> bool:
         """Count a new connection. Return whether there is room for it."""
         if len(self._channels) >= self.bounds.connections:
-            oldest = next((each for each in self._channels if each.is_waiting), None)
+            oldest = next((each for each in self._channels if not each.is_busy), None)
             if oldest is None:
                 return False
             self.forget(oldest)

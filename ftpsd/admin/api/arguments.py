@@ -118,7 +118,8 @@ class Body:
 
     def __init__(self, data: bytes, members: Sequence[str]) -> None:
         try:
-            value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant) if data else None
+            text = data.decode("utf-8")
+            value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_members) if text else None
         except (ValueError, RecursionError) as error:
             raise Problem(400, f"The body is not JSON: {error}. Write a JSON object.") from None
         if not isinstance(value, dict):
@@ -178,6 +179,14 @@ def _network_remedy(text: str) -> str:
         return f"Write {ipaddress.ip_network(_without_zone(text), strict=False)}, or a single address."
     except ValueError:
         return "Write an address, such as 192.0.2.7, or a network, such as 2001:db8::/32."
+
+
+def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Return an object. Of two members with one name, readers of JSON take the first or the last: refuse both."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is given twice")
+    return members
 
 
 def _refuse_constant(name: str) -> None:

@@ -52,6 +52,7 @@ class Api:
         return None
 
     async def _handle(self, request: BoundedRequest, identify: Identify) -> object:
+        content: bytes = request.content.read()  # type: ignore[union-attr]  # it is closed when the client goes
         administrator = await identify(request)
         methods, parts = self._find(request.path)
         method = request.method.decode("ascii", "replace")
@@ -61,7 +62,7 @@ class Api:
             names = ", ".join(dict.fromkeys(allowed))
             raise Problem(405, f"This resource has no {method[:20]!a}. Use {names}.", {"Allow": names})
         arguments = Arguments(_query(request.uri), route.parameters)
-        body = _body(request) if route.body is not None else b""
+        body = b"" if route.body is None else _json(request, content)
         slices = Slices(self._clock)
         return await route.handle(Call(arguments, parts, body, administrator, slices, request))
 
@@ -89,9 +90,8 @@ def _query(uri: bytes) -> str:
     return uri.partition(b"?")[2].decode("ascii", "replace")
 
 
-def _body(request: BoundedRequest) -> bytes:
+def _json(request: BoundedRequest, data: bytes) -> bytes:
     """Return the body. Only JSON is accepted: a form, which any page of the web could send, is not."""
-    data: bytes = request.content.read()  # type: ignore[union-attr]
     kind = header(request, "content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "The body must be JSON. Send Content-Type: application/json.")

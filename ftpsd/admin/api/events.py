@@ -72,6 +72,8 @@ class EventStreams:
 
     async def _follow(self, call: Call) -> Stream:
         names, user = call.arguments.choices("event", EVENTS), call.arguments.text("user")
+        if call.request.is_gone:
+            return Stream()
         if len(self._streams) >= MOST:
             raise Problem(503, f"There are {MOST} event streams already. Close one, and try again.")
         stream = EventStream(self._parts, call.request, names, user)

@@ -88,13 +88,13 @@ class Access:
         """Answer a request with a code. Raises Problem."""
         if request.method != b"POST" or header(request, "content-type") != "application/json":
             raise Problem(415, "Send the code with POST as JSON.")
+        body = cast(bytes, request.content.read())  # type: ignore[union-attr]  # it is closed when the client goes
         client = plain_address(request.getClientAddress().host)
         ledger = self._parts.snapshot().ledger
         try:
             await ledger.check_bans(client, NAME)
         except Refusal as refusal:
             raise Problem(403, refusal.reply.text) from None
-        body = cast(bytes, request.content.read())  # type: ignore[union-attr]
         browser = self.logins.log_in(Body(body, ("code",)).text("code") or "")
         if browser is None:
             await self._failed(client)

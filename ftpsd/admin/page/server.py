@@ -145,6 +145,8 @@ class Page:
     async def _stream(self, request: BoundedRequest, browser: Browser) -> Answer | None:
         stream = Stream(request, browser.cookie, request.uri.partition(b"?")[2].decode("ascii", "replace"))
         await self._list_sessions(stream)  # raises Problem for a query that cannot be used
+        if request.is_gone:
+            return None  # a stream that begins now would never end
         if not self._live.add(stream):
             raise Problem(503, "Too many browsers have the page open. Close one.")
         return None

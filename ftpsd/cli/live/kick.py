@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import cast
 
-from ftpsd.cli.admin_client import AdminClient, connect
+from ftpsd.cli.admin_client import AdminClient, Parameter, Refused, connect
 from ftpsd.cli.durations import in_words, parse_duration
 from ftpsd.cli.failure import CommandFailed
 from ftpsd.cli.live.answers import Dismissed, Session
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         _ban(client, options)
     how = {"message": options.message, "now": options.now or None}
     if options.number is not None:
-        answer = cast(Dismissed, client.delete(f"sessions/{options.number}", **how))
+        answer = _end_one(client, options.number, how)
     else:
         answer = cast(Dismissed, client.delete("sessions", user=options.user, address=options.address, **how))
     count, missing = answer["dismissed"], answer.get("missing_workers", ())
@@ -52,6 +54,15 @@ def run(options: argparse.Namespace) -> int:
     rest = "" if options.now else " A running transfer ends first."
     print(f"{count} session{'' if count == 1 else 's'} dismissed.{rest}")
     return 1 if missing else 0
+
+
+def _end_one(client: AdminClient, number: int, how: Mapping[str, Parameter]) -> Dismissed:
+    try:
+        return cast(Dismissed, client.delete(f"sessions/{number}", **how))
+    except Refused as refused:
+        if refused.code != HTTPStatus.NOT_FOUND:
+            raise
+        raise CommandFailed(f"there is no session {number}: `ftpsd who` lists all") from None
 
 
 def _ban(client: AdminClient, options: argparse.Namespace) -> None:
