@@ -335,7 +335,7 @@ def test_a_supervisor_that_is_killed_and_a_transfer_that_does_not_end(make_worke
 
 def test_a_spawner_that_is_killed(make_workers: MakeDaemon) -> None:
     """No worker can be replaced any more: the daemon stops gracefully with status 1, so that systemd starts it again."""
-    daemon = make_workers({"timeouts": {"drain": 30}})
+    daemon = make_workers({"timeouts": {"drain": 8}})
     processes = family(daemon)
     with secured(daemon) as client:
         data = open_transfer(client, "STOR file")

@@ -54,7 +54,7 @@ def test_check_online(tmp_path: Path, certificate: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     (fault,) = json.loads(daemon.run("check", "--online", "--json").stdout)
     assert (fault["level"], fault["key"], fault["problem"]) == ("fault", "users.sources[0]", "connection refused")
-    source.write(["slow", 30])
+    source.write(["slow", 9])
     assert "no answer within 3 seconds" in daemon.run("check", "--online").stderr
     assert "users.sources: file[0] does not answer: no answer" in daemon.run("doctor").stdout.replace("\n  ", " ")
 
