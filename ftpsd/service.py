@@ -50,7 +50,7 @@ from ftpsd.processes.sessions import LocalSessions
 from ftpsd.processes.snapshots import SnapshotFactory
 from ftpsd.processes.supervision import upgrade
 from ftpsd.storage.local.root import process_umask
-from ftpsd.system import garbage
+from ftpsd.system.memory import garbage
 from ftpsd.system.part import Part
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.presence import Presence
@@ -299,11 +299,15 @@ class FtpsService(MultiService):
         Raises InvalidConfiguration if a listener cannot be opened, and TableBusy. The last one is in use then.
         """
         await self._host.prepare(configuration)
+        compared = await self._snapshots.compare(configuration)
+        if self._reloader.stopped:  # meanwhile
+            self._host.discard()
+            return
         settings = configuration.settings
         try:
             with self._data_sockets.opening(settings), self._metrics.opening(settings.metrics):
                 self._listeners.open(settings.listen)
-                snapshot = await when_free(self._reactor, partial(self._snapshots.make, configuration))
+                snapshot = await when_free(self._reactor, partial(self._snapshots.make, configuration, compared))
         except BaseException:
             self._host.discard()
             self._serve()  # closes what was opened

@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.config import load
-from ftpsd.system.garbage import no_full_collections
+from ftpsd.system.memory.garbage import no_full_collections
 from ftpsd.system.periodic import PeriodicTask
 
 

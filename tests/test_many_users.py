@@ -56,6 +56,35 @@ def test_a_reload_longer_than_the_deadline_of_a_disk_call(make_daemon: Callable[
         client.login()
 
 
+def test_a_session_during_reloads(make_daemon: Callable[..., Daemon]) -> None:
+    """While many users with homes, quotas and a group of their own are loaded twice, a session gets its replies.
+
+    The machine may be busy: only the slowest tenth of the replies may take longer than 250 ms.
+    """
+    daemon = make_daemon(PLAIN)
+    homes = daemon.users_file.parent / "homes"
+    for number in range(MANY):
+        (homes / f"user{number}").mkdir()
+    users(daemon.users_file, MANY)
+    text = daemon.users_file.read_text().replace(
+        f"{homes}/alice}}", f"'{homes}/{{user}}', quota: {{bytes: 1G}}, groups: [staff]}}"
+    )
+    daemon.users_file.write_text(f"groups: {{staff: {{shared: {{quota: {{bytes: 10G}}}}}}}}\n{text}")
+    with FtpClient(daemon).login() as client:
+        for reloads in (1, 2):
+            os.kill(daemon.pid, signal.SIGHUP)
+            times, deadline = [], time.monotonic() + 5 * PATIENCE
+            while daemon.log.count("reloaded: new sessions") < reloads:
+                assert time.monotonic() < deadline, daemon.log
+                began = time.monotonic()
+                client.expect(200, "NOOP")
+                times.append(time.monotonic() - began)
+                time.sleep(0.005)
+            assert len(times) > 20 and sorted(times)[len(times) * 9 // 10] < 0.25
+    with FtpClient(daemon) as client:
+        client.login()
+
+
 def test_what_many_users_have_in_common(tmp_path: Path) -> None:
     """Each of many users has a password and home of its own, and the settings that the file gives."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)

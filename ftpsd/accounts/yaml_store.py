@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import AsyncIterator, Sequence
 
 import attrs
@@ -14,12 +12,10 @@ from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.user_store import LOCAL, Admit, Homes, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import Address
+from ftpsd.system.memory.large import LargeList, free_in_thread
 
 #: The name of this source.
 SOURCE = "yaml"
-
-#: Tables with more users are freed in a thread of their own.
-_FREED_IN_THREAD = 5000
 
 
 class UserTable:
@@ -30,7 +26,7 @@ class UserTable:
 
     def __init__(self) -> None:
         self._records: dict[str, str] = {}
-        self._kinds: list[UserSettings] = []
+        self._kinds: LargeList[UserSettings] = LargeList()
         #: The names of users whose hashes have no salt.
         self.weak: list[str] = []
 
@@ -76,15 +72,8 @@ class UserTable:
         return len(self._records)
 
     def __del__(self) -> None:
-        # To free 100,000 records in one step would stop the sessions for 20 ms. While the interpreter ends, a new
-        # thread never runs, and `start` would wait for it for ever.
-        if len(self._records) > _FREED_IN_THREAD and not sys.is_finalizing():
-            threading.Thread(target=_free, args=(self._records,), name="free users", daemon=True).start()
-
-
-def _free(records: dict[str, str]) -> None:
-    while records:
-        records.popitem()
+        # Not a subclass of dict: a full garbage collection would look at all of its elements.
+        free_in_thread(self._records, self._records.popitem)
 
 
 class YamlUserStore:

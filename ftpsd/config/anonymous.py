@@ -17,6 +17,7 @@ from ftpsd.config.users.folders import is_nested, overlap_fault
 from ftpsd.config.users.homes import HomeFinder, home_of, overlapping
 from ftpsd.config.users.loader import LoadedUsers
 from ftpsd.config.yaml import Document
+from ftpsd.system.memory.large import LargeList, LargeSet
 
 
 def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, watch: DiskWatch) -> User | None:
@@ -57,15 +58,16 @@ def load_anonymous(document: Document, settings: Settings, users: LoadedUsers, w
 
 def _with_home(homes: Homes, home: str, is_counted: bool) -> Homes:
     """Return the homes with another one. Folders may lie in it or around it."""
-    counted = {*homes.with_quota, *([home] if is_counted else [])}
+    every = LargeSet((*homes.all, home))
+    counted = LargeSet((*homes.with_quota, *([home] if is_counted else [])))
     if is_in_store(home):
-        return attrs.evolve(homes, all={*homes.all, home}, with_quota=counted)
+        return attrs.evolve(homes, all=every, with_quota=counted)
     above = {*map(str, Path(home).parents)}
     others = [each for each in homes.outermost if each != home and not each.startswith(f"{home.rstrip('/')}/")]
     return attrs.evolve(
         homes,
-        all={*homes.all, home},
+        all=every,
         with_quota=counted,
-        outermost=others if above.intersection(others) else [*others, home],
+        outermost=LargeList(others if above.intersection(others) else [*others, home]),
         parents=homes.parents | {os.path.dirname(home).rstrip("/") or home},
     )

@@ -32,7 +32,7 @@ from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.printable import printable
-from ftpsd.system.garbage import no_full_collections
+from ftpsd.system.memory.garbage import no_full_collections
 from ftpsd.system.reactor import CallsFromThreads
 from ftpsd.system.tls.contexts import ContextMaker
 

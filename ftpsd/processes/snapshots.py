@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -33,7 +33,7 @@ from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.places import PlacedBackend, PlacedMeter
-from ftpsd.storage.quota import Quotas
+from ftpsd.storage.quota import Comparison, Quotas
 from ftpsd.storage.stores import Stores
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
@@ -71,7 +71,12 @@ class SnapshotFactory:
         #: Snapshots with the same port range share its ports.
         self._pools: dict[PortRange, PortPool] = {}
 
-    def make(self, configuration: load.Configuration) -> Snapshot:
+    def compare(self, configuration: load.Configuration) -> Awaitable[Comparison]:
+        """Return which homes of the last snapshot a configuration lacks, for `make`. Takes several turns."""
+        homes = configuration.users.homes
+        return self.quotas.compare(homes.with_quota, homes.of_groups)
+
+    def make(self, configuration: load.Configuration, compared: Comparison | None = None) -> Snapshot:
         """Return the snapshot for new sessions. Work that the users need begins in worker threads."""
         settings = configuration.settings
         #: The users of the last snapshot.
@@ -81,7 +86,7 @@ class SnapshotFactory:
         users = with_anonymous(self.users, configuration.anonymous)
         self.workers.patience = settings.timeouts.stalled
         homes = users.homes  # is computed at each access
-        self.quotas.keep(homes.with_quota, homes.all, homes.of_groups)
+        self.quotas.keep(homes.with_quota, homes.all, homes.of_groups, compared)
         ledger = self._make_ledger(settings.limits, settings.bans)
         self._newest = Snapshot(
             settings=settings,

@@ -169,10 +169,11 @@ class WorkerService(MultiService):
         """Use another configuration for new sessions. Raises TableBusy."""
         self._wanted = configuration
         self._control_ports |= {each.port for each in configuration.settings.listen}
+        compared = await self._snapshots.compare(configuration)
 
         def make() -> None:
             if configuration is self._wanted:  # else a newer one has come while a lock was held
-                self._snapshot = self._snapshots.make(configuration)
+                self._snapshot = self._snapshots.make(configuration, compared)
                 self._configuration = configuration
                 self._sessions.follow(configuration)
 

@@ -6,7 +6,7 @@ a member after a start, or after a home was added, waits until they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from hashlib import blake2b
 
 from twisted.internet.defer import DeferredLock
@@ -28,7 +28,8 @@ class GroupUsage:
         self.count = count
         #: A lock for `update`.
         self.turn = DeferredLock()
-        self._wanted: Set[str] = frozenset()
+        #: The homes of the members that the last configuration load has found.
+        self.wanted: Set[str] = frozenset()
         #: The digest of those homes, once somebody has asked for it: there may be 100,000.
         self._digest: int | None = None
         #: Homes of members who are not known before they log in.
@@ -51,7 +52,7 @@ class GroupUsage:
     def is_counted(self) -> bool:
         """Whether all homes were counted, in whichever process."""
         if self._digest is None:
-            self._digest = _digest(self._wanted)
+            self._digest = _digest(self.wanted)
         return self.count.completed == self._digest
 
     @property
@@ -62,19 +63,24 @@ class GroupUsage:
     @property
     def homes(self) -> tuple[str, ...]:
         """The homes of the members that are known."""
-        return (*self._wanted, *self._more)
+        return (*self.wanted, *self._more)
 
-    def want(self, homes: Set[str]) -> None:
-        """Set the homes of the members that a configuration load has found. `remove` excludes the others."""
-        self._removed = {home for home in (*self._removed, *self._wanted) if home not in homes}
-        if homes != self._wanted:
-            self._wanted, self._digest = homes, None
+    def want(self, homes: Set[str], before: Iterable[str]) -> None:
+        """Set the homes of the members that a configuration load has found. `remove` excludes the others.
+
+        `before` are those of the homes before that may be missing now.
+        """
+        gone = [home for home in before if home not in homes]
+        self._removed = {*gone, *(home for home in self._removed if home not in homes)}
+        if gone or len(homes) != len(self.wanted):
+            self._digest = None
+        self.wanted = homes
         self._left_out.clear()
         self._version += 1
 
     def add(self, home: str) -> None:
         """Add the home of a member who logs in."""
-        if home not in self._wanted and home not in self._more:
+        if home not in self.wanted and home not in self._more:
             self._more.add(home)
             self._version += 1
 
@@ -92,7 +98,7 @@ class GroupUsage:
 
         A home that cannot be counted does not keep other members out: it counts as what is uploaded there from now on.
         """
-        return self._steps(self._wanted, set(self._more), self._version, usage_of, clock)
+        return self._steps(self.wanted, set(self._more), self._version, usage_of, clock)
 
     def remove(self) -> JobSteps[None]:
         """Exclude the homes that were removed. The reactor must not wait for their locks."""

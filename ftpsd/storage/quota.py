@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,9 +32,13 @@ from ftpsd.storage.home_counting import HomeCounting, QueueOf
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.jobs.job_lock import Busy
 from ftpsd.system.reactor import Clock
+from ftpsd.system.slices import Slices
 from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
+
+#: Homes that are compared between two looks at the clock: 0.1 ms.
+_COMPARED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,26 @@ def _nearest(home: Use, groups: Sequence[Use]) -> Use:
     return min(limited, key=lambda use: use.remaining or 0, default=home)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The homes that were counted `before`, and which of them a new configuration lacks; and the same by group."""
+
+    before: Set[str] | None = None
+    missing: Sequence[str] = ()
+    groups: Mapping[str, tuple[Set[str], Sequence[str]]] = field(default_factory=dict)
+
+
+async def _missing(homes: Set[str], others: Set[str], slices: Slices) -> list[str]:
+    """Return the homes that are not among the others."""
+    missing = []
+    for number, home in enumerate(homes):
+        if home not in others:
+            missing.append(home)
+        if number % _COMPARED == 0:
+            await slices.pause()
+    return missing
+
+
 class Quotas:
     """The homes in which at least one user has a quota. `ledger` has what they hold.
 
@@ -122,18 +146,40 @@ class Quotas:
         #: The groups of the newest configuration that have a quota.
         self._groups: dict[str, GroupUsage] = {}
 
-    def keep(self, counted: Set[str], homes: Set[str], groups: Mapping[str, Set[str]] | None = None) -> None:
+    async def compare(self, counted: Set[str], groups: Mapping[str, Set[str]]) -> Comparison:
+        """Return which homes a new configuration lacks, for `keep`. Takes several turns of the reactor."""
+        slices, before = Slices(self._clock), self._counted
+        missing = await _missing(before, counted, slices)
+        of_groups = {}
+        for name, group in self._groups.items():
+            if name in groups:
+                wanted = group.wanted
+                of_groups[name] = wanted, await _missing(wanted, groups[name], slices)
+        return Comparison(before, missing, of_groups)
+
+    def keep(
+        self,
+        counted: Set[str],
+        homes: Set[str],
+        groups: Mapping[str, Set[str]] | None = None,
+        compared: Comparison | None = None,
+    ) -> None:
         """Set which of all homes are counted from now on. They are counted when their first session comes.
 
-        `groups` are the homes of the groups that have a quota, which are in `counted`, too. Raises TableBusy before
-        anything has changed.
+        `groups` are the homes of the groups that have a quota, which are in `counted`, too. With `compared`, this takes
+        no longer for many homes than for few, unless other homes have been set since. Raises TableBusy before anything
+        has changed.
         """
+        if compared is None:
+            compared = Comparison()
         known, wanted = self._groups, groups or {}
         all_groups = {name: known.get(name) or GroupUsage(name, self._ledger.group(name)) for name in wanted}
-        removed = {home: self._ledger.home(home) for home in self._counted if home not in counted}
+        old = compared.missing if compared.before is self._counted else self._counted
+        removed = {home: self._ledger.home(home) for home in old if home not in counted}
         self._groups = all_groups
         for name, group in all_groups.items():
-            group.want(wanted[name])
+            before, missing = compared.groups.get(name, (None, ()))
+            group.want(wanted[name], missing if before is group.wanted else group.wanted)
             if group.has_removed:
                 self._workers.queue(f"group {name}", "walk").run(group.remove()).addErrback(_log_not_removed, name)
         for name in known.keys() - all_groups:

@@ -23,6 +23,7 @@ from ftpsd.config.users.homes import HomeFinder, home_of, parents
 from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.yaml import Document, read
 from ftpsd.protocol.paths import outermost
+from ftpsd.system.memory.large import LargeList, LargeSet
 
 #: The most hashes that are verified for names that do not exist.
 _DECOYS = 256
@@ -124,17 +125,17 @@ class _Loader:
         #: The numbers of kinds (see `UserTable`), by the text of a user's values.
         self._kinds: dict[str, int] = {}
         #: Of each kind: the sets of homes to which that of a user belongs, beside the set of all.
-        self._sets: list[list[set[str]]] = []
+        self._sets: list[list[LargeSet[str]]] = []
         #: All values of `home`, and paths of folders, that contain {user}.
         self._templates: set[str] = set()
         for record in (layers.defaults, *layers.groups.values()):
             self._note_template(record.get("home"))
         self._templates.update(layers.folder_templates())
         #: The homes of all users so far.
-        self.homes: set[str] = set()
-        self._homes_with_quota: set[str] = set()
+        self.homes: LargeSet[str] = LargeSet()
+        self._homes_with_quota: LargeSet[str] = LargeSet()
         #: By group with a shared quota: the homes of its members.
-        self._homes_of_groups: dict[str, set[str]] = {name: set() for name in layers.quotas(layers.shared)}
+        self._homes_of_groups = {name: LargeSet[str]() for name in layers.quotas(layers.shared)}
         self._passwords: list[str] = []
 
     def add(self, name: str, values: Value, place: Place) -> None:
@@ -167,7 +168,7 @@ class _Loader:
         local = [home for home in self.homes if not is_in_store(home)]
         found = parents(self._base, self._templates, local)
         groups = self._homes_of_groups
-        homes = Homes(self.homes, self._homes_with_quota, outermost(local), found, groups)
+        homes = Homes(self.homes, self._homes_with_quota, LargeList(outermost(local)), found, groups)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
     # --- what users have in common -----------------------------------------------------------------

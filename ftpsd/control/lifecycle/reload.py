@@ -61,7 +61,9 @@ class Reloader:
         self._apply = apply
         self._hub = hub
         self._notifier = notifier
-        self._loading = self._requested_again = self._stopped = False
+        self._loading = self._requested_again = False
+        #: Whether the daemon stops.
+        self.stopped = False
         #: Those who wait for the load that runs, and for the one after it.
         self._waiting: list[Deferred[LoadResult]] = []
         self._waiting_again: list[Deferred[LoadResult]] = []
@@ -78,14 +80,14 @@ class Reloader:
         result: Deferred[LoadResult] = Deferred()
         waiting.append(result)
         self.request()
-        if self._stopped:
+        if self.stopped:
             self.stop()
         return result
 
     def request(self) -> None:
         """Load the configuration now, or after the load that runs. For the reactor thread."""
         self._requested_again = self._loading
-        if self._stopped or self._loading:
+        if self.stopped or self._loading:
             return
         self._loading = True
         self._notifier.reloading()
@@ -94,7 +96,7 @@ class Reloader:
 
     def stop(self) -> None:
         """Ignore requests, and the result of a load that runs. May be called any number of times."""
-        self._stopped = True
+        self.stopped = True
         self._waiting += self._waiting_again
         self._waiting_again = []
         self._answer_waiting(STOPPING)
@@ -103,9 +105,9 @@ class Reloader:
         return Deferred.fromCoroutine(self._use(configuration))
 
     async def _use(self, configuration: load.Configuration) -> None:
-        if not self._stopped:
+        if not self.stopped:
             await self._apply(configuration)
-        if self._stopped:
+        if self.stopped:
             return
         self._notifier.ready()
         warnings = load.warnings(configuration, time.time())
@@ -118,7 +120,7 @@ class Reloader:
         faults = error.faults if isinstance(error, InvalidConfiguration) else [failure.getErrorMessage()]
         self.last = LoadResult(time.time(), tuple(map(str, faults)))
         self._hub.publish(ConfigurationRefused(self.last.faults))
-        if not self._stopped:
+        if not self.stopped:
             self._notifier.ready(f"not reloaded: {faults[0]}")
 
     def _ended(self, _: None) -> None:

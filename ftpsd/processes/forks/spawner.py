@@ -23,7 +23,7 @@ from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.forks.forking import close_inherited, end_process, fork_alone, name_process
 from ftpsd.processes.forks.output import Output
-from ftpsd.system import garbage
+from ftpsd.system.memory import garbage
 
 #: Runs a worker to its end: its index, the configuration, and its sockets: the link, and the one for connections.
 RunWorker = Callable[[int, load.Configuration, list[socket.socket]], None]

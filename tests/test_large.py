@@ -1,0 +1,128 @@
+"""What 100,000 users leave behind at a reload is freed, and compared, without stopping the sessions."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from ftpsd.accounts.yaml_store import UserTable
+from ftpsd.config.settings import UserSettings
+from ftpsd.limits.home_counts import Amount, HomeCount
+from ftpsd.storage.local.measure import DirectoryMeter
+from ftpsd.storage.quota import Comparison, Quotas
+from ftpsd.system.memory.large import FEW, LargeList, LargeSet
+from tests.test_quota import AtOnce, LocalHomeCounts
+
+
+class Element:
+    """Notes in which thread it is freed."""
+
+    freed_in: set[int] = set()
+
+    def __del__(self) -> None:
+        self.freed_in.add(threading.get_ident())
+
+
+@pytest.mark.parametrize("make", [LargeSet, LargeList])
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_elements_are_freed_in_a_thread(make: Callable[[list[Element]], object], count: int) -> None:
+    """The elements of a large collection are freed in another thread, those of a small one at once in this one."""
+    elements = [Element() for _ in range(count)]
+    last = weakref.ref(elements[-1])
+    first = weakref.ref(elements[0])
+    collection = make(elements)
+    del elements
+    Element.freed_in.clear()
+    del collection
+    deadline = time.monotonic() + 30
+    while last() is not None or first() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert (threading.get_ident() in Element.freed_in) == (count == FEW)
+
+
+def test_a_table_of_users_is_freed_in_a_thread() -> None:
+    """The records of many users are removed after their table is gone."""
+    table = UserTable()
+    kind = table.add_kind(UserSettings())
+    for number in range(FEW + 1):
+        table.add(f"user{number}", kind, "hash", "/home")
+    records = table._records
+    del table
+    deadline = time.monotonic() + 30
+    while records:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def quotas_with(clock: Clock, homes: set[str], members: set[str]) -> tuple[Quotas, list[HomeCount]]:
+    """Return quotas that count homes, and the counts of two, which live as long as somebody uses them."""
+    quotas = Quotas(clock, AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
+    quotas.keep(homes, homes, {"staff": members})
+    counts = [quotas._ledger.home(home) for home in ("/0", "/1")]
+    for count in counts:
+        count.set(Amount(1, 1), 1.0)
+    return quotas, counts
+
+
+def compare(quotas: Quotas, clock: Clock, homes: set[str], members: set[str]) -> Comparison:
+    """Return a comparison."""
+    found: list[Comparison] = []
+    comparing = Deferred.fromCoroutine(quotas.compare(homes, {"staff": members}))
+    comparing.addCallback(found.append)
+    while not found:
+        clock.advance(0)
+    return found[0]
+
+
+class Slow(Clock):
+    """A clock that runs while it is looked at, and counts how often somebody waits for the next turn."""
+
+    turns = 0
+
+    def seconds(self) -> float:
+        """Return the time, half a millisecond after the last look."""
+        self.rightNow += 0.0005
+        return float(self.rightNow)
+
+    def callLater(self, delay: float, *arguments: Any, **named: Any) -> DelayedCall:
+        """Call a function later."""
+        self.turns += 1
+        return super().callLater(delay, *arguments, **named)  # type: ignore[no-any-return]
+
+
+def test_homes_are_compared_in_several_turns() -> None:
+    """Many homes are compared between the events of sessions, and those that are gone are counted no longer."""
+    before = {f"/{number}" for number in range(100_000)}
+    after = before - {"/1"} | {"/new"}
+    clock = Slow()
+    quotas, _counts = quotas_with(clock, before, before)
+    compared = compare(quotas, clock, after, after)
+    assert clock.turns > 20
+    assert list(compared.missing) == ["/1"] == list(compared.groups["staff"][1])
+    quotas.keep(after, after, {"staff": after}, compared)
+    assert quotas.counted("/0") == Amount(1, 1)
+    quotas.keep(before, before, {"staff": before})
+    assert quotas.counted("/0") == Amount(1, 1)
+    assert quotas.counted("/1") is None
+
+
+def test_a_comparison_that_is_out_of_date() -> None:
+    """If other homes have been set since the comparison, the homes are compared again."""
+    clock = Clock()
+    quotas, _counts = quotas_with(clock, {"/0"}, {"/0"})
+    compared = compare(quotas, clock, {"/0"}, {"/0"})
+    both = {"/0", "/1"}
+    quotas.keep(both, both, {"staff": both})
+    quotas.keep({"/0"}, {"/0"}, {"staff": {"/0"}}, compared)
+    quotas.keep(both, both, {"staff": both})
+    assert quotas.counted("/0") == Amount(1, 1)
+    assert quotas.counted("/1") is None
