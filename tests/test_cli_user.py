@@ -428,7 +428,7 @@ def test_groups_of_a_user(daemon: Daemon, capsys: Capture) -> None:
 
 
 def test_results_in_json(daemon: Daemon, capsys: Capture) -> None:
-    """`add` and `passwd` print a JSON object with what was done, and a password that was generated."""
+    """Each change prints a JSON object with what was done, and with a password that was generated."""
     assert user(daemon, "add", "alice", "--generate", "--json", "--home", str(daemon.home())) == 0
     added = json.loads(capsys.readouterr().out)
     assert (added["name"], added["loaded"]) == ("alice", False)
@@ -438,6 +438,17 @@ def test_results_in_json(daemon: Daemon, capsys: Capture) -> None:
     assert len(changed["password"]) > 15 and changed["password"] != added["password"]
     assert user(daemon, "add", "carol", "--set", HASH, "--json", "--home", str(daemon.home("carol"))) == 0
     assert "password" not in json.loads(capsys.readouterr().out)
+    home = daemon.home("carol")
+    for words, note in (
+        (["set", "carol", "--set", "limits.sessions=5"], "carol is changed."),
+        (["disable", "carol"], "carol can no longer log in; running sessions continue."),
+        (["enable", "carol"], "carol may log in again."),
+        (["remove", "carol", "--delete-home", "--yes"], "carol is removed. Running sessions continue."),
+    ):
+        assert user(daemon, *words, "--json") == 0
+        done = json.loads(capsys.readouterr().out)
+        assert (done["name"], done["loaded"], done["notes"][0]) == ("carol", False, note)
+    assert done["notes"][1:] == [f"{home} is deleted."] and not home.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to hide a directory from the daemon")

@@ -33,7 +33,7 @@ def add(options: argparse.Namespace) -> int:
     users.require_new(name)
     password = None if "password" in values else passwords.choose(options)
     create(users, name, values, password, table)
-    return finish(users, password if options.generate else None, name if options.json else None)
+    return finish(users, password if options.generate else None, _json_of(options))
 
 
 def create(users: Users, name: str, values: Values, password: str | None, table: Table | None = None) -> None:
@@ -116,7 +116,7 @@ def passwd(options: argparse.Namespace) -> int:
     hashed = passwords.hashed(password, users.configuration)
     edit(users, options.name, lambda values: change(values, [("password", hashed)]))
     users.notes.insert(0, f"{options.name} has a new password.")
-    return finish(users, password if options.generate else None, options.name if options.json else None)
+    return finish(users, password if options.generate else None, _json_of(options))
 
 
 def set_keys(options: argparse.Namespace) -> int:
@@ -137,7 +137,7 @@ def set_keys(options: argparse.Namespace) -> int:
     made: list[str] = []
     edit(users, options.name, with_keys, lambda: home.unmake(made))
     users.notes.insert(0, f"{options.name} is changed.")
-    return finish(users)
+    return finish(users, json_of=_json_of(options))
 
 
 def enable(options: argparse.Namespace) -> int:
@@ -154,7 +154,7 @@ def _enable(options: argparse.Namespace, value: bool, effect: str) -> int:
     users = open_users(options.config)
     edit(users, options.name, lambda values: change(values, [("enabled", value)]))
     users.notes.insert(0, f"{options.name} {effect}.")
-    return finish(users)
+    return finish(users, json_of=_json_of(options))
 
 
 def edit(users: Users, name: str, edit: Callable[[Values], Values], undo: Callable[[], None] = lambda: None) -> None:
@@ -203,14 +203,15 @@ def remove(options: argparse.Namespace) -> int:
     else:
         _store(users, name, table, nothing)
     users.notes.insert(0, f"{name} is removed. Running sessions continue.")
-    status = finish(users)
-    if options.delete_home:
-        _delete_home(users, str(path))
-        print(f"{path} is deleted.")
-    elif path is not None:
-        print(f"The home {path} is kept.")
-    for each in filter(os.path.isdir, folders):
-        print(f"The folder {each} is kept.")
+    try:
+        if options.delete_home:
+            _delete_home(users, str(path))
+            users.notes.append(f"{path} is deleted.")
+        elif path is not None:
+            users.notes.append(f"The home {path} is kept.")
+        users.notes += [f"The folder {each} is kept." for each in filter(os.path.isdir, folders)]
+    finally:  # the user is removed, also if the home is kept
+        status = finish(users, json_of=_json_of(options))
     return status
 
 
@@ -251,6 +252,11 @@ def _delete_home(users: Users, path: str) -> None:
     if inside is not None or Path(real).parent == Path("/"):
         raise CommandFailed(f"{path} is kept: it {f'contains {inside}' if inside else 'is not a home of one user'}")
     home.delete(os.path.normpath(path))
+
+
+def _json_of(options: argparse.Namespace) -> str | None:
+    """Return the user whose JSON is wanted."""
+    return str(options.name) if options.json else None
 
 
 def finish(users: Users, password: str | None = None, json_of: str | None = None) -> int:

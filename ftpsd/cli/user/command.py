@@ -29,13 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change_keys.add_argument(
         "--unset", action="append", default=[], metavar="KEY", help="remove a key, so that the default holds again"
     )
-    _add(actions, change.enable, "enable", "let a user log in again", "ftpsd user enable alice")
-    _add(actions, change.disable, "disable", "let a user log in no more", "ftpsd user disable alice")
+    enable = _add(actions, change.enable, "enable", "let a user log in again", "ftpsd user enable alice")
+    disable = _add(actions, change.disable, "disable", "let a user log in no more", "ftpsd user disable alice")
     remove = _add(actions, change.remove, "remove", "remove a user", "ftpsd user remove alice --delete-home")
     remove.add_argument("--delete-home", action="store_true", help="delete the home and all files in it, too")
     remove.add_argument("--yes", action="store_true", help="do not ask for a confirmation")
     showing = _add(actions, show.show, "show", "show a user", "ftpsd user show alice")
-    showing.add_argument("--json", action="store_true", help="print a JSON object")
+    for each in (change_keys, enable, disable, remove, showing):
+        each.add_argument("--json", action="store_true", help="print a JSON object")
     listing = add_action(actions, "list", "list all users", "ftpsd user list --json")
     listing.set_defaults(action=show.list_users, prog=listing.prog)
     add_config(listing)
