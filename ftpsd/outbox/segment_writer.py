@@ -117,8 +117,16 @@ class SegmentWriter:
             raise OSError(errno.EDQUOT, "events.journal_size is reached: does ftpsd-deliver run?")
 
     def stop(self, decided: bool) -> None:
-        """End the run. With `decided` its lock file is removed, so that the next run need not look at it."""
+        """End the run. With `decided` its lock file is removed, so that the next run need not look at it.
+
+        The removal may be on the disk before decisions that were written earlier: with `fsync` it comes after them.
+        """
         if self._fd >= 0:
+            if self.fsync:
+                try:
+                    os.fdatasync(self._fd)
+                except OSError:
+                    decided = False
             os.close(self._fd)
         if self._lock_fd >= 0:
             if decided and self.directory is not None:
