@@ -23,6 +23,13 @@ CLAIMED = frozenset({"upload", "delete", "rename"})
 
 _UNCLAIMED = nullcontext()
 
+#: Writes a change that was made to the disk, before its event can be delivered.
+Settle = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Write nothing: the change is durable when it is made."""
+
 
 class Evidence(NamedTuple):
     """What is known of an upload that is about to get its name."""
@@ -49,7 +56,7 @@ class SessionJournal:
 
     @property
     def home(self) -> Home:
-        """The user's home, whose inode is looked up once."""
+        """The user's home, which is looked up once."""
         if self._home is None:
             self._home = Home(self._path, os.stat(self._path).st_ino)
         return self._home
@@ -63,37 +70,47 @@ class SessionJournal:
             return None
         return UploadClaim(self, path, self._absolute(parts), append, offset)
 
-    def removal(self, path: VirtualPath, parts: Parts, inode: Callable[[], int]) -> AbstractContextManager[None]:
+    def removal(
+        self, path: VirtualPath, parts: Parts, inode: Callable[[], int], settle: Settle
+    ) -> AbstractContextManager[None]:
         """Claim that the body removes a file. `inode` is called only if a rule wants the event."""
-        return self.removing(path, lambda: moved(self.home, inode(), self._absolute(parts), None))
+        return self.removing(path, lambda: moved(self.home, inode(), self._absolute(parts), None), settle)
 
-    def removing(self, path: VirtualPath, evidence: Callable[[], Entry]) -> AbstractContextManager[None]:
+    def removing(
+        self, path: VirtualPath, evidence: Callable[[], Entry], settle: Settle = _nothing
+    ) -> AbstractContextManager[None]:
         """Claim that the body removes a file. `evidence` is called only if a rule wants the event."""
         if not self._rules.wants("delete", self.session.user, str(path)):
             return _UNCLAIMED
-        return self._change("deleted", path, None, evidence())
+        return self._change("deleted", path, None, evidence(), settle)
 
     def rename(
-        self, path: VirtualPath, new_path: VirtualPath, parts: Parts, new_parts: Parts | None, inode: Callable[[], int]
+        self,
+        path: VirtualPath,
+        new_path: VirtualPath,
+        parts: Parts,
+        new_parts: Parts | None,
+        inode: Callable[[], int],
+        settle: Settle,
     ) -> AbstractContextManager[None]:
         """Claim that the body renames. `inode` is called only if a rule wants the event.
 
         Without `new_parts` the file leaves the home: then only its old name shows whether that was done.
         """
         new = None if new_parts is None else self._absolute(new_parts)
-        return self.renaming(path, new_path, lambda: moved(self.home, inode(), self._absolute(parts), new))
+        return self.renaming(path, new_path, lambda: moved(self.home, inode(), self._absolute(parts), new), settle)
 
     def renaming(
-        self, path: VirtualPath, new_path: VirtualPath, evidence: Callable[[], Entry]
+        self, path: VirtualPath, new_path: VirtualPath, evidence: Callable[[], Entry], settle: Settle = _nothing
     ) -> AbstractContextManager[None]:
         """Claim that the body renames. `evidence` is called only if a rule wants the event."""
         if not self._rules.wants("rename", self.session.user, str(path), str(new_path)):
             return _UNCLAIMED
-        return self._change("renamed", path, new_path, evidence())
+        return self._change("renamed", path, new_path, evidence(), settle)
 
     @contextmanager
     def _change(
-        self, change: Change, path: VirtualPath, new_path: VirtualPath | None, evidence: Entry
+        self, change: Change, path: VirtualPath, new_path: VirtualPath | None, evidence: Entry, settle: Settle
     ) -> Iterator[None]:
         journal, identity = self.journal, self.journal.identity()
         event = FileChanged(self.session, change, str(path), None if new_path is None else str(new_path))
@@ -103,6 +120,7 @@ class SessionJournal:
         made = True
         try:
             yield
+            settle()
         except BaseException:
             made = self._was_made(evidence)
             raise

@@ -17,7 +17,7 @@ from ftpsd.storage.local import part_files
 from ftpsd.storage.local.jail import Place
 from ftpsd.storage.local.measure import measure, measure_name
 from ftpsd.storage.local.rename import rename_new
-from ftpsd.storage.local.root import Root, inode_of
+from ftpsd.storage.local.root import Root, inode_of, settle
 
 
 def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None:
@@ -33,7 +33,7 @@ def move(source: Root, target: Root, old: VirtualPath, new: VirtualPath) -> None
         _require_file(here)
         replace = "overwrite" in target.jail.permissions(there)
         try:
-            with _counted(source, target, here, there), _leaving(source, old, new, here):
+            with _counted(source, target, here, there), _leaving(source, old, new, here, there):
                 _require_file(here)  # another session may have made a directory of this name instead
                 if replace:
                     os.rename(here.name, there.name, src_dir_fd=here.directory, dst_dir_fd=there.directory)
@@ -59,11 +59,14 @@ def other_storage() -> Refusal:
     return Refusal(553, "The new name is on another disk: download the file and upload it there.")
 
 
-def _leaving(source: Root, old: VirtualPath, new: VirtualPath, here: Place) -> AbstractContextManager[object]:
+def _leaving(
+    source: Root, old: VirtualPath, new: VirtualPath, here: Place, there: Place
+) -> AbstractContextManager[object]:
     """Make the event durable, if a rule wants that."""
     if source.journal is None:
         return nullcontext()
-    return source.journal.rename(old, new, source.jail.below(here.parts), None, partial(inode_of, here, here.name))
+    parts, inode = source.jail.below(here.parts), partial(inode_of, here, here.name)
+    return source.journal.rename(old, new, parts, None, inode, partial(settle, source, there, here))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Root:
         self.jail = jail
         self._entries = entries
         self._umask = umask
-        self._fsync = fsync
+        self.fsync = fsync
         self.journal = journal
         #: Counts changes of names, if somebody has a quota in the home.
         self.counter: ChangeCounter | None = None
@@ -119,11 +119,11 @@ class Root:
                 virtual = path.parent.child(name) if unique else path
                 claim = self.journal.upload(virtual, jail.below((*place.parts[:-1], name)), append, offset)
             # A directory without read permission can be opened with O_PATH only, which fsync does not take.
-            flags = (os.O_RDONLY if self._fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
+            flags = (os.O_RDONLY if self.fsync else os.O_PATH) | os.O_DIRECTORY | os.O_CLOEXEC
 
             def begin() -> backend.Upload:
                 directory = os.open(".", flags, dir_fd=place.directory)
-                upload = begin_upload(Target(directory, name, append, replaces, self._umask, self._fsync), offset)
+                upload = begin_upload(Target(directory, name, append, replaces, self._umask, self.fsync), offset)
                 return upload if claim is None else ClaimedUpload(upload, claim)
 
             if self.counter is None:
@@ -281,7 +281,7 @@ def _removing(root: Root, path: VirtualPath, place: Place, name: str) -> Abstrac
     if root.journal is None:
         return _UNCOUNTED
     parts = root.jail.below((*place.parts[:-1], name))
-    return root.journal.removal(path, parts, partial(inode_of, place, name))
+    return root.journal.removal(path, parts, partial(inode_of, place, name), partial(settle, root, place))
 
 
 def _renaming(
@@ -291,7 +291,21 @@ def _renaming(
     if root.journal is None:
         return _UNCOUNTED
     parts, new_parts = root.jail.below(source.parts), root.jail.below(target.parts)
-    return root.journal.rename(old, new, parts, new_parts, partial(inode_of, source, source.name))
+    inode = partial(inode_of, source, source.name)
+    return root.journal.rename(old, new, parts, new_parts, inode, partial(settle, root, target, source))
+
+
+def settle(root: Root, *places: Place) -> None:
+    """With `fsync`, write names that were changed to the disk, those of the first place first."""
+    for place in places if root.fsync else ():
+        try:
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
+        except PermissionError:
+            continue  # fsync takes no descriptor of a directory that cannot be read
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def inode_of(place: Place, name: str) -> int:
