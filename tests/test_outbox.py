@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, moved, was_made
+from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, home_at, moved, was_made
 from ftpsd.outbox.segments import from_line, to_line
 from ftpsd.storage.local.part_files import PRIVATE
 from tests.admin import Admin
@@ -157,9 +157,33 @@ def test_evidence(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "elsewhere")
     assert was_made(proof) and was_made(removal)
     with pytest.raises(Undecidable):
-        was_made({**proof, "home": [str(tmp_path / "unmounted"), home.inode]})
+        was_made({**proof, "home": [str(tmp_path / "unmounted"), home.mark]})
     with pytest.raises(Undecidable):
-        was_made({**proof, "home": [str(directory), home.inode]})
+        was_made({**proof, "home": [str(directory), home.mark]})
+
+
+def test_evidence_without_inode_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that numbers its files anew when it is mounted, a change was made if the old name is gone."""
+    monkeypatch.setattr("ftpsd.outbox.evidence._file_system", lambda device: "vfat")
+    home, part, file = home_at(str(tmp_path)), tmp_path / "part", tmp_path / "file"
+    proof, rename = moved(home, 1, "part", str(file)), moved(home, 1, str(part), str(file))
+    removal = moved(home, 1, str(part), None)
+    part.write_bytes(b"new")
+    file.write_bytes(b"old")
+    assert not was_made(proof) and not was_made(rename) and not was_made(removal)
+    part.rename(file)
+    assert was_made(proof) and was_made(rename) and was_made(removal)
+    file.write_bytes(b"oldnew")
+    assert was_made(appended(home, 1, str(file), 3, b"new"))
+    directory = tmp_path / "in"
+    directory.mkdir()
+    unpublished = moved(home, 1, "part2", str(directory / "file2"))
+    (directory / "part2").write_bytes(b"new")
+    directory.rename(tmp_path / "elsewhere")
+    assert not was_made(unpublished)
+    monkeypatch.undo()
+    with pytest.raises(Undecidable):  # it is not mounted
+        was_made(proof)
 
 
 def test_evidence_of_bytes_in_place(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ run of the daemon begins files of its own, so a line that a crash has cut is the
 
 1. The worker thread that publishes an upload writes the intent (`claims`), with fdatasync if `uploads.fsync` is set. If
    that fails, the upload is refused: 452 if there is no room, 451 for other errors. So nothing happens unrecorded.
-2. It renames, with `uploads.fsync` durably, and writes the decision. If that fails, the decision waits in memory and is written later. The part file
-   of an upload that was refused goes after the decision only.
+2. It renames, with `uploads.fsync` durably, and writes the decision. If that fails, the decision waits in memory and is
+   written later. The part file of an upload that was refused goes after the decision only.
 3. At the start, before clients are served and part files are swept, intents without a decision are decided by where the
    inode is (`evidence`, `reconcile`). The lock file of a run tells whether its daemon is alive: a daemon that stops
    gracefully still decides its own intents.

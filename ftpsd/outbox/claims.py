@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from ftpsd.events.record import CHANGES, Record, record
 from ftpsd.events.types import FileChanged, SessionInfo, TransferEnded
-from ftpsd.outbox.evidence import Home, Lost, Undecidable, moved, was_made
+from ftpsd.outbox.evidence import Home, Lost, Undecidable, home_at, moved, was_made
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
 from ftpsd.outbox.segments import Entry, add_paths
@@ -58,7 +57,7 @@ class SessionJournal:
     def home(self) -> Home:
         """The user's home, which is looked up once."""
         if self._home is None:
-            self._home = Home(self._path, os.stat(self._path).st_ino)
+            self._home = home_at(self._path)
         return self._home
 
     def _absolute(self, parts: Parts) -> str:

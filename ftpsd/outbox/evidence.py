@@ -10,6 +10,9 @@ The rules, for a change that gives an inode another name, or removes its name:
 An upload that appends a few bytes in place is decided by the bytes at the place where they belong. Device numbers are
 not compared, since a restart of the machine may change them.
 
+FAT and exFAT number their files anew when they are mounted. There the names decide: the change was made if the old name
+is gone, from the whole home if the new name is not there.
+
 What tells of a change in an object store is decided by the storage (`DecideInStore`): it alone can ask the store.
 """
 
@@ -43,11 +46,34 @@ def without_stores(evidence: Entry) -> bool:
     raise Undecidable(f"the storage {evidence['store']} is not configured")
 
 
+#: File systems that give their files new inode numbers when they are mounted.
+_NUMBERED_ANEW = frozenset({"exfat", "msdos", "vfat"})
+
+
 class Home(NamedTuple):
     """The home in which a change is made."""
 
     path: str
-    inode: int
+    #: Its inode number, or the type of a file system that numbers its files anew.
+    mark: int | str
+
+
+def home_at(path: str) -> Home:
+    """Return the home with this path. Blocks. Raises OSError."""
+    info = os.stat(path)
+    kind = _file_system(info.st_dev)
+    return Home(path, kind if kind in _NUMBERED_ANEW else info.st_ino)
+
+
+def _file_system(device: int) -> str:
+    """Return the type of a mounted file system, or "" if that is not known. See proc_pid_mountinfo(5)."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            mount, _, source = line.partition(" - ")
+            if mount.split()[2] == number:
+                return source.split()[0]
+    return ""
 
 
 def moved(home: Home, inode: int, old: str | None, new: str | None) -> Entry:
@@ -75,13 +101,14 @@ def was_made(evidence: Entry, in_store: DecideInStore = without_stores) -> bool:
         return in_store(evidence)
     home = evidence["home"]
     assert isinstance(home, list | tuple)
-    path, inode = home
+    path, mark = home
+    numbered = isinstance(mark, int)
     try:
-        if os.stat(path).st_ino != inode:
+        if home_at(path).mark != mark:
             raise Undecidable(f"{path} is another directory than before")
         if "offset" in evidence:
-            return _has_bytes(evidence)
-        return _has_new_name(path, evidence)
+            return _has_bytes(evidence, numbered)
+        return _has_new_name(path, evidence) if numbered else _has_lost_old_name(path, evidence)
     except OSError as error:
         raise Undecidable(str(error)) from None
 
@@ -101,6 +128,23 @@ def _has_new_name(home: str, evidence: Entry) -> bool:
     return os.path.basename(old) not in names
 
 
+def _has_lost_old_name(home: str, evidence: Entry) -> bool:
+    """Decide without inode numbers. Names are compared as they are listed: another spelling finds the file, too."""
+    old, new = evidence["old"], evidence["new"]
+    assert isinstance(old, str)
+    if isinstance(new, str):
+        old = os.path.join(os.path.dirname(new), old)
+    directory, name = os.path.split(old)
+    try:
+        if name in os.listdir(directory):
+            return False
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    if isinstance(new, str) and os.path.lexists(new):
+        return True
+    return name not in _names(home)
+
+
 def _inode(path: str) -> int | None:
     try:
         return os.lstat(path).st_ino
@@ -108,19 +152,19 @@ def _inode(path: str) -> int | None:
         return None
 
 
-def _names(home: str, inode: int) -> Iterator[str]:
-    """Yield the names that an inode has in a home."""
+def _names(home: str, inode: int | None = None) -> Iterator[str]:
+    """Yield the names in a home, or those that an inode has there."""
     for count, (directory, _, _) in enumerate(os.walk(home)):
         if count >= _MOST_DIRECTORIES:
             raise Lost(f"{home} is too large to be searched")
         with os.scandir(directory) as found:
-            yield from (each.name for each in found if each.inode() == inode)
+            yield from (each.name for each in found if inode is None or each.inode() == inode)
 
 
-def _has_bytes(evidence: Entry) -> bool:
+def _has_bytes(evidence: Entry, numbered: bool) -> bool:
     file, offset, count = (evidence[name] for name in ("new", "offset", "count"))
     assert isinstance(file, str) and isinstance(offset, int) and isinstance(count, int)
-    if _inode(file) != evidence["inode"]:
+    if numbered and _inode(file) != evidence["inode"]:
         raise Lost(f"{file} was replaced")
     fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
