@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, home_at, moved, was_made
+from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.segments import from_line, to_line
 from ftpsd.storage.local.part_files import PRIVATE
 from tests.admin import Admin
@@ -121,6 +123,36 @@ def test_a_stopped_daemon_leaves_nothing_to_decide(make: Make) -> None:
     assert [each["path"] for each in journal.made] == ["/a"]
     assert [each["event"] for each in journal.others] == ["stop", "disconnect"]
     assert not journal.locks
+
+
+def test_changes_with_fsync(make: Make) -> None:
+    """With `uploads.fsync`, renames and removals are made and written, also between directories."""
+    daemon = make(EVERYTHING, more={"uploads": {"fsync": True}})
+    with secured(daemon) as client:
+        client.expect(257, "MKD in")
+        assert client.upload("STOR a", b"a").startswith("226 ")
+        for old, new in (("a", "b"), ("b", "in/c")):
+            client.expect(350, f"RNFR {old}")
+            client.expect(250, f"RNTO {new}")
+        client.expect(250, "DELE in/c")
+    made = [(each["event"], each["path"]) for each in JournalNow(daemon).made]
+    assert made == [("upload", "/a"), ("rename", "/a"), ("rename", "/b"), ("delete", "/in/c")]
+
+
+def test_decisions_are_on_the_disk_before_the_lock_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `uploads.fsync`, a crash after a graceful stop cannot leave intents without both decision and lock."""
+    order: list[str] = []
+    for name in ("write", "fdatasync", "unlink"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, call=call, name=name, **k: (order.append(name), call(*a, **k))[1])
+    journal = Journal(DurableIds())
+    journal.configure(1 << 20, fsync=True)
+    journal.start(tmp_path / "events")
+    identity = journal.identity()
+    journal.add_intent(identity, {"intent": identity})
+    assert journal.decide(identity, made=True)
+    journal.stop()
+    assert order == ["write", "fdatasync", "write", "fdatasync", "unlink"]
 
 
 def test_a_damaged_line_is_left_out() -> None:
