@@ -124,6 +124,8 @@ class _Loader:
         self._users = UserTable()
         #: The numbers of kinds (see `UserTable`), by the text of a user's values.
         self._kinds: dict[str, int] = {}
+        #: Settings of users with {user} in a folder, by the same text: each of them has a kind of its own.
+        self._settings: dict[str, UserSettings] = {}
         #: Of each kind: the sets of homes to which that of a user belongs, beside the set of all.
         self._sets: list[list[LargeSet[str]]] = []
         #: All values of `home`, and paths of folders, that contain {user}.
@@ -179,16 +181,28 @@ class _Loader:
         text = repr(rest) if rest else ""
         if self._layers.folders:
             text += repr(list(self._layers.folders.of(name, self._layers.groups_of(values))))
-        if "{user}" in text or self._layers.has_folders_by_name(values):
-            text += repr(name)
-        kind = self._kinds.get(text)
-        if kind is None or type(password) is not str or not _is_plain(home):
-            kind = self._new_kind(name, place, rest, {"password": password, "home": home})
-            if kind is not None:
-                self._kinds[text] = kind
+        is_plain = type(password) is str and _is_plain(home)
+        by_name = "{user}" in text or self._layers.has_folders_by_name(values)
+        key = text + repr(name) if by_name else text
+        kind = self._kinds.get(key)
+        if kind is None or not is_plain:
+            faults = place.document.faults
+            before = len(faults)
+            settings = self._settings.get(text) if is_plain else None
+            if settings is None:
+                settings = self._convert(name, place, rest, {"password": password, "home": home})
+            if settings is None:
+                return None
+            if by_name and len(faults) == before:
+                self._settings[text] = settings
+            kind = self._new_kind(name, place, settings)
+            if len(faults) > before:
+                return None
+            self._kinds[key] = kind
         return kind
 
-    def _new_kind(self, name: str, place: Place, values: dict[str, Value], own: dict[str, Value]) -> int | None:
+    def _convert(self, name: str, place: Place, values: dict[str, Value], own: dict[str, Value]) -> UserSettings | None:
+        """Return the settings of a user, with {user} in the paths of folders; None if their types are wrong."""
         faults = place.document.faults
         before = len(faults)
         self._layers.check_groups(place, values)
@@ -203,6 +217,10 @@ class _Loader:
             return None
         check_user(place, user, self._resumption)
         self._templates.update(templates(values.get("folders"), local=True))
+        return user
+
+    def _new_kind(self, name: str, place: Place, user: UserSettings) -> int:
+        """Return the number of a new kind for a user with these settings. A folder may have a fault."""
         found = self._folders.find(place, folders_of(user.folders, name))
         user = attrs.evolve(user, password=None, home=None, folders=found)
         kind = self._users.add_kind(user)
@@ -210,7 +228,7 @@ class _Loader:
         is_counted = groups or user.quota != QuotaSettings()
         counted = [self._homes_with_quota] if is_counted else []
         self._sets.append([*counted, *(self._homes_of_groups[name] for name in groups)])
-        return kind if len(faults) == before else None
+        return kind
 
     # --- passwords and homes -----------------------------------------------------------------------
 
