@@ -35,8 +35,8 @@ STUCK = 5.0
 #: The most stuck threads that are replaced at the same time.
 MOST_STUCK = 256
 
-#: Seconds between two attempts to take a lock that another process has: the first ones, and all after some.
-_PAUSE, _LONGEST_PAUSE = 0.001, 0.005
+#: Seconds between two attempts to take a lock that another process has.
+_PAUSE = 0.005
 
 #: What runs, as its `thread` and `pool`: `threading.current_thread` costs two calls for each step.
 _here = threading.local()
@@ -430,15 +430,14 @@ class JobQueue:
         else:
             self.call_in_reactor(self._wait_for_process, lock, job)
 
-    def _wait_for_process(self, lock: JobLock, job: Job, pause: float = _PAUSE) -> None:
+    def _wait_for_process(self, lock: JobLock, job: Job) -> None:
         """Look again and again whether another process has a lock. No job looks: it would count as progress."""
         try:
             taken = lock.is_taken_elsewhere
         except OSError:
             taken = False  # `_accept` meets the error again
         if taken:
-            longer = min(_LONGEST_PAUSE, 1.2 * pause)
-            self._threads.reactor.callLater(pause, self._wait_for_process, lock, job, longer)
+            self._threads.reactor.callLater(_PAUSE, self._wait_for_process, lock, job)
         else:
             self._threads.put_first(self._queue, partial(self._accept, lock, job))
 

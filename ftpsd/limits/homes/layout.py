@@ -47,9 +47,6 @@ AMOUNTS, NAMES, COUNTING = 1, 2, 3
 #: One more, of the first place: that of the process that removes old part files.
 SWEEPING = 4
 
-#: More locks of a place: those of the processes that wait to change names, in their order.
-WAITING = range(5, 13)
-
 _FILES_BITS = 16
 
 

@@ -7,21 +7,16 @@ from collections.abc import Container, Hashable
 from typing import Final, cast
 
 from ftpsd.limits.homes.groups import PATIENCE
-from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES, WAITING
+from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES
 from ftpsd.limits.shared.file_set import FileKey
-from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
-from ftpsd.limits.shared.turns import Turn
 from ftpsd.system.jobs.job_lock import JobLock
 
 
 class SharedHomeNames(JobLock):
-    """The names in a home: a `HomeNames`. Part files are identified by device and inode.
-
-    Processes take turns: see `turns`.
-    """
+    """The names in a home: a `HomeNames`. Part files are identified by device and inode."""
 
     def __init__(self, table: SharedTable, slot: Slot) -> None:
         super().__init__()
@@ -29,8 +24,6 @@ class SharedHomeNames(JobLock):
         self._slot = slot
         self._fields = slot.ints
         self._lock = None if slot.place is None else table.places.byte_lock(slot.place, NAMES)
-        if slot.place is not None and self._lock is not None:
-            self._turn = _turn(table, slot, slot.place, self._lock)
         #: The part files of running uploads in all homes.
         self.charged: Final = cast(Container[Hashable], table.files)
 
@@ -50,37 +43,19 @@ class SharedHomeNames(JobLock):
         if self._lock is None:
             return True
         if wait:
-            self._turn.wait()
             self._lock.acquire()
-        elif self._turn.is_taken or not self._lock.try_acquire():
+        elif not self._lock.try_acquire():
             return False
-        self._entered()
-        return True
-
-    def _enter_in_turn(self) -> bool:
-        """Keep the other processes away, if it is the turn of this one."""
-        if self._lock is None:
-            return True
-        try:
-            if not (self._turn.take() and self._lock.try_acquire()):
-                return False
-            self._entered()
-        except BaseException:
-            self._turn.release()
-            raise
-        return True
-
-    def _entered(self) -> None:
-        self._turn.release()
         if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
             self._fields[DOUBTS] = 1
             self.changed()
         self._fields[HOLDER] = 1
+        return True
 
     @property
     def is_taken_elsewhere(self) -> bool:
-        """Whether another process changes names, or is the next to do so."""
-        return self._lock is not None and (not self._turn.take() or self._lock.is_taken())
+        """Whether another process changes names."""
+        return self._lock is not None and self._lock.is_taken()
 
     def _leave(self) -> None:
         if self._lock is not None:
@@ -113,9 +88,3 @@ class SharedHomeNames(JobLock):
             except TableBusy:
                 if time.monotonic() > limit:
                     raise
-
-
-def _turn(table: SharedTable, slot: Slot, place: int, lock: ByteLock) -> Turn:
-    """Return the turn of this process in the home that has a slot. It does not refer to the object that has it."""
-    places, fields = table.places, slot.ints
-    return Turn(lambda index: places.byte_lock(place, WAITING[index]), len(WAITING), lock, lambda: fields[CHANGES])

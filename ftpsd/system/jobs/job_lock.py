@@ -127,7 +127,7 @@ class JobLock:
         """Take the lock that is promised to the caller. Return False if that is to be tried again later."""
         self._holder, self._depth = get_ident(), 1
         try:
-            entered = self._enter_in_turn()
+            entered = self._enter(False)
         except BaseException:
             self._pass_on()
             raise
@@ -142,16 +142,12 @@ class JobLock:
 
     @property
     def is_taken_elsewhere(self) -> bool:
-        """Whether another process has what `_enter` locks, for one who waits for it. Does not block."""
+        """Whether another process has what `_enter` locks. Does not block."""
         return False
 
     def _enter(self, wait: bool) -> bool:
         """Lock what else is to be locked. Return False if that is not possible now, and `wait` is false."""
         return True
-
-    def _enter_in_turn(self) -> bool:
-        """Do as `_enter` without `wait`, for one who has waited, and waits again if the result is False."""
-        return self._enter(False)
 
     def _leave(self) -> None:
         """Unlock that."""
