@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import ipaddress
 import os
 import socket
@@ -94,7 +93,6 @@ def reload(reactor: CallsFromThreads, path: str) -> Deferred[Configuration]:
     """
 
     def run() -> Configuration:
-        gc.collect()  # users of earlier configurations may be in cycles; what was kept at the start is not looked at
         with no_full_collections():
             return load(path)
 
