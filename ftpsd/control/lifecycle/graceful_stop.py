@@ -19,26 +19,38 @@ CLOSING = 1
 async def end_sessions(reactor: Reactor, sessions: LocalSessionRegistry, drain: int) -> None:
     """End all sessions: idle ones now, the others after their transfer, or after `drain` seconds.
 
-    SIGTERM or SIGINT ends the wait. New sessions must be refused before this call.
+    SIGTERM or SIGINT ends the wait, also one that comes while the sessions are told. New sessions must be refused
+    before this call.
     """
+    wait = Wait(reactor)
     await sessions.dismiss_each(SessionFilter(), Reply(421, "Server is shutting down. Goodbye."))
-    await until(reactor, sessions.when_empty, drain)
+    await wait.until(sessions.when_empty, drain)
     await sessions.dismiss_each(SessionFilter(), Reply(421, "Server is shutting down. Transfer interrupted."), True)
     await until(reactor, sessions.when_empty, CLOSING)
 
 
 async def until(reactor: Reactor, when: Callable[[Callable[[], object]], object], seconds: float) -> None:
     """Wait until `when` calls the function that it gets, for that many seconds, or until a signal."""
-    over: Deferred[None] = Deferred()
+    await Wait(reactor).until(when, seconds)
 
-    def end(*_: object) -> None:
-        if not over.called:
-            over.callback(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: reactor.callFromThread(end))
-    limit = PatientCall(reactor, seconds, end)
-    when(end)
-    await over
-    if limit.active():
-        limit.cancel()
+class Wait:
+    """A wait that SIGTERM or SIGINT ends: one that comes from now on."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._over: Deferred[None] = Deferred()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: reactor.callFromThread(self._end))
+
+    async def until(self, when: Callable[[Callable[[], object]], object], seconds: float) -> None:
+        """Wait until `when` calls the function that it gets, for that many seconds, or until a signal."""
+        limit = PatientCall(self._reactor, seconds, self._end)
+        when(self._end)
+        await self._over
+        if limit.active():
+            limit.cancel()
+
+    def _end(self) -> None:
+        if not self._over.called:
+            self._over.callback(None)
