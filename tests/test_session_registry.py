@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 
-from ftpsd.limits.merged_registry import PAGE, PATIENCE, MergedSessionRegistry, serve_registry
+from ftpsd.limits.merged_registry import DISMISSALS, PAGE, PATIENCE, MergedSessionRegistry, serve_registry
 from ftpsd.limits.session_registry import (
     Dismissed,
     LocalSessionRegistry,
@@ -300,6 +300,25 @@ def test_a_slow_worker_counts_all_sessions_that_it_ends(workers: Workers) -> Non
     ended = workers.result(workers.registry.dismiss_each(SessionFilter(address=ip_network("10.0.0.0/24")), GONE))
     assert ended == Dismissed(100)
     assert other.say("HELP").startswith("220 ") and other.say("HELP").startswith("214")
+
+
+def test_a_client_that_connects_again_is_not_ended_again(workers: Workers) -> None:
+    """Only sessions that run when the request comes are ended and counted, not those that begin while it is done."""
+    count = DISMISSALS + 5
+    for number in range(count):
+        workers.servers[1].connect(f"10.0.0.{number}")
+    again = []
+    for session in list(workers.servers[1].sessions._sessions.values()):
+        dismiss = session.dismiss
+
+        def connect_again(*arguments: Any, dismiss: Any = dismiss) -> None:
+            dismiss(*arguments)
+            again.append(workers.servers[1].connect("10.0.1.1"))
+
+        session.dismiss = connect_again  # type: ignore[method-assign]
+    ended = workers.result(workers.registry.dismiss_each(SessionFilter(), GONE))
+    assert (ended, len(again)) == (Dismissed(count), count)
+    assert [view.state for view in workers.sessions()] == ["closing"] * count + ["login"] * count
 
 
 def test_a_worker_that_ends_meanwhile(workers: Workers) -> None:

@@ -63,10 +63,11 @@ def serve_registry(link: Link, registry: LocalSessionRegistry) -> None:
         lines: list[str],
         now: bool,
         after: int,
+        end: int,
     ) -> tuple[int, int | None]:
         network = None if address is None else ipaddress.ip_network(address)
         wanted = SessionFilter(user, network, state)
-        return registry.dismiss_page(wanted, Reply(code, *lines), now, after, DISMISSALS)
+        return registry.dismiss_page(wanted, Reply(code, *lines), now, after, end, DISMISSALS)
 
     link.serve("registry.page", lambda after: [_VIEWS.encode(view) for view in registry.page(after, PAGE)])
     link.serve("registry.find", find)
@@ -118,11 +119,11 @@ class MergedSessionRegistry:
 
         async def ask(link: Link) -> bool:
             nonlocal total
-            end, last = _number(await _call(link, "registry.last")), 0
+            end, last = _number(await _call(link, "registry.last")), 0  # clients that connect again have higher numbers
             for _ in range(MOST):
-                if last >= end:  # clients that connect again have higher numbers
+                if last >= end:
                     break
-                answer = await _call(link, "registry.dismiss_page", *arguments, last)
+                answer = await _call(link, "registry.dismiss_page", *arguments, last, end)
                 if type(answer) is not list or len(answer) != 2:
                     raise Malformed("this is no page of dismissals")
                 total += min(_number(answer[0]), DISMISSALS)

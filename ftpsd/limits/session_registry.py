@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from heapq import nsmallest
+from math import inf
 from typing import Literal, Protocol
 
 from ftpsd.protocol.interfaces import Direction
@@ -189,18 +190,18 @@ class LocalSessionRegistry:
         return max(self._sessions, default=0)
 
     def dismiss_page(
-        self, wanted: SessionFilter, reply: Reply, immediately: bool, after: int, count: int
+        self, wanted: SessionFilter, reply: Reply, immediately: bool, after: int, end: int, count: int
     ) -> tuple[int, int | None]:
-        """Do as `dismiss_each` for the next `count` sessions with higher numbers than `after`.
+        """Do as `dismiss_each` for the next `count` sessions with higher numbers than `after`, up to `end`.
 
         Return how many were ended, and the highest number that was looked at; None if there are no further ones.
         """
-        numbers = self._next(after, count)
+        numbers = self._next(after, count, end)
         dismissed = sum(self._dismiss_if(wanted, number, reply, immediately) for number in numbers)
         return dismissed, numbers[-1] if len(numbers) == count else None
 
-    def _next(self, after: int, count: int) -> list[int]:
-        return nsmallest(count, (number for number in self._sessions if number > after))
+    def _next(self, after: int, count: int, end: float = inf) -> list[int]:
+        return nsmallest(count, (number for number in self._sessions if after < number <= end))
 
     def _dismiss_if(self, wanted: SessionFilter, number: int, reply: Reply, immediately: bool) -> bool:
         """End a session if it has not ended meanwhile, and the request is about it. Return whether it was."""
