@@ -17,7 +17,7 @@ from ftpsd.accounts.chain.sources import RunningSources
 from ftpsd.accounts.chain.store import ChainStore
 from ftpsd.accounts.chain.watch import RETRY
 from ftpsd.accounts.sources.source import Answer, ConfiguredSource, Question
-from ftpsd.accounts.user_store import Homes, LoginDenied, SourceFailed, UnknownUser, WrongPassword
+from ftpsd.accounts.user_store import CannotLookUp, Homes, LoginDenied, SourceFailed, UnknownUser, WrongPassword
 from ftpsd.config.sections.sources import RemoteSource
 from ftpsd.config.settings import UserSettings
 from ftpsd.protocol.parsing import plain_address
@@ -345,6 +345,20 @@ def test_one_bad_record_does_not_stop_a_source(tmp_path: Path) -> None:
     assert "source memory[0]: the user bob: quota.bytes: “lots” is not a size" in chain.raises(SourceFailed, "bob")
     assert chain.log_in("alice").name == "alice"
     assert source.probes == 0
+
+
+def test_a_source_that_looks_up_nobody(tmp_path: Path) -> None:
+    """A look-up that a source cannot make has a clear reason, and is no failure: it is not counted, and causes no probe."""
+    source = bob()
+    chain = Chain(tmp_path, source)
+    chain.log_in("bob")
+    source.failure = CannotLookUp("users cannot be looked up")
+    for name in ("bob", "alice"):
+        with pytest.raises(CannotLookUp, match=r"source memory\[0\]: users cannot be looked up"):
+            result(chain.store.find(name))
+    status = chain.running[0].status(0)
+    assert (source.probes, status.state, status.error, dict(status.results)) == (0, "up", "", {"found": 1})
+    assert "bob" in chain.recent
 
 
 def test_a_slow_source(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from ftpsd.accounts.sources.source import (
     Answer,
+    CannotLookUp,
     LoginDenied,
     Source,
     SourceFailed,
@@ -651,6 +652,26 @@ def test_a_list_that_the_server_cuts(tmp_path: Path, tls: Path, source: Callable
         slapd.kill()
 
 
+#: A login name of Active Directory, and no account of the daemon.
+ALONE = {"bind": "{name}@example.com", "bind_dn": None, "password_file": None}
+
+
+def test_a_login_name_alone_looks_up_nobody(source: Callable[..., Source]) -> None:
+    """With a login name and without bind_dn, look-ups and lists end with a clear reason, and contact no server."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    try:
+        silent.setblocking(False)
+        directory = source(f"ldap://127.0.0.1:{silent.getsockname()[1]}", **ALONE)
+        with pytest.raises(CannotLookUp, match="cannot be looked up without bind_dn"):
+            ask(directory, "alice", None)
+        with pytest.raises(SourceFailed, match="cannot be listed without bind_dn"):
+            directory.names()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    finally:
+        silent.close()
+
+
 # --- settings --------------------------------------------------------------------------------------
 
 
@@ -684,6 +705,8 @@ def test_a_list_that_the_server_cuts(tmp_path: Path, tls: Path, source: Callable
         ({"attributes": {"paths": "x"}}, "attributes", "paths cannot come"),
         ({"attributes": {"quota.bytes.x": "x"}}, "attributes", "cannot come"),
         ({"attributes": {"password": "userPassword"}}, "attributes", "password cannot come"),
+        ({**ALONE, "attributes": {"totp": "info"}}, "attributes", "totp cannot be looked up"),
+        ({**ALONE, "values": {"totp": "JBSWY3DPEHPK3PXP"}}, "values", "totp cannot be looked up"),
         ({"groups": {"cn": "x", "": "y"}}, "groups", "not a group"),
         ({"required_groups": ["cn=a,b"]}, "required_groups", "not a group"),
         ({"groups": {"a": "b"}, "membership": {"attribute": None}}, "membership", "neither"),

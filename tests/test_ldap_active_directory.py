@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ftpsd.accounts.sources.source import Source, SourceFailed, WrongPassword
+from ftpsd.accounts.sources.source import CannotLookUp, Source, SourceFailed, WrongPassword
 from tests.daemon import Daemon, ftpsd
 from tests.ftpclient import FtpClient
 from tests.ldap_daemon import log_in, wait_for_login
@@ -179,6 +179,10 @@ def test_bind_with_a_login_name(source: Callable[..., Source], template: str) ->
         for name, password in (("anna", "wrong"), ("anna", ""), ("nobody", PASSWORD), ("*", PASSWORD)):
             with pytest.raises(WrongPassword):
                 ask(directory, name, password)
+    with pytest.raises(CannotLookUp):
+        ask(directory, "anna", None)
+    with pytest.raises(SourceFailed, match="cannot be listed without bind_dn"):
+        directory.names()
     groups = {"groups": {"FTP Staff": "staff"}, "membership": {"base": GROUPS, "nested": "active-directory"}}
     assert answer(source(**ALONE, bind=template, **groups), "bernd", PASSWORD).values["groups"] == ["staff"]
     for name, (word, _) in STATES.items():

@@ -81,6 +81,10 @@ class SourceFailed(Exception):
     """The source of the users gave no answer that can be used. The text is for the log, and holds no secret."""
 
 
+class CannotLookUp(SourceFailed):
+    """The source works, but looks nobody up without the password."""
+
+
 class InvalidRecord(Exception):
     """What a source knows about a user cannot be used. The text has every fault: key, problem, remedy."""
 

@@ -16,7 +16,7 @@ from ftpsd.accounts.chain.threads import SourceThreads
 from ftpsd.accounts.chain.watch import SourceWatch
 from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.accounts.sources.source import Answer, ListeningSource, Question, Source
-from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, WrongPassword
+from ftpsd.accounts.user_store import Admit, CannotLookUp, LoginDenied, SourceFailed, WrongPassword
 from ftpsd.protocol.parsing import network
 from ftpsd.protocol.printable import printable
 from ftpsd.system.presence import within
@@ -140,7 +140,7 @@ class RunningSource:
 
     async def _ask(self, question: Question) -> Answer | None:
         began = self._clock.seconds()
-        result: Result = "failed"
+        result: Result | None = "failed"
         try:
             answer = await self._call(lambda: _checked(self._source.ask(question)))
             result = "found" if answer is not None else "unknown"
@@ -151,17 +151,23 @@ class RunningSource:
         except LoginDenied:
             result = "denied"
             raise
+        except CannotLookUp:
+            result = None
+            raise
         except SourceFailed as error:
             result = "late" if isinstance(error, Late) else "failed"
             self._watch.failed(str(error))
             raise
         finally:
-            took = self._clock.seconds() - began
-            self._counts.add(result, took)
-            if result == "unknown":
-                self._durations.append(took)
-            if result not in ("failed", "late"):
-                self._watch.succeeded()
+            if result is not None:
+                self._count(result, self._clock.seconds() - began)
+
+    def _count(self, result: Result, took: float) -> None:
+        self._counts.add(result, took)
+        if result == "unknown":
+            self._durations.append(took)
+        if result not in ("failed", "late"):
+            self._watch.succeeded()
 
     async def _call(self, function: Callable[[], T]) -> T:
         if self._threads.abandoned >= MOST_ABANDONED * self._source.concurrency:
@@ -172,6 +178,8 @@ class RunningSource:
             return await within(result, self._clock, timeout)
         except (WrongPassword, LoginDenied):
             raise
+        except CannotLookUp as error:
+            raise CannotLookUp(str(self._failed(str(error)))) from None
         except SourceFailed as error:
             raise self._failed(str(error)) from None
         except (CancelledError, Expired):

@@ -13,13 +13,14 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from ftpsd.accounts.user_store import LoginDenied, SourceFailed, WrongPassword
+from ftpsd.accounts.user_store import CannotLookUp, LoginDenied, SourceFailed, WrongPassword
 from ftpsd.config.sections.sources import RemoteSource
 from ftpsd.config.sections.values import Value
 from ftpsd.protocol.parsing import Address
 
 __all__ = [
     "Answer",
+    "CannotLookUp",
     "ConfiguredSource",
     "ListeningSource",
     "LoginDenied",
@@ -89,7 +90,8 @@ class Source(Protocol):
     def ask(self, question: Question) -> Answer | None:
         """Return the user; None if there is none of this name.
 
-        Raises WrongPassword, LoginDenied (a refusal with a reason for the client), SourceFailed.
+        Raises WrongPassword, LoginDenied (a refusal with a reason for the client), SourceFailed. CannotLookUp is no
+        failure of the source.
         """
 
     def names(self) -> Iterator[str]:

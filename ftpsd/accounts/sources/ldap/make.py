@@ -137,6 +137,10 @@ def _check_users(settings: LdapSource) -> None:
         if name in settings.attributes:
             remedy = "Remove it: the server checks passwords." if name == "password" else "Use the key groups instead."
             raise UnusableSettings("attributes", f"{name} cannot come from an attribute", remedy)
+    for key, given in (("attributes", settings.attributes), ("values", settings.values)):
+        if "totp" in given and settings.bind is not None and searches:
+            problem = f"totp cannot be looked up before a login with bind: “{settings.bind}”"
+            raise UnusableSettings(key, problem, "Remove totp; or replace bind by bind_dn and password_file.")
 
 
 def _check_groups(settings: LdapSource) -> None:

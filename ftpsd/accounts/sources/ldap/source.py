@@ -28,7 +28,7 @@ from ftpsd.accounts.sources.ldap.names import (
 )
 from ftpsd.accounts.sources.ldap.pool import Pool, Server
 from ftpsd.accounts.sources.ldap.records import make_record
-from ftpsd.accounts.sources.source import Answer, LoginDenied, Question, SourceFailed, WrongPassword
+from ftpsd.accounts.sources.source import Answer, CannotLookUp, LoginDenied, Question, SourceFailed, WrongPassword
 from ftpsd.config.sections.sources import LdapSource
 
 #: Seconds in which the server lists all users.
@@ -65,6 +65,8 @@ class Directory:
         self._binds_at_once = settings.bind is not None and settings.bind_dn is None
         #: The distinguished name of a user, with {name}; None: users are found with the filter.
         self._dn = settings.bind if settings.bind is not None and is_dn_template(settings.bind) else None
+        #: Active Directory tells strangers nothing.
+        self._looks_up = not self._binds_at_once or self._dn is not None
         self._name = settings.name or name_attribute(self._dn or settings.filter) or ""
         self._attributes = [self._name, *settings.attributes.values()]
         self._needs_groups = bool(settings.groups or settings.required_groups)
@@ -76,6 +78,8 @@ class Directory:
         """Return the user whom the directory knows (see `Source.ask`)."""
         if not _is_usable(question.name):
             return None
+        if question.password is None and not self._looks_up:
+            raise CannotLookUp("users cannot be looked up without bind_dn")
         deadline = deadline_after(self.timeout)
         if self._binds_at_once and question.password is not None:
             return self._ask_as_user(question.name, question.password, deadline)
@@ -91,7 +95,9 @@ class Directory:
         return self._answer(name, entry, groups, question.password is not None)
 
     def names(self) -> Iterator[str]:
-        """Iterate over the names of all users. Raises SourceFailed if there is no `base` to search."""
+        """Iterate over the names of all users. Raises SourceFailed without `base`, or if nobody may search below it."""
+        if not self._looks_up:
+            raise SourceFailed("users cannot be listed without bind_dn")
         if self._settings.base is None:
             raise SourceFailed("users cannot be listed without base")
         names: list[str] = []
