@@ -17,7 +17,14 @@ from twisted.scripts import _twistd_unix
 
 import ftpsd
 from ftpsd.system import twisted_private
-from ftpsd.system.twisted_private import NOTHING_UNSENT, listen_on, log_observer, unsent, use_monotonic_clock
+from ftpsd.system.twisted_private import (
+    NOTHING_UNSENT,
+    count_unsent,
+    listen_on,
+    log_observer,
+    unsent,
+    use_monotonic_clock,
+)
 
 
 class OwnPort(tcp.Port):
@@ -53,6 +60,10 @@ def test_this_release_has_the_names() -> None:
     transport.startWriting = lambda: None  # type: ignore[method-assign]
     transport.write(b"bytes")
     assert unsent(transport) != NOTHING_UNSENT
+    assert count_unsent(transport) == 5
+    transport.writeSomeData = lambda data: 2  # type: ignore[method-assign]
+    transport.doWrite()
+    assert count_unsent(transport) == 3
 
 
 def test_no_other_module_uses_private_names() -> None:

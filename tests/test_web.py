@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import time
+from contextlib import ExitStack, suppress
+
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.http import Request
@@ -12,6 +18,11 @@ from twisted.web.http import Request
 from ftpsd.web.server import Answer, Bounds, HttpServer, pages
 
 ASKED = b"GET /page HTTP/1.1\r\nHost: here\r\n\r\n"
+
+STILL, _ = socket.socketpair()
+
+#: More than the kernel takes for a client that does not read.
+LARGE = b"x" * 40_000_000
 
 
 class Connection(StringTransport):
@@ -24,6 +35,10 @@ class Connection(StringTransport):
         self.channel = server.buildProtocol(self.getPeer())
         assert self.channel is not None
         self.channel.makeConnection(self)
+
+    def fileno(self) -> int:
+        """Return a socket in whose buffer nothing moves."""
+        return STILL.fileno()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set nothing."""
@@ -166,6 +181,7 @@ def test_answers_that_are_not_read_make_room(server: Server) -> None:
         each.send(ASKED)
     for answer in server.answers[1:]:
         answer.callback(Answer(200, b"x" * 1000))
+    server.clock.advance(1)
     other = server.connect()
     assert [each.aborting for each in unread] == [False, True, False]
     other.send(ASKED)
@@ -173,6 +189,61 @@ def test_answers_that_are_not_read_make_room(server: Server) -> None:
     assert other.value().endswith(b"served")
     server.answers[0].callback(Answer(200, b"served, too"))
     assert unread[0].value().endswith(b"served, too")
+
+
+def test_an_answer_that_is_read_is_not_cut() -> None:
+    """Clients that send nothing, or do not read, take the places of each other, and none of a client that reads."""
+    reactor = EPollReactor()
+
+    async def answer(request: Request) -> Answer:
+        return Answer(200, LARGE)
+
+    http = HttpServer(reactor, answer, Bounds(connections=4, seconds=60))
+    port = reactor.listenTCP(0, http, interface="127.0.0.1")
+    with ExitStack() as stack:
+
+        def connect(sends: bytes = b"") -> socket.socket:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port.getHost().port)))
+            client.sendall(sends)
+            client.setblocking(False)
+            turn()
+            return client
+
+        def turn() -> None:
+            for _ in range(5):
+                reactor.runUntilCurrent()
+                reactor.doPoll(0.01)
+
+        def read(client: socket.socket) -> int:
+            turn()
+            with suppress(BlockingIOError):
+                return len(client.recv(100_000))
+            return 0
+
+        try:
+            reader = connect(ASKED)
+            silent = [connect() for _ in range(8)]
+            assert read(reader)
+            assert [is_reset(each) for each in silent] == [True] * 5 + [False] * 3
+            unread = [connect(ASKED) for _ in range(3)]
+            assert all(is_reset(each) for each in silent[5:])
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert read(reader)
+            newcomer = connect(ASKED)
+            assert read(newcomer)
+            assert [is_reset(each) for each in unread] == [True, False, False]
+            assert all(read(reader) for _ in range(20))
+        finally:
+            http.close()
+            turn()
+            reactor.disconnectAll()
+            reactor._poller.close()
+
+
+def is_reset(client: socket.socket) -> bool:
+    """Whether the server has reset a connection: it is told once."""
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
 
 def test_a_client_that_is_gone_gets_no_answer(server: Server) -> None:

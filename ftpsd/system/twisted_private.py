@@ -110,6 +110,12 @@ def _unsent() -> Callable[[object], object]:
 unsent = _unsent()
 
 
+def count_unsent(transport: object) -> int:
+    """Return how many bytes a transport holds. 0 if this release keeps them elsewhere."""
+    buffer, offset = getattr(transport, "dataBuffer", b""), getattr(transport, "offset", 0)
+    return len(buffer) - int(offset) + int(getattr(transport, "_tempDataLen", 0))
+
+
 def installed_reactor() -> Reactor:
     """Return the reactor, with a monotonic clock. It is imported late, since importing it installs it."""
     from twisted.internet import reactor

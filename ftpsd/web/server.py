@@ -1,14 +1,16 @@
 """Serve HTTP with bounds on connections, time and memory: HttpServer.
 
 Each connection serves one request. It is closed after the answer, or `Bounds.seconds` after it was opened. When too
-many are open, the oldest one for which no answer is being made is closed: so clients that send nothing, or do not read
-their answers, cannot keep others out.
+many are open, the oldest one that has sent no whole request is closed, or if there is none, the oldest one whose client
+has read nothing for a second. So clients that send nothing, or read nothing, keep others out for two seconds at most,
+and cut off nobody who reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from itertools import chain
 from typing import Protocol, cast
 
 from attrs import frozen
@@ -21,6 +23,7 @@ from twisted.web.http import HTTPChannel, HTTPFactory, Request
 
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import Clock, DelayedCall
+from ftpsd.web.unread import Connected, Unread
 
 log = Logger(namespace="ftpsd")
 
@@ -64,7 +67,7 @@ def plain_refusal(status: int, detail: str) -> Answer:
     return Answer(status, f"{detail}\n".encode())
 
 
-class Transport(Protocol):
+class Transport(Connected, Protocol):
     """A TCP or Unix connection, as far as it is used here."""
 
     #: Whether it is being closed.
@@ -90,7 +93,7 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         """Answer it."""
-        self.channel.is_busy = True
+        self.channel.is_waiting = False
         if self.channel.factory.bounds.answer is not None:
             self.channel.set_deadline(self.channel.factory.bounds.answer)
         Deferred.fromCoroutine(self._answer())
@@ -142,8 +145,10 @@ class BoundedChannel(HTTPChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Whether an answer is being made: the client has sent its request, and not all of the answer is written.
-        self.is_busy = False
+        #: Whether the client has not sent a whole request.
+        self.is_waiting = True
+        #: What the client has not read, once all of the answer is written.
+        self.unread: Unread | None = None
         #: Closes the connection now, whatever the client has not read.
         self.abort: Callable[[], None]
         self._deadline: DelayedCall | None = None
@@ -221,7 +226,7 @@ class BoundedChannel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         """The whole answer is written; the client may not have read it."""
-        self.is_busy = False
+        self.unread = Unread(self.factory.clock, cast(Transport, self.transport))
         super().requestDone(request)
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -232,6 +237,8 @@ class BoundedChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed."""
         self.set_deadline(None)
+        if self.unread is not None:
+            self.unread.stop()
         self.factory.forget(self)
         super().connectionLost(reason)
 
@@ -266,7 +273,9 @@ class HttpServer(HTTPFactory):
     def admit(self, channel: BoundedChannel) -> bool:
         """Count a new connection. Return whether there is room for it."""
         if len(self._channels) >= self.bounds.connections:
-            oldest = next((each for each in self._channels if not each.is_busy), None)
+            waiting = (each for each in self._channels if each.is_waiting)
+            stalled = (each for each in self._channels if each.unread is not None and each.unread.is_stalled)
+            oldest = next(chain(waiting, stalled), None)
             if oldest is None:
                 return False
             self.forget(oldest)
