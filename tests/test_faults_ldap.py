@@ -13,6 +13,7 @@ from tests.daemon import Daemon
 from tests.ftpclient import FtpClient
 from tests.ldap_daemon import example, log_in, make_server, wait_for_login
 from tests.slapd import PEOPLE, Slapd
+from tests.test_client_certificates import Pki
 
 
 @pytest.fixture
@@ -99,6 +100,28 @@ def test_a_wrong_password_of_the_service(make_daemon: Callable[..., Daemon], ser
     daemon.reload()
     assert log_in(daemon, "berta").startswith("230 ")
     assert right.strip() not in daemon.log
+
+
+@pytest.mark.parametrize("login", ["certificate", "password"])
+def test_certificates_without_a_look_up(
+    make_daemon: Callable[..., Daemon], server: Slapd, tmp_path: Path, login: str
+) -> None:
+    """With a login name in `bind`, certificates for which users are looked up get 451; that is no failure, and no ban."""
+    alone = {"bind": "{name}@example.com", "bind_dn": None, "password_file": None}
+    pki = Pki(tmp_path)
+    mode = "required" if login == "password" else "optional"
+    daemon = make_daemon(example(server, tmp_path, **alone) | pki.settings(login=login, mode=mode))
+    context = pki.context(pki.root.issue("berta"))
+    for _ in range(6):
+        with FtpClient(daemon, context=context) as client:
+            client.start_tls()
+            if login == "password":
+                client.expect(331, "USER berta")
+                client.expect(451, "PASS secret")
+            else:
+                client.expect(451, "USER berta")
+    daemon.wait_for_log(r"source ldap\[0\]: users cannot be looked up without bind_dn")
+    assert "is down" not in daemon.log
 
 
 def test_two_entries_for_one_name(make_daemon: Callable[..., Daemon], server: Slapd, tmp_path: Path) -> None:
