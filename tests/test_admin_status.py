@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 
 from ftpsd.config import load
 from ftpsd.config.faults import Fault, InvalidConfiguration
-from ftpsd.control.lifecycle import reload
 from ftpsd.control.lifecycle.reload import LoadResult, Reloader
 from ftpsd.events.hub import Hub
 from ftpsd.limits.transfer_counts import TransferCounts
@@ -59,7 +58,7 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.running: list[Deferred[Any]] = []
         self.clock: Any = Clock()
-        monkeypatch.setattr(reload, "in_own_thread", lambda *_: self._begin())
+        monkeypatch.setattr(load, "reload", lambda *_: self._begin())
         monkeypatch.setattr(load, "warnings", lambda *_: ["the certificate expires soon"])
 
         async def apply(_: load.Configuration) -> None:

@@ -24,6 +24,7 @@ from ftpsd.figures.merged import PATIENCE, MergedFigures, RunningWorker
 from ftpsd.figures.wire import decode, encode
 from ftpsd.limits.transfer_counts import INTERVAL, TransferCounts
 from ftpsd.system.messages.codec import Malformed
+from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.worker_threads import ThreadUsage, WorkerThreads
 from tests.links import LinkedWorkers
 from tests.test_hub import ALICE
@@ -268,7 +269,7 @@ def test_rates_are_measured_when_somebody_wants_them(workers: Workers) -> None:
     sampled: list[int] = []
     for index, counts in enumerate(workers.counts):
         counts.sample = lambda index=index: sampled.append(index)  # type: ignore[method-assign,misc]
-        workers.locals[index]._sampling._run = counts.sample
+        workers.locals[index]._sampling = PeriodicTask(workers.reactor, "sampling", counts.sample)
     workers.turns()
     assert not sampled
     workers.figures.start()
