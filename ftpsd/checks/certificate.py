@@ -7,14 +7,16 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpsd.checks.findings import Finding, printable
 from ftpsd.system.tls import certificate_parts
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 #: Issuers of products that decrypt and inspect TLS. Such an issuer makes interception certain.
 _INSPECTORS = re.compile(
@@ -180,13 +182,16 @@ def dates(leaf: x509.Certificate, now: datetime.datetime) -> list[Finding]:
     ]
 
 
-def file(chain: Sequence[x509.Certificate], key: object, name: str | None, now: datetime.datetime) -> list[Finding]:
+def file(
+    chain: Sequence[x509.Certificate], key: PublicKeyTypes | None, name: str | None, now: datetime.datetime
+) -> list[Finding]:
     """Judge a certificate file: order, key, completeness, name and dates.
 
     `key` is the public key that belongs to the private key, or None if it could not be read; `name` is what clients
     connect to, or None if that is not known.
     """
-    own = [each for each in chain if key is not None and certificate_parts.public_key(each) == _encoded(key)]
+    encoded = None if key is None else certificate_parts.encoded(key)
+    own = [each for each in chain if encoded is not None and certificate_parts.public_key(each) == encoded]
     leaf = (own or chain)[0]
     found = dates(leaf, now)
     if key is not None and not own:
@@ -211,10 +216,6 @@ def file(chain: Sequence[x509.Certificate], key: object, name: str | None, now: 
     if name is not None and not is_for(leaf, name):
         found.append(wrong_name(leaf, name))
     return found
-
-
-def _encoded(key: Any) -> bytes:
-    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _wrong_order() -> Finding:

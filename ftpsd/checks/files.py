@@ -19,15 +19,17 @@ from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.tls import client_certificates as client_certificate_files
 from ftpsd.config.tls.certificates import certificate_blocks
+from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.client_certificates import ClientVerifier
 
 
 def read_chain(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file. Raises OSError or ValueError."""
-    try:
-        return [x509.load_pem_x509_certificate(block) for block in certificate_blocks(path.read_bytes())]
-    except x509.InvalidVersion as error:  # of all that cryptography raises here, the only one that is no ValueError
-        raise ValueError(str(error)) from None
+    found = list(map(certificate_parts.parse_pem, certificate_blocks(path.read_bytes())))
+    chain = [each for each in found if each is not None]
+    if len(chain) < len(found):
+        raise ValueError(f"{path} is damaged")
+    return chain
 
 
 def certificates(settings: Settings) -> list[Finding]:

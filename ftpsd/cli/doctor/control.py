@@ -14,6 +14,7 @@ from ftpsd.checks import certificate
 from ftpsd.checks.findings import Ended, Finding, Report, printable
 from ftpsd.cli.doctor import reach
 from ftpsd.cli.doctor.client import Client, Cut, Garbled, Reply, Silent, Trouble
+from ftpsd.system.tls import certificate_parts
 
 
 @frozen
@@ -141,10 +142,11 @@ def sent_chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
     if hasattr(source, "get_unverified_chain"):
         sent = source.get_unverified_chain() or []
         chain = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in sent]
-    try:
-        return [x509.load_der_x509_certificate(each) for each in chain or [encoded]]
-    except (ValueError, x509.InvalidVersion):
-        raise Ended(certificate.damaged()) from None
+    found = list(map(certificate_parts.parse_der, chain or [encoded]))
+    parsed = [each for each in found if each is not None]
+    if len(parsed) < len(found):
+        raise Ended(certificate.damaged())
+    return parsed
 
 
 def _greet(client: Client, target: Target, report: Report) -> None:

@@ -7,7 +7,6 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes as digests
@@ -16,13 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from ftpsd.system.tls import certificate_parts
 
 #: Names and addresses of this machine for itself.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -70,12 +67,8 @@ def complete(certificate_file: Path, key_file: Path) -> None:
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         except ValueError:
             return
-        if _public(key) == _public(certificate):
+        if certificate_parts.encoded(key.public_key()) == certificate_parts.public_key(certificate):
             new_key.rename(key_file)
-
-
-def _public(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
-    return owner.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _temporary(file: Path) -> Path:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
 from ftpsd.config.faults import ConfigurationWarning, Key, quoted
@@ -91,8 +90,7 @@ def _parse_chain(document: Document, path: Path, where: Key, pem: bytes) -> tupl
         chain = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
     except Exception:  # pyOpenSSL raises many types for damaged files, without a common base
         chain = ()
-    parsed = certificate_parts.parse(chain[0]) if chain else None
-    if parsed is None or certificate_parts.public_key(parsed) is None:
+    if not chain or not certificate_parts.has_key(chain[0]):
         document.fault(where, f"{path} is damaged", "Create the file again.")
         return None
     return chain
@@ -107,9 +105,8 @@ def _parse_key(document: Document, path: Path, where: Key, pem: bytes) -> crypto
 
 
 def _match(certificate: crypto.X509, key: crypto.PKey) -> bool:
-    public = key.to_cryptography_key().public_key()  # type: ignore[union-attr]
-    encoded = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return certificate_parts.public_key(certificate.to_cryptography()) == encoded
+    own = certificate_parts.encoded(key.to_cryptography_key().public_key())  # type: ignore[union-attr]
+    return certificate_parts.public_key(certificate.to_cryptography()) == own
 
 
 def _check_ciphers(document: Document, ciphers: str | None, maker: ContextMaker) -> bool:

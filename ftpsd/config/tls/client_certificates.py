@@ -67,10 +67,10 @@ def _authorities(document: Document, path: Path) -> list[crypto.X509]:
     for number, block in enumerate(blocks, 1):
         try:
             certificate = crypto.load_certificate(crypto.FILETYPE_PEM, block)
-            parsed = certificate_parts.parse(certificate)
+            is_damaged = not certificate_parts.has_key(certificate)
         except Exception:  # pyOpenSSL raises many types for damaged files, without a common base
-            parsed = None
-        if parsed is None or certificate_parts.public_key(parsed) is None:
+            is_damaged = True
+        if is_damaged:
             document.fault(_CA, f"certificate {number} in {path} is damaged", "Remove it, or create the file again.")
         else:
             found.append(certificate)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 _T = TypeVar("_T")
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -29,6 +32,16 @@ def _read(part: Callable[[], _T]) -> _T | None:
 def parse(certificate: crypto.X509) -> x509.Certificate | None:
     """Return a certificate of OpenSSL as one of cryptography."""
     return _read(certificate.to_cryptography)
+
+
+def parse_pem(data: bytes) -> x509.Certificate | None:
+    """Return the certificate in PEM text."""
+    return _read(lambda: x509.load_pem_x509_certificate(data))
+
+
+def parse_der(data: bytes) -> x509.Certificate | None:
+    """Return a certificate from its DER encoding."""
+    return _read(lambda: x509.load_der_x509_certificate(data))
 
 
 def subject(certificate: x509.Certificate) -> x509.Name | None:
@@ -59,9 +72,20 @@ def is_issued_by(certificate: x509.Certificate, other: x509.Certificate) -> bool
     return name is not None and name == subject(other)
 
 
+def encoded(key: PublicKeyTypes) -> bytes:
+    """Return a public key in DER (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7)."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def public_key(certificate: x509.Certificate) -> bytes | None:
-    """Return the public key, in DER (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7)."""
-    return _read(lambda: certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    """Return the public key of a certificate, as `encoded` does."""
+    return _read(lambda: encoded(certificate.public_key()))
+
+
+def has_key(certificate: crypto.X509) -> bool:
+    """Return whether a certificate and its public key can be read. They are parsed late: a damaged one shows here."""
+    parsed = parse(certificate)
+    return parsed is not None and public_key(parsed) is not None
 
 
 def common_names(certificate: x509.Certificate) -> list[str]:

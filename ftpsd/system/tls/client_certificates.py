@@ -159,8 +159,8 @@ def _names(certificate: x509.Certificate, source: NameSource) -> list[str]:
     """Return the user names of a certificate. Several are allowed: the authority has signed each."""
     if source == "cn":
         return certificate_parts.common_names(certificate)
-    names = certificate_parts.alternative_names(certificate)
-    if source == "fingerprint" or names is None:
+    names = None if source == "fingerprint" else certificate_parts.alternative_names(certificate)
+    if names is None:
         return []
     if source == "email":
         return list(names.get_values_for_type(x509.RFC822Name))
