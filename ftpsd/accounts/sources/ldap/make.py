@@ -14,7 +14,7 @@ try:
     from ldap.dn import is_dn
 
     from ftpsd.accounts.sources.ldap.connection import Tls
-    from ftpsd.accounts.sources.ldap.names import filter_for, is_dn_template, name_attribute
+    from ftpsd.accounts.sources.ldap.names import dn_template, filter_for, name_attribute
     from ftpsd.accounts.sources.ldap.records import kind_of
     from ftpsd.accounts.sources.ldap.source import Directory
 except ImportError as error:
@@ -111,21 +111,21 @@ def _check_account(settings: LdapSource) -> None:
 
 
 def _check_users(settings: LdapSource) -> None:
-    searches = settings.bind is None or not is_dn_template(settings.bind)
+    dn = dn_template(settings.bind)
     if settings.bind is not None and "{name}" not in settings.bind:
         remedy = "Write it as uid={name},ou=people,dc=example,dc=com, or for Active Directory as {name}@example.com."
         raise UnusableSettings("bind", f"“{settings.bind}” has no {{name}}", remedy)
-    if settings.bind is not None and searches and "=" in settings.bind:
+    if settings.bind is not None and dn is None and "=" in settings.bind:
         remedy = "Write it as uid={name},ou=people,dc=example,dc=com."
         raise UnusableSettings("bind", f"“{settings.bind}” is not a distinguished name", remedy)
-    if settings.bind is not None and searches and settings.bind_dn is not None:
+    if settings.bind is not None and dn is None and settings.bind_dn is not None:
         problem = f"“{settings.bind}” is not a distinguished name, which bind_dn could read"
         raise UnusableSettings("bind", problem, "Remove bind, so that filter finds the users, or remove bind_dn.")
-    if searches:
+    if dn is None:
         if settings.base is None:
             raise UnusableSettings("base", "is missing", "Add where the users are, as ou=people,dc=example,dc=com.")
         _check_filter("filter", settings.filter, "name")
-    if settings.name is None and name_attribute((settings.filter if searches else settings.bind) or "") is None:
+    if settings.name is None and name_attribute(dn or settings.filter) is None:
         raise UnusableSettings("name", "is missing", "Name the attribute with the canonical name of a user, as uid.")
     for key in settings.attributes:
         try:
@@ -138,7 +138,7 @@ def _check_users(settings: LdapSource) -> None:
             remedy = "Remove it: the server checks passwords." if name == "password" else "Use the key groups instead."
             raise UnusableSettings("attributes", f"{name} cannot come from an attribute", remedy)
     for key, given in (("attributes", settings.attributes), ("values", settings.values)):
-        if "totp" in given and settings.bind is not None and searches:
+        if "totp" in given and settings.bind is not None and dn is None:
             problem = f"totp cannot be looked up before a login with bind: “{settings.bind}”"
             raise UnusableSettings(key, problem, "Remove totp; or replace bind by bind_dn and password_file.")
 

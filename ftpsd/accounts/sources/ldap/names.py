@@ -28,9 +28,9 @@ def dn_for(template: str, name: str) -> str:
     return _fill(template, {"name": name}, escape_dn_chars)
 
 
-def is_dn_template(template: str) -> bool:
-    """Return whether a template is that of a distinguished name. Others, as {name}@example.com, are of login names."""
-    return bool(is_dn(dn_for(template, "x")))
+def dn_template(bind: str | None) -> str | None:
+    """Return `bind` if it is a distinguished name with {name}; None if it is a login name, as {name}@example.com."""
+    return bind if bind is not None and is_dn(dn_for(bind, "x")) else None
 
 
 def login_name_for(template: str, name: str) -> str:

@@ -19,10 +19,10 @@ from ftpsd.accounts.sources.ldap.groups import GroupNames, attributes_for, group
 from ftpsd.accounts.sources.ldap.login_results import LoginResult
 from ftpsd.accounts.sources.ldap.names import (
     dn_for,
+    dn_template,
     filter_for,
     first_values,
     folded,
-    is_dn_template,
     login_name_for,
     name_attribute,
 )
@@ -64,7 +64,7 @@ class Directory:
         self._refused_until, self._refusal = 0.0, ""
         self._binds_at_once = settings.bind is not None and settings.bind_dn is None
         #: The distinguished name of a user, with {name}; None: users are found with the filter.
-        self._dn = settings.bind if settings.bind is not None and is_dn_template(settings.bind) else None
+        self._dn = dn_template(settings.bind)
         #: Active Directory tells strangers nothing.
         self._looks_up = not self._binds_at_once or self._dn is not None
         self._name = settings.name or name_attribute(self._dn or settings.filter) or ""
