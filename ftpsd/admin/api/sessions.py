@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias, get_args
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias, TypeVar, get_args
 
 from ftpsd.admin.api import schemas
 from ftpsd.admin.api.arguments import BOOLEAN, NETWORK, TEXT, Arguments, Parameter, Schema
@@ -14,6 +14,8 @@ from ftpsd.events.record import iso_time, valid_text
 from ftpsd.events.types import AdministrativeAct
 from ftpsd.limits.session_registry import SessionFilter, SessionState, SessionView, WorkersSilent
 from ftpsd.protocol.replies import Reply
+
+T = TypeVar("T")
 
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
@@ -116,21 +118,14 @@ class Sessions:
         return await self._page(call, "transfers", lambda view: view.direction is not None and wanted.matches(view))
 
     async def _show(self, call: Call) -> Answer:
-        try:
-            view = await self._parts.registry.find(_number(call))
-        except WorkersSilent as silent:
-            raise _not_known(silent) from None
+        view = await _known(self._parts.registry.find(_number(call)))
         if view is None:
             raise _no_such_session(call)
         return answer(self.form(view))
 
     async def _dismiss_one(self, call: Call) -> Answer:
         reply, now = _farewell(call.arguments)
-        try:
-            found = await self._parts.registry.dismiss(_number(call), reply, now)
-        except WorkersSilent as silent:
-            raise _not_known(silent) from None
-        if not found:
+        if not await _known(self._parts.registry.dismiss(_number(call), reply, now)):
             raise _no_such_session(call)
         self._publish(call, f"session {_number(call)}")
         return answer({"dismissed": 1})
@@ -221,13 +216,15 @@ def _no_such_session(call: Call) -> Problem:
     return Problem(404, "There is no such session: it has ended, or never began. GET /v1/sessions lists all.")
 
 
-def _not_known(silent: WorkersSilent) -> Problem:
-    missing = list(silent.missing)
-    return Problem(
-        503,
-        f"Worker {', '.join(map(str, missing))} does not answer: the session may be there. Try again in some seconds.",
-        missing_workers=missing,
-    )
+async def _known(result: Awaitable[T]) -> T:
+    """Return what the registry knows of a session. Raises Problem if a worker that does not answer may have it."""
+    try:
+        return await result
+    except WorkersSilent as silent:
+        missing = list(silent.missing)
+        workers = ", ".join(map(str, missing))
+        detail = f"Worker {workers} does not answer: the session may be there. Try again in some seconds."
+        raise Problem(503, detail, missing_workers=missing) from None
 
 
 def _farewell(arguments: Arguments) -> tuple[Reply, bool]:
