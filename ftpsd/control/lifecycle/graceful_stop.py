@@ -19,7 +19,7 @@ CLOSING = 1
 async def end_sessions(reactor: Reactor, sessions: LocalSessionRegistry, drain: int) -> None:
     """End all sessions: idle ones now, the others after their transfer, or after `drain` seconds.
 
-    SIGTERM or SIGINT ends the wait, also one that comes while the sessions are told. New sessions must be refused
+    SIGTERM or SIGINT ends the wait, also one that arrives while sessions are dismissed. New sessions must be refused
     before this call.
     """
     wait = Wait(reactor)
@@ -35,7 +35,7 @@ async def until(reactor: Reactor, when: Callable[[Callable[[], object]], object]
 
 
 class Wait:
-    """A wait that SIGTERM or SIGINT ends: one that comes from now on."""
+    """A wait that ends at the first SIGTERM or SIGINT after this object was made."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
