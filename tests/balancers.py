@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import PATIENCE, Daemon
+from tests.processes import wait_for_port
 
 #: The address at which clients reach the balancers. The daemons listen on 127.0.0.1, with the same ports.
 FRONT = "127.0.0.2"
@@ -67,15 +66,7 @@ def _running(command: list[str], directory: Path, port: int) -> Iterator[None]:
     with (directory / "balancer.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection((FRONT, port), PATIENCE, ("127.0.0.9", 0)).close()
-                break
-            except OSError:
-                text = (directory / "balancer.log").read_text()
-                assert process.poll() is None and time.monotonic() < deadline, text
-                time.sleep(0.05)
+        wait_for_port(port, process, directory / "balancer.log", FRONT, source="127.0.0.9")
         yield
     finally:
         process.terminate()

@@ -7,9 +7,7 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha1
@@ -20,7 +18,8 @@ import pytest
 
 from tests.authority import make_chain
 from tests.daemon import PATIENCE, free_range
-from tests.slapd import SERVICE_PASSWORD, SUFFIX, entry
+from tests.processes import wait_for_port
+from tests.slapd import SERVICE_PASSWORD, SUFFIX, entry, modify
 
 #: The program, which Debian keeps out of the path of plain users.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -115,15 +114,8 @@ class Dirsrv:
         command = [DIRSRV, "-D", self.directory / "config", "-i", self.directory / "run/pid", "-d", "0"]
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.tls_port), timeout=1).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None, (self.directory / "output").read_text()
-                assert time.monotonic() < deadline, "ns-slapd does not start"
-                time.sleep(0.05)
+        wait_for_port(self.tls_port, self.process, self.directory / "output")
+        return self
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the server."""
@@ -134,9 +126,7 @@ class Dirsrv:
 
     def modify(self, ldif: str, *options: str) -> None:
         """Change entries as the administrator, with ldapmodify's LDIF; with -a, add entries."""
-        command = ["ldapmodify", "-x", "-H", self.url, "-D", _ADMIN, "-w", _ADMIN_PASSWORD, *options]
-        done = subprocess.run(command, input=ldif.encode(), capture_output=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr.decode()
+        modify(self.url, _ADMIN, _ADMIN_PASSWORD, ldif, *options)
 
     def replace(self, dn: str, values: Mapping[str, Any]) -> None:
         """Replace attributes of an entry as the administrator."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,20 @@ def make_source(password: str, **values: Any) -> Source:
     settings = structure(document, given, LdapSource)
     assert settings is not None and not document.faults, document.faults
     return make(settings, dict.fromkeys(settings.secret_files, password))
+
+
+@contextmanager
+def source_maker(password: str, **usual: Any) -> Iterator[Callable[..., Source]]:
+    """Yield a function that makes sources with `usual` settings, changed by its own; None removes a key."""
+    pytest.importorskip("ldap", reason="python-ldap is not installed")
+    with ExitStack() as stack:
+
+        def new(password: str = password, **changes: Any) -> Source:
+            source = make_source(password, **{**usual, **changes})
+            stack.callback(source.close)
+            return source
+
+        yield new
 
 
 def ask(source: Source, name: str, password: str | None = "secret") -> Answer | None:

@@ -1,11 +1,14 @@
-"""The processes of a daemon with workers, as /proc shows them."""
+"""The processes of a daemon with workers, as /proc shows them, and servers that tests start."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.daemon import PATIENCE, Daemon
 
@@ -67,3 +70,23 @@ def stop(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def wait_for_port(
+    port: int,
+    process: subprocess.Popen[Any],
+    log: Path | None = None,
+    address: str = "127.0.0.1",
+    source: str = "",
+) -> None:
+    """Wait until a server listens, for a client with the address `source`. If it does not, fail with its log."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((address, port), PATIENCE, (source, 0)).close()
+            return
+        except OSError:
+            text = "" if log is None else log.read_text()
+            assert process.poll() is None, f"the server has ended. {text}"
+            assert time.monotonic() < deadline, f"the server does not listen. {text}"
+            time.sleep(0.05)

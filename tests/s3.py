@@ -10,11 +10,9 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +22,8 @@ from typing import Any
 import pytest
 
 from ftpsd.system.aws.boto import import_boto3
-from tests.daemon import PATIENCE, free_range
+from tests.daemon import free_range
+from tests.processes import wait_for_port
 
 #: The key that tests use, and its secret.
 KEY_ID, SECRET_KEY = "test:tester", "testing-secret"
@@ -193,16 +192,3 @@ def running_swift(least_part: int = 5 << 20) -> Iterator[S3Server]:
                 yield S3Server("swift", port)
             finally:
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
-    """Wait until a server listens."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert process.poll() is None, "the server has ended"
-            assert time.monotonic() < deadline, "the server does not listen"
-            time.sleep(0.05)

@@ -22,6 +22,7 @@ from cryptography import x509
 
 from tests.authority import make_chain
 from tests.daemon import PATIENCE
+from tests.processes import wait_for_port
 
 #: The programs, which Debian keeps out of the path of plain users.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -99,15 +100,8 @@ class SambaDc:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_ENVIRONMENT, cwd=self.directory
             )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection((self.address, 636), timeout=1).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None, (self.directory / "log").read_text()
-                assert time.monotonic() < deadline, "samba does not start"
-                time.sleep(0.05)
+        wait_for_port(636, self.process, self.directory / "log", self.address)
+        return self
 
     def kill(self) -> None:
         """End the server without any farewell."""

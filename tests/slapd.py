@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.daemon import PATIENCE, free_range
+from tests.processes import wait_for_port
 
 #: The program, which Debian keeps out of the path of plain users.
 SLAPD = shutil.which("slapd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -95,6 +95,13 @@ def skeleton() -> str:
     return entry(SUFFIX, "dcObject", "organization", dc="example", o="Example") + "".join(units) + service + policy
 
 
+def modify(url: str, administrator: str, password: str, ldif: str, *options: str) -> None:
+    """Change entries of a directory, with ldapmodify's LDIF; with -a, add entries."""
+    command = ["ldapmodify", "-x", "-H", url, "-D", administrator, "-w", password, *options]
+    done = subprocess.run(command, input=ldif.encode(), capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 class Slapd:
     """One server. `ldif` has its entries beside those of `skeleton`. TLS is that of `tls`, made by `tests/authority`."""
 
@@ -132,15 +139,8 @@ class Slapd:
         with (self.directory / "log").open("ab") as log:
             command = [SLAPD, "-d", "0", "-f", str(self.configuration), "-h", urls]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.tls_port), timeout=1).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None, (self.directory / "log").read_text()
-                assert time.monotonic() < deadline, "slapd does not start"
-                time.sleep(0.02)
+        wait_for_port(self.tls_port, self.process, self.directory / "log")
+        return self
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP freezes the server, SIGCONT lets it continue."""
@@ -165,6 +165,4 @@ class Slapd:
 
     def modify(self, ldif: str, *options: str) -> None:
         """Change entries as the administrator, with ldapmodify's LDIF; with -a, add entries."""
-        command = ["ldapmodify", "-x", "-H", self.url, "-D", ADMIN, "-w", ADMIN_PASSWORD, *options]
-        done = subprocess.run(command, input=ldif.encode(), capture_output=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr.decode()
+        modify(self.url, ADMIN, ADMIN_PASSWORD, ldif, *options)

@@ -24,7 +24,7 @@ from ftpsd.accounts.sources.source import (
     WrongPassword,
 )
 from tests.authority import make_chain
-from tests.ldap_sources import answer, ask, denied, make_source
+from tests.ldap_sources import answer, ask, denied, source_maker
 from tests.slapd import GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, SUFFIX, Slapd, entry, person
 
 #: Names that mean something in filters or in distinguished names.
@@ -91,27 +91,20 @@ def password_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def source(password_file: Path, tls: Path) -> Iterator[Callable[..., Source]]:
     """Return a function that makes sources with settings of their own; None removes a key."""
-    pytest.importorskip("ldap", reason="python-ldap is not installed")
-    made: list[Source] = []
+    with source_maker(
+        SERVICE_PASSWORD,
+        ca_file=str(tls / "ca.pem"),
+        bind_dn=SERVICE,
+        password_file=str(password_file),
+        base=PEOPLE,
+        values={"home": "/srv/ftp/{user}"},
+    ) as new:
 
-    def new(server: Slapd | str, password: str = SERVICE_PASSWORD, **changes: Any) -> Source:
-        url = server if isinstance(server, str) else server.tls_url
-        values = {
-            "servers": [url],
-            "ca_file": str(tls / "ca.pem"),
-            "bind_dn": SERVICE,
-            "password_file": str(password_file),
-            "base": PEOPLE,
-            "values": {"home": "/srv/ftp/{user}"},
-            **changes,
-        }
-        found = make_source(password, **values)
-        made.append(found)
-        return found
+        def of(server: Slapd | str, password: str = SERVICE_PASSWORD, **changes: Any) -> Source:
+            url = server if isinstance(server, str) else server.tls_url
+            return new(password, **{"servers": [url], **changes})
 
-    yield new
-    for each in made:
-        each.close()
+        yield of
 
 
 # --- logins ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +15,7 @@ from tests.daemon import Daemon
 from tests.dirsrv import GROUPS, PEOPLE, SERVICE, Dirsrv, person
 from tests.ftpclient import FtpClient
 from tests.ldap_daemon import log_in, wait_for_login
-from tests.ldap_sources import answer, ask, denied, make_source
+from tests.ldap_sources import answer, ask, denied, source_maker
 from tests.slapd import SERVICE_PASSWORD, SUFFIX, entry
 
 pytest.importorskip("ldap", reason="python-ldap is not installed")
@@ -78,24 +77,16 @@ def server(made: Dirsrv) -> Dirsrv:
 @pytest.fixture
 def source(server: Dirsrv, tmp_path: Path) -> Iterator[Callable[..., Source]]:
     """Return a function that makes sources with settings of their own; None removes a key."""
-    sources: list[Source] = []
-
-    def new(**changes: Any) -> Source:
-        values = {
-            "servers": [server.tls_url],
-            "ca_file": str(server.ca),
-            "bind_dn": SERVICE,
-            "password_file": str(tmp_path / "password"),
-            "base": PEOPLE,
-            "values": {"home": "/srv/ftp/{user}"},
-            **changes,
-        }
-        sources.append(make_source(SERVICE_PASSWORD, **values))
-        return sources[-1]
-
-    yield new
-    for each in sources:
-        each.close()
+    with source_maker(
+        SERVICE_PASSWORD,
+        servers=[server.tls_url],
+        ca_file=str(server.ca),
+        bind_dn=SERVICE,
+        password_file=str(tmp_path / "password"),
+        base=PEOPLE,
+        values={"home": "/srv/ftp/{user}"},
+    ) as new:
+        yield new
 
 
 def test_logins(server: Dirsrv, source: Callable[..., Source]) -> None:

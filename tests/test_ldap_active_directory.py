@@ -15,7 +15,7 @@ from ftpsd.accounts.sources.source import CannotLookUp, Source, SourceFailed, Wr
 from tests.daemon import Daemon, ftpsd
 from tests.ftpclient import FtpClient
 from tests.ldap_daemon import log_in, wait_for_login
-from tests.ldap_sources import answer, ask, denied, make_source
+from tests.ldap_sources import answer, ask, denied, source_maker
 from tests.samba_dc import (
     DOMAIN,
     GROUPS,
@@ -108,25 +108,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, domain: Path) -> Iterator[S
 @pytest.fixture
 def source(server: SambaDc, tmp_path: Path) -> Iterator[Callable[..., Source]]:
     """Return a function that makes sources with settings of their own; None removes a key."""
-    made: list[Source] = []
-
-    def new(**changes: Any) -> Source:
-        values = {
-            "servers": [server.tls_url],
-            "ca_file": str(server.ca),
-            "bind_dn": SERVICE,
-            "password_file": str(tmp_path / "password"),
-            "base": STAFF,
-            "filter": "(&(objectCategory=person)(objectClass=user)(sAMAccountName={name}))",
-            "values": {"home": "/srv/ftp/{user}"},
-            **changes,
-        }
-        made.append(make_source(PASSWORD, **values))
-        return made[-1]
-
-    yield new
-    for each in made:
-        each.close()
+    with source_maker(
+        PASSWORD,
+        servers=[server.tls_url],
+        ca_file=str(server.ca),
+        bind_dn=SERVICE,
+        password_file=str(tmp_path / "password"),
+        base=STAFF,
+        filter="(&(objectCategory=person)(objectClass=user)(sAMAccountName={name}))",
+        values={"home": "/srv/ftp/{user}"},
+    ) as new:
+        yield new
 
 
 #: Settings without an account of the daemon.

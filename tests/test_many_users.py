@@ -21,14 +21,21 @@ from tests.ftpclient import FtpClient
 MANY = 20_000
 
 
-def users(path: Path, count: int, more: str = "") -> None:
-    """Write a users' file with this many users, who have the same home and hashes of their own."""
+#: A default: each user has a folder.
+OWN_FOLDER = "folders: {/own: {path: 'own/{user}'}}"
+
+
+def users(path: Path, count: int, more: str = "", default: str = "") -> None:
+    """Write a users' file with this many users, who have the same home and hashes of their own.
+
+    The last user has `more` keys, and all have a `default`.
+    """
     lines = [
         f'  user{number}:\n    password: "$5$rounds=1000$salt{number}$geSfdgweKkmpcWZrZnH5w.qser4CUVtgBW1FBbYAKH."\n'
         for number in range(count)
     ]
     with path.open("w") as file:
-        file.write(f"defaults: {{home: {path.parent}/homes/alice}}\nusers:\n")
+        file.write(f"defaults: {{home: {path.parent}/homes/alice, {default}}}\nusers:\n")
         file.write(f'  alice: {{password: "{SECRET}"}}\n')
         file.writelines(lines)
         file.write(more)
@@ -109,13 +116,7 @@ def test_folders_of_many_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / "own" / f"user{number}").mkdir(parents=True)
     (tmp_path / "homes" / "alice").mkdir(parents=True)
     (tmp_path / "own" / "alice").mkdir(parents=True)
-    users(tmp_path / "users.yaml", 300, "    quota: {files: 5}\n")
-    text = (
-        (tmp_path / "users.yaml")
-        .read_text()
-        .replace("defaults: {", "defaults: {folders: {/own: {path: 'own/{user}'}}, ")
-    )
-    (tmp_path / "users.yaml").write_text(text)
+    users(tmp_path / "users.yaml", 300, "    quota: {files: 5}\n", OWN_FOLDER)
     converted: list[object] = []
     convert = loader.structure
     monkeypatch.setattr(loader, "structure", lambda *arguments: converted.append(arguments) or convert(*arguments))
@@ -131,13 +132,7 @@ def test_folders_of_many_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_every_fault_of_a_user_with_a_folder(tmp_path: Path) -> None:
     """A folder that is missing is a fault of each user, beside those of the user's other settings."""
     (tmp_path / "homes" / "alice").mkdir(parents=True)
-    users(tmp_path / "users.yaml", 2, "    tls: {data_session: require}\n")
-    text = (
-        (tmp_path / "users.yaml")
-        .read_text()
-        .replace("defaults: {", "defaults: {folders: {/own: {path: 'own/{user}'}}, ")
-    )
-    (tmp_path / "users.yaml").write_text(text)
+    users(tmp_path / "users.yaml", 2, "    tls: {data_session: require}\n", OWN_FOLDER)
     faults = load_users(tmp_path / "users.yaml", False).faults
     found = {fault.key for fault in faults}
     assert {f"users.{name}.folders./own.path" for name in ("alice", "user0", "user1")} <= found
