@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
-from tests.daemon import PATIENCE, SECRET, Daemon, ftpsd, twistd
+from tests.daemon import PATIENCE, SECRET, WORKERS, Daemon, ftpsd, twistd
 from tests.file_source import UserFile
 from tests.ftpclient import FtpClient
+from tests.hostile import wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +74,10 @@ def logs_in(daemon: Daemon, user: str) -> bool:
         client.start_tls()
         client.expect(331, f"USER {user}")
         return client.command("PASS secret").startswith("230 ")
+
+
+def wait_for_source(daemon: Daemon, user: str, name: str = "source file[0]") -> None:
+    """Wait until the daemon says that a source answers again, and each worker asks it again about its user."""
+    daemon.wait_for_log(rf"{re.escape(name)} answers again")
+    tries = range(1 if WORKERS == 1 else 3 * WORKERS)
+    wait_until(lambda: all(logs_in(daemon, user) for _ in tries), "each worker asks the source again")

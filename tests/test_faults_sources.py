@@ -13,10 +13,9 @@ from tests.all_sources import fill_sql
 from tests.authority import make_chain
 from tests.daemon import WORKERS, Daemon
 from tests.ftpclient import FtpClient, secured
-from tests.hostile import wait_until
 from tests.postgresql import PostgresqlServer, requires_postgresql
 from tests.slapd import PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, person
-from tests.source_daemon import SourceDaemon, attempt, logs_in, passes
+from tests.source_daemon import SourceDaemon, attempt, passes, wait_for_source
 
 
 @pytest.fixture
@@ -57,8 +56,7 @@ def test_a_source_that_is_down_at_start(daemon: SourceDaemon) -> None:
         attempt(daemon, 451, "carol")
     attempt(daemon, 230, "alice")
     source.write()
-    daemon.wait_for_log(r"source file\[0\] answers again")
-    wait_until(lambda: all(logs_in(daemon, "carol") for _ in range(WORKERS)), "each worker asks it again")
+    wait_for_source(daemon, "carol")
     with passes(daemon, 230, "carol") as client:
         assert client.upload("STOR f", b"moved").startswith("226 ")
     assert (daemon.home("carol") / "f").read_bytes() == b"moved"
@@ -82,8 +80,7 @@ def test_a_source_that_goes_down(daemon: SourceDaemon) -> None:
     assert time.monotonic() - began < 2
     assert len(source.asked) < 10  # a source that is down is asked nothing but probes
     source.write()
-    daemon.wait_for_log("answers again")
-    attempt(daemon, 230, "dave")
+    wait_for_source(daemon, "dave")
 
 
 def test_a_source_that_is_slow(daemon: SourceDaemon) -> None:
@@ -108,8 +105,7 @@ def test_a_source_that_is_slow(daemon: SourceDaemon) -> None:
         assert time.monotonic() - began < 2 * daemon.timeout + 3
     daemon.wait_for_log("no answer within 3 seconds")
     source.write()
-    daemon.wait_for_log("answers again")
-    attempt(daemon, 230, "carol")
+    wait_for_source(daemon, "carol")
 
 
 LIES = {
@@ -146,8 +142,7 @@ def test_a_source_that_lies(daemon: SourceDaemon) -> None:
     source.path.write_text('{"users":')
     attempt(daemon, 451, "dave")
     source.write()
-    daemon.wait_for_log("answers again")
-    attempt(daemon, 230, "carol")
+    wait_for_source(daemon, "carol")
     attempt(daemon, 230, "alice")
 
 
@@ -246,8 +241,7 @@ def test_two_servers_that_fail(tmp_path: Path, certificate: Path) -> None:
         attempt(daemon, 530, "alice", "wrong")
         attempt(daemon, 230, "lena")
         slapd.start()
-        daemon.wait_for_log(r"source ldap\[0\] answers again")
-        attempt(daemon, 230, "bob")
+        wait_for_source(daemon, "bob", "source ldap[0]")
     finally:
         daemon.stop()
         slapd.kill()
