@@ -1,6 +1,7 @@
 """The configuration snapshot: the result of one configuration load.
 
-A session keeps the one that it began with, but logs users in with the newest one.
+A session keeps the one that it began with, but logs users in with the newest users. So a snapshot holds no users: a
+session of weeks would keep those of its time in memory, 100,000 of them for each load.
 """
 
 from __future__ import annotations
@@ -27,39 +28,47 @@ class ConfigurationChanged(SessionEnd):
 
 @frozen
 class Snapshot:
-    """The settings of one load, and the objects made of them. A reload makes a new snapshot, or keeps the old one."""
+    """The settings of one load, and the objects made of them, all but the users. A reload makes a new snapshot."""
 
     settings: Settings
-    portal: Portal
     contexts: ContextMaker
     data: DataPlane
     policy: Policy
     ledger: Ledger
     #: Returns the POSIX time, which may jump. Durations are measured with the reactor's clock instead.
     now: Callable[[], float]
+    #: Returns the newest load, or None if only other processes have it.
+    newest: Callable[[], Newest | None]
     #: Returns whether the log may show a user name.
     shows: Callable[[str], bool] = lambda name: True
-    #: Returns the snapshot of the newest load, or None if only other processes have it. No function: that is this one.
-    newest: Callable[[], Snapshot | None] | None = None
 
-    @property
-    def is_newest(self) -> bool:
-        """Whether no later load is in effect."""
-        return self.newest is None or self.newest() is self
+    def portal(self) -> Portal:
+        """Return the portal of the newest load, which has the users and passwords that count.
 
-    def for_login(self) -> Snapshot:
-        """Return the newest snapshot, which has the users and passwords that count.
-
-        Raises ConfigurationChanged if it has other settings or client certificates than this one. A session cannot take
-        over all of them: its TLS handshake may be over, and no certificate was asked for that is required now. It is
-        also raised if only other processes have the newest users.
+        Raises ConfigurationChanged if that has other settings or client certificates than this one. A session cannot
+        take over all of them: its TLS handshake may be over, and no certificate was asked for that is required now. It
+        is also raised if only other processes have the newest users.
         """
-        newest = self if self.newest is None else self.newest()
+        newest = self.newest()
         if newest is None:
             raise ConfigurationChanged
-        if newest is not self and not (newest.settings == self.settings and newest.contexts.trusts(self.contexts)):
+        other = newest.snapshot
+        if other is not self and not (other.settings == self.settings and other.contexts.trusts(self.contexts)):
             raise ConfigurationChanged
-        return newest
+        return newest.portal
+
+    def is_newest(self, portal: Portal) -> bool:
+        """Return whether a portal has the users of the newest load."""
+        newest = self.newest()
+        return newest is not None and newest.portal is portal
+
+
+@frozen
+class Newest:
+    """The newest load: its snapshot, and the portal to its users."""
+
+    snapshot: Snapshot
+    portal: Portal
 
 
 def policy_of(settings: Settings) -> Policy:

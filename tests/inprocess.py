@@ -37,7 +37,7 @@ from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.limits.session_registry import LocalSessionRegistry
 from ftpsd.protocol.parsing import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
-from ftpsd.snapshot import Snapshot, policy_of
+from ftpsd.snapshot import Newest, Snapshot, policy_of
 from ftpsd.storage.backend import Backend
 from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
@@ -283,15 +283,17 @@ class Server:
         trees = FolderTrees(backend, lambda folder: backend, workers, self.clock, self.now())
         realm: Any = Realm(self.now, trees, ledger)
         checker: Any = PasswordChecker(self.users, UsedCodes(Store(reactor), self.now), self.now)
-        snapshot: Any = Snapshot(
+        contexts: Any = None
+        snapshot = Snapshot(
             self.settings,
-            Portal(realm, [checker]),
-            contexts=None,
+            contexts=contexts,
             data=self,
             policy=policy_of(self.settings),
             ledger=ledger,
             now=self.now,
+            newest=lambda: newest,
         )
+        newest = Newest(snapshot, Portal(realm, [checker]))
         self.data: list[Data] = []
         self.hub = Hub(self.clock)
         self.sessions = LocalSessionRegistry(self.clock)

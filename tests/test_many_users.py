@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ftpsd.config.users.loader import load_users
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, SECRET, Daemon, merge
 from tests.ftpclient import FtpClient
+from tests.hostile import MIB, wait_until
 
 MANY = 20_000
 
@@ -91,6 +93,37 @@ def test_a_session_during_reloads(make_daemon: Callable[..., Daemon]) -> None:
             assert sorted(times)[len(times) * 9 // 10] < 0.25
     with FtpClient(daemon) as client:
         client.login()
+
+
+def test_open_sessions_keep_no_old_users(make_daemon: Callable[..., Daemon]) -> None:
+    """A session that is older than many reloads keeps the limits of its user, but not the users of its time."""
+    daemon = make_daemon(PLAIN, start=False)
+    deep = daemon.users_file.parent.joinpath(*(4 * [200 * "d"]), "homes")  # each load takes more than 20 MB
+    (deep / "alice").mkdir(parents=True)
+
+    def write(size: int) -> None:
+        users(daemon.users_file, MANY)
+        text = daemon.users_file.read_text().replace(f"{daemon.users_file.parent}/homes", str(deep))
+        daemon.users_file.write_text(text.replace("{password", f"{{quota: {{bytes: {size}}}, password", 1))
+
+    write(1000)
+    with ExitStack() as sessions:
+        daemon.start()
+        opened = []
+        for reloads in range(5):
+            write(1000 + reloads)
+            daemon.reload()
+            client = sessions.enter_context(FtpClient(daemon))
+            opened += [client.login()] if reloads % 2 else [client]
+            if reloads == 1:
+                before = daemon.memory()
+        most = before + 40 * MIB * len(daemon.serving() or [daemon.pid])
+        wait_until(lambda: daemon.memory() < most, f"memory below {most} bytes")
+        opened[0].login()
+        for client in opened[:2]:
+            assert client.upload("STOR f", bytes(1000)).startswith("226 ")
+            assert client.upload("STOR g", bytes(100)).startswith("552 ")
+            client.expect(250, "DELE f")
 
 
 def test_what_many_users_have_in_common(tmp_path: Path) -> None:

@@ -142,14 +142,14 @@ class Login:
         avatar: Any
         visitor = Visitor(self._client, self._events.session)
         while True:
-            snapshot = self._snapshot.for_login()
+            portal = self._snapshot.portal()
             try:
-                _, avatar, logout = await snapshot.portal.login(credentials, visitor, IUserAvatar)
+                _, avatar, logout = await portal.login(credentials, visitor, IUserAvatar)
             except Exception:
-                if snapshot.is_newest:
+                if self._snapshot.is_newest(portal):
                     raise
                 continue
-            if snapshot.is_newest:
+            if self._snapshot.is_newest(portal):
                 return avatar, logout
             logout()
 
@@ -187,7 +187,7 @@ class Login:
     def require_current(self, user: str) -> None:
         """End the session if the configuration has changed since it began, beyond its users."""
         try:
-            self._snapshot.for_login()
+            self._snapshot.portal()
         except ConfigurationChanged as refusal:
             self._refused(user, _reason(refusal), refusal)
             raise

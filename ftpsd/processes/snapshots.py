@@ -28,7 +28,7 @@ from ftpsd.data.shared import Shared
 from ftpsd.limits.ledger import Ledger, LedgerState
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.outbox.outbox import Outbox
-from ftpsd.snapshot import Snapshot, policy_of
+from ftpsd.snapshot import Newest, Snapshot, policy_of
 from ftpsd.storage.folders.tree import FolderTrees
 from ftpsd.storage.local.files import LocalBackend
 from ftpsd.storage.local.measure import DirectoryMeter
@@ -88,18 +88,23 @@ class SnapshotFactory:
         homes = users.homes  # is computed at each access
         self.quotas.keep(homes.with_quota, homes.all, homes.of_groups, compared)
         ledger = self._make_ledger(settings.limits, settings.bans)
-        self._newest = Snapshot(
+        snapshot = Snapshot(
             settings=settings,
-            portal=self._portal(configuration, users, ledger),
             contexts=configuration.contexts,
             data=DataPlane(self._shared(configuration)),
             policy=policy_of(settings),
             ledger=ledger,
             now=time.time,
-            shows=users.knows if settings.log.unknown_names == "hide" else lambda name: True,
             newest=lambda: None if self._retired else self._newest,
+            shows=self._is_known if settings.log.unknown_names == "hide" else lambda name: True,
         )
-        return self._newest
+        self._known = users
+        self._newest = Newest(snapshot, self._portal(configuration, users, ledger))
+        return snapshot
+
+    def _is_known(self, name: str) -> bool:
+        """Return whether a user of the newest load has this name: old sessions must not keep the users of theirs."""
+        return self._known.knows(name)
 
     def retire(self) -> None:
         """Log nobody in any more: later configurations are loaded by other processes only."""
