@@ -18,6 +18,7 @@ from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient
 from tests.hostile import plain_login, reset, wait_until, withstands
 from tests.test_quota import counted, on_disk
+from tests.test_remembered import processor_seconds
 
 MakeDaemon = Callable[..., Daemon]
 
@@ -70,6 +71,21 @@ def test_walks_delay_no_other_user(make_daemon: MakeDaemon, line: str, quota: di
         assert slowest(daemon, bob) < SOON
     assert "disk" not in daemon.log
     assert "Traceback" not in daemon.log
+
+
+def test_a_name_like_a_short_one(make_daemon: MakeDaemon) -> None:
+    """A name of the form of FAT's short names (`A~1`) costs no walk through its directory on a disk without these.
+
+    So sessions of one user that ask for it delay nobody.
+    """
+    daemon = make_daemon(PLAIN, start=False)
+    crowd(daemon.home() / "big", 60_000, lambda name: "a~1" if name == "first" else name)
+    with withstands(daemon.start()), plain_login(daemon) as client:
+        before = processor_seconds(daemon)
+        client.send(*["SIZE big/a~1"] * 100)
+        for _ in range(100):
+            assert client.reply() == "213 0"
+        assert processor_seconds(daemon) - before < 1.0
 
 
 def test_a_directory_of_many_directories(make_daemon: MakeDaemon) -> None:

@@ -21,6 +21,7 @@ from ftpsd.protocol.permissions import PERMITTED_ACTIONS, Parts
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Mount
 from ftpsd.storage.local.part_files import is_private
+from ftpsd.system.file_systems import may_have_short_names
 
 #: The most links that are followed in one path, as in Linux.
 _MOST_LINKS = 40
@@ -341,16 +342,18 @@ def _stat(directory: int, name: str) -> os.stat_result | None:
 def _is_alias(directory: int, name: str) -> bool:
     """Return whether a name is the short name of a file that its directory lists under a long name (FAT, NTFS).
 
-    The patterns of name rules would not match it.
+    The patterns of name rules would not match it. To read a large directory takes long, and clients may make names of
+    this form on any disk: so it is read only where there may be short names.
     """
-    if not _SHORT_NAME.match(name) or not _stat(directory, name):
+    if not _SHORT_NAME.match(name) or not may_have_short_names(directory) or not _stat(directory, name):
         return False
     try:
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     except PermissionError:
         return False  # it cannot be listed
     try:
-        return all(folded(each) != folded(name) for each in os.listdir(descriptor))
+        names, wanted = os.listdir(descriptor), folded(name)
+        return name not in names and all(folded(each) != wanted for each in names)
     finally:
         os.close(descriptor)
 
