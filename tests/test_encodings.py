@@ -245,6 +245,31 @@ def test_every_character(daemon: Daemon, client: Callable[[str], FtpClient], use
     (home / "all").rmdir()
 
 
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        ("windows", b"\x81\x40"),
+        ("windows", b"a\x81\x40"),
+        ("old", b"\xa0"),
+        ("alice", b"\xe3\x80\x80"),
+        ("alice", b"\x1c"),
+    ],
+)
+def test_other_spaces_are_letters(daemon: Daemon, client: Callable[[str], FtpClient], user: str, name: bytes) -> None:
+    """Names of or with a space that is not ASCII's, such as the wide one of Japanese devices, are kept as sent."""
+    session = client(user)
+    session.expect(257, b"MKD " + name)
+    assert raw(session, b"STAT " + name).startswith(b"213-Status of /" + name + b":\r\n")
+    assert raw(session, b"RMD " + name).startswith(b"250 ")
+    data = session.connect_data()
+    assert raw(session, b"STOU " + name).startswith(b"150 FILE: " + name + b".")
+    data.close()
+    stored = session.reply()
+    assert stored.startswith("226 ")
+    (made,) = on_disk(daemon, user)
+    (daemon.home(user) / made).unlink()
+
+
 def _paired(listing: bytes, names: dict[bytes, str]) -> list[tuple[bytes, bytes]]:
     lines = [line for line in listing.split(b"\r\n") if line]
     assert len(lines) == len(names)

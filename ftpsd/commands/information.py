@@ -108,14 +108,14 @@ def _overview(verbs: tuple[str, ...]) -> Reply:
 
 def transfer_status(session: Session, argument: str) -> Reply | None:
     """STAT, on arrival during a transfer: report the bytes so far (RFC 959 section 4.1.3)."""
-    if argument.strip() or session.files.walking:
+    if argument.strip(" ") or session.files.walking:
         return None
     return Reply(213, f"Transfer in progress: {session.data.moved} bytes so far.")
 
 
 async def status(session: Session, argument: str) -> Reply:
     """STAT: report the state of the session, or list a path as LIST does."""
-    if argument.strip():
+    if argument.strip(" "):
         return await _status_of(session, parsing.listing(argument))
     protection = "encrypted" if session.protection == "P" else "plain"
     return Reply(

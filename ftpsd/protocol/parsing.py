@@ -1,7 +1,7 @@
 """Parsers for the lines of the control connection: one for the line, and one for each kind of argument.
 
 A parser takes the text after the verb and returns a value, or raises a Refusal that says what was expected. No other
-module splits text from a client.
+module splits text from a client. Around names only the space of ASCII is a separator: U+3000 and others are letters.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def name_or_here(argument: str) -> Name:
 
 def name_or_upload(argument: str) -> Name:
     """Return the name with which that of STOU starts; without one, `upload`."""
-    return Name(argument.strip() or "upload")
+    return Name(argument.strip(" ") or "upload")
 
 
 def number(argument: str) -> int:
