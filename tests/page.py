@@ -62,12 +62,12 @@ class Browser:
                 self.headers = {"Cookie": self.cookie.partition(";")[0], "X-Ftpsd-Csrf": found["csrf"]}
             return answer.status
 
-    def stream(self, query: str = "") -> socket.socket:
-        """Open the stream of live data, with a small buffer for what is not read."""
+    def stream(self, query: str = "", path: str = "/live") -> socket.socket:
+        """Open the stream of live data, or another one, with a small buffer for what is not read."""
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(PATIENCE)
         connection.connect(("127.0.0.1", self.port))
-        head = f"GET /live{query} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.headers.get('Cookie', '')}\r\n\r\n"
+        head = f"GET {path}{query} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.headers.get('Cookie', '')}\r\n\r\n"
         connection.sendall(head.encode())
         return connection

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from ftpsd.admin.page import live, logins, server, stream
+from ftpsd.admin.page import live, logins, server, stream, streams
 from ftpsd.admin.page.logins import Logins
 from ftpsd.admin.page.stream import Stream
+from ftpsd.admin.page.streams import Streams
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from tests.daemon import PATIENCE, Daemon
@@ -97,14 +102,74 @@ def test_codes_and_browsers_are_few() -> None:
     assert found == [None, *browsers[1:], another]
 
 
-def test_logout(browser: Browser) -> None:
-    """After the logout, the cookie is worth nothing, and the stream has ended."""
-    with browser.stream() as live:
-        assert live.recv(4096)
+def read_to_end(stream: socket.socket) -> None:
+    """Read what a stream still has, which must end soon."""
+    deadline = time.monotonic() + PATIENCE
+    while stream.recv(65536):
+        assert time.monotonic() < deadline, "the stream does not end"
+
+
+@pytest.mark.parametrize("path", ["/live", "/v1/events"])
+def test_logout(browser: Browser, path: str) -> None:
+    """After the logout, the cookie is worth nothing, and the stream has ended: that of the page, and that of the API."""
+    with browser.stream(path=path) as stream:
+        assert stream.recv(4096)
         assert browser.call("POST", "/logout") == (200, {"ok": True})
-        while live.recv(65536):
-            pass
+        read_to_end(stream)
     assert browser.call("GET", "/session")[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/live", "/v1/events"])
+def test_streams_of_a_forgotten_browser(daemon: Daemon, browser: Browser, path: str) -> None:
+    """A browser that was forgotten, because many others have logged in, gets no more data. The others do."""
+    last = browser
+    with browser.stream(path=path) as stream:
+        assert stream.recv(4096)
+        for _ in range(logins.CAPACITY):
+            last = Browser(daemon)
+            assert last.log_in() == 200
+        read_to_end(stream)
+        with last.stream(path=path) as other:
+            assert other.recv(4096)
+    assert browser.call("GET", "/session")[0] == 401
+
+
+def test_streams_of_an_expired_login() -> None:
+    """The streams of a browser that asks nothing for twelve hours end then. A stream that has ended is left alone."""
+
+    class Request:
+        is_gone = finished = False
+
+        def __init__(self) -> None:
+            self.over: Deferred[None] = Deferred()
+            self.ends = 0
+
+        def notifyFinish(self) -> Deferred[None]:
+            """Return what fires at the end of the answer."""
+            return self.over
+
+        def end_stream(self) -> None:
+            """Note it."""
+            self.ends += 1
+            self.over.callback(None)
+
+    clock = Clock()
+    register = Logins(clock.seconds)
+    watched = Streams(clock, register)
+    watched.start()
+    browser = register.log_in(register.make_code("root"))
+    assert browser is not None
+    requests: list[Any] = [Request(), Request(), Request()]
+    for each in requests:
+        watched.add(each, browser.cookie)
+    requests[0].over.errback(Failure(ConnectionLost()))
+    clock.advance(logins.IDLE - 1)
+    assert [each.ends for each in requests] == [0, 0, 0]
+    clock.advance(1)
+    clock.advance(streams.INTERVAL)
+    clock.advance(streams.INTERVAL)
+    assert [each.ends for each in requests] == [0, 1, 1]
+    watched.stop()
 
 
 @pytest.mark.parametrize(
@@ -289,7 +354,7 @@ def test_a_browser_that_does_not_read_is_cut_off() -> None:
         channel = Channel()
 
     request: Any = Request()
-    live = Stream(request, "cookie", "")
+    live = Stream(request, "")
     live.pauseProducing()
     for _ in range(stream.MOST_SKIPPED - 1):
         assert not live.is_ready

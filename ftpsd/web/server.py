@@ -90,6 +90,8 @@ class BoundedRequest(Request):
     """One request."""
 
     channel: BoundedChannel
+    #: Ends an answer that has no end of its own; whoever writes such an answer sets it.
+    end_stream: Callable[[], object] = staticmethod(lambda: None)
 
     def process(self) -> None:
         """Answer it."""

@@ -112,6 +112,7 @@ class EventStream:
     def _begin(self) -> None:
         request = self._request
         request.channel.set_deadline(None)
+        request.end_stream = self.finish
         request.notifyFinish().addBoth(self._end)
         request.setHeader("content-type", "text/event-stream")
         request.setHeader("cache-control", "no-store")

@@ -73,10 +73,13 @@ class Access:
         if host != "localhost" and host not in self._hosts and not _is_address(host):
             raise Problem(421, "This name is not served. Use the address, or add the name to admin.page.hosts.")
 
+    def cookie(self, request: BoundedRequest) -> str:
+        """Return the cookie of a request; empty without one."""
+        return (request.getCookie(self._cookie.encode()) or b"").decode("ascii", "replace")
+
     def browser(self, request: BoundedRequest) -> Browser:
         """Return the browser that makes a request. Raises Problem (401, 403)."""
-        cookie = request.getCookie(self._cookie.encode()) or b""
-        browser = self.logins.find(cookie.decode("ascii", "replace"))
+        browser = self.logins.find(self.cookie(request))
         if browser is None:
             raise Problem(401, "Log in with the link that the command `ftpsd page` prints.")
         given = header(request, CSRF_HEADER).encode()

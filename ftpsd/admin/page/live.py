@@ -126,11 +126,6 @@ class Live:
         stream.start(lambda: self._streams.pop(stream, None))
         return True
 
-    def end_streams(self, cookie: str) -> None:
-        """End the streams of a browser that logs out."""
-        for stream in [each for each in self._streams if each.cookie == cookie]:
-            stream.end()
-
     def _send(self) -> Deferred[None] | None:
         return Deferred.fromCoroutine(self._send_to_all()) if self._streams else None
 

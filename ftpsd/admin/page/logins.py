@@ -71,6 +71,11 @@ class Logins:
         self._browsers[key] = browser, self._now() + IDLE  # the one that asked last stands last
         return browser
 
+    def is_logged_in(self, cookie: str) -> bool:
+        """Return whether there is a browser with a cookie. This is no request of it."""
+        _, end = self._browsers.get(_digest(cookie), (None, 0.0))
+        return self._now() < end
+
     def log_out(self, browser: Browser) -> None:
         """End the session of a browser."""
         self._browsers.pop(_digest(browser.cookie), None)

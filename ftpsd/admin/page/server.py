@@ -21,6 +21,7 @@ from ftpsd.admin.page.access import SECURITY, Access, json_answer, session
 from ftpsd.admin.page.live import Live
 from ftpsd.admin.page.logins import CODE_LIFE, Browser
 from ftpsd.admin.page.stream import Stream
+from ftpsd.admin.page.streams import Streams
 from ftpsd.admin.parts import Parts
 from ftpsd.admin.status import StatusReader
 from ftpsd.config.faults import Fault, InvalidConfiguration
@@ -50,6 +51,7 @@ class Page:
         self._access = Access(parts)
         self._sessions = next(each for each in api.routes if (each.method, each.path) == ("GET", "/v1/sessions"))
         self._live = Live(parts, status, self._list_sessions)
+        self._streams = Streams(parts.reactor, self._access.logins)
         self._server = HttpServer(parts.reactor, self._answer, BOUNDS, refusal)
         self._files: Mapping[str, Answer] = {}
         self._port: tcp.Port | None = None
@@ -81,11 +83,13 @@ class Page:
         if self._port is not None:
             self._status.start()
             self._live.start()
+            self._streams.start()
             log.info("admin page on {url}", url=self.url)
 
     def stop(self) -> object:
         """Close the port and all connections."""
         self._live.stop()
+        self._streams.stop()
         closing = None if self._port is None else self._port.stopListening()
         self._server.close()
         return closing
@@ -105,7 +109,10 @@ class Page:
             answer = await self._route(request)
         except Problem as problem:
             answer = problem_answer(problem)
-        return None if answer is None else evolve(answer, headers=(*answer.headers, *SECURITY))
+        if answer is None:
+            self._streams.add(request, self._access.cookie(request))
+            return None
+        return evolve(answer, headers=(*answer.headers, *SECURITY))
 
     async def _route(self, request: BoundedRequest) -> Answer | None:
         path = request.path.decode("ascii", "replace")
@@ -120,7 +127,8 @@ class Page:
         if path in self._files:
             return self._files[path]
         if path == "/live" and request.method == b"GET":
-            return await self._stream(request, self._access.browser(request))
+            self._access.browser(request)
+            return await self._stream(request)
         return self._data(path, request)
 
     def _data(self, path: str, request: BoundedRequest) -> Answer:
@@ -139,11 +147,11 @@ class Page:
 
     def _log_out(self, browser: Browser) -> Answer:
         self._access.logins.log_out(browser)
-        self._live.end_streams(browser.cookie)
+        self._streams.end_outlived()
         return json_answer({"ok": True})
 
-    async def _stream(self, request: BoundedRequest, browser: Browser) -> Answer | None:
-        stream = Stream(request, browser.cookie, request.uri.partition(b"?")[2].decode("ascii", "replace"))
+    async def _stream(self, request: BoundedRequest) -> Answer | None:
+        stream = Stream(request, request.uri.partition(b"?")[2].decode("ascii", "replace"))
         await self._list_sessions(stream)  # raises Problem for a query that cannot be used
         if request.is_gone:
             return None  # a stream that begins now would never end

@@ -12,6 +12,9 @@ from ftpsd.web.server import BoundedRequest
 #: Messages that a browser may leave unread, one after the other, before its connection is closed.
 MOST_SKIPPED = 60
 
+#: Seconds for a browser to read the end of its stream.
+PATIENCE = 5.0
+
 HEADERS = (
     ("Content-Type", "text/event-stream"),
     ("Cache-Control", "no-store"),
@@ -24,10 +27,8 @@ HEADERS = (
 class Stream:
     """A browser that does not read gets no further messages, so that none wait in memory."""
 
-    def __init__(self, request: BoundedRequest, cookie: str, query: str) -> None:
+    def __init__(self, request: BoundedRequest, query: str) -> None:
         self.request = request
-        #: The cookie of the browser.
-        self.cookie = cookie
         #: Which sessions the browser shows.
         self.query = query
         self._skipped = 0
@@ -37,6 +38,7 @@ class Stream:
         """Begin the answer. `ended` is called when the connection ends."""
         request = self.request
         request.channel.set_deadline(None)
+        request.end_stream = self.end
         for name, value in HEADERS:
             request.responseHeaders.setRawHeaders(name, [value])
         request.notifyFinish().addBoth(lambda _: ended())
@@ -63,6 +65,7 @@ class Stream:
         """End the stream."""
         if not self._has_ended:
             self._has_ended = True
+            self.request.channel.set_deadline(PATIENCE)
             self.request.unregisterProducer()
             self.request.finish()
 
