@@ -151,14 +151,16 @@ class Arrivals:
         """Return the origins of all connections, or of those that may belong to a session."""
         if session is None:
             return [*self._by_origin]
-        proxied = session.proxies is not None
+        if not self._by_origin:
+            return []
         if not session.foreign_networks:
-            return [(session.client, proxied)] if (session.client, proxied) in self._by_origin else []
+            return [session.origin] if session.origin in self._by_origin else []
+        proxied = session.origin[1]
         return [each for each in self._by_origin if each[1] == proxied and session.admits(each[0])]
 
     def of(self, origin: Origin) -> list[Arrival]:
         """Return the connections of one origin."""
-        return list(self._by_origin.get(origin, ()))
+        return list(self._by_origin.get(origin, ())) if self._by_origin else []
 
     def add(self, arrival: Arrival, most: int) -> None:
         """Keep a connection. If its origin has too many, close another one: the oldest that was silent for long.

@@ -34,6 +34,8 @@ class ClientPeers:
         self.foreign_networks = foreign_networks
         #: The networks of the proxies through which connections come. None: they come from the client.
         self.proxies = proxies
+        #: From whom its connections come, unless they come from foreign networks.
+        self.origin: Origin = (client, proxies is not None)
         #: Returns how the next data connection is protected; None: plain text.
         self.protection = protection
         #: Returns the name of the user.

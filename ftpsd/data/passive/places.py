@@ -148,7 +148,7 @@ class Places:
         session = place.session
         with self._lock:
             self._total += 1
-            self._by_client.setdefault(_origin(session), {})[place] = None
+            self._by_client.setdefault(session.origin, {})[place] = None
             if session.foreign_networks:
                 self._foreign[place] = None
             if session.proxies is not None:
@@ -157,7 +157,7 @@ class Places:
     def remove(self, place: Place) -> None:
         """Let a session wait no longer. May be called in any thread."""
         session = place.session
-        origin = _origin(session)
+        origin = session.origin
         with self._lock:
             self._total -= 1
             if session.proxies is not None:
@@ -178,7 +178,7 @@ class Places:
 
     def count(self, session: ClientPeers) -> int:
         """Return how many sessions of the same client wait."""
-        return len(self._by_client.get(_origin(session), ()))
+        return len(self._by_client.get(session.origin, ()))
 
     def of(self, origin: Origin, before: float = math.inf) -> list[Place]:
         """Return the sessions that may expect a connection of this origin, announced before it, in their order.
@@ -187,9 +187,7 @@ class Places:
         """
         with self._lock:
             found = list(self._by_client.get(origin, ())) or [
-                each
-                for each in self._foreign
-                if (each.session.proxies is not None) == origin[1] and each.session.admits(origin[0])
+                each for each in self._foreign if each.session.origin[1] == origin[1] and each.session.admits(origin[0])
             ]
         return [each for each in found if each.number < before]
 
@@ -206,9 +204,7 @@ class Places:
 
     def through_proxy(self, peer: Address) -> bool:
         """Return whether a host is a proxy of sessions that wait. Then its connections begin with a header."""
+        if not self._proxies:
+            return False
         with self._lock:
             return any(peer in each for proxies in self._proxies for each in proxies)
-
-
-def _origin(session: ClientPeers) -> Origin:
-    return session.client, session.proxies is not None

@@ -84,17 +84,21 @@ class Router:
         """Keep a new connection until its session is known. `candidates` are the sessions that may own it."""
         self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
         arrival.watch()
-        self.judge(arrival)
+        self.judge(arrival, candidates)
 
-    def judge(self, arrival: Arrival) -> None:
-        """Decide about a connection, after something new is known of it or of the sessions that may own it."""
-        candidates = self._places.of(arrival.origin, arrival.number)
+    def judge(self, arrival: Arrival, candidates: list[Place] | None = None) -> None:
+        """Decide about a connection, after something new is known of it or of the sessions that may own it.
+
+        `candidates` are these sessions, if the caller has just found them.
+        """
+        if candidates is None:
+            candidates = self._places.of(arrival.origin, arrival.number)
         if not candidates:
             self._drop(arrival)
         elif len(candidates) == 1 and _is_sure(self._places, arrival, candidates[0]):
             session = self._known.find(arrival.hello.names)
             if session is not None and session is not candidates[0].session:
-                self._give_to_owner(arrival, session)  # it has a connection already: was that its own?
+                self._give_to_owner(arrival, session, candidates)  # it has a connection already: was that its own?
             elif arrival.kind != "silent" or security_of(candidates[0]) is None:
                 self._deliver(arrival, candidates[0])
         elif arrival.kind == "TLS" and not arrival.tried:
@@ -160,7 +164,7 @@ class Router:
     def _find_by_hello(self, arrival: Arrival, candidates: list[Place]) -> None:
         session = self._known.find(arrival.hello.names)
         if session is not None:
-            self._give_to_owner(arrival, session)
+            self._give_to_owner(arrival, session, candidates)
             return
         secured = [(each, security) for each in candidates if (security := security_of(each)) is not None]
         if arrival.hello.has_tickets:
@@ -173,13 +177,15 @@ class Router:
             partial(self._tried, arrival), partial(self._failed, arrival)
         )
 
-    def _give_to_owner(self, arrival: Arrival, session: ClientPeers) -> None:
+    def _give_to_owner(self, arrival: Arrival, session: ClientPeers, candidates: list[Place]) -> None:
         """Give a connection to the session that it resumes, or close it if that needs none.
 
         Then another session may be meant: some clients mix up the TLS sessions of their control connections.
         """
-        candidates = self._places.of(arrival.origin, arrival.number)
         owner = next((each for each in candidates if each.session is session), None)
+        if owner is not None and not (owner.served or session.mixes):
+            self._deliver(arrival, owner)
+            return
         needs_none = owner is None or owner.served
         waiting = [each for each in candidates if not each.served and security_of(each) is not None]
         related = [each for each in waiting if each.session is not session and each.session.owner() == session.owner()]
@@ -206,7 +212,8 @@ class Router:
         if arrival not in self.arrivals:
             return  # it was closed meanwhile
         if found is not None and not found[0].closed:
-            self._give_to_owner(arrival, found[0].session)
+            candidates = self._places.of(arrival.origin, arrival.number)
+            self._give_to_owner(arrival, found[0].session, candidates)
         else:
             self._not_found(arrival)
 

@@ -151,16 +151,19 @@ class SharedSocket:
         self._port = port
         self._accepted = accepted
         self._rest: DelayedCall | None = None
+        #: Whether `accept` has taken all connections since the last event.
+        self._emptied = False
         reactor.addReader(self)
 
     def accept(self) -> None:
         """Accept the connections that the kernel has, but not all of a flood."""
         if self._rest is not None:
             return
-        for _ in range(BATCH):
+        for count in range(BATCH):
             try:
                 connection, address = self.listener.accept()
             except BlockingIOError:
+                self._emptied = count > 0
                 return
             except OSError as error:
                 # No descriptor is free: another attempt now would only spin.
@@ -183,8 +186,14 @@ class SharedSocket:
         self.listener.close()
 
     def doRead(self) -> None:
-        """Somebody connects."""
-        self.accept()
+        """Somebody connects.
+
+        A client connects and sends its command at the same time: then the reactor has both events, and the command
+        has come first, and has accepted the connection. If there is another one, the reactor tells again.
+        """
+        if not self._emptied:
+            self.accept()
+        self._emptied = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for the reactor's poll."""

@@ -115,6 +115,6 @@ def _vector(data: bytes, at: int, size: int) -> tuple[bytes, int]:
     """Return a field whose length is in `size` bytes before it, and where it ends. Raises NotClientHello."""
     start = at + size
     end = start + int.from_bytes(data[at:start])
-    if end > len(data) or start > len(data):
+    if end > len(data):
         raise NotClientHello("cut short")
     return data[start:end], end
