@@ -242,6 +242,17 @@ def test_groups(source: Callable[..., Source], membership: dict[str, str], expec
         assert found == expected
 
 
+def test_groups_in_portions(server: SambaDc, source: Callable[..., Source]) -> None:
+    """If the server returns memberOf in portions, as Windows does for 1,500 groups and more, all groups count."""
+    names = [f"Portion {number}" for number in range(5)]
+    server.add(user("Member", "member"), *(group(name, [dn("Member")]) for name in names))
+    directory = source(groups={name: name.replace(" ", "") for name in names})
+    wanted = ["memberOf;range=0-1" if each == "memberOf" else each for each in directory._attributes]  # type: ignore[attr-defined]
+    directory._attributes = wanted  # type: ignore[attr-defined]
+    assert len(answer(directory, "member", PASSWORD).values["groups"]) == 5  # type: ignore[arg-type]
+    assert "groups" not in answer(directory, "carol", PASSWORD).values
+
+
 def test_only_members(source: Callable[..., Source]) -> None:
     """The primary group lets its members log in, and no others."""
     directory = source(required_groups=["Primary"], membership={"base": SUFFIX, "nested": "active-directory"})

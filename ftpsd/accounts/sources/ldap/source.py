@@ -27,6 +27,7 @@ from ftpsd.accounts.sources.ldap.names import (
     name_attribute,
 )
 from ftpsd.accounts.sources.ldap.pool import Pool, Server
+from ftpsd.accounts.sources.ldap.ranges import complete
 from ftpsd.accounts.sources.ldap.records import make_record
 from ftpsd.accounts.sources.source import Answer, CannotLookUp, LoginDenied, Question, SourceFailed, WrongPassword
 from ftpsd.config.sections.sources import LdapSource
@@ -164,7 +165,7 @@ class Directory:
                 raise SourceFailed(_AMBIGUOUS) from None
         if len(found) > 1:
             raise SourceFailed(_AMBIGUOUS)
-        return found[0] if found else None
+        return complete(found[0], connection, deadline) if found else None
 
     def _groups(self, entry: Entry, name: str, connection: Connection, deadline: Deadline) -> list[str]:
         membership = self._settings.membership
