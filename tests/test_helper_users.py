@@ -21,7 +21,14 @@ import pytest
 
 from ftpsd.accounts.sources import helper
 from ftpsd.accounts.sources.helper import HelperUsers
-from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, UnusableSettings, WrongPassword
+from ftpsd.accounts.sources.source import (
+    CannotLookUp,
+    LoginDenied,
+    Question,
+    SourceFailed,
+    UnusableSettings,
+    WrongPassword,
+)
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.protocol.parsing import plain_address
 from tests import pam
@@ -115,6 +122,13 @@ def test_a_question_and_its_answers(tmp_path: Path) -> None:
             asked.ask(login())
     with pytest.raises(SourceFailed):
         list(asked.names())
+
+
+def test_a_helper_that_looks_up_nobody(tmp_path: Path) -> None:
+    """A script for Pure-FTPd calls a look-up a wrong password. That is no failure: look-ups for a code precede logins."""
+    with helping(tmp_path / "sock", lambda connection, data: b"auth_ok:-1\nend\n"):
+        with pytest.raises(CannotLookUp, match="the helper does not look users up without their passwords"):
+            source(tmp_path / "sock").ask(login(password=None))
 
 
 def test_names_and_passwords_are_lines(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, connec
 from ftpsd.accounts.sources.json_values import InvalidJson, parse_object
 from ftpsd.accounts.sources.source import (
     Answer,
+    CannotLookUp,
     LoginDenied,
     Question,
     Secrets,
@@ -75,7 +76,7 @@ class HelperUsers:
     def ask(self, question: Question) -> Answer | None:
         """Return the user; None if the helper knows none of this name.
 
-        Raises WrongPassword, LoginDenied or SourceFailed.
+        Raises WrongPassword, LoginDenied, SourceFailed or CannotLookUp.
         """
         if not _is_line(question.name):
             return None
@@ -92,7 +93,7 @@ class HelperUsers:
         if "reason" in fields:
             raise LoginDenied(_reason(fields["reason"]))
         if question.password is None:
-            raise SourceFailed("the helper does not look users up without their passwords")
+            raise CannotLookUp("the helper does not look users up without their passwords")
         raise WrongPassword
 
     def names(self) -> Iterator[str]:
