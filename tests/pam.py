@@ -33,7 +33,7 @@ shift; exec "$@"
 """
 
 #: The helper. The number of a descriptor as first argument is passed on as systemd does.
-_HELPER = """
+HELPER = """
 import os, sys
 if sys.argv[1].isdigit():
     os.dup2(int(sys.argv.pop(1)), 3)
@@ -79,7 +79,7 @@ class PamSystem:
         passed = [] if listener is None else [listener.fileno()]
         own = ["--socket", str(self.socket)] if listener is None else []
         command = ["unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(self.directory)]
-        command += [*prefix, sys.executable, "-c", _HELPER, *map(str, passed), "--user", "root", *own, *options]
+        command += [*prefix, sys.executable, "-c", HELPER, *map(str, passed), "--user", "root", *own, *options]
         environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
         before = self.log.count(": answers")
         with self.log_file.open("ab") as log:

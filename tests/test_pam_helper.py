@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -12,12 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import ftpsd as package
+from ftpsd.accounts.sources import helper
+from ftpsd.accounts.sources.source import Question, SourceFailed
+from ftpsd.config.sections.sources import HelperSource
 from ftpsd.helper import messages
 from ftpsd.helper.main import parser
+from ftpsd.protocol.parsing import plain_address
 from tests import pam
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
@@ -302,6 +309,43 @@ def test_systemd_passes_the_socket(system: PamSystem) -> None:
     assert system.ask("alice")["auth_ok"] == "1"
     assert system.stop() == 0
     assert system.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ((), "needs the Python module pamela, which cannot be imported (it is hidden). Install it:"),
+        (("--service", "../x"), "--service ../x is not the name of a file in /etc/pam.d."),
+    ],
+    ids=["pamela", "service"],
+)
+def test_a_helper_that_cannot_check_passwords(tmp_path: Path, options: tuple[str, ...], error: str) -> None:
+    """With a socket of systemd, it tells each request why for a while, and ends as if it had nothing to do.
+
+    systemd would start one that fails again and again, until it gives up the socket, too.
+    """
+    (tmp_path / "pamela.py").write_text("raise ImportError('it is hidden')\n")
+    program = pam.HELPER.replace(
+        "import main\n", "import main\nfrom ftpsd.helper import main as module\nmodule.REPORTING = 4\n"
+    )
+    with socket.socket(socket.AF_UNIX) as listener, (tmp_path / "log").open("wb") as log:
+        listener.bind(str(tmp_path / "pam.sock"))
+        listener.listen(5)
+        system = helper.make(HelperSource(type="helper", socket=tmp_path / "pam.sock"), {})
+        waiting = ThreadPoolExecutor(1).submit(system.ask, Question("alice", "secret", plain_address("127.0.0.1")))
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(listener.fileno()), "--user", "root", *options],
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(package.__file__).parents[1]}"},
+            pass_fds=[listener.fileno()],
+        )
+        with pytest.raises(SourceFailed, match=re.escape(f"the helper reports: {error}"[:100])):
+            waiting.result(PATIENCE)
+        with pytest.raises(SourceFailed, match="the helper reports: "):
+            system.probe()
+        assert process.wait(PATIENCE) == 0
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith(f"ftpsd-pam-helper: answers each request with an error: {error}")
 
 
 @pytest.mark.parametrize(

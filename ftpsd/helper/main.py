@@ -26,8 +26,12 @@ _FIRST = 3
 _BACKLOG = 512
 
 
+#: Seconds for which a helper that cannot check passwords says so. The next one finds what was installed meanwhile.
+REPORTING = 60.0
+
+
 class _Unusable(Exception):
-    """The helper cannot start. The text says why, and what helps."""
+    """The helper cannot check passwords. The text says why, and what helps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,17 +42,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         users, answer = _users(options.user), _answerer(options)
         listener = _inherited() if options.socket is None else _bind(options.socket, users)
     except _Unusable as error:
-        print(f"ftpsd-pam-helper: {error}", file=sys.stderr)
-        return 1
+        return _report(str(error), options)
     log(f"answers, with the PAM service {options.service}, to {options.user}")
     try:
         Server(listener, users, answer, options.timeout, options.processes).run()
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
         if options.socket is not None:
             with suppress(FileNotFoundError):
                 os.unlink(options.socket)
+    return 0
+
+
+def _report(error: str, options: argparse.Namespace) -> int:
+    """Answer with an error for a while if systemd has passed a socket; return the exit status.
+
+    As long as a connection waits in the socket, systemd starts the helper again and again, until it gives up both.
+    """
+    try:
+        listener = _inherited()
+    except _Unusable:
+        print(f"ftpsd-pam-helper: {error}", file=sys.stderr)
+        return 1
+    log(f"answers each request with an error: {error}")
+    try:
+        users = _users(options.user)
+    except _Unusable:
+        users = frozenset((0,))
+    Server(listener, users, lambda request: messages.failed(error), options.timeout, options.processes).run(REPORTING)
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

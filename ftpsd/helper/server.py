@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -61,23 +62,24 @@ class Server:
         self._most = processes
         self._running: list[_Running] = []
 
-    def run(self) -> NoReturn:
-        """Answer requests for ever."""
-        while True:
+    def run(self, seconds: float = math.inf) -> None:
+        """Answer requests: for ever, or for some seconds."""
+        end = time.monotonic() + seconds
+        while (is_open := time.monotonic() < end) or self._running:
             listener = self._listener.fileno()
             wanted = [each.descriptor for each in self._running]
-            if len(wanted) < self._most:
+            if is_open and len(wanted) < self._most:
                 wanted.append(listener)
-            ready = select.select(wanted, [], [], self._patience())[0]
+            ready = select.select(wanted, [], [], self._patience(end if is_open else math.inf))[0]
             self._reap()
             self._end_late()
             if listener in ready:
                 self._accept()
 
-    def _patience(self) -> float | None:
-        """Return the seconds until the first request is late; None if none runs."""
-        late = min((each.deadline for each in self._running if not each.is_late), default=None)
-        return None if late is None else max(0.0, late - time.monotonic())
+    def _patience(self, end: float) -> float | None:
+        """Return the seconds until the first request is late, or until `end`; None if neither will be."""
+        first = min([end, *(each.deadline for each in self._running if not each.is_late)])
+        return None if first == math.inf else max(0.0, first - time.monotonic())
 
     def _reap(self) -> None:
         """Forget the processes that have ended."""
