@@ -380,9 +380,13 @@ def test_certificates_of_system_users(make_daemon: Make, system: PamSystem) -> N
             assert answer.startswith(reply), answer
 
 
+#: What each process logs that finds the source down.
+DOWN = ": the source is down"
+
+
 def recovered(daemon: Daemon, times: int) -> bool:
     """Return whether each process that has found the source down has found it up again, so many times or more."""
-    down, again = (daemon.log.count(text) for text in (": the source is down", "answers again"))
+    down, again = (daemon.log.count(text) for text in (DOWN, "answers again"))
     return down == again >= times
 
 
@@ -407,6 +411,7 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
     wait_until(lambda: recovered(daemon, 3), "the daemon sees it")
     assert system.process is not None
     system.process.send_signal(signal.SIGSTOP)
+    before = daemon.log.count(DOWN)
     try:
         replies: list[str] = []
         waiting = [threading.Thread(target=lambda: replies.append(attempt(daemon, "alice"))) for _ in range(6)]
@@ -419,6 +424,7 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
         for thread in waiting:
             thread.join(PATIENCE)
         assert [reply[:4] for reply in replies] == ["451 "] * 6
+        wait_until(lambda: daemon.log.count(DOWN) > before, "a probe has failed, too")
     finally:
         system.process.send_signal(signal.SIGCONT)
     wait_until(lambda: recovered(daemon, 4), "the daemon sees it")
