@@ -77,14 +77,14 @@ def test_a_store_that_is_unreachable_at_start(make_daemon: Make, bucket: Bucket,
     """The daemon starts; its users log in, and get 451 until the store is back."""
     proxy.stop()
     daemon = store_daemon(make_daemon, bucket, port=proxy.port)
-    daemon.wait_for_log("the storage archive cannot be used: ")
+    daemon.wait_for_log("the store archive cannot be used: ")
     with secured(daemon) as client:
         client.expect(451, "SIZE f")
         client.expect(451, "MKD d")
         assert store(client, "STOR f", b"1").startswith("451")
         proxy.start()
         assert store(client, "STOR f", b"1").startswith("226")
-    daemon.wait_for_log("the storage archive works again")
+    daemon.wait_for_log("the store archive works again")
     assert "Traceback" not in daemon.log
 
 
@@ -162,7 +162,7 @@ def test_an_upload_that_the_store_refuses(
         proxy.heal()
         assert store(client, "STOR f", BIG).startswith("226")
     assert bucket.get("alice/f") == BIG
-    daemon.wait_for_log(f"a request to the storage archive has failed: .*({code}|an error without a code)")
+    daemon.wait_for_log(f"a request to the store archive has failed: .*({code}|an error without a code)")
 
 
 def test_an_upload_that_is_damaged_on_the_way(make_daemon: Make, swift_bucket: Bucket) -> None:

@@ -255,7 +255,7 @@ def test_times(make_daemon: Make, each_bucket: Bucket) -> None:
         assert "20010909014640" in client.expect(213, "MDTM dated")
         now = time.strftime("%Y", time.gmtime())
         assert client.expect(213, "MDTM plain").startswith(f"213 {now}")
-        assert "cannot be changed in this storage" in client.expect(550, "MFMT 20200101000000 plain")
+        assert "cannot be changed in an object store" in client.expect(550, "MFMT 20200101000000 plain")
         assert "no permission bits" in client.expect(550, "SITE CHMOD 600 plain")
 
 

@@ -34,7 +34,7 @@ def test_requests_that_fail_now_and_then(make_daemon: Make, bucket: Bucket) -> N
                 client.expect(213, "SIZE good")
                 time.sleep(0.3)
         assert metrics.value("ftpsd_store_up", store="archive") == 1.0
-    assert daemon.log.count("a request to the storage archive has failed: head_object: 403") == 1
+    assert daemon.log.count("a request to the store archive has failed: head_object: 403") == 1
     assert "cannot be used" not in daemon.log
     assert "works again" not in daemon.log
 

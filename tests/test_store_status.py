@@ -94,7 +94,7 @@ def test_a_wrong_secret(make_daemon: Make, each_bucket: Bucket) -> None:
     with secured(daemon) as client:
         client.expect(451, "SIZE f")
         client.expect(200, "NOOP")
-    daemon.wait_for_log("the storage archive cannot be used: .*the secret access key is wrong")
+    daemon.wait_for_log("the store archive cannot be used: .*the secret access key is wrong")
 
 
 def test_unreachable(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> None:
@@ -104,7 +104,7 @@ def test_unreachable(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> N
     done = run(daemon, "check", "--online")
     assert done.returncode == 1
     assert "storage.archive: cannot be used: " in done.stderr
-    assert "storage.archive cannot be used" in run(daemon, "doctor").stdout.replace("\n  ", " ")
+    assert "the store archive cannot be used" in run(daemon, "doctor").stdout.replace("\n  ", " ")
     proxy.start()
     assert run(daemon, "check", "--online").returncode == 0
 
@@ -121,7 +121,7 @@ def test_what_is_shown_of_a_store(make_daemon: Make, bucket: Bucket, proxy: Faul
     metrics.becomes(0.0, "ftpsd_store_up", store="archive")
     ready = metrics.get("/ready")
     assert ready.status == 503
-    assert ready.text.startswith("not ready: the storage archive cannot be used: ")
+    assert ready.text.startswith("not ready: the store archive cannot be used: ")
     assert f"archive, bucket {bucket.name}: DOWN: " in run(daemon, "status").stdout
     (shown,) = admin.get("status")["stores"]
     assert (shown["name"], shown["bucket"], shown["state"]) == ("archive", bucket.name, "down")
@@ -131,7 +131,7 @@ def test_what_is_shown_of_a_store(make_daemon: Make, bucket: Bucket, proxy: Faul
     assert metrics.get("/ready").status == 200
     assert f"archive, bucket {bucket.name}: up" in run(daemon, "status").stdout
     assert admin.get("status")["stores"] == [{"name": "archive", "bucket": bucket.name, "state": "up", "error": None}]
-    daemon.wait_for_log("the storage archive works again")
+    daemon.wait_for_log("the store archive works again")
 
 
 def test_ready_with_homes_elsewhere(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> None:

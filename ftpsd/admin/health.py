@@ -39,4 +39,4 @@ class Health:
         elsewhere = configuration.users.homes.outermost or configuration.settings.sandbox.homes
         if not stores or elsewhere or any(each.state != "down" for each in stores):
             return []
-        return [f"the storage {each.name} cannot be used: {each.error}" for each in stores]
+        return [f"the store {each.name} cannot be used: {each.error}" for each in stores]

@@ -43,7 +43,7 @@ DecideInStore = Callable[[Entry], bool]
 
 def without_stores(evidence: Entry) -> bool:
     """Raise Undecidable: no store is configured."""
-    raise Undecidable(f"the storage {evidence['store']} is not configured")
+    raise Undecidable(f"the store {evidence['store']} is not configured")
 
 
 #: File systems that give their files new inode numbers when they are mounted.

@@ -233,9 +233,9 @@ def _stores(configuration: load.Configuration) -> list[Finding]:
     for name, each in stores.probe_all(configuration.stores).items():
         if each.error:
             cure = "Check the endpoint, the bucket, the credentials and the clock of this machine."
-            found.append(Finding("store.failed", "fault", f"storage.{name} cannot be used: {each.error}", cure))
+            found.append(Finding("store.failed", "fault", f"the store {name} cannot be used: {each.error}", cure))
         elif each.read_only:
             cure = "Permit uploads to the daemon's credentials, unless its users only read."
-            problem = f"nothing can be uploaded to storage.{name}: {each.read_only}"
+            problem = f"nothing can be uploaded to the store {name}: {each.read_only}"
             found.append(Finding("store.read_only", "warning", problem, cure))
     return found

@@ -50,7 +50,7 @@ class Copier:
             etag = yield from self._in_parts(source, target, found, free)
         copy = self._objects.head(target)
         if copy is None or copy.size != found.size or copy.etag != etag:
-            raise Refusal(451, "The storage does not confirm the copy: the old name stays.")
+            raise Refusal(451, "The object store does not confirm the copy: the old name stays.")
         return etag
 
     def _require_free(self, target: str) -> None:

@@ -108,7 +108,7 @@ class DirectoryChanges:
             left = frozenset(self._objects.delete_all([each.key for each in found]))
             freed.left = _amount([each for each in found if each.key in left])
         if left:
-            raise Refusal(550, f"The storage does not permit to delete {len(left)} of the objects.")
+            raise Refusal(550, f"The object store does not permit deleting {len(left)} of the objects.")
 
 
 def _amount(objects: list[Listed]) -> Amount:

@@ -55,7 +55,7 @@ class DirectoryRenames:
         if not self._directories.exists(source):
             raise error_of(errno.ENOENT)
         if not self._most:
-            raise Refusal(553, "Directories in this storage cannot be renamed: make a new one and move the files.")
+            raise Refusal(553, "Directories in this object store cannot be renamed: make a new one and move the files.")
         has_marker = self._require_free(new, target)
         if target.startswith(source):
             raise error_of(errno.EINVAL)

@@ -181,17 +181,19 @@ class S3Files:
         """Raise Refusal: a store would have to copy the object for that."""
         self._tree.require(path, "times")
         self._tree.require_changeable(path)
-        raise Refusal(550, "Times cannot be changed in this storage.")
+        raise Refusal(550, "Times cannot be changed in an object store.")
 
     async def set_mode(self, path: VirtualPath, mode: int, directory_mode: int | None = None) -> int:
         """Raise Refusal: objects have no permission bits."""
         self._tree.require(path, "chmod")
         self._tree.require_changeable(path)
-        raise Refusal(550, "Files in this storage have no permission bits.")
+        raise Refusal(550, "Files in an object store have no permission bits.")
 
     async def move_to(self, other: backend.Files, old: VirtualPath, new: VirtualPath) -> None:
         """Raise Refusal: the new name is in another home or folder."""
-        raise Refusal(553, "The new name is in another storage: download the file and upload it there.")
+        raise Refusal(
+            553, "A file in an object store cannot be moved to another folder: download it and upload it there."
+        )
 
     def free_space(self, path: VirtualPath) -> Deferred[int]:
         """Return a large number: a store does not say what it can take."""

@@ -59,7 +59,9 @@ class Tree:
         if not self._name_rules.allowed(parts):
             raise Refusal(553, f"{path}: name not allowed.")
         if not _is_valid(self.prefix + "/".join(parts)):
-            raise Refusal(553, "Name not allowed: names in this storage are UTF-8, and paths have 1,023 bytes at most.")
+            raise Refusal(
+                553, "Name not allowed: names in an object store are UTF-8, and paths have 1,023 bytes at most."
+            )
         return self.key(path)
 
     def directory(self, path: VirtualPath) -> str:

@@ -95,9 +95,9 @@ _DAMAGED = frozenset({"BadDigest", "InvalidDigest"})
 
 #: Replies to errors that the client can do something about.
 _REPLIES: dict[str, tuple[int, str]] = {
-    "InvalidObjectState": (550, "The object is archived: restore it in the store first."),
-    "EntityTooLarge": (552, "File too large for the storage."),
-    "KeyTooLongError": (553, "Path too long for the storage."),
+    "InvalidObjectState": (550, "The object is archived: restore it in the object store first."),
+    "EntityTooLarge": (552, "File too large for the object store."),
+    "KeyTooLongError": (553, "Path too long for the object store."),
     "QuotaExceeded": (452, "Insufficient storage."),
     "InsufficientStorage": (452, "Insufficient storage."),
     "507": (452, "Insufficient storage."),
@@ -159,7 +159,7 @@ def _answered(code: str, operation: str) -> Exception:
     if code in _BEYOND:
         return NotInRange(554, "The file has no bytes there.")
     if code in _NOT_SUPPORTED:
-        return NotSupported(550, "The storage does not support that.")
+        return NotSupported(550, "The object store does not support that.")
     hint = _HINTS.get(code)
     code = code or "an error without a code"  # boto3 1.26 does not read the error inside of a status 200
     return StoreFailed(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))

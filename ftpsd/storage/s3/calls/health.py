@@ -50,7 +50,7 @@ class Health:
             if len(self._logged) >= _REMEMBERED:
                 self._logged.clear()
             self._logged[error.kind] = now
-        log.warn("a request to the storage {name} has failed: {why}", name=self._name, why=error.why)
+        log.warn("a request to the store {name} has failed: {why}", name=self._name, why=error.why)
 
     @property
     def is_doubtful(self) -> bool:
@@ -71,6 +71,6 @@ class Health:
             return
         self._contradicting, self.why = 0, why
         if why:
-            log.warn("the storage {name} cannot be used: {why}", name=self._name, why=why, log_once=True)
+            log.warn("the store {name} cannot be used: {why}", name=self._name, why=why, log_once=True)
         else:
-            log.info("the storage {name} works again", name=self._name, log_once=True)
+            log.info("the store {name} works again", name=self._name, log_once=True)

@@ -135,4 +135,4 @@ class Collector:
 
 
 def _no_memory() -> Refusal:
-    return Refusal(450, "Too many transfers with this storage: try again later.")
+    return Refusal(450, "Too many transfers with the object store: try again later.")

@@ -131,7 +131,7 @@ class Parts:
     def _submit(self, send: Callable[[int], str], size: int, give: Callable[[], None], last: bool = False) -> None:
         if not last:
             if self.next_number >= COPY_MARKER:
-                raise Refusal(552, "File too large for the storage: it has too many parts.")
+                raise Refusal(552, "File too large for the object store: it has too many parts.")
             self._last += 1
         with self._changed:
             self.running += 1

@@ -124,4 +124,4 @@ def _confirm(objects: Objects, key: str, etag: str, size: int) -> None:
     if found is None or found.size != size or found.etag != etag:
         seen = "nothing" if found is None else f"{found.size} bytes with the ETag {found.etag}"
         why = f"{size} bytes with the ETag {etag} were stored as {key}, but it shows {seen}"
-        raise StoreFailed(451, "The storage does not confirm the file: send it again.", why)
+        raise StoreFailed(451, "The object store does not confirm the file: send it again.", why)

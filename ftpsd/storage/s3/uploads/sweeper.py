@@ -95,7 +95,7 @@ def sweep(store: S3Store, before: float, changing: Changing, now: float | None =
         yield
     if freed:
         log.info(
-            "removed {count} old uploads from the storage {name}: {bytes} bytes",
+            "removed {count} old uploads from the store {name}: {bytes} bytes",
             name=store.name,
             count=len(freed),
             bytes=sum(freed),
