@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ftpsd.checks import certificate
 from ftpsd.checks.files import read_chain
@@ -33,40 +34,50 @@ def log_in(
         trusted = tuple(certificate.fingerprint(chain[0]) for chain in chains)
     except (OSError, ValueError, IndexError):
         return
-    known: list[tuple[str, str]] = []
+    client = _Client(cache(credentials), seconds, tries, trusted, own)
+    refused = _through_listeners(settings.listen, client, report)
+    if not refused and settings.passive.address is not None and settings.listen:
+        _hairpin(client.target(settings.passive.address, settings.listen[0]), tries, report)
+
+
+@frozen
+class _Client:
+    """What all logins have in common. `credentials` asks for the password at the first one only."""
+
+    credentials: Callable[[], tuple[str, str]]
+    seconds: float
+    tries: int
+    trusted: tuple[str, ...]
+    certificate: tuple[str, str] | None
+
+    def target(self, address: str, listener: ListenSettings) -> Target:
+        return Target(
+            address,
+            listener.port,
+            implicit=listener.tls == "implicit",
+            credentials=self.credentials,
+            timeout=self.seconds,
+            fingerprints=self.trusted,
+            certificate=self.certificate,
+        )
+
+
+def _through_listeners(listeners: Sequence[ListenSettings], client: _Client, report: Report) -> bool:
+    """Log in through each listener until a login is refused. Return whether one was."""
     parts: list[Report] = []
-
-    def remembered() -> tuple[str, str]:
-        known[:] = known or [credentials()]
-        return known[0]
-
-    for listener in settings.listen:
+    for listener in listeners:
         if listener.proxy_protocol is not None:
             report.add(_proxied(listener))
             continue
         address = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listener.address, listener.address)
-        implicit = listener.tls == "implicit"
-        target = Target(address, listener.port, implicit, remembered, seconds, None, trusted, certificate=own)
         part = Report("")
-        remote.check(target, tries, part)
+        remote.check(client.target(address, listener), client.tries, part)
         parts.append(part)
         _merge(part, f"[{address}]:{listener.port}" if ":" in address else f"{address}:{listener.port}", report)
         report.unreachable = all(each.unreachable for each in parts)
         if any(finding.code == "login.refused" for finding in part.findings):
-            return
-    if settings.passive.address is not None and settings.listen:
-        first = settings.listen[0]
-        target = Target(
-            settings.passive.address,
-            first.port,
-            first.tls == "implicit",
-            remembered,
-            seconds,
-            None,
-            trusted,
-            certificate=own,
-        )
-        _hairpin(target, tries, report)
+            return True
+    return False
 
 
 def _proxied(listener: ListenSettings) -> Finding:
