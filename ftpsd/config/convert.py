@@ -76,7 +76,19 @@ def structure(document: Document, value: object, cls: type[T], key: Key = ()) ->
 def _converter(base: Path) -> cattrs.Converter:
     """Return a converter for files in the directory `base`, to which their paths are relative."""
     converter = cattrs.Converter(detailed_validation=True)
-    conversions: list[tuple[type, Convert]] = [
+    for kind, convert in _of_classes(base):
+        converter.register_structure_hook(kind, partial(_ignore_type, convert))
+    for generic, convert in _of_generics(converter, base):
+        converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))
+    converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), scalars.choice)
+    converter.register_structure_hook_func(_is_sequence, lambda value, kind: _sequence(converter, value, kind))
+    _register_sections(converter)
+    return converter
+
+
+def _of_classes(base: Path) -> list[tuple[type, Convert]]:
+    """Return the conversions of values whose type is a class."""
+    return [
         (str, scalars.string),
         (bool, scalars.boolean),
         (int, scalars.integer),
@@ -95,9 +107,11 @@ def _converter(base: Path) -> cattrs.Converter:
         (Fingerprint, scalars.fingerprint),
         (StorePath, scalars.store_path),
     ]
-    for kind, convert in conversions:
-        converter.register_structure_hook(kind, partial(_ignore_type, convert))
-    generics: list[tuple[object, Convert]] = [
+
+
+def _of_generics(converter: cattrs.Converter, base: Path) -> list[tuple[object, Convert]]:
+    """Return the conversions of mappings, sets and unions, whose types are no classes."""
+    return [
         (frozenset[str], scalars.permissions),
         (dict[tuple[str, ...], frozenset[str]], scalars.paths),
         (ForeignData, lambda value: _foreign_data(converter, value)),
@@ -109,10 +123,13 @@ def _converter(base: Path) -> cattrs.Converter:
         (HomePlace, lambda value: _public_home(converter, value, base)),
         (Files, lambda value: converter.structure(value, tuple[Path, ...] if isinstance(value, list) else Path)),
     ]
-    for generic, convert in generics:
-        converter.register_structure_hook_func(partial(eq, generic), partial(_ignore_type, convert))
-    converter.register_structure_hook_func(lambda kind: str(get_origin(kind)) == str(Literal), scalars.choice)
-    converter.register_structure_hook_func(_is_sequence, lambda value, kind: _sequence(converter, value, kind))
+
+
+def _register_sections(converter: cattrs.Converter) -> None:
+    """Register the conversions of sections: classes of settings, and unions with None for those that may be absent.
+
+    cattrs asks the function that was registered last first.
+    """
     # A section that may be absent: `metrics:` without any key is there, and has the defaults.
     converter.register_structure_hook_func(
         lambda kind: optional_section(kind) is not None,
@@ -130,7 +147,6 @@ def _converter(base: Path) -> cattrs.Converter:
         lambda kind: kind is SourceSettings,
         lambda value, _: converter.structure(value, _source_class(value)),
     )
-    return converter
 
 
 def _ignore_type(convert: Convert, value: object, _: object) -> object:
