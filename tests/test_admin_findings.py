@@ -55,7 +55,7 @@ def test_findings_are_those_of_the_doctor(make_daemon: Make, socket: Path, worke
 
 
 def test_they_are_made_once_in_a_minute(make_daemon: Make, socket: Path) -> None:
-    """Whoever asks often gets the last answer: checks of many homes cost time."""
+    """Requests within a minute get the last findings again: checks of many homes cost time."""
     daemon = make_daemon({"admin": {"socket": str(socket)}})
     api = Admin(socket)
     before = api.get("findings")
@@ -68,7 +68,7 @@ def test_they_are_made_once_in_a_minute(make_daemon: Make, socket: Path) -> None
 
 
 def test_a_disk_that_does_not_respond(make_daemon: Make, socket: Path) -> None:
-    """Whoever asks again and again while a check hangs gets 503 and starts no more; when it ends, all is well."""
+    """While a check hangs, requests get 503 and start no further check; when it ends, findings are returned again."""
     daemon = make_daemon({"admin": {"socket": str(socket)}})
     api = Admin(socket)
     kept = daemon.certificate.with_suffix(".kept")

@@ -92,7 +92,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 
 
 def test_a_reload_returns_the_result_of_a_load_that_began_after_it(loads: Loads) -> None:
-    """Whoever asks during a load gets the result of the next one, which has seen the files as they are now."""
+    """A request during a load gets the result of the next load, which has seen the files as they are now."""
     loads.ask()
     loads.ask()
     loads.ask()

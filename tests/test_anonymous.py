@@ -233,7 +233,7 @@ def test_faults(files: Path, section: str, expected: str) -> None:
 @pytest.mark.parametrize("counted", ["home", "folder", ""])
 @pytest.mark.parametrize("permissions", ["read-write", "read-only"])
 def test_folders_around_and_in_the_home(files: Path, home: str, counted: str, permissions: str) -> None:
-    """They are a fault if users write there and one of both has a quota: a change would count in one of them only."""
+    """Folders around or in the home are a fault if users write there and one of the two has a quota."""
     (files / "other/in/deep").mkdir(parents=True)
     quota = ", quota: {bytes: 1M}"
     folder = f"{{path: other/in, permissions: {permissions}{quota if counted == 'folder' else ''}}}"

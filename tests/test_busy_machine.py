@@ -139,7 +139,7 @@ def test_time_in_which_the_process_did_not_run() -> None:
 @pytest.mark.quick
 @pytest.mark.parametrize(("starved", "delay"), [(True, 0), (True, 2.5), (True, 9), (False, 0), (False, 2.5)])
 def test_a_worker_that_gets_no_processor(starved: bool, delay: float) -> None:
-    """It is spared for a minute; one that has a processor and does not answer is killed after ten seconds.
+    """A silent worker that gets no processor is spared for a minute; any other is killed after ten seconds.
 
     On a busy machine, the spawner says only after seconds which of these a worker is.
     """
@@ -158,7 +158,7 @@ def test_a_worker_that_gets_no_processor(starved: bool, delay: float) -> None:
 
 @pytest.mark.quick
 def test_a_worker_of_which_nobody_knows() -> None:
-    """It is spared as well if the spawner does not answer at all, but not for ever."""
+    """A silent worker is also spared, but not for ever, while the spawner does not answer."""
     clock = task.Clock()
     with silent_worker(clock, lambda _: Deferred()) as pid:
         clock.pump([0.5] * 160)

@@ -256,7 +256,7 @@ def test_a_source_that_is_late_once(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_busy(tmp_path: Path) -> None:
-    """Neither is it while too many logins wait for the source."""
+    """The password of the last login is not enough either while too many logins wait for the source."""
     source = bob()
     chain = Chain(tmp_path, source)
     chain.log_in("bob")

@@ -230,8 +230,8 @@ def test_reload_by_the_number_of_the_process(
     without.wait_for_log("reloaded: new sessions get the new configuration")
     without.stop()
     for number, status, said in (
-        (without.pid, 3, "cannot be told: "),
-        (10**30, 3, "cannot be told"),
+        (without.pid, 3, "cannot be signalled: "),
+        (10**30, 3, "cannot be signalled"),
         ("1", 2, "not the"),
     ):
         words = ("reload", "--pid", str(number), "-c", str(without.config))

@@ -79,7 +79,7 @@ def log_in(daemon: Daemon, name: str, password: str) -> str:
 
 
 def test_the_own_folders_of_a_user(daemon: Daemon, capsys: Capture) -> None:
-    """They are made for a user with a home in a store, too, and for a new group; remove names those that it keeps."""
+    """`add` and `set` make the own folders of a user, also if the home is in a store; `remove` names what it keeps."""
     daemon.settings["storage"] = {"cloud": {"type": "s3", "bucket": "partners"}}
     text = daemon.users_file.read_text()
     daemon.write()
@@ -202,7 +202,7 @@ def test_every_key_can_be_set(daemon: Daemon) -> None:
     ],
 )
 def test_bad_values(daemon: Daemon, capsys: Capture, arguments: list[str], told: str) -> None:
-    """A value that cannot be used is told as `ftpsd check` would, and nothing is changed."""
+    """A value that cannot be used is reported as by `ftpsd check`, and nothing is changed."""
     word = [] if "password" in arguments[-1] else ["--set", HASH]
     assert user(daemon, "add", "alice", *word, *arguments) in (1, 2)
     assert told in capsys.readouterr().err
@@ -349,7 +349,7 @@ def test_a_fault_elsewhere_prevents_no_change(daemon: Daemon, capsys: Capture) -
 
 
 def test_list_and_show(make_daemon: Make, tmp_path: Path, capsys: Capture) -> None:
-    """They show the home, the last login, the usage of a quota and the bans, as lines and as JSON, but no hash."""
+    """`list` and `show` print the home, last login, quota usage and bans, as lines and as JSON, but no hash."""
     (tmp_path / "state").mkdir(mode=0o700)
     settings = {"state": {"directory": str(tmp_path / "state")}, "bans": {"attempts": 1, "allow": []}}
     daemon = make_daemon(settings, start=False, users={"bob": {}})

@@ -336,7 +336,7 @@ def test_required_certificates_of_others(pki: Pki, make_daemon: Make) -> None:
 
 
 def test_guessed_names_are_banned(pki: Pki, make_daemon: Make) -> None:
-    """Whoever tries names with a certificate until one has its fingerprint is banned like one who tries passwords."""
+    """Trying names with a certificate until one has its fingerprint leads to a ban, like trying passwords."""
     settings = {**pki.settings(map="fingerprint"), "bans": {"attempts": 3, "allow": []}}
     daemon = make_daemon(settings, {"alice": {"certificates": [pki.alice.fingerprint]}})
     with connect(daemon, pki.context(pki.alice)) as client:
@@ -347,7 +347,7 @@ def test_guessed_names_are_banned(pki: Pki, make_daemon: Make) -> None:
 
 @pytest.mark.parametrize("by", ["fingerprint", "cn"])
 def test_guessed_names_end_the_session(pki: Pki, make_daemon: Make, by: str) -> None:
-    """They count for `limits.login_failures`, like passwords."""
+    """Names that are guessed with a certificate count for `limits.login_failures`, like passwords."""
     daemon = make_daemon({**pki.settings(map=by), "limits": {"login_failures": 2}})
     names = ["one", "two"] if by == "fingerprint" else ["Alice", "ALICE", "aLICE"]
     with connect(daemon, pki.context(pki.alice)) as client:
@@ -389,7 +389,7 @@ def test_guessed_spellings_are_banned(pki: Pki, make_daemon: Make, sessions: int
 
 
 def test_a_password_after_another_spelling_is_one_try(pki: Pki, make_daemon: Make) -> None:
-    """Whoever sends the password, or uses the spelling of the certificate, has guessed nothing."""
+    """A client that sends the password, or uses the spelling of the certificate, has guessed nothing."""
     daemon = make_daemon({**pki.settings(), "bans": {"attempts": 3, "allow": []}})
     for _ in range(4):
         with connect(daemon, pki.context(pki.root.issue("ALICE"))) as client:

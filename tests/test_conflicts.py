@@ -116,7 +116,7 @@ def state(path: Path) -> bytes | None:
 def test_changes_made_meanwhile_stay(
     daemon: Daemon, path: Path, way: str, change: Callable[[Path, FtpClient], None], size: int
 ) -> None:
-    """Whoever changed the file meanwhile, the upload gets 450, and the change is not lost."""
+    """If anybody changes the file meanwhile, the upload gets 450, and the change is not lost."""
     with secured(daemon) as client, secured(daemon) as other:
         data = begin(client, way, b"t" * size)
         change(path, other)

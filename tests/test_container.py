@@ -171,7 +171,7 @@ def change_user(container: Container, *arguments: str, password: str = "") -> No
 
 
 def test_users_of_the_environment_that_were_changed(container: Container) -> None:
-    """Who was disabled stays disabled, a new password is lost, and without the variable both users are gone."""
+    """A disabled user stays disabled, a changed password is lost, and without its variable each user is gone."""
     both = {"FTPSD_USER_alice_PASSWORD_HASH": SECRET, "FTPSD_USER_bob_PASSWORD_HASH": SECRET}
     assert container.prepare(**both).returncode == 0
     change_user(container, "disable", "alice")

@@ -82,7 +82,7 @@ def test_each_source_is_documented(kind: str) -> None:
 
 @pytest.mark.parametrize(("page", "section"), [("ftpsd.yaml.5", Settings), ("ftpsd-users.yaml.5", UserSettings)])
 def test_man_pages_have_every_key(page: str, section: type) -> None:
-    """The man pages of both files have an entry for each key; what stands in lists is told in that of the list."""
+    """The man pages of both files have an entry for each key; the entry of a list describes the keys of its entries."""
     text = (ROOT / "docs/man" / page).read_text()
     for key in keys(section):
         name, inside, last = key.partition("[].")

@@ -82,7 +82,7 @@ def test_what_has_ended_has_counted() -> None:
 
 
 def test_figures_survive_the_way() -> None:
-    """They are the same after the way through JSON."""
+    """Figures are the same after the way through JSON."""
     assert decode(json.loads(json.dumps(encode(figures(3, "e"))))) == figures(3, "e")
 
 
@@ -188,7 +188,7 @@ class Stream:
 
 
 def test_the_figures_of_all_workers(workers: Workers) -> None:
-    """They are those of the moment at which they were asked for, and each worker is shown."""
+    """Figures are those of the moment at which they were asked for, and each worker is shown."""
     stream = Stream()
     workers.counts[0].begin(stream, "upload")
     workers.counts[1].begin(Stream(), "download")

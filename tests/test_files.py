@@ -505,7 +505,7 @@ def test_an_upload_that_is_closed_twice(storage: Storage) -> None:
 
 
 def test_directories(storage: Storage) -> None:
-    """They are made, listed, entered and removed when they are empty."""
+    """Directories are made, listed, entered, and removed when they are empty."""
     files = storage.open()
     result(files.make_directory(path("d")))
     fails(errno.EEXIST, files.make_directory(path("d")))
@@ -677,7 +677,7 @@ def test_permissions(storage: Storage) -> None:
 
 
 def test_a_file_that_comes_while_another_is_received(storage: Storage) -> None:
-    """Who may not overwrite gets 553 for a name that is taken when the upload is complete."""
+    """A user who may not overwrite gets 553 if the name is taken when the upload is complete."""
     owner, files = storage.open(), storage.open(permissions=PROFILES["upload-only"])
     upload = begin(files.writer(path("f")))()
     send(upload, b"late")

@@ -54,7 +54,7 @@ def faults(path: Path) -> list[str]:
 
 
 def test_for_whom_folders_are(base: Path) -> None:
-    """Those at the top level are for all, or for users and members of groups that `for` names; others add to them."""
+    """Folders at the top level are for all users, or for those that `for` names; folders elsewhere add to them."""
     path = write(
         base,
         {
@@ -108,7 +108,7 @@ def test_a_user_whose_name_looks_like_a_group(base: Path) -> None:
 
 
 def test_folders_of_the_defaults(base: Path) -> None:
-    """They are for users without folders of their own; a folder of all users is counted although nobody has it yet."""
+    """Folders of `defaults` are for users without own folders. A folder for all is counted before anybody has it."""
     path = write(
         base,
         {"alice": {}, "bob": {"folders": {"/own": {"path": "two"}}}},
@@ -141,7 +141,7 @@ FAULTS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize("where", ["top", "user", "group", "defaults"])
 @pytest.mark.parametrize(("value", "expected"), FAULTS)
 def test_faults(base: Path, where: str, value: Any, expected: str) -> None:
-    """Each has the file, the line, the key and a remedy, wherever the folder stands, and is told once."""
+    """Each fault has file, line, key and remedy, wherever the folder stands, and is reported once."""
     key, users, sections = {
         "top": ("", {"alice": {}, "bob": {}}, {"folders": value}),
         "user": ("users.alice.", {"alice": {"folders": value}, "bob": {}}, {}),
@@ -169,7 +169,7 @@ FOR: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "expected"), FOR)
 def test_faults_of_for(base: Path, value: Any, expected: str) -> None:
-    """It names users, who may be anywhere, and groups, which must exist."""
+    """`for` may name users of any source; a group that it names must exist."""
     path = write(base, {"alice": {}}, folders={"/a": {"path": "one", "for": value}}, groups={"staff": {}})
     (fault,) = faults(path)
     assert expected in fault
@@ -240,7 +240,7 @@ def test_the_name_of_the_user(base: Path) -> None:
 
 
 def test_users_of_sources(base: Path) -> None:
-    """They get the folders at the top level, too; their own must lie below sandbox.homes."""
+    """Users of sources get the folders at the top level, too; their own must lie below sandbox.homes."""
     (base / "ftpsd.yaml").write_text(
         (base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}/one, {base}/two]}}\n"
     )
@@ -284,7 +284,7 @@ OWN_OVERLAPS: list[tuple[bool, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("wrong", "carol", "own"), OWN_OVERLAPS)
 def test_overlaps_of_users_of_sources(base: Path, wrong: bool, carol: dict[str, Any], own: dict[str, Any]) -> None:
-    """Their folders are compared with their homes and each other, and with the counted homes of users.yaml."""
+    """Folders of users of sources are compared with their homes, each other, and the counted homes of users.yaml."""
     for name in ("two/carol/in", "two/other/in", "one/inner/below", "bob/in"):
         (base / name).mkdir(parents=True)
     (base / "ftpsd.yaml").write_text((base / "ftpsd.yaml").read_text() + f"sandbox: {{homes: [{base}]}}\n")

@@ -102,7 +102,7 @@ def test_a_user_without_folders_gets_the_files_of_the_home(disk: Disk) -> None:
 
 
 def test_folders_are_listed_in_their_parents(disk: Disk) -> None:
-    """Also in directories that do not exist in the home, in the order of all names, with -R, -d, -a and patterns."""
+    """Folders are listed among all names, with -R, -d, -a and patterns, also where the home has no directory."""
     (disk.home / "docs").mkdir()
     (disk.home / "notes").write_bytes(b"mine")
     files = disk.open({"/many": disk.folder("srv/many"), "/a/b/c": disk.folder("srv/c"), "/docs/in": disk.folder("in")})
@@ -132,7 +132,7 @@ def test_folders_are_listed_in_their_parents(disk: Disk) -> None:
 
 
 def test_directories_that_lead_to_a_folder_need_not_exist(disk: Disk) -> None:
-    """They can be entered, and contain nothing but what leads on; that is said when something is to be added."""
+    """A directory that only leads to a folder can be entered. Nothing can be added to it, and the reply says why."""
     files = disk.open({"/a/b": disk.folder("b")})
     result(files.require_directory(path("a")))
     found = result(files.entry(path("a"), "list"))
@@ -179,7 +179,7 @@ def test_a_folder_hides_what_has_its_name(disk: Disk) -> None:
 
 @pytest.mark.parametrize("name", ["shared", "a", "a/b"])
 def test_a_folder_stays(disk: Disk, name: str) -> None:
-    """It cannot be renamed, removed, replaced or changed, nor can a directory that leads to it."""
+    """A folder cannot be renamed, removed, replaced or changed, nor can a directory that leads to it."""
     (disk.home / "a").mkdir()
     files = disk.open({"/shared": disk.folder("shared"), "/a/b": disk.folder("b")})
     store(files.writer(path("f")), b"data")
@@ -246,7 +246,7 @@ def test_names_of_part_files_and_hidden_names_stay_hidden(disk: Disk) -> None:
 
 
 def test_the_permissions_of_a_folder_replace_those_of_the_user(disk: Disk) -> None:
-    """They may give more or less; a folder without any follows the directory around it."""
+    """The permissions of a folder may give more or less; a folder without any follows the directory around it."""
     files = disk.open(
         {
             "/give": disk.folder("give", "read-write"),
@@ -343,7 +343,7 @@ def test_a_file_moves_with_its_quota(disk: Disk, source: str, target: str, count
 
 
 def test_a_move_must_fit_into_the_quota(disk: Disk) -> None:
-    """It is 552 otherwise, nothing has changed, and what was reserved is free again."""
+    """A move that exceeds the quota gets 552 and changes nothing; what it had reserved is free again."""
     files = disk.open(
         {"/s": disk.folder("s", quota=disk.limit("s", bytes=100, files=2))}, quota=disk.limit("home", bytes=500)
     )
@@ -481,7 +481,7 @@ def test_a_folder_that_is_not_ready_delays_no_login(disk: Disk) -> None:
 
 
 def test_a_folder_whose_directory_is_gone(disk: Disk) -> None:
-    """It is still listed; what is asked of it is 550, and the rest of the tree works."""
+    """A folder whose directory is gone is still listed. Commands in it get 550, and the rest of the tree works."""
     files = disk.open({"/s": disk.folder("s")})
     (disk.base / "s").rmdir()
     assert names(files) == ["s"]
@@ -492,7 +492,7 @@ def test_a_folder_whose_directory_is_gone(disk: Disk) -> None:
 
 
 def test_a_folder_with_a_quota_that_was_never_counted(disk: Disk) -> None:
-    """It is 450 while its directory is missing. When it is back it is counted before anything is written."""
+    """Commands get 450 while the directory is missing. When it is back, it is counted before anything is written."""
     folders = {"/q": disk.folder("q", quota=disk.limit("q", bytes=100))}
     (disk.base / "q" / "old").write_bytes(bytes(90))
     (disk.base / "q").rename(disk.base / "away")

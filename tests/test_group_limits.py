@@ -43,7 +43,7 @@ def with_group(make_daemon: MakeDaemon, **shared: Any) -> Daemon:
 
 
 def test_sessions_of_a_group(make_daemon: MakeDaemon) -> None:
-    """One session too many of the members gets 421, which names the group; others log in."""
+    """The session of a member beyond the limit gets 421, which names the group; others log in."""
     daemon = with_group(make_daemon, limits={"sessions": 2})
     with withstands(daemon):
         with secured(daemon, "alice"), secured(daemon, "bob"):
@@ -57,7 +57,7 @@ def test_sessions_of_a_group(make_daemon: MakeDaemon) -> None:
 
 
 def test_transfers_of_a_group(make_daemon: MakeDaemon) -> None:
-    """One transfer too many of the members gets 450, and may begin when the other one has ended."""
+    """The transfer of a member beyond the limit gets 450, and may begin when another one has ended."""
     daemon = with_group(make_daemon, limits={"transfers": 1})
     with withstands(daemon), secured(daemon, "alice") as alice, secured(daemon, "bob") as bob:
         connection = open_transfer(alice, "STOR f")
@@ -346,7 +346,7 @@ class Broken(DirectoryMeter):
 
 @pytest.mark.quick
 def test_a_home_that_cannot_be_read(tmp_path: Path) -> None:
-    """It keeps no other member out, and counts as empty; what is uploaded there later counts."""
+    """A home that cannot be read keeps no member out and counts as empty; what is uploaded there later counts."""
     homes = {str(tmp_path / name) for name in ("broken", "good", "later", "stuck")}
     for home in homes:
         Path(home).mkdir()

@@ -266,13 +266,13 @@ def test_a_group_that_is_named_twice(homes: Path) -> None:
     ],
 )
 def test_faults_of_groups(homes: Path, groups: Any, own: Any, expected: str) -> None:
-    """Each fault is told once, where it is: a user has none because of a group's fault."""
+    """Each fault is reported once, where it is: a user has none because of a group's fault."""
     found = faults(homes, groups, own)
     assert len(found) == 1 and found[0].startswith(expected), found
 
 
 def test_a_group_of_defaults_that_does_not_exist(homes: Path) -> None:
-    """The fault is told once, at the defaults."""
+    """The fault is reported once, at the defaults."""
     assert faults(homes, {}, {}, {"groups": ["staff"]})[0].startswith("defaults.groups[0]: there is no group staff.")
 
 
@@ -311,7 +311,7 @@ def test_a_user_in_50_of_1000_groups(homes: Path) -> None:
 
 
 def test_an_unknown_group_of_many_users(homes: Path) -> None:
-    """The same fault of 5,000 users among 1,000 groups is told for each of them within seconds."""
+    """The same fault of 5,000 users among 1,000 groups is reported for each of them within seconds."""
     users = {f"user{number}": {"groups": ["grup7x"], "quota": {"files": number}} for number in range(5000)}
     path = write(homes, {}, {f"group{number}": {} for number in range(1000)}, users)
     started = time.process_time()

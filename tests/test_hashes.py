@@ -213,8 +213,8 @@ def test_commands_obey_the_parameters(make_daemon: Callable[..., Daemon], tmp_pa
     [
         ("{memory: 1000}", "passwords.memory: 1000 bytes are too few to resist guessing. Write 19M or more."),
         ("{memory: 2T}", "passwords.memory: 2199023255552 bytes for each login are too many. Write 1G or less."),
-        ("{iterations: 0}", "passwords.iterations: 0 is not possible. Write a number from 1 to 100."),
-        ("{parallelism: 65}", "passwords.parallelism: 65 is not possible. Write a number from 1 to 64."),
+        ("{iterations: 0}", "passwords.iterations: 0 is out of range. Write a number from 1 to 100."),
+        ("{parallelism: 65}", "passwords.parallelism: 65 is out of range. Write a number from 1 to 64."),
         ("{rounds: 3}", "passwords.rounds: unknown key."),
     ],
 )

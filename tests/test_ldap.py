@@ -173,7 +173,7 @@ def test_no_name_is_an_injection(server: Slapd, source: Callable[..., Source], s
 
 @pytest.mark.parametrize("own", ["disallow bind_anon\nrequire bind authc"], indirect=True)
 def test_a_server_that_tells_strangers_nothing(own: Slapd, source: Callable[..., Source]) -> None:
-    """Users log in with a template where the server answers nobody else, and the probe takes that for an answer."""
+    """With a template, users log in to a server that answers nobody else. The probe accepts its refusal."""
     directory = source(own, bind=f"uid={{name}},{PEOPLE}", bind_dn=None, password_file=None)
     directory.probe()
     assert answer(directory, "alice").verified
@@ -210,7 +210,7 @@ def test_two_entries_are_a_failure(server: Slapd, source: Callable[..., Source])
 
 
 def test_an_entry_that_cannot_be_read(server: Slapd, source: Callable[..., Source]) -> None:
-    """An entry that the service may not see is no user; a base that does not exist is a failure that is told."""
+    """An entry that the service may not see is no user; a base that does not exist is a failure with a reason."""
     assert ask(source(server, base=SUFFIX), "secretive") is None
     with pytest.raises(SourceFailed, match="no entry ou=nowhere"):
         ask(source(server, base=f"ou=nowhere,{SUFFIX}"), "alice")
@@ -335,7 +335,7 @@ def test_a_certificate_that_is_not_accepted(
     reason: str,
     mode: str,
 ) -> None:
-    """The server must have a valid certificate of the authority for its name; else nothing is sent, and why is told."""
+    """Without a valid certificate of the authority for its name the server gets nothing, and the failure says why."""
     directory = other_tls(**settings)
     slapd = Slapd(tmp_path / "slapd", directory).start()
     try:

@@ -187,7 +187,7 @@ def test_the_whole_login_name(source: Callable[..., Source]) -> None:
     directory = source(**ALONE, bind="{name}", filter="(userPrincipalName={name})", name="sAMAccountName")
     assert enter(directory, f"anna.adams@{REALM}") == "Anna"
     for name in (f"{DOMAIN}\\anna", dn("Anna Adams"), f"ftpsd@{REALM}"):
-        assert denied(directory, name, PASSWORD) == "not below base, or not of the filter"
+        assert denied(directory, name, PASSWORD) == "outside base, or not matched by filter"
         with pytest.raises(WrongPassword):
             ask(directory, name, "wrong")
 
@@ -397,7 +397,7 @@ def test_the_example_without_an_account(make_daemon: Callable[..., Daemon], serv
         assert log_in(daemon, name, PASSWORD).startswith("230 ")
     assert log_in(daemon, "anna", "wrong") == log_in(daemon, "nobody", PASSWORD) == "530 Login incorrect."
     assert log_in(daemon, "ftpsd", PASSWORD) == "530 Login not allowed."
-    daemon.wait_for_log(re.escape("refused: Login not allowed. (not below base, or not of the filter)"))
+    daemon.wait_for_log(re.escape("refused: Login not allowed. (outside base, or not matched by filter)"))
 
 
 def test_a_domain_controller_that_is_down(make_daemon: Callable[..., Daemon], domain: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_both_ends_call_each_other(pair: Pair) -> None:
 
 @pytest.mark.parametrize("error", [Refusal(552, "Quota exceeded."), SessionEnd(421, "Too many", "sessions.")])
 def test_a_refusal_reaches_the_caller(pair: Pair, error: Refusal) -> None:
-    """It has the same reply, and ends the session if it did."""
+    """A refusal has the same reply at the caller, and ends the session if it was to end it."""
 
     def refuse() -> None:
         raise error
@@ -104,7 +104,7 @@ def test_an_internal_error_is_a_refusal(pair: Pair) -> None:
 
 
 def test_calls_without_an_answer_keep_their_order(pair: Pair) -> None:
-    """They are received in the order in which they were made, and one that fails does not stop the others."""
+    """Calls without an answer are received in the order in which they were made; one that fails stops no other."""
     received: list[int] = []
     pair.worker.serve("note", lambda number: received.append(10 // number))
     for number in (1, 2, 0, 5):
@@ -114,7 +114,7 @@ def test_calls_without_an_answer_keep_their_order(pair: Pair) -> None:
 
 
 def test_the_end_of_a_process_ends_its_calls(pair: Pair) -> None:
-    """Whoever waits for an answer gets LinkLost, and so does whoever calls later. `tell` does nothing then."""
+    """Waiting calls and later calls raise LinkLost; `tell` does nothing then."""
     never: Deferred[None] = Deferred()
     pair.supervisor.serve("never", lambda: never)
     waiting = pair.worker.call("never")

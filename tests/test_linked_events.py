@@ -166,7 +166,7 @@ def test_events_come_in_order_and_once(workers: LinkedWorkers) -> None:
 
 
 def test_a_worker_learns_what_is_wanted(workers: LinkedWorkers) -> None:
-    """Who subscribes later gets later events, and a reload, which subscribes again, loses none."""
+    """A later subscriber gets later events, and a reload, which subscribes again, loses none."""
     hub, got = Hub(workers.reactor), list[Event]()
     Receiver(workers.reactor, hub, workers)
     worker = Worker(workers)

@@ -158,7 +158,7 @@ def test_failures_that_count_nowhere(ask: LinkedLedgers, monkeypatch: pytest.Mon
 
 
 def test_a_worker_that_starts_later(ask: LinkedLedgers) -> None:
-    """It gets the bans that are in effect, and no old ones."""
+    """A worker that starts later gets the bans that are in effect, and no old ones."""
     ask.state.bans.add(Ban("address", str(HOME), ask.clock() + 60, 60))
     ask.state.bans.add(Ban("address", "192.0.2.1", ask.clock() - 1, 60))
     ask.workers.until(lambda: all(each.are_current() for each in ask.bans))

@@ -51,7 +51,7 @@ def _observer(written: list[str]) -> LineObserver:
 
 
 def test_lines_that_are_logged_together_are_written_at_once() -> None:
-    """They come in order, and before the next line; also if an exception ends the block."""
+    """Lines of one block are written in order and before the next line, also if an exception ends the block."""
     written: list[str] = []
     observer = _observer(written)
     observer({"text": "before"})

@@ -101,7 +101,7 @@ def test_bad_ciphers(daemon: Daemon, ciphers: str) -> None:
 
 
 def test_ciphers_without_forward_secrecy(daemon: Daemon) -> None:
-    """They are a warning; the default and its like are none."""
+    """Ciphers without forward secrecy are a warning; the default and strings like it are none."""
     for ciphers, count in (("AES128-GCM-SHA256:ECDHE+AESGCM", 1), ("ECDHE+AESGCM:DHE+AESGCM", 0), (None, 0)):
         assert faults(daemon, tls={"ciphers": ciphers}) == []
         assert len(load.warnings(load.load(daemon.config), 0.0)) == count

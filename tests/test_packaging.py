@@ -60,7 +60,7 @@ def test_root_owns_the_directory_of_log_files() -> None:
 
 
 def test_the_nftables_example_can_be_loaded(tmp_path: Path) -> None:
-    """The rules in docs/firewall.md are rules."""
+    """nft accepts the rules in docs/firewall.md."""
     (rules,) = re.findall(r"```nft\n(.*?)```", (ROOT / "docs/firewall.md").read_text(), re.DOTALL)
     (tmp_path / "rules").write_text(rules)
     done = run("nft", "-c", "-f", tmp_path / "rules")

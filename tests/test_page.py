@@ -311,7 +311,7 @@ def test_a_wrong_filter_is_told(browser: Browser) -> None:
 
 
 def test_what_the_page_does_has_a_name(daemon: Daemon, browser: Browser) -> None:
-    """Who kicks a session by the page is in the log."""
+    """The log names who kicks a session by the page."""
     with secured(daemon) as client:
         (session,) = browser.call("GET", "/v1/sessions?user=alice")[1]["sessions"]
         assert browser.call("DELETE", f"/v1/sessions/{session['number']}") == (200, {"dismissed": 1})

@@ -194,7 +194,7 @@ def test_a_transfer_moves_and_a_kick_ends_it(daemon: Daemon, page: webdriver.Chr
 
 
 def test_bans_are_made_and_lifted(daemon: Daemon, page: webdriver.Chrome) -> None:
-    """The form bans, the table shows it, Lift lifts it; a wrong address is told in words."""
+    """The form bans, the table shows it, and Lift lifts it; the page says what is wrong with an address."""
     one(page, "#ban input[name=subject]").send_keys("203.0.113.0/24", Keys.ENTER)
     until(lambda: one(page, "#confirm").is_displayed())
     one(page, "#confirm-yes").click()

@@ -174,7 +174,7 @@ def test_a_stop_lets_transfers_finish(make_workers: MakeDaemon) -> None:
 
 
 def test_a_second_signal_stops_at_once(make_workers: MakeDaemon) -> None:
-    """It ends the wait for transfers in all workers."""
+    """A second signal ends the wait for transfers in all workers."""
     daemon = make_workers({"timeouts": {"drain": 600}})
     with secured(daemon) as client:
         open_transfer(client, "STOR file")
@@ -442,7 +442,7 @@ def test_nobody_logs_in_to_old_workers(make_workers: MakeDaemon, tmp_path: Path)
 
 
 def test_a_reload_with_another_number_of_workers(make_workers: MakeDaemon) -> None:
-    """It takes effect at once; the old workers end with their last session."""
+    """Another number of workers takes effect at once; the old workers end with their last session."""
     daemon = make_workers()
     old = workers(daemon)
     with secured(daemon) as client:

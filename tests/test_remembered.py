@@ -46,7 +46,7 @@ def memory(clock: Clock) -> RememberedPasswords:
 
 
 def test_a_password_is_remembered_for_some_time(memory: RememberedPasswords, clock: Clock) -> None:
-    """It is forgotten when `users.cache.seconds` are over, however often it was used, and needs no memory then."""
+    """A password is forgotten after `users.cache.seconds`, however often it was used, and needs no memory then."""
     assert not memory.matches(CLAIM)
     memory.remember(CLAIM)
     for _ in range(299):

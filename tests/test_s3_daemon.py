@@ -405,7 +405,7 @@ def test_folders_here_and_there(make_daemon: Make, bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("permissions", ["read-only", "drop-box"])
 def test_anonymous_users(make_daemon: Make, bucket: Bucket, permissions: str) -> None:
-    """Their home can be in a store: they read what is there, or upload what they do not see, within a quota."""
+    """Anonymous users can have a home in a store: they read it, or upload what they do not see, within a quota."""
     bucket.put_many({"public/readme": b"hello", "secret": b"x"})
     place = {"storage": "archive", "path": "public/"}
     public = {"anonymous": {"home": place, "permissions": permissions, "quota": {"bytes": "1M"}}}

@@ -96,7 +96,7 @@ def test_parts_suffice_for_the_largest_object() -> None:
 
 
 def test_a_large_file_is_sent_in_parts(node: Node, bucket: Bucket) -> None:
-    """It is one object with the bytes that were sent; the last part may be small, and no upload stays open."""
+    """A large file becomes one object with the bytes sent; its last part may be small, and no upload stays open."""
     files = node.open()
     store(files.writer(path("f")), DATA)
     assert bucket.get("alice/f") == DATA == read(files, "f")
@@ -143,7 +143,7 @@ def test_less_than_a_part_is_not_kept(node: Node, bucket: Bucket) -> None:
 
 
 def test_uploads_of_other_programs_are_left_alone(node: Node, bucket: Bucket) -> None:
-    """They are not resumed, listed, counted, removed with the name or swept."""
+    """Uploads of other programs are not resumed, listed, counted, swept, or removed with the name."""
     client = bucket.client
     foreign = client.create_multipart_upload(Bucket=bucket.name, Key="alice/f")["UploadId"]
     client.upload_part(Bucket=bucket.name, Key="alice/f", UploadId=foreign, PartNumber=1, Body=DATA[: 5 * MIB])
@@ -157,7 +157,7 @@ def test_uploads_of_other_programs_are_left_alone(node: Node, bucket: Bucket) ->
 
 
 def test_old_uploads_are_swept(node: Node, bucket: Bucket) -> None:
-    """Those whose last part is older than `uploads.keep_parts` go; younger ones and those that run stay."""
+    """Uploads whose last part is older than `uploads.keep_parts` go; younger and running ones stay."""
     files = node.open()
     cut(files.writer(path("f")), DATA[: 6 * MIB])
     run(sweep(node.store, 0.0, lambda directory, measure: nullcontext()))
@@ -196,7 +196,7 @@ def test_what_was_killed_is_swept(swift_bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("what", ["STOR", "sweep", "rename", "DELE", "RMDA"])
 def test_an_upload_that_runs_in_another_process(bucket: Bucket, node: Node, what: str) -> None:
-    """Whoever publishes last has the name; nobody removes what runs, but a client that wants the name to go."""
+    """The upload that is published last has the name; only a client that removes the name removes a running upload."""
     files, other = node.open(), Node(bucket)
     bucket.put_many({"alice/d/f": b"old", "alice/d/g": b"other"})
     running = begin(files.writer(path("d/f")))()

@@ -138,7 +138,7 @@ def close(node: Node, upload: Any, key: str = "alice/f") -> None:
 
 
 def test_a_part_that_fails_while_others_do_not(bucket: Bucket) -> None:
-    """Its upload is 451; the parts that follow it are sent again, and the file is the one that was sent."""
+    """The upload gets 451. When it is resumed, later parts are sent again, and the file is the one that was sent."""
     with ThreadPoolExecutor(8) as pool:
         node = parallel(Node(bucket), pool)
         put, others = node.store.multiparts.put, threading.Event()

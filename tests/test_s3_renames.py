@@ -170,7 +170,7 @@ def test_an_abort_while_a_directory_is_renamed(bucket: Bucket, monkeypatch: pyte
 
 
 def test_a_large_file_is_renamed(each_bucket: Bucket) -> None:
-    """It is copied in parts, and nothing stays open; a crash leaves a copy that no client resumes."""
+    """A large file is copied in parts, and nothing stays open; a crash leaves a copy that no client resumes."""
     bucket, files = each_bucket, small_copies(Node(each_bucket))
     bucket.put("alice/f", DATA)
     steps = files._renames.rename(path("f"), path("g"))
@@ -282,7 +282,7 @@ def test_a_lost_answer_and_a_refused_repetition(bucket: Bucket) -> None:
 
 
 def test_copies_whose_answers_are_lost_are_removed(bucket: Bucket) -> None:
-    """Also if one of the others cannot be removed."""
+    """Copies whose answers were lost are removed, also if another copy cannot be removed."""
     old = {f"alice/d/{name}": b"1" for name in "abcd"}
     bucket.put_many(old)
     with FaultyProxy(bucket.server.port) as proxy:

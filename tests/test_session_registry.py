@@ -241,7 +241,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
 
 
 def test_the_sessions_of_all_workers(workers: Workers) -> None:
-    """They are listed in the order in which they began, however many each worker has; each is found in its worker."""
+    """Sessions of all workers are listed in the order in which they began, and each is found in its worker."""
     assert workers.sessions() == []
     for number in range(3 * PAGE + 1):
         workers.servers[number % 2].connect(f"10.0.0.{number}")
@@ -322,7 +322,7 @@ def test_a_client_that_connects_again_is_not_ended_again(workers: Workers) -> No
 
 
 def test_a_worker_that_ends_meanwhile(workers: Workers) -> None:
-    """Its sessions are not there, and nobody waits for it."""
+    """The sessions of a worker that ends meanwhile are left out, and nobody waits for it."""
     for server in workers.servers:
         server.connect()
     workers.freeze(2)

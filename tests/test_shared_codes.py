@@ -77,7 +77,7 @@ def test_many_users(both: tuple[SharedTable, TableWorkers], monkeypatch: pytest.
 
 
 def test_the_supervisor_keeps_the_codes_of_workers() -> None:
-    """It stores them, and they stay used when the worker ends; those that were stored before are used up, too."""
+    """The supervisor stores used codes: they stay used when a worker ends. Codes stored before are used up, too."""
     workers, table = LinkedWorkers(1), SharedTable.create(*SIZE)
     used = UsedCodes(Store(workers.reactor), time.time)
     step = int(time.time() // totp.STEP) + 1

@@ -57,7 +57,7 @@ def test_failures_count_for_the_user(tmp_path: Path, kept: str, password: str) -
 
 
 def test_failures_with_a_certificate_count_for_the_user(tmp_path: Path) -> None:
-    """So do the certificate of another user, and a wrong code."""
+    """Another user's certificate, and a wrong code, count for the user and not for the name that was sent."""
     source = ignoring_case(bob={"plain": "secret", "home": "bob", "totp": KEY})
     store: Any = Memory()
     checker = CertificateChecker(Chain(tmp_path, source).store, UsedCodes(store, time.time), time.time)
@@ -70,7 +70,7 @@ def test_failures_with_a_certificate_count_for_the_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", ["plain", "password"])
 def test_users_yaml_decides_in_every_spelling(tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is disabled in users.yaml does not get in as BOB by a later source. It costs one hash, as for any name."""
+    """A user disabled in users.yaml does not get in as BOB by a later source. It costs one hash, as for any name."""
     source = ignoring_case(bob={kept: "secret" if kept == "plain" else SECRET, "home": "bob"})
     chain = Chain(tmp_path, source)
     assert chain.log_in("BOB").name == "bob"
@@ -113,7 +113,7 @@ def test_one_login_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("change", ["removed", "denied", "password"])
 def test_a_refusal_forgets_all_spellings(tmp_path: Path, change: str) -> None:
-    """Who is refused in one spelling does not get in with another one while the source is down."""
+    """A user who is refused in one spelling does not get in with another one while the source is down."""
     source = ignoring_case(bob={"password": SECRET, "home": "bob"})
     chain = Chain(tmp_path, source)
     for name in ("bob", "Bob", "BOB"):

@@ -145,7 +145,7 @@ def test_impossible_names(database: Database, name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"find": "SELECT * FROM users"}, "find: does not have the name of the user. Write WHERE name = %(name)s"),
+        ({"find": "SELECT * FROM users"}, "find: does not use the name of the user. Write WHERE name = %(name)s"),
         ({"find": "SELECT * FROM users WHERE name = '%(name)s'"}, "find: has %(name)s in quotes"),
         ({"find": "SELECT * FROM users -- %(name)s"}, "find: has %(name)s in quotes or in a comment"),
         (
@@ -156,12 +156,12 @@ def test_impossible_names(database: Database, name: str) -> None:
         ({"find": "SELECT 1 WHERE a = %s"}, "find: has “%s”"),
         ({"find": "SELECT 1 WHERE a = %(name)d"}, "find: has “%(name)d”"),
         ({"find": "SELECT 1 WHERE a = %(name"}, "find: has “%”"),
-        ({"find": ""}, "find: does not have the name"),
-        ({"find": "SELECT 1 WHERE a = {name}"}, "find: does not have the name"),
+        ({"find": ""}, "find: does not use the name"),
+        ({"find": "SELECT 1 WHERE a = {name}"}, "find: does not use the name"),
         ({"find": "SELECT 1 WHERE a = %(name)s", "names": "SELECT %(name)s"}, "names: must list the names"),
         ({"find": "SELECT 1 WHERE a = %(name)s", "names": " "}, "names: must list the names"),
         ({"names": "SELECT name FROM users"}, "names: needs find"),
-        ({"url": "mysql://localhost/ftpsd"}, "url: is of no database that is supported"),
+        ({"url": "mysql://localhost/ftpsd"}, "url: names no supported database"),
         ({"url": "sqlite:users.sqlite"}, "url: does not name an absolute path"),
         ({"url": "sqlite:/a%00b"}, "url: does not name an absolute path"),
         ({"url": "sqlite://users.sqlite"}, "url: does not name an absolute path"),

@@ -112,14 +112,14 @@ ROWS: list[tuple[Any, str]] = [
     ({"a": {**STORE, "endpoint": "https://s3:port"}}, "storage.a.endpoint: "),
     ({"a": {**STORE, "part_size": "1M"}}, "storage.a.part_size: 1048576 bytes are not possible for a part. Write a size"),
     ({"a": {**STORE, "part_size": "6G", "memory": "1T"}}, "storage.a.part_size: "),
-    ({"a": {**STORE, "parallel": 0}}, "storage.a.parallel: 0 is not possible. Write a number from 1 to 64."),
-    ({"a": {**STORE, "parallel": 65}}, "storage.a.parallel: 65 is not possible."),
+    ({"a": {**STORE, "parallel": 0}}, "storage.a.parallel: 0 is out of range. Write a number from 1 to 64."),
+    ({"a": {**STORE, "parallel": 65}}, "storage.a.parallel: 65 is out of range."),
     (
         {"a": {**STORE, "memory": "8M", "parallel": 1}},
         "storage.a.memory: 8388608 bytes are too few for 2 parts of 8388608 bytes. Write 16M or",
     ),
     ({"a": {**STORE, "memory": "10M"}}, "storage.a.memory: 10485760 bytes are too few for 4 parts of 8388608 bytes. Write 32M or"),
-    ({"a": {**STORE, "credentials": "instance"}}, "storage.a.credentials: “instance” is not possible. Write default,"),
+    ({"a": {**STORE, "credentials": "instance"}}, "storage.a.credentials: “instance” names no credentials. Write default,"),
     ({"a": {**STORE, "credentials": {"secret": "x"}}}, "storage.a.credentials.secret: unknown key."),
     ({"a": {**STORE, "credentials": {"access_key_id": "A"}}}, "storage.a.credentials.secret_access_key_file: is missing."),
     ({"a": {**STORE, "credentials": {"secret_access_key_file": "x"}}}, "storage.a.credentials.access_key_id: is missing."),
@@ -272,7 +272,7 @@ def test_many_users_in_a_store_share_their_settings(files: Path) -> None:
 
 
 def test_the_home_of_anonymous_users(files: Path) -> None:
-    """It can be in a store, whatever directories there are; that of a user may be neither in nor around it."""
+    """The home of anonymous users can be in a store; the home of a user may be neither in nor around it."""
     place = {"storage": "archive", "path": "public/"}
     users = {"alice": {"home": {"storage": "archive", "path": "alice/"}}}
     path = write(files, {"archive": STORE}, users)

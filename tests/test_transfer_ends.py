@@ -58,7 +58,7 @@ def test_a_complete_upload_of_a_client_that_has_gone(
 
 
 def test_a_complete_upload_at_a_limited_rate(make_daemon: Callable[..., Daemon]) -> None:
-    """It is published even if a rate limit lets the daemon read the last bytes long after the client has gone."""
+    """A complete upload is published even if a rate limit delays its last bytes until after the client has gone."""
     daemon = make_daemon(users={"alice": {"limits": {"upload_rate": "2M"}}, "bob": {}})
     path = daemon.home() / "slow"
     client = secured(daemon)

@@ -94,7 +94,7 @@ def test_a_bound_socket_is_listened_on(known: bool, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("known", [True, False], ids=["this release", "a release without the name"])
 def test_the_observer_of_twistd(known: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is made for twistd's options; without the name twistd makes its own."""
+    """The observer is made for twistd's options; without the private name, twistd makes its own."""
     if not known:
         monkeypatch.delattr(_twistd_unix.UnixAppLogger, "_getLogObserver")
         monkeypatch.delattr(app.AppLogger, "_getLogObserver")
@@ -114,7 +114,7 @@ def test_a_release_without_the_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_clock_of_the_reactor() -> None:
-    """It becomes the monotonic one, unless calls wait by the old one or the reactor does not allow it."""
+    """The reactor gets the monotonic clock, unless calls wait by the old one or the reactor does not allow it."""
 
     class Fixed:
         __slots__ = ()

@@ -144,7 +144,7 @@ def test_what_is_not_answered(server: Server, request_: bytes, code: bytes) -> N
 
 
 def test_nothing_lasts_longer_than_the_deadline(server: Server) -> None:
-    """Whoever sends nothing, or half a request, or does not read the answer is cut off."""
+    """A client that sends nothing or half a request, or does not read the answer, is cut off at the deadline."""
     silent, half, unread = (server.connect() for _ in range(3))
     half.send(ASKED[:20])
     unread.send(ASKED)

@@ -145,7 +145,7 @@ def test_a_message_that_cannot_be_processed(error: Exception) -> None:
 
 @pytest.mark.quick
 def test_a_reader_that_is_closed_by_a_message() -> None:
-    """It is closed by its user, so the end is no news to that."""
+    """A reader that is closed while it handles a message does not report its end."""
     channel = Messages(lambda *_: channel.reader.close())
     datagrams.send(channel.near, "last")
     channel.until(lambda: channel.reader.fileno() < 0)
@@ -344,7 +344,7 @@ def test_sessions_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_login_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
-    """It waits until the lock is free, and is not refused."""
+    """A login waits until the lock is free, and is not refused."""
     daemon = make_daemon(merge(PLAIN, {"workers": 2}))
     with FtpClient(daemon) as client:
         client.expect(331, "USER alice")
@@ -357,7 +357,7 @@ def test_a_login_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_worker_that_starts_while_the_table_is_locked(make_daemon: MakeDaemon) -> None:
-    """It waits until the lock is free, and is ready then."""
+    """A worker that starts waits until the lock is free, and is ready then."""
     daemon = make_daemon({"workers": 2})
     killed, other = workers(daemon)
     with held(open_table(daemon.pid)):
@@ -402,7 +402,7 @@ def reloading_with_locked_table(daemon: Daemon) -> Iterator[None]:
 
 
 def test_a_reload_while_a_worker_is_stopped(make_daemon: MakeDaemon) -> None:
-    """It ends when nobody can log in with the old password any more."""
+    """A reload ends only when nobody can log in with the old password any more."""
     daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
     stopped = workers(daemon)[0]
     with reloading_with_locked_table(daemon):
@@ -415,7 +415,7 @@ def test_a_reload_while_a_worker_is_stopped(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_worker_that_cannot_load_the_new_configuration(make_daemon: MakeDaemon) -> None:
-    """It is replaced by one that has the configuration, and nobody can log in with the old one any more."""
+    """The worker is replaced by one with the new configuration, and nobody can log in with the old one any more."""
     daemon = make_daemon(merge(PLAIN, {"workers": 2}), start=True)
     killed = workers(daemon)[0]
     with reloading_with_locked_table(daemon):
@@ -555,7 +555,7 @@ def _pid_of(pid: int, number: int) -> int:
 
 
 def test_a_supervisor_without_descriptors(make_daemon: MakeDaemon) -> None:
-    """It cannot start a worker then; the others serve, and the worker starts as soon as it can."""
+    """Without a free descriptor the supervisor starts no worker; the others serve, and it starts one when it can."""
     daemon = make_daemon({"workers": 2})
     killed, _ = workers(daemon)
     soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)

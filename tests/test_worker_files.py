@@ -91,7 +91,7 @@ def sent(daemon: Daemon, client: FtpClient, line: str, size: int) -> socket.sock
 
 
 def test_the_uploads_of_a_killed_worker(three: Make) -> None:
-    """They can be resumed in another worker, and what they left is counted again, also for sessions that have stayed."""
+    """Uploads of a killed worker can be resumed in another, and are counted again, also for sessions that stayed."""
     content = (BYTES * (SIZE // len(BYTES) + 1))[:SIZE]
     daemon = three({"alice": limited("10M", 100)})
     with ExitStack() as stack:

@@ -188,7 +188,7 @@ def _login(daemon: Daemon) -> str:
 
 
 def test_transfers_of_a_worker_that_is_killed(three: Callable[..., Daemon]) -> None:
-    """Its transfers are over: others may begin."""
+    """Transfers of a killed worker count no longer: others may begin."""
     daemon = three({"limits": {"transfers": 3}})
     with ExitStack() as stack:
         clients = [stack.enter_context(plain_login(daemon)) for _ in range(3)]

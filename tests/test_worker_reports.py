@@ -149,7 +149,7 @@ def test_what_happened_before_the_end_is_recorded(daemon: Daemon, clients: list[
 
 
 def test_a_worker_that_is_killed(daemon: Daemon, admin: Admin, clients: list[Any]) -> None:
-    """Its events up to then are recorded, its counts stay, status shows the new worker and that one was restarted."""
+    """Events and counts of a killed worker are kept; status shows the new worker, and that one was restarted."""
     clients[0].expect(257, "MKD before")
     time.sleep(0.3)
     before = processes(admin)
@@ -163,7 +163,7 @@ def test_a_worker_that_is_killed(daemon: Daemon, admin: Admin, clients: list[Any
 
 
 def test_a_worker_that_does_not_answer(daemon: Daemon, admin: Admin, clients: list[Any]) -> None:
-    """Its sessions are missing from the list, which says so; the other worker is shown, and everything else works."""
+    """The list says that sessions of a silent worker are missing, and shows the others; everything else works."""
     stopped = processes(admin)[1]
     os.kill(stopped, signal.SIGSTOP)
     try:

@@ -140,7 +140,7 @@ def outside(user: str, path: str, written: Collection[str] | None, what: str = "
 def unusable(source: str, user: str, problem: str) -> Finding:
     """Return the finding for a user of a source whose settings cannot be used, such as a home outside the sandbox."""
     text = f"The user {user} of {source} cannot log in: {problem.rstrip('.')}."
-    return Finding("source.user", "fault", text, "Correct what the source has, or the configuration.")
+    return Finding("source.user", "fault", text, "Correct the user in the source, or the configuration.")
 
 
 def _below(path: str, directories: Collection[str]) -> bool:
@@ -197,7 +197,7 @@ def descriptors(limit: int, sessions: int, transfers: int) -> list[Finding]:
 
 
 def check_logins(new: PasswordSettings, known: Iterable[str], report: Report) -> None:
-    """Measure what logins cost here, judge that, and report how many a processor bears in a second."""
+    """Measure what logins cost here, judge that, and report how many logins per second a processor can do."""
     try:
         free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
@@ -238,7 +238,7 @@ def logins(costs: Mapping[str, float], memory: int, processors: int, available: 
 
 
 def login_rates(costs: Mapping[str, float], processors: int) -> list[str]:
-    """Return what the machine can bear, for each kind of hash."""
+    """Return how many logins per second this machine can do with each kind of hash, as sentences."""
     return [f"a login with {kind} costs {_rate(cost, processors)}" for kind, cost in costs.items()]
 
 

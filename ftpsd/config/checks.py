@@ -197,7 +197,7 @@ def check_passwords(document: Document, passwords: PasswordSettings) -> None:
         document.fault(key, f"{passwords.memory} bytes for each login are too many", "Write 1G or less.")
     for name, value, most in (("iterations", passwords.iterations, 100), ("parallelism", passwords.parallelism, 64)):
         if not 1 <= value <= most:
-            document.fault(("passwords", name), f"{value} is not possible", f"Write a number from 1 to {most}.")
+            document.fault(("passwords", name), f"{value} is out of range", f"Write a number from 1 to {most}.")
 
 
 def _check_bans(document: Document, settings: Settings) -> None:

@@ -278,7 +278,7 @@ def _credentials(structure_section: Hook, value: object, kind: object) -> object
         return Credentials()
     if not isinstance(value, dict):
         remedy = "Write default, {access_key_id: …, secret_access_key_file: …}, or {role: …}."
-        raise InvalidValue(f"{quoted(value)} is not possible", remedy)
+        raise InvalidValue(f"{quoted(value)} names no credentials", remedy)
     return structure_section(value, kind)
 
 

@@ -185,7 +185,7 @@ class Login:
         await self._ledger.check_bans(self._client, user)
 
     def require_current(self, user: str) -> None:
-        """End the session if the configuration has changed since it began, beyond its users."""
+        """End the session if more than the users of the configuration has changed since it began."""
         try:
             self._snapshot.portal()
         except ConfigurationChanged as refusal:

@@ -101,7 +101,7 @@ class LineWriter:
         self._jobs.submit(partial(self._job, lines))
 
     def finish(self) -> None:
-        """Write all lines that wait, and close the file: the daemon stops."""
+        """Write all lines that wait, and close the file, because the daemon stops."""
         lines, self._lines = list(self._lines), deque()
         self._jobs.submit(partial(self._job, lines))
         self._jobs.submit(self._file.close)

@@ -54,7 +54,10 @@ class LineObserver:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Write all that this thread logs in the block at its end, at once: each write takes as long as a line."""
+        """Collect what this thread logs in the block, and write it at the end in one call.
+
+        A call costs as much time as the rest of a line.
+        """
         waiting: list[str] = []
         self._waiting, self._thread = waiting, threading.get_ident()
         try:

@@ -19,7 +19,7 @@ OTHER = "other"
 
 @define
 class Tally:
-    """Counts since the tally was made. For the reactor thread, where nothing else is said."""
+    """Counts since the tally was made. For the reactor thread, unless a method says otherwise."""
 
     #: Final replies, by command and code.
     commands: dict[tuple[str, int], int] = Factory(dict)

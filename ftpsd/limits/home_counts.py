@@ -127,7 +127,7 @@ class HomeVisits(Protocol):
         """Whether somebody counts the home for the first time now."""
 
     def begin_count(self) -> bool:
-        """Begin to count the home for the first time. Return False if somebody else is at it."""
+        """Begin to count the home for the first time. Return False if somebody else does that now."""
 
     def end_count(self) -> None:
         """End what `begin_count` has begun."""
@@ -173,7 +173,7 @@ class HomeLedger(Protocol):
     """The part of a ledger that counts homes. It outlives reloads. The methods may be called in any thread."""
 
     def home(self, home: str) -> HomeCount:
-        """Return the count of a home; nothing is counted there at first."""
+        """Return the count of a home, which is empty until the home is counted."""
 
     def group(self, name: str) -> GroupCount:
         """Return the count of a group; it has no homes at first."""

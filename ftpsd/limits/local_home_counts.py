@@ -55,7 +55,7 @@ class LocalHomeVisits:
         return self._counting.locked()
 
     def begin_count(self) -> bool:
-        """Begin to count the home. Return False if somebody else is at it."""
+        """Begin to count the home. Return False if somebody else does that now."""
         return self._counting.acquire(blocking=False)
 
     def end_count(self) -> None:
@@ -162,7 +162,7 @@ class LocalHomeCounts:
         self._groups: WeakValueDictionary[str, LocalGroupCount] = WeakValueDictionary()
 
     def home(self, home: str) -> LocalHomeCount:
-        """Return the count of a home; nothing is counted there at first."""
+        """Return the count of a home, which is empty until the home is counted."""
         with self._lock:
             count = self._homes.get(home)
             if count is None:

@@ -69,11 +69,11 @@ class TransferCounts:
             total.sample(now, self.moved(direction))
 
     def rate_of(self, stream: Moving) -> float:
-        """Return the bytes per second of a running transfer, lately; on average since it began if nobody samples."""
+        """Return the recent bytes per second of a running transfer; on average since it began if nobody samples."""
         return self._running[stream].rate(self._clock(), stream.moved)
 
     def rate(self, direction: Direction) -> float:
-        """Return the bytes per second of all transfers together, lately; on average if nobody samples."""
+        """Return the recent bytes per second of all transfers together; on average if nobody samples."""
         return self._totals[direction].rate(self._clock(), self.moved(direction))
 
     def moved(self, direction: Direction) -> int:

@@ -210,7 +210,7 @@ class Counters:
 
 
 def result_of(event: TransferEnded) -> str:
-    """Return how a transfer has ended: complete, aborted (426: one of both sides has cut it off) or failed."""
+    """Return how a transfer has ended: complete, aborted (426: one of the two sides has cut it off) or failed."""
     if event.complete:
         return "complete"
     return "aborted" if event.code == 426 else "failed"

@@ -10,8 +10,8 @@ The rules, for a change that gives an inode another name, or removes its name:
 An upload that appends a few bytes in place is decided by the bytes at the place where they belong. Device numbers are
 not compared, since a restart of the machine may change them.
 
-FAT and exFAT number their files anew when they are mounted. There the names decide: the change was made if the old name
-is gone, from the whole home if the new name is not there.
+FAT and exFAT give their files new inode numbers when they are mounted. There the names decide: the change was made if
+the old name is gone, from the whole home if the new name is not there.
 
 What tells of a change in an object store is decided by the storage (`DecideInStore`): it alone can ask the store.
 """
@@ -54,7 +54,7 @@ class Home(NamedTuple):
     """The home in which a change is made."""
 
     path: str
-    #: Its inode number, or the type of a file system that numbers its files anew.
+    #: Its inode number, or the type of a file system that gives new numbers when it is mounted.
     mark: int | str
 
 

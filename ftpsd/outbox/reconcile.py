@@ -46,10 +46,10 @@ class Reconciler:
         if self._thread is not None:
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
-                log.error("a disk does not answer: events of the last run of the daemon are delivered later")
+                log.error("a disk does not respond: events of the last run of the daemon are delivered later")
 
     def run(self) -> None:
-        """Begin to decide what is open, if there is anything and nobody is at it."""
+        """Begin to decide open intents, if there are any and nobody does that now."""
         if self._locks is None or (self._thread is not None and self._thread.is_alive()):
             return
         if any(self._locks.directory.glob("*.lock")):

@@ -12,10 +12,10 @@ class ProvableUpload(Upload, Protocol):
     """An upload of which it can be told after a crash whether it was published."""
 
     def evidence(self, claim: UploadClaim) -> Evidence:
-        """Return what tells that. Called between `flush` and `take_name`."""
+        """Return what tells this. Called between `flush` and `take_name`."""
 
     def leave(self) -> None:
-        """Let what was received stay as it is when the upload ends: nobody knows yet that it failed."""
+        """Keep what was received when the upload ends, since it is not known yet whether it has failed."""
 
 
 class ClaimedUpload:

@@ -54,55 +54,55 @@ class DropBoxFiles:
     # --- what is not ---------------------------------------------------------------------------------
 
     def listing(self, path: VirtualPath, request: ListRequest, line: Callable[[Entry], str]) -> Opening[Source]:
-        """Refuse it, as all that follow."""
+        """Raise Refusal, as all methods below do."""
         _refuse()
 
     def reader(self, path: VirtualPath, offset: int, end: int | None, checksum: str = "") -> Opening[Reader]:
-        """Return nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def entry(self, path: VirtualPath, *permissions: str) -> Entry:
-        """Return nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def first_entries(self, path: VirtualPath, request: ListRequest, limit: int) -> list[Entry]:
-        """Return nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def make_directory(self, path: VirtualPath) -> None:
-        """Make nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def remove_directory(self, path: VirtualPath) -> None:
-        """Remove nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def remove_tree(self, path: VirtualPath) -> None:
-        """Remove nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def remove(self, path: VirtualPath) -> None:
-        """Remove nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def rename(self, old: VirtualPath, new: VirtualPath) -> None:
-        """Rename nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def set_time(self, path: VirtualPath, modified: float) -> float:
-        """Change nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def set_mode(self, path: VirtualPath, mode: int) -> int:
-        """Change nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def size(self, path: VirtualPath) -> int:
-        """Return nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def available_space(self, path: VirtualPath) -> int:
-        """Return nothing."""
+        """Raise Refusal."""
         _refuse()
 
     async def usage(self, path: VirtualPath) -> Usage | None:

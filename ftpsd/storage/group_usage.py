@@ -85,7 +85,7 @@ class GroupUsage:
             self._version += 1
 
     def leave_out(self) -> None:
-        """Count the home without which `update` would have ended no more: its disk does not respond."""
+        """Leave out the home that `update` counts now: its disk does not respond, and `update` would not end."""
         self._left_out.add(self.counting)
         self._warn(self.counting, "its disk does not respond")
 

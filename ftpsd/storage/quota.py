@@ -43,7 +43,7 @@ _COMPARED = 500
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How much of a limit is used; of that of a group, if it has a name. A limit of None is no limit."""
+    """How much of a limit is used. The limit is a group's if it has a name; None is no limit."""
 
     used: int
     limit: int | None

@@ -103,7 +103,7 @@ class State:
             self.execute("PRAGMA journal_mode = WAL")
             self.execute("PRAGMA synchronous = FULL")
         if self.execute("PRAGMA quick_check(1)") != [("ok",)]:
-            raise sqlite3.DatabaseError("its pages do not fit together")
+            raise sqlite3.DatabaseError("its pages are inconsistent")
         ((version,),) = self.execute("PRAGMA user_version")
         if version > VERSION:
             raise LaterRelease("it is of a later release")
@@ -303,7 +303,7 @@ class Store:
         self.failing = True
 
     def recovered(self) -> None:
-        """The file has everything again that it should have."""
+        """Note that the file has everything again."""
         if self.failing:
             log.info("the state is saved again")
         self.failing = False

@@ -200,7 +200,7 @@ class WorkerThreads:
         self._next_check: DelayedCall | None = None
 
     def start(self) -> None:
-        """Start the threads. Jobs that came before wait until now."""
+        """Start the threads. Jobs that were put before wait until then."""
         self._reactor_calls.start()
         for _ in range(self._size):
             self._add_thread()

@@ -66,7 +66,7 @@ class SharedCodes:
         self._slots[user] = slot
 
     def recent(self) -> Mapping[str, int]:
-        """Return the last step of each user whose code has been used lately."""
+        """Return the last step of each user whose code has been used recently."""
         oldest = int(self._now() // STEP) - WINDOW
         steps = {user: slot.ints[_STEP] for user, slot in self._slots.items()}
         return {user: step for user, step in steps.items() if step >= oldest}

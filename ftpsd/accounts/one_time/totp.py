@@ -60,7 +60,7 @@ class Codes(Protocol):
         """Do the same when no other process has a lock that it needs."""
 
     def recent(self) -> Mapping[str, int]:
-        """Return the last step of each user whose code has been used lately."""
+        """Return the last step of each user whose code has been used recently."""
 
 
 def was_used(last: int | None, step: int, now: float) -> bool:
@@ -107,7 +107,7 @@ class UsedCodes:
         return self.use(user, step)
 
     def recent(self) -> Mapping[str, int]:
-        """Return the last step of each user whose code has been used lately."""
+        """Return the last step of each user whose code has been used recently."""
         oldest = int(self._now() // STEP) - WINDOW
         return {user: step for user, step in self._steps.items() if step >= oldest}
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def _late() -> Exception:
-    return TimeoutError("the time is over")
+    return TimeoutError("the deadline has passed")
 
 
 class Deadline:

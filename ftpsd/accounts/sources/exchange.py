@@ -21,7 +21,7 @@ class AnswerTooLong(OSError):
 class BoundedSocket:
     """A connected socket with a deadline for all calls together, and a limit of bytes that are received.
 
-    A time-out of the socket itself would begin anew with each byte of a slow answer. http.client uses this object as
+    A time-out of the socket itself would begin again with each byte of a slow answer. http.client uses this object as
     its socket. The caller who has made the inner socket closes it.
     """
 
@@ -86,7 +86,7 @@ def connect_unix(path: Path, deadline: Deadline) -> socket.socket:
         connection.connect(os.fspath(path))
     except BlockingIOError:
         connection.close()
-        raise TimeoutError("nobody accepts the connection") from None
+        raise TimeoutError("no address accepts the connection") from None
     except BaseException:
         connection.close()
         raise

@@ -173,14 +173,14 @@ def credentials(user: str | None, from_stdin: bool, has_certificate: bool = Fals
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0.1 <= seconds <= 600:
-        raise argparse.ArgumentTypeError("0.1 to 600, please")
+        raise argparse.ArgumentTypeError("write seconds, from 0.1 to 600")
     return seconds
 
 
 def _tries(text: str) -> int:
     tries = int(text)
     if not 1 <= tries <= 100:
-        raise argparse.ArgumentTypeError("1 to 100, please")
+        raise argparse.ArgumentTypeError("write a number from 1 to 100")
     return tries
 
 

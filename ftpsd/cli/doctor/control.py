@@ -179,7 +179,7 @@ def _no_greeting(target: Target, trouble: Silent) -> Finding:
     return Finding(
         "control.silent",
         "fault",
-        f"Port {target.port} accepts the connection, and no greeting arrives within {target.timeout:g} s.",
+        f"Port {target.port} accepts the connection, but no greeting arrives within {target.timeout:g} s.",
         "Look for a proxy or a load balancer that accepts connections in place of the server; if there is none, the"
         " daemon hangs: look at its log.",
         "journalctl -u ftpsd -n 50",
@@ -205,7 +205,7 @@ def _greeting_cut() -> Finding:
     return Finding(
         "control.cut",
         "fault",
-        "The connection is accepted, and closed before the greeting.",
+        "The connection is accepted, but closed before the greeting.",
         "Look for a firewall with intrusion prevention, or for a forwarding rule to a machine where nothing listens.",
     )
 

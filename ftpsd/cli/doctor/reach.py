@@ -98,7 +98,7 @@ def no_control(attempts: Iterable[Attempt]) -> Finding:
         return Finding(
             "control.unreachable",
             "fault",
-            f"There is no way to {place}, port {port}: {worst.reason}.",
+            f"Port {port} of {place} cannot be reached: {worst.reason}.",
             "Check the address and the route to it; a router or firewall that rejects the port answers the same.",
             f"ip route get {place}",
         )

@@ -65,7 +65,7 @@ def _signal(process: int) -> int:
     try:
         os.kill(process, signal.SIGHUP)
     except (OSError, OverflowError) as error:
-        raise Unreachable(f"process {process} cannot be told: {error}") from None
+        raise Unreachable(f"process {process} cannot be signalled: {error}") from None
     print("No admin socket is configured: sent SIGHUP. The log says how the reload ended.")
     return 0
 

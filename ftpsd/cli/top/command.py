@@ -124,7 +124,7 @@ class Top:
         self._interval = interval
 
     def serve(self, status: answers.Status) -> None:
-        """Show frames and do what the keys say. Raises Quit."""
+        """Show frames and act on keys. Raises Quit when the user leaves."""
         while True:
             due = time.monotonic() + self._interval
             self._show(status)

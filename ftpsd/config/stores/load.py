@@ -91,7 +91,7 @@ def _check(document: Document, key: Key, store: S3Storage) -> None:
         document.fault((*key, "part_size"), problem, "Write a size from 5M to 5G.")
     if not 1 <= store.parallel <= _MOST_PARALLEL:
         remedy = f"Write a number from 1 to {_MOST_PARALLEL}."
-        document.fault((*key, "parallel"), f"{store.parallel} is not possible", remedy)
+        document.fault((*key, "parallel"), f"{store.parallel} is out of range", remedy)
     elif store.memory < (needed := store.part_size * max(2, store.parallel)):
         problem = f"{store.memory} bytes are too few for {max(2, store.parallel)} parts of {store.part_size} bytes"
         least = -(-needed >> 20)

@@ -61,7 +61,7 @@ class FtpsFactory(FTPFactory):
         return ProxiedConnection(self.services, peer, passive, self.begin)
 
     def begin(self, route: Route, early: bytes = b"") -> Protocol:
-        """Return the protocol of a connection whose way is known. `early` came behind the header of a proxy."""
+        """Return the protocol of a connection whose route is known. `early` came behind the header of a proxy."""
         return PendingConnection(self, route, early)
 
     def record_rejection(self, number: int, route: Route, reason: RejectReason, log_text: str) -> None:

@@ -13,7 +13,7 @@ Key = tuple[str, int]
 
 
 class PassedSockets:
-    """Those of a socket unit, which stay systemd's, and those that the last process of the service has left."""
+    """Sockets of a socket unit, which remain systemd's, and those that the last process of the service has left."""
 
     def __init__(self) -> None:
         self._used: dict[Key, Inherited] = {}

@@ -87,7 +87,7 @@ class ProxiedConnection(IncomingConnection):
 
 
 class UntrustedConnection(IncomingConnection):
-    """A connection from a host that is no trusted proxy: it is cut without a word."""
+    """A connection from a host that is no trusted proxy: it is cut without a reply."""
 
     def __init__(self, services: ControlServices, peer: Address) -> None:
         self._services = services

@@ -41,7 +41,7 @@ class OnceForAll:
         return True
 
     def ended(self, worker: int) -> None:
-        """A worker has ended. The next one of this index has had nothing; what this one alone has had is forgotten."""
+        """Forget what this worker alone has logged: it has ended, and the next one of its index begins with nothing."""
         for text, (_, workers) in [*self._logged.items()]:
             workers.discard(worker)
             if not workers:

@@ -111,7 +111,7 @@ class SharedHomeCounts:
         self._groups: WeakValueDictionary[str, SharedGroupCount] = WeakValueDictionary()
 
     def home(self, home: str) -> SharedHomeCount:
-        """Return the count of a home; nothing is counted there at first."""
+        """Return the count of a home, which is empty until the home is counted."""
         count = self._homes.get(home)
         if count is None:
             slot = self._table.slot(HOME, home, kept=True)  # may wait: not under a lock for which others wait

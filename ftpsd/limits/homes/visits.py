@@ -50,7 +50,7 @@ class SharedHomeVisits:
         return self._threads.locked() or (self._lock is not None and self._lock.is_taken())
 
     def begin_count(self) -> bool:
-        """Begin to count the home. Return False if somebody else is at it."""
+        """Begin to count the home. Return False if somebody else does that now."""
         if not self._threads.acquire(blocking=False):
             return False
         if self._lock is None or self._lock.try_acquire():

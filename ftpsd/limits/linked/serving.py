@@ -69,7 +69,7 @@ def _serve(link: Link, ledger: Callable[[], Ledger]) -> None:
 
 
 class BanPublisher:
-    """Tells all workers of each change of the bans (`ban_table.Watcher`), once for all in one turn of the reactor."""
+    """Sends changes of bans to all workers (`ban_table.Watcher`): those of one turn of the reactor in one message."""
 
     def __init__(self, reactor: Reactor, workers: Workers, table: SharedTable, bans: BanList) -> None:
         self._reactor = reactor

@@ -66,7 +66,7 @@ class Patience:
         self._clock = clock
 
     def seconds(self, usual: float) -> float:
-        """Return how long this thread waits for a lock, for which others wait the usual time."""
+        """Return how many seconds this thread may wait for a lock for which other threads wait `usual` seconds."""
         if self._starts:
             return max(usual, STARTING)
         if threading.get_ident() != self._reactor_thread:
@@ -85,7 +85,7 @@ class Patience:
 
 
 async def when_free(clock: Clock, call: Callable[[], T]) -> T:
-    """Make a call that may raise TableBusy, until it does not. Raises it after `LONGEST` seconds."""
+    """Repeat a call until it does not raise TableBusy. After `LONGEST` seconds, raise that."""
     began = clock.seconds()
     while True:
         try:

@@ -25,7 +25,7 @@ class SharedRateState:
 
     @property
     def due(self) -> float:
-        """The time at which all bytes that were charged have had their time."""
+        """The time until which the bytes that were charged use up the rate."""
         due: float = self._slot.floats[_DUE]
         return due
 

@@ -69,7 +69,7 @@ class WorkerProcess:
         return RunningWorker(self.index, self.pid, self.state, self._since)
 
     def forked(self, pid: int) -> None:
-        """The process exists."""
+        """Note that the process exists."""
         self.pid = pid
         try:
             self._descriptor = os.pidfd_open(pid)
@@ -111,7 +111,7 @@ class WorkerProcess:
         return True
 
     def has(self, number: int, client: Address, lease: SessionLease) -> None:
-        """It has a session."""
+        """Note that it has a session."""
         self.leases[number] = lease
         self._client_of[number] = client
         self.clients[client] += 1

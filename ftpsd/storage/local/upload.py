@@ -215,7 +215,7 @@ class Upload:
         return Evidence(proof, received, self._position)
 
     def leave(self) -> None:
-        """Let the part file stay as it is when the upload ends: nobody knows yet that the upload failed."""
+        """Keep the part file when the upload ends, since it is not known yet whether the upload has failed."""
         self._part = ""
 
     # --- for a quota (see `backend.Upload`) ----------------------------------------------------------

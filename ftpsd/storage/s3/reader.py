@@ -131,7 +131,7 @@ class S3Reader:
             self._sending.submit(lambda found=found: self._fetch(found))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Fetch nothing more. What arrives is dropped. May be called often."""
+        """Fetch nothing more. What arrives is dropped. May be called any number of times."""
         with self._changed:
             self._closed = True
             held = sum(each.held for each in self._ranges)

@@ -196,7 +196,7 @@ class Directory:
         found = self._pool.run("login", deadline, partial(self._read_as_user, name, password))
         _require(found.result, name)
         if found.entry is None and self._dn is None:
-            raise LoginDenied("Login not allowed.", "not below base, or not of the filter")
+            raise LoginDenied("Login not allowed.", "outside base, or not matched by filter")
         if found.entry is None:
             raise SourceFailed("users may not read their own entries, so that bind_dn is needed")
         return self._answer(self._name_of(found.entry), found.entry, found.groups, True)

@@ -44,7 +44,7 @@ def open_database(settings: SqlSource, secrets: Secrets) -> Database:
         return SqliteFile(settings.file)
     if not settings.url.startswith(("postgresql:", "postgres:")):
         remedy = "Write it as postgresql://ftpsd@db.example.com/ftpsd, or sqlite:/var/lib/ftpsd-users/users.sqlite."
-        raise UnusableSettings("url", "is of no database that is supported", remedy)
+        raise UnusableSettings("url", "names no supported database", remedy)
     try:
         from ftpsd.accounts.sources.sql.postgresql import PostgreSql
     except ImportError as error:

@@ -53,7 +53,7 @@ class SqliteFile:
 
 
 class SqliteConnection:
-    """One connection to a file."""
+    """One connection to a database file."""
 
     def __init__(self, connection: sqlite3.Connection, file: Path, identity: tuple[int, int]) -> None:
         self._connection = connection

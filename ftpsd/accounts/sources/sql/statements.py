@@ -27,7 +27,7 @@ def check(key: str, statement: str, takes_name: bool) -> None:
         raise UnusableSettings(key, f"has “{wrong[0]}”, which is no parameter", remedy)
     if takes_name and _PARAMETER not in found:
         remedy = f"Write WHERE name = {_PARAMETER}, with the column of the name."
-        raise UnusableSettings(key, "does not have the name of the user", remedy)
+        raise UnusableSettings(key, "does not use the name of the user", remedy)
     if not takes_name and (_PARAMETER in found or not statement.strip()):
         raise UnusableSettings(key, "must list the names of all users", "Write it as SELECT name FROM accounts.")
     if any(_PARAMETER in opaque for opaque in _OPAQUE.findall(statement)):

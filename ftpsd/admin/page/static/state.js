@@ -43,7 +43,7 @@ function warnings(status) {
   for (const { index, state } of status.workers) {
     if (state === "silent") found.push(`Worker process ${index} does not answer.`);
   }
-  if (status.threads.stuck) found.push(`${status.threads.stuck} worker threads are stuck: a disk does not answer.`);
+  if (status.threads.stuck) found.push(`${status.threads.stuck} worker threads are stuck: a disk does not respond.`);
   for (const { name, used, limit } of status.limits) {
     if (limit !== null && limit > 1 && used >= 0.9 * limit) {
       const isRate = name.endsWith("_rate");

@@ -18,7 +18,7 @@ _PIECE = 64 * 1024
 
 
 class Progress:
-    """Tells whether the requests of an upload go on: a transfer without progress is ended. For any thread."""
+    """Tells whether the requests of an upload make progress: a transfer without progress is ended. For any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()

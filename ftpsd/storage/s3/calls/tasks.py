@@ -199,7 +199,7 @@ class RemoteReader:
         return iter(self._opened.result())
 
     def close(self) -> None:
-        """Free what is open. May be called often."""
+        """Free what is open. May be called any number of times."""
         self._opened.drop()
 
 
@@ -235,7 +235,7 @@ class RemoteListing:
             yield chunk
 
     def close(self) -> None:
-        """End the listing. A page that is on its way is dropped. May be called often."""
+        """End the listing. A page that is on its way is dropped. May be called any number of times."""
         self._closed = True
         if not self._next.is_running and self._source is not None:
             self._source.close()
@@ -305,7 +305,7 @@ class RemoteUpload:
         self._publication().result()
 
     def close(self) -> None:
-        """End the upload, after its publication if that runs. Does not block. May be called often."""
+        """End the upload, after its publication if that runs. Does not block. May be called any number of times."""
         with self._lock:
             if self._closed:
                 return

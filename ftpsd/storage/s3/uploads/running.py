@@ -76,7 +76,7 @@ class Running:
         return ended is not None and modified <= ended + 1
 
     def may_run(self, identity: str, modified: float) -> bool:
-        """Return whether an upload runs, or may run in another process: it got a part lately."""
+        """Return whether an upload runs, or may run in another process: it got a part recently."""
         if identity in self._running:
             return True
         return not self.has_ended(identity, modified) and time() - modified < _LATELY

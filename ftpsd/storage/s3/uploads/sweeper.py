@@ -59,7 +59,7 @@ class StoreSweeper:
             self._task.start(max(_MIN_INTERVAL, min(_MAX_INTERVAL, keep)))
 
     def stop(self) -> None:
-        """Begin no other sweep. May be called often."""
+        """Begin no other sweep. May be called any number of times."""
         if self._task is not None:
             self._task.stop()
             self._task = None

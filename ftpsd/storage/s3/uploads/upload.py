@@ -165,7 +165,7 @@ class S3Upload:
         return Evidence(proof, collected.position - self._start, collected.position)
 
     def leave(self) -> None:
-        """Let the parts stay as they are when the upload ends, since it is not known yet whether it has failed."""
+        """Keep the parts when the upload ends, since it is not known yet whether it has failed."""
         self._left = True
 
     # --- for a quota (see `backend.Upload`) ----------------------------------------------------------
