@@ -56,7 +56,9 @@ class RememberedPasswords:
 
     def use(self, seconds: int) -> None:
         """Remember passwords for `seconds` from now on. A shorter time holds for those that are remembered, too."""
-        self._seconds = seconds
+        is_shorter, self._seconds = seconds < self._seconds, seconds
+        if not is_shorter:  # to go through 10,000 entries at each reload would stop the sessions for 10 ms
+            return
         latest = self._clock.seconds() + seconds
         self._entries = {
             key: entry._replace(expires=min(entry.expires, latest)) for key, entry in self._entries.items()
