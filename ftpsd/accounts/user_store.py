@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import Factory, field, frozen
@@ -41,8 +41,8 @@ class Homes:
     all: Set[str] = frozenset()
     #: Homes in which at least one user has a quota.
     with_quota: Set[str] = frozenset()
-    #: Directories that are homes, and lie in no other home.
-    outermost: Sequence[str] = ()
+    #: Directories that are homes, and lie in no other home. They may be found when they are iterated over.
+    outermost: Iterable[str] = ()
     #: The directories in which homes lie or may be created.
     parents: frozenset[str] = frozenset()
     #: By group whose members share a quota: their homes, which are in `with_quota`, too.

@@ -89,6 +89,8 @@ class Sweeper:
     def start(self, homes: Callable[[], Iterable[str]], keep: int | None, patience: float) -> None:
         """Sweep the homes from now on, none of which may lie in another. `homes` is called for each sweep.
 
+        A worker thread iterates over what it returns.
+
         Part files are kept for `keep` seconds (None: forever). A home whose disk does not respond for `patience`
         seconds is left out until it does.
         """
@@ -127,7 +129,11 @@ class Sweeper:
     async def _sweep_all(self, homes: Iterable[str], before: float, patience: float, freed: list[int]) -> float:
         """Sweep all homes. Return the seconds that it took, without those for disks that did not answer."""
         run, spent = self._run, 0.0
-        for home in homes:
+        try:
+            found = await self._queue.call(list[str], homes)
+        except Refusal:  # the disks of all homes do not respond: until the next sweep
+            return spent
+        for home in found if run == self._run else ():
             if home in self._hanging and not self._hanging[home].over:
                 continue
             walk = _Walk(sweep(home, before, self._started, freed, self._changing))
