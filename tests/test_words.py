@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -124,6 +126,67 @@ def test_no_strange_blank_is_part_of_a_number(argument: str) -> None:
     """PORT with separators and digits of other alphabets is refused (found by fuzzing: 451 and a traceback)."""
     with pytest.raises(Refusal, match="501"):
         parsing.port(argument)
+
+
+#: What long arguments consist of. Whether a pattern of spaces, digits or options takes long, shows with many of them.
+PIECES = [
+    " ",
+    "\t",
+    "1",
+    "1 ",
+    " R 1",
+    "a",
+    "/",
+    "a/",
+    "../",
+    "-a ",
+    "-",
+    ";",
+    "=",
+    "a=b;",
+    ",",
+    "1,",
+    "|",
+    ":",
+    ".",
+    "*",
+    "20200101000000 ",
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_longest_argument_takes_no_time(shape: Callable[[str], Any], piece: str) -> None:
+    """A line of 8 KiB is parsed in milliseconds: all sessions wait meanwhile."""
+    for begin, end in itertools.product(["", "1", "-", "20200101000000 "], ["", "x", " x"]):
+        argument = (begin + piece * parsing.MAX_LINE)[: parsing.MAX_LINE - 10] + end
+        start = time.thread_time()
+        with suppress(Refusal):
+            shape(argument)
+        assert time.thread_time() - start < 0.1, (begin, end)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("5", 5),
+        (" 5 ", 5),
+        ("5 R 7", 5),
+        ("5  r 7 ", 5),
+        ("5 R", None),
+        ("5 7", None),
+        ("", None),
+        ("5 R x", None),
+        ("5 R 7 8", None),
+    ],
+)
+def test_the_size_of_allo(argument: str, expected: int | None) -> None:
+    """ALLO has a size, and may have that of a record."""
+    if expected is None:
+        with pytest.raises(Refusal, match="501"):
+            parsing.allocation(argument)
+    else:
+        assert parsing.allocation(argument) == expected
 
 
 def test_every_errno_has_a_reply() -> None:

@@ -123,7 +123,12 @@ def number(argument: str) -> int:
 
 def allocation(argument: str) -> int:
     """Return the size of `ALLO size [R record-size]` (RFC 959 section 4.1.3)."""
-    return number(re.sub(r"\s+[Rr]\s+[0-9]+\s*\Z", "", argument))
+    size, *rest = argument.split(maxsplit=3) or [""]
+    if rest and (len(rest) != 2 or rest[0] not in ("R", "r")):
+        raise Refusal(501, "Expected: ALLO <size> [R <record size>].")
+    for each in rest[1:]:
+        number(each)
+    return number(size)
 
 
 def byte_range(argument: str) -> tuple[int, int] | None:
@@ -342,15 +347,18 @@ _FLAGS = {
     "t": "by_time",
 }
 
+_OPTION = re.compile(r" *-([A-Za-z1]+)(?: +|\Z)")
+
 
 def listing(argument: str) -> ListRequest:
     """Return the request of `[-flags …] [path]`. FileZilla and FireFTP send `LIST -a`. Unknown flags are ignored."""
     asked: dict[str, bool] = {}
-    rest = argument.strip(" ") if not argument.strip(" ") else argument
-    while match := re.match(r" *-([A-Za-z1]+)(?: +|\Z)", rest):
+    rest = argument if argument.strip(" ") else ""
+    start = 0
+    while match := _OPTION.match(rest, start):
         asked.update({_FLAGS[flag]: True for flag in match[1] if flag in _FLAGS})
-        rest = rest[match.end() :]
-    return ListRequest(path=rest, names=UTF8, **asked)
+        start = match.end()
+    return ListRequest(path=rest[start:], names=UTF8, **asked)
 
 
 # --- facts and times -------------------------------------------------------------------------------
