@@ -35,7 +35,7 @@ from ftpsd.events.hub import Hub
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger
 from ftpsd.limits.local_home_counts import LocalHomeCounts
 from ftpsd.limits.session_registry import LocalSessionRegistry
-from ftpsd.protocol.parsing import Endpoint, plain_address
+from ftpsd.protocol.addresses import Endpoint, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Newest, Snapshot, policy_of
 from ftpsd.storage.backend import Backend

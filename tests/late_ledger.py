@@ -12,7 +12,7 @@ from ftpsd.config.settings import UserLimits
 from ftpsd.limits.home_counts import GroupCount, HomeCount
 from ftpsd.limits.ledger import Failure, Ledger, SessionLease, UserLease
 from ftpsd.limits.user_limits import Share
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from ftpsd.accounts.sources.source import Answer, LoginDenied, Question, Source
 from ftpsd.config.convert import structure
 from ftpsd.config.sections.sources import LdapSource
 from ftpsd.config.yaml import Document
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 
 PEER = plain_address("192.0.2.1")
 

@@ -16,7 +16,7 @@ from ftpsd.limits.linked.serving import serve_ledgers
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import SharedUserCounts
 from ftpsd.limits.user_limits import Share
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from tests.links import LinkedWorkers
 from tests.table_workers import SIZE
 

@@ -19,7 +19,7 @@ from ftpsd.accounts.sources.source import Answer, Question
 from ftpsd.accounts.user_store import SourceFailed, User, WrongPassword
 from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.daemon import SECRET
 from tests.inprocess import DirectCalls
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from ftpsd.accounts.hash_verifier import HashVerifier
 from ftpsd.accounts.user_store import LOCAL, Admit, Homes, SourceFailed, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 
 class MemoryUserStore:

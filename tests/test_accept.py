@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from ftpsd.control.incoming.accept import BATCH, MAX_SECONDS, ControlPort
 from ftpsd.data.passive.ports import Listener, PortPool
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from tests.daemon import free_range
 from tests.hostile import reset
 

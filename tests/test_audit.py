@@ -27,7 +27,7 @@ from ftpsd.events.event_files import LineWriter
 from ftpsd.events.session_events import info
 from ftpsd.events.types import TransferEnded
 from ftpsd.events.xferlog import xferlog_line
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.daemon import PATIENCE, Daemon
 from tests.disks import SmallDisk
 from tests.ftpclient import FtpClient, secured

@@ -28,7 +28,7 @@ from ftpsd.limits.bans.known_addresses import DAY, KNOWN
 from ftpsd.limits.bans.policy import ADDRESS_BLOCKED, NAME_BLOCKED, BanPolicy
 from ftpsd.limits.bans.store import BanStore
 from ftpsd.limits.bans.tables import BANS, current, lift
-from ftpsd.protocol.parsing import plain_address as at
+from ftpsd.protocol.addresses import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.state import FILE, State, Store
 from tests import forkserver

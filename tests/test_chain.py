@@ -20,7 +20,7 @@ from ftpsd.accounts.sources.source import Answer, ConfiguredSource, Question
 from ftpsd.accounts.user_store import CannotLookUp, Homes, LoginDenied, SourceFailed, UnknownUser, WrongPassword
 from ftpsd.config.sections.sources import RemoteSource
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.replies import Refusal
 from tests.daemon import SECRET
 from tests.memory_sources import Chain, MemorySource, Threads, admit, begin, result

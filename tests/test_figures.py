@@ -23,9 +23,10 @@ from ftpsd.figures.local import LocalFigures, memory_in_use, report_last, serve_
 from ftpsd.figures.merged import PATIENCE, MergedFigures, RunningWorker
 from ftpsd.figures.wire import decode, encode
 from ftpsd.limits.transfer_counts import INTERVAL, TransferCounts
+from ftpsd.system.jobs.thread import ThreadUsage
 from ftpsd.system.messages.codec import Malformed
 from ftpsd.system.periodic import PeriodicTask
-from ftpsd.system.worker_threads import ThreadUsage, WorkerThreads
+from ftpsd.system.worker_threads import WorkerThreads
 from tests.links import LinkedWorkers
 from tests.test_hub import ALICE
 from tests.test_linked_events import JSON

@@ -30,7 +30,7 @@ from ftpsd.accounts.sources.source import (
     WrongPassword,
 )
 from ftpsd.config.sections.sources import HelperSource
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests import pam
 from tests.all_sources import helper_request, serve_all
 from tests.daemon import PATIENCE, Daemon, ftpsd, program

@@ -27,7 +27,7 @@ from ftpsd.accounts.sources.http import HttpUsers
 from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, UnusableSettings, WrongPassword
 from ftpsd.cli.main import main
 from ftpsd.config.sections.sources import HttpSource
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.authority import make_chain
 from tests.daemon import PATIENCE, WORKERS, Daemon, free_range, program
 from tests.ftpclient import FtpClient, secured, tls_context

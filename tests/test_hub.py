@@ -34,7 +34,7 @@ from ftpsd.events.types import (
     TransferEnded,
     TransferStarted,
 )
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Reply
 from tests.inprocess import Server

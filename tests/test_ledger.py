@@ -16,7 +16,7 @@ from ftpsd.limits import session_counts
 from ftpsd.limits.home_counts import Amount, GroupLimit, QuotaLimits
 from ftpsd.limits.ledger import Ledger, LedgerState, LocalLedger, SessionRefused
 from ftpsd.limits.user_limits import Share
-from ftpsd.protocol.parsing import plain_address as at
+from ftpsd.protocol.addresses import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from tests import late_ledger
 from tests.inprocess import Server

@@ -17,7 +17,7 @@ import pytest
 
 from ftpsd.config.settings import Limits
 from ftpsd.limits.session_counts import SessionCounts
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, secured

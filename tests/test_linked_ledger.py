@@ -10,7 +10,7 @@ from twisted.internet.defer import ensureDeferred
 from ftpsd.config.settings import BanSettings, UserLimits
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
 from ftpsd.limits.ledger import Failure, Ledger, SessionRefused
-from ftpsd.protocol.parsing import plain_address as at
+from ftpsd.protocol.addresses import plain_address as at
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.link import LinkLost
 from tests.linked_ledgers import LinkedLedgers

@@ -24,7 +24,7 @@ from ftpsd.accounts.sources.source import Question, SourceFailed
 from ftpsd.config.sections.sources import HelperSource
 from ftpsd.helper import messages
 from ftpsd.helper.main import parser
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests import pam
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until

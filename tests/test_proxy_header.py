@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpsd.protocol.parsing import Endpoint
+from ftpsd.protocol.addresses import Endpoint
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
 
 #: The bytes of the longest header: a fixed part, and what its length field can count.

@@ -15,8 +15,8 @@ from ftpsd.config.sections.events import EventName
 from ftpsd.events.record import Record, Recorder, iso_time, record, recorded_kinds
 from ftpsd.events.session_events import info
 from ftpsd.events.types import DaemonStarted, Event, FileChanged, LoggedIn, LoginCheckFailed, TransferEnded
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.interfaces import Change, TransferKind
-from ftpsd.protocol.parsing import plain_address
 from tests.test_hub import KINDS, example
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/events.md").read_text()

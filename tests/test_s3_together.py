@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from ftpsd.storage.s3.calls import together as module
 from ftpsd.storage.s3.calls.together import together
-from ftpsd.system.worker_threads import JobSteps, WorkerThreads, step_ended
+from ftpsd.system.jobs.job_queue import JobSteps, step_ended
+from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE
 
 

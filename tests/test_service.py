@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.system.systemd.notifier import Notifier
 from ftpsd.system.systemd.sockets import Inherited, choose
 from tests.daemon import PATIENCE, Daemon, ftpsd, twistd

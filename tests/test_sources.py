@@ -14,7 +14,7 @@ from ftpsd.accounts.sources.source import Answer, Question, SourceFailed, WrongP
 from ftpsd.config.sections.sources import SOURCES as CONFIGURED
 from ftpsd.config.users.layers import Layers
 from ftpsd.config.users.records import RecordBuilder
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests import all_sources
 from tests.all_sources import NAMES, PASSWORDS, SOURCES, Running
 

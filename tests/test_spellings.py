@@ -17,7 +17,7 @@ from ftpsd.accounts.chain.watch import RETRY
 from ftpsd.accounts.one_time.totp import UsedCodes
 from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
 from ftpsd.accounts.user_store import LoginDenied, SourceFailed, UnknownUser, WrongPassword
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 from tests.daemon import SECRET
 from tests.memory_sources import Chain, MemorySource, admit, result

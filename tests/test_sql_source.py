@@ -20,7 +20,7 @@ from ftpsd.accounts.sources.sql import schema
 from ftpsd.accounts.sources.sql.source import SqlUsers, make
 from ftpsd.config.sections.sources import SqlSource
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.authority import make_chain
 from tests.daemon import PATIENCE
 from tests.databases import Database, database, own_server, postgresql, server, sqlite

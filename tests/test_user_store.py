@@ -14,7 +14,7 @@ from ftpsd.accounts.hash_verifier import HashVerifier
 from ftpsd.accounts.user_store import SourceFailed, UnknownUser, User, UserStore, WrongPassword
 from ftpsd.config.settings import QuotaSettings, UserSettings
 from ftpsd.config.users.loader import load_users
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from tests.daemon import SECRET
 from tests.inprocess import DirectCalls, Server
 from tests.memory_sources import Chain, MemorySource, admit, result

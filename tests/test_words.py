@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ftpsd.protocol import parsing
-from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.addresses import Endpoint, plain_address
 from ftpsd.protocol.command_queue import CommandQueue
+from ftpsd.protocol.encoding.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.listing import Entry, LongFormat, MachineFormat, time_value
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PROFILES, Permissions
@@ -101,13 +102,13 @@ def test_undecodable_bytes_come_back(raw: bytes) -> None:
 def test_port_reads_what_clients_write(address: ipaddress.IPv4Address, port: int) -> None:
     """PORT and EPRT with the same endpoint give the same value."""
     commas = str(address).replace(".", ",") + f",{port >> 8},{port & 255}"
-    assert parsing.port(commas) == parsing.eprt(f"|1|{address}|{port}|") == parsing.Endpoint(address, port)
+    assert parsing.port(commas) == parsing.eprt(f"|1|{address}|{port}|") == Endpoint(address, port)
 
 
 @given(st.ip_addresses(v=4))
 def test_mapped_addresses_are_ipv4(address: ipaddress.IPv4Address) -> None:
     """The IPv4 client of an IPv6 socket has an IPv4 address."""
-    assert parsing.plain_address(f"::ffff:{address}") == address
+    assert plain_address(f"::ffff:{address}") == address
 
 
 @given(st.integers(100, 599), st.lists(st.text(max_size=40), min_size=1, max_size=5))

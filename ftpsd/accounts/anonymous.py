@@ -10,7 +10,7 @@ from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.settings import UserLimits, UserSettings
 from ftpsd.limits.user_limits import Share
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.addresses import Address, network
 from ftpsd.protocol.permissions import PROFILES
 
 #: The names of anonymous users. Sessions have the first one, which RFC 1635 recommends.

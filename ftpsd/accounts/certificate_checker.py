@@ -15,7 +15,7 @@ from ftpsd.accounts.one_time import totp
 from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, UnknownUser, User, UserStore
 from ftpsd.config.sections.tls import ClientCertificateSettings
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 
 #: The most names of one certificate that are looked up. No authority needs more.

@@ -10,7 +10,7 @@ from ftpsd.accounts import hashes
 from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.accounts.remembered import Claim, RememberedPasswords
 from ftpsd.accounts.user_store import Admit
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.addresses import Address, network
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 

@@ -13,7 +13,7 @@ from ftpsd.accounts.certificate_checker import CertificatePolicy, LoginIncorrect
 from ftpsd.accounts.one_time import totp
 from ftpsd.accounts.one_time.totp import Codes
 from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 
 

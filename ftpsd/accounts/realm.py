@@ -17,10 +17,10 @@ from ftpsd.config.sections.groups import SharedSettings
 from ftpsd.events.types import SessionInfo
 from ftpsd.limits.ledger import Ledger, UserLease
 from ftpsd.limits.user_limits import Share
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.encoding import names as encoding
 from ftpsd.protocol.interfaces import Files
 from ftpsd.protocol.login_rules import Denial
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.permissions import Permissions
 from ftpsd.storage.backend import Trees
 from ftpsd.storage.drop_box import DropBoxFiles

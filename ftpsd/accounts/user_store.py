@@ -9,8 +9,8 @@ from attrs import Factory, field, frozen
 
 from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.settings import UserSettings
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.protocol.login_rules import Denial
-from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.printable import printable
 
 if TYPE_CHECKING:

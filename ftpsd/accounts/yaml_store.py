@@ -11,7 +11,7 @@ from ftpsd.accounts.hash_verifier import Decoys, HashVerifier
 from ftpsd.accounts.remembered import Claim
 from ftpsd.accounts.user_store import LOCAL, Admit, Homes, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.memory.large import LargeList, free_in_thread
 
 #: The name of this source.

@@ -19,7 +19,7 @@ from ftpsd.config.settings import ListenSettings
 from ftpsd.control.lifecycle.reload import LoadResult
 from ftpsd.figures.figures import Figures, Transfers, Worker
 from ftpsd.storage.stores import StoreStatus
-from ftpsd.system.worker_threads import ThreadUsage
+from ftpsd.system.jobs.thread import ThreadUsage
 
 
 @frozen

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ftpsd.protocol import parsing
+from ftpsd.protocol.addresses import Address, Endpoint, in_zone_of
 from ftpsd.protocol.command import Command
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.protocol.session import Session
 
@@ -88,7 +88,7 @@ def extended_passive(session: Session, asked: str) -> Reply:
 def _active(session: Session, verb: str, target: Endpoint) -> Reply:
     _require_no_epsv_all(session, verb)
     policy = session.policy
-    target = Endpoint(parsing.in_zone_of(target.address, session.control.client), target.port)
+    target = Endpoint(in_zone_of(target.address, session.control.client), target.port)
     if not policy.active:
         raise Refusal(502, "Active mode disabled: use EPSV or PASV.")
     _admit_target(target, session.control.client, policy.foreign_networks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from ftpsd.protocol import parsing
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.command import Command, Result
 from ftpsd.protocol.interfaces import Account, Identify
 from ftpsd.protocol.paths import VirtualPath
@@ -119,7 +120,7 @@ def host(session: Session, name: str) -> Reply:
     if asked.startswith("[") and asked.endswith("]"):
         asked = asked[1:-1]
     try:
-        literal = parsing.plain_address(asked)
+        literal = plain_address(asked)
     except ValueError:
         _require_host_name(asked)
         known = session.control.tls_name

@@ -14,7 +14,7 @@ from ftpsd.config.sections.events import EventRule, WebhookSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
 from ftpsd.outbox.place import MIN_JOURNAL, journal_directory
-from ftpsd.protocol.parsing import is_loopback
+from ftpsd.protocol.addresses import is_loopback
 
 
 def check(document: Document, settings: Settings) -> None:

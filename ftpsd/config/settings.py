@@ -25,10 +25,10 @@ from ftpsd.config.sections.sources import CacheSettings, SourceSettings
 from ftpsd.config.sections.storage import S3Storage, StorePlace
 from ftpsd.config.sections.tls import CloseNotify, DataSession, TlsSettings
 from ftpsd.config.sections.values import Quantity
+from ftpsd.protocol.addresses import is_ipv4
 from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.login_rules import Hours, LoginRules, Network
 from ftpsd.protocol.name_rules import NameRules, matcher
-from ftpsd.protocol.parsing import is_ipv4
 from ftpsd.protocol.permissions import PROFILES, Permissions, mounted
 
 #: Which other hosts than the client may be the peer of a data connection: all (True), none (False), or some networks.

@@ -13,9 +13,9 @@ from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.data.handshakes import Check, Security
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import PlainTextAfterAuth
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.interfaces import Account, Identify
-from ftpsd.protocol.parsing import Address, plain_address
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.tls.client_certificates import ClientCertificate, client_certificate

@@ -17,8 +17,8 @@ from ftpsd.control.timeouts import SessionTimeouts
 from ftpsd.events.session_events import SessionEvents
 from ftpsd.events.types import Banned, LoginCheckFailed, LoginFailed, LoginRefused
 from ftpsd.limits.bans.ban_table import Ban
+from ftpsd.protocol.addresses import Address, network, site
 from ftpsd.protocol.interfaces import Account
-from ftpsd.protocol.parsing import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.snapshot import ConfigurationChanged, Snapshot
 from ftpsd.system.tls.client_certificates import ClientCertificate

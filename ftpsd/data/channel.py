@@ -17,12 +17,12 @@ from ftpsd.data.steps import checksum, download, upload
 from ftpsd.data.streams import PlainStream, TlsReceiver, TlsSender
 from ftpsd.data.throttle import Move, throttled
 from ftpsd.data.transfer import AnyTransfer, Transfer
+from ftpsd.protocol.addresses import network
 from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.interfaces import Direction, Events, Opened, Opening, Progress, RateLimit, Reader, Source, Upload
-from ftpsd.protocol.parsing import network
 from ftpsd.protocol.replies import MixedUp, Refusal, Reply
 from ftpsd.system.jobs.job_lock import Busy, again
-from ftpsd.system.worker_threads import JobQueue
+from ftpsd.system.jobs.job_queue import JobQueue
 
 T = TypeVar("T")
 E = TypeVar("E", bound=End)

@@ -16,8 +16,8 @@ from ftpsd.data.passive.connection import Connected, PassiveConnection
 from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import data_socket
 from ftpsd.data.shared import GONE, Ends, Protection, Shared
+from ftpsd.protocol.addresses import Address, Endpoint
 from ftpsd.protocol.interfaces import Events
-from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import NoDataConnection, Refusal
 
 #: Seconds for which the reactor does not watch a passive port: most transfer commands come earlier, and accept then.

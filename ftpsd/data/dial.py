@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.protocol.parsing import Endpoint, socket_address
+from ftpsd.protocol.addresses import Endpoint, socket_address
 from ftpsd.protocol.replies import NoDataConnection, Refusal
 from ftpsd.system.reactor import Reactor
 

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ftpsd.config.settings import PassiveSettings
-from ftpsd.protocol.parsing import Address, is_ipv4, socket_address
+from ftpsd.protocol.addresses import Address, is_ipv4, socket_address
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
 

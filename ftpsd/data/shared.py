@@ -10,8 +10,8 @@ from ftpsd.data.handshakes import Security
 from ftpsd.data.nat import Announcer, is_local
 from ftpsd.data.passive.shared_ports import Ports
 from ftpsd.limits.transfer_counts import TransferCounts
+from ftpsd.protocol.addresses import Address, Endpoint
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ftpsd.data.endpoints import PIECE, SMALL, FileSource, Steps, Stream, settled
-from ftpsd.protocol.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.checksums import Checksum
+from ftpsd.protocol.encoding.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.interfaces import Reader, Source, Upload
 from ftpsd.protocol.replies import MixedUp, Refusal
 from ftpsd.system.jobs.job_lock import Busy, again

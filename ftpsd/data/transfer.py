@@ -23,9 +23,9 @@ from zope.interface import implementer
 from ftpsd.data.endpoints import REACTOR, READ, Closable, Pause, Steps, Waitable
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.jobs.job_lock import Busy
+from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor
-from ftpsd.system.worker_threads import JobQueue
 
 log = Logger(namespace="ftpsd")
 

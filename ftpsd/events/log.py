@@ -39,7 +39,7 @@ from ftpsd.events.types import (
     WrongProtocol,
     ban_name,
 )
-from ftpsd.protocol.parsing import network, plain_address
+from ftpsd.protocol.addresses import network, plain_address
 from ftpsd.protocol.printable import printable
 
 log = Logger(namespace="ftpsd")

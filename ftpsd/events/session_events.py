@@ -24,8 +24,8 @@ from ftpsd.events.types import (
     TransferEnded,
     TransferStarted,
 )
+from ftpsd.protocol.addresses import Address, network
 from ftpsd.protocol.interfaces import Change, TransferKind
-from ftpsd.protocol.parsing import Address, network
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Reply
 from ftpsd.protocol.session import Row

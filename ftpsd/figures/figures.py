@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from ftpsd.accounts.chain.counts import Result, SourceStatus, State
 from ftpsd.events.hub import QueueState
 from ftpsd.events.tally import Tally
-from ftpsd.system.worker_threads import ThreadUsage
+from ftpsd.system.jobs.thread import ThreadUsage
 
 #: starting: it is not ready yet. serving: it gets connections. draining: it ends with its last session.
 WorkerState = Literal["starting", "serving", "draining"]

@@ -24,8 +24,8 @@ from ftpsd.limits.session_counts import RejectReason, SessionCounts
 from ftpsd.limits.token_bucket import RateLimit
 from ftpsd.limits.user_counts import LocalUserCounts
 from ftpsd.limits.user_limits import CountedUserLease, Share, UserCounts, server_share, user_share
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.interfaces import Direction
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.reactor import Now
 from ftpsd.system.token_bucket import Bucket, TokenBucket

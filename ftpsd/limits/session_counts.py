@@ -7,7 +7,7 @@ from typing import Literal
 
 from ftpsd.config.settings import Limits
 from ftpsd.limits.descriptors import descriptors_are_short
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.addresses import Address, network
 
 #: Why a connection does not become a session. undecided: the ledger has not answered in time. proxy: it has no PROXY
 #: header that can be trusted.

@@ -13,9 +13,9 @@ from heapq import nsmallest
 from math import inf
 from typing import Literal, Protocol
 
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.interfaces import Direction
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Clock
 from ftpsd.system.slices import Slices

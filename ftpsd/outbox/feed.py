@@ -14,7 +14,7 @@ from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
 from ftpsd.outbox.segments import Entry, add_paths
 from ftpsd.protocol.replies import Refusal
-from ftpsd.system.worker_threads import JobQueue
+from ftpsd.system.jobs.job_queue import JobQueue
 
 log = Logger(namespace="ftpsd")
 

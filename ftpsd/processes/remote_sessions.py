@@ -43,7 +43,7 @@ from ftpsd.processes.supervision import upgrade
 from ftpsd.processes.supervision.loading import ConfigurationLoads
 from ftpsd.processes.supervision.settling import Settling
 from ftpsd.processes.supervisor import Workers
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.landlock import open_no_homes

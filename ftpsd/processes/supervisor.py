@@ -17,7 +17,7 @@ from ftpsd.processes.supervision.generation import Generation
 from ftpsd.processes.supervision.heartbeat import Heartbeat
 from ftpsd.processes.supervision.launcher import ENDING, Launcher
 from ftpsd.processes.supervision.worker_process import WorkerProcess
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
 

@@ -10,10 +10,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from ftpsd.protocol.addresses import Address, Endpoint
 from ftpsd.protocol.checksums import Checksum
 from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.listing import Entry
-from ftpsd.protocol.parsing import Address, Endpoint, ListRequest
+from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Reply

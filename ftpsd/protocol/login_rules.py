@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from ftpsd.limits.home_counts import GroupCount
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.jobs.job_lock import LockSteps
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 log = Logger(namespace="ftpsd")
 

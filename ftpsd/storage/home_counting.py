@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.home_usage import HomeUsage
+from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.reactor import Clock
-from ftpsd.system.worker_threads import JobQueue, WorkerThreads
+from ftpsd.system.worker_threads import WorkerThreads
 
 log = Logger(namespace="ftpsd")
 

@@ -15,7 +15,7 @@ from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Directories, IsTimed, every_name, no_name
 from ftpsd.storage.local.tree import in_portions, portion
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 #: A directory with at most this many entries is listed in the order of its names, a larger one in that of the disk.
 SORTED = 2000

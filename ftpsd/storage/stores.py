@@ -24,9 +24,9 @@ from ftpsd.outbox.segments import Entry
 from ftpsd.protocol.printable import printable
 from ftpsd.storage.backend import Backend, HomeMeter
 from ftpsd.storage.quota import Quotas
+from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import JobQueue
 
 if TYPE_CHECKING:
     from ftpsd.storage.s3.calls.client import Objects

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.system.jobs.job_lock import LockSteps
-from ftpsd.system.worker_threads import JobQueue, JobSteps
+from ftpsd.system.jobs.job_queue import JobQueue, JobSteps
 
 T = TypeVar("T")
 

@@ -5,29 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable
-from functools import partial
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.call import AnyCall
 from ftpsd.system.jobs.fair_queue import FairQueue, Job, JobKind, OwnerQueue
-from ftpsd.system.jobs.job_lock import Busy, JobLock, LockSteps, give_up_thread, waited_too_long
+from ftpsd.system.jobs.job_lock import Busy, give_up_thread
+from ftpsd.system.jobs.job_queue import JobQueue
+from ftpsd.system.jobs.thread import ThreadUsage, WorkerThread, here
 from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.reactor_calls import ReactorCalls
 
 log = Logger(namespace="ftpsd")
 
-T = TypeVar("T")
-P = ParamSpec("P")
-
-#: Steps of a job. After each step its thread may be given to another job, and the job may be cancelled.
-JobSteps = Generator[None, None, T]
 
 #: Seconds that a step may take before its thread counts as stuck: it is in a call of a disk that does not respond.
 STUCK = 5.0
@@ -35,129 +29,10 @@ STUCK = 5.0
 #: The most stuck threads that are replaced at the same time.
 MOST_STUCK = 256
 
-#: Seconds between two attempts to take a lock that another process has.
-_PAUSE = 0.005
-
-#: What runs, as its `thread` and `pool`: `threading.current_thread` costs two calls for each step.
-_here = threading.local()
-
 
 def default_size() -> int:
     """Return the number of threads: while one owner's jobs, in half of them, wait for a disk, every core has work."""
     return min(48, 12 + 6 * (os.cpu_count() or 1))
-
-
-class WorkerThread(threading.Thread):
-    """One thread of the pool. The pool's lock guards all attributes but `step_began`.
-
-    idle       in `WorkerThreads._idle`, blocked at `wake_up`
-    running    `queue` is set; `step_began` is updated after each step
-    replaced   stuck, and `replaced` is set: another thread runs instead of it, and it ends with its job
-    """
-
-    def __init__(self, work: Callable[[WorkerThread], None]) -> None:
-        super().__init__(target=work, args=(self,), name="worker", daemon=True)
-        #: A lock that is held while the thread is idle. Releasing it wakes the thread.
-        self.wake_up = threading.Lock()
-        self.wake_up.acquire()
-        #: The job to run after `wake_up`, and its queue; None ends the thread.
-        self.job: tuple[OwnerQueue, Job] | None = None
-        #: The queue of the job that runs.
-        self.queue: OwnerQueue | None = None
-        #: The time at which the job or its current step began; 0 while there is none.
-        self.step_began = 0.0
-        self.replaced = False
-
-
-class ThreadUsage(NamedTuple):
-    """The threads of a pool: how many it wants, how many run a job, and how many of these are stuck in a disk call."""
-
-    size: int
-    busy: int
-    stuck: int
-
-
-class Call(Generic[T]):
-    """A call in a worker thread, whose result is awaited in the reactor thread.
-
-    waiting    for a thread, at first and between two steps
-    running    in a thread, or waits for a lock that another job has
-    ended      removed from `WorkerThreads.awaited`: it has its result, took too long, or was cancelled
-    """
-
-    __slots__ = ("_patience", "_threads", "queue", "result", "running", "since", "waits_for_lock")
-
-    def __init__(self, threads: WorkerThreads, queue: OwnerQueue, patience: float = 0.0) -> None:
-        self._threads = threads
-        self._patience = patience
-        self.queue = queue
-        self.result: Deferred[T] = Deferred(self._cancel)
-        self.running = False
-        #: Whether it waits for a lock, and has no disk call of its own.
-        self.waits_for_lock = False
-        #: The time at which the call was made, or the current step began.
-        self.since = time.monotonic()
-
-    def last_progress(self) -> float:
-        """Return the time of the last sign that the disk answers.
-
-        A call that waits for a thread has no disk call of its own: it waits for other jobs of its owner. One that waits
-        for a lock waits for the disk call of another job.
-        """
-        return self.since if self.running else max(self.since, self.queue.progress)
-
-    def is_overdue(self, now: float) -> bool:
-        """Return whether there was no progress for as long as the pool permits, or the call itself."""
-        return now - self.last_progress() >= max(self._threads.patience, self._patience)
-
-    def overdue_reply(self, now: float, disk: str) -> Refusal:
-        """Return the reply when it is overdue. `disk` is what the pool's calls wait for."""
-        if self.waits_for_lock:
-            return waited_too_long(round(now - self.since))
-        return Refusal(451, f"{disk} not responding. The command may still complete.")
-
-    def begin_step(self) -> None:
-        """Note that a thread has begun with the call, or with its next step."""
-        self.since, self.running, self.waits_for_lock = time.monotonic(), True, False
-
-    def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Call the function in this worker thread, and deliver what it returns or raises. Not if nobody awaits that."""
-        if self in self._threads.awaited:
-            self.make_anyway(function, *arguments, **named)
-
-    def make_anyway(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Call the function as `make` does, also if its result is not awaited any more."""
-        self.begin_step()
-        result: T | Failure
-        try:
-            result = function(*arguments, **named)
-        except Busy:
-            self.waits_for_lock = True
-            raise  # it remains `running`: what other jobs of its owner do is no progress now
-        except BaseException:
-            result = Failure()
-        self._threads.call_in_reactor(self.deliver, result)
-
-    def deliver(self, result: T | Failure) -> None:
-        """Deliver the result, in the reactor thread. If it is not awaited any more, what the call opened is closed."""
-        awaited = self._threads.awaited
-        if self in awaited:
-            awaited.discard(self)
-            self.result.callback(result)
-        elif hasattr(result, "close"):
-            self._threads.put(self.queue, result.close)
-
-    def fail(self, refusal: Refusal) -> None:
-        """Let the result be a Refusal, in the reactor thread."""
-        self._threads.awaited.discard(self)
-        self.result.errback(refusal)
-
-    def _cancel(self, _: object) -> None:
-        self.fail(Refusal(421, "Session has ended."))
-
-
-#: A call, whatever its result is.
-AnyCall = Call[Any]
 
 
 class WorkerThreads:
@@ -273,7 +148,7 @@ class WorkerThreads:
         thread.wake_up.release()
 
     def _work(self, thread: WorkerThread) -> None:
-        _here.thread, _here.pool = thread, self
+        here.thread, here.pool = thread, self
         give_up_thread()
         while True:
             thread.wake_up.acquire()
@@ -344,131 +219,3 @@ class WorkerThreads:
                 stuck=before + len(stuck),
                 most=MOST_STUCK,
             )
-
-
-class JobQueue:
-    """The queue for the jobs of one owner. For the reactor thread, unless a method says otherwise."""
-
-    __slots__ = ("_queue", "_threads", "call_in_reactor")
-
-    def __init__(self, threads: WorkerThreads, queue: OwnerQueue) -> None:
-        self._threads = threads
-        self._queue = queue
-        #: See `WorkerThreads.call_in_reactor`.
-        self.call_in_reactor = threads.call_in_reactor
-
-    def submit(self, job: Job) -> None:
-        """Run a job in a thread. The job handles its own errors. May be called from any thread."""
-        self._threads.put(self._queue, job)
-
-    def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Deferred[T]:
-        """Call a function in a thread. Return its result, or raise its exception, in the reactor thread.
-
-        Raises Refusal (451) after `patience` seconds. What the function opens after that is closed.
-        """
-        call: Call[T] = Call(self._threads, self._queue)
-        self._threads.awaited.add(call)
-        self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
-        return call.result
-
-    def close(self, close: Callable[[], None]) -> Deferred[None]:
-        """Close something in a thread, as `call` does. It is closed in any case, also after the Refusal."""
-        call: Call[None] = Call(self._threads, self._queue)
-        self._threads.awaited.add(call)
-        self._threads.put(self._queue, partial(call.make_anyway, close))
-        return call.result
-
-    def run(self, steps: JobSteps[T] | LockSteps[T], patience: float = 0.0) -> Deferred[T]:
-        """Run a job in steps. Return or raise what it does, in the reactor thread.
-
-        Raises Refusal (451) when a step takes longer than the `patience` of the pool, or than this one, in seconds. A
-        cancelled job ends after its step.
-        """
-        call: Call[T] = Call(self._threads, self._queue, patience)
-        self._threads.awaited.add(call)
-        self.submit(partial(self._take_steps, call, steps))
-        return call.result
-
-    def _take_steps(self, call: Call[T], steps: JobSteps[T] | LockSteps[T]) -> None:
-        awaited = self._threads.awaited
-        call.begin_step()
-        result: T | Failure
-        try:
-            while call in awaited:
-                busy = next(steps)
-                call.since = time.monotonic()
-                if busy is not None:
-                    call.waits_for_lock = True
-                    self.submit_with(busy.lock, partial(self._take_steps, call, steps))
-                    return
-                if self.step_ended():
-                    call.running = False
-                    self.submit(partial(self._take_steps, call, steps))
-                    return
-            steps.close()
-            return
-        except StopIteration as end:
-            result = end.value
-        except BaseException:
-            result = Failure()
-        self.call_in_reactor(call.deliver, result)
-
-    def submit_with(self, lock: JobLock, job: Job) -> None:
-        """Run a job with a lock, when that is free. The job releases it. May be called from any thread.
-
-        From then on others wait for the job, so it goes before all other jobs.
-        """
-        lock.promise(partial(self._threads.put_first, self._queue, partial(self._accept, lock, job)))
-
-    def _accept(self, lock: JobLock, job: Job) -> None:
-        try:
-            accepted = lock.accept()
-        except Exception:
-            accepted = True  # it runs without the lock, so it tries to take that itself, and reports the error
-        if accepted:
-            job()
-        else:
-            self.call_in_reactor(self._wait_for_process, lock, job)
-
-    def _wait_for_process(self, lock: JobLock, job: Job) -> None:
-        """Look again and again whether another process has a lock. No job looks: it would count as progress."""
-        try:
-            taken = lock.is_taken_elsewhere
-        except OSError:
-            taken = False  # `_accept` meets the error again
-        if taken:
-            self._threads.reactor.callLater(_PAUSE, self._wait_for_process, lock, job)
-        else:
-            self._threads.put_first(self._queue, partial(self._accept, lock, job))
-
-    def repeat(self, lock: JobLock, job: Job) -> None:
-        """Run a job again that has raised Busy: with the lock, which is released afterwards."""
-        self.submit_with(lock, partial(self._run_with, lock, job))
-
-    def _run_with(self, lock: JobLock, job: Job) -> None:
-        try:
-            job()
-        except Busy as busy:
-            self.repeat(busy.lock, job)
-        finally:
-            if lock.is_mine:  # not if `accept` has failed
-                lock.release()
-
-    @property
-    def progress(self) -> float:
-        """The time at which the last job of this owner, or the last step of one, ended."""
-        return self._queue.progress
-
-    def step_ended(self) -> bool:
-        """Record progress of the job in this thread. Return whether it must give up the thread to another job."""
-        thread: WorkerThread = _here.thread
-        self._queue.progress = thread.step_began = time.monotonic()
-        return thread.replaced or self._threads.crowded(self._queue)
-
-
-def step_ended() -> bool:
-    """As the method, for the job that this thread runs. False in a thread that is of no pool."""
-    thread: WorkerThread | None = getattr(_here, "thread", None)
-    if thread is None or thread.queue is None:
-        return False
-    return JobQueue(_here.pool, thread.queue).step_ended()

@@ -14,7 +14,7 @@ from ftpsd.accounts.user_store import InvalidRecord
 from ftpsd.config.sections.sources import HelperSource, HttpSource
 from ftpsd.helper import messages
 from ftpsd.helper.messages import InvalidRequest, Request
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 
 #: Builds settings of a record.
 Build = Callable[[str, Record], object]

@@ -33,7 +33,7 @@ from ftpsd.config.yaml import Document
 from ftpsd.control.tls.records import next_record
 from ftpsd.control.tls_layer import ControlConnection
 from ftpsd.protocol import parsing
-from ftpsd.protocol.ascii import FromNetwork, ToNetwork
+from ftpsd.protocol.encoding.ascii import FromNetwork, ToNetwork
 from ftpsd.protocol.encoding.names import UTF8
 from ftpsd.protocol.listing import FACTS, Entry, LongFormat, MachineFormat
 from ftpsd.protocol.paths import VirtualPath

@@ -17,7 +17,7 @@ from ftpsd.accounts.chain.watch import SourceWatch
 from ftpsd.accounts.fair_queue import FairSemaphore
 from ftpsd.accounts.sources.source import Answer, ListeningSource, Question, Source
 from ftpsd.accounts.user_store import Admit, CannotLookUp, LoginDenied, SourceFailed, WrongPassword
-from ftpsd.protocol.parsing import network
+from ftpsd.protocol.addresses import network
 from ftpsd.protocol.printable import printable
 from ftpsd.system.presence import within
 from ftpsd.system.reactor import Clock

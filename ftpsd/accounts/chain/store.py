@@ -29,7 +29,7 @@ from ftpsd.accounts.user_store import (
 )
 from ftpsd.accounts.yaml_store import YamlUserStore
 from ftpsd.config.settings import UserSettings
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.addresses import Address, network
 from ftpsd.system.reactor import Clock
 from ftpsd.system.worker_threads import WorkerThreads
 

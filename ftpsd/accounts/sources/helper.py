@@ -25,7 +25,7 @@ from ftpsd.accounts.sources.source import (
 )
 from ftpsd.config.sections.sources import HelperSource, RemoteSource
 from ftpsd.config.sections.values import Value
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.printable import printable
 
 #: The version of the protocol.

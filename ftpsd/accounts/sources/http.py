@@ -33,7 +33,7 @@ from ftpsd.accounts.sources.source import (
 )
 from ftpsd.config.sections.sources import HttpSource, RemoteSource
 from ftpsd.config.sections.values import Value
-from ftpsd.protocol.parsing import is_loopback, plain_address
+from ftpsd.protocol.addresses import is_loopback, plain_address
 from ftpsd.protocol.printable import printable
 
 #: The version of the requests.

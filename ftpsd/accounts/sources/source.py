@@ -16,7 +16,7 @@ from attrs import field, frozen
 from ftpsd.accounts.user_store import CannotLookUp, LoginDenied, SourceFailed, WrongPassword
 from ftpsd.config.sections.sources import RemoteSource
 from ftpsd.config.sections.values import Value
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 __all__ = [
     "Answer",

@@ -17,7 +17,7 @@ from ftpsd.events.types import AdministrativeAct, BanAdded, ban_name
 from ftpsd.limits.bans.ban_list import shown_subject, stored_name
 from ftpsd.limits.bans.ban_table import FOR_EVER, Ban
 from ftpsd.limits.bans.networks import network_text
-from ftpsd.protocol import parsing
+from ftpsd.protocol import addresses
 from ftpsd.protocol.login_rules import Network
 
 #: The longest ban that is not for ever: a hundred years.
@@ -162,7 +162,7 @@ class Bans:
 def subject_of(network: Network) -> str:
     """Return what is banned: of a single IPv6 address its /64, since one host has that many addresses."""
     if network.version == 6 and network.prefixlen == 128:
-        return parsing.network(network.network_address)
+        return addresses.network(network.network_address)
     return network_text(network)
 
 
@@ -185,5 +185,5 @@ def _is_in(text: str, network: Network) -> bool:
         return False
     if network.prefixlen == network.max_prefixlen:
         address = network.network_address
-        return text in (str(address), parsing.network(address), parsing.site(address))
+        return text in (str(address), addresses.network(address), addresses.site(address))
     return own.version == network.version and own.subnet_of(network)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from ftpsd.admin.page.logins import Browser, Logins
 from ftpsd.admin.parts import Parts
 from ftpsd.events.session_events import info
 from ftpsd.events.types import AdministrativeAct, Banned
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.token_bucket import TokenBucket
 from ftpsd.web.server import Answer, BoundedRequest, header

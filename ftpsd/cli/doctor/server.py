@@ -22,7 +22,7 @@ from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.storage import is_in_store
 from ftpsd.config.settings import Settings
-from ftpsd.protocol.parsing import is_ipv4
+from ftpsd.protocol.addresses import is_ipv4
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.storage import stores
 

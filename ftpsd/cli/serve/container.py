@@ -25,7 +25,7 @@ from ftpsd.cli.user.values import Values, parse, text
 from ftpsd.config import load
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.settings import Settings
-from ftpsd.protocol.parsing import is_ipv4
+from ftpsd.protocol.addresses import is_ipv4
 from ftpsd.system.state import directory
 
 #: Days for which a certificate is made. Nobody renews it but who removes it.

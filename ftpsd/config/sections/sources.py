@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from attrs import Factory, frozen
 
 from ftpsd.config.sections.values import UserValues
-from ftpsd.protocol.parsing import is_loopback
+from ftpsd.protocol.addresses import is_loopback
 
 
 @frozen(kw_only=True)

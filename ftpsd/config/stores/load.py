@@ -12,7 +12,7 @@ from ftpsd.config.modes import read_secret
 from ftpsd.config.sections.storage import LARGEST_PART, LEAST_PART, ConfiguredStore, Credentials, S3Storage
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
-from ftpsd.protocol.parsing import is_loopback
+from ftpsd.protocol.addresses import is_loopback
 from ftpsd.protocol.printable import printable
 from ftpsd.system.aws.boto import import_boto3
 

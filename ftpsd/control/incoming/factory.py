@@ -21,7 +21,7 @@ from ftpsd.events.session_events import info
 from ftpsd.events.types import SessionRejected
 from ftpsd.limits.ledger import SessionLease, SessionRefused
 from ftpsd.limits.session_counts import RejectReason
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.protocol.replies import Reply
 from ftpsd.snapshot import Snapshot
 from ftpsd.system.presence import PatientCall

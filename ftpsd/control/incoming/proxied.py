@@ -12,8 +12,8 @@ from ftpsd.control.incoming.route import Route
 from ftpsd.control.services import ControlServices
 from ftpsd.events.session_events import info
 from ftpsd.events.types import SessionRejected
+from ftpsd.protocol.addresses import Address, Endpoint
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address, Endpoint
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 
 
 @frozen

@@ -17,10 +17,10 @@ from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import PassivePort
 from ftpsd.data.shared import GONE, Protection, Shared
 from ftpsd.data.transfer import Transfer
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.replies import Refusal
+from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import JobQueue
 
 #: Seconds for a data connection to tell its session at a shared port, if another one has come that did not. Clients
 #: that resume TLS sessions begin with TLS at the reply to their transfer command.

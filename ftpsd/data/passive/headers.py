@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ftpsd.data.passive.proxied import HeaderReader
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader
 from ftpsd.system.reactor import Reactor
 

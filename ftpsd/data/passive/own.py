@@ -5,7 +5,7 @@ from __future__ import annotations
 from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import Listener, PortPool, Ready
 from ftpsd.data.passive.proxied import ProxiedListener
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.reactor import Reactor
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ftpsd.data.handshakes import Security
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 from ftpsd.system.worker_threads import WorkerThreads
 
 #: From whom a connection comes, and whether through a proxy.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from ftpsd.data.passive.departed import Departed
 from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.ports import BACKLOG, Ready
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.replies import MixedUp, NoDataConnection
 
 #: Connections that a session keeps until its transfer takes them: as many as the kernel keeps for a port of its own.

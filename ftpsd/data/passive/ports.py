@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.protocol.parsing import Address, plain_address, socket_address
+from ftpsd.protocol.addresses import Address, plain_address, socket_address
 from ftpsd.protocol.replies import NoDataConnection
 from ftpsd.system.reactor import Reactor
 

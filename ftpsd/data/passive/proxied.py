@@ -6,8 +6,8 @@ import select
 import socket
 
 from ftpsd.data.passive.ports import BACKLOG, Listener, Peers, PortPool, Ready, data_socket
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
 from ftpsd.system.reactor import Reactor
 

@@ -34,7 +34,7 @@ from ftpsd.data.handshakes import Security
 from ftpsd.data.passive.arrivals import Arrival, Arrivals, Changes
 from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.places import Place, Places
-from ftpsd.protocol.parsing import network
+from ftpsd.protocol.addresses import network
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.tls.client_hello import ClientHello, parse
 from ftpsd.system.tls.trial import would_resume

@@ -13,7 +13,7 @@ from ftpsd.data.passive.peers import ClientPeers, Origin
 from ftpsd.data.passive.places import Place, Places
 from ftpsd.data.passive.ports import Ready, data_socket
 from ftpsd.data.passive.routing import KnownTickets, Router
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.presence import absent_since
 from ftpsd.system.reactor import DelayedCall, Reactor
 from ftpsd.system.worker_threads import WorkerThreads

@@ -15,7 +15,7 @@ from ftpsd.data.passive.ports import PassivePort, Ready
 from ftpsd.data.passive.routing import KnownTickets, resumes, security_of
 from ftpsd.data.passive.shared_port import SharedPort
 from ftpsd.data.passive.shared_sockets import Key, shared_keys
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.reactor import Reactor
 from ftpsd.system.worker_threads import WorkerThreads
 

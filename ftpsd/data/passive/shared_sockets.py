@@ -17,7 +17,7 @@ from ftpsd.config.settings import Settings
 from ftpsd.data.passive.headers import HeaderWait
 from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.ports import client_address
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.proxy.header import ProxyHeader
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor

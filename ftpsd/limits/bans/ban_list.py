@@ -13,7 +13,7 @@ from typing import Protocol, get_args
 from ftpsd.limits.bans.ban_table import Ban, BanTable, Kind
 from ftpsd.limits.bans.failures import FailureWindow
 from ftpsd.limits.bans.known_addresses import KnownAddresses
-from ftpsd.protocol.parsing import Address, plain_address, site
+from ftpsd.protocol.addresses import Address, plain_address, site
 from ftpsd.protocol.printable import printable
 
 #: The number of addresses or names that are remembered, of each kind.

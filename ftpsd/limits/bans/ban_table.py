@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ftpsd.events.types import BanKind
 from ftpsd.limits.bans.networks import Networks
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 #: What is banned. The subject of a "site" is the site, a blank, and the user name from which it is banned. A "network"
 #: and an "account" are banned by an administrator.

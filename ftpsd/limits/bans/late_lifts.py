@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from ftpsd.limits.bans.ban_table import Ban, Kind
-from ftpsd.protocol import parsing
+from ftpsd.protocol import addresses
 from ftpsd.protocol.login_rules import Network
 
 #: The most requests that are remembered.
@@ -41,7 +41,7 @@ class LateLifts:
             self._users.add(user)
         if network is not None and network.prefixlen == network.max_prefixlen:
             address = network.network_address
-            self._hosts[network] = str(address), parsing.network(address), parsing.site(address)
+            self._hosts[network] = str(address), addresses.network(address), addresses.site(address)
         elif network is not None:
             self._networks.setdefault((network.version, network.prefixlen), set()).add(
                 _bits(network, network.prefixlen)

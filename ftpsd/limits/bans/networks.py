@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.addresses import Address, plain_address
 
 
 class Networks:

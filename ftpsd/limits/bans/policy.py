@@ -27,7 +27,7 @@ from collections.abc import Hashable
 from ftpsd.config.settings import BanSettings
 from ftpsd.limits.bans.ban_list import BanList, stored_name
 from ftpsd.limits.bans.ban_table import Ban, Kind
-from ftpsd.protocol.parsing import Address, network, site
+from ftpsd.protocol.addresses import Address, network, site
 from ftpsd.protocol.replies import Refusal, SessionEnd
 
 #: The reply to a connection from a banned address.

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from ftpsd.limits.bans.ban_list import CAPACITY, stored_address, stored_name
 from ftpsd.limits.bans.ban_table import FOR_EVER, Kind
 from ftpsd.limits.bans.known_addresses import KNOWN, MAX_TOTAL
-from ftpsd.protocol.parsing import network, site
+from ftpsd.protocol.addresses import network, site
 from ftpsd.system.state import State
 
 BANS = """CREATE TABLE IF NOT EXISTS bans

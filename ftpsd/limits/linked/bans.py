@@ -16,7 +16,7 @@ from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.ledger import Failure
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
-from ftpsd.protocol.parsing import Address, network
+from ftpsd.protocol.addresses import Address, network
 from ftpsd.protocol.replies import Refusal, SessionEnd
 from ftpsd.system.link import Link
 

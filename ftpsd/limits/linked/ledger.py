@@ -11,7 +11,7 @@ from ftpsd.limits.home_counts import GroupCount, HomeCount
 from ftpsd.limits.ledger import Failure, LedgerState, SessionLease, SessionRefused, UserLease, lease_user
 from ftpsd.limits.linked.bans import LinkedBans
 from ftpsd.limits.user_limits import Share
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.replies import SessionEnd
 from ftpsd.system.link import Link
 

@@ -10,7 +10,7 @@ from ftpsd.limits.bans.ban_table import Ban, Kind
 from ftpsd.limits.ledger import Ledger
 from ftpsd.limits.linked.bans import CHANGES, SLOT, BanMessage, ChangeMessage, RefusalMessage, from_refusal, to_message
 from ftpsd.limits.shared.table import SharedTable
-from ftpsd.protocol.parsing import plain_address
+from ftpsd.protocol.addresses import plain_address
 from ftpsd.system.link import Link
 from ftpsd.system.reactor import Reactor
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ftpsd.data.passive.peers import Origin
 from ftpsd.data.passive.shared_sockets import Key
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 
 
 class DataPorts(Protocol):

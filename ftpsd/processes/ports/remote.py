@@ -18,7 +18,7 @@ from ftpsd.data.passive.shared_sockets import Key, shared_keys
 from ftpsd.processes.ports.handed import DataConnection
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor

@@ -25,7 +25,7 @@ from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.supervision.launcher import Launcher
 from ftpsd.processes.supervision.worker_process import CHANNEL, PROCESS, WorkerProcess
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.link import LinkLost
 from ftpsd.system.reactor import Reactor

@@ -15,7 +15,7 @@ from ftpsd.figures.merged import RunningWorker
 from ftpsd.limits.ledger import SessionLease
 from ftpsd.processes.forks import datagrams
 from ftpsd.processes.handover import Connection, left_message
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.link import Link
 
 #: The beginnings of the names of descriptors that are left to the next supervisor; the index of the worker follows.

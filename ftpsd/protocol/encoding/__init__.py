@@ -1,4 +1,4 @@
-"""How names are converted between the bytes of a session and text: UTF-8, or an older encoding of the user's device.
+"""What is converted on the way: names, between UTF-8 or an older encoding and text, and the line ends of text files.
 
 May import the standard library only. Read first: `names`.
 """

@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from ftpsd.protocol.parsing import Address, Endpoint, plain_address
+from ftpsd.protocol.addresses import Address, Endpoint, plain_address
 
 #: The first bytes of each version.
 _V1 = b"PROXY "

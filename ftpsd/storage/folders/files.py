@@ -19,7 +19,7 @@ from ftpsd.storage.folders.directories import MISSING, FolderDirectories
 from ftpsd.storage.folders.mounts import MountTable
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.walks import Walks
-from ftpsd.system.worker_threads import JobQueue
+from ftpsd.system.jobs.job_queue import JobQueue
 
 
 class FolderFiles:

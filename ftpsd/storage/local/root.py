@@ -25,7 +25,7 @@ from ftpsd.storage.local.measure import measure
 from ftpsd.storage.local.rename import rename_new
 from ftpsd.storage.local.upload import Replaces, Target, begin_upload, exists, free_name
 from ftpsd.system.jobs.job_lock import LockSteps, repeated
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 #: A body that is not counted.
 _UNCOUNTED = nullcontext()

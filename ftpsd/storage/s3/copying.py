@@ -12,7 +12,7 @@ from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, UploadGone
 from ftpsd.storage.s3.calls.multiparts import Multiparts
 from ftpsd.storage.s3.uploads.parts import COPY_MARKER, MOST_COPIED, ranges
 from ftpsd.storage.s3.uploads.publishing import etag_of_parts
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 
 class Exists(Refusal):

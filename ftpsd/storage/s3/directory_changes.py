@@ -10,7 +10,7 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import Listed
 from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, HomeTools, error_of
 from ftpsd.storage.s3.measure import Freed, abort_counted
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 #: How often a tree that other programs fill is listed again while it is removed.
 _ROUNDS = 100_000

@@ -19,7 +19,7 @@ from ftpsd.storage.s3.calls.together import together
 from ftpsd.storage.s3.changes import Changes, HomeTools, error_of
 from ftpsd.storage.s3.copying import Copier, Exists, is_copy
 from ftpsd.storage.s3.directory_changes import DirectoryChanges
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 #: How often the directory is listed again, and what has changed is copied.
 _ROUNDS = 3

@@ -9,7 +9,7 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.changes import Changes, HomeTools, error_of
 from ftpsd.storage.s3.copying import Copier
 from ftpsd.storage.s3.directory_renames import DirectoryRenames
-from ftpsd.system.worker_threads import JobSteps
+from ftpsd.system.jobs.job_queue import JobSteps
 
 
 class Renames:

@@ -20,8 +20,9 @@ from ftpsd.storage.s3.calls.times import Times
 from ftpsd.storage.s3.uploads.cut_uploads import CutUploads
 from ftpsd.storage.s3.uploads.running import Running
 from ftpsd.system.aws.client import PATIENT, make_client
+from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import JobQueue, WorkerThreads
+from ftpsd.system.worker_threads import WorkerThreads
 
 T = TypeVar("T")
 

@@ -1,4 +1,5 @@
-"""What jobs wait for before a worker thread runs them: a free thread, or a lock that another job has.
+"""Jobs of worker threads: how they are given to the pool, and what they wait for: a free thread, or another job's lock.
 
-May import what `system` may. Read first: `fair_queue`, then `job_lock`.
+May import what `system` may. Read first: `job_queue`, then `fair_queue` and `job_lock`. The pool is in
+`../worker_threads.py`.
 """

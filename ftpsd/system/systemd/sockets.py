@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ftpsd.protocol.parsing import Address, plain_address
+from ftpsd.protocol.addresses import Address, plain_address
 from ftpsd.system.systemd import descriptor_store
 
 #: The first descriptor that systemd passes (SD_LISTEN_FDS_START).

@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from OpenSSL import crypto
 
+from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.login_rules import Network
-from ftpsd.protocol.parsing import Address
 from ftpsd.system.tls import certificate_parts
 
 

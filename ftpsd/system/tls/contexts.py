@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL
 
-from ftpsd.protocol.parsing import Address
+from ftpsd.protocol.addresses import Address
 from ftpsd.system.tls.certificates import Certificates, Choice
 from ftpsd.system.tls.client_certificates import ClientVerifier
 from ftpsd.system.tls.private import whole_writes

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ftpsd.accounts.sources.source import Secrets, Source, UnusableSettings
 from ftpsd.config.sections.sources import LdapSource
-from ftpsd.protocol.parsing import is_loopback
+from ftpsd.protocol.addresses import is_loopback
 
 try:
     import ldap

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from ftpsd.storage.s3.calls.progress import PATIENT
 from ftpsd.storage.s3.calls.tasks import Submit, not_answering
-from ftpsd.system.worker_threads import JobSteps, step_ended
+from ftpsd.system.jobs.job_queue import JobSteps, step_ended
 
 T = TypeVar("T")
 

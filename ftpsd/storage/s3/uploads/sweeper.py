@@ -16,9 +16,9 @@ from ftpsd.storage.backend import Measure
 from ftpsd.storage.s3.measure import abort_counted
 from ftpsd.storage.s3.store import S3Store
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, Leftover
+from ftpsd.system.jobs.job_queue import JobSteps
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.system.reactor import Clock
-from ftpsd.system.worker_threads import JobSteps
 
 log = Logger(namespace="ftpsd")
 
