@@ -176,8 +176,7 @@ def test_a_stop_lets_transfers_finish(make_workers: MakeDaemon) -> None:
 def test_a_second_signal_stops_at_once(make_workers: MakeDaemon) -> None:
     """A second signal ends the wait for transfers in all workers."""
     daemon = make_workers({"timeouts": {"drain": 600}})
-    with secured(daemon) as client:
-        open_transfer(client, "STOR file")
+    with secured(daemon) as client, open_transfer(client, "STOR file"):
         os.kill(daemon.pid, signal.SIGTERM)
         daemon.wait_for_log("SIGTERM")
         time.sleep(0.3)
@@ -290,6 +289,40 @@ def test_crash_loops_back_off(make_workers: MakeDaemon) -> None:
     assert is_served(daemon)
 
 
+def test_sigterm_twice_to_a_worker_before_its_supervisor_answers(make_workers: MakeDaemon) -> None:
+    """The second one ends the wait for transfers, as it does later: the client gets its replies, and no file is left."""
+    daemon = make_workers({"timeouts": {"drain": 600}})
+    with secured(daemon) as client, open_transfer(client, "STOR file"):
+        worker = worker_of(daemon, client)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        os.kill(worker, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert client.reply().startswith(("426", "421"))
+        wait_for(lambda: not is_alive(worker))
+    assert "was killed" not in daemon.log
+    assert is_served(daemon)
+
+
+def test_a_second_signal_before_a_worker_knows_of_the_first_one(make_workers: MakeDaemon) -> None:
+    """A worker that learns of both signals at once ends its sessions with a reply, and is not killed."""
+    daemon = make_workers({"timeouts": {"drain": 600}})
+    with secured(daemon) as client, open_transfer(client, "STOR file"):
+        worker = worker_of(daemon, client)
+        os.kill(worker, signal.SIGSTOP)
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait_for_log("SIGTERM")
+        time.sleep(0.5)
+        os.kill(daemon.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGCONT)
+        assert client.reply().startswith(("426", "421"))
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE) in ENDED
+
+
 def test_sigterm_to_a_worker(make_workers: MakeDaemon) -> None:
     """The worker ends when its transfer has, and another one serves new sessions meanwhile."""
     daemon = make_workers({"timeouts": {"drain": 60}})
@@ -327,15 +360,17 @@ def test_a_supervisor_that_is_killed_and_a_transfer_that_does_not_end(make_worke
     """After `timeouts.drain` the workers end anyway."""
     daemon = make_workers({"timeouts": {"drain": 1}})
     processes = family(daemon)
-    with secured(daemon) as client:
-        open_transfer(client, "STOR file")
+    with secured(daemon) as client, open_transfer(client, "STOR file"):
         os.kill(daemon.pid, signal.SIGKILL)
         wait_for(lambda: not any(map(is_alive, processes)))
 
 
 def test_a_spawner_that_is_killed(make_workers: MakeDaemon) -> None:
-    """No worker can be replaced any more: the daemon stops gracefully with status 1, so that systemd starts it again."""
-    daemon = make_workers({"timeouts": {"drain": 8}})
+    """No worker can be replaced any more: the daemon stops gracefully with status 1, so that systemd starts it again.
+
+    It ends with its last session, although nobody tells it that its workers have ended.
+    """
+    daemon = make_workers({"timeouts": {"drain": 600}})
     processes = family(daemon)
     with secured(daemon) as client:
         data = open_transfer(client, "STOR file")

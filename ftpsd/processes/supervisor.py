@@ -52,8 +52,8 @@ class Workers:
         #: The workers that get connections, and those that will get them after `switch`.
         self._generation = Generation(reactor, launcher, 0)
         self._next: Generation | None = None
-        #: Whether workers that end are not replaced.
-        self.stopping = False
+        #: Whether workers that end are not replaced, and whether transfers get no more time.
+        self.stopping = self._hurried = False
         #: How many workers were started in place of one that had failed.
         self.restarts = 0
         #: Whether all sessions of a client are given to the same worker. Then it knows all that wait at a shared port.
@@ -152,11 +152,11 @@ class Workers:
         """Start another worker in place of one that no longer gets connections.
 
         Somebody has sent SIGTERM to it: it ends gracefully within some seconds. Without these, it has a fault, and ends
-        with its last session.
+        with its last session. It may get the SIGTERM of this process, which ends its wait, before it has begun to wait.
         """
         if seconds is not None:
             worker.state = "draining"
-            worker.link.tell("process.drain", seconds)
+            worker.link.tell("process.drain", 0 if self._hurried else seconds)
         elif worker.state == "serving" and self._launcher.processes.get(worker.index) is worker:
             log.error("{worker} no longer gets connections, and is replaced", worker=worker.name)
             self._retire(worker)
@@ -198,6 +198,7 @@ class Workers:
             worker.state = "draining"
             worker.link.tell("process.drain", seconds)
         await until(self._reactor, self._launcher.when_empty, seconds + CLOSING + ENDING)
+        self._hurried = True
         for worker in self._launcher.processes.values():
             worker.send_signal(signal.SIGTERM)  # ends the wait of a worker that drains
         await until(self._reactor, self._launcher.when_empty, CLOSING + ENDING)

@@ -124,7 +124,9 @@ class WorkerService(MultiService):
         self._successor: socket.socket | None = None
         serve_ports(self.link, self._snapshots.shared_ports)
         WorkerLoads(reactor, path, self.link, self._use, self._snapshots.retire)
-        self._stopping = False
+        self._stopping = self._draining = self._was_terminated = False
+        #: Seconds for transfers that run when the process ends.
+        self._drain_seconds = 0
         self._add_parts()
 
     def _add_parts(self) -> None:
@@ -182,8 +184,13 @@ class WorkerService(MultiService):
     # --- stop ------------------------------------------------------------------------------------
 
     def _terminated(self) -> None:
-        """SIGTERM: end when the supervisor gives no more connections to this worker."""
-        self.link.tell("process.terminated", self._configuration.settings.timeouts.drain)
+        """SIGTERM: end when the supervisor gives no more connections to this worker.
+
+        A second one, before the answer, gives transfers no time.
+        """
+        seconds = 0 if self._was_terminated else self._configuration.settings.timeouts.drain
+        self._was_terminated = True
+        self.link.tell("process.terminated", seconds)
 
     def _deaf(self) -> None:
         """No connection can come any more. If that is no part of a stop, another worker must take the place of this."""
@@ -231,17 +238,25 @@ class WorkerService(MultiService):
             self._reactor.callLater(drain, os.kill, os.getpid(), signal.SIGTERM)
 
     def _drain(self, seconds: int) -> None:
-        """End all sessions, and then the process. The supervisor gives it no more connections."""
+        """End all sessions, and then the process. The supervisor gives it no more connections.
+
+        It may say 0 seconds after it has said more: then the wait for transfers ends.
+        """
         if not self._stopping:
-            self._stopping = True
-            self._reactor.callLater(0, self._reactor.callLater, 0, self._begin_stop, seconds)  # as `MessageReader` does
+            self._stopping, self._drain_seconds = True, seconds
+            self._reactor.callLater(0, self._reactor.callLater, 0, self._begin_stop)  # as `MessageReader` does
+        elif seconds == 0 and self._draining:
+            os.kill(os.getpid(), signal.SIGTERM)  # to the wait
+        elif seconds == 0:
+            self._drain_seconds = 0
 
-    def _begin_stop(self, seconds: int) -> None:
+    def _begin_stop(self) -> None:
         self._handed.accept_all()
-        Deferred.fromCoroutine(self._stop(seconds)).addErrback(self._stop_failed)
+        self._draining = True
+        Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
 
-    async def _stop(self, seconds: int) -> None:
-        await self._sessions.drain(seconds)
+    async def _stop(self) -> None:
+        await self._sessions.drain(self._drain_seconds)
         self._handed.close()
         await self.stopService()
         await self._reports.finish()

@@ -40,6 +40,8 @@ class Launcher:
         self._end_callbacks: list[Callable[[int], object]] = []
         self._ended: Callable[[WorkerProcess, int, int], object] = lambda worker, status, lost: None
         self._when_empty: Callable[[], object] = lambda: None
+        #: Whether the spawner has ended.
+        self._alone = False
 
     def on_start(self, call: Callable[[int, Link], object]) -> None:
         """Call back with the index and the link of each worker that starts, before its first call arrives."""
@@ -55,7 +57,14 @@ class Launcher:
         `lost` is called when no worker can be started any more.
         """
         self._ended = ended
-        self._spawner.start(self._forked, self._not_forked, self._process_ended, lost)
+
+        def spawner_lost() -> None:
+            self._alone = True
+            lost()
+            for worker in [each for each in self._processes.values() if each.link.transport is None]:
+                worker.await_end(self._reactor, self._orphan_ended)
+
+        self._spawner.start(self._forked, self._not_forked, self._process_ended, spawner_lost)
 
     def launch(self, with_loaded: bool) -> WorkerProcess:
         """Start a worker, with the configuration that is used, or with the one that the spawner has loaded.
@@ -89,7 +98,7 @@ class Launcher:
 
     def adopt(self, index: int, link_end: socket.socket, connections: socket.socket) -> WorkerProcess:
         """Take over a worker that the last supervisor has left: it drains. The caller asks it for the rest."""
-        link = Link(self._reactor, lambda: self._reactor.callLater(ENDING, self._adopted_ended, worker))
+        link = Link(self._reactor, lambda: self._reactor.callLater(ENDING, self._orphan_ended, worker))
         worker = WorkerProcess(index, link, connections, self._reactor.seconds())
         worker.state = "draining"
         self._add(worker, link_end)
@@ -115,6 +124,8 @@ class Launcher:
         """Handle the loss of a worker's link: the worker has ended, is about to end, or has a fault."""
         patience = ENDING if worker.state == "draining" else 0
         self._reactor.callLater(patience, worker.send_signal, signal.SIGKILL)
+        if self._alone:
+            worker.await_end(self._reactor, self._orphan_ended)
 
     def _forked(self, index: int, pid: int) -> None:
         self._processes[index].forked(pid)
@@ -128,8 +139,8 @@ class Launcher:
         for worker in [each for each in self._processes.values() if each.pid == pid]:
             self._remove(worker, status)
 
-    def _adopted_ended(self, worker: WorkerProcess) -> None:
-        """An adopted worker has closed the link. It is no child of the spawner, so its exit status is not known."""
+    def _orphan_ended(self, worker: WorkerProcess) -> None:
+        """A worker has closed the link, and ends. It is no child of a spawner, so its exit status is not known."""
         if self._processes.get(worker.index) is worker and not worker.left:
             worker.send_signal(signal.SIGKILL)
             self._remove(worker, 0)

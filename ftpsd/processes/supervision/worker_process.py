@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from ftpsd.figures.figures import WorkerState
@@ -17,10 +19,14 @@ from ftpsd.processes.forks import datagrams
 from ftpsd.processes.handover import Connection, left_message
 from ftpsd.protocol.addresses import Address
 from ftpsd.system.link import Link
+from ftpsd.system.reactor import Reactor
 
 #: The beginnings of the names of descriptors that are left to the next supervisor; the index of the worker follows.
 CHANNEL = "channel-"
 PROCESS = "process-"
+
+#: Seconds between two looks whether the process has ended.
+_LOOK = 0.1
 
 
 class WorkerProcess:
@@ -102,6 +108,16 @@ class WorkerProcess:
                 pass  # it has ended
         elif number == signal.SIGKILL:
             self._killed = True
+
+    def await_end(self, reactor: Reactor, call: Callable[[WorkerProcess], object]) -> None:
+        """Call back when the process has ended, or if it never was there. For one of which no spawner tells that."""
+        poll = select.poll()
+        if self._descriptor >= 0:
+            poll.register(self._descriptor, select.POLLIN)
+        if self._descriptor < 0 or poll.poll(0):
+            call(self)
+        else:
+            reactor.callLater(_LOOK, self.await_end, reactor, call)
 
     def take(self, connection: Connection, descriptor: int, lease: SessionLease) -> bool:
         """Give it a connection. Return whether it can take more."""
