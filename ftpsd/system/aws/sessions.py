@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import botocore.session
+from botocore.parsers import ResponseParserFactory
 
+from ftpsd.system.aws.parsers import StoreParser
 from ftpsd.system.aws.times import parse_time
 
 
@@ -15,9 +17,21 @@ def _loader() -> object:
     return botocore.session.Session().get_component("data_loader")
 
 
+class _Parsers(ResponseParserFactory):
+    """Makes the parsers of answers."""
+
+    def create_parser(self, protocol_name: str) -> object:
+        """Return a parser for a protocol: that of S3 is `rest-xml`."""
+        if protocol_name == "rest-xml":
+            return StoreParser(timestamp_parser=parse_time)
+        return super().create_parser(protocol_name)
+
+
 def new_session() -> botocore.session.Session:
-    """Return a session, whose clients read times with `parse_time`."""
+    """Return a session, whose clients read answers with `StoreParser`, and times with `parse_time`."""
     session = botocore.session.Session()
     session.register_component("data_loader", _loader())
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_time)
+    parsers = _Parsers()
+    parsers.set_parser_defaults(timestamp_parser=parse_time)
+    session.register_component("response_parser_factory", parsers)
     return session
