@@ -274,6 +274,10 @@ class MemoryDirectories:
         cut = {each for each, part in self._home.parts.items() if part.data and not part.uploading}
         yield [self.entry_of(each, each[-1]) for each in {*self._home.nodes, *cut} if each and each[:-1] == parts]
 
+    def are_in_order(self, path: VirtualPath) -> bool:
+        """Return False: there is one portion."""
+        return False
+
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory."""
         for portion in self.portions(path, False):

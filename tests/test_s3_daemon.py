@@ -16,7 +16,7 @@ from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import cut, open_transfer, withstands
 from tests.outbox import JournalNow, settings, with_state
 from tests.s3 import Bucket, S3Server
-from tests.s3_proxy import Answer, FaultyProxy
+from tests.s3_proxy import Answer, FaultyProxy, Hang
 from tests.store_daemon import HOME, LARGE, MIB, Make, store_daemon
 from tests.test_curl import curl
 from tests.test_lftp import lftp
@@ -244,6 +244,26 @@ def test_a_listing_of_several_pages(make_daemon: Make, bucket: Bucket) -> None:
         assert len(client.download("MLSD many").splitlines()) == 2_500
         client.expect(250, "RMDA many")
     assert bucket.all_keys("alice/") == []
+
+
+def test_the_first_page_is_sent_at_once(make_daemon: Make, bucket: Bucket) -> None:
+    """The client gets the first lines, in order, while the store still makes the second page, and then the others."""
+    bucket.put_many({f"alice/many/{number:05}": b"" for number in range(1_200)})
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, port=proxy.port)
+        with withstands(daemon), secured(daemon) as client:
+            proxy.spoil("GET", "continuation-token", Hang())
+            connection = open_transfer(client, "NLST many")
+            found = b""
+            while found.count(b"\n") < 1_000:
+                found += connection.recv(MIB)
+            assert found.count(b"\n") == 1_000
+            proxy.heal()
+            while piece := connection.recv(MIB):
+                found += piece
+            assert client.reply().startswith("226")
+        names = [f"many/{number:05}" for number in range(1_200)]
+        assert found.decode().split() in (names, [each.removeprefix("many/") for each in names])
 
 
 def test_times(make_daemon: Make, each_bucket: Bucket) -> None:

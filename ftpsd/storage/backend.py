@@ -102,6 +102,12 @@ class Directories(Protocol):
         that must ask for it need not do that.
         """
 
+    def are_in_order(self, path: VirtualPath) -> bool:
+        """Return whether the portions of a directory follow each other in the order of the names: they need not wait.
+
+        Within a portion there is no order.
+        """
+
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in portions, in no order."""
 

@@ -17,7 +17,7 @@ from ftpsd.storage.backend import Directories, IsTimed, every_name, no_name
 from ftpsd.storage.local.tree import in_portions, portion
 from ftpsd.system.jobs.job_queue import JobSteps
 
-#: A directory with at most this many entries is listed in the order of its names, a larger one in that of the disk.
+#: A directory with at most this many entries is listed in the order of its names, a larger one in that of the storage.
 SORTED = 2000
 
 #: Entries in one chunk of a longer listing.
@@ -117,10 +117,11 @@ class Listings:
         self, path: VirtualPath, request: ListRequest, is_listed: IsTimed = every_name
     ) -> Iterator[list[Entry]]:
         portions = self._directories.portions(path, request.all, is_listed if request.needs_times else no_name)
+        in_order = not (request.by_time or request.reverse) and self._directories.are_in_order(path)
         try:
             if request.all:
                 yield next(portions, [])
-            yield from _in_batches(portions, request)
+            yield from _in_batches(portions, request, in_order)
         finally:
             portions.close()
 
@@ -150,18 +151,24 @@ def _is_below(entry: Entry) -> bool:
     return entry.is_directory and not entry.is_link and entry.name not in (".", "..")
 
 
-def _in_batches(portions: Iterator[list[Entry]], request: ListRequest) -> Iterator[list[Entry]]:
-    """Yield the entries of a directory in batches, of which some are empty, so that no step takes long."""
-    batch, enough, unfinished = list[Entry](), SORTED, False
+def _in_batches(portions: Iterator[list[Entry]], request: ListRequest, in_order: bool) -> Iterator[list[Entry]]:
+    """Yield the entries of a directory in batches, of which some are empty, so that no step takes long.
+
+    `in_order`: the portions are in the order that is wanted, so nothing waits for others that come later.
+    """
+    batch, enough, unfinished = list[Entry](), _BATCH if in_order else SORTED, False
+    is_whole = True
     for some in portions:
         if unfinished:
             yield []
         batch += some
         unfinished = len(batch) < enough
         if not unfinished:
+            if in_order:
+                _sort(batch, request)
             yield batch
-            batch, enough = [], _BATCH
-    if enough == SORTED:
+            batch, enough, is_whole = [], _BATCH, False
+    if is_whole or in_order:
         _sort(batch, request)
     if batch:
         yield batch

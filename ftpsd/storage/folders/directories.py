@@ -62,6 +62,10 @@ class FolderDirectories:
         for portion in portions:
             yield [each for each in portion if each.name not in names]
 
+    def are_in_order(self, path: VirtualPath) -> bool:
+        """Return whether the portions of a directory follow each other in the order of the names."""
+        return self._table.files(path.parts).directories.are_in_order(path)
+
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in no order."""
         names = self._table.names_in(path.parts)

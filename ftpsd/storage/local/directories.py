@@ -38,6 +38,10 @@ class LocalDirectories:
         finally:
             os.close(descriptor)
 
+    def are_in_order(self, path: VirtualPath) -> bool:
+        """Return False: a disk has an order of its own."""
+        return False
+
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in no order."""
         if self._jail.permission_rules.paths or self._jail.covered:  # some may be hidden

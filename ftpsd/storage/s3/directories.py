@@ -105,6 +105,10 @@ class S3Directories:
             page = self._objects.page(directory, following=page.following)
         yield from self._cut_in(path, directory)
 
+    def are_in_order(self, path: VirtualPath) -> bool:
+        """Return True: a store lists objects in the order of their keys."""
+        return True
+
     def _is_visible(self, path: VirtualPath, name: str) -> bool:
         return self._tree.shows(path.parts, name) and self._tree.may_see(path.parts, name)
 
