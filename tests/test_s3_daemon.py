@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ftplib
 import hashlib
+import re
 import ssl
 import time
 import zlib
@@ -296,6 +297,18 @@ def test_times_in_listings(make_daemon: Make, each_bucket: Bucket) -> None:
             assert b"modify=20010909014640;" in client.expect(250, "MLST large/c").encode()
             each_bucket.put("alice/small/a", b"new", Metadata={"mtime": "0"})
             assert b"modify=19700101000000;" in client.download("MLSD small").lower()
+
+
+@pytest.mark.parametrize("mtime", ["-99999999999", "253402300800", "nan", "inf", "yesterday", ""])
+def test_times_that_nothing_can_show(make_daemon: Make, bucket: Bucket, mtime: str) -> None:
+    """What another program has written as x-amz-meta-mtime counts only if its year has four digits."""
+    bucket.put("alice/f", b"1", Metadata={"mtime": mtime})
+    year = time.strftime("%Y", time.gmtime())
+    daemon = store_daemon(make_daemon, bucket)
+    with withstands(daemon), secured(daemon) as client:
+        assert client.expect(213, "MDTM f").startswith(f"213 {year}")
+        assert f"modify={year}" in client.expect(250, "MLST f").lower()
+        assert re.search(r" [A-Z][a-z][a-z] [ \d]\d \d\d:\d\d f\r\n", client.download("LIST").decode())
 
 
 @pytest.mark.parametrize("error", [Answer(400, ""), Answer(403, ""), Answer(503, "")])

@@ -408,6 +408,19 @@ def test_names_that_a_path_cannot_have(bucket: Bucket, node: Node) -> None:
     assert bucket.all_keys() == ["other"]
 
 
+def test_names_that_xml_cannot_have(each_bucket: Bucket) -> None:
+    """A tree with control characters in its keys is removed; what the store does not delete is reported."""
+    keys = [f"alice/d/{name}" for name in ("a", "\x01", "b\x1f\ufffe", "c&<\r\t", "\U0001f600")]
+    each_bucket.put_many(dict.fromkeys(keys, b"x"))
+    with FaultyProxy(each_bucket.server.port) as proxy:
+        files = Node(each_bucket, proxy.port).open()
+        proxy.spoil("DELETE", "alice/d/b", Answer(403, "AccessDenied"))
+        refused(550, lambda: result(files.remove_tree(path("d"))))
+        assert each_bucket.all_keys() == [keys[2]]
+        result(files.remove_tree(path("d")))
+    assert each_bucket.all_keys() == []
+
+
 def _raise(opening: Any) -> None:
     try:
         begin(opening)()

@@ -11,6 +11,9 @@ from urllib.parse import unquote_plus
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
 
+#: The times that FTP can show, with years of four digits: POSIX times.
+_EARLIEST, _LATEST = -30_610_224_000.0, 253_402_300_799.0
+
 Answer = Mapping[str, object]
 
 
@@ -127,4 +130,4 @@ def _mtime(value: object, otherwise: float) -> float:
         found = float(value) if isinstance(value, str) else otherwise
     except ValueError:
         return otherwise
-    return found if abs(found) < 1e11 else otherwise
+    return found if _EARLIEST <= found <= _LATEST else otherwise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import (
     MTIME,
     Answer,
@@ -36,6 +38,9 @@ _LABELS = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposit
 
 #: The storage classes that a copy does not get, since it could not be read: it gets the bucket's, as a new file.
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
+#: Characters that no XML has, so that such keys cannot be deleted with others in one request.
+_NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 #: No conditions, and no labels.
 NOTHING: Mapping[str, object] = {}
@@ -229,8 +234,18 @@ class Objects:
 
     def delete_all(self, keys: Sequence[str]) -> list[str]:
         """Delete up to PAGE objects. Return the keys of those that could not be deleted."""
-        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        return [text_of(each["Key"]) for each in items_of(self._calls.call("delete_objects", Delete=wanted), "Errors")]
+        wanted = [{"Key": key} for key in keys if not _NOT_IN_XML.search(key)]
+        left = list[str]()
+        if wanted:
+            answer = self._calls.call("delete_objects", Delete={"Objects": wanted, "Quiet": True})
+            left = [text_of(each["Key"]) for each in items_of(answer, "Errors")]
+        others = [key for key in keys if _NOT_IN_XML.search(key)] if len(wanted) < len(keys) else []
+        for position, key in enumerate(others):
+            try:
+                self.delete(key)
+            except (Refusal, OSError):
+                return left + others[position:]
+        return left
 
     def labels(self, source: str, found: Found) -> dict[str, object]:
         """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind.
