@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from ftpsd.config.sections.storage import MOST_PARTS
 from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 from tests.ftpclient import secured
 from tests.hostile import withstands
@@ -91,6 +92,21 @@ def test_a_store_that_works_long(make_daemon: Make, bucket: Bucket) -> None:
             client.expect(250, "RNTO g")
         assert len(proxy.spoiled) == 3
     assert bucket.contents() == {"alice/g": LARGE + b"more"}
+
+
+def test_each_request_of_a_listing_is_progress(make_daemon: Make, bucket: Bucket) -> None:
+    """A directory with many uploads that were cut takes longer than `timeouts.stalled` to list: each name is there once."""
+    for name in ("a", "b", "c", "b"):
+        upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"alice/{name}")["UploadId"]
+        for number, data in ((1, LARGE[: 5 * MIB]), (MOST_PARTS, b"")):
+            named = {"Bucket": bucket.name, "Key": f"alice/{name}", "UploadId": upload}
+            bucket.client.upload_part(**named, PartNumber=number, Body=data)
+    with FaultyProxy(bucket.server.port) as proxy:
+        daemon = store_daemon(make_daemon, bucket, None, {"timeouts": {"stalled": STALLED}}, port=proxy.port)
+        proxy.spoil("GET", "uploadId=", Delay(LONGER / 4), times=4)
+        with withstands(daemon), secured(daemon) as client:
+            assert sorted(line.split()[-1] for line in client.download("LIST").splitlines()) == [b"a", b"b", b"c"]
+        assert len(proxy.spoiled) == 4
 
 
 def test_a_store_that_works_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,17 +113,22 @@ class S3Directories:
         return self._tree.shows(path.parts, name) and self._tree.may_see(path.parts, name)
 
     def _cut_in(self, path: VirtualPath, directory: str) -> Iterator[list[Entry]]:
-        """Yield the uploads of a directory that were cut and whose names nothing else has."""
-        for portion in self._cut.below(directory, flat=False):
-            shown = dict[str, Entry]()
-            for each in portion:
-                name = each.key[len(directory) :]
-                if not each.size or each.identity in self._cut.running or not self._is_visible(path, name):
-                    continue
-                may_resume = "upload" in self._tree.permissions.at((*path.parts, name))
-                if may_resume and self._objects.head(each.key) is None:
-                    shown[name] = _cut(name, each)
-            yield list(shown.values())
+        """Yield the uploads of a directory that were cut and whose names nothing else has, at most one at a time."""
+        seen = set[str]()
+        for each in self._cut.below(directory, flat=False):
+            shown = None if each is None else self._resumable(path, each.key[len(directory) :], each)
+            if shown is None or shown.name in seen:
+                yield []
+            else:
+                seen.add(shown.name)
+                yield [shown]
+
+    def _resumable(self, path: VirtualPath, name: str, cut: CutUpload) -> Entry | None:
+        """Return the entry of an upload in a directory that the user may resume. None if something has its name."""
+        if not cut.size or cut.identity in self._cut.running or not self._is_visible(path, name):
+            return None
+        may_resume = "upload" in self._tree.permissions.at((*path.parts, name))
+        return _cut(name, cut) if may_resume and self._objects.head(cut.key) is None else None
 
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in portions."""

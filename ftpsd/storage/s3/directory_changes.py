@@ -63,11 +63,13 @@ class DirectoryChanges:
 
     def abort_below(self, directory: str) -> JobSteps[None]:
         """Remove the uploads below a directory that were cut. Raises OSError if one runs."""
-        for portion in self._cut.below(directory):
+        for portion in self._cut.open_below(directory):
             if any(each.identity in self._cut.running for each in portion):
                 raise error_of(errno.ENOTEMPTY)
             for each in portion:
-                abort_counted(self._cut, each, self._changes.counted)
+                found = self._cut.look(each)
+                if found is not None:
+                    abort_counted(self._cut, found, self._changes.counted)
                 yield
 
     def remove_tree(self, path: VirtualPath) -> JobSteps[None]:

@@ -74,7 +74,7 @@ class StoreMeter:
         return True
 
     def amounts(self, home: str, charged: Container[Hashable]) -> Iterator[Amount]:
-        """Yield what the home holds, one page in each step."""
+        """Yield what the home holds: a page of objects, or an open upload, in each step."""
         objects, cut, prefix = self._find(home)
         following: str | None = None
         while True:
@@ -84,5 +84,5 @@ class StoreMeter:
             following = page.following
             if following is None:
                 break
-        for portion in cut.below(prefix):
-            yield _open(cut, portion, charged)
+        for each in cut.below(prefix):
+            yield Amount() if each is None else _open(cut, [each], charged)

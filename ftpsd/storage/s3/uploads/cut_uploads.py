@@ -8,7 +8,7 @@ empty part is, too. Only parts that are full are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ftpsd.storage.s3.calls.answers import OpenUpload, StoredPart
@@ -75,15 +75,22 @@ class CutUploads:
                 break  # the store lists them in the order of their keys
         return found
 
-    def below(self, prefix: str, flat: bool = True) -> Iterator[list[CutUpload]]:
-        """Yield the open uploads whose keys begin with a prefix, in portions; not `flat`: in one directory."""
-        for portion in self._multiparts.uploads(prefix, flat):
-            yield [found for each in portion if (found := self.look(each)) is not None]
+    def below(self, prefix: str, flat: bool = True) -> Iterator[CutUpload | None]:
+        """Yield the open uploads whose keys begin with a prefix; not `flat`: in one directory.
 
-    def all_below(self, prefix: str) -> Iterator[list[CutUpload | Leftover]]:
+        Each takes a request, so each is a step. None stands for one that is not of ftpsd, or has gone.
+        """
+        for portion in self._multiparts.uploads(prefix, flat):
+            yield from map(self.look, portion)
+
+    def all_below(self, prefix: str) -> Iterator[CutUpload | Leftover | None]:
         """As `below`, with what nobody can resume."""
         for portion in self._multiparts.uploads(prefix):
-            yield [found for each in portion if (found := self._found(each)) is not None]
+            yield from map(self._found, portion)
+
+    def open_below(self, prefix: str) -> Iterable[list[OpenUpload]]:
+        """Yield the open uploads of all programs whose keys begin with a prefix, in portions."""
+        return self._multiparts.uploads(prefix)
 
     def look(self, upload: OpenUpload) -> CutUpload | None:
         """Return an upload with its parts, or None if it is not one of ftpsd, or has gone."""

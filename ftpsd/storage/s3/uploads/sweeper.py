@@ -82,16 +82,12 @@ def sweep(store: S3Store, before: float, changing: Changing, now: float | None =
     """
     freed = list[int]()
     lately = (time() if now is None else now) - _DAY
-    for portion in store.cut.all_below(store.settings.key_prefix):
-        for each in portion:
-            if isinstance(each, Leftover):
-                if _is_old(store, each, before, lately) and store.cut.abort(each.key, each.identity):
-                    freed.append(0)
-                yield
-            elif each.modified < before and not store.cut.may_run(each):
-                if _remove(store, each, changing):
-                    freed.append(each.size)
-                yield
+    for each in store.cut.all_below(store.settings.key_prefix):
+        if isinstance(each, Leftover):
+            if _is_old(store, each, before, lately) and store.cut.abort(each.key, each.identity):
+                freed.append(0)
+        elif each is not None and _is_left(store, each, before) and _remove(store, each, changing):
+            freed.append(each.size)
         yield
     if freed:
         log.info(
@@ -100,6 +96,10 @@ def sweep(store: S3Store, before: float, changing: Changing, now: float | None =
             count=len(freed),
             bytes=sum(freed),
         )
+
+
+def _is_left(store: S3Store, found: CutUpload, before: float) -> bool:
+    return found.modified < before and not store.cut.may_run(found)
 
 
 def _is_old(store: S3Store, found: Leftover, before: float, lately: float) -> bool:
