@@ -57,7 +57,7 @@ def refused(client: FtpClient, line: str) -> str:
 
 
 def test_off_by_default(make_daemon: MakeDaemon) -> None:
-    """Without the section, the names are those of nobody: 530, as for any other name."""
+    """Without the section, nobody has these names: they get 530, as any unknown name does."""
     daemon = make_daemon()
     with withstands(daemon):
         for name in ("anonymous", "ftp"):

@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[Slapd]:
 
 
 def test_a_directory_that_is_down(make_daemon: Callable[..., Daemon], server: Slapd, tmp_path: Path) -> None:
-    """Down at the start, killed later, restarted: 451 with a reason in the log and no ban, and logins after it."""
+    """While the server is down, at the start or later, logins get 451 without a ban, and the log says why."""
     server.kill()
     daemon = make_daemon(example(server, tmp_path))
     for _ in range(2):

@@ -151,7 +151,7 @@ def test_a_request_of_an_upload_that_fails_once(
 def test_an_upload_that_the_store_refuses(
     make_daemon: Make, bucket: Bucket, proxy: FaultyProxy, where: tuple[str, str], status: int, code: str, expected: str
 ) -> None:
-    """A store that stays busy is 450; credentials, clock, bucket and others 451: nothing is published."""
+    """A store that stays busy gives 450; credentials, clock, bucket and other faults 451. Nothing is published."""
     bucket.put("alice/f", b"old")
     daemon = store_daemon(make_daemon, bucket, port=proxy.port, **SMALL_PARTS)
     proxy.spoil(*where, Answer(status, code), times=1000)
@@ -229,7 +229,7 @@ def test_connections_that_are_cut_at_any_byte(make_daemon: Make, bucket: Bucket,
 
 
 def test_a_store_that_does_not_answer(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> None:
-    """A command is 451 after `timeouts.stalled`; users with homes elsewhere are not delayed."""
+    """A command gets 451 after `timeouts.stalled`; users with homes elsewhere are not delayed."""
     bucket.put("alice/f", b"1")
     users = {"alice": {"home": {"storage": "archive", "path": "alice"}}, "bob": {}}
     daemon = store_daemon(make_daemon, bucket, users, {"timeouts": {"stalled": 2}}, port=proxy.port)
@@ -261,7 +261,7 @@ class withstands_of:
 
 
 def test_a_quota_that_cannot_be_counted(make_daemon: Make, bucket: Bucket, proxy: FaultyProxy) -> None:
-    """A home with a quota in a store that is down is 451 at the login, which does not count as a failed one."""
+    """The login to a home with a quota in a store that is down gets 451, which does not count as a failed login."""
     bucket.put("alice/f", b"123")
     users = {"alice": {"home": {"storage": "archive", "path": "alice"}, "quota": {"bytes": 1000}}}
     daemon = store_daemon(make_daemon, bucket, users, port=proxy.port)

@@ -691,7 +691,7 @@ def test_a_file_that_comes_while_another_is_received(storage: Storage) -> None:
 
 
 def test_bytes_of_a_quota(limited: Storage) -> None:
-    """A write that exceeds it is 552, and nothing of the upload stays; a full home refuses uploads at once."""
+    """A write that exceeds it gets 552, and nothing of the upload stays; a full home refuses uploads at once."""
     files = limited.open(quota=QuotaSettings(bytes=Quantity(100)))
     store(files.writer(path("old")), bytes(60))
     upload = begin(files.writer(path("new")))()

@@ -449,7 +449,7 @@ def test_a_move_to_another_disk_is_refused(disk: Disk) -> None:
 
 
 def test_a_folder_that_is_not_ready_delays_no_login(disk: Disk) -> None:
-    """After two seconds the session begins; the folder is 450 until it is ready, or tried again after a failure."""
+    """The session begins after two seconds. The folder gives 450 until it is ready, or tried again after a failure."""
     waiting: list[Deferred[None]] = []
 
     class Slow:

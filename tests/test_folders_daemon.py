@@ -185,7 +185,7 @@ def test_part_files_in_folders_are_swept(make_daemon: Make, team: Path) -> None:
 
 
 def test_a_folder_whose_disk_fills_or_goes(make_daemon: Make, team: Path) -> None:
-    """What is gone is 550 there and nowhere else; when it is back it is used again without a restart."""
+    """A folder whose disk is gone gives 550, and nothing else does. When the disk is back, no restart is needed."""
     daemon = make_daemon(users={"alice": folders(team=team)})
     with withstands(daemon), secured(daemon) as client:
         team.rename(team.with_name("away"))

@@ -417,7 +417,7 @@ def test_check(make_daemon: Make, tmp_path: Path, chain: Path, server: UserServe
 
 
 def test_a_server_that_is_down(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
-    """Down at the start, or later: 451 for its users, which no ban counts; others log in; it is used again when it is back."""
+    """While the server is down, its users get 451, which no ban counts; others log in. When it is back, it is used."""
     port, _ = free_range()
     behaviour = users(alice={"home": home(tmp_path)})
     daemon = configured(make_daemon, tmp_path, f"https://localhost:{port}/", chain)

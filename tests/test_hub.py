@@ -269,7 +269,7 @@ def test_a_transfer_ends_with_the_reply_of_its_command() -> None:
 
 
 def test_the_events_of_a_session(tmp_path: Any) -> None:
-    """From the connection to its end, in order, as a client causes them."""
+    """A session publishes what its client causes, in order, from the connection to its end."""
     server = Server(tmp_path)
     got: list[Event] = []
     for kind in KINDS:

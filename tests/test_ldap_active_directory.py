@@ -401,7 +401,7 @@ def test_the_example_without_an_account(make_daemon: Callable[..., Daemon], serv
 
 
 def test_a_domain_controller_that_is_down(make_daemon: Callable[..., Daemon], domain: Path, tmp_path: Path) -> None:
-    """Down at the start, killed and restarted: 451 with a reason in the log, and logins after it."""
+    """While the server is down, at the start or later, logins get 451, and the log says why; then they work again."""
     samba = SambaDc(tmp_path / "dc", domain)
     daemon = make_daemon(example(samba, tmp_path), start=False)
     daemon.groups = {"staff": {}}

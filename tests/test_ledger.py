@@ -156,7 +156,7 @@ def test_sessions_of_a_user(ask: Ask) -> None:
 
 
 def test_transfers_of_a_user(ask: Ask) -> None:
-    """A transfer counts while its context lasts, also when it fails; one too many is 450."""
+    """A transfer counts while its context lasts, also when it fails; one too many gets 450."""
     ledger = ask.ledger(Limits(transfers_per_user=1))
     leases = [ask(ledger.admit_user("alice", UserLimits())) for _ in range(2)]
 
@@ -214,7 +214,7 @@ def test_a_refused_session_counts_nowhere(ask: Ask) -> None:
 
 
 def test_transfers_of_a_group(ask: Ask) -> None:
-    """Transfers of all members count together; one too many is 450, which names the group."""
+    """Transfers of all members count together; one too many gets 450, which names the group."""
     ledger, share = ask.ledger(), staff(transfers=1)
     alice, bob = (ask(ledger.admit_user(name, UserLimits(), [share])) for name in ("alice", "bob"))
 

@@ -94,7 +94,7 @@ def test_a_refusal_reaches_the_caller(pair: Pair, error: Refusal) -> None:
 
 
 def test_an_internal_error_is_a_refusal(pair: Pair) -> None:
-    """Any other exception, or a name that is not served, is 451 for the caller; both ends go on."""
+    """For any other exception, or a name that is not served, the caller gets 451; both ends go on."""
     pair.supervisor.serve("fail", lambda: 1 // 0)
     for name in ("fail", "nothing"):
         with pytest.raises(Refusal, match="451"):

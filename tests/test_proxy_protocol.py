@@ -120,7 +120,7 @@ def test_a_header_in_pieces(behind: Daemon) -> None:
 
 
 def test_a_data_header_in_pieces(behind: Daemon) -> None:
-    """On a data connection, too; what stands behind the header belongs to the file."""
+    """The header of a data connection may come in pieces, too; what stands behind it belongs to the file."""
     with ProxiedClient(behind, V2, data_header=b"") as client:
         client.login()
         connection = client.connect_data()

@@ -172,7 +172,7 @@ def test_an_object_that_is_replaced_while_it_is_read(make_daemon: Make, bucket: 
 
 
 def test_ranges(make_daemon: Make, each_bucket: Bucket) -> None:
-    """RETR begins at any offset; one behind the end is 554."""
+    """RETR begins at any offset; one behind the end gets 554."""
     each_bucket.put("alice/f", LARGE)
     daemon = store_daemon(make_daemon, each_bucket)
     with withstands(daemon), secured(daemon) as client:
@@ -474,7 +474,7 @@ def test_users_see_only_their_prefix(make_daemon: Make, bucket: Bucket) -> None:
 
 
 def test_quota(make_daemon: Make, each_bucket: Bucket) -> None:
-    """What is in the store counts; an upload that exceeds the quota is 552 and publishes nothing; DELE frees."""
+    """What is in the store counts; an upload that exceeds the quota gets 552 and publishes nothing; DELE frees."""
     each_bucket.put("alice/before", LARGE[: 4 * MIB])
     users = {"alice": {"home": HOME, "quota": {"bytes": 10 * MIB, "files": 3}}}
     daemon = store_daemon(make_daemon, each_bucket, users)

@@ -364,7 +364,7 @@ def test_a_lost_answer_to_the_last_request(bucket: Bucket, proxy: FaultyProxy) -
 
 
 def test_a_store_that_fails_keeps_the_old_object(bucket: Bucket, proxy: FaultyProxy) -> None:
-    """An upload that cannot be published is 451, and the name has the old object; it can be resumed later."""
+    """An upload that cannot be published gets 451, and the name has the old object; it can be resumed later."""
     bucket.put("alice/f", b"old")
     files = Node(bucket, proxy.port).open()
     proxy.spoil("POST", "uploadId=", Answer(500, "InternalError"), times=9)
@@ -376,7 +376,7 @@ def test_a_store_that_fails_keeps_the_old_object(bucket: Bucket, proxy: FaultyPr
 
 
 def test_wrong_answers_do_not_pass(bucket: Bucket, proxy: FaultyProxy) -> None:
-    """A bucket that is missing, a wrong key and a wrong clock are 451; too many requests are 450."""
+    """A missing bucket, a wrong key and a wrong clock give 451; too many requests give 450."""
     files = Node(bucket, proxy.port).open()
     for status, code, reply in (
         (404, "NoSuchBucket", 451),

@@ -79,7 +79,7 @@ def test_a_slow_request_is_progress(make_daemon: Make, bucket: Bucket) -> None:
 
 
 def test_a_store_that_works_long(make_daemon: Make, bucket: Bucket) -> None:
-    """To put parts together, to copy for APPE and for a rename: the store may work longer than `timeouts.stalled`."""
+    """The store may take longer than `timeouts.stalled` to put parts together, and to copy for APPE and a rename."""
     with FaultyProxy(bucket.server.port) as proxy:
         daemon = store_daemon(make_daemon, bucket, None, {"timeouts": {"stalled": STALLED}}, port=proxy.port)
         with withstands(daemon), secured(daemon) as client:

@@ -325,7 +325,7 @@ def test_a_database_of_another_encoding(server: PostgresqlServer) -> None:
 
 @requires_postgresql
 def test_a_server_that_is_down_and_comes_back(own_server: PostgresqlServer) -> None:
-    """Down at start, killed, restarted: each question fails at once while it is down, and the next one after it works."""
+    """While the server is down, each question fails at once; the next one after its start succeeds."""
     database = Database(own_server.url, own_server.sql)
     database.migrate()
     database.put("alice", password="x")

@@ -198,7 +198,7 @@ def test_a_migration_while_sessions_run(make_daemon: Make, database: Database) -
 
 @requires_postgresql
 def test_a_server_that_is_killed(make_daemon: Make, own_server: PostgresqlServer) -> None:
-    """Down at the start and killed later: 451, never 530, no ban; who has logged in gets in. Afterwards all do."""
+    """While the server is down, logins get 451 without a ban; recent users get in. Afterwards all do."""
     database = Database(own_server.url, own_server.sql)
     database.migrate()
     own_server.stop()

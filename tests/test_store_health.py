@@ -17,7 +17,7 @@ from tests.store_daemon import Make, store_daemon
 
 
 def test_requests_that_fail_now_and_then(make_daemon: Make, bucket: Bucket) -> None:
-    """Keys that the store denies are 451 and one line in the log; /ready stays 200, and the store is not down."""
+    """Keys that the store denies give 451 and one line in the log; /ready stays 200, and the store is not down."""
     bucket.put_many({"alice/good": b"1", "alice/bad": b"1"})
     with FaultyProxy(bucket.server.port) as proxy:
         daemon = store_daemon(make_daemon, bucket, port=proxy.port, start=False)

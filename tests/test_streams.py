@@ -15,7 +15,7 @@ from ftpsd.protocol.replies import Refusal
 
 
 def test_a_peer_that_is_lost_while_a_file_is_sent(tmp_path: Path) -> None:
-    """A connection that times out below `sendfile` is 426, not an error of the file."""
+    """A connection that times out within `sendfile` gives 426, and is no error of the file."""
     (tmp_path / "file").write_bytes(bytes(16 * 1024 * 1024))
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as deaf:
         connection, _ = server.accept()

@@ -75,7 +75,7 @@ def test_no_other_module_uses_private_names() -> None:
 
 @pytest.mark.parametrize("known", [True, False], ids=["this release", "a release without the name"])
 def test_a_bound_socket_is_listened_on(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a port of our own class; by one of Twisted's if that has become impossible."""
+    """A port of our own class listens; one of Twisted's if that has become impossible."""
     if not known:
         monkeypatch.delattr(tcp.Port, "_fromListeningDescriptor")
     reactor, factory = OwnReactor(), Factory.forProtocol(Protocol)

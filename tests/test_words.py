@@ -182,7 +182,7 @@ def test_the_longest_argument_takes_no_time(shape: Callable[[str], Any], piece: 
     ],
 )
 def test_the_size_of_allo(argument: str, expected: int | None) -> None:
-    """ALLO has a size, and may have that of a record."""
+    """ALLO takes a size, and may take the size of a record after it."""
     if expected is None:
         with pytest.raises(Refusal, match="501"):
             parsing.allocation(argument)
@@ -191,7 +191,7 @@ def test_the_size_of_allo(argument: str, expected: int | None) -> None:
 
 
 def test_every_errno_has_a_reply() -> None:
-    """Every errno has a reply; a full disk is 452."""
+    """Every errno has a reply; that of a full disk is 452."""
     for number in range(134):
         assert 400 <= from_oserror(OSError(number, "x")).code < 600
     assert from_oserror(OSError(28, "x")).code == 452

@@ -28,13 +28,12 @@ def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Fin
                 "passive:\n  address: ftp.example.com",
             )
         ]
-    told = ipaddress.ip_address(address)
-    if told.is_loopback or told.is_unspecified or told.is_multicast:
+    if _is_useless(address):
         problem = f"`passive.address` is {address}, which no other machine can connect to."
         return [Finding("address.useless", "fault", problem, "Set the public address.", "passive:\n  address: null")]
     if address in own:
         return []
-    if not told.is_global:  # 100.64.0.0/10 (RFC 6598) is neither global nor private for Python
+    if not ipaddress.ip_address(address).is_global:  # 100.64.0.0/10 (RFC 6598) is neither global nor private for Python
         return [
             Finding(
                 "address.private",
@@ -57,11 +56,16 @@ def announced(address: str | None, own: Sequence[str], routed: bool) -> list[Fin
     ]
 
 
+def _is_useless(address: str) -> bool:
+    """Return whether no other machine can connect to an address."""
+    found = ipaddress.ip_address(address)
+    return found.is_loopback or found.is_unspecified or found.is_multicast
+
+
 def exception(index: int, address: str, own: Sequence[str], unrouted: Iterable[str]) -> list[Finding]:
     """Judge an entry of `passive.networks`. `unrouted` are its client networks to which no route leads."""
     key = f"passive.networks[{index}]"
-    told = ipaddress.ip_address(address)
-    if told.is_loopback or told.is_unspecified or told.is_multicast:
+    if _is_useless(address):
         problem = f"`{key}.address` is {address}, which no other machine can connect to."
         return [Finding("address.useless", "fault", problem, "Set an address that these clients reach.")]
     found = [

@@ -79,7 +79,7 @@ class RecentLogins:
             self._remove(key)
 
     def remember(self, name: str, password: str, place: object, answer: Answer | None) -> None:
-        """Remember that a place has confirmed a login."""
+        """Remember a login that a source, or the YAML files, has confirmed."""
         key = (place, answer.name if answer is not None else name)
         login = Remembered(place, answer, _digest(key, password))
         self.take(name, login)

@@ -103,7 +103,7 @@ class UsedCodes:
         return True
 
     async def use_when_free(self, user: str, step: int) -> bool:
-        """Do the same: there is no other process."""
+        """Do the same as `use`: there is no other process."""
         return self.use(user, step)
 
     def recent(self) -> Mapping[str, int]:

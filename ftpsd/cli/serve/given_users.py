@@ -39,7 +39,7 @@ class GivenUser:
     variables: dict[str, str]
 
     def variable(self, kind: str) -> str:
-        """Return the name of a variable."""
+        """Return the name of the variable of this kind."""
         return f"{PREFIX}{self.name}_{kind}"
 
     @property

@@ -38,7 +38,7 @@ class Keyboard:
         self._descriptor = descriptor
 
     def wait(self, seconds: float) -> list[str]:
-        """Return the keys that were pressed; an empty list if none was within some seconds."""
+        """Return the keys that were pressed; an empty list if none was pressed for so many seconds."""
         if self._descriptor is None:
             time.sleep(seconds)
             return []

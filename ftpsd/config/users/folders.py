@@ -244,16 +244,7 @@ class FolderFinder:
         """
         if not self._found:
             return []
-        above: dict[str, str] = {}  # by directory: a home or folder below it, a counted one if there is one
-        parents: dict[str, str] = {}
-        for home in homes:
-            parent = os.path.dirname(home)
-            if parent not in parents or home in counted:
-                parents[parent] = home
-        for parent, home in parents.items():
-            for each in _upwards(parent):
-                if each not in above or home in counted:
-                    above[each] = home
+        above = _homes_below(homes, counted)
         every = {*homes}
         faults = []
         for path, found in self._found.items():
@@ -263,6 +254,21 @@ class FolderFinder:
             if other is not None and found.is_written:
                 faults.append(_overlap(found, path, other))
         return faults
+
+
+def _homes_below(homes: Iterable[str], counted: Set[str]) -> dict[str, str]:
+    """Return one of the homes below each directory that has any: a counted one, if there is one."""
+    parents: dict[str, str] = {}  # many homes share a parent, which is looked at once
+    for home in homes:
+        parent = os.path.dirname(home)
+        if parent not in parents or home in counted:
+            parents[parent] = home
+    above: dict[str, str] = {}
+    for parent, home in parents.items():
+        for each in _upwards(parent):
+            if each not in above or home in counted:
+                above[each] = home
+    return above
 
 
 def _overlap(found: _Found, path: str, other: str) -> Fault:
