@@ -245,6 +245,30 @@ def test_behind_a_load_balancer(make_daemon: Make) -> None:
     assert "Traceback" not in daemon.log
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_reload_without_the_load_balancer(make_daemon: Make, workers: int) -> None:
+    """A session that began behind a load balancer keeps its data connections when a reload ends the PROXY protocol."""
+    daemon = sharing(make_daemon, {"passive": {"proxy_protocol": True}, "workers": workers})
+    daemon.stop()
+    daemon.settings["listen"][0]["proxy_protocol"] = {"trusted": ["127.0.0.1/32"]}
+    daemon.write()
+    daemon.start()
+    (daemon.home() / "mine").write_bytes(BYTES)
+    header = b"PROXY TCP4 198.51.100.7 127.0.0.1 4242 21\r\n"
+    with _proxied(daemon, header) as own:
+        del daemon.settings["listen"][0]["proxy_protocol"]
+        daemon.settings["passive"]["proxy_protocol"] = False
+        daemon.write()
+        daemon.reload()
+        connection = own.connect_data()
+        connection.sendall(header)
+        own.expect(150, "RETR mine")
+        data = own.secure_data(connection)
+        assert read_all(data) == BYTES
+        data.unwrap().close()
+        assert own.reply().startswith("226 ")
+
+
 def test_the_status_of_a_shared_port(make_daemon: Make) -> None:
     """`ftpsd status` shows the port, and no number of ports in use: none is ever used up."""
     daemon = sharing(make_daemon, {"admin": {"socket": "admin.sock"}})
@@ -276,6 +300,22 @@ def test_foreign_data(make_daemon: Make) -> None:
         for each in (own, other):
             final = each.reply()
             assert "Several sessions" in (final if final.startswith("425 ") else each.reply())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_reload_without_foreign_data(make_daemon: Make, workers: int) -> None:
+    """A session that began with `foreign_data` keeps it when a reload ends it for new ones."""
+    daemon = sharing(make_daemon, PLAIN, {"foreign_data": ["127.0.0.8/32"], "workers": workers})
+    (daemon.home() / "mine").write_bytes(BYTES)
+    with client(daemon, None) as own:
+        for _ in range(2):
+            with own.connect_data(own.passive_port(), "127.0.0.8") as foreign:
+                own.expect(150, "RETR mine")
+                assert read_all(foreign) == BYTES
+            assert own.reply().startswith("226 ")
+            daemon.settings["foreign_data"] = []
+            daemon.write()
+            daemon.reload()
 
 
 def test_ipv6(make_daemon: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,11 +20,32 @@ from ftpsd.processes.ports.handed import DataConnection
 from ftpsd.processes.supervision.worker_process import WorkerProcess
 from ftpsd.processes.supervisor import Workers
 from ftpsd.protocol.addresses import Address
+from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
+
+
+@frozen
+class _Kept:
+    """What a session keeps of the settings with which it began."""
+
+    #: The sockets of the shared ports.
+    keys: frozenset[Key] = frozenset()
+    #: The networks of the proxies through which data connections may come.
+    proxies: tuple[Network, ...] = ()
+    #: The networks of other hosts whose data connections may be for the session.
+    foreign_networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Kept:
+        """Return what a session keeps of these settings."""
+        listeners = settings.listen if settings.passive.proxy_protocol else ()
+        proxies = [each.proxy_protocol.trusted for each in listeners if each.proxy_protocol is not None]
+        keys = frozenset(shared_keys(settings))
+        return cls(keys, tuple(network for each in proxies for network in each), settings.foreign_networks)
 
 
 class RemotePorts:
@@ -42,31 +64,29 @@ class RemotePorts:
         #: Connections that may belong to sessions of several workers.
         self._peeked = Arrivals()
         self._settings: Settings | None = None
-        #: What sessions that began before a reload need: the sockets, and the highest number of such a session.
-        self._old: list[tuple[set[Key], int]] = []
+        self._current = _Kept()
+        #: What sessions that began before a reload keep, and the highest number of such a session.
+        self._old: dict[_Kept, int] = {}
 
     def use(self, settings: Settings) -> None:
         """Follow a configuration, which all workers use now. Sessions that run keep their ports."""
         if self._settings is not None:
             numbers = [max(worker.leases, default=0) for worker in self._workers.processes.values()]
-            self._old.append((shared_keys(self._settings), max(numbers, default=0)))
+            self._old[_Kept.of(self._settings)] = max(numbers, default=0)
         self._settings = settings
+        self._current = _Kept.of(settings)
         self._workers.keep_clients_together = settings.passive.shared is not None
 
     @property
     def keys(self) -> set[Key]:
         """The sockets that some session may need."""
         oldest = min((min(each.leases) for each in self._workers.processes.values() if each.leases), default=None)
-        self._old = [each for each in self._old if oldest is not None and oldest <= each[1]]
-        current = set() if self._settings is None else shared_keys(self._settings)
-        return current.union(*(keys for keys, _ in self._old))
+        self._old = {each: last for each, last in self._old.items() if oldest is not None and oldest <= last}
+        return {key for each in (self._current, *self._old) for key in each.keys}
 
     def through_proxy(self, port: int, peer: Address) -> bool:
-        """Return whether the connections of a host begin with a header, since it is a trusted proxy."""
-        if self._settings is None or not self._settings.passive.proxy_protocol:
-            return False
-        proxies = [each.proxy_protocol for each in self._settings.listen if each.proxy_protocol is not None]
-        return any(peer in network for each in proxies for network in each.trusted)
+        """Return whether the connections of a host begin with a header, since it is a proxy that a session trusts."""
+        return any(peer in network for each in (self._current, *self._old) for network in each.proxies)
 
     def arrived(self, port: int, connection: socket.socket, origin: Origin) -> None:
         """Give a new connection to the worker that has the client's sessions."""
@@ -84,7 +104,7 @@ class RemotePorts:
 
     def _is_foreign(self, peer: Address) -> bool:
         """Return whether a host may connect for sessions of other hosts (`foreign_data`)."""
-        return self._settings is not None and any(peer in each for each in self._settings.foreign_networks)
+        return any(peer in network for each in (self._current, *self._old) for network in each.foreign_networks)
 
     async def _ask(
         self, groups: Iterable[list[WorkerProcess]], arrived: DataConnection, connection: socket.socket
