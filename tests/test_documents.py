@@ -14,6 +14,7 @@ import pytest
 from ftpsd.commands import TABLE
 from ftpsd.config import load
 from ftpsd.config.convert import optional_section
+from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.sections.sources import SOURCES
 from ftpsd.config.settings import PortRange, Settings, UserSettings
 from ftpsd.protocol.command import Command
@@ -162,3 +163,14 @@ def test_the_example_is_good(tmp_path: Path, certificate: Path, commented: bool)
     (tmp_path / "certificate.pem").write_text("".join(pem))
     plain = load.load(tmp_path / "ftpsd.yaml").settings
     assert plain.passive.ports == PortRange(50000, 50999)
+
+
+def test_the_fault_of_a_reload_is_shown_as_it_is(tmp_path: Path) -> None:
+    """docs/operating.md shows the line that `ftpsd check` and a reload print for a reversed range in etc/ftpsd.yaml."""
+    text = (ROOT / "etc/ftpsd.yaml").read_text().replace("ports: 50000-50999", "ports: 50999-50000")
+    (tmp_path / "ftpsd.yaml").write_text(text)
+    with pytest.raises(InvalidConfiguration) as refused:
+        load.load(tmp_path / "ftpsd.yaml")
+    shown = [str(fault).replace(str(tmp_path), "/etc/ftpsd") for fault in refused.value.faults]
+    printed = next(line for line in shown if "passive.ports" in line)
+    assert f"\n{printed}\n" in (ROOT / "docs/operating.md").read_text()
