@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from unicodedata import normalize
 
 import pytest
 
-from ftpsd.protocol.name_rules import NameRules, matcher
+from ftpsd.protocol.name_rules import NameRules, folded, matcher
 from tests.daemon import Daemon
 from tests.disks import deep_tree
 from tests.ftpclient import FtpClient, secured
@@ -65,6 +66,30 @@ def test_accents(form: Literal["NFC", "NFD"]) -> None:
     assert match is not None
     assert match(normalize("NFC", "a.exé")) and match(normalize("NFD", "a.EXÉ"))
     assert not match("a.exe")
+
+
+@pytest.mark.parametrize("name", ["\u0344\u0327" * 2000, "a" + "\u0301\u0327" * 2000 + "." * 90], ids=["marks", "dots"])
+def test_a_name_that_no_disk_has_takes_no_time(name: str) -> None:
+    """A long name of combining marks is compared in microseconds: to sort the marks would stop all sessions."""
+    match = matcher(["*.exe", "über"])
+    assert match is not None
+    start = time.thread_time()
+    for _ in range(20):
+        folded(name)
+        match(name)
+    assert time.thread_time() - start < 0.1
+    assert folded(name) == name.rstrip(".")
+    assert not match(name)
+    assert match(name + ".EXE")
+
+
+@pytest.mark.parametrize("end", ["." * 300, " ." * 200, ". "])
+def test_dots_at_the_end_make_no_name_long(end: str) -> None:
+    """FAT ignores dots and spaces at the end, however many they are."""
+    match = matcher(["über"])
+    assert match is not None
+    assert folded("Über" + end) == folded("u\u0308ber")
+    assert match("ÜBER" + end)
 
 
 def test_no_patterns() -> None:

@@ -19,6 +19,10 @@ from unicodedata import category, normalize
 #: Characters that Unicode ignores, besides its format characters: joiners, fillers, variation selectors.
 _UNSEEN = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10))))
 
+#: The most characters of a name on a disk that takes different names for the same. Unicode's normal forms of long texts
+#: take long: the time grows with the square of the length.
+_LONGEST = 255
+
 #: Returns whether a name matches.
 Match = Callable[[str], bool]
 
@@ -27,7 +31,8 @@ def folded(name: str) -> str:
     """Return the same spelling for all names that some file system takes for the same name.
 
     FAT, NTFS and CIFS ignore case, and dots and spaces at the end. ext4 with casefold also takes ß for ss, and ignores
-    invisible characters. HFS+ and APFS ignore how accents are composed.
+    invisible characters. HFS+ and APFS ignore how accents are composed. All of these have names of 255 characters at
+    most, so a longer one stays as it is, apart from the dots and spaces.
     """
     return _alike(name).rstrip(". ") or name
 
@@ -35,8 +40,15 @@ def folded(name: str) -> str:
 def _alike(text: str) -> str:
     if text.isascii():
         return text.lower()
+    if is_too_long(text):
+        return text
     text = normalize("NFD", text).casefold()
     return normalize("NFC", "".join(each for each in text if category(each) != "Cf" and each not in _UNSEEN))
+
+
+def is_too_long(name: str) -> bool:
+    """Return whether a name is too long for every disk that takes different names for the same."""
+    return len(name) > _LONGEST and len(name.rstrip(". ")) > _LONGEST
 
 
 def matcher(patterns: Sequence[str]) -> Match | None:
@@ -51,7 +63,7 @@ def matcher(patterns: Sequence[str]) -> Match | None:
     plain_patterns = all(map(str.isascii, patterns))
 
     def fits(name: str) -> bool:
-        if plain_patterns and name.isascii():
+        if (plain_patterns and name.isascii()) or is_too_long(name):
             return bool(found(name) or found(name.rstrip(". ")))
         plain = normalize("NFC", name)
         return bool(found(plain) or found(plain.rstrip(". ")) or wide(_alike(name)) or wide(folded(name)))
