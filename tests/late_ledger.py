@@ -53,6 +53,10 @@ class LateLedger:
         """Count a session of a user."""
         return self._later(self._ledger.admit_user(user, own, shares))
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home."""
+        return self._ledger.knows_home(home)
+
     def home(self, home: str) -> HomeCount:
         """Return the count of a home, which is no later."""
         return self._ledger.home(home)

@@ -106,6 +106,10 @@ class _WithSessions:
         """Count a session of a user."""
         return self._worker.admit_user(user, own, shares)
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home."""
+        return self._worker.knows_home(home)
+
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""
         return self._worker.home(home)

@@ -15,7 +15,9 @@ from twisted.internet.task import Clock
 
 from ftpsd.accounts.yaml_store import UserTable
 from ftpsd.config.settings import UserSettings
-from ftpsd.limits.home_counts import Amount, HomeCount
+from ftpsd.limits.home_counts import Amount, HomeCount, HomeLedger
+from ftpsd.limits.homes.home import SharedHomeCounts
+from ftpsd.limits.shared.table import SharedTable
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Comparison, Quotas
 from ftpsd.system.memory.large import FEW, LargeList, LargeSet
@@ -63,9 +65,11 @@ def test_a_table_of_users_is_freed_in_a_thread() -> None:
         time.sleep(0.005)
 
 
-def quotas_with(clock: Clock, homes: set[str], members: set[str]) -> tuple[Quotas, list[HomeCount]]:
+def quotas_with(
+    clock: Clock, homes: set[str], members: set[str], ledger: HomeLedger | None = None
+) -> tuple[Quotas, list[HomeCount]]:
     """Return quotas that count homes, and the counts of two, which live as long as somebody uses them."""
-    quotas = Quotas(clock, AtOnce(), DirectoryMeter(), LocalHomeCounts())  # type: ignore[arg-type]
+    quotas = Quotas(clock, AtOnce(), DirectoryMeter(), ledger or LocalHomeCounts())  # type: ignore[arg-type]
     quotas.keep(homes, homes, {"staff": members})
     counts = [quotas._ledger.home(home) for home in ("/0", "/1")]
     for count in counts:
@@ -113,6 +117,26 @@ def test_homes_are_compared_in_several_turns() -> None:
     quotas.keep(before, before, {"staff": before})
     assert quotas.counted("/0") == Amount(1, 1)
     assert quotas.counted("/1") is None
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["local", "shared"])
+def test_no_counts_are_made_for_homes_that_go(shared: bool) -> None:
+    """Of many homes that a reload removes, only those that were counted are looked at, also if that was just before."""
+    table = SharedTable.create(slots=256) if shared else None
+    ledger: HomeLedger = LocalHomeCounts() if table is None else SharedHomeCounts(table)
+    homes = {f"/{number}" for number in range(2000)}
+    clock = Slow()
+    quotas, (kept, removed) = quotas_with(clock, homes, {"/0"}, ledger)
+    compared = compare(quotas, clock, {"/0"}, {"/0"})
+    assert list(compared.missing) == ["/1"]
+    with quotas.changing("/2", lambda charged: Amount()):  # somebody has come meanwhile
+        late = ledger.home("/2")
+    late.set(Amount(1, 1), 1.0)
+    quotas.keep({"/0"}, {"/0"}, {"staff": {"/0"}}, compared)
+    assert (kept.visits.counted, removed.visits.counted, late.visits.counted) == (1.0, None, None)
+    assert {home for home in homes if ledger.knows_home(home)} == {"/0", "/1", "/2"}
+    if table is not None:
+        table.close()
 
 
 def test_a_comparison_that_is_out_of_date() -> None:

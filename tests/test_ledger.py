@@ -250,6 +250,7 @@ def test_a_home_is_counted_for_all_who_use_it(ask: Ask) -> None:
     """Each charge counts for everybody in the home, and one that would exceed a limit adds nothing."""
     ledger, reloaded = ask.ledger(), ask.ledger()
     mine, theirs, other = ledger.home("/srv/a"), reloaded.home("/srv/a"), ledger.home("/srv/b")
+    assert ledger.knows_home("/srv/a") and not ledger.knows_home("/srv/c")
     limit = QuotaLimits(QuotaSettings(bytes=1000, files=2))
     mine.charge(Amount(600, 1), limit)
     with pytest.raises(Refusal, match="Quota exceeded: 600 bytes of 1000 bytes used"):

@@ -172,6 +172,9 @@ class HomeCount(Protocol):
 class HomeLedger(Protocol):
     """The part of a ledger that counts homes. It outlives reloads. The methods may be called in any thread."""
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home. Waits for no lock."""
+
     def home(self, home: str) -> HomeCount:
         """Return the count of a home, which is empty until the home is counted."""
 

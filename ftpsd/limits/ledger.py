@@ -157,6 +157,10 @@ class LocalLedger:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
         return lease_user(self._users, self._limits, user, own, shares)
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home."""
+        return self._homes.knows_home(home)
+
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""
         return self._homes.home(home)

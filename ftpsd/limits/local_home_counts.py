@@ -161,6 +161,10 @@ class LocalHomeCounts:
         self._homes: WeakValueDictionary[str, LocalHomeCount] = WeakValueDictionary()
         self._groups: WeakValueDictionary[str, LocalGroupCount] = WeakValueDictionary()
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home."""
+        return home in self._homes
+
     def home(self, home: str) -> LocalHomeCount:
         """Return the count of a home, which is empty until the home is counted."""
         with self._lock:

@@ -40,6 +40,9 @@ log = Logger(namespace="ftpsd")
 #: Homes that are compared between two looks at the clock: 0.1 ms.
 _COMPARED = 500
 
+#: Counts that are looked up between two looks at the clock: 0.2 ms.
+_LOOKED_UP = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -103,7 +106,11 @@ def _nearest(home: Use, groups: Sequence[Use]) -> Use:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The homes that were counted `before`, and which of them a new configuration lacks; and the same by group."""
+    """The homes that were counted `before`, and which of them a new configuration lacks; and the same by group.
+
+    `missing` has only homes of which there is a count: of most homes there is none, and of 10,000 it would take 0.4 s
+    to make them.
+    """
 
     before: Set[str] | None = None
     missing: Sequence[str] = ()
@@ -149,7 +156,12 @@ class Quotas:
     async def compare(self, counted: Set[str], groups: Mapping[str, Set[str]]) -> Comparison:
         """Return which homes a new configuration lacks, for `keep`. Takes several turns of the reactor."""
         slices, before = Slices(self._clock), self._counted
-        missing = await _missing(before, counted, slices)
+        missing = []
+        for number, home in enumerate(await _missing(before, counted, slices)):
+            if self._ledger.knows_home(home):
+                missing.append(home)
+            if number % _LOOKED_UP == 0:
+                await slices.pause()
         of_groups = {}
         for name, group in self._groups.items():
             if name in groups:
@@ -174,7 +186,7 @@ class Quotas:
             compared = Comparison()
         known, wanted = self._groups, groups or {}
         all_groups = {name: known.get(name) or GroupUsage(name, self._ledger.group(name)) for name in wanted}
-        old = compared.missing if compared.before is self._counted else self._counted
+        old = [*compared.missing, *self._usages] if compared.before is self._counted else self._counted
         removed = {home: self._ledger.home(home) for home in old if home not in counted}
         self._groups = all_groups
         for name, group in all_groups.items():

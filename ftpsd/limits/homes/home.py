@@ -110,6 +110,10 @@ class SharedHomeCounts:
         self._homes: WeakValueDictionary[str, SharedHomeCount] = WeakValueDictionary()
         self._groups: WeakValueDictionary[str, SharedGroupCount] = WeakValueDictionary()
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home in any process, or one from before."""
+        return home in self._homes or self._table.has(HOME, home)
+
     def home(self, home: str) -> SharedHomeCount:
         """Return the count of a home, which is empty until the home is counted."""
         count = self._homes.get(home)

@@ -58,6 +58,10 @@ class LinkedLedger:
             await self._link.call("ledger.settle")
         return await self._users.when_free(lease)
 
+    def knows_home(self, home: str) -> bool:
+        """Return whether there is a count of a home."""
+        return self._homes.knows_home(home)
+
     def home(self, home: str) -> HomeCount:
         """Return the count of a home."""
         return self._homes.home(home)

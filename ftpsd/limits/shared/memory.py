@@ -103,6 +103,10 @@ class TableMemory:
             place = next((each for each in self._keys.window(key) if not is_used(self.ints(each))), None)
         return place
 
+    def has(self, kind: str, name: str) -> bool:
+        """Return whether a name has a slot."""
+        return self._keys.find(_digest(kind, name)) is not None
+
     def total(self, kind: str, name: str, column: int) -> int:
         """Return the sum of a column for a name; 0 if it has no slot."""
         place = self._keys.find(_digest(kind, name))

@@ -53,6 +53,8 @@ class SharedTable:
         self._memory = memory = TableMemory(descriptor, slots, files)
         self._own = index + 1
         memory.use_columns(self._own + 1)
+        #: Returns whether a name, of a kind, has a slot. Waits for no lock.
+        self.has: Final = memory.has
         #: The files whose bytes some process has charged.
         files_lock = RangeLock(self._locks, LOCKS - 4, self.patience)
         self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self._own)
