@@ -126,3 +126,21 @@ def test_a_store_that_works_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         while body.read(1000):
             pass
         assert progress.has_advanced() == (round_ == 0)
+
+
+def test_pieces_are_as_large_as_the_connection_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast connection gets 1 MiB at a time, one that is slow now 64 KiB, each of which is progress."""
+    now = [100.0]
+    monkeypatch.setattr("ftpsd.storage.s3.calls.progress.monotonic", lambda: now[0])
+    data = LARGE[: 8 * MIB]
+    body = Outgoing(data, Progress())
+    assert bytes(body.read(1000)) == data  # it is signed
+    body.seek(0)
+    body.begin_sending()
+    pieces = [bytes(body.read(1000)) for _ in range(6)]
+    now[0] += 1
+    pieces += [bytes(body.read(1000)) for _ in range(2)]
+    assert [len(each) // 1024 for each in pieces] == [64, 128, 256, 512, 1024, 1024, 64, 128]
+    while piece := bytes(body.read(1000)):
+        pieces.append(piece)
+    assert b"".join(pieces) == data

@@ -13,8 +13,9 @@ PATIENT = 300.0
 #: Seconds between two looks at which a request of that kind counts as progress.
 _SOMETIMES = 1.0
 
-#: Bytes that are sent at a time, at least.
-_PIECE = 64 * 1024
+#: Bytes that are sent at a time: the first number, then twice as many as before, up to the second number, while the
+#: connection takes them within so many seconds. Each piece that it takes is progress.
+_PIECE, _LARGEST, _SOON = 64 * 1024, 1024 * 1024, 0.05
 
 
 class Progress:
@@ -67,20 +68,34 @@ class Outgoing:
         self._progress = progress
         self._at = self._sent = 0
         self._sending = False
+        #: The size of the last piece that was sent, and when that began.
+        self._piece, self._began = 0, 0.0
 
     def begin_sending(self) -> None:
         """Note that what is read from now on is sent."""
-        self._sending = True
+        self._sending, self._piece = True, 0
 
     def read(self, size: int | None = -1) -> memoryview:
-        """Return the next bytes, maybe more than `size`: the connection has sent those before."""
-        if self._sending and self._at > self._sent:
-            self._sent = self._at
-            self._progress.advance()
-        end = None if size is None or size < 0 else self._at + max(size, _PIECE)
+        """Return the next bytes, maybe more than `size`: the connection has sent those before.
+
+        All of them at once if they are only signed.
+        """
+        end: int | None = None
+        if self._sending:
+            if self._at > self._sent:
+                self._sent = self._at
+                self._progress.advance()
+            if size is not None and size >= 0:
+                end = self._at + max(size, self._next_piece())
         found = self._data[self._at : end]
         self._at += len(found)
         return found
+
+    def _next_piece(self) -> int:
+        now = monotonic()
+        self._piece = min(2 * self._piece, _LARGEST) if self._piece and now - self._began < _SOON else _PIECE
+        self._began = now
+        return self._piece
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Read again from another place."""
