@@ -12,6 +12,7 @@ from ftpsd.config.sections.tls import ClientCertificateSettings
 from ftpsd.control.login import Connection, Login
 from ftpsd.protocol.interfaces import Account
 from ftpsd.protocol.replies import Refusal, WrongCertificate
+from ftpsd.system.tls.client_certificates import ClientCertificate
 
 
 class CertificateLogin:
@@ -51,6 +52,11 @@ class CertificateLogin:
             count()
             await self._count_guess()
         self._login.require_current(user)
+        certificate = self._candidate(user)
+        return None if certificate is None else await self._log_in(user, certificate, count)
+
+    def _candidate(self, user: str) -> ClientCertificate | None:
+        """Return the certificate if it may be enough for this user; None if the password is needed."""
         needed = self._required or self._kind == "both"
         certificate = self._connection.certificate
         if certificate is None:
@@ -63,8 +69,10 @@ class CertificateLogin:
             if needed:
                 self._login.refuse(user, WrongCertificate())
             return None
-        if self._kind == "both":
-            return None
+        return None if self._kind == "both" else certificate
+
+    async def _log_in(self, user: str, certificate: ClientCertificate, count: Callable[[], None]) -> Account | None:
+        """Look the user up, and log in if the certificate is the user's. Note what may have been a guess."""
         # The password may be right: a certificate that names the user in capitals is no failed login then. Without a
         # name in it, names could be tried until one has its fingerprint, so each counts. If no password follows, it was
         # a guess, too.
