@@ -216,7 +216,7 @@ def test_ban_of_a_user(daemon: Daemon, admin: Admin) -> None:
 
 
 def test_bans_survive_a_restart(daemon: Daemon, admin: Admin) -> None:
-    """Bans of an administrator are kept in the state file, and so is that one was lifted."""
+    """Bans of an administrator survive a restart, and those that were lifted do not come back."""
     admin.post("bans", {"address": "198.51.100.0/24"}, 201)
     admin.post("bans", {"user": "bob", "seconds": 3600}, 201)
     admin.post("bans", {"address": "203.0.113.9"}, 201)

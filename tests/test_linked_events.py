@@ -306,7 +306,7 @@ def test_what_was_published_before_the_end_arrives(workers: LinkedWorkers) -> No
 def test_a_worker_that_was_taken_over(
     workers: LinkedWorkers, arguments: tuple[object, ...], logged: list[dict[str, Any]]
 ) -> None:
-    """Whatever it sends in place of events is refused, without an exception, and logged once; good events still count."""
+    """What a worker sends in place of events is refused without an exception, and logged once; good events count."""
     hub, got = Hub(workers.reactor), list[Event]()
     hub.subscribe("test", AdministrativeAct, got.append)
     hub.subscribe("test", SessionOpened, got.append)
@@ -490,7 +490,7 @@ def test_a_worker_that_was_taken_over_fills_no_memory(workers: LinkedWorkers) ->
 
 
 def test_the_supervisor_leaves_it_to_workers() -> None:
-    """What the supervisor finds out as its workers do is not logged twice."""
+    """What the supervisor and its workers find out alike is not logged twice."""
     before = list(globalLogPublisher._observers)
     lines: list[dict[str, Any]] = []
     try:

@@ -113,5 +113,5 @@ def test_the_table_is_true(permitted: Daemon, kind: str) -> None:
 
 
 def test_every_clause_has_a_line() -> None:
-    """The list of lines above is complete."""
+    """Each clause of the table of commands has a line in the list above."""
     assert {f"{verb} {when}".rstrip() for verb, when, _, _ in CLAUSES} == set(LINES)
