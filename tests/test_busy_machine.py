@@ -22,8 +22,11 @@ from ftpsd.config import disk_watch
 from ftpsd.config.disk_watch import DiskWatch, watched
 from ftpsd.config.faults import InvalidConfiguration
 from ftpsd.config.yaml import Document
+from ftpsd.data.deadlines import Deadlines
+from ftpsd.data.transfer import AnyTransfer
 from ftpsd.processes.supervision.heartbeat import Heartbeat
 from ftpsd.processes.supervision.worker_process import WorkerProcess
+from ftpsd.protocol.replies import Refusal
 from ftpsd.system.link import Link
 from ftpsd.system.presence import PatientClock, Presence, time_left
 from ftpsd.system.reactor import Reactor
@@ -56,6 +59,8 @@ import time
 from pathlib import Path
 from ftpsd.config import disk_watch
 from ftpsd.config.yaml import Document
+from ftpsd.data.deadlines import Deadlines
+from ftpsd.data.transfer import AnyTransfer
 disk_watch.DEADLINE = 2
 def load(watch):
     watch.begin(Document(Path("file")), (), "home")
@@ -134,6 +139,33 @@ def test_time_in_which_the_process_did_not_run() -> None:
     clock.pump([1.5] * 18)  # each look is half a second late
     assert 20 < calls[1] < 24
     presence.stop()
+
+
+class Moving:
+    """What deadlines ask of a transfer."""
+
+    is_open, first_wait = True, 0.0
+    waits_for_storage = waits_for_lock = False
+
+    def __init__(self) -> None:
+        self.progress = 0
+        self.ended = list[Refusal]()
+        self.abort = self.ended.append
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("stalls_at", [0.5, 19.5, 20.5, 47.0])
+def test_a_transfer_that_stalls_ends_in_time(stalls_at: float) -> None:
+    """It has the seconds that are configured, whatever came before, and a quarter of them more at most."""
+    clock, transfer = task.Clock(), Moving()
+    deadlines = Deadlines(cast(Reactor, clock), cast(AnyTransfer, transfer), 20, 20)
+    while not transfer.ended:
+        clock.advance(0.5)
+        transfer.progress += clock.seconds() <= stalls_at
+        assert clock.seconds() < 100
+    deadlines.stop()
+    assert 20 <= clock.seconds() - stalls_at <= 25
+    assert transfer.ended[0].reply.text == "Transfer aborted: no data for 20 seconds."
 
 
 @pytest.mark.quick

@@ -16,6 +16,10 @@ QUIET = 0.02
 #: Bytes that the kernels on both sides may hold of what a client has sent.
 IN_FLIGHT = 32 * 1024 * 1024
 
+#: How often progress is looked at in the time in which there must be some: a transfer that stalls right after a look
+#: ends a quarter of that time late.
+_LOOKS = 4
+
 
 class Timer:
     """One call at a later time. A new one replaces the last one."""
@@ -49,7 +53,7 @@ class Deadlines:
         #: The time at which the transfer began.
         self.began = self._since
         self._opening = opening
-        self._call = clock.callLater(min(opening, stalled), self._check)
+        self._call = clock.callLater(min(opening, stalled / _LOOKS), self._check)
 
     def _check(self) -> None:
         transfer, now = self._transfer, self._clock.seconds()
@@ -64,7 +68,8 @@ class Deadlines:
         elif left <= 0:
             transfer.abort(self._stalled_reply())
         else:
-            self._call = self._clock.callLater(left if transfer.is_open else min(left, opening), self._check)
+            wait = min(left, self._stalled / _LOOKS)
+            self._call = self._clock.callLater(wait if transfer.is_open else min(wait, opening), self._check)
 
     def _stalled_reply(self) -> Refusal:
         if self._transfer.waits_for_storage:
