@@ -8,14 +8,12 @@ It needs rich, selenium, Chromium and its driver, and the free ports 2121 and 81
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-from draw_top import CLIENTS, connect, prepare
+from draw_top import CLIENTS, PATIENCE, connect, prepare, running
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -45,23 +43,18 @@ def main() -> None:
         configuration = (directory / "ftpsd.yaml").read_text()
         page = configuration.replace("socket: admin.sock", "socket: admin.sock, page: {}")
         (directory / "ftpsd.yaml").write_text(page)
-        command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
-        log = (directory / "log").open("wb")
-        with subprocess.Popen([*command, "ftpsd", "-c", directory / "ftpsd.yaml"], stdout=log) as daemon:
-            try:
-                draw(AdminClient(directory / "admin.sock"), directory / "profile")
-            finally:
-                daemon.terminate()
+        with running(directory) as client:
+            draw(client, directory / "profile")
 
 
 def draw(client: AdminClient, profile: Path) -> None:
     """Start the clients one after the other, and write what the page shows when there is some history."""
-    while not client.path.exists():
-        time.sleep(0.1)
     options = webdriver.ChromeOptions()
     for option in (*OPTIONS, f"--user-data-dir={profile}"):
         options.add_argument(option)
     browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    browser.set_page_load_timeout(PATIENCE)
+    browser.set_script_timeout(PATIENCE)
     try:
         browser.get(login(client)["url"])
         for user, address, program, does, size, rate in CLIENTS:

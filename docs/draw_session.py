@@ -12,10 +12,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+#: Seconds for the whole session.
+PATIENCE = 60
 WIDTH, LINE, MARGIN = 860, 17, 16
 COLOURS = {"$": "#79c0ff", "<": "#7ee787", ">": "#d2a8ff", "#": "#8b949e"}
 
@@ -25,10 +28,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-c", "from ftpsd.cli.main import main; main()", "demo", "--directory", directory]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+            limit = threading.Timer(PATIENCE, demo.kill)  # ends each wait for its output
+            limit.start()
             try:
                 lines = session(demo, directory)
             finally:
                 demo.terminate()
+                demo.wait(PATIENCE)
+                limit.cancel()
     (HERE / "session.svg").write_text(svg(lines))
 
 

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,9 @@ from ftpsd.cli.top.view import View
 
 HERE = Path(__file__).parent
 WIDTH, ROWS = 110, 8
+
+#: Seconds for each wait.
+PATIENCE = 60
 
 CONFIGURATION = """\
 listen: [{address: 127.0.0.1, port: 2121, tls: explicit}]
@@ -69,13 +73,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ftpsd") as name:
         directory = Path(name)
         prepare(directory)
-        command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
-        log = (directory / "log").open("wb")
-        with subprocess.Popen([*command, "ftpsd", "-c", directory / "ftpsd.yaml"], stdout=log) as daemon:
+        with running(directory) as client:
+            draw(client)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[AdminClient]:
+    """Run a daemon whose files are prepared. If it does not serve, end with what it has logged."""
+    command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
+    client, log = AdminClient(directory / "admin.sock"), directory / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen([*command, "ftpsd", "-c", directory / "ftpsd.yaml"], stdout=output, stderr=output) as daemon,
+    ):
+        try:
+            wait_for(lambda: client.path.exists() or daemon.poll() is not None, "the daemon does not start")
+            if daemon.poll() is not None:
+                sys.exit(log.read_text())
+            yield client
+        finally:
+            daemon.terminate()
             try:
-                draw(AdminClient(directory / "admin.sock"))
-            finally:
-                daemon.terminate()
+                daemon.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+
+
+def wait_for(condition: Callable[[], object], text: str) -> None:
+    """Wait until a condition holds. Otherwise end with a text."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"{text} within {PATIENCE} seconds")
+        time.sleep(0.1)
 
 
 def prepare(directory: Path) -> None:
@@ -96,14 +126,16 @@ def prepare(directory: Path) -> None:
 
 def draw(client: AdminClient) -> None:
     """Start the clients, wait until their transfers are under way, and write what `ftpsd top` shows then."""
-    while not client.path.exists():
-        time.sleep(0.1)
     for each in CLIENTS:
         threading.Thread(target=connect, args=each, daemon=True).start()
     view = View(room=ROWS)
-    while sum((session["bytes"] or 0) > 200_000 for session in view.sessions) < sum(bool(each[3]) for each in CLIENTS):
-        time.sleep(0.5)
+
+    def under_way() -> bool:
         view.update(answers.sessions(client)[0])
+        begun = sum((session["bytes"] or 0) > 200_000 for session in view.sessions)
+        return begun == sum(bool(each[3]) for each in CLIENTS)
+
+    wait_for(under_way, "not all transfers begin")
     view.selected = 3
     lines = frame.lines(answers.status(client), view, time.time(), frame.Look(WIDTH))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
@@ -119,7 +151,7 @@ def connect(user: str, address: str, program: str, does: str | None, size: int, 
     """Be one of the clients, until the daemon ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    ftp = ftplib.FTP_TLS(context=context)
+    ftp = ftplib.FTP_TLS(context=context, timeout=PATIENCE)
     with suppress(*ftplib.all_errors):
         ftp.connect("127.0.0.1", 2121, source_address=(address, 0))
         ftp.login(user, "secret")

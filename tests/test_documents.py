@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -174,3 +175,13 @@ def test_the_fault_of_a_reload_is_shown_as_it_is(tmp_path: Path) -> None:
     shown = [str(fault).replace(str(tmp_path), "/etc/ftpsd") for fault in refused.value.faults]
     printed = next(line for line in shown if "passive.ports" in line)
     assert f"\n{printed}\n" in (ROOT / "docs/operating.md").read_text()
+
+
+def test_pictures_of_a_daemon_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script ends with what the daemon says, and does not wait for ever."""
+    pytest.importorskip("rich")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    draw_top = runpy.run_path(str(ROOT / "docs" / "draw_top.py"))
+    (tmp_path / "ftpsd.yaml").write_text("nonsense: 1\n")
+    with pytest.raises(SystemExit, match="nonsense"), draw_top["running"](tmp_path):
+        pass
