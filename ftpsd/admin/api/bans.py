@@ -131,7 +131,9 @@ class Bans:
         network, user = arguments.network("address"), arguments.text("user")
         everything = arguments.flag("all")
         if network is None and user is None and not everything:
-            raise bad_value("address", ", user and all are missing", "Write one of them.")
+            raise bad_value("address", "and user are missing", "Write one of them, or all=true.")
+        if everything and (network is not None or user is not None):
+            raise bad_value("all", "is given with an address or a user", "Write all=true alone to lift all bans.")
         name = None if user is None else stored_name(user)
 
         def is_meant(ban: Ban) -> bool:
