@@ -11,9 +11,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVarTuple
 
 from ftpsd.protocol.name_rules import NameRules, folded
 from ftpsd.protocol.paths import VirtualPath
@@ -22,6 +22,8 @@ from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Mount
 from ftpsd.storage.local.part_files import is_private
 from ftpsd.system.file_systems import may_have_short_names
+
+Arguments = TypeVarTuple("Arguments")
 
 #: The most links that are followed in one path, as in Linux.
 _MOST_LINKS = 40
@@ -34,9 +36,9 @@ _ROOT = "The root directory cannot be changed."
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """The end of a path: an open directory, and a name in it.
+    """The end of a path: an open directory, and a name in it. The end of a `with` statement closes the directory.
 
     `parts` are the names that lead there in the user's tree, as the rules for permissions spell them. `others` are
     further paths that may mean this place: through a link, or because the disk may ignore case. What they forbid is
@@ -48,6 +50,21 @@ class Place:
     parts: Parts
     others: tuple[Parts, ...] = ()
     way: Parts = ()
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.directory)
+
+    def checked(self, check: Callable[[*Arguments], None], *arguments: *Arguments) -> Place:
+        """Return this place, or close its directory if a check of it raises."""
+        try:
+            check(*arguments)
+        except BaseException:
+            os.close(self.directory)
+            raise
+        return self
 
     def stat(self) -> os.stat_result:
         """Return the status of what is there; that of a symbolic link is its own."""
@@ -103,27 +120,20 @@ class Jail:
         """Return the names of a path that follow those of the root."""
         return parts[len(self.at) :]
 
-    @contextmanager
-    def place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
-        """Give the place of a path. Links are resolved, that of the last name only with `follow`.
+    def place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Place:
+        """Return the place of a path, for a `with` statement. Links are resolved, that of the last name only with
+        `follow`.
 
         Raises Refusal unless the permission holds at the place, also if it holds at the path that led there by links.
         """
         place = self._walk(path.parts, follow)
-        try:
-            if permission is not None:
-                self.require(permission, place)
-            yield place
-        finally:
-            os.close(place.directory)
+        return place if permission is None else place.checked(self.require, permission, place)
 
-    @contextmanager
-    def new_place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Iterator[Place]:
+    def new_place(self, path: VirtualPath, permission: str | None, follow: bool = True) -> Place:
         """Resolve a name that is to be created. Raises Refusal if the user may not create it, also by a link."""
         self.require_name(path.parts)
-        with self.place(path, permission, follow) as place:
-            self.require_name(place.parts)
-            yield place
+        place = self.place(path, permission, follow)
+        return place.checked(self.require_name, place.parts)
 
     def require_name(self, parts: tuple[str, ...]) -> None:
         """Raise Refusal (553) if the user may not give one of the names in a path."""
@@ -177,18 +187,20 @@ class Jail:
                     todo, done, way = _parent(done, len(at)) + todo, at, at
                     self._reopen(directory)
                     continue
-                self._require_shown(directory, tuple(way), name)
+                self._require_shown(directory, way, name)
                 ruled, ambiguous = name, False
                 if self.permission_rules.paths:
                     ruled, ambiguous = self._as_ruled(directory, tuple(done), name)
-                target = _link_target(directory, name) if todo or follow else None
-                if target is None:
+                led = _as_led(self._ways.get(tuple(way)), directory, name) if self._ways else name
+                target = _enter(directory, name) if todo else _link_target(directory, name) if follow else None
+                if not isinstance(target, str):
                     if ambiguous:
                         others.append((*done, ruled, *todo))
-                    done, way = [*done, ruled], [*way, _as_led(self._ways.get(tuple(way)), directory, name)]
-                    if not todo:
+                    done, way = [*done, ruled], [*way, led]
+                    if target is None:
                         return Place(directory, name, tuple(done), tuple(others), tuple(way))
-                    directory = _enter(directory, name)
+                    os.close(directory)
+                    directory = target
                     continue
                 links += 1
                 if links > _MOST_LINKS:
@@ -205,12 +217,12 @@ class Jail:
             os.close(directory)
             raise
 
-    def _require_shown(self, directory: int, parts: Parts, name: str) -> None:
+    def _require_shown(self, directory: int, parts: Sequence[str], name: str) -> None:
         """Raise FileNotFoundError for a name that no listing shows."""
         hidden = self.name_rules.hidden
         if is_private(name) or (hidden is not None and hidden(name)) or ("~" in name and _is_alias(directory, name)):
             raise FileNotFoundError(errno.ENOENT, "not shown")
-        if self.covered and is_covered(self.covered.get(parts, {}), directory, name):
+        if self.covered and is_covered(self.covered.get(tuple(parts), {}), directory, name):
             raise FileNotFoundError(errno.ENOENT, "not shown")
 
     def _as_ruled(self, directory: int, parts: Parts, name: str) -> tuple[str, bool]:
@@ -259,11 +271,18 @@ class Jail:
         return target[len(self._home) :]
 
 
-def _enter(directory: int, name: str) -> int:
-    """Open a directory in an open directory, and close that."""
-    below = os.open(name, _STEP, dir_fd=directory)
-    os.close(directory)
-    return below
+def _enter(directory: int, name: str) -> int | str:
+    """Open a directory in an open directory, or return the target if the name is a link.
+
+    Most names are directories. To look for a link first would raise and catch an exception for each of them.
+    """
+    try:
+        return os.open(name, _STEP, dir_fd=directory)
+    except NotADirectoryError:  # with O_NOFOLLOW, a link is none
+        target = _link_target(directory, name)
+        if target is None:
+            raise
+        return target
 
 
 def _link_target(directory: int, name: str) -> str | None:

@@ -213,12 +213,11 @@ class Root:
                     raise
                 raise Refusal(553, f"{new} already exists.") from None
 
-    @contextmanager
-    def changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Iterator[Place]:
+    def changeable(self, path: VirtualPath, permission: str, new: bool = False) -> Place:
+        """Return the place of a name that is to be removed, renamed, or (`new`) created. Raises Refusal for a root."""
         require_below_root(self.jail, path.parts)
-        with (self.jail.new_place if new else self.jail.place)(path, permission, follow=False) as place:
-            require_no_folder(self.jail, place)
-            yield place
+        place = (self.jail.new_place if new else self.jail.place)(path, permission, follow=False)
+        return place.checked(require_no_folder, self.jail, place)
 
     def set_time(self, path: VirtualPath, modified: float) -> float:
         """Set the time of modification. Return the time that the disk stored, which may be rounded or clamped."""
