@@ -29,7 +29,7 @@ A part file is outdated if its upload was complete, but the file that it continu
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftpsd.protocol.replies import Refusal
 
@@ -38,8 +38,7 @@ from ftpsd.protocol.replies import Refusal
 RESUMABLE, OUTRUN, APPENDED = 0o600, 0o1600, 0o1700
 
 
-@dataclass(frozen=True, slots=True)
-class OldFile:
+class OldFile(NamedTuple):
     """What has the name of the upload when it begins."""
 
     size: int
@@ -47,8 +46,7 @@ class OldFile:
     is_file: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """What an upload starts with, in bytes."""
 
     #: The size to which the part file is cut.

@@ -10,10 +10,10 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Container, Hashable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Container, Hashable
+from contextlib import suppress
+from functools import partial
+from typing import Literal, NamedTuple
 
 from ftpsd.data.endpoints import never_pending
 from ftpsd.limits.home_counts import Amount
@@ -38,8 +38,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What an upload is to become."""
 
     #: A descriptor of the directory, which the upload takes over and closes.
@@ -82,7 +81,7 @@ class Upload:
         self._lock = lock
         #: Where the next byte is written; where the first one was.
         self._position = self._start = os.lseek(self._fd, 0, os.SEEK_END) if old is None else old.size
-        writes = target.fsync or pinned.old_file is not None
+        writes = target.fsync or pinned.info is not None
         self._behind = WriteBehind(self._fd, self._position, target.fsync) if writes else None
         #: The mode of the published file.
         self._mode = 0
@@ -248,18 +247,17 @@ class Upload:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        with ExitStack() as ending:  # all of it, the last one first, whatever one of them raises
-            ending.callback(self._pinned.close)
-            ending.callback(os.close, self._directory)
-            if self._old is not None:
-                ending.callback(self._old.close)
-            if self._lock is not None:
-                ending.callback(os.close, self._lock[1])
-            ending.callback(os.close, fd)
-            if self._part:
-                ending.callback(self._keep, fd)
-            if self._lock is not None:
-                ending.callback(part_files.unlink_own, self._directory, *self._lock)
+        steps: list[Callable[[], object]] = []
+        if self._lock is not None:
+            steps.append(partial(part_files.unlink_own, self._directory, *self._lock))
+        if self._part:
+            steps.append(partial(self._keep, fd))
+        steps.append(partial(os.close, fd))
+        if self._lock is not None:
+            steps.append(partial(os.close, self._lock[1]))
+        if self._old is not None:
+            steps.append(self._old.close)
+        _call_each(*steps, partial(os.close, self._directory), self._pinned.close)
 
     def _keep(self, fd: int) -> None:
         """Keep the part file or remove it, as `choose_end` says."""
@@ -328,6 +326,15 @@ def _begin_copy(target: Target, lock: tuple[str, int], pinned: Pinned, size: int
         part_files.unlink_own(target.directory, name, fd)
         os.close(fd)
         raise
+
+
+def _call_each(first: Callable[[], object], *others: Callable[[], object]) -> None:
+    """Call functions in turn, each also if one before it raises. ExitStack does the same at a multiple of the cost."""
+    try:
+        first()
+    finally:
+        if others:
+            _call_each(*others)
 
 
 def _write_back(fd: int, fsync: bool) -> None:

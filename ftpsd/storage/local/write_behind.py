@@ -16,7 +16,9 @@ PIECE = 8 * 1024 * 1024
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 #: Errors of a file system, a kernel or a filter of system calls without sync_file_range(2).
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ESPIPE)
@@ -30,9 +32,7 @@ class WriteBehind:
         self._fd = fd
         self._begun = position
         self._wait = wait
-        self._call = getattr(_libc, "sync_file_range", None)
-        if self._call is not None:
-            self._call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        self._call = _sync_file_range
 
     def received(self, position: int) -> None:
         """Write what was received up to a position, if that is a piece.
