@@ -87,6 +87,8 @@ class LocalUserCounts:
 def _count(counters: dict[Sharer, Counter[str]], shares: Sequence[Share], difference: int) -> None:
     for share in shares:
         counter = counters[share.kind]
-        counter[share.name] += difference
-        if not counter[share.name]:
-            del counter[share.name]
+        count = counter.get(share.name, 0) + difference
+        if count:
+            counter[share.name] = count
+        else:
+            counter.pop(share.name, None)
