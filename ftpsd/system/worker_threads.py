@@ -128,7 +128,7 @@ class WorkerThreads:
 
     def crowded(self, queue: OwnerQueue) -> bool:
         """Return whether a job of this queue must give up its thread: see `FairQueue.wants`."""
-        if not self._queue.waiting and queue.kind != "walk":
+        if not self._queue.may_want(queue.kind):
             return False
         with self._lock:
             return self._queue.wants(queue, len(self._idle))

@@ -104,6 +104,13 @@ class FairQueue:
         queue.running -= 1
         self._free[queue.kind] += 1
 
+    def may_want(self, kind: JobKind) -> bool:
+        """Return whether `wants` may be true for a job of this kind.
+
+        Mostly it is not, and this needs no lock: a job that is added at the same time is seen after the next step.
+        """
+        return self.waiting > 0 or self._free[kind] < 0
+
     def wants(self, queue: OwnerQueue, idle: int) -> bool:
         """Return whether a waiting job could run if a job of this queue gave up its thread.
 
