@@ -136,7 +136,8 @@ def abort(session: Session, _: None) -> Reply:
 async def list_long(session: Session, request: parsing.ListRequest) -> Reply:
     """LIST: send lines as `ls -l` prints them, with times in UTC."""
     line = LongFormat(session.control.now()).line
-    request = replace(request, names=session.names)
+    if request.names is not session.names:
+        request = replace(request, names=session.names)
     path = session.resolve(request.path, "list")
     return await _send_listing(session, path, session.files.listing(path, request, line))
 
