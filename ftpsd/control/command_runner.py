@@ -102,14 +102,14 @@ class CommandRunner:
         try:
             result = self._run(row or self._session.find(verb), argument)
         except Exception:
-            result = Failure()
-        if isinstance(result, Deferred):
+            result = self._reply_to(Failure())
+        if isinstance(result, Reply):
+            self._finish(result, row, verb, argument, started)
+        else:
             later = partial(self._task.run, self._finish)
             result.addBoth(later, row, verb, argument, started, must=True)
-        else:
-            self._finish(result, row, verb, argument, started)
 
-    def _run(self, row: Row, argument: str) -> Reply | Failure | Deferred[Reply]:
+    def _run(self, row: Row, argument: str) -> Reply | Deferred[Reply]:
         """Return the final reply of a command, now or by a Deferred. Most are known now, and need no Deferred."""
         value = self._session.admit(row, argument)
         self.command, self.argument = row, value
