@@ -257,9 +257,11 @@ class Transfer(Parking, Generic[T]):
 
     def _gives_up_thread(self, wanted: int | Pause | Busy | None) -> bool:
         """Decide what follows a step. Return False if this thread is to take the next one now."""
-        if not isinstance(wanted, Pause):
+        if isinstance(wanted, Pause):
+            self.waits_for_storage = wanted.storage
+        else:
             self.steps_taken += 1
-        self.waits_for_storage = isinstance(wanted, Pause) and wanted.storage
+            self.waits_for_storage = False
         crowded = self._queue.step_ended()
         if wanted is None:
             if crowded:
