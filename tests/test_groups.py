@@ -330,3 +330,4 @@ def test_homes_of_groups(homes: Path) -> None:
     assert store is not None
     assert store.homes.of_groups == {"counted": {str(homes / "home")}}
     assert store.homes.with_quota == {str(homes / "home")}
+    assert "digest" in vars(store.homes.of_groups["counted"]), "sessions would wait for it later"

@@ -17,6 +17,7 @@ from ftpsd.accounts.yaml_store import UserTable
 from ftpsd.config.settings import UserSettings
 from ftpsd.limits.home_counts import Amount, HomeCount, HomeLedger
 from ftpsd.limits.homes.home import SharedHomeCounts
+from ftpsd.limits.member_homes import MemberHomes, digest_of
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.storage.local.measure import DirectoryMeter
 from ftpsd.storage.quota import Comparison, Quotas
@@ -117,6 +118,16 @@ def test_homes_are_compared_in_several_turns() -> None:
     quotas.keep(before, before, {"staff": before})
     assert quotas.counted("/0") == Amount(1, 1)
     assert quotas.counted("/1") is None
+
+
+def test_digests_of_homes() -> None:
+    """Equal sets have one digest, whatever their kind and order, and others have another one; the table can hold it."""
+    homes = [f"/{number}" for number in range(1000)] + ["/\udcff"]
+    digest = digest_of(frozenset(homes))
+    assert digest == MemberHomes(homes).digest == MemberHomes(reversed(homes)).digest
+    others = {digest_of({*homes} - {home}) for home in homes}
+    assert len(others) == len(homes) and digest not in others
+    assert all(0 < each < 1 << 62 for each in (*others, digest, digest_of(frozenset())))
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["local", "shared"])

@@ -7,12 +7,12 @@ a member after a start, or after a home was added, waits until they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
-from hashlib import blake2b
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from ftpsd.limits.home_counts import GroupCount
+from ftpsd.limits.member_homes import digest_of
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.system.jobs.job_lock import LockSteps
 from ftpsd.system.jobs.job_queue import JobSteps
@@ -30,8 +30,6 @@ class GroupUsage:
         self.turn = DeferredLock()
         #: The homes of the members that the last configuration load has found.
         self.wanted: Set[str] = frozenset()
-        #: The digest of those homes, once somebody has asked for it: there may be 100,000.
-        self._digest: int | None = None
         #: Homes of members who are not known before they log in.
         self._more: set[str] = set()
         #: Homes that the last configuration loads have removed, and that are still included.
@@ -51,9 +49,7 @@ class GroupUsage:
     @property
     def is_counted(self) -> bool:
         """Whether all homes were counted, in whichever process."""
-        if self._digest is None:
-            self._digest = _digest(self.wanted)
-        return self.count.completed == self._digest
+        return self.count.completed == digest_of(self.wanted)
 
     @property
     def is_complete(self) -> bool:
@@ -72,8 +68,6 @@ class GroupUsage:
         """
         gone = [home for home in before if home not in homes]
         self._removed = {*gone, *(home for home in self._removed if home not in homes)}
-        if gone or len(homes) != len(self.wanted):
-            self._digest = None
         self.wanted = homes
         self._left_out.clear()
         self._version += 1
@@ -129,13 +123,5 @@ class GroupUsage:
                     self._warn(home, str(error))
             self.count.include(home, home in more)
             yield None
-        self.count.completed = _digest(wanted)
+        self.count.completed = digest_of(wanted)
         self._counted_version = version
-
-
-def _digest(homes: Set[str]) -> int:
-    """Return a number that tells sets of homes apart, the same in all processes."""
-    digest = blake2b(digest_size=7)
-    for home in sorted(homes):
-        digest.update(b"%s\0" % home.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest(), "big") + 1

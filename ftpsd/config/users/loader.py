@@ -22,6 +22,7 @@ from ftpsd.config.users.folders import FolderFinder, folders_of, templates
 from ftpsd.config.users.homes import HomeFinder, home_of, parents
 from ftpsd.config.users.layers import Layers, Sections, load_layers
 from ftpsd.config.yaml import Document, read
+from ftpsd.limits.member_homes import MemberHomes
 from ftpsd.protocol.paths import outermost
 from ftpsd.system.memory.large import LargeList, LargeSet
 
@@ -137,7 +138,7 @@ class _Loader:
         self.homes: LargeSet[str] = LargeSet()
         self._homes_with_quota: LargeSet[str] = LargeSet()
         #: By group with a shared quota: the homes of its members.
-        self._homes_of_groups = {name: LargeSet[str]() for name in layers.quotas(layers.shared)}
+        self._homes_of_groups = {name: MemberHomes() for name in layers.quotas(layers.shared)}
         self._passwords: list[str] = []
 
     def add(self, name: str, values: Value, place: Place) -> None:
@@ -170,6 +171,8 @@ class _Loader:
         local = [home for home in self.homes if not is_in_store(home)]
         found = parents(self._base, self._templates, local)
         groups = self._homes_of_groups
+        for members in groups.values():
+            _ = members.digest  # here, where sessions do not wait for it
         homes = Homes(self.homes, self._homes_with_quota, LargeList(outermost(local)), found, groups)
         return YamlUserStore(self._users, homes, sorted(self._passwords)[:_DECOYS])
 
