@@ -48,6 +48,7 @@ def serving(make_daemon: Make, store: EndlessStore) -> Daemon:
     }
     quota: dict[str, Any] = {"quota": {"files": 10_000_000}}
     daemon.users = {"alice": {"home": HOME, **quota}, "bob": {"home": HOME}}
+    daemon.settings["timeouts"]["login"] = int(_PATIENCE)  # the login waits for the count
     daemon.write()
     return daemon.start()
 
