@@ -44,7 +44,7 @@ PATIENCE = 45.0
 # Each process of the suite has ports of its own, below those that the system gives to clients: every tenth piece of 40, so
 # that 6000 above one of its ports, where a demonstration has its page, is another of its own.
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
-_next_ports = itertools.cycle(range(8_000 + _process * 40, 32_000, 400))
+_next_ports = itertools.cycle(range(10_000 + _process * 40, 32_400, 400))
 
 
 def free_range(count: int = 30) -> tuple[int, int]:
