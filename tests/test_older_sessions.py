@@ -121,6 +121,18 @@ def test_other_settings_end_a_login(make_daemon: Make) -> None:
     assert "login failed" not in daemon.log
 
 
+def test_another_source_ends_a_login(make_daemon: Make, tmp_path: Path) -> None:
+    """After a reload that changes a source of users, an older session asks neither the old one nor the new one."""
+    source = {"type": "helper", "socket": str(tmp_path / "old.sock")}
+    daemon = make_daemon({"users": {"sources": [source]}})
+    with open_session(daemon) as before:
+        before.expect(331, "USER carol")
+        source["socket"] = str(tmp_path / "new.sock")
+        daemon.write()
+        daemon.reload()
+        assert before.command("PASS secret") == "421 Configuration has changed: connect again."
+
+
 def test_a_reload_without_a_change_ends_nothing(make_daemon: Make) -> None:
     """A reload of the same files is no reason to connect again."""
     daemon = make_daemon({"users": {"sources": []}, "passive": {"networks": []}})
