@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ftpsd.config import load
 from ftpsd.events.durable_ids import DurableIds
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, home_at, moved, was_made
 from ftpsd.outbox.journal import Journal
@@ -103,6 +104,24 @@ def test_bans_of_administrators_are_written(make: Make) -> None:
         ("ban", "192.0.2.0/24", 3600),
         ("unban", "192.0.2.0/24", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("on", "paths", "warning"),
+    [
+        (["upload", "download_failed", "rename", "mtime"], ["/in/**", "/*.csv", "/a b/?"], ""),
+        (["login", "upload", "ban"], [], ""),
+        (["upload"], ["/in/"], "no path matches “/in/” in events.rules[0]: write /in/** for all below /in"),
+        (["upload"], ["/in/**", "/in/../out/*"], "no path matches “/in/../out/*” in events.rules[0]"),
+        (["upload"], ["/in//*"], "no path matches “/in//*”"),
+        (["login", "upload", "ban"], ["/in/**"], "has paths, and login and ban never match it: they have no path"),
+    ],
+)
+def test_rules_that_wait_in_vain(make: Make, on: list[str], paths: list[str], warning: str) -> None:
+    """A rule that no event can match would deliver nothing and say nothing: it is a warning."""
+    daemon = make({"on": on, "paths": paths, "exec": ["/bin/true"]}, start=False)
+    found = [str(each) for each in load.warnings(load.load(daemon.config), 0) if "events.rules" in str(each)]
+    assert (len(found), warning in "".join(found)) == (1 if warning else 0, True)
 
 
 def test_nothing_is_written_without_rules(make: Make) -> None:

@@ -222,7 +222,7 @@ def warnings(configuration: Configuration, now: float) -> list[ConfigurationWarn
     ]
     files = [*_exposed_hashes(configuration), *_exposed_event_files(configuration)]
     weak += _weak_hashes(configuration.users.users.weak)
-    files += [*source_warnings(settings), *stores.warnings(settings)]
+    files += [*source_warnings(settings), *stores.warnings(settings), *rule_checks.warnings(settings)]
     return [*files, *_open_page(configuration), *_certificates(configuration, now), *permissions, *weak, *clients]
 
 

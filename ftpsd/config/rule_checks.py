@@ -1,18 +1,21 @@
-"""Check the rules for events. Each problem becomes a fault."""
+"""Check the rules for events. Each problem becomes a fault; a rule that waits in vain for something is a warning."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ftpsd.config.faults import Key, quoted
+from ftpsd.config.faults import ConfigurationWarning, Key, quoted
 from ftpsd.config.modes import mode_of
 from ftpsd.config.sections.events import EventRule, WebhookSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.yaml import Document
+from ftpsd.events.record import recorded_kinds
+from ftpsd.events.types import FileChanged, TransferEnded
 from ftpsd.outbox.place import MIN_JOURNAL, journal_directory
 from ftpsd.protocol.addresses import is_loopback
 
@@ -39,6 +42,25 @@ def check(document: Document, settings: Settings) -> None:
     elif events.rules and journal_directory(settings, document.path) is None:
         remedy = "Set state.directory, or events.directory, to a directory of the daemon."
         document.fault(("events", "rules"), "there is no directory in which events survive a restart", remedy)
+
+
+def warnings(settings: Settings) -> list[ConfigurationWarning]:
+    """Return what no event can match in the rules."""
+    return [warning for index, rule in enumerate(settings.events.rules) for warning in _unmatched(rule, index)]
+
+
+def _unmatched(rule: EventRule, index: int) -> Iterator[ConfigurationWarning]:
+    key = "events", "rules", index
+    kinds = recorded_kinds()
+    with_path = kinds[FileChanged] | kinds[TransferEnded]
+    without = [name for name in rule.on if name not in with_path]
+    if rule.paths and without:
+        problem = f"events.rules[{index}] has paths, and {' and '.join(without)} never match it: they have no path"
+        yield ConfigurationWarning((*key, "on"), problem, "write a rule without paths for them")
+    for number, pattern in enumerate(rule.paths):
+        if {"", ".", ".."} & set(pattern.split("/")[1:]):
+            problem = f"no path matches {quoted(pattern)} in events.rules[{index}]"
+            yield ConfigurationWarning((*key, "paths", number), problem, "write /in/** for all below /in")
 
 
 def _check_rule(document: Document, rule: EventRule, key: Key) -> None:
