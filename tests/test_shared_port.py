@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from ftpsd.data.passive.departed import LATE
 from tests import forkserver
 from tests.conftest import PLAIN
-from tests.daemon import Daemon, merge
+from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import FtpClient, read_all, tls_context
 from tests.hostile import BYTES, frees_everything, withstands
 from tests.shared_port import Make, begin, client, each_with_its_own, hello, sharing, sharing_for_a_module
+from tests.test_proxy_protocol import ended
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
@@ -210,13 +212,83 @@ def test_the_command_arrives_with_the_connection(daemon: Daemon, version: ssl.TL
             assert own.reply().startswith("226 ")
 
 
-def _proxied(daemon: Daemon, header: bytes) -> FtpClient:
+@pytest.fixture(scope="module", params=[1, 3])
+def both_ways(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: Path
+) -> Iterator[tuple[Daemon, int]]:
+    """A daemon with one or three processes behind a proxy, and the port at which it is reached directly."""
+    made = Daemon(tmp_path_factory.mktemp("both_ways"), certificate)
+    made.settings["passive"] = {"ports": str(made.passive[0]), "shared": True, "proxy_protocol": True}
+    made.settings |= {"workers": request.param, "timeouts": {"data_connect": 3}}
+    direct, made.port = made.port, made.passive[1]
+    through = {"port": made.port, "proxy_protocol": {"trusted": ["127.0.0.0/8"]}}
+    made.settings["listen"] = [
+        {"address": "127.0.0.1", "tls": "explicit", **each} for each in (through, {"port": direct})
+    ]
+    made.write()
+    yield made.start(), direct
+    made.stop()
+
+
+HEADER = b"PROXY TCP4 198.51.100.7 127.0.0.1 4242 21\r\n"
+
+
+@VERSIONS
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_client_on_the_host_of_the_load_balancer(
+    both_ways: tuple[Daemon, int], version: ssl.TLSVersion, others: int
+) -> None:
+    """A host that the daemon trusts as a proxy can be a client itself, while others wait that come through it."""
+    daemon, direct = both_ways
+    (daemon.home() / "mine").write_bytes(BYTES)
+    (daemon.home("bob") / "mine").write_bytes(BYTES[::-1])
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(_proxied(daemon, HEADER, "bob")) for _ in range(others)]
+        through, daemon.port = daemon.port, direct
+        try:
+            own = stack.enter_context(client(daemon, version))
+            second = stack.enter_context(client(daemon, version))
+        finally:
+            daemon.port = through
+        for each in [*waiting, second]:
+            each.passive_port()
+        for _ in range(3):
+            assert own.upload("STOR new", BYTES).startswith("226 ")
+            assert own.download("RETR mine") == BYTES
+        for each in waiting:
+            connection = each.connect_data(daemon.passive[0])
+            connection.sendall(HEADER)
+            each.expect(150, "RETR mine")
+            data = each.secure_data(connection)
+            assert read_all(data) == BYTES[::-1]
+            data.unwrap().close()
+            assert each.reply().startswith("226 ")
+
+
+def test_no_header_and_no_tls_from_the_host_of_the_load_balancer(both_ways: tuple[Daemon, int]) -> None:
+    """What begins neither with a header nor with TLS is cut, also if a client on this host waits."""
+    daemon, direct = both_ways
+    through, daemon.port = daemon.port, direct
+    try:
+        own = client(daemon)
+    finally:
+        daemon.port = through
+    with own, _proxied(daemon, HEADER) as other:
+        for each in (own, other):
+            each.passive_port()
+        for start in (b"x", b"PROXY TCP4 x\r\n", b"P\x16\x03\x01", b"\r\n\x16\x03\x01"):
+            with socket.create_connection(("127.0.0.1", daemon.passive[0]), PATIENCE) as stranger:
+                stranger.sendall(start)
+                assert ended(stranger) == b""
+
+
+def _proxied(daemon: Daemon, header: bytes, user: str = "alice") -> FtpClient:
     """Return a client that is logged in through a proxy."""
     made = FtpClient(daemon, greeting=False)
     made.send_raw(header)
     assert made.reply().startswith("220")
     made.start_tls(tls_context())
-    return made.login()
+    return made.login(user)
 
 
 def test_behind_a_load_balancer(make_daemon: Make) -> None:

@@ -1,4 +1,4 @@
-"""A connection to a shared port that came through a proxy, until its header has arrived: HeaderWait."""
+"""A connection to a shared port from the host of a proxy, until its header has arrived: HeaderWait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from ftpsd.system.reactor import Reactor
 
 @implementer(IReadDescriptor)
 class HeaderWait:
-    """Reads the header of one connection. `ended` is called once, with the header, or None if there is no valid one."""
+    """Reads the header of one connection. `ended` is called once, with the header, or None if there is no valid one.
+
+    Then the connection is closed, unless it is one of the host itself: it begins with TLS instead of a header.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class HeaderWait:
         self._reactor = reactor
         self._reader = HeaderReader(connection, proxy)
         self._ended = ended
+        self.peer = proxy
         self.connection = connection
         self.since = reactor.seconds()
 
@@ -42,12 +46,20 @@ class HeaderWait:
         try:
             header = self._reader.read()
         except InvalidHeader:
-            self.close()
+            if self.is_direct:
+                self._reactor.removeReader(self)
+            else:
+                self.close()
             self._ended(self, None)
             return
         if header is not None:
             self._reactor.removeReader(self)
             self._ended(self, header)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the connection is one of the host itself."""
+        return self._reader.begins_tls
 
     def close(self) -> None:
         """Close the connection. May be called any number of times."""

@@ -11,6 +11,9 @@ from ftpsd.protocol.login_rules import Network
 from ftpsd.protocol.proxy.header import InvalidHeader, ProxyHeader, parse
 from ftpsd.system.reactor import Reactor
 
+#: The first byte of a TLS connection. No header begins with it.
+TLS_HANDSHAKE = b"\x16"
+
 #: Bytes for one look at a connection: more than any header without large extensions.
 _LOOK = 512
 
@@ -22,6 +25,8 @@ class HeaderReader:
         connection.setblocking(False)
         self.connection = connection
         self.proxy = proxy
+        #: Whether the connection begins with TLS instead of a header. Then nothing of it was read.
+        self.begins_tls = False
         self._data = b""
 
     def read(self) -> ProxyHeader | None:
@@ -38,6 +43,7 @@ class HeaderReader:
                 seen = b""
             if not seen:
                 raise InvalidHeader("the connection ended without a PROXY header")
+            self.begins_tls = not self._data and seen.startswith(TLS_HANDSHAKE)
             header = parse(self._data + seen)
             count = len(seen) if header is None else header.length - len(self._data)
             self._data += self.connection.recv(count)

@@ -59,7 +59,10 @@ class SharedSockets:
         arrived: Arrived,
         through_proxy: Callable[[int, Address], bool],
     ) -> None:
-        """`through_proxy` returns whether connections of a host to a port begin with the header of a proxy."""
+        """`through_proxy` returns whether connections of a host to a port begin with the header of a proxy.
+
+        The host may be a client, too: a connection that begins with TLS is its own.
+        """
         self._reactor = reactor
         self._open_beside = open_beside
         self._arrived = arrived
@@ -117,6 +120,8 @@ class SharedSockets:
         self._headers.pop(wait).cancel()
         if header is not None and header.source is not None:
             self._arrived(port, wait.connection, (header.source.address, True))
+        elif wait.is_direct:
+            self._arrived(port, wait.connection, (wait.peer, False))
         else:
             wait.connection.close()
 
