@@ -131,13 +131,14 @@ def test_digests_of_homes() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["local", "shared"])
-def test_no_counts_are_made_for_homes_that_go(shared: bool) -> None:
-    """Of many homes that a reload removes, only those that were counted are looked at, also if that was just before."""
+def test_homes_that_nobody_uses_have_no_counts(shared: bool) -> None:
+    """Homes that are only listed, or removed by a reload, get no counts. A count that was made just before is seen."""
     table = SharedTable.create(slots=256) if shared else None
     ledger: HomeLedger = LocalHomeCounts() if table is None else SharedHomeCounts(table)
     homes = {f"/{number}" for number in range(2000)}
     clock = Slow()
     quotas, (kept, removed) = quotas_with(clock, homes, {"/0"}, ledger)
+    assert quotas.counted("/3") is None  # somebody lists the users
     compared = compare(quotas, clock, {"/0"}, {"/0"})
     assert list(compared.missing) == ["/1"]
     with quotas.changing("/2", lambda charged: Amount()):  # somebody has come meanwhile

@@ -207,7 +207,7 @@ class Quotas:
 
         It is not known either while a process that was stopped holds the lock of the table.
         """
-        if home not in self._counted:
+        if home not in self._counted or not self._ledger.knows_home(home):
             return None
         try:
             count = self._ledger.home(home)
