@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -52,6 +53,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+#: Addresses whose networks are remembered: those of recent clients. One login asks a dozen times.
+_REMEMBERED = 1024
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def network(address: Address) -> str:
     """Return the network by which an address is counted: `203.0.113.9`, or `2001:db8::/64`, which one host may own.
 
@@ -63,6 +69,7 @@ def network(address: Address) -> str:
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def site(address: Address) -> str:
     """Return the largest network that one customer of a provider gets: `203.0.113.9`, `2001:db8:1::/48` (RFC 6177)."""
     if address.version == 4 or address.is_link_local:
