@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from attrs import evolve
 from twisted.cred.error import LoginDenied
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
@@ -111,7 +110,7 @@ class Realm:
             shares.append(address_share(user.anonymous, visitor.client))
         lease = await self._ledger.admit_user(user.name, user.settings.limits, shares)
         try:
-            opened = await self._trees.open(user, evolve(visitor.session, user=user.name))
+            opened = await self._trees.open(user, visitor.session.with_user(user.name))
         except BaseException:
             lease.release()
             raise

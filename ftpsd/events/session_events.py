@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from attrs import evolve
-
 from ftpsd.events.hub import Hub
 from ftpsd.events.record import CHANGES
 from ftpsd.events.tally import OTHER
@@ -82,13 +80,13 @@ class SessionEvents:
 
     def logged_in(self, user: str, rates: str, certificate: str = "", fingerprint: str = "") -> None:
         """A user has logged in, with limits of bandwidth as `rates` states them, and a certificate if it has one."""
-        self.session = evolve(self.session, user=user)
+        self.session = self.session.with_user(user)
         self._hub.publish(LoggedIn(self.session, rates, certificate, fingerprint))
 
     def logged_out(self) -> None:
         """The user has logged out, and the session continues."""
         self._hub.publish(LoggedOut(self.session))
-        self.session = evolve(self.session, user="")
+        self.session = self.session.with_user("")
 
     # --- commands ----------------------------------------------------------------------------------
 

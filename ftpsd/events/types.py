@@ -50,6 +50,10 @@ class SessionInfo:
     def _label(self) -> str:
         return f"({self.number:06d}) {self.user or '-'} ({self.address})>"
 
+    def with_user(self, user: str) -> SessionInfo:
+        """Return the same session with a user; empty without a login."""
+        return SessionInfo(self.number, self.address, self.network, user, self.is_check)
+
 
 @frozen(slots=False)
 class Event:
