@@ -106,6 +106,17 @@ def test_a_large_file_is_sent_in_parts(node: Node, bucket: Bucket) -> None:
     assert bucket.get("alice/exact") == DATA[: 10 * MIB]
 
 
+def test_a_file_of_too_many_parts(node: Node, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 552, and nothing of it is kept, since nobody could complete it; a file of as many as possible is stored."""
+    monkeypatch.setattr("ftpsd.storage.s3.uploads.parts.COPY_MARKER", 3)
+    files = node.open()
+    store(files.writer(path("f")), DATA)
+    refused(552, lambda: store(files.writer(path("f")), DATA * 2))
+    assert bucket.contents() == {"alice/f": DATA}
+    assert bucket.uploads() == []
+    assert node.store.memory.held == 0
+
+
 def test_an_upload_is_resumed_on_another_node(node: Node, bucket: Bucket) -> None:
     """SIZE and the 554 sentence tell where the last part ends; nothing is visible in the bucket before the end."""
     cut(node.open().writer(path("f")), DATA[: 12 * MIB])

@@ -74,6 +74,8 @@ class Parts:
     failed: BaseException | None = None
     #: Whether no more parts are to be sent.
     ended: bool = False
+    #: Whether a part was refused since the object would have too many.
+    is_too_large: bool = False
     progress: Progress = field(default_factory=Progress)
     _last: int = 0
     _changed: Condition = field(default_factory=Condition)
@@ -131,6 +133,8 @@ class Parts:
     def _submit(self, send: Callable[[int], str], size: int, give: Callable[[], None], last: bool = False) -> None:
         if not last:
             if self.next_number >= COPY_MARKER:
+                self.is_too_large = True
+                give()
                 raise Refusal(552, "File too large for the object store: it has too many parts.")
             self._last += 1
         with self._changed:

@@ -216,6 +216,8 @@ class S3Upload:
 
     def _keep(self) -> None:
         """Keep the multipart upload or remove it, as `choose_end` says."""
+        if self.parts.is_too_large:
+            self._outcome = Outcome.WORTHLESS
         parts, worth, append = self.parts, self._outcome is Outcome.CUT, self._target.append
         if worth:
             self.collector.send_rest(self._tools.least_kept)
