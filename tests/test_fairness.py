@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ftpsd.storage.local.part_files import part_name
-from ftpsd.storage.local.tree import delete, remove
+from ftpsd.storage.local.tree import STEP, delete, directories, remove
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.disks import FaultyDisk
@@ -106,6 +106,20 @@ def test_a_directory_of_many_directories(make_daemon: MakeDaemon) -> None:
         assert b"/top/d8999/below/deep:" in headings
         client.expect(250, "RMDA top")
         assert counted(client) == (0, 0) == on_disk(daemon.home())
+
+
+def test_a_large_directory_far_below(tmp_path: Path) -> None:
+    """A walk scans a directory of many directories a few times only, however deep it is, and visits each of them once."""
+    top, count = tmp_path / "top", 6_000
+    large = top.joinpath(*"abcdefgh")
+    large.mkdir(parents=True)
+    for number in range(count):
+        (large / f"{number}").mkdir()
+    pieces = list(directories(str(top)))
+    visited = [piece.parts for piece in pieces if piece.descriptor >= 0]
+    assert len(visited) == len(set(visited)) + count // STEP - 1
+    steps_of_scans = sum(piece.descriptor < 0 for piece in pieces)
+    assert steps_of_scans <= 27 * (count // STEP)
 
 
 def test_parts_in_a_directory_that_is_removed(make_daemon: MakeDaemon) -> None:

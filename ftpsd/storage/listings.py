@@ -95,11 +95,14 @@ class Listings:
         self, path: VirtualPath, heading: str, prefix: str, depth: int, request: ListRequest
     ) -> Generator[Batch, None, tuple[VirtualPath, Iterator[str | None]]]:
         """Yield the entries of a directory. Return its path, and the names in it to visit next."""
-        below, limit = list[str](), portion(depth)
+        below, limit, total = list[str](), portion(depth), 0
         try:
             for batch in self._directory(path, request):
-                if request.recursive and len(path.parts) < MAX_DEPTH and len(below) <= limit:
-                    below += [each.name for each in batch if _is_below(each)]
+                if request.recursive and len(path.parts) < MAX_DEPTH:
+                    found = [each.name for each in batch if _is_below(each)]
+                    total += len(found)
+                    if len(below) <= limit:
+                        below += found
                 yield heading, _renamed(batch, prefix)
                 heading = ""
         except (OSError, Refusal):
@@ -107,7 +110,7 @@ class Listings:
                 raise  # below the top, directories that cannot be read are left out
         if heading:
             yield heading, []
-        return path, in_portions(below, limit, lambda: self._below(path))
+        return path, in_portions(below, limit, total, lambda: self._below(path))
 
     def _below(self, path: VirtualPath) -> Iterator[list[str]]:
         with suppress(OSError, Refusal):

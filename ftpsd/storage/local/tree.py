@@ -24,6 +24,9 @@ STEP = 100
 #: The most names of directories that a walk holds in memory for its top; half as many for each level below.
 _MAX_NAMES = 8192
 
+#: How often a directory is scanned at most, where fewer names would be held: clients can make a large one at any depth.
+_MOST_SCANS = 25
+
 #: Levels that are removed by recursion; directories below them are moved to the top first.
 _LEVELS = 64
 
@@ -121,11 +124,12 @@ class _Level:
 
 def _visit(root: int, here: int, path: list[str], skip: Errors) -> Generator[Piece, None, _Level]:
     """Yield the names in a directory. Takes over its descriptor."""
-    parts, limit, below = tuple(path), portion(len(path)), list[str]()
+    parts, limit, below, total = tuple(path), portion(len(path)), list[str](), 0
     try:
         known = identity(os.fstat(here))
         try:
             for names, found in names_in(here):
+                total += len(found)
                 if len(below) <= limit:
                     below += found
                 yield Piece(parts, here, names, found)
@@ -134,7 +138,7 @@ def _visit(root: int, here: int, path: list[str], skip: Errors) -> Generator[Pie
     except BaseException:
         os.close(here)
         raise
-    return _Level(known, in_portions(below, limit, lambda: _scan_again(root, path, known, skip)), here)
+    return _Level(known, in_portions(below, limit, total, lambda: _scan_again(root, path, known, skip)), here)
 
 
 def names_in(directory: int) -> Iterator[tuple[list[str], list[str]]]:
@@ -185,20 +189,26 @@ def portion(depth: int) -> int:
     return max(_MAX_NAMES >> depth, 64 if depth < MAX_DEPTH else 4)
 
 
-def in_portions(names: list[str], limit: int, scan: Callable[[], Iterable[list[str]]]) -> Iterator[str | None]:
+def in_portions(
+    names: list[str], limit: int, total: int, scan: Callable[[], Iterable[list[str]]]
+) -> Iterator[str | None]:
     """Yield the names, and None between them so that no step takes long.
 
-    If they are more than the limit, scan the directory for each portion, in the order of the names. A directory with
-    200,000 others is scanned 25 times, which takes less time than to open each of these.
+    If they are more than the limit, scan the directory for each portion, in the order of the names. `total` is their
+    number, of which `names` need not have all then. A directory with 200,000 others is scanned 25 times, which takes
+    less time than to open each of these.
     """
     if len(names) <= limit:
         yield from names
         return
-    last = ""
+    limit, last = max(limit, total // _MOST_SCANS), ""
     while names:
         names = []
         for found in scan():
-            names = sorted([*names, *(name for name in found if name > last)])[:limit]
+            end = names[-1] if len(names) == limit else None
+            new = [name for name in found if name > last and (end is None or name < end)]
+            if new:
+                names = sorted([*names, *new])[:limit]
             yield None
         yield from names
         last = names[-1] if names else ""
