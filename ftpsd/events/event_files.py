@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ from twisted.logger import Logger
 
 from ftpsd.events.append_file import AppendFile
 from ftpsd.events.hub import Hub, QueueState
-from ftpsd.events.record import Record, Recorder, recorded_kinds
+from ftpsd.events.record import Recorder, recorded_kinds, to_json
 from ftpsd.events.types import (
     Event,
     SessionClosed,
@@ -206,12 +205,8 @@ class EventFiles:
             return
         record = self._recorder.record(event)
         if record is not None and self._audit is not None:
-            self._audit.put(partial(_json_line, record))
+            self._audit.put(partial(to_json, record))
 
     def _add_transfer(self, event: TransferEnded) -> None:
         if self._xferlog is not None and event.kind != "listing":
             self._xferlog.put(partial(xferlog_line, event, self._recorder.now()))
-
-
-def _json_line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False)

@@ -6,6 +6,7 @@ A record is a flat dict. docs/events.md lists its names and fields. It has no se
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ from ftpsd.system.reactor import Now
 #: What a field of a record can be.
 Value: TypeAlias = str | int | float | bool | list[str]
 Record: TypeAlias = dict[str, Value]
+
+#: Returns a record as JSON, in one line. `json.dumps` would make an encoder for each record.
+to_json: Callable[[Record], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 #: The name of an event, and the fields of its record besides those that every record has.
 Parts = tuple[str, Record]

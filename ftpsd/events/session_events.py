@@ -134,19 +134,19 @@ class SessionEvents:
         if TransferEnded in self._hub.wanted:
             seconds = self._hub.now() - started
             is_made = kind in ("upload", "append") and reply.code < 400
-            ids, number = self._hub.durable_ids, self.session.number
+            ids, number, shown = self._hub.durable_ids, self.session.number, str(path)
             self._hub.publish(
                 TransferEnded(
                     self.session,
                     kind,
-                    str(path),
+                    shown,
                     offset,
                     ascii,
                     moved,
                     seconds,
                     reply.code,
                     reply.text,
-                    ids.take(number, "upload", str(path)) if is_made else "",
+                    ids.take(number, "upload", shown) if is_made else "",
                 )
             )
 

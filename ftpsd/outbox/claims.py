@@ -65,9 +65,10 @@ class SessionJournal:
 
     def upload(self, path: VirtualPath, parts: Parts, append: bool, offset: int) -> UploadClaim | None:
         """Return the claim of an upload that begins, or None if no rule wants it."""
-        if not self._rules.wants("upload", self.session.user, str(path)):
+        shown = str(path)
+        if not self._rules.wants("upload", self.session.user, shown):
             return None
-        return UploadClaim(self, path, self._absolute(parts), append, offset)
+        return UploadClaim(self, shown, self._absolute(parts), append, offset)
 
     def removal(
         self, path: VirtualPath, parts: Parts, inode: Callable[[], int], settle: Settle
@@ -146,7 +147,7 @@ class UploadClaim:
 
     __slots__ = ("_append", "_identity", "_offset", "_path", "_session", "_since", "file")
 
-    def __init__(self, session: SessionJournal, path: VirtualPath, file: str, append: bool, offset: int) -> None:
+    def __init__(self, session: SessionJournal, path: str, file: str, append: bool, offset: int) -> None:
         self._session = session
         self._path = path
         #: The absolute path of the file.
@@ -166,7 +167,7 @@ class UploadClaim:
         journal = self._session.journal
         identity = journal.identity()
         kind: TransferKind = "append" if self._append else "upload"
-        path, seconds = str(self._path), time.monotonic() - self._since
+        path, seconds = self._path, time.monotonic() - self._since
         event = TransferEnded(
             self._session.session, kind, path, self._offset, False, evidence.received, seconds, 226, ""
         )
@@ -183,7 +184,7 @@ class UploadClaim:
             return True
         journal, session = self._session.journal, self._session.session
         if made:
-            journal.ids.put(session.number, "upload", str(self._path), identity)
+            journal.ids.put(session.number, "upload", self._path, identity)
         return journal.decide(identity, made)
 
 

@@ -6,7 +6,6 @@ cannot see.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import get_args
@@ -20,7 +19,7 @@ from ftpsd.admin.api.problem import Problem
 from ftpsd.admin.api.routes import Call, Route, Stream
 from ftpsd.admin.parts import Parts
 from ftpsd.config.sections.events import EventName
-from ftpsd.events.record import Record, recorded_kinds
+from ftpsd.events.record import Record, recorded_kinds, to_json
 from ftpsd.events.types import Event
 from ftpsd.system.periodic import PeriodicTask
 from ftpsd.web.server import BoundedRequest
@@ -141,8 +140,7 @@ class EventStream:
     def _write_waiting(self) -> None:
         while self._waiting and not self._paused:
             record = self._waiting.popleft()
-            data = json.dumps(record, ensure_ascii=False)
-            self._write(f"event: {record['event']}\nid: {record['id']}\ndata: {data}\n\n")
+            self._write(f"event: {record['event']}\nid: {record['id']}\ndata: {to_json(record)}\n\n")
 
     def _write(self, text: str) -> None:
         self._request.write(text.encode("utf-8", "replace"))
