@@ -264,6 +264,19 @@ def test_a_program_gets_events_and_nothing_else(outbox: Outbox, tmp_path: Path) 
         assert found["cwd"] == "/"
 
 
+def test_programs_with_the_same_words(outbox: Outbox, tmp_path: Path) -> None:
+    """Two rules whose programs differ only in where an argument ends are two targets: each program runs."""
+    script, results = tmp_path / "program", tmp_path / "results"
+    script.write_text(f"#!/bin/sh\necho $# >>{results}\n")
+    script.chmod(0o700)
+    rules = [{"on": ["upload"], "exec": [str(script), *arguments]} for arguments in (["a b"], ["a", "b"])]
+    outbox.configure(*rules)
+    outbox.add("/a")
+    with Deliverer(outbox.config):
+        wait_until(lambda: results.exists() and outbox.waiting() == 0, "both of them")
+    assert sorted(results.read_text().split()) == ["1", "2"]
+
+
 def test_a_program_that_hangs_or_fails(outbox: Outbox, tmp_path: Path) -> None:
     """A program that does not end is ended with all that it has started, and put aside; `--retry` delivers it again."""
     script, pids = tmp_path / "program", tmp_path / "pids"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +74,7 @@ class EventRule:
     @property
     def target(self) -> str:
         """The text that identifies where the events go, also in a later configuration."""
-        return f"webhook {self.webhook.url}" if self.webhook.url is not None else f"exec {' '.join(self.exec)}"
+        return f"webhook {self.webhook.url}" if self.webhook.url is not None else f"exec {shlex.join(self.exec)}"
 
 
 @frozen
