@@ -88,10 +88,8 @@ class Entries:
                 continue  # it went away meanwhile
             if ruled and not self._permissions.at((*parts, ruled.get(identity(info), name))):
                 continue
-            if stat.S_ISLNK(info.st_mode):
-                yield self._link_entry(path.child(name), directory, info)
-            else:
-                yield make_entry(name, info)
+            entry = make_entry(name, info)
+            yield self._link_entry(path.child(name), directory, info) if entry.is_link else entry
 
     def _ruled_names(self, parts: Parts, directory: int) -> dict[Identity, str]:
         """Return the files of a directory that permission rules name, with these names: the disk may spell them
