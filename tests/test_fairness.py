@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ftpsd.storage.local import tree
 from ftpsd.storage.local.part_files import part_name
 from ftpsd.storage.local.tree import STEP, delete, directories, remove
 from tests.conftest import PLAIN
@@ -120,6 +121,26 @@ def test_a_large_directory_far_below(tmp_path: Path) -> None:
     assert len(visited) == len(set(visited)) + count // STEP - 1
     steps_of_scans = sum(piece.descriptor < 0 for piece in pieces)
     assert steps_of_scans <= 27 * (count // STEP)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_deep_tree_is_walked_level_by_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A walk leaves a directory by its parent: the way from the top would take as long as the tree is deep, each time."""
+    levels, others = 300, {"a", "b", "c"} - {name}
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(levels):
+        for each in (name, *others):
+            os.mkdir(each, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    from_the_top = list[list[str]]()
+    descend = tree._descend
+    monkeypatch.setattr(tree, "_descend", lambda root, path: from_the_top.append(path) or descend(root, path))
+    pieces = [piece for piece in directories(str(tmp_path)) if piece.descriptor >= 0]
+    assert sum(len(piece.directories) for piece in pieces) == 3 * levels
+    assert len(from_the_top) <= 1
 
 
 def test_parts_in_a_directory_that_is_removed(make_daemon: MakeDaemon) -> None:

@@ -84,9 +84,11 @@ def directories(top: str, at: int | None = None, skip: Errors = _NOT_TO_BE_READ)
             if name is None:
                 yield Piece((), -1, [], [])
             elif not name:
-                level.close()
                 levels.pop()
                 del path[-1:]
+                if levels:
+                    levels[-1].return_from(level)
+                level.close()
             elif (here := level.open(root, path, name, skip)) >= 0:
                 path.append(name)
                 levels.append((yield from _visit(root, here, path, skip)))
@@ -114,6 +116,16 @@ class _Level:
             return os.open(name, _OPEN, dir_fd=self.descriptor)
         except skip:
             return -1
+
+    def return_from(self, below: _Level) -> None:
+        """Open it again, if it was closed, by the way out of a directory in it. By its path it would take long."""
+        if self.descriptor < 0 <= below.descriptor:
+            with suppress(OSError):
+                above = os.open("..", _OPEN, dir_fd=below.descriptor)
+                if identity(os.fstat(above)) == self.identity:
+                    self.descriptor = above
+                else:
+                    os.close(above)
 
     def close(self) -> None:
         """Close it; it may be opened again."""
