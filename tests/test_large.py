@@ -137,7 +137,7 @@ def test_homes_that_nobody_uses_have_no_counts(shared: bool) -> None:
     ledger: HomeLedger = LocalHomeCounts() if table is None else SharedHomeCounts(table)
     homes = {f"/{number}" for number in range(2000)}
     clock = Slow()
-    quotas, (kept, removed) = quotas_with(clock, homes, {"/0"}, ledger)
+    quotas, (kept, removed) = quotas_with(clock, homes, homes, ledger)
     assert quotas.counted("/3") is None  # somebody lists the users
     compared = compare(quotas, clock, {"/0"}, {"/0"})
     assert list(compared.missing) == ["/1"]

@@ -136,12 +136,20 @@ class Countable(Protocol):
 
 
 class SharedGroupCount:
-    """The count of a group: a `GroupCount`. `find` returns that of a home."""
+    """The count of a group: a `GroupCount`. `find` returns that of a home, and `knows` whether there is one."""
 
-    def __init__(self, name: str, slot: Slot, groups: GroupSlots, find: Callable[[str], Countable]) -> None:
+    def __init__(
+        self,
+        name: str,
+        slot: Slot,
+        groups: GroupSlots,
+        find: Callable[[str], Countable],
+        knows: Callable[[str], bool],
+    ) -> None:
         self._slot = slot
         self._groups = groups
         self._find = find
+        self._knows = knows
         digest = int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=5).digest(), "big") + 1
         #: See `reference`; None if this process does not share the slot.
         self._reference = None if slot.place is None else reference(slot.place, digest)
@@ -171,6 +179,8 @@ class SharedGroupCount:
 
     def exclude(self, home: str) -> None:
         """Include a home no longer, unless a login has included it."""
+        if not self._knows(home):
+            return
         count = self._find(home)
         with count.lock:
             if self._reference is not None:

@@ -133,5 +133,7 @@ class SharedHomeCounts:
             with self._lock:
                 count = self._groups.get(name)
                 if count is None:
-                    count = self._groups[name] = SharedGroupCount(name, slot, self._group_slots, self.home)
+                    count = self._groups[name] = SharedGroupCount(
+                        name, slot, self._group_slots, self.home, self.knows_home
+                    )
         return count
