@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
+from twisted.internet.defer import Deferred
+
 from ftpsd.accounts.hash_verifier import HashVerifier
 from ftpsd.accounts.user_store import LOCAL, Admit, Homes, SourceFailed, UnknownUser, User, WrongPassword, always
 from ftpsd.config.settings import UserSettings
@@ -11,10 +13,14 @@ from ftpsd.protocol.addresses import Address
 
 
 class MemoryUserStore:
-    """Users as they are given. `failure` is why the source does not answer; None if it does."""
+    """Users as they are given.
+
+    `failure` is why the source does not answer; None if it does. Passwords are checked when `delay` has fired.
+    """
 
     def __init__(self, users: Mapping[str, UserSettings]) -> None:
         self.failure: str | None = None
+        self.delay: Deferred[None] | None = None
         self._users = dict(users)
 
     @property
@@ -45,6 +51,8 @@ class MemoryUserStore:
     async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right."""
         await admit()
+        if self.delay is not None:
+            await self.delay
         user = await self.find(name)
         if password != user.settings.password:
             raise WrongPassword

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from twisted.internet.defer import Deferred
 
 from ftpsd.config.settings import BanSettings, Limits, Timeouts, UserLimits, UserNetworks, UserSettings
 from tests.inprocess import Server
@@ -23,6 +24,17 @@ def test_a_login_that_takes_too_long() -> None:
     server.clock.advance(6)
     assert client.heard().startswith("421 ")
     assert client.transport.disconnecting
+
+
+def test_a_login_that_is_still_checked() -> None:
+    """If it is the daemon that needs longer than `timeouts.login`, the reply does not blame the client."""
+    server = Server(settings={"timeouts": Timeouts(login=60)})
+    server.users.delay = Deferred()
+    client = server.connect()
+    client.say("USER alice")
+    assert not client.say("PASS secret")
+    server.clock.advance(61)
+    assert client.heard() == "421 Timeout: the login has taken too long. Goodbye.\r\n"
 
 
 def test_an_idle_session_ends() -> None:

@@ -230,4 +230,6 @@ class FtpsProtocol(FTP):
         return self._queue.busy
 
     def _expire(self) -> None:
-        self._runner.end(Reply(421, "Timeout: no command received. Goodbye."))
+        # After the login, no command that runs is ended by the timer.
+        late = "the login has taken too long" if self._is_busy() else "no command received"
+        self._runner.end(Reply(421, f"Timeout: {late}. Goodbye."))
