@@ -97,8 +97,8 @@ class MergedFigures:
         """Return the figures of all processes together, of workers as of the last `refresh`."""
         ended = [] if self._ended is None else [self._ended]
         own = self._own.read()
-        if self._last:  # its own threads and sources serve no sessions
-            own = evolve(own, threads=own.threads._replace(size=0, busy=0, stuck=0), sources=())
+        if self._last:  # its own threads and sources serve no sessions; but a thread that a disk holds is told
+            own = evolve(own, threads=own.threads._replace(size=0), sources=())
         return added([own, *self._last.values(), *ended])
 
     def workers(self) -> Sequence[Worker]:
