@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TypedDict, cast
 
 from ftpsd.cli.admin_client import AdminClient, configured_socket
+from ftpsd.cli.durations import in_words
 from ftpsd.cli.failure import CommandFailed, Unreachable
 from ftpsd.cli.options import CONFIGURATION, add_action, add_config
 from ftpsd.cli.state_file import InMemory, open_state_file
@@ -89,7 +90,7 @@ def _current(configuration: str, now: float) -> list[Row]:
 def _end(until: float | None, now: float) -> str:
     if until is None:
         return "permanently"
-    return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {until - now:.0f} s"
+    return f"until {datetime.fromtimestamp(until).isoformat(' ', 'seconds')}, for {in_words(until - now)}"
 
 
 def lift(configuration: str, whom: str | None) -> int:
