@@ -81,18 +81,18 @@ class Router:
         self._changes = Changes(self.arrivals, workers.call_in_reactor, self._judge_origin)
 
     def add(self, arrival: Arrival, candidates: list[Place]) -> None:
-        """Keep a new connection until its session is known. `candidates` are the sessions that may own it."""
+        """Keep a new connection until its session is known. `candidates` are the sessions that may own it.
+
+        They are looked up again: a worker thread may have closed one of these places before the connection was added,
+        and such an end is noted only from then on.
+        """
         self.arrivals.add(arrival, 2 * len(candidates) + SPARE)
         arrival.watch()
-        self.judge(arrival, candidates)
+        self.judge(arrival)
 
-    def judge(self, arrival: Arrival, candidates: list[Place] | None = None) -> None:
-        """Decide about a connection, after something new is known of it or of the sessions that may own it.
-
-        `candidates` are these sessions, if the caller has just found them.
-        """
-        if candidates is None:
-            candidates = self._places.of(arrival.origin, arrival.number)
+    def judge(self, arrival: Arrival) -> None:
+        """Decide about a connection, after something new is known of it or of the sessions that may own it."""
+        candidates = self._places.of(arrival.origin, arrival.number)
         if not candidates:
             self._drop(arrival)
         elif len(candidates) == 1 and _is_sure(self._places, arrival, candidates[0]):
