@@ -420,7 +420,10 @@ def test_names_that_a_path_cannot_have(bucket: Bucket, node: Node) -> None:
 
 
 def test_names_that_xml_cannot_have(each_bucket: Bucket) -> None:
-    """A tree with control characters in its keys is removed; what the store does not delete is reported."""
+    """A tree with control characters in its keys is removed; what the store does not delete is reported.
+
+    The reply is 550 if the store does not permit that, and 451 if the request fails: then a later attempt may work.
+    """
     keys = [f"alice/d/{name}" for name in ("a", "\x01", "b\x1f\ufffe", "c&<\r\t", "\U0001f600")]
     each_bucket.put_many(dict.fromkeys(keys, b"x"))
     with FaultyProxy(each_bucket.server.port) as proxy:
@@ -428,8 +431,26 @@ def test_names_that_xml_cannot_have(each_bucket: Bucket) -> None:
         proxy.spoil("DELETE", "alice/d/b", Answer(403, "AccessDenied"))
         refused(550, lambda: result(files.remove_tree(path("d"))))
         assert each_bucket.all_keys() == [keys[2]]
+        proxy.spoil("DELETE", "alice/d/b", Answer(400, "InvalidRequest"))
+        refused(451, lambda: result(files.remove_tree(path("d"))))
         result(files.remove_tree(path("d")))
     assert each_bucket.all_keys() == []
+
+
+def test_names_that_xml_cannot_have_take_steps(bucket: Bucket, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each object that needs a request of its own is a step: others get the thread in between."""
+    bucket.put_many({f"alice/d/{number}\x01": b"x" for number in range(20)})
+    files, steps = node.open(), 0
+
+    def counted(job: Any) -> Any:
+        nonlocal steps
+        for _ in job:
+            steps += 1
+
+    monkeypatch.setattr("tests.inprocess.run", counted)
+    result(files.remove_tree(path("d")))
+    assert bucket.all_keys("alice/d/") == []
+    assert steps >= 20
 
 
 def _raise(opening: Any) -> None:

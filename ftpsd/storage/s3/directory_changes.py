@@ -8,6 +8,7 @@ from ftpsd.limits.home_counts import Amount
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import Listed
+from ftpsd.storage.s3.calls.client import requests
 from ftpsd.storage.s3.changes import MARKER_TYPE, Changes, HomeTools, error_of
 from ftpsd.storage.s3.measure import Freed, abort_counted
 from ftpsd.system.jobs.job_queue import JobSteps
@@ -86,8 +87,9 @@ class DirectoryChanges:
             found = self._objects.page(directory, flat=True).objects
             if not found:
                 break
-            self.delete(found)
-            yield
+            for some in requests(found):
+                self.delete(some)
+                yield
         with self._changes.changing(*self._changes.with_parent(path, directory)):
             self._changes.keep_directory(path.parent)
 
@@ -104,7 +106,7 @@ class DirectoryChanges:
             yield
 
     def delete(self, found: list[Listed]) -> None:
-        """Delete a page of objects. Raises Refusal if the store refuses some."""
+        """Delete the objects of one request. Raises Refusal if the store refuses some."""
         freed = Freed(_amount(found))
         with self._changes.counted(freed):
             left = frozenset(self._objects.delete_all([each.key for each in found]))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import (
     MTIME,
     Answer,
@@ -21,7 +20,7 @@ from ftpsd.storage.s3.calls.answers import (
     text_of,
     time_of,
 )
-from ftpsd.storage.s3.calls.errors import ChecksumRequired, NotInRange, NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.errors import ChecksumRequired, Denied, NotInRange, NotSupported, ObjectChanged, translated
 from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 
 #: The most keys in one page of a listing, and in one request that deletes.
@@ -233,19 +232,17 @@ class Objects:
         return True
 
     def delete_all(self, keys: Sequence[str]) -> list[str]:
-        """Delete up to PAGE objects. Return the keys of those that could not be deleted."""
-        wanted = [{"Key": key} for key in keys if not _NOT_IN_XML.search(key)]
-        left = list[str]()
-        if wanted:
-            answer = self._calls.call("delete_objects", Delete={"Objects": wanted, "Quiet": True})
-            left = [text_of(each["Key"]) for each in items_of(answer, "Errors")]
-        others = [key for key in keys if _NOT_IN_XML.search(key)] if len(wanted) < len(keys) else []
-        for position, key in enumerate(others):
+        """Delete the objects of one request (see `requests`). Return the keys of those that must not be deleted."""
+        if len(keys) == 1 and _NOT_IN_XML.search(keys[0]):
             try:
-                self.delete(key)
-            except (Refusal, OSError):
-                return left + others[position:]
-        return left
+                self.delete(keys[0])
+            except FileNotFoundError:
+                pass  # another program has deleted it
+            except Denied:
+                return list(keys)
+            return []
+        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        return [text_of(each["Key"]) for each in items_of(self._calls.call("delete_objects", Delete=wanted), "Errors")]
 
     def labels(self, source: str, found: Found) -> dict[str, object]:
         """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind.
@@ -280,6 +277,15 @@ class Objects:
         result = answer["CopyObjectResult"]
         assert isinstance(result, dict)
         return text_of(result["ETag"])
+
+
+def requests(found: Sequence[Listed]) -> Iterator[list[Listed]]:
+    """Yield the objects of a page that one request can delete: most of them, and each whose key XML cannot have."""
+    together = [each for each in found if not _NOT_IN_XML.search(each.key)]
+    if together:
+        yield together
+    if len(together) < len(found):
+        yield from ([each] for each in found if _NOT_IN_XML.search(each.key))
 
 
 def _md5(data: bytes | bytearray) -> str:

@@ -54,6 +54,10 @@ class StoreFailed(Refusal):
         self.kind = kind or why
 
 
+class Denied(StoreFailed):
+    """The credentials do not permit a request."""
+
+
 class NotSupported(Refusal):
     """The store does not know an operation, or an argument of it. Others may work."""
 
@@ -74,6 +78,7 @@ _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict",
 _GONE = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
 _BEYOND = frozenset({"InvalidRange", "416"})
 _NOT_SUPPORTED = frozenset({"NotImplemented", "501"})
+_DENIED = frozenset({"AccessDenied", "403"})
 _THROTTLED = frozenset(
     {
         "SlowDown",
@@ -160,6 +165,6 @@ def _answered(code: str, operation: str) -> Exception:
         return NotInRange(554, "The file has no bytes there.")
     if code in _NOT_SUPPORTED:
         return NotSupported(550, "The object store does not support that.")
-    hint = _HINTS.get(code)
+    hint, kind = _HINTS.get(code), Denied if code in _DENIED else StoreFailed
     code = code or "an error without a code"  # boto3 1.26 does not read the error inside of a status 200
-    return StoreFailed(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))
+    return kind(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))
