@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -187,6 +188,31 @@ def test_a_second_upgrade_cuts_no_transfer(service: Daemon, manager: ServiceMana
         end_download(other, download)
     assert (service.home() / "slow").read_bytes().endswith(b"the rest")
     wait_for(lambda: not any(map(is_alive, old)), "the old workers end")
+
+
+def test_sessions_that_end_while_no_process_runs(service: Daemon, manager: ServiceManager) -> None:
+    """Their worker tells the next process at once of their ends. The transfer of another session goes on."""
+    with secured(service) as one:
+        going_on = start_upload(one, "one")
+        with secured(service) as other, secured(service) as third:
+            uploads = [start_upload(other, "other"), start_upload(third, "third")]
+            (manager.runtime / "upgrade").touch()
+            end_main_process(service)
+            for client, upload in zip((other, third), uploads, strict=True):
+                upload.sendall(b"the rest")
+                upload.unwrap().close()
+                assert client.reply().startswith("226 ")
+                assert client.reply().startswith("421 ")
+        time.sleep(0.5)  # a worker collects the ends of sessions for a moment
+        service.log_file.rename(f"{service.log_file}.old")
+        manager.start(service)
+        service.wait_for_log("1 of its sessions continue")
+        with secured(service) as client:
+            client.expect(200, "NOOP")
+        going_on.sendall(b"the rest")
+        going_on.unwrap().close()
+        assert one.reply().startswith("226 ")
+    assert (service.home() / "one").read_bytes().endswith(b"the rest")
 
 
 def test_no_event_is_lost(service: Daemon, manager: ServiceManager) -> None:

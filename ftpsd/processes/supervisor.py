@@ -152,11 +152,11 @@ class Workers:
         """Start another worker in place of one that no longer gets connections.
 
         Somebody has sent SIGTERM to it: it ends gracefully within some seconds. Without these, it has a fault, and ends
-        with its last session. It may get the SIGTERM of this process, which ends its wait, before it has begun to wait.
+        with its last session. It may get the second SIGTERM, which ends its wait, before it has begun to wait.
         """
         if seconds is not None:
             worker.state = "draining"
-            worker.link.tell("process.drain", 0 if self._hurried else seconds)
+            worker.link.tell("process.drain", seconds, self._hurried or seconds == 0)
         elif worker.state == "serving" and self._launcher.processes.get(worker.index) is worker:
             log.error("{worker} no longer gets connections, and is replaced", worker=worker.name)
             self._retire(worker)

@@ -237,17 +237,18 @@ class WorkerService(MultiService):
         else:  # SIGTERM ends the wait for transfers, which an upgrade lets run for long
             self._reactor.callLater(drain, os.kill, os.getpid(), signal.SIGTERM)
 
-    def _drain(self, seconds: int) -> None:
+    def _drain(self, seconds: int, hurried: bool = False) -> None:
         """End all sessions, and then the process. The supervisor gives it no more connections.
 
-        It may say 0 seconds after it has said more: then the wait for transfers ends.
+        It may say so again: the next supervisor does when it hears that a session has ended, before it knows of the
+        others. Only with `hurried` that ends the wait for transfers.
         """
         if not self._stopping:
             self._stopping, self._drain_seconds = True, seconds
             self._reactor.callLater(0, self._reactor.callLater, 0, self._begin_stop)  # as `MessageReader` does
-        elif seconds == 0 and self._draining:
+        elif hurried and self._draining:
             os.kill(os.getpid(), signal.SIGTERM)  # to the wait
-        elif seconds == 0:
+        elif hurried:
             self._drain_seconds = 0
 
     def _begin_stop(self) -> None:
