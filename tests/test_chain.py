@@ -475,6 +475,18 @@ def test_outermost_homes(tmp_path: Path) -> None:
     assert list(outer.store.homes.outermost) == [f"{tmp_path}/yann"]
 
 
+def test_whether_there_are_homes_outside_stores() -> None:
+    """Without any, a store that is down makes the daemon unready (`/ready`), also if users come from sources."""
+    known = KnownHomes()
+    outermost = known.beside(Homes()).outermost
+    assert not outermost and not list(outermost)
+    known.add(UserSettings(home="s3:archive/bob"))
+    assert not outermost and not list(outermost)
+    assert known.beside(Homes({"/srv/y"}, set(), ["/srv/y"])).outermost
+    known.add(UserSettings(home="/srv/carol"))
+    assert outermost and list(outermost) == ["/srv/carol"]
+
+
 def test_outermost_of_many_homes() -> None:
     """Thousands of homes of sources beside thousands of directories of homes take well below a second."""
     known = KnownHomes()

@@ -41,7 +41,8 @@ class Homes:
     all: Set[str] = frozenset()
     #: Homes in which at least one user has a quota.
     with_quota: Set[str] = frozenset()
-    #: Directories that are homes, and lie in no other home. They may be found when they are iterated over.
+    #: Directories that are homes, and lie in no other home; false if there are none. They may be found when they are
+    #: iterated over.
     outermost: Iterable[str] = ()
     #: The directories in which homes lie or may be created.
     parents: frozenset[str] = frozenset()
