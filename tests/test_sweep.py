@@ -8,8 +8,8 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from ftpsd.data.endpoints import Pause
 from ftpsd.protocol.paths import outermost
 from ftpsd.storage.local.part_files import PRIVATE, part_name
 from ftpsd.storage.local.sweeper import pause, sweep
+from ftpsd.storage.local.tree import directories
 from tests.daemon import Daemon
+from tests.disks import deep_tree
 from tests.ftpclient import secured
 from tests.hostile import cut, open_transfer, wait_until, withstands
 from tests.test_publishing import finish, names, store, tampered
@@ -164,6 +166,21 @@ def test_a_sweep_of_many_directories(make_daemon: Make) -> None:
         for number in range(20):
             assert client.upload(f"STOR {number}/new", b"new").startswith("226 ")
         daemon.wait_for_log("removed old part files: 60, 240 bytes")
+
+
+def test_a_deep_tree_without_part_files(tmp_path: Path) -> None:
+    """A sweep of a deep tree takes about as long as a walk: no path is made of all names on the way to a directory."""
+
+    def seconds(steps: Iterable[object]) -> float:
+        start = time.thread_time()
+        for _ in steps:
+            pass
+        return time.thread_time() - start
+
+    with deep_tree(tmp_path, 2500):
+        walked = min(seconds(directories(str(tmp_path))) for _ in range(3))
+        swept = min(seconds(sweep(str(tmp_path), 0.0, 0.0, [], lambda path, measure: nullcontext())) for _ in range(3))
+    assert swept < 5 * walked
 
 
 @pytest.mark.parametrize(("took", "seconds"), [(0.0, 0.0), (0.1, 5.0), (2.0, 100.0), (300.0, 3600)])

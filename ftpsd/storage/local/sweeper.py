@@ -175,9 +175,10 @@ def sweep(home: str, before: float, started: float, freed: list[int], changing: 
     """Remove old part files below a home (see `remove_expired`), and append their sizes to `freed`."""
     entries = 0
     for piece in directories(home, skip=(OSError,)):  # directories that cannot be read are left out
-        path = os.path.join(home, *piece.parts)
+        path = ""
         for name in piece.names:
             if name.startswith(PRIVATE):
+                path = path or os.path.join(home, *piece.parts)  # far below, this takes longer than all else
                 removing = partial(remove_expired, piece.descriptor, name, before, started)
                 measuring = partial(measure_name, piece.descriptor, name)
                 if not (yield from _change(partial(changing, path, measuring), removing, freed)):
