@@ -12,7 +12,7 @@ import pytest
 
 from ftpsd.storage.local import tree
 from ftpsd.storage.local.part_files import part_name
-from ftpsd.storage.local.tree import STEP, delete, directories, remove
+from ftpsd.storage.local.tree import STEP, delete, directories, in_portions, remove
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.disks import FaultyDisk
@@ -121,6 +121,20 @@ def test_a_large_directory_far_below(tmp_path: Path) -> None:
     assert len(visited) == len(set(visited)) + count // STEP - 1
     steps_of_scans = sum(piece.descriptor < 0 for piece in pieces)
     assert steps_of_scans <= 27 * (count // STEP)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("total", [5, 99, 100, 124, 1_624, 6_024])
+def test_how_often_a_directory_is_scanned(total: int) -> None:
+    """A directory of which a walk holds few names is scanned 27 times at most, and each name is found once."""
+    names, scans = [f"{number}" for number in range(total)], list[None]()
+
+    def scan() -> list[list[str]]:
+        scans.append(None)
+        return [names]
+
+    assert sorted(filter(None, in_portions(names[:5], 4, total, scan))) == sorted(names)
+    assert len(scans) <= 27
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])

@@ -213,7 +213,7 @@ def in_portions(
     if len(names) <= limit:
         yield from names
         return
-    limit, last = max(limit, total // _MOST_SCANS), ""
+    limit, last = max(limit, -(-total // _MOST_SCANS)), ""  # rounded up
     while names:
         names = []
         for found in scan():
