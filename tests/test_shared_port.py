@@ -219,7 +219,7 @@ def both_ways(
     """A daemon with one or three processes behind a proxy, and the port at which it is reached directly."""
     made = Daemon(tmp_path_factory.mktemp("both_ways"), certificate)
     made.settings["passive"] = {"ports": str(made.passive[0]), "shared": True, "proxy_protocol": True}
-    made.settings |= {"workers": request.param, "timeouts": {"data_connect": 3}}
+    made.settings["workers"] = request.param
     direct, made.port = made.port, made.passive[1]
     through = {"port": made.port, "proxy_protocol": {"trusted": ["127.0.0.0/8"]}}
     made.settings["listen"] = [
