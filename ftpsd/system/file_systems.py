@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
 #: The kinds of file systems (linux/magic.h) that find a file by the names that they list, and by no other, short one.
 _WITHOUT_SHORT_NAMES = {
@@ -19,13 +18,15 @@ _WITHOUT_SHORT_NAMES = {
 #: Bytes for `struct statfs`, whose size depends on the architecture. It begins with the kind, a long integer.
 _SIZE = 512
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 
 
 def may_have_short_names(directory: int) -> bool:
-    """Return whether an open directory may accept short names, which it does not list: those of FAT and NTFS (8.3)."""
+    """Return whether an open directory may accept short names, which it does not list: those of FAT and NTFS (8.3).
+
+    It may if the kernel does not tell: for large disks, fstatfs fails in 32-bit programs (EOVERFLOW).
+    """
     buffer = ctypes.create_string_buffer(_SIZE)
     if _libc.fstatfs(directory, buffer):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        return True
     return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF not in _WITHOUT_SHORT_NAMES
