@@ -193,9 +193,14 @@ def test_a_walk_ends_with_its_session(make_daemon: MakeDaemon) -> None:
     )
     reset(client.socket)
     daemon.wait_for_log("disconnected")
-    left = len(os.listdir(daemon.home() / "big"))
-    time.sleep(0.2)
-    assert len(os.listdir(daemon.home() / "big")) == left > 0
+
+    def is_over() -> bool:
+        left = len(os.listdir(daemon.home() / "big"))
+        time.sleep(0.2)
+        return len(os.listdir(daemon.home() / "big")) == left
+
+    wait_until(is_over, "the step that a thread takes ends, and no other one follows")
+    assert os.listdir(daemon.home() / "big")
 
 
 @pytest.mark.parametrize("line", ["RMD big", "RMDA big", "STAT big/zz*", "LIST big/zz*"])
