@@ -495,12 +495,13 @@ def test_outermost_of_many_homes() -> None:
     known.add(UserSettings(home="/var/www/7"))
     yaml = [f"/var/www/{number}/ftp" for number in range(10_000)]
     homes = Homes({*yaml}, set(), yaml, frozenset(f"/var/www/{number}" for number in range(10_000)))
-    started = time.process_time()
     both = known.beside(homes)
-    assert time.process_time() - started < 0.002, "the reactor does not wait for it"
+    known.add(UserSettings(home="/srv/late"))  # they are not looked for by the reactor, but where they are used
+    started = time.process_time()
     found = list(both.outermost)
     assert time.process_time() - started < 1
-    assert len(found) == len({*found}) == 10_000 - 1 + 3000 + 1
+    assert "/srv/late" in found
+    assert len(found) == len({*found}) == 10_000 - 1 + 3000 + 2
     assert "/var/www/7" in found
     assert "/var/www/7/ftp" not in found
 

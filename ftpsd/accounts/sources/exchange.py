@@ -86,7 +86,7 @@ def connect_unix(path: Path, deadline: Deadline) -> socket.socket:
         connection.connect(os.fspath(path))
     except BlockingIOError:
         connection.close()
-        raise TimeoutError("no address accepts the connection") from None
+        raise TimeoutError("its queue of connections is full") from None
     except BaseException:
         connection.close()
         raise
