@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,12 @@ QUICK = """
     """.split()  # noqa: SIM905
 assert not [name for name in QUICK if not Path(__file__).with_name(f"test_{name}.py").exists()], "a module has moved"
 DAEMONS = {"shared", "plain", "impatient", "make_daemon", "moto", "swift", "each_bucket"}
+
+
+def pytest_configure() -> None:
+    """Let programs be interrupted: a process in the background of a shell ignores SIGINT, and so would its children."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
