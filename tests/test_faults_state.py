@@ -317,7 +317,7 @@ def test_the_time_of_day_is_corrected_while_bans_run(
     daemon = make_daemon(merge(PLAIN, {**STRICT, **SETTINGS}), start=False).start(clock.prefix)
     guess(daemon, "127.0.0.2", 4)
     clock.jump(0)
-    wait_until(lambda: "for 5" in command(daemon).stdout, "the ban as it runs")
+    wait_until(lambda: "for 9 min" in command(daemon).stdout, "the ban as it runs")
     restarted(daemon, clock.prefix)
     assert greeting(daemon, "127.0.0.2").startswith("421")
     assert command(daemon, "lift", "127.0.0.2").returncode == 0
