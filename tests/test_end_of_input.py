@@ -221,12 +221,12 @@ def test_a_killed_client_publishes_nothing(plain: Daemon) -> None:
 def test_abort_and_the_end(plain: Daemon, login: Login, end: Ending) -> None:
     """ABOR before the end of the input aborts the running transfer, and both commands are answered."""
     with frees_everything(plain), login(plain) as client:
-        data = open_transfer(client, "STOR aborted")
+        data = open_transfer(client, "STOR aborted-by-ABOR")
         data.sendall(BYTES[:1000])
         end(client, _lines("ABOR"))
         assert _replies(client) == ["426", "226"]
         data.close()
-    assert not (plain.home() / "aborted").exists()
+    assert not (plain.home() / "aborted-by-ABOR").exists()
 
 
 # --- limits ------------------------------------------------------------------------------------------
