@@ -164,9 +164,7 @@ def test_a_list_of_2000_sessions_holds_nobody_up() -> None:
         slices = [clock.seconds() - began, *clock.run()]
         found = json.loads(connection.value().partition(b"\r\n\r\n")[2])
         assert found["total"] == total
-        assert len(slices) > 3
-        # One may have been interrupted by the garbage collector.
-        assert sorted(slices)[-2] < 0.005, slices
+        _require_short(slices)
 
 
 @pytest.mark.parametrize("immediately", ["false", "true"])
@@ -182,6 +180,11 @@ def test_a_kick_of_2000_sessions_holds_nobody_up(immediately: str) -> None:
     slices = [clock.seconds() - began, *clock.run()]
     assert json.loads(connection.value().partition(b"\r\n\r\n")[2]) == {"dismissed": 2000}
     assert all(client.heard().endswith("421 Session closed by the administrator.\r\n") for client in clients)
+    _require_short(slices)
+
+
+def _require_short(slices: list[float]) -> None:
+    """Require that the work was done in slices of less than 5 ms; a busy machine makes some of them longer."""
     assert len(slices) > 3
-    # One may have been interrupted by the garbage collector.
-    assert sorted(slices)[-2] < 0.005, slices
+    assert sorted(slices)[len(slices) * 3 // 4] < 0.005, slices
+    assert sorted(slices)[-2] < 0.02, slices  # the garbage collector may have interrupted one
