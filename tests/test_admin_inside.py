@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -159,32 +160,44 @@ def test_a_list_of_2000_sessions_holds_nobody_up() -> None:
     server.sessions._clock = clock
     daemon = Daemon(clock, server.sessions)
     for query, total in (("", 2000), ("?sort=-address", 2000), ("?user=alice&sort=client&limit=99", 100)):
-        began = clock.seconds()
-        connection = daemon.get(f"/v1/sessions{query}")
-        slices = [clock.seconds() - began, *clock.run()]
-        found = json.loads(connection.value().partition(b"\r\n\r\n")[2])
-        assert found["total"] == total
-        _require_short(slices)
+
+        def list_sessions(query: str = query, total: int = total) -> list[float]:
+            began = clock.seconds()
+            connection = daemon.get(f"/v1/sessions{query}")
+            slices = [clock.seconds() - began, *clock.run()]
+            found = json.loads(connection.value().partition(b"\r\n\r\n")[2])
+            assert found["total"] == total
+            return slices
+
+        _require_short(list_sessions)
 
 
 @pytest.mark.parametrize("immediately", ["false", "true"])
 def test_a_kick_of_2000_sessions_holds_nobody_up(immediately: str) -> None:
     """All sessions of a user are ended at once; meanwhile the reactor gets to its other work every few milliseconds."""
-    server = Server()
-    clients = [server.connect(f"10.0.{number // 250}.{number % 250 + 1}").log_in() for number in range(2000)]
-    clock: Any = ProcessorClock()
-    server.sessions._clock = clock
-    daemon = Daemon(clock, server.sessions)
-    began = clock.seconds()
-    connection = daemon.get(f"/v1/sessions?user=alice&now={immediately}", "DELETE")
-    slices = [clock.seconds() - began, *clock.run()]
-    assert json.loads(connection.value().partition(b"\r\n\r\n")[2]) == {"dismissed": 2000}
-    assert all(client.heard().endswith("421 Session closed by the administrator.\r\n") for client in clients)
-    _require_short(slices)
+
+    def kick() -> list[float]:
+        server = Server()
+        clients = [server.connect(f"10.0.{number // 250}.{number % 250 + 1}").log_in() for number in range(2000)]
+        clock: Any = ProcessorClock()
+        server.sessions._clock = clock
+        daemon = Daemon(clock, server.sessions)
+        began = clock.seconds()
+        connection = daemon.get(f"/v1/sessions?user=alice&now={immediately}", "DELETE")
+        slices = [clock.seconds() - began, *clock.run()]
+        assert json.loads(connection.value().partition(b"\r\n\r\n")[2]) == {"dismissed": 2000}
+        assert all(client.heard().endswith("421 Session closed by the administrator.\r\n") for client in clients)
+        return slices
+
+    _require_short(kick)
 
 
-def _require_short(slices: list[float]) -> None:
-    """Require that the work was done in slices of less than 5 ms; a busy machine makes some of them longer."""
-    assert len(slices) > 3
-    assert sorted(slices)[len(slices) * 3 // 4] < 0.005, slices
-    assert sorted(slices)[-2] < 0.02, slices  # the garbage collector may have interrupted one
+def _require_short(attempt: Callable[[], list[float]]) -> None:
+    """Require that work is done in slices of less than 5 ms. A busy machine may make some longer: it has three attempts."""
+    for _ in range(3):
+        slices = attempt()
+        assert len(slices) > 3
+        # One may have been interrupted by the garbage collector.
+        if sorted(slices)[-2] < 0.005:
+            return
+    raise AssertionError(slices)
