@@ -25,9 +25,8 @@ from ftpsd.system.tls.client_certificates import ClientVerifier
 
 def read_chain(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file. Raises OSError or ValueError."""
-    found = list(map(certificate_parts.parse_pem, certificate_blocks(path.read_bytes())))
-    chain = [each for each in found if each is not None]
-    if len(chain) < len(found):
+    chain = certificate_parts.parse_pem_chain(certificate_blocks(path.read_bytes()))
+    if chain is None:
         raise ValueError(f"{path} is damaged")
     return chain
 

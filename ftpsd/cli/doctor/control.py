@@ -142,9 +142,8 @@ def sent_chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
     if hasattr(source, "get_unverified_chain"):
         sent = source.get_unverified_chain() or []
         chain = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in sent]
-    found = list(map(certificate_parts.parse_der, chain or [encoded]))
-    parsed = [each for each in found if each is not None]
-    if len(parsed) < len(found):
+    parsed = certificate_parts.parse_der_chain(chain or [encoded])
+    if parsed is None:
         raise Ended(certificate.damaged())
     return parsed
 

@@ -6,7 +6,7 @@ does not. These functions return None, or nothing, for a part that cannot be rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,14 +34,14 @@ def parse(certificate: crypto.X509) -> x509.Certificate | None:
     return _read(certificate.to_cryptography)
 
 
-def parse_pem(data: bytes) -> x509.Certificate | None:
-    """Return the certificate in PEM text."""
-    return _read(lambda: x509.load_pem_x509_certificate(data))
+def parse_pem_chain(blocks: Sequence[bytes]) -> list[x509.Certificate] | None:
+    """Return the certificates in blocks of PEM text; None if one of them is damaged."""
+    return _read(lambda: list(map(x509.load_pem_x509_certificate, blocks)))
 
 
-def parse_der(data: bytes) -> x509.Certificate | None:
-    """Return a certificate from its DER encoding."""
-    return _read(lambda: x509.load_der_x509_certificate(data))
+def parse_der_chain(encodings: Sequence[bytes]) -> list[x509.Certificate] | None:
+    """Return the certificates that have these DER encodings; None if one of them is damaged."""
+    return _read(lambda: list(map(x509.load_der_x509_certificate, encodings)))
 
 
 def subject(certificate: x509.Certificate) -> x509.Name | None:
