@@ -40,13 +40,13 @@ def folded(name: str) -> str:
 def _alike(text: str) -> str:
     if text.isascii():
         return text.lower()
-    if is_too_long(text):
+    if _is_too_long(text):
         return text
     text = normalize("NFD", text).casefold()
     return normalize("NFC", "".join(each for each in text if category(each) != "Cf" and each not in _UNSEEN))
 
 
-def is_too_long(name: str) -> bool:
+def _is_too_long(name: str) -> bool:
     """Return whether a name is too long for every disk that takes different names for the same."""
     return len(name) > _LONGEST and len(name.rstrip(". ")) > _LONGEST
 
@@ -63,7 +63,7 @@ def matcher(patterns: Sequence[str]) -> Match | None:
     plain_patterns = all(map(str.isascii, patterns))
 
     def fits(name: str) -> bool:
-        if (plain_patterns and name.isascii()) or is_too_long(name):
+        if (plain_patterns and name.isascii()) or _is_too_long(name):
             return bool(found(name) or found(name.rstrip(". ")))
         plain = normalize("NFC", name)
         return bool(found(plain) or found(plain.rstrip(". ")) or wide(_alike(name)) or wide(folded(name)))
