@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from ftpsd.protocol.paths import MAX_DEPTH
 from ftpsd.storage.local import tree
 from ftpsd.storage.local.part_files import part_name
-from ftpsd.storage.local.tree import STEP, delete, directories, in_portions, remove
+from ftpsd.storage.local.tree import STEP, Below, delete, directories, remove
 from ftpsd.system.file_systems import may_have_short_names
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
@@ -139,7 +140,10 @@ def test_how_often_a_directory_is_scanned(total: int) -> None:
         scans.append(None)
         return [names]
 
-    assert sorted(filter(None, in_portions(names[:5], 4, total, scan))) == sorted(names)
+    below = Below(MAX_DEPTH)
+    below.add(names[:5])
+    below.add(names[5:])
+    assert sorted(filter(None, below.names(scan))) == sorted(names)
     assert len(scans) <= 27
 
 

@@ -14,7 +14,7 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import MAX_DEPTH, VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Directories, IsTimed, every_name, no_name
-from ftpsd.storage.local.tree import in_portions, portion
+from ftpsd.storage.local.tree import Below
 from ftpsd.system.jobs.job_queue import JobSteps
 
 #: A directory with at most this many entries is listed in the order of its names, a larger one in that of the storage.
@@ -95,14 +95,11 @@ class Listings:
         self, path: VirtualPath, heading: str, prefix: str, depth: int, request: ListRequest
     ) -> Generator[Batch, None, tuple[VirtualPath, Iterator[str | None]]]:
         """Yield the entries of a directory. Return its path, and the names in it to visit next."""
-        below, limit, total = list[str](), portion(depth), 0
+        below = Below(depth)
         try:
             for batch in self._directory(path, request):
                 if request.recursive and len(path.parts) < MAX_DEPTH:
-                    found = [each.name for each in batch if _is_below(each)]
-                    total += len(found)
-                    if len(below) <= limit:
-                        below += found
+                    below.add([each.name for each in batch if _is_below(each)])
                 yield heading, _renamed(batch, prefix)
                 heading = ""
         except (OSError, Refusal):
@@ -110,7 +107,7 @@ class Listings:
                 raise  # below the top, directories that cannot be read are left out
         if heading:
             yield heading, []
-        return path, in_portions(below, limit, total, lambda: self._below(path))
+        return path, below.names(lambda: self._below(path))
 
     def _below(self, path: VirtualPath) -> Iterator[list[str]]:
         with suppress(OSError, Refusal):

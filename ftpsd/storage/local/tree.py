@@ -136,21 +136,19 @@ class _Level:
 
 def _visit(root: int, here: int, path: list[str], skip: Errors) -> Generator[Piece, None, _Level]:
     """Yield the names in a directory. Takes over its descriptor."""
-    parts, limit, below, total = tuple(path), portion(len(path)), list[str](), 0
+    parts, below = tuple(path), Below(len(path))
     try:
         known = identity(os.fstat(here))
         try:
             for names, found in names_in(here):
-                total += len(found)
-                if len(below) <= limit:
-                    below += found
+                below.add(found)
                 yield Piece(parts, here, names, found)
         except skip:
             pass
     except BaseException:
         os.close(here)
         raise
-    return _Level(known, in_portions(below, limit, total, lambda: _scan_again(root, path, known, skip)), here)
+    return _Level(known, below.names(lambda: _scan_again(root, path, known, skip)), here)
 
 
 def names_in(directory: int) -> Iterator[tuple[list[str], list[str]]]:
@@ -196,34 +194,50 @@ def _descend(root: int, path: list[str]) -> int:
     return here
 
 
-def portion(depth: int) -> int:
+def _portion(depth: int) -> int:
     """Return how many names of directories a walk may hold in memory for one directory at this depth."""
     return max(_MAX_NAMES >> depth, 64 if depth < MAX_DEPTH else 4)
 
 
-def in_portions(
-    names: list[str], limit: int, total: int, scan: Callable[[], Iterable[list[str]]]
-) -> Iterator[str | None]:
-    """Yield the names, and None between them so that no step takes long.
+class Below:
+    """The names of the directories in one directory: all of them, or their number if a walk may not hold so many."""
 
-    If they are more than the limit, scan the directory for each portion, in the order of the names. `total` is their
-    number, of which `names` need not have all then. A directory with 200,000 others is scanned 25 times, which takes
-    less time than to open each of these.
-    """
-    if len(names) <= limit:
-        yield from names
-        return
-    limit, last = max(limit, -(-total // _MOST_SCANS)), ""  # rounded up
-    while names:
-        names = []
-        for found in scan():
-            end = names[-1] if len(names) == limit else None
-            new = [name for name in found if name > last and (end is None or name < end)]
-            if new:
-                names = sorted([*names, *new])[:limit]
-            yield None
-        yield from names
-        last = names[-1] if names else ""
+    __slots__ = ("_held", "_limit", "_total")
+
+    def __init__(self, depth: int) -> None:
+        self._limit = _portion(depth)
+        self._held: list[str] = []
+        self._total = 0
+
+    def add(self, names: list[str]) -> None:
+        """Add some of the names."""
+        self._total += len(names)
+        if len(self._held) <= self._limit:
+            self._held += names
+
+    def names(self, scan: Callable[[], Iterable[list[str]]]) -> Iterator[str | None]:
+        """Yield the names, and None between them so that no step takes long.
+
+        If they are more than the limit, scan the directory for each portion, in the order of the names. A directory
+        with 200,000 others is scanned 25 times, which takes less time than to open each of these.
+        """
+        if len(self._held) <= self._limit:
+            yield from self._held
+            return
+        self._held, last = [], ""
+        limit = max(self._limit, -(-self._total // _MOST_SCANS))  # rounded up
+        while True:
+            names = list[str]()
+            for found in scan():
+                end = names[-1] if len(names) == limit else None
+                new = [name for name in found if name > last and (end is None or name < end)]
+                if new:
+                    names = sorted([*names, *new])[:limit]
+                yield None
+            if not names:
+                return
+            yield from names
+            last = names[-1]
 
 
 #: How often a removal starts again in directories to which other programs keep adding names.
@@ -260,7 +274,7 @@ def _clear(top: int, directory: int, depth: int, delete: Delete, rounds: Iterato
 
     If names are left then, the directory cannot be removed.
     """
-    size, expected, removed = portion(depth) // 8, 0, 0
+    size, expected, removed = _portion(depth) // 8, 0, 0
     while entries := _first(directory, size):
         if not removed:
             expected = len(entries)
