@@ -68,16 +68,21 @@ def attempt(daemon: Daemon, code: int, user: str, password: str = "secret") -> N
         pass
 
 
-def logs_in(daemon: Daemon, user: str) -> bool:
-    """Return whether a user can log in now."""
+def log_in(daemon: Daemon, user: str, password: str = "secret") -> str:
+    """Log in; return the reply to PASS."""
     with FtpClient(daemon) as client:
         client.start_tls()
         client.expect(331, f"USER {user}")
-        return client.command("PASS secret").startswith("230 ")
+        return client.command(f"PASS {password}")
+
+
+def wait_for_logins(daemon: Daemon, user: str) -> None:
+    """Wait until a user can log in to each worker: each finds out for itself that a source answers again."""
+    tries = range(1 if WORKERS == 1 else 3 * WORKERS)
+    wait_until(lambda: all(log_in(daemon, user).startswith("230 ") for _ in tries), "each worker asks the source again")
 
 
 def wait_for_source(daemon: Daemon, user: str, name: str = "source file[0]") -> None:
     """Wait until the daemon says that a source answers again, and each worker asks it again about its user."""
     daemon.wait_for_log(rf"{re.escape(name)} answers again")
-    tries = range(1 if WORKERS == 1 else 3 * WORKERS)
-    wait_until(lambda: all(logs_in(daemon, user) for _ in tries), "each worker asks the source again")
+    wait_for_logins(daemon, user)

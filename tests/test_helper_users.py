@@ -38,6 +38,7 @@ from tests.ftpclient import FtpClient, secured, tls_context
 from tests.hostile import wait_until
 from tests.pam import PamSystem
 from tests.pki import Authority, pem
+from tests.source_daemon import log_in
 
 Make = Callable[..., Daemon]
 
@@ -308,14 +309,6 @@ def configured(make_daemon: Make, path: Path, homes: Path, **settings: Any) -> D
     return make_daemon({"users": users, "sandbox": {"homes": [str(homes)]}, "bans": bans}, {"bob": {}})
 
 
-def attempt(daemon: Daemon, name: str, password: str = "secret") -> str:
-    """Log in; return the reply to PASS."""
-    with FtpClient(daemon) as client:
-        client.start_tls()
-        client.expect(331, f"USER {name}")
-        return client.command(f"PASS {password}")
-
-
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[PamSystem]:
     """A system with the user alice."""
@@ -349,15 +342,15 @@ def test_system_users_log_in(make_daemon: Make, system: PamSystem) -> None:
         url = f"ftp://{daemon.host}:{daemon.port}/a.txt"
         command = ["curl", "-sS", "--insecure", "--ssl-reqd", "-u", "alice:secret", url]
         assert subprocess.run(command, capture_output=True, timeout=PATIENCE).stdout == b"hello"
-    assert attempt(daemon, "bob").startswith("230 ")
-    assert attempt(daemon, "gone") == "530 Account expired."
-    assert attempt(daemon, "old") == "530 Password expired: change it on the server."
-    assert attempt(daemon, "homeless").startswith("451 ")
+    assert log_in(daemon, "bob").startswith("230 ")
+    assert log_in(daemon, "gone") == "530 Account expired."
+    assert log_in(daemon, "old") == "530 Password expired: change it on the server."
+    assert log_in(daemon, "homeless").startswith("451 ")
     daemon.wait_for_log(r"source helper\[0\]: the user homeless: home: \S+/home/homeless is not a directory")
     for name, password in (("alice", "wrong"), ("root", "secret"), ("nobody-has-this", "secret")):
-        assert attempt(daemon, name, password).startswith("530 Login incorrect."), name
+        assert log_in(daemon, name, password).startswith("530 Login incorrect."), name
     for _ in range(2):
-        assert attempt(daemon, "alice", "wrong").startswith("530 ")
+        assert log_in(daemon, "alice", "wrong").startswith("530 ")
     daemon.wait_for_log("banned for")
     assert "Traceback" not in daemon.log + system.log
 
@@ -393,7 +386,7 @@ def recovered(daemon: Daemon, times: int) -> bool:
 def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: PamSystem) -> None:
     """Without its helper the daemon answers 451 to its users, which no ban counts; it needs no restart afterwards."""
     daemon = configured(make_daemon, system.socket, system.directory / "home")
-    assert attempt(daemon, "alice").startswith("451 ")  # it was never there
+    assert log_in(daemon, "alice").startswith("451 ")  # it was never there
     command = ftpsd("check", "--online", "-c", str(daemon.config))
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and f"{system.socket}: No such file or directory" in done.stderr, done.stderr
@@ -401,12 +394,12 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
     assert subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 0
     for turn, number in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
         wait_until(lambda turn=turn: recovered(daemon, turn), "the daemon sees it")  # type: ignore[misc]
-        assert attempt(daemon, "alice").startswith("230 ")
+        assert log_in(daemon, "alice").startswith("230 ")
         system.stop(number)
         time.sleep(2.1)  # the login is forgotten
         for _ in range(12):
-            assert attempt(daemon, "alice", "wrong").startswith("451 ")
-        assert attempt(daemon, "bob").startswith("230 ")
+            assert log_in(daemon, "alice", "wrong").startswith("451 ")
+        assert log_in(daemon, "bob").startswith("230 ")
         system.start()
     wait_until(lambda: recovered(daemon, 3), "the daemon sees it")
     assert system.process is not None
@@ -414,12 +407,12 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
     before = daemon.log.count(DOWN)
     try:
         replies: list[str] = []
-        waiting = [threading.Thread(target=lambda: replies.append(attempt(daemon, "alice"))) for _ in range(6)]
+        waiting = [threading.Thread(target=lambda: replies.append(log_in(daemon, "alice"))) for _ in range(6)]
         for thread in waiting:
             thread.start()
         time.sleep(0.5)
         start = time.monotonic()
-        assert attempt(daemon, "bob").startswith("230 ")
+        assert log_in(daemon, "bob").startswith("230 ")
         assert time.monotonic() - start < 1.5
         for thread in waiting:
             thread.join(PATIENCE)
@@ -428,7 +421,7 @@ def test_the_helper_is_killed_stopped_and_restarted(make_daemon: Make, system: P
     finally:
         system.process.send_signal(signal.SIGCONT)
     wait_until(lambda: recovered(daemon, 4), "the daemon sees it")
-    assert attempt(daemon, "alice").startswith("230 ")
+    assert log_in(daemon, "alice").startswith("230 ")
     assert "Traceback" not in daemon.log
 
 
@@ -456,9 +449,9 @@ def test_a_lying_helper(make_daemon: Make, tmp_path: Path) -> None:
         daemon = configured(make_daemon, tmp_path / "sock", tmp_path / "homes")
         for each in [*bad, *(behaviour for behaviour, _ in HOSTILE.values())]:
             current[:] = [each]
-            assert attempt(daemon, "alice").startswith("451 "), each
+            assert log_in(daemon, "alice").startswith("451 "), each
         current[:] = [good]
-        assert attempt(daemon, "alice").startswith("230 ")
+        assert log_in(daemon, "alice").startswith("230 ")
     assert "Traceback" not in daemon.log, daemon.log
     assert max(map(len, daemon.log.splitlines())) < 4000
 
@@ -486,9 +479,9 @@ def test_pure_authd_works(make_daemon: Make, tmp_path: Path) -> None:
             source(path).probe()
             with secured(daemon, "john") as client:
                 assert client.upload("STOR a.txt", b"hello").startswith("226 ")
-            assert attempt(daemon, "john", "wrong").startswith("530 ")
-            assert attempt(daemon, "nobody").startswith("530 ")
-            assert attempt(daemon, "bob").startswith("230 ")
+            assert log_in(daemon, "john", "wrong").startswith("530 ")
+            assert log_in(daemon, "nobody").startswith("530 ")
+            assert log_in(daemon, "bob").startswith("230 ")
         finally:
             process.terminate()
 
@@ -509,7 +502,7 @@ def test_the_example_of_the_document(make_daemon: Make, tmp_path: Path) -> None:
             with secured(daemon, "alice") as client:
                 assert client.download("RETR a.txt") == b"hello"
                 client.expect(550, "DELE a.txt")
-            assert attempt(daemon, "alice", "wrong").startswith("530 ")
-            assert attempt(daemon, "nobody").startswith("530 ")
+            assert log_in(daemon, "alice", "wrong").startswith("530 ")
+            assert log_in(daemon, "nobody").startswith("530 ")
         finally:
             process.terminate()

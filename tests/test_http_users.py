@@ -30,9 +30,10 @@ from ftpsd.config.sections.sources import HttpSource
 from ftpsd.protocol.addresses import plain_address
 from tests.authority import make_chain
 from tests.daemon import PATIENCE, WORKERS, Daemon, free_range, program
-from tests.ftpclient import FtpClient, secured, tls_context
+from tests.ftpclient import secured, tls_context
 from tests.hostile import wait_until
 from tests.http_users import Request, UserServer, users
+from tests.source_daemon import log_in, wait_for_logins
 
 Make = Callable[..., Daemon]
 
@@ -336,14 +337,6 @@ def home(tmp_path: Path, name: str = "alice") -> str:
     return str(directory)
 
 
-def attempt(daemon: Daemon, name: str, password: str = "secret") -> str:
-    """Log in; return the reply to PASS."""
-    with FtpClient(daemon) as client:
-        client.start_tls()
-        client.expect(331, f"USER {name}")
-        return client.command(f"PASS {password}")
-
-
 def test_logins(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
     """A user of the server logs in with ftplib and curl, has the keys of the answer, and each refusal its reply."""
 
@@ -374,10 +367,10 @@ def test_logins(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
                 f"ftp://{daemon.host}:{daemon.port}/a.txt",
             ]
             assert subprocess.run(command, capture_output=True, timeout=PATIENCE).stdout == b"hello"
-        assert attempt(daemon, "alice", "wrong").startswith("530 Login incorrect.")
-        assert attempt(daemon, "nobody").startswith("530 Login incorrect.")
-        assert attempt(daemon, "locked") == "530 Account locked until Monday."
-        assert attempt(daemon, "bob").startswith("230 ")
+        assert log_in(daemon, "alice", "wrong").startswith("530 Login incorrect.")
+        assert log_in(daemon, "nobody").startswith("530 Login incorrect.")
+        assert log_in(daemon, "locked") == "530 Account locked until Monday."
+        assert log_in(daemon, "bob").startswith("230 ")
         assert "bob" not in [request.question["name"] for request in server.requests]
     assert "Traceback" not in daemon.log and "secret" not in daemon.log.replace(str(tmp_path / "secret"), "")
 
@@ -423,14 +416,12 @@ def test_a_server_that_is_down(make_daemon: Make, tmp_path: Path, chain: Path) -
     daemon = configured(make_daemon, tmp_path, f"https://localhost:{port}/", chain)
     for turn in range(2):
         for _ in range(15):
-            assert attempt(daemon, "alice", "wrong").startswith("451 "), turn
-        assert attempt(daemon, "bob").startswith("230 ")
+            assert log_in(daemon, "alice", "wrong").startswith("451 "), turn
+        assert log_in(daemon, "bob").startswith("230 ")
         daemon.wait_for_log(r"source http\[0\]: the request failed: ConnectionRefusedError")
         with UserServer(behaviour, chain, port):
             wait_until(lambda turn=turn: daemon.log.count("answers again") == turn + 1, "the daemon sees it")  # type: ignore[misc]
-            wait_until(
-                lambda: all(attempt(daemon, "alice").startswith("230 ") for _ in range(WORKERS)), "each worker asks it"
-            )
+            wait_for_logins(daemon, "alice")
         time.sleep(2.1)  # the login is forgotten
 
 
@@ -447,7 +438,7 @@ def test_a_slow_server_delays_nobody_else(make_daemon: Make, tmp_path: Path, cha
         daemon = configured(make_daemon, tmp_path, server.url, chain, concurrency=2)
         replies: list[str] = []
         waiting = [
-            threading.Thread(target=lambda: replies.append(attempt(daemon, "alice"))) for _ in range(4 + 2 * WORKERS)
+            threading.Thread(target=lambda: replies.append(log_in(daemon, "alice"))) for _ in range(4 + 2 * WORKERS)
         ]
         for thread in waiting:
             thread.start()
@@ -456,7 +447,7 @@ def test_a_slow_server_delays_nobody_else(make_daemon: Make, tmp_path: Path, cha
             lambda: sum(request.question["name"] == "alice" for request in server.requests) == 2 * WORKERS, asked
         )
         start = time.monotonic()
-        assert attempt(daemon, "bob").startswith("230 ")
+        assert log_in(daemon, "bob").startswith("230 ")
         assert time.monotonic() - start < 1.5
         for thread in waiting:
             thread.join(PATIENCE)
@@ -498,16 +489,16 @@ def test_a_lying_server(make_daemon: Make, tmp_path: Path, chain: Path) -> None:
     with UserServer(answer, chain) as server:
         daemon = configured(make_daemon, tmp_path, server.url, chain)
         current[:] = [{"result": "accepted", "user": {"home": home(tmp_path)}}]
-        assert attempt(daemon, "alice").startswith("230 ")
+        assert log_in(daemon, "alice").startswith("230 ")
         time.sleep(2.1)
         memory = daemon.memory()
         for each in answers:
             current[:] = [each]
-            reply = attempt(daemon, "alice")
+            reply = log_in(daemon, "alice")
             assert reply.startswith("451 "), (each, reply)
         assert daemon.memory() - memory < 20 << 20
         current[:] = [{"result": "accepted", "user": {"home": home(tmp_path)}}]
-        assert attempt(daemon, "alice").startswith("230 ")
+        assert log_in(daemon, "alice").startswith("230 ")
     assert "Traceback" not in daemon.log, daemon.log
     assert max(map(len, daemon.log.splitlines())) < 4000
 
@@ -524,11 +515,11 @@ def test_the_example_of_the_document(make_daemon: Make, tmp_path: Path, chain: P
     with program(command, stderr=subprocess.DEVNULL) as process:
         try:
             daemon.wait_for_log("answers again")
-            wait_until(lambda: attempt(daemon, "alice").startswith("230 "), "each worker asks it again")
+            wait_for_logins(daemon, "alice")
             with secured(daemon, "alice") as client:
                 assert client.upload("STOR a.txt", b"hello").startswith("226 ")
-            assert attempt(daemon, "alice", "wrong").startswith("530 ")
-            assert attempt(daemon, "nobody").startswith("530 ")
+            assert log_in(daemon, "alice", "wrong").startswith("530 ")
+            assert log_in(daemon, "nobody").startswith("530 ")
             asked = source(url, secret=True)
             asked.probe()
             with pytest.raises(SourceFailed, match="status 403"):

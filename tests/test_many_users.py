@@ -28,7 +28,7 @@ OWN_FOLDER = "folders: {/own: {path: 'own/{user}'}}"
 
 
 def users(path: Path, count: int, more: str = "", default: str = "") -> None:
-    """Write a users' file with this many users, who have the same home and hashes of their own.
+    """Write users to a file: `count` of them, who share a home. Each has a hash of its own.
 
     The last user has `more` keys, and all have a `default`.
     """
