@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from ftpsd.control.lifecycle.reload import LoadResult, Reloader
 from ftpsd.events.hub import Hub
 from ftpsd.limits.transfer_counts import TransferCounts
 from ftpsd.system.systemd.notifier import Notifier
+from tests.daemon import PATIENCE, Daemon
 
 pytestmark = pytest.mark.quick
 
@@ -58,8 +63,7 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.running: list[Deferred[Any]] = []
         self.clock: Any = Clock()
-        monkeypatch.setattr(load, "reload", lambda *_: self._begin())
-        monkeypatch.setattr(load, "warnings", lambda *_: ["the certificate expires soon"])
+        monkeypatch.setattr(load, "reload", lambda *_, **__: self._begin())
 
         async def apply(_: load.Configuration) -> None:
             """Use a configuration."""
@@ -82,7 +86,7 @@ class Loads:
 
     def succeed(self) -> None:
         """The load that runs ends well."""
-        self.running.pop(0).callback(None)
+        self.running.pop(0).callback(SimpleNamespace(warnings=["the certificate expires soon"]))
 
 
 @pytest.fixture
@@ -121,3 +125,29 @@ def test_a_reload_does_not_outlast_the_daemon(loads: Loads) -> None:
     assert [result.faults for result in loads.results] == [("the daemon is stopping",)] * 3
     loads.succeed()
     assert len(loads.results) == 3
+
+
+def test_the_warnings_of_a_reload_are_found_once_in_its_thread(
+    make_daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions do not wait while the users and files are looked at for warnings, and that happens once per reload."""
+    daemon = make_daemon(start=False)
+    daemon.users_file.chmod(0o644)
+    calls: queue.Queue[Callable[[], object]] = queue.Queue()
+    threads: list[int] = []
+    find = load.warnings
+    monkeypatch.setattr(load, "warnings", lambda *given: threads.append(threading.get_ident()) or find(*given))
+    clock: Any = Clock()
+    clock.callFromThread = lambda function, *given: calls.put(lambda: function(*given))
+
+    async def apply(_: load.Configuration) -> None:
+        """Use a configuration."""
+
+    results: list[LoadResult] = []
+    reloader = Reloader(clock, str(daemon.config), apply, Hub(clock), Notifier(clock, lambda: 0))
+    reloader.reload().addCallback(results.append)
+    while not results:
+        calls.get(timeout=PATIENCE)()
+    assert results[0].ok, results[0].faults
+    assert any("may read the password hashes" in each for each in results[0].warnings)
+    assert len(threads) == 1 and threads[0] != threading.get_ident()

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(warnings=_located_warnings(configuration, loaded))
         return 0
-    for warning in load.warnings(loaded, time.time()):
+    for warning in loaded.warnings:
         print(f"{configuration}: warning: {warning}", file=sys.stderr)
     answering = _answering(loaded) if options.online else ""
     print(f"{configuration}: good, {len(loaded.users.users)} users{answering}.")
@@ -83,7 +82,7 @@ def _located_warnings(configuration: str, loaded: load.Configuration) -> list[Fa
     document = read(Path(os.path.abspath(configuration)))
     return [
         Fault(str(document.path), document.line(warning.key), dotted(warning.key), warning.problem, warning.remedy)
-        for warning in load.warnings(loaded, time.time())
+        for warning in loaded.warnings
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,30 +77,37 @@ class Configuration:
         counted, names = self.users.homes.with_quota, settings.storage.keys()
         return RecordBuilder(base, self.layers, resumption, homes, public, counted, names)
 
+    @cached_property
+    def warnings(self) -> Sequence[ConfigurationWarning]:
+        """What works but should be changed. It is found when it is first asked for, and that blocks."""
+        return warnings(self, time.time())
 
-def load(path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None) -> Configuration:
+
+def load(
+    path: str | os.PathLike[str], changes: Mapping[str, bytes | None] | None = None, warn: bool = False
+) -> Configuration:
     """Return the configuration that `ftpsd.yaml` at a path describes. Blocks.
 
-    With `changes`, some files of users have other contents (see `UserFiles`). Raises InvalidConfiguration with all
-    faults of all files.
+    With `changes`, some files of users have other contents (see `UserFiles`). With `warn`, the warnings are found, too.
+    Raises InvalidConfiguration with all faults of all files.
     """
-    return watched(partial(_load, Path(os.path.abspath(path)), changes))
+    return watched(partial(_load, Path(os.path.abspath(path)), changes, warn))
 
 
-def reload(reactor: CallsFromThreads, path: str) -> Deferred[Configuration]:
+def reload(reactor: CallsFromThreads, path: str, warn: bool = False) -> Deferred[Configuration]:
     """Load the configuration of a daemon that has sessions, in a thread of its own.
 
-    The Deferred fails with InvalidConfiguration if there are faults.
+    With `warn`, its warnings are found there, too. The Deferred fails with InvalidConfiguration if there are faults.
     """
 
     def run() -> Configuration:
         with no_full_collections():
-            return load(path)
+            return load(path, warn=warn)
 
     return in_own_thread(reactor, run)
 
 
-def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWatch) -> Configuration:
+def _load(path: Path, changes: Mapping[str, bytes | None] | None, warn: bool, watch: DiskWatch) -> Configuration:
     watch.begin(Document(path), (), path)
     main = read(path)
     watch.end()
@@ -126,7 +134,14 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, watch: DiskWat
     sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
         raise InvalidConfiguration([*main.faults, *found.faults])
-    return Configuration(settings, found.store, contexts, addresses, files.exposed, found.layers, sources, user, places)
+    loaded = Configuration(
+        settings, found.store, contexts, addresses, files.exposed, found.layers, sources, user, places
+    )
+    if warn:
+        watch.begin(main, (), path)
+        _ = loaded.warnings
+        watch.end()
+    return loaded
 
 
 def _check_directory(main: Document, settings: Settings) -> None:

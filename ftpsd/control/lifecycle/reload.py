@@ -91,7 +91,7 @@ class Reloader:
             return
         self._loading = True
         self._notifier.reloading()
-        loading = load.reload(self._reactor, self._path)
+        loading = load.reload(self._reactor, self._path, warn=True)
         loading.addCallback(self._loaded).addErrback(self._refused).addCallback(self._ended)
 
     def stop(self) -> None:
@@ -110,8 +110,7 @@ class Reloader:
         if self.stopped:
             return
         self._notifier.ready()
-        warnings = load.warnings(configuration, time.time())
-        self.last = self.last_good = LoadResult(time.time(), warnings=tuple(map(str, warnings)))
+        self.last = self.last_good = LoadResult(time.time(), warnings=tuple(map(str, configuration.warnings)))
         self._hub.publish(ConfigurationLoaded())
         log_warnings(configuration)
 
@@ -137,5 +136,5 @@ class Reloader:
 
 def log_warnings(configuration: load.Configuration) -> None:
     """Log what the administrator should change in a configuration that is valid."""
-    for warning in load.warnings(configuration, time.time()):
+    for warning in configuration.warnings:
         log.warn("{warning}", warning=str(warning))
