@@ -19,6 +19,8 @@ from ftpsd.config.settings import UserSettings
 from ftpsd.config.users.layers import PERSONAL
 from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.merge import RULES, Rule, merge, origins
+from ftpsd.limits.member_homes import MOST_SHARED
+from ftpsd.limits.shared.table import SLOTS
 from tests.daemon import SECRET
 from tests.test_configuration import files, settings_of
 from tests.test_documents import keys, rows, told
@@ -196,6 +198,32 @@ def test_groups_d(homes: Path) -> None:
     assert configuration.layers.shared["staff"].limits.sessions == 3
     (found,) = faults(homes, {"staff": {}}, {"groups": ["staff"]})
     assert "the group staff is in" in found and "users.yaml:" in found
+
+
+@pytest.mark.parametrize("shared", [{"quota": {"files": 5}}, {"limits": {"sessions": 5}}])
+def test_more_homes_than_workers_can_count(homes: Path, monkeypatch: pytest.MonkeyPatch, shared: Any) -> None:
+    """Workers that count the homes of a large group would fill their table, so that is a fault; one process counts all.
+
+    A home that several members or groups have counts once, and groups without a quota do not count.
+    """
+    monkeypatch.setattr(load, "MOST_SHARED", 3)
+    for number in range(4):
+        (homes / f"user{number}").mkdir()
+    users: dict[str, Any] = {f"user{n}": {"home": f"user{n}", "groups": ["staff", "team"]} for n in range(4)}
+    users["again"] = {"home": "user0", "groups": ["team"]}
+    path = write(homes, {}, {name: {"shared": shared} for name in ("staff", "team")}, users)
+    alone = path.read_text()
+    load.load(path)
+    path.write_text(f"{alone}\nworkers: 3\n")
+    if "limits" in shared:
+        load.load(path)
+        return
+    with pytest.raises(InvalidConfiguration, match="workers: groups with a shared quota have 4 homes, and workers can"):
+        load.load(path)
+    del users["user3"]
+    write(homes, {}, {name: {"shared": shared} for name in ("staff", "team")}, users)
+    load.load(path)
+    assert MOST_SHARED <= SLOTS / 2
 
 
 def test_who_may_write_to_groups_d(homes: Path) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -32,8 +32,10 @@ from ftpsd.config.users.layers import Layers
 from ftpsd.config.users.loader import load_users
 from ftpsd.config.users.records import RecordBuilder
 from ftpsd.config.yaml import Document, read
+from ftpsd.limits.member_homes import MOST_SHARED
 from ftpsd.protocol.printable import printable
 from ftpsd.system.memory.garbage import no_full_collections
+from ftpsd.system.memory.large import LargeSet
 from ftpsd.system.reactor import CallsFromThreads
 from ftpsd.system.tls.contexts import ContextMaker
 
@@ -130,6 +132,8 @@ def _load(path: Path, changes: Mapping[str, bytes | None] | None, warn: bool, wa
     if settings.file_permissions == "check":
         for directory in (files, groups):
             modes.check_user_files(main, directory)
+    if settings.workers != 1 and found.store is not None:
+        _check_group_homes(main, found.store.homes.of_groups)
     user = load_anonymous(main, settings, found, watch)
     sources = make_sources(main, settings, found.layers.groups)
     if main.faults or found.faults or contexts is None or found.store is None:
@@ -150,6 +154,19 @@ def _check_directory(main: Document, settings: Settings) -> None:
     if directory is not None and not directory.exists():
         remedy = f"Create it: install -d -m 0750 {directory}"
         main.fault(("users", "directory"), f"{directory} is not a directory", remedy)
+
+
+def _check_group_homes(main: Document, groups: Mapping[str, Set[str]]) -> None:
+    """Add a fault if groups with a quota have more homes than worker processes can count together."""
+    if sum(map(len, groups.values())) <= MOST_SHARED:
+        return
+    homes: LargeSet[str] = LargeSet()
+    for members in groups.values():
+        for home in members:  # one by one: a union of sets would stop the sessions
+            homes.add(home)
+    if len(homes) > MOST_SHARED:
+        problem = f"groups with a shared quota have {len(homes)} homes, and workers can count {MOST_SHARED} together"
+        main.fault(("workers",), problem, "Write workers: 1, or give shared quotas to smaller groups only.")
 
 
 def load_settings(path: str | os.PathLike[str]) -> Settings:

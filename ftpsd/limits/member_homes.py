@@ -8,6 +8,9 @@ from hashlib import blake2b
 
 from ftpsd.system.memory.large import LargeSet
 
+#: The most homes of groups that worker processes count together: each keeps half of their shared table for all others.
+MOST_SHARED = 16_384
+
 #: The bytes of a digest: it fits into a number of the shared table.
 _BYTES = 7
 
