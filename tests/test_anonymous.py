@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from ftpsd.accounts.user_store import InvalidRecord
+from ftpsd.accounts.anonymous import AnonymousStore, anonymous_user
+from ftpsd.accounts.user_store import LOCAL, InvalidRecord, UnknownUser
 from ftpsd.config import load
+from ftpsd.config.sections.anonymous import AnonymousSettings
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import MIB, attempts, withstands
+from tests.memory_sources import Chain, MemorySource, admit, result
 from tests.test_configuration import GOOD, faults, files
 from tests.test_quota import try_upload
 
@@ -260,6 +263,23 @@ def test_a_user_of_that_name(files: Path) -> None:
     (files / "other").mkdir()
     users = (files / "users.yaml").read_text().replace("alice:", "ftp:")
     assert "there is a user ftp" in faults(files, GOOD + "anonymous: {home: other}\n", users)[0]
+
+
+@pytest.mark.quick
+def test_another_spelling_of_an_anonymous_name(tmp_path: Path) -> None:
+    """A user of a source that ignores case cannot log in as `FTP`: limits and the log know anonymous users by that name."""
+    source = MemorySource(ftp={"plain": "secret", "home": "bob"}, bob={"plain": "secret", "home": "bob"})
+    source.ignores_case = True
+    chain = Chain(tmp_path, source)
+    public = anonymous_user(AnonymousSettings(home=str(tmp_path)), str(tmp_path))
+    store = AnonymousStore(chain.store, public)
+    for name in ("FTP", "Ftp"):
+        with pytest.raises(UnknownUser):
+            result(store.verify(name, "secret", LOCAL, admit))
+        with pytest.raises(UnknownUser):
+            result(store.find(name))
+    assert result(store.verify("ftp", "secret", LOCAL, admit)) is public
+    assert result(store.verify("BOB", "secret", LOCAL, admit)).name == "bob"
 
 
 @pytest.mark.quick

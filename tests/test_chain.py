@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -83,6 +84,34 @@ def test_names_in_the_form_of_the_source(tmp_path: Path) -> None:
     source = bob()
     source.ignores_case = True
     assert Chain(tmp_path, source).log_in("BoB").name == "bob"
+
+
+@pytest.mark.parametrize("first", [{"plain": "other"}, {"plain": "secret"}, {"password": SECRET}])
+def test_another_spelling_is_no_way_around_a_source(tmp_path: Path, first: dict[str, Any]) -> None:
+    """A source that ignores case decides about no user whom an earlier source knows, whichever spelling is sent.
+
+    That user may be disabled there, and the two would share a name, limits and `{user}` in the home.
+    """
+    later = bob()
+    later.ignores_case = True
+    chain = Chain(tmp_path, MemorySource(bob={**first, "home": "yann", "enabled": False}), later)
+    assert not chain.log_in("bob", first.get("plain", "secret")).settings.enabled
+    chain.raises(UnknownUser, "BOB")
+    chain.raises(WrongPassword, "BOB", "other")
+    with pytest.raises(UnknownUser):
+        result(chain.store.find("BOB"))
+    assert chain.log_in("ALICE").name == "alice"
+
+
+def test_another_spelling_while_an_earlier_source_is_down(tmp_path: Path) -> None:
+    """A source that fails may know the name in the form of the later one, too: 451, unless it did not at the last login."""
+    first, later = MemorySource(), bob()
+    later.ignores_case = True
+    chain = Chain(tmp_path, first, later)
+    assert chain.log_in("BOB").name == "bob"
+    first.failure = SourceFailed("down")
+    assert chain.log_in("BOB").name == "bob"
+    chain.raises(SourceFailed, "ALICE")
 
 
 @pytest.mark.parametrize(

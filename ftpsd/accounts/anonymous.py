@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from ftpsd.accounts.hash_verifier import HashVerifier
-from ftpsd.accounts.user_store import LOCAL, Admit, Homes, User, UserStore, always
+from ftpsd.accounts.user_store import LOCAL, Admit, Homes, UnknownUser, User, UserStore, always
 from ftpsd.config.sections.anonymous import AnonymousSettings
 from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.settings import UserLimits, UserSettings
@@ -63,12 +63,12 @@ class AnonymousStore:
 
     async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
         """Return a user (see `UserStore`)."""
-        return self._user if name in NAMES else await self._store.find(name, peer, admit)
+        return self._user if name in NAMES else _with_other_name(await self._store.find(name, peer, admit))
 
     async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right: any password of an anonymous user is."""
         if name not in NAMES:
-            return await self._store.verify(name, password, peer, admit, after_find)
+            return _with_other_name(await self._store.verify(name, password, peer, admit, after_find))
         await admit()
         return self._user
 
@@ -79,6 +79,13 @@ class AnonymousStore:
     def names(self) -> AsyncIterator[str]:
         """Iterate over the names of the other store."""
         return self._store.names()
+
+
+def _with_other_name(user: User) -> User:
+    """Return a user. Raises UnknownUser if a source that ignores case has found one under an anonymous name."""
+    if user.name in NAMES:
+        raise UnknownUser
+    return user
 
 
 def with_anonymous(store: UserStore, user: User | None) -> UserStore:

@@ -150,7 +150,7 @@ class ChainStore:
 
     async def _find_at(self, index: int, question: Question, admit: Admit) -> User | None:
         """Return the user if this place knows the name; None if it does not."""
-        place, name = self._places[index], question.name
+        place, name, recent = self._places[index], question.name, self._shared.recent
         if isinstance(place, YamlUserStore):
             return await place.find(name) if place.knows(name) else None
         if not _can_be_asked(name):
@@ -161,20 +161,23 @@ class ChainStore:
             answer = await self._answer_without(index, question, error)
         if answer is None or _is_shadowed(name, answer, self._places[:index]):
             return None
+        if await _is_known_before(self._places[: index + 1], recent, question, answer, admit):
+            return None
         user = await self._user(place, answer, question.peer)
         if not user.settings.enabled:
-            self._shared.recent.forget(name)
+            recent.forget(name)
         return user
 
     async def _verify_at(self, index: int, question: Question, admit: Admit) -> User | None:
         """Return the user if this place knows the name; None if it does not."""
         place, name, password = self._places[index], question.name, question.password or ""
+        recent = self._shared.recent
         if isinstance(place, YamlUserStore):
             if not place.knows(name):
                 return None
             user = await place.verify(name, password, question.peer, admit)
             if index:
-                self._shared.recent.remember(name, password, YAML, None)
+                recent.remember(name, password, YAML, None)
             return user
         if not _can_be_asked(name, password):
             return None
@@ -184,15 +187,15 @@ class ChainStore:
             raise
         except SourceFailed as error:
             answer = await self._answer_without(index, question, error)
-            if answer is None:
+            if answer is None or await _is_known_before(self._places[: index + 1], recent, question, answer, admit):
                 return None
             # Before the password is compared: the time must not show whether it was right.
             user = await self._user(place, answer, question.peer)
-            return _remembered(user, self._shared.recent, question, error)
-        if answer is None:
+            return _remembered(user, recent, question, error)
+        if answer is None or await _is_known_before(self._places[: index + 1], recent, question, answer, admit):
             return None
         user = await self._user(place, answer, question.peer)
-        self._shared.recent.remember(name, password, place, answer)
+        recent.remember(name, password, place, answer)
         return user
 
     async def _ask(self, index: int, question: Question, admit: Admit) -> Answer | None:
@@ -296,6 +299,35 @@ def _is_shadowed(name: str, answer: Answer, earlier: Sequence[YamlUserStore | Ru
     return name != answer.name and any(
         isinstance(place, YamlUserStore) and place.knows(answer.name) for place in earlier
     )
+
+
+async def _is_known_before(
+    places: Sequence[YamlUserStore | RunningSource],
+    recent: RecentLogins,
+    question: Question,
+    answer: Answer,
+    admit: Admit,
+) -> bool:
+    """Return whether an earlier source decides about the user of an answer, by the name that the user has there.
+
+    `places` ends with the one that has answered. It may ignore case, and answer to spellings that the earlier ones do
+    not know with a name that they know. Raises SourceFailed, and what `admit` raises.
+    """
+    if answer.name == question.name:
+        return False
+    again = attrs.evolve(question, name=answer.name)
+    for place in places[:-1]:
+        try:
+            if isinstance(place, RunningSource) and await place.ask(again, admit) is not None:
+                return True
+        except (WrongPassword, LoginDenied):
+            return True
+        except SourceFailed:
+            last, known = recent.last(question.name)
+            if last is not places[-1] or known is None or known.name != answer.name:
+                raise
+            # At the last login, this source did not know the user: as for the name that the client has sent.
+    return False
 
 
 def _can_be_asked(name: str, password: str = "x") -> bool:
