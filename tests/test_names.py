@@ -13,7 +13,6 @@ from unicodedata import normalize
 import pytest
 
 from ftpsd.protocol.name_rules import NameRules, folded, matcher
-from ftpsd.system.file_systems import may_have_short_names
 from tests.daemon import Daemon
 from tests.disks import deep_tree
 from tests.ftpclient import FtpClient, secured
@@ -91,11 +90,6 @@ def test_dots_at_the_end_make_no_name_long(end: str) -> None:
     assert match is not None
     assert folded("Über" + end) == folded("u\u0308ber")
     assert match("ÜBER" + end)
-
-
-def test_a_disk_whose_kind_is_not_known() -> None:
-    """If the kernel does not tell the kind of a disk, it may have short names, and no command fails."""
-    assert may_have_short_names(-1)
 
 
 def test_no_patterns() -> None:

@@ -216,7 +216,7 @@ def test_evidence(tmp_path: Path) -> None:
 
 def test_evidence_without_inode_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a disk that numbers its files anew when it is mounted, a change was made if the old name is gone."""
-    monkeypatch.setattr("ftpsd.outbox.evidence._file_system", lambda device: "vfat")
+    monkeypatch.setattr("ftpsd.outbox.evidence.type_of", lambda device: "vfat")
     home, part, file = home_at(str(tmp_path)), tmp_path / "part", tmp_path / "file"
     proof, rename = moved(home, 1, "part", str(file)), moved(home, 1, str(part), str(file))
     removal = moved(home, 1, str(part), None)

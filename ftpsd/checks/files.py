@@ -19,6 +19,7 @@ from ftpsd.config.sections.tls import CertificateSettings
 from ftpsd.config.settings import Settings
 from ftpsd.config.tls import client_certificates as client_certificate_files
 from ftpsd.config.tls.certificates import certificate_blocks
+from ftpsd.system.file_systems import type_of
 from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.client_certificates import ClientVerifier
 
@@ -73,19 +74,18 @@ def _now() -> datetime.datetime:
 
 def disks(paths: Iterable[str]) -> list[Finding]:
     """Judge the file systems of some directories, each once. A directory that is missing is left out."""
-    lines = map(str.split, text_of("/proc/self/mounts").splitlines())
-    mounts = [(fields[1], fields[2]) for fields in lines if len(fields) > 2]
     found: list[Finding] = []
     devices: set[int] = set()
     for path in paths:
         try:
             device, space = os.stat(path).st_dev, os.statvfs(path)
+            kind = type_of(device)
         except OSError:
             continue
         if device not in devices:
             devices.add(device)
             found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
-            found += host.file_system(path, mounts)
+            found += host.file_system(path, kind)
     return found
 
 

@@ -161,19 +161,15 @@ def disk(path: str, space: tuple[int, int], inodes: tuple[int, int]) -> list[Fin
     return found
 
 
-def file_system(path: str, mounts: Sequence[tuple[str, str]]) -> list[Finding]:
-    """Judge the type of the file system at a path. `mounts` are pairs of mount point and type, later ones on top."""
-    holding = [(point, kind) for point, kind in mounts if point == "/" or _below(path, (point,))]
-    if not holding:
-        return []
-    point, kind = max(reversed(holding), key=lambda each: len(each[0]))
+def file_system(path: str, kind: str) -> list[Finding]:
+    """Judge the type of the file system at a path, "" if it is not known."""
     if not kind.startswith(_WEAK):
         return []
     return [
         Finding(
             "disk.rename",
             "warning",
-            f"{path} is on {kind} ({point}), where not every rename is one step: after a crash an upload may appear"
+            f"{path} is on {kind}, where not every rename is one step: after a crash an upload may appear"
             " twice, or replace a file of the same name.",
             "Use a local file system such as ext4, XFS or Btrfs for homes.",
         )

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ftpsd.outbox.segments import Entry
+from ftpsd.system.file_systems import type_of
 
 #: Directories that are searched at most.
 _MOST_DIRECTORIES = 200_000
@@ -61,19 +62,8 @@ class Home(NamedTuple):
 def home_at(path: str) -> Home:
     """Return the home with this path. Blocks. Raises OSError."""
     info = os.stat(path)
-    kind = _file_system(info.st_dev)
+    kind = type_of(info.st_dev)
     return Home(path, kind if kind in _NUMBERED_ANEW else info.st_ino)
-
-
-def _file_system(device: int) -> str:
-    """Return the type of a mounted file system, or "" if that is not known. See proc_pid_mountinfo(5)."""
-    number = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            mount, _, source = line.partition(" - ")
-            if mount.split()[2] == number:
-                return source.split()[0]
-    return ""
 
 
 def moved(home: Home, inode: int, old: str | None, new: str | None) -> Entry:
