@@ -73,9 +73,14 @@ class Tree:
                 self._paths[node] = new + path[len(old) :]
 
 
+#: Characters that ext4 with casefold ignores: some of each kind.
+IGNORED = "\u200b\u00ad\u034f\u180b\u2065\ufe0f\ufff0\U000e0001\U000e0100\U000e0fff"
+
+
 def fold(name: str) -> str:
     """Return one spelling for all names that are equal."""
-    return normalize("NFC", normalize("NFD", name.replace("\u200b", "")).casefold()).rstrip(". ")
+    seen = "".join(each for each in name if each not in IGNORED)
+    return normalize("NFC", normalize("NFD", seen).upper().casefold()).rstrip(". ")
 
 
 def short(name: str) -> str:

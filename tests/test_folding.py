@@ -12,6 +12,7 @@ from ftpsd.protocol.name_rules import folded, matcher
 from ftpsd.protocol.permissions import PROFILES, Permissions
 from tests.daemon import Daemon
 from tests.disks import FoldingDisk
+from tests.faulty import IGNORED
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import attempts, snapshot, withstands
 
@@ -74,7 +75,7 @@ def refused(client: FtpClient, line: str) -> str:
     return client.command(line)[:3]
 
 
-SPELLINGS = ["archive", "ARCHIVE", "Archive", "archive.", "ARCHIV~1", "archiv~1", "arch\u200bive"]
+SPELLINGS = ["archive", "ARCHIVE", "Archive", "archive.", "ARCHIV~1", "archiv~1", "arch\u200bive", "arch\u0131ve"]
 
 
 @pytest.mark.parametrize("name", [*SPELLINGS, "CAFE\u0301", "caf\u00c9"])
@@ -118,7 +119,7 @@ def test_names_that_do_not_exist_yet(folding: Daemon, disk: FoldingDisk) -> None
     with withstands(folding), secured(folding) as client:
         client.expect(257, "MKD source")
         client.expect(257, "MKD source/by")
-        for name in ("new", "NEW", "New.", "\u200bnew"):
+        for name in ("new", "NEW", "New.", "\u200bnew", "n\U000e0100ew"):
             assert client.command(f"MKD {name}").startswith("550"), name
             assert refused(client, f"STOR {name}") == "550"
             client.expect(350, "RNFR source")
@@ -164,7 +165,8 @@ def test_rules_that_permit_more(folding: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["secretplace", "SECRETPLACE", "SECRET~1", "secre\u200btplace", "U\u0308BER", "\u00dcber"]
+    "name",
+    ["secretplace", "SECRETPLACE", "SECRET~1", "secre\u200btplace", "s\ufff0ecretplace", "U\u0308BER", "\u00dcber"],
 )
 def test_hidden_names(folding: Daemon, name: str) -> None:
     """A hidden name is hidden in every spelling."""
@@ -174,7 +176,7 @@ def test_hidden_names(folding: Daemon, name: str) -> None:
         assert refused(client, f"RETR {name}/file") == "550"
 
 
-@pytest.mark.parametrize("name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe"])
+@pytest.mark.parametrize("name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe", "x.e\u2065xe"])
 def test_denied_names(folding: Daemon, name: str) -> None:
     """A denied name cannot be created in any spelling that the disk may accept."""
     with withstands(folding), secured(folding, "bob") as client:
@@ -182,12 +184,15 @@ def test_denied_names(folding: Daemon, name: str) -> None:
         client.expect(553, f"MKD {name}")
 
 
+NAMES_OF_PARTS = (".FTPSD-PART-x", ".ftpsd-part-X", ".FTPSD\u200b-part-x", *(f".ftpsd{x}-part-x" for x in IGNORED))
+
+
 def test_names_of_parts(folding: Daemon) -> None:
     """Names of part files cannot be listed or used, whatever their case, nor by their short names."""
     with withstands(folding), secured(folding, "bob") as client:
         for line in ("LIST -a", "NLST -a", "MLSD"):
             assert "ftpsd-part" not in client.download(line).decode().lower()
-        for name in (".FTPSD-PART-x", ".ftpsd-part-X", ".FTPSD\u200b-part-x", "FTPSD-~1", ".ftpsd-part-AA"):
+        for name in (*NAMES_OF_PARTS, "FTPSD-~1", ".ftpsd-part-AA"):
             for line in (f"DELE {name}", f"SIZE {name}", f"RNFR {name}"):
                 assert client.command(line).startswith("550"), line
             assert refused(client, f"RETR {name}") == "550"
@@ -237,7 +242,7 @@ def test_quota(folding: Daemon, disk: FoldingDisk) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a", "A"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE"), ("a", "a. "), ("ab", "a\u200db"), ("\u212a", "k")],
+    [("a", "A"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE"), ("a", "a. "), ("ab", "a\u200db"), ("\u212a", "k"), ("I", "\u0131")],
 )
 def test_folded(one: str, other: str) -> None:
     """Names that some disk takes for the same have the same folded form; names of dots only stay unchanged."""
@@ -245,6 +250,12 @@ def test_folded(one: str, other: str) -> None:
     assert folded("...") == "..." and folded("a.b") != folded("ab")
     match = matcher([one])
     assert match is not None and match(other)
+
+
+def test_characters_that_unicode_ignores() -> None:
+    """A name with characters that Unicode ignores is the name without them: a disk with casefold takes them for one."""
+    for each in IGNORED:
+        assert folded(f"a{each}b") == "ab", hex(ord(each))
 
 
 def test_rules_are_combined() -> None:

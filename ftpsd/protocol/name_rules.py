@@ -16,8 +16,19 @@ from dataclasses import dataclass
 from fnmatch import translate
 from unicodedata import category, normalize
 
-#: Characters that Unicode ignores, besides its format characters: joiners, fillers, variation selectors.
-_UNSEEN = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10))))
+#: Characters that Unicode ignores (Default_Ignorable_Code_Point), besides its format characters: joiners, fillers,
+#: variation selectors, and code points that have no character yet.
+_UNSEEN = frozenset(
+    map(
+        chr,
+        (
+            *(0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x3164, 0xFFA0),
+            *range(0xFE00, 0xFE10),
+            *range(0xFFF0, 0xFFF9),
+            *range(0xE0000, 0xE1000),
+        ),
+    )
+)
 
 #: The most characters of a name on a disk that takes different names for the same. Unicode's normal forms of long texts
 #: take long: the time grows with the square of the length.
@@ -31,8 +42,9 @@ def folded(name: str) -> str:
     """Return the same spelling for all names that some file system takes for the same name.
 
     FAT, NTFS and CIFS ignore case, and dots and spaces at the end. ext4 with casefold also takes ß for ss, and ignores
-    invisible characters. HFS+ and APFS ignore how accents are composed. All of these have names of 255 characters at
-    most, so a longer one stays as it is, apart from the dots and spaces.
+    invisible characters. ZFS compares capitals, and the capital of ı is I. HFS+ and APFS ignore how accents are
+    composed. All of these have names of 255 characters at most, so a longer one stays as it is, apart from the dots and
+    spaces.
     """
     return _alike(name).rstrip(". ") or name
 
@@ -42,7 +54,7 @@ def _alike(text: str) -> str:
         return text.lower()
     if _is_too_long(text):
         return text
-    text = normalize("NFD", text).casefold()
+    text = normalize("NFD", text).upper().casefold()
     return normalize("NFC", "".join(each for each in text if category(each) != "Cf" and each not in _UNSEEN))
 
 
