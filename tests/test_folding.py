@@ -176,7 +176,9 @@ def test_hidden_names(folding: Daemon, name: str) -> None:
         assert refused(client, f"RETR {name}/file") == "550"
 
 
-@pytest.mark.parametrize("name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe", "x.e\u2065xe"])
+@pytest.mark.parametrize(
+    "name", ["x.EXE", "x.exe.", "STRASSE", "stra\u200bsse", "Stra\u1e9ee", "x.e\u200bxe", "x.e\u2065xe"]
+)
 def test_denied_names(folding: Daemon, name: str) -> None:
     """A denied name cannot be created in any spelling that the disk may accept."""
     with withstands(folding), secured(folding, "bob") as client:
@@ -242,7 +244,15 @@ def test_quota(folding: Daemon, disk: FoldingDisk) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a", "A"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE"), ("a", "a. "), ("ab", "a\u200db"), ("\u212a", "k"), ("I", "\u0131")],
+    [
+        ("a", "A"),
+        ("\u00e9", "E\u0301"),
+        ("stra\u00dfe", "STRASSE"),
+        ("a", "a. "),
+        ("ab", "a\u200db"),
+        ("\u212a", "k"),
+        ("I", "\u0131"),
+    ],
 )
 def test_folded(one: str, other: str) -> None:
     """Names that some disk takes for the same have the same folded form; names of dots only stay unchanged."""

@@ -67,19 +67,25 @@ def test_strangers_cannot_flood_the_log(make_daemon: MakeDaemon) -> None:
     daemon.wait_for_log(r"\(127\.0\.0\.1\)> XYZZY: 500")
 
 
-def test_what_users_change_is_always_logged(make_daemon: MakeDaemon) -> None:
-    """A deletion is logged after any number of errors of the same user."""
+@pytest.mark.parametrize("line", ["SIZE nothing", "RNFR f", "HASH f", "SITE HELP", "RNTO f"])
+def test_what_users_change_is_always_logged(make_daemon: MakeDaemon, line: str) -> None:
+    """What a user changes or transfers is logged after any number of other commands, of which some are not logged."""
     daemon = make_daemon(PLAIN)
     (daemon.home() / "f").touch()
     started = time.monotonic()
     with plain_login(daemon) as client:
         for _ in range(120):
-            client.send(*["SIZE nothing"] * 100)
+            client.send(*[line] * 100)
             for _ in range(100):
-                assert client.reply().startswith("550")
+                client.reply()
+        assert client.upload("APPE f", b"1").startswith("226")
+        assert client.download("RETR f") == b"1"
+        client.expect(213, "MFF UNIX.mode=600; f")
+        client.expect(200, "SITE CHMOD 640 f")
         client.expect(250, "DELE f")
-    daemon.wait_for_log(r"alice \(127\.0\.0\.1\)> DELE f: 250")
-    assert daemon.log.count("SIZE nothing") < 10_100 + 100 * (time.monotonic() - started)
+    for done in ("APPE f: 226", "RETR f: 226", "MFF UNIX.mode=600; f: 213", "SITE CHMOD 640 f: 200", "DELE f: 250"):
+        daemon.wait_for_log(rf"alice \(127\.0\.0\.1\)> {done}")
+    assert daemon.log.count(f"{line}:") < 10_100 + 100 * (time.monotonic() - started)
 
 
 def test_consecutive_errors_end_a_session_without_login(plain: Daemon) -> None:

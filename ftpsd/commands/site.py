@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from ftpsd.protocol import parsing
 from ftpsd.protocol.command import Command, table
 from ftpsd.protocol.listing import time_value
 from ftpsd.protocol.paths import VirtualPath
-from ftpsd.protocol.replies import Refusal, Reply
+from ftpsd.protocol.replies import FixedReply, Refusal, Reply
 from ftpsd.protocol.session import Session
 
 
@@ -78,10 +80,11 @@ SUBCOMMANDS = table(
 )
 
 
+@cache
 def commands() -> Reply:
     """Return the list of the subcommands."""
     lines = (f" SITE {row.help}" for row in SUBCOMMANDS.values())
-    return Reply(214, "The following SITE commands are supported:", *lines, "End.")
+    return FixedReply(214, "The following SITE commands are supported:", *lines, "End.")
 
 
 async def site(session: Session, value: tuple[str, str]) -> Reply:

@@ -99,11 +99,11 @@ class Log:
         )
 
     def _admits(self, event: CommandAnswered) -> bool:
-        """Return whether the budget has a line for a command. Those that changed something for a user are free."""
+        """Return whether the budget has a line for a command. Those that changed or transferred files are free."""
         session = event.session
         if not session.user:
             return not session.is_check and self._budget.admits_stranger(session.network)
-        if event.permission is not None and event.code < 400:
+        if event.changed and event.code < 400:
             return True
         return self._budget.admits_user(session.user)
 

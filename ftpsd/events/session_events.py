@@ -49,13 +49,15 @@ class SessionEvents:
     `is_known` says whether a user's name may be shown.
     """
 
-    __slots__ = ("_hub", "_is_known", "_opened", "_transfer", "session")
+    __slots__ = ("_changed", "_hub", "_is_known", "_opened", "_transfer", "session")
 
     def __init__(self, hub: Hub, session: SessionInfo, is_known: Callable[[str], bool]) -> None:
         self._hub = hub
         self._is_known = is_known
         self._opened = hub.now()
         self._transfer: tuple[TransferKind, VirtualPath, int, bool, float] | None = None
+        #: Whether the running command has changed a file or directory.
+        self._changed = False
         #: Which session it is, with the user if one is logged in.
         self.session = session
 
@@ -94,7 +96,9 @@ class SessionEvents:
         self, row: Row | None, verb: str, argument: str, reply: Reply, seconds: float, moved: int | None
     ) -> None:
         """A command has had its final reply. `moved` is the number of bytes of its data connection, if it uses one."""
+        changed, self._changed = self._changed, False
         if self._transfer is not None:
+            changed = changed or self._transfer[0] != "listing"
             self._end_transfer(reply, moved or 0)
         if self._hub.tally is not None:
             self._hub.tally.command(OTHER if row is None else row.verb, reply.code)
@@ -104,8 +108,7 @@ class SessionEvents:
             return
         if argument and self._is_secret(row, verb, argument, reply.code):
             argument = HIDDEN
-        permission = row.permission if row is not None else None
-        self._hub.publish(kind(self.session, verb, argument, reply.code, reply.text, seconds, moved, permission))
+        self._hub.publish(kind(self.session, verb, argument, reply.code, reply.text, seconds, moved, changed))
 
     def answered_immediately(self, row: Row, reply: Reply) -> None:
         """A command has had its reply while a transfer runs."""
@@ -152,6 +155,7 @@ class SessionEvents:
 
     def file_changed(self, change: Change, path: VirtualPath, new_path: VirtualPath | None = None) -> None:
         """A command has changed a file or directory."""
+        self._changed = True
         if FileChanged in self._hub.wanted:
             target = None if new_path is None else str(new_path)
             identity = self._hub.durable_ids.take(self.session.number, CHANGES[change], str(path))

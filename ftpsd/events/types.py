@@ -207,7 +207,7 @@ class BanEnded(Event):
 class CommandAnswered(SessionEvent):
     """A command has had its final reply, `seconds` after it began.
 
-    `bytes` is None for a command that moves none. `permission` is the one that its row requires, if it is only one.
+    `bytes` is None for a command that moves none. `changed` says that it has changed or transferred a file.
     """
 
     command: str
@@ -216,7 +216,7 @@ class CommandAnswered(SessionEvent):
     text: str
     seconds: float
     bytes: int | None
-    permission: str | None
+    changed: bool
 
 
 @frozen(slots=False)
