@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from ftpsd.accounts.sources.source import (
     UnusableSettings,
     WrongPassword,
 )
+from ftpsd.accounts.user_store import InvalidRecord
+from ftpsd.config.users.layers import Layers
+from ftpsd.config.users.records import RecordBuilder
 from tests.authority import make_chain
 from tests.ldap_sources import answer, ask, denied, source_maker
 from tests.slapd import GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, SUFFIX, Slapd, entry, person
@@ -273,6 +277,84 @@ def test_groups(
     for settings in ({}, {"bind": f"uid={{name}},{PEOPLE}"}):
         found = answer(source(server, groups=mapping, membership=membership, **settings), name).values
         assert found.get("groups", []) == groups
+
+
+def test_a_value_that_is_no_text(own: Slapd, source: Callable[..., Source]) -> None:
+    """A value that cannot be read refuses the login: the user might get more than the directory permits."""
+    values = {"cn": "x", "sn": "x", "userPassword": "secret", "uid": "x", "audio:": "/w=="}
+    own.modify(entry(f"cn=x,{PEOPLE}", "inetOrgPerson", **values), "-a")
+    directory = source(own, attributes={"permissions": "audio"})
+    with pytest.raises(SourceFailed, match=f"audio of the entry cn=x,{PEOPLE} is not text"):
+        ask(directory, "x")
+    assert answer(directory, "alice").name == "alice"
+
+
+@pytest.mark.parametrize(
+    ("own", "whole"),
+    [("sizelimit size=3 size.prtotal=unlimited", True), ("sizelimit size=3 size.prtotal=3", False)],
+    indirect=["own"],
+)
+def test_more_groups_than_a_server_returns_at_once(own: Slapd, source: Callable[..., Source], whole: bool) -> None:
+    """Groups that a server returns only in pages are read in pages. If it does not return all, the login fails."""
+    names = [f"g{number}" for number in range(7)]
+    groups = [entry(f"cn={name},{GROUPS}", "groupOfNames", cn=name, member=[f"uid=alice,{PEOPLE}"]) for name in names]
+    own.modify("".join(groups), "-a")
+    membership = {"base": GROUPS, "attribute": None, "nested": "search"}
+    directory = source(own, groups=dict.fromkeys(names, "staff") | {"g6": "last"}, membership=membership)
+    if whole:
+        assert answer(directory, "alice").values["groups"] == ["staff", "last"]
+    else:
+        with pytest.raises(SourceFailed, match="does not return all entries: raise its size limit"):
+            ask(directory, "alice")
+    assert answer(directory, "carol").values.get("groups", []) == []
+
+
+def test_too_many_groups() -> None:
+    """A server that never ends is no reason to read for ever."""
+    pytest.importorskip("ldap", reason="python-ldap is not installed")
+    from ftpsd.accounts.sources.ldap.connection import Entry
+    from ftpsd.accounts.sources.ldap.groups import limited
+
+    page = [Entry(f"cn=g,{GROUPS}", {})] * 500
+    assert len(limited([page] * 4)) == 2000
+    with pytest.raises(SourceFailed, match="more than 2000 groups"):
+        limited(iter(lambda: page, None))
+
+
+def test_groups_that_contain_themselves(own: Slapd, source: Callable[..., Source]) -> None:
+    """Groups that loop are found once each; more than 20 levels are a failure, and other users log in."""
+    groups = [
+        entry(f"cn=self,{GROUPS}", "groupOfNames", cn="self", member=[f"cn=self,{GROUPS}", f"uid=carol,{PEOPLE}"]),
+        entry(f"cn=a,{GROUPS}", "groupOfNames", cn="a", member=[f"cn=b,{GROUPS}", f"uid=carol,{PEOPLE}"]),
+        entry(f"cn=b,{GROUPS}", "groupOfNames", cn="b", member=[f"cn=a,{GROUPS}"]),
+        entry(f"cn=g0,{GROUPS}", "groupOfNames", cn="g0", member=[f"uid=alice,{PEOPLE}"]),
+        *(
+            entry(f"cn=g{n},{GROUPS}", "groupOfNames", cn=f"g{n}", member=[f"cn=g{n - 1},{GROUPS}"])
+            for n in range(1, 22)
+        ),
+    ]
+    own.modify("".join(groups), "-a")
+    mapping = {"b": "b", "self": "self", "g21": "deep"}
+    directory = source(own, groups=mapping, membership={"base": GROUPS, "nested": "search"})
+    assert answer(directory, "carol").values["groups"] == ["b", "self"]
+    with pytest.raises(SourceFailed, match="more than 20 levels"):
+        ask(directory, "alice")
+    own.modify(f"dn: cn=g0,{GROUPS}\nchangetype: delete\n")
+    assert answer(directory, "alice").values.get("groups", []) == []
+
+
+@pytest.mark.parametrize("uid", ["..", "a/b", "{user}", "x\ny", "x\u202ey", "y" * 300, "NUL\0x", " "])
+def test_hostile_values_of_the_name(own: Slapd, source: Callable[..., Source], tmp_path: Path, uid: str) -> None:
+    """Whatever name the directory gives a user, `{user}` leads to no directory but the one of this name."""
+    encoded = b64encode(uid.encode()).decode()
+    values = {"cn": "x", "sn": "x", "userPassword": "secret", "uid:": encoded}
+    own.modify(entry(f"cn=x,{PEOPLE}", "inetOrgPerson", **values), "-a")
+    homes = tmp_path / "homes"
+    homes.mkdir()
+    builder = RecordBuilder(tmp_path, Layers(), True, [str(tmp_path)])
+    reasons = "cannot be the name of a user|is not a valid user name|is not a directory"
+    with pytest.raises((SourceFailed, InvalidRecord), match=reasons):
+        builder.build(answer(source(own, filter="(cn={name})", name="uid"), "x").name, {"home": f"{homes}/{{user}}"})
 
 
 def test_only_members_may_log_in(server: Slapd, source: Callable[..., Source]) -> None:

@@ -84,14 +84,11 @@ class Entry:
     attributes: Mapping[str, Sequence[bytes]]
 
     def texts(self, attribute: str) -> list[str]:
-        """Return the values of an attribute that are text."""
-        found = []
-        for value in self.attributes.get(attribute.lower(), ()):
-            try:
-                found.append(value.decode())
-            except UnicodeDecodeError:
-                continue
-        return found
+        """Return the values of an attribute. Raises SourceFailed if one is not text: it may restrict the user."""
+        try:
+            return [value.decode() for value in self.attributes.get(attribute.lower(), ())]
+        except UnicodeDecodeError:
+            raise SourceFailed(f"{attribute} of the entry {self.dn} is not text in UTF-8") from None
 
 
 class Connection:
@@ -174,7 +171,10 @@ class Connection:
     def pages(
         self, base: str, scope: Scope, text: str, attributes: Sequence[str], deadline: Deadline
     ) -> Iterator[list[Entry]]:
-        """Yield all entries that match a filter, in pages (RFC 2696). Raises ServerFailed or SourceFailed."""
+        """Yield all entries that match a filter, in pages (RFC 2696). Raises ServerFailed or SourceFailed.
+
+        Active Directory returns more than 1,000 entries only in this way. Other servers may cut what they return, too.
+        """
         control = SimplePagedResultsControl(True, size=_PAGE, cookie="")
         try:
             while True:
@@ -186,7 +186,7 @@ class Connection:
                     return
                 control.cookie = answers[0].cookie
         except ldap.SIZELIMIT_EXCEEDED:
-            raise SourceFailed("the server does not list all users: raise its size limit for bind_dn") from None
+            raise SourceFailed("the server does not return all entries: raise its size limit for bind_dn") from None
         except ldap.LDAPError as error:
             raise _failure(error, base) from None
 

@@ -50,6 +50,16 @@ def groups_of(entry: Entry, name: str, settings: Membership, search: Search) -> 
     return found
 
 
+def limited(pages: Iterable[Sequence[Entry]]) -> list[Entry]:
+    """Return all groups of a search that are not too many for one user. Raises SourceFailed if they are."""
+    found: list[Entry] = []
+    for page in pages:
+        found += page
+        if len(found) > _MOST_GROUPS:
+            raise SourceFailed(f"the user is in more than {_MOST_GROUPS} groups")
+    return found
+
+
 def _in_chain(entry: Entry, search: Search) -> list[str]:
     """Return the primary group of a user, and all groups that contain the user or that group at any depth."""
     text = _primary_filter(entry)

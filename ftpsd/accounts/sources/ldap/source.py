@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ftpsd.accounts.sources.deadline import Deadline
 from ftpsd.accounts.sources.ldap.connection import Connection, Entry, NoSuchEntry, Tls, TooManyEntries, deadline_after
-from ftpsd.accounts.sources.ldap.groups import GroupNames, attributes_for, groups_of
+from ftpsd.accounts.sources.ldap.groups import GroupNames, attributes_for, groups_of, limited
 from ftpsd.accounts.sources.ldap.login_results import LoginResult
 from ftpsd.accounts.sources.ldap.names import (
     dn_for,
@@ -169,9 +169,13 @@ class Directory:
 
     def _groups(self, entry: Entry, name: str, connection: Connection, deadline: Deadline) -> list[str]:
         membership = self._settings.membership
+        base = membership.base or ""
 
         def search(text: str) -> list[Entry]:
-            return connection.search(membership.base or "", "subtree", text, ["1.1"], deadline)
+            try:
+                return connection.search(base, "subtree", text, ["1.1"], deadline)
+            except TooManyEntries:
+                return limited(connection.pages(base, "subtree", text, ["1.1"], deadline))
 
         return groups_of(entry, name, membership, search)
 
