@@ -14,10 +14,12 @@ import pytest
 from twisted.internet.defer import succeed
 
 from ftpsd.accounts import hashes
+from ftpsd.accounts.certificate_checker import LoginIncorrect
 from ftpsd.accounts.chain.recent import GUESSES
 from ftpsd.accounts.one_time import totp
 from ftpsd.accounts.one_time.totp import UsedCodes, matching_step, split
 from ftpsd.accounts.password_checker import LoginCredentials, PasswordChecker
+from ftpsd.accounts.sources.source import Answer, Question
 from ftpsd.accounts.user_store import SourceFailed
 from ftpsd.cli.main import main
 from ftpsd.config.settings import TotpSecret, UserSettings
@@ -183,6 +185,31 @@ def test_a_source_that_is_down(tmp_path: Path) -> None:
             log_in(f"secret{code(5)}")
     with pytest.raises(SourceFailed, match="down"):
         log_in(f"secret{code(-1)}")
+
+
+def test_a_source_that_fails_once(tmp_path: Path) -> None:
+    """A code whose look-up fails is no part of a wrong password, although the source answers the next question: 451."""
+    failing = [True]
+
+    class Flapping(MemorySource):
+        def ask(self, question: Question) -> Answer | None:
+            if failing and question.password is None:
+                raise SourceFailed("late")
+            return super().ask(question)
+
+    chain = Chain(tmp_path, Flapping(bob={"plain": "secret", "home": "bob", "totp": SECRET}))
+    memory: Any = Memory()
+    checker = PasswordChecker(chain.store, UsedCodes(memory, time.time), time.time)
+
+    def log_in(password: str) -> None:
+        result(checker.requestAvatarId(LoginCredentials(b"bob", password.encode(), PEER, admit)))
+
+    with pytest.raises(SourceFailed, match="late"):
+        log_in(f"secret{code()}")
+    failing.clear()
+    log_in(f"secret{code()}")
+    with pytest.raises(LoginIncorrect):
+        log_in(f"wrong{code(1)}")
 
 
 # --- the daemon --------------------------------------------------------------------------------------

@@ -10,9 +10,18 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ftpsd.accounts.certificate_checker import CertificatePolicy, LoginIncorrect
+from ftpsd.accounts.chain.store import InvalidAnswer
 from ftpsd.accounts.one_time import totp
 from ftpsd.accounts.one_time.totp import Codes
-from ftpsd.accounts.user_store import Admit, LoginDenied, SourceFailed, UnknownUser, User, UserStore, WrongPassword
+from ftpsd.accounts.user_store import (
+    Admit,
+    CannotLookUp,
+    LoginDenied,
+    UnknownUser,
+    User,
+    UserStore,
+    WrongPassword,
+)
 from ftpsd.protocol.addresses import Address
 from ftpsd.system.tls.client_certificates import ClientCertificate
 
@@ -98,10 +107,19 @@ class PasswordChecker:
         return user
 
     async def _secret(self, name: str, credentials: LoginCredentials) -> str | None:
-        """Return the secret of a user's one-time passwords; None if there is none."""
+        """Return the secret of a user's one-time passwords; None if there is none.
+
+        Raises SourceFailed: a source that fails now and answers `verify` must not take the code for a part of a wrong
+        password.
+        """
         try:
             user = await self._store.find(name, credentials.client, credentials.admit)
-        except (UnknownUser, LoginDenied, SourceFailed):  # `verify` reports it
+        except (
+            UnknownUser,
+            LoginDenied,
+            CannotLookUp,
+            InvalidAnswer,
+        ):  # `verify` reports it, or has no user with a secret
             return None
         return user.settings.totp
 
