@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -107,10 +108,11 @@ class _Ended(Exception):
 
 
 class FaultyProxy:
-    """The proxy. Each connection has a thread."""
+    """The proxy. Each connection has a thread. With `tls`, its clients use HTTPS."""
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, tls: ssl.SSLContext | None = None) -> None:
         self._upstream = upstream
+        self._tls = tls
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -189,10 +191,15 @@ class FaultyProxy:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        connection.settimeout(PATIENCE)
+        if self._tls is not None:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:  # the client does not trust the certificate
+                return
         with self._lock:
             self._open.add(connection)
         try:
-            connection.settimeout(PATIENCE)
             exchange = _Exchange(self, connection)
             while exchange.serve():
                 pass

@@ -6,9 +6,13 @@ import importlib
 import os
 from types import ModuleType
 
-#: What boto3 1.36 and later must be told: they send and expect CRC32 checksums in a way that other stores refuse
-#: (botocore#3352). Releases before that ignore it, and the equivalent argument would be an error for them.
-_CHECKSUMS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+#: What boto3 1.36 and later must be told: they send CRC32 checksums in a way that other stores refuse (botocore#3352).
+#: Amazon refuses them, too, if the numbers of the parts have a gap (see `parts.MARKER`). Releases before that ignore
+#: it, and the equivalent argument would be an error for them.
+_SENT = "AWS_REQUEST_CHECKSUM_CALCULATION"
+
+#: The same for checksums in answers. An administrator may set another value in the environment of the daemon.
+_EXPECTED = "AWS_RESPONSE_CHECKSUM_VALIDATION"
 
 #: The files that boto3 reads for credentials and settings, by the variables that name other ones.
 _FILES = {
@@ -24,12 +28,9 @@ OLDEST = (1, 26)
 
 
 def import_boto3() -> ModuleType:
-    """Return the module boto3. Takes half a second. Raises ImportError, also for a release that is too old.
-
-    An administrator may set other values of the variables for checksums in the environment of the daemon.
-    """
-    for name in _CHECKSUMS:
-        os.environ.setdefault(name, "when_required")
+    """Return the module boto3. Takes half a second. Raises ImportError, also for a release that is too old."""
+    os.environ[_SENT] = "when_required"
+    os.environ.setdefault(_EXPECTED, "when_required")
     module = importlib.import_module("boto3")
     if tuple(int(part) for part in str(module.__version__).split(".")[:2]) < OLDEST:
         raise ImportError(f"boto3 {module.__version__} is older than {'.'.join(map(str, OLDEST))}")

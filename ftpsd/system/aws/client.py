@@ -40,8 +40,9 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         read_timeout=seconds,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        # Signed with the payload, so that a damaged one is refused: boto3 omits that for HTTPS if a checksum is sent.
-        s3={"payload_signing_enabled": True, **({"addressing_style": "path"} if settings.endpoint else {})},
+        # boto3 signs the SHA-256 of each body, so that a damaged one is refused. With HTTPS and Content-MD5 it does
+        # not, unless it is told to: MD5 suffices.
+        s3={"addressing_style": "path"} if settings.endpoint else {},
         user_agent_extra="ftpsd",
     )
     base = new_session()
