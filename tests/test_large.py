@@ -74,7 +74,7 @@ def quotas_with(
     quotas.keep(homes, homes, {"staff": members})
     counts = [quotas._ledger.home(home) for home in ("/0", "/1")]
     for count in counts:
-        count.set(Amount(1, 1), 1.0)
+        count.set(Amount(1, 1), 1.0, count.names.changes)
     return quotas, counts
 
 
@@ -143,7 +143,7 @@ def test_homes_that_nobody_uses_have_no_counts(shared: bool) -> None:
     assert list(compared.missing) == ["/1"]
     with quotas.changing("/2", lambda charged: Amount()):  # somebody has come meanwhile
         late = ledger.home("/2")
-    late.set(Amount(1, 1), 1.0)
+    late.set(Amount(1, 1), 1.0, late.names.changes)
     quotas.keep({"/0"}, {"/0"}, {"staff": {"/0"}}, compared)
     assert (kept.visits.counted, removed.visits.counted, late.visits.counted) == (1.0, None, None)
     assert {home for home in homes if ledger.knows_home(home)} == {"/0", "/1", "/2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import threading
 import time
@@ -252,3 +253,120 @@ def test_a_process_is_slow(made: tuple[SharedTable, TableWorkers], homes: list[P
     ending.close()
     assert process.counted()[0] == held(homes[0]) == Amount(800, 2)
     assert len(table.files) == 0
+
+
+def receive_and_wait(homes: list[Path], names: str, size: int) -> Callable[..., None]:
+    """Return what a process does that receives uploads until it is killed.
+
+    An answer lets it release the locks of their part files, as the kernel does when it ends a process.
+    """
+
+    def work(table: SharedTable, pipe: Connection) -> None:
+        files = Process(table, homes).open(0, 20_000)
+        running: list[Any] = [files.writer(path(name))() for name in names]
+        for each in running:
+            each.write(bytes(size))
+        pipe.send("begun")
+        pipe.recv()
+        for each in running:
+            fcntl.flock(each._upload._fd, fcntl.LOCK_UN)
+        pipe.send("unlocked")
+        pipe.recv()
+
+    return work
+
+
+def test_nothing_counts_twice_after_a_kill(made: tuple[SharedTable, TableWorkers], homes: list[Path]) -> None:
+    """What a killed process has received counts once as soon as another one resumes, replaces or deletes it.
+
+    The supervisor may notice the kill before, in between, or after that. Then nothing needs to be counted again.
+    """
+    table, workers = made
+    process = Process(table, homes)
+    files = process.open(0, 1000)
+    victim, pipe = workers.start(0, receive_and_wait(homes, "abcd", 200))
+    receive(pipe)
+    assert process.counted()[0] == Amount(800, 4)
+    workers.kill(victim)
+    assert process.counted()[0] == Amount(800, 4)
+    result(files.remove(path("d")))
+    assert process.counted()[0] == held(homes[0]) == Amount(600, 3)
+    resumed: Any = files.writer(path("a"), 200)()
+    assert process.counted()[0] == Amount(600, 3)
+    again: Any = files.writer(path("b"))()
+    again.write(bytes(400))
+    assert process.counted()[0] == Amount(800, 3)
+    table.clear(0)
+    resumed.write(bytes(200))
+    with pytest.raises(Refusal, match="Quota exceeded"):
+        resumed.write(bytes(1))
+    resumed.close()
+    again.publish()
+    again.close()
+    result(files.remove(path("c")))
+    assert process.counted()[0] == held(homes[0]) == Amount(400, 1)
+    run(process.usage(0).repair(process.clock.seconds))
+    assert process.counted()[0] == Amount(400, 1)
+    assert not process.counts.home(process.homes[0]).is_doubtful
+    assert len(table.files) == 0
+
+
+def test_an_upload_is_resumed_while_its_process_is_being_killed(
+    made: tuple[SharedTable, TableWorkers], homes: list[Path]
+) -> None:
+    """A part file counts once, also if the kernel has not yet released all locks of the process that it ends."""
+    table, workers = made
+    process = Process(table, homes)
+    files = process.open(0, 1000)
+    victim, pipe = workers.start(0, receive_and_wait(homes, "ab", 300))
+    receive(pipe)
+    pipe.send("unlock")
+    receive(pipe)
+    resumed: Any = files.writer(path("a"), 200)()
+    assert process.counted()[0] == held(homes[0]) == Amount(500, 2)
+    again: Any = files.writer(path("b"))()
+    assert process.counted()[0] == Amount(200, 2)
+    workers.kill(victim)
+    table.clear(0)
+    again.write(bytes(500))
+    resumed.write(bytes(300))
+    for each in (again, resumed):
+        each.publish()
+        each.close()
+    assert process.counted()[0] == held(homes[0]) == Amount(1000, 2)
+    run(process.usage(0).repair(process.clock.seconds))
+    assert process.counted()[0] == Amount(1000, 2)
+
+
+def test_a_process_that_is_killed_while_a_home_is_counted(
+    made: tuple[SharedTable, TableWorkers], homes: list[Path]
+) -> None:
+    """If the charges of a killed process go in the last moment of a count, its part files are not left out."""
+    table, workers = made
+    process = Process(table, homes)
+    process.open(0, 20_000)
+    first, pipe = workers.start(0, receive_and_wait(homes, "a", 200))
+    receive(pipe)
+    second, pipe = workers.start(1, receive_and_wait(homes, "b", 300))
+    receive(pipe)
+    workers.kill(first)
+    table.clear(0)
+    count = process.counts.home(process.homes[0])
+    lock = count.lock
+
+    class KilledBefore:
+        """The lock of the amounts. The process is killed before the walk takes it."""
+
+        def __enter__(self) -> None:
+            if second.is_alive():
+                workers.kill(second)
+                table.clear(1)
+            lock.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            lock.__exit__(*error)
+
+    count.lock = KilledBefore()  # type: ignore[misc]
+    run(process.usage(0).repair(process.clock.seconds))
+    assert process.counted()[0] == held(homes[0]) == Amount(500, 2)
+    assert not count.is_doubtful

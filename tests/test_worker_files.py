@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,43 @@ def test_the_uploads_of_a_killed_worker(three: Make) -> None:
         assert others[1].reply().startswith("226 ")
         assert [(daemon.home() / name).read_bytes() for name in "fg"] == [content] * 2
         assert counted(others[0]) == (2 * SIZE + 1000, 3) == on_disk(daemon.home())
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended with all of its threads, though its parent does not know it yet."""
+    return os.listdir(f"/proc/{pid}/task") == [str(pid)] and ") Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_what_a_killed_worker_was_charged_for(three: Make) -> None:
+    """Nothing counts twice before the supervisor knows that a worker was killed: what it received can be used at once.
+
+    Here the supervisor knows it late. An upload is resumed, another one is begun anew, and a third one is deleted.
+    """
+    daemon = three({"alice": limited(2 * SIZE, 100)})
+    with ExitStack() as stack:
+        clients = sessions(stack, daemon)
+        victim = worker_of(daemon, clients[0])
+        cut = [client for client in clients if worker_of(daemon, client) == victim]
+        other = next(client for client in clients if worker_of(daemon, client) != victim)
+        for client, name in zip(cut, "abc", strict=True):
+            stack.enter_context(sent(daemon, client, f"STOR {name}", 150_000))
+        os.kill(daemon.pid, signal.SIGSTOP)
+        stack.callback(os.kill, daemon.pid, signal.SIGCONT)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: other.command("SIZE a") == "213 150000", "it can be resumed")
+        wait_until(lambda: has_ended(victim), "it has released its locks")
+        assert counted(other) == (450_000, 3) == on_disk(daemon.home())
+        other.expect(250, "DELE c")
+        assert counted(other) == (300_000, 2) == on_disk(daemon.home())
+        other.expect(350, "REST 150000")
+        assert try_upload(other, "STOR a", bytes(150_000)).startswith("226 ")
+        assert counted(other) == (450_000, 2) == on_disk(daemon.home())
+        assert try_upload(other, "STOR b", bytes(300_000)).startswith("226 ")
+        assert counted(other) == (600_000, 2) == on_disk(daemon.home())
+        os.kill(daemon.pid, signal.SIGCONT)
+        wait_until(lambda: f"(process {victim}) was killed" in daemon.log, "the supervisor knows it")
+        wait_until(lambda: "holds 600000 bytes in 2 files" in daemon.log, "it is counted again")
+        assert counted(other) == (600_000, 2)
 
 
 def test_only_whole_files_are_published(three: Make) -> None:

@@ -165,8 +165,12 @@ class HomeCount(Protocol):
     def correct(self, difference: Amount, charges: Iterable[Charge]) -> None:
         """Add a measured difference, which no limit stops, and charges, in one step. Raises Refusal for a charge."""
 
-    def set(self, measured: Amount, when: float) -> None:
-        """Replace what was measured: a walk that began at this time has found this, without what is charged."""
+    def set(self, measured: Amount, when: float, changes: int) -> bool:
+        """Replace what was measured: a walk that began at this time has found this, without what is charged.
+
+        Return False, and replace nothing, if names have changed since there were so many `changes`. The caller holds
+        the lock of the names.
+        """
 
 
 class HomeLedger(Protocol):

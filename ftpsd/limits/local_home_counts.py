@@ -111,11 +111,14 @@ class LocalHomeCount:
             for amount, limits in charges:
                 self._charge(amount, limits)
 
-    def set(self, measured: Amount, when: float) -> None:
-        """Replace what was measured: a walk that began at this time has found this, without what is charged."""
+    def set(self, measured: Amount, when: float, changes: int) -> bool:
+        """Replace what was measured (see `HomeCount`)."""
+        if self.names.changes != changes:
+            return False
         with self._lock:
             self._add(measured + self._charged - self.amount)
         self.visits.counted = when
+        return True
 
 
 class LocalGroupCount:

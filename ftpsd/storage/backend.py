@@ -182,6 +182,10 @@ class PartFile(Protocol):
     def identity(self) -> Hashable:
         """The value that identifies this part file in the container passed to `Measure`."""
 
+    @property
+    def held(self) -> Amount:
+        """The amount that another upload had left in the part file under the same identity."""
+
     def amount(self) -> Amount:
         """Return the amount that the part file occupies now: nothing if it was removed."""
 

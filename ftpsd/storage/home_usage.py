@@ -41,10 +41,27 @@ def measure_nothing(_: Container[Hashable]) -> Amount:
     return Amount()
 
 
+class LeftOut(Container[Hashable]):
+    """The part files that are charged, for one measurement, and which of them it has asked for."""
+
+    def __init__(self, charged: Container[Hashable]) -> None:
+        self._charged = charged
+        self.found: set[Hashable] = set()
+
+    def __contains__(self, part_file: object) -> bool:
+        """Return whether a part file is charged."""
+        is_charged = part_file in self._charged
+        if is_charged:
+            self.found.add(part_file)
+        return is_charged
+
+
 @dataclass(slots=True)
 class Change:
     """What a change adds beside the difference that is measured."""
 
+    #: The part files that were left out when the names were measured before.
+    left_out: Container[Hashable] = ()
     #: What was found of a part file that is measured from now on.
     found: Amount = field(default_factory=Amount)
     charges: list[Charge] = field(default_factory=list)
@@ -147,13 +164,11 @@ class HomeWalks:
             return clock(), self._names.changes
 
     def _set(self, found: Amount, started: float, changes: int, while_charged: bool) -> bool:
-        names = self._names
         with self._locked():
-            if names.changes != changes or (names.are_charged and not while_charged):
+            if self._names.are_charged and not while_charged:
                 return False
             # Set here, not by the caller, who may have given up waiting: the next session finds the result.
-            self._count.set(found, started)
-        return True
+            return self._count.set(found, started, changes)
 
 
 class HomeUsage:
@@ -226,7 +241,9 @@ class HomeUsage:
         """
         change, names = Change(), self._names
         with self.locked():
-            before = measure(names.charged)
+            charged = LeftOut(names.charged)
+            before = measure(charged)
+            change.left_out = charged.found
             try:
                 yield change
             finally:

@@ -22,6 +22,7 @@ from ftpsd.protocol.interfaces import Usage
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import CountableFiles, Measure, PartFile, Upload
+from ftpsd.storage.home_usage import Change
 from ftpsd.storage.quota import Quota
 
 
@@ -63,7 +64,7 @@ class QuotaCounter:
             try:
                 with self._quota.usage.changing(measure) as change:
                     charged = ChargedUpload(begin(), self._quota)
-                    initial = charged.take_over()
+                    initial = charged.take_over(change)
                     change.charge(initial, self._quota.limits)
                 charged.paid = initial
                 self._quota.require_room()
@@ -90,7 +91,7 @@ class ChargedUpload:
         self.discard_written = upload.discard_written
         self.pending = upload.pending
 
-    def take_over(self) -> Amount:
+    def take_over(self, change: Change) -> Amount:
         """Leave the part file out of measurements. Return what the upload starts with. Only within `changing`."""
         part_file = self._upload.open_part_file()
         try:
@@ -99,6 +100,8 @@ class ChargedUpload:
             part_file.close()
             raise
         self._part_file = part_file
+        if part_file.identity in change.left_out:  # of a process that is being killed: it no longer has the lock of it
+            change.found -= part_file.held
         return self._upload.initial_amount()
 
     def _pay(self, amount: Amount) -> None:

@@ -90,13 +90,16 @@ class SharedHomeCount:
             for amount, limits in charges:
                 self._charge(amount, limits, groups)
 
-    def set(self, measured: Amount, when: float) -> None:
-        """Replace what was measured: a walk that began at this time has found this, without what is charged."""
+    def set(self, measured: Amount, when: float, changes: int) -> bool:
+        """Replace what was measured (see `HomeCount`)."""
         with self.lock, self._adding() as groups:
             paid = self._slot.total(CHARGED)
+            if self.names.changes != changes:  # now: a process may have ended, and its charges may have gone
+                return False
             self._add(measured + unpack(paid) - self.amount, groups)
             self.fields[PAID], self.fields[DOUBTS] = paid, 0
             self._slot.floats[COUNTED] = when
+            return True
 
 
 class SharedHomeCounts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 
 from ftpsd.limits.shared.directory import KeyDirectory
-from ftpsd.limits.shared.locks import RangeLock, TolerantLock
+from ftpsd.limits.shared.locks import RangeLock
+from ftpsd.limits.shared.members import Members
+from ftpsd.limits.shared.patience import TableBusy
 
 #: Device and inode of a file.
 FileKey = tuple[int, int]
@@ -16,13 +18,16 @@ _MASK = (1 << 64) - 1
 
 
 class SharedFileSet:
-    """Files by device and inode, each with the process that has added it. For any thread; calls may raise TableBusy."""
+    """Files by device and inode, each with the process that has added it. For any thread; calls may raise TableBusy.
 
-    def __init__(self, keys: memoryview, owners: memoryview, lock: RangeLock, own: int) -> None:
+    A file is no longer here from the moment at which its process ends.
+    """
+
+    def __init__(self, keys: memoryview, owners: memoryview, lock: RangeLock, members: Members) -> None:
         self._keys = KeyDirectory(keys)
         self._owners = owners
         self._lock = lock
-        self._own = own
+        self._members = members
 
     def add(self, file: FileKey) -> bool:
         """Add a file, or make this process its owner. Return False if the set is full."""
@@ -31,7 +36,7 @@ class SharedFileSet:
             place = self._keys.find(key)
             if place is None and (place := self._keys.free_place(key)) is None:
                 return False
-            self._owners[place] = self._own
+            self._owners[place] = self._members.own
             self._keys.put(place, key)
             return True
 
@@ -44,19 +49,26 @@ class SharedFileSet:
 
     def __contains__(self, file: FileKey) -> bool:
         """Return whether a file is here. Waits for no lock."""
-        return self._keys.find(_key(file)) is not None
+        place = self._keys.find(_key(file))
+        return place is not None and self._members.lives(self._owners[place])
 
     def __len__(self) -> int:
-        """Return the number of files."""
+        """Return the number of places that are used."""
         return sum(1 for _ in self._keys.used())
 
-    def clear(self, process: int) -> None:
-        """Remove the files of a process that has ended, but not those that another one has added again."""
-        places = [place for place in self._keys.used() if self._owners[place] == process]
-        with TolerantLock(self._lock):
-            for place in places:
-                if self._owners[place] == process:
-                    self._keys.remove(place)
+    def make_room(self) -> None:
+        """Free the places of processes that have ended. If a process that was stopped has the lock, a later call does.
+
+        Nobody may do that without the lock: another process may be about to add one of these files again.
+        """
+        places = [place for place in self._keys.used() if not self._members.lives(self._owners[place])]
+        try:
+            with self._lock:
+                for place in places:
+                    if not self._members.lives(self._owners[place]):
+                        self._keys.remove(place)
+        except TableBusy:
+            return
 
 
 def _key(file: FileKey) -> bytes:

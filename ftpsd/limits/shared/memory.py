@@ -9,11 +9,15 @@ from hashlib import blake2b
 from typing import Final
 
 from ftpsd.limits.shared.directory import KEY, KeyDirectory
-from ftpsd.limits.shared.slot import INTS, column_total, fields_of, is_used, name_of, refer, set_name
+from ftpsd.limits.shared.slot import INTS, PROCESSES, column_total, fields_of, is_used, name_of, refer, set_name
 
 _PAGE = 4096
 _SLOT = 8 * INTS
 _EMPTY = memoryview(bytes(_SLOT)).cast("q")
+
+#: Where the numbers about processes begin in the first page, in integers: two for each process.
+_MEMBERS = 64
+assert _MEMBERS + 2 * PROCESSES <= _PAGE // 8
 
 
 def create_file(slots: int, files: int) -> int:
@@ -65,6 +69,11 @@ class TableMemory:
         """Return the number of calls of `count_clear`."""
         count: int = self._ints[1]
         return count
+
+    def members(self) -> tuple[memoryview, memoryview]:
+        """Return two rows of integers, with one for each process (see `Members`)."""
+        middle = _MEMBERS + PROCESSES
+        return self._ints[_MEMBERS:middle], self._ints[middle : middle + PROCESSES]
 
     def ints(self, place: int) -> memoryview:
         """Return the integers of a slot."""

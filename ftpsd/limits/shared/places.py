@@ -44,7 +44,7 @@ class Places:
 
     @property
     def clears(self) -> int:
-        """A number that changes at the beginning and at the end of each `SharedTable.clear`, in all processes."""
+        """A number that changes with each `SharedTable.clear`, in all processes (see there)."""
         return self._memory.clears()
 
 

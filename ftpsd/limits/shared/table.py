@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from ftpsd.limits.shared.file_set import SharedFileSet
 from ftpsd.limits.shared.locks import PATIENCE, RangeLock
+from ftpsd.limits.shared.members import Members
 from ftpsd.limits.shared.memory import TableMemory, create_file, file_size
 from ftpsd.limits.shared.patience import Patience
 from ftpsd.limits.shared.places import LOCKS, Places
@@ -55,9 +56,10 @@ class SharedTable:
         memory.use_columns(self._own + 1)
         #: Returns whether a name, of a kind, has a slot. Waits for no lock.
         self.has: Final = memory.has
+        self._members = Members(memory, self._locks, self._own)
         #: The files whose bytes some process has charged.
         files_lock = RangeLock(self._locks, LOCKS - 4, self.patience)
-        self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self._own)
+        self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self._members)
         #: The places of the slots, for those who need more than a slot has.
         self.places: Final = Places(memory, self._locks, self.patience)
         self._opening = Lock()
@@ -114,12 +116,16 @@ class SharedTable:
         return self._memory.total(kind, name, column)
 
     def clear(self, index: int) -> None:
-        """Free everything that a process held which has ended."""
+        """Free everything that a process held which has ended.
+
+        Its files go first, then its numbers: what it was charged for may be counted twice meanwhile, but not left out.
+        Who has seen its files there, and then sees its numbers no more, finds that `clears` has changed in between.
+        """
+        self._members.end(index + 1)
         self._memory.count_clear()
-        self.files.clear(index + 1)  # first: what a file is charged may be counted twice meanwhile, but not left out
         for ints in self._memory.all():
             clear_process(ints, index + 1)
-        self._memory.count_clear()
+        self.files.make_room()
 
     # --- the slots of this process -----------------------------------------------------------------
 

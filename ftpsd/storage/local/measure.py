@@ -61,8 +61,11 @@ class DirectoryMeter:
 class OpenPartFile:
     """A second descriptor of a part file."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, held: int) -> None:
+        """`held` is how many bytes it had when its upload began."""
         self._fd = os.dup(fd)
+        #: See `PartFile`.
+        self.held = Amount(held, 1) if held else _NOTHING
         self.identity = identity(os.fstat(self._fd))
 
     def amount(self) -> Amount:

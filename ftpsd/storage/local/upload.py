@@ -68,15 +68,25 @@ class Upload:
     pending = never_pending
 
     def __init__(
-        self, target: Target, part: tuple[str, int], pinned: Pinned, old: Continued | None, lock: tuple[str, int] | None
+        self,
+        target: Target,
+        part: tuple[str, int],
+        pinned: Pinned,
+        held: int = 0,
+        old: Continued | None = None,
+        lock: tuple[str, int] | None = None,
     ) -> None:
-        """Take over the open part file, what has the name, and the lock. `begin_upload` makes uploads."""
+        """Take over the open part file, what has the name, and the lock. `begin_upload` makes uploads.
+
+        `held` is how many bytes the part file had when it was opened.
+        """
         self.name = target.name
         self._target = target
         self._directory = target.directory
         self._replaces: Replaces = target.replaces if old is None else "the old file"
         self._part, self._fd = part
         self._pinned = pinned
+        self._held = held
         self._old = old
         self._lock = lock
         #: Where the next byte is written; where the first one was.
@@ -225,7 +235,7 @@ class Upload:
 
     def open_part_file(self) -> OpenPartFile:
         """Return a second descriptor of the part file."""
-        return OpenPartFile(self._fd)
+        return OpenPartFile(self._fd, self._held)
 
     def discard_written(self) -> None:
         """Keep nothing for resuming, unless nothing was written: then what the upload started with is kept."""
@@ -293,7 +303,7 @@ def begin_upload(target: Target, offset: int) -> Upload:
         start = choose_start(found.st_size, found.st_mode, pinned.old_file, offset, target.append)
         _shorten(fd, found.st_size, start.part_size)
         if start.copied is None:
-            return Upload(target, (part, fd), pinned, None, None)
+            return Upload(target, (part, fd), pinned, found.st_size)
         return _begin_copy(target, (part, fd), pinned, start.copied)
     except BaseException:
         if pinned is not None:
@@ -321,7 +331,7 @@ def _begin_copy(target: Target, lock: tuple[str, int], pinned: Pinned, size: int
     try:
         if not part_files.lock(target.directory, name, fd):
             raise Refusal(450, "File busy: try again later.")
-        return Upload(target, (name, fd), pinned, Continued(pinned, size, fd), lock)
+        return Upload(target, (name, fd), pinned, old=Continued(pinned, size, fd), lock=lock)
     except BaseException:
         part_files.unlink_own(target.directory, name, fd)
         os.close(fd)

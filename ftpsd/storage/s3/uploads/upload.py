@@ -250,6 +250,8 @@ class S3PartFile:
 
     def __init__(self, upload: S3Upload) -> None:
         self.identity = upload.charge
+        #: Nothing: the number is new.
+        self.held = Amount()
         #: Return what the store holds of it now.
         self.amount = upload.amount
 
