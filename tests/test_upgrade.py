@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpsd.processes.supervision.launcher import ENDING
 from tests.daemon import PATIENCE, Daemon, twistd
 from tests.ftpclient import FtpClient, read_all, secured
 from tests.processes import family, is_alive, wait_for, workers
@@ -213,6 +214,33 @@ def test_sessions_that_end_while_no_process_runs(service: Daemon, manager: Servi
         going_on.unwrap().close()
         assert one.reply().startswith("226 ")
     assert (service.home() / "one").read_bytes().endswith(b"the rest")
+
+
+def reply_to_login(daemon: Daemon) -> str:
+    """Return the reply to a login of the user."""
+    with FtpClient(daemon) as client:
+        client.start_tls()
+        client.expect(331, "USER alice")
+        return client.command("PASS secret")
+
+
+def test_workers_that_were_taken_over_are_killed(service: Daemon, manager: ServiceManager) -> None:
+    """Their sessions leave all counts at once, so that the user may log in again."""
+    with secured(service) as one, secured(service) as other, secured(service) as third:
+        uploads = [start_upload(client, name) for client, name in zip((one, other, third), "abc", strict=True)]
+        old = workers(service)
+        (manager.runtime / "upgrade").touch()
+        manager.restart(service)
+        wait_for(lambda: not manager.kept, "the new process has taken everything")
+        wait_for(lambda: service.log.count("of its sessions continue") == len(old), "it knows the sessions")
+        assert reply_to_login(service).startswith("421 Too many sessions of this user (limit: 3)")
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        wait_for(lambda: reply_to_login(service).startswith("230 "), "the user may log in")
+        assert time.monotonic() - began < ENDING
+        for each in uploads:
+            each.close()
 
 
 def test_no_event_is_lost(service: Daemon, manager: ServiceManager) -> None:

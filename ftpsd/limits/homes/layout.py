@@ -12,6 +12,9 @@ What a process that is killed leaves behind:
     with uploads        the sum of the column is not PAID any more     too high by what their part files do not hold
     in between          the same: PAID is changed first, the column    the same
                         last
+
+From the moment at which it is killed, its part files are measured as any other file (see `Members`). So whoever resumes
+or removes one counts that correctly, also before the supervisor clears the columns.
 """
 
 from __future__ import annotations

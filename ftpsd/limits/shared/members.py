@@ -14,10 +14,10 @@ _FIRST_LOCK = LOCKS - 256
 
 
 class Members:
-    """Tells processes that live from those that have ended, from the moment at which they end. For any thread.
+    """Tells which processes have ended, from the moment at which they end. For any thread.
 
     Each process locks a byte of its own, which the kernel releases when the process is killed. The supervisor notices
-    the end later. Then it counts the process as ended, and another one may get the index.
+    the end later. It notes it here, and then another process may get the index.
     """
 
     def __init__(self, memory: TableMemory, locks: int, index: int) -> None:

@@ -98,7 +98,16 @@ class Launcher:
 
     def adopt(self, index: int, link_end: socket.socket, connections: socket.socket) -> WorkerProcess:
         """Take over a worker that the last supervisor has left: it drains. The caller asks it for the rest."""
-        link = Link(self._reactor, lambda: self._reactor.callLater(ENDING, self._orphan_ended, worker))
+
+        def link_lost() -> None:
+            """Free what it has used as soon as it has ended. No spawner tells when that is."""
+            if not worker.is_watched:
+                self._reactor.callLater(ENDING, self._orphan_ended, worker)
+            else:
+                self._reactor.callLater(ENDING, worker.send_signal, signal.SIGKILL)
+                worker.await_end(self._reactor, self._orphan_ended)
+
+        link = Link(self._reactor, link_lost)
         worker = WorkerProcess(index, link, connections, self._reactor.seconds())
         worker.state = "draining"
         self._add(worker, link_end)

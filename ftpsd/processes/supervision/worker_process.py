@@ -93,6 +93,11 @@ class WorkerProcess:
         self._descriptor = descriptor
         self.pid = _process_number(descriptor)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether this process can tell when it ends."""
+        return self._descriptor >= 0
+
     def descriptors(self) -> dict[str, int]:
         """Return the descriptors that the next supervisor needs of this worker, by the beginning of their names."""
         return {CHANNEL: self.connections.fileno()} | ({} if self._descriptor < 0 else {PROCESS: self._descriptor})
