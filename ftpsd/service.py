@@ -132,7 +132,7 @@ class FtpsService(MultiService):
         self._reactor = reactor = installed_reactor()
         self._hub = Hub(reactor)
         Log(self._hub, LogBudget(reactor), verbose)
-        self._recorder = recorder = Recorder(time.time)
+        self._recorder = recorder = Recorder(time.time, self._hub.durable_ids)
         self._event_files = EventFiles(reactor, self._hub, recorder)
         workers = worker_count(configuration.settings.workers)
         self._outbox = Outbox(reactor, self._hub, recorder, "daemon" if workers == 1 else "supervisor", workers + 1)

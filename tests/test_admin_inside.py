@@ -45,7 +45,7 @@ class Daemon:
     def __init__(self, clock: Any = None, registry: LocalSessionRegistry | None = None) -> None:
         self.clock = clock or Clock()
         self.hub = Hub(self.clock)
-        parts: Any = Parts(self.clock, self.hub, Recorder(lambda: 1_700_000_000.0), registry)
+        parts: Any = Parts(self.clock, self.hub, Recorder(lambda: 1_700_000_000.0, self.hub.durable_ids), registry)
         self.streams = EventStreams(parts)
         self.api = Api(self.clock, [*self.streams.routes(), *Sessions(parts).routes()])
         self.server = HttpServer(

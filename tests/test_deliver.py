@@ -27,7 +27,7 @@ from ftpsd.deliver.queue import Queue
 from ftpsd.events.durable_ids import DurableIds
 from ftpsd.outbox.evidence import Home, moved
 from ftpsd.outbox.journal import Journal
-from ftpsd.outbox.segments import add_paths, segments
+from ftpsd.outbox.segments import add_paths, segments, to_line
 from tests.daemon import PATIENCE, Daemon
 from tests.ftpclient import secured
 from tests.hostile import wait_until
@@ -70,9 +70,8 @@ class Outbox:
             **fields,
         }
         evidence = moved(Home("/srv", 1), 1, "part", "/srv/" + path)
-        self.journal.add_intent(
-            identity, add_paths({"intent": identity, "record": record, "evidence": evidence}, [path])
-        )
+        entry = add_paths({"intent": identity, "record": record, "evidence": evidence}, [path])
+        self.journal.add_intent(identity, to_line(entry))
         self.journal.decide(identity, made=True)
         return identity
 

@@ -120,18 +120,51 @@ def test_an_event_has_one_id_everywhere(make_daemon: Make, tmp_path: Path, worke
     assert len(set(written.values())) == len(written) == 8
 
 
+def test_the_audit_file_has_the_record_of_the_webhook(make_daemon: Make, tmp_path: Path) -> None:
+    """With one process, a change that a rule wants has one record: in the audit file and for the target, but for size.
+
+    Of a text, the audit file counts the bytes that were sent, with two for each line end.
+    """
+    audit = tmp_path / "audit"
+    with Receiver() as receiver:
+        webhook = {"url": receiver.url.replace("localhost", "127.0.0.1")}
+        rule = {"on": ["upload", "delete", "rename"], "webhook": webhook}
+        state = with_state(tmp_path / "state")
+        daemon = make_daemon({**settings(rule, audit=str(audit)), **state, "workers": 1})
+        with Deliverer(daemon.config), secured(daemon) as client:
+            assert client.upload('STOR é "x', b"content").startswith("226 ")
+            assert client.upload(b"APPE \xe9", b"more").startswith("226 ")
+            client.expect(350, 'RNFR é "x')
+            client.expect(250, "RNTO b")
+            client.expect(250, "DELE b")
+            client.expect(200, "TYPE A")
+            assert client.upload("STOR text", b"a\r\nb\r\n").startswith("226 ")
+            wait_until(lambda: len(receiver.accepted()) == 5, "five events")
+        daemon.stop()
+    written = {each["id"]: each for each in map(json.loads, audit.read_text().splitlines())}
+    for record in receiver.accepted():
+        size = record.pop("size", None)
+        assert (size is None) == (record["event"] != "upload")
+        of_audit = written[record["id"]]
+        if record["path"] == "/text":
+            assert (record["bytes"], of_audit["bytes"]) == (4, 6)
+            record["bytes"], record["time"], record["seconds"] = 6, of_audit["time"], of_audit["seconds"]
+        assert of_audit == record
+
+
 def test_an_id_is_for_one_change_only() -> None:
     """An id is used once, for the change that has it, and nothing is kept of sessions that have ended."""
     known = DurableIds()
-    known.put(1, "upload", "/a", "7-1")
+    known.put(1, "upload", "/a", "7-1", "{}")
     assert known.take(2, "upload", "/a") == ""
     assert known.take(1, "upload", "/a") == "7-1"
     assert known.take(1, "upload", "/a") == ""
-    known.put(1, "upload", "/a", "7-2")
+    assert known.text("7-1") == "{}" and known.text("7-2") == ""
+    known.put(1, "upload", "/a", "7-2", "{}")
     assert known.take(1, "delete", "/a") == known.take(1, "upload", "/a") == ""
-    known.put(1, "upload", "/a", "7-3")
+    known.put(1, "upload", "/a", "7-3", "{}")
     known.forget(1)
     assert known.take(1, "upload", "/a") == ""
     for session in range(CAPACITY + 5):
-        known.put(session, "upload", "/a", f"7-{session}")
+        known.put(session, "upload", "/a", f"7-{session}", "{}")
     assert known.take(4, "upload", "/a") == "" and known.take(5, "upload", "/a") == "7-5"

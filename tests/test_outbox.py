@@ -169,7 +169,7 @@ def test_decisions_are_on_the_disk_before_the_lock_goes(tmp_path: Path, monkeypa
     journal.configure(1 << 20, fsync=True)
     journal.start(tmp_path / "events")
     identity = journal.identity()
-    journal.add_intent(identity, {"intent": identity})
+    journal.add_intent(identity, to_line({"intent": identity}))
     assert journal.decide(identity, made=True)
     journal.stop()
     assert order == ["write", "fdatasync", "write", "fdatasync", "unlink"]

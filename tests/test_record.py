@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ftpsd.config.sections.events import EventName
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.events.record import Record, Recorder, iso_time, record, recorded_kinds
 from ftpsd.events.session_events import info
 from ftpsd.events.types import DaemonStarted, Event, FileChanged, LoggedIn, LoginCheckFailed, TransferEnded
@@ -133,7 +134,7 @@ def test_names_that_are_not_utf8_are_valid_json() -> None:
 def test_ids_are_unique_across_restarts() -> None:
     """An event has one id, however many listeners ask for it. Other events, and those of another run, have others."""
     clock = Clock()
-    first, second = Recorder(clock.seconds), Recorder(clock.seconds)
+    first, second = (Recorder(clock.seconds, DurableIds()) for _ in range(2))
     event, other = DaemonStarted(), DaemonStarted()
     results = [first.record(event), first.record(event), first.record(other), second.record(event)]
     ids = [None if result is None else result["id"] for result in results]

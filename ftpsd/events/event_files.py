@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from ftpsd.events.append_file import AppendFile
 from ftpsd.events.hub import Hub, QueueState
-from ftpsd.events.record import Recorder, recorded_kinds, to_json
+from ftpsd.events.record import Line, Recorder, recorded_kinds
 from ftpsd.events.types import (
     Event,
     SessionClosed,
@@ -35,9 +35,6 @@ RETRY = 1.0
 
 #: Lines that wait for the file. Further ones are dropped and counted.
 CAPACITY = 20_000
-
-#: Returns a line without its end. It is called in a worker thread, so that the reactor does not wait for it.
-MakeLine = Callable[[], str]
 
 #: Strangers can cause any number of these, and they change nothing: the log has them, within its budget. The second
 #: ones are of interest if somebody was logged in.
@@ -69,7 +66,7 @@ class LineWriter:
         self._jobs = jobs
         self._file = AppendFile(path)
         self.path = path
-        self._lines: deque[MakeLine] = deque()
+        self._lines: deque[Line] = deque()
         self._collecting = self._writing = self._failing = False
         #: Lines that were dropped: those that the log does not count yet, and those that it does.
         self._dropped = self._logged = 0
@@ -78,7 +75,7 @@ class LineWriter:
         """Return the state for metrics."""
         return QueueState(len(self._lines), CAPACITY, self._dropped + self._logged)
 
-    def put(self, line: MakeLine) -> None:
+    def put(self, line: Line) -> None:
         """Let a line be written soon, or drop it if too many wait."""
         if len(self._lines) >= CAPACITY:
             self._drop()
@@ -93,7 +90,7 @@ class LineWriter:
         if self._writing:
             return
         # After a failure the file keeps what it has: the number of lines that wait stays bounded.
-        lines: list[MakeLine] = []
+        lines: list[Line] = []
         if not self._failing:
             lines, self._lines = list(self._lines), deque()
         self._writing = True
@@ -105,10 +102,11 @@ class LineWriter:
         self._jobs.submit(partial(self._job, lines))
         self._jobs.submit(self._file.close)
 
-    def _job(self, lines: list[MakeLine]) -> None:
+    def _job(self, lines: list[Line]) -> None:
         error: Exception | None = None
         try:
-            self._file.write("".join([f"{line()}\n" for line in lines]).encode("utf-8", "replace"))
+            texts = [line if isinstance(line, str) else line() for line in lines]
+            self._file.write("".join([f"{text}\n" for text in texts]).encode("utf-8", "replace"))
         except Exception as failed:
             error = failed
         self._jobs.call_in_reactor(self._written, error)
@@ -203,9 +201,9 @@ class EventFiles:
     def _add_record(self, event: Event) -> None:
         if isinstance(event, _AUDITED_OF_USERS) and not event.session.user:
             return
-        record = self._recorder.record(event)
-        if record is not None and self._audit is not None:
-            self._audit.put(partial(to_json, record))
+        line = self._recorder.line(event)
+        if line is not None and self._audit is not None:
+            self._audit.put(line)
 
     def _add_transfer(self, event: TransferEnded) -> None:
         if self._xferlog is not None and event.kind != "listing":

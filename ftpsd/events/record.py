@@ -8,10 +8,13 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
+from ftpsd.events.durable_ids import DurableIds
 from ftpsd.events.types import (
     AdministrativeAct,
     BanAdded,
@@ -31,6 +34,7 @@ from ftpsd.events.types import (
     SessionClosed,
     SessionDismissed,
     SessionEvent,
+    SessionInfo,
     SessionOpened,
     SessionRejected,
     TransferEnded,
@@ -44,6 +48,9 @@ Record: TypeAlias = dict[str, Value]
 
 #: Returns a record as JSON, in one line. `json.dumps` would make an encoder for each record.
 to_json: Callable[[Record], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+#: A line of a file, without its end, or what returns it: in a worker thread, so that the reactor does not wait for it.
+Line: TypeAlias = str | Callable[[], str]
 
 #: The name of an event, and the fields of its record besides those that every record has.
 Parts = tuple[str, Record]
@@ -72,12 +79,27 @@ def record(event: Event, when: float, identity: str) -> Record | None:
     name, fields = parts
     result: Record = {"id": identity, "event": name, "time": iso_time(when)}
     if isinstance(event, SessionEvent):
-        session = event.session
-        result["session"], result["address"] = session.number, session.address
-        if session.user:
-            result["user"] = session.user
+        _add_session(result, event.session)
     result.update(fields)
     return result
+
+
+def upload_record(
+    session: SessionInfo, path: str, received: int, seconds: float, offset: int, append: bool, identity: str
+) -> Record:
+    """Return the record of an upload that is about to get its name: as `record`, without an event."""
+    result: Record = {"id": identity, "event": "upload", "time": iso_time(time.time())}
+    _add_session(result, session)
+    result["path"] = path if path.isascii() else valid_text(path)
+    result["bytes"], result["seconds"], result["offset"] = received, round(seconds, 3), offset
+    result["append"] = append
+    return result
+
+
+def _add_session(result: Record, session: SessionInfo) -> None:
+    result["session"], result["address"] = session.number, session.address
+    if session.user:
+        result["user"] = session.user
 
 
 def recorded_kinds() -> Mapping[type[Event], frozenset[str]]:
@@ -113,13 +135,15 @@ def valid_text(text: str) -> str:
 class Recorder:
     """Makes the records of one daemon. For the reactor thread, within the call of a listener.
 
-    All listeners that ask for the record of the same event get the same one, with the same `id`: the one that the
-    journal has, if it has the event. No other event has this id, even one of an earlier run of the daemon.
+    All listeners that ask for the record of the same event get the same one: the one that the journal has, if this
+    process has written it there; else with the id that it has there. No other event has this id, even one of an earlier
+    run of the daemon.
     """
 
-    def __init__(self, now: Now) -> None:
+    def __init__(self, now: Now, durable: DurableIds) -> None:
         #: Returns the POSIX time.
         self.now = now
+        self._durable = durable
         self._run = f"{int(now() * 1000):011x}{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._last: tuple[Event | None, Record | None] = (None, None)
@@ -128,10 +152,32 @@ class Recorder:
         """Return the record of an event that is being published, or None if its kind has no record."""
         last, result = self._last
         if event is not last:
-            known = event.identity if isinstance(event, TransferEnded | FileChanged) else ""
-            result = record(event, self.now(), known or f"{self._run}-{next(self._numbers)}")
+            identity, text = self._known(event)
+            if text:
+                result = json.loads(text)
+            else:
+                result = record(event, self.now(), identity or f"{self._run}-{next(self._numbers)}")
             self._last = event, result
         return result
+
+    def line(self, event: Event) -> Line | None:
+        """Return the record of an event as JSON, or None if its kind has no record."""
+        _, text = self._known(event)
+        if text:
+            return text
+        made = self.record(event)
+        return None if made is None else partial(to_json, made)
+
+    def _known(self, event: Event) -> tuple[str, str]:
+        """Return the id and the record that the journal has for an event, as far as it has them; else empty texts."""
+        if not isinstance(event, _WITH_IDENTITY) or not event.identity:
+            return "", ""
+        # The bytes of a text are counted before its line ends are converted, and by the journal afterwards.
+        counted_otherwise = isinstance(event, TransferEnded) and event.ascii
+        return event.identity, "" if counted_otherwise else self._durable.text(event.identity)
+
+
+_WITH_IDENTITY = TransferEnded, FileChanged
 
 
 # --- one function for each kind of event --------------------------------------------------------------

@@ -100,8 +100,10 @@ class SessionEvents:
         if self._transfer is not None:
             changed = changed or self._transfer[0] != "listing"
             self._end_transfer(reply, moved or 0)
-        if self._hub.tally is not None:
-            self._hub.tally.command(OTHER if row is None else row.verb, reply.code)
+        tally = self._hub.tally
+        if tally is not None:
+            key = (OTHER if row is None else row.verb), reply.code
+            tally.commands[key] = tally.commands.get(key, 0) + 1
         quiet = row is not None and row.quiet and reply.code < 400
         kind = QuietCommandAnswered if quiet else CommandAnswered
         if kind not in self._hub.wanted:
@@ -138,6 +140,7 @@ class SessionEvents:
             seconds = self._hub.now() - started
             is_made = kind in ("upload", "append") and reply.code < 400
             ids, number, shown = self._hub.durable_ids, self.session.number, str(path)
+            identity = ids.take(number, "upload", shown) if is_made else ""
             self._hub.publish(
                 TransferEnded(
                     self.session,
@@ -148,8 +151,8 @@ class SessionEvents:
                     moved,
                     seconds,
                     reply.code,
-                    reply.text,
-                    ids.take(number, "upload", shown) if is_made else "",
+                    reply.lines[-1],
+                    identity,
                 )
             )
 

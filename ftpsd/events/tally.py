@@ -66,7 +66,9 @@ class Tally:
         """Return a check of data connections that counts their handshakes, too."""
 
         def counted(connection: T) -> None:
-            self.handshake("data", *facts(connection))
+            version, resumed = facts(connection)
+            with self._lock:
+                self.handshakes["data", version, resumed] += 1
             check(connection)
 
         return counted

@@ -47,30 +47,25 @@ DIRECTIONS: dict[TransferKind, str] = {
 
 
 class Histogram:
-    """Counts values by size."""
+    """Counts of values by size. `TransferCounts.add` counts them."""
 
-    __slots__ = ("_bounds", "_counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.sum += value
 
     def copy(self) -> Histogram:
         """Return a copy."""
-        copied = Histogram(self._bounds)
-        copied._counts, copied.sum = self._counts.copy(), self.sum
+        copied = Histogram(self.bounds)
+        copied.counts, copied.sum = self.counts.copy(), self.sum
         return copied
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Yield each upper bound, and how many values are not above it; infinity last."""
         total = 0
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             total += count
             yield bound, total
 
@@ -82,6 +77,15 @@ class TransferCounts:
     results: Counter[str] = Factory(Counter)
     durations: Histogram = Factory(lambda: Histogram(DURATIONS))
     sizes: Histogram = Factory(lambda: Histogram(SIZES))
+
+    def add(self, result: str, seconds: float, size: int) -> None:
+        """Count a transfer. A call for each histogram would cost as much as all of this."""
+        self.results[result] += 1
+        durations, sizes = self.durations, self.sizes
+        durations.counts[bisect_left(durations.bounds, seconds)] += 1
+        durations.sum += seconds
+        sizes.counts[bisect_left(sizes.bounds, size)] += 1
+        sizes.sum += size
 
     def copy(self) -> TransferCounts:
         """Return a copy."""
@@ -198,11 +202,9 @@ class Counters:
         self._counts.reloads[result] += 1
 
     def _transfer_ended(self, event: TransferEnded) -> None:
-        direction, result = DIRECTIONS[event.kind], result_of(event)
-        counts = self._counts.transfers[direction]
-        counts.results[result] += 1
-        counts.durations.observe(event.seconds)
-        counts.sizes.observe(event.bytes)
+        direction = DIRECTIONS[event.kind]
+        result = "complete" if event.code < 400 else result_of(event)
+        self._counts.transfers[direction].add(result, event.seconds, event.bytes)
         if self.by_user and event.session.user:
             user = self._counts.users.setdefault(event.session.user, UserCounts())
             user.transfers[direction, result] = user.transfers.get((direction, result), 0) + 1

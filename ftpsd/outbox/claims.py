@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import NamedTuple
 
-from ftpsd.events.record import CHANGES, Record, record
-from ftpsd.events.types import FileChanged, SessionInfo, TransferEnded
+from ftpsd.events.record import CHANGES, record, to_json, upload_record
+from ftpsd.events.types import FileChanged, SessionInfo
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, home_at, moved, was_made
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.rules import Rules
-from ftpsd.outbox.segments import Entry, add_paths
-from ftpsd.protocol.interfaces import Change, TransferKind
+from ftpsd.outbox.segments import Entry, intent_line
+from ftpsd.protocol.interfaces import Change
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts
 
@@ -51,14 +52,11 @@ class SessionJournal:
         self.session = session
         self._rules = rules
         self._path = home
-        self._home: Home | None = None
 
-    @property
+    @cached_property
     def home(self) -> Home:
         """The user's home, which is looked up once."""
-        if self._home is None:
-            self._home = home_at(self._path)
-        return self._home
+        return home_at(self._path)
 
     def _absolute(self, parts: Parts) -> str:
         return "/".join((self._path, *parts))
@@ -115,8 +113,11 @@ class SessionJournal:
         journal, identity = self.journal, self.journal.identity()
         event = FileChanged(self.session, change, str(path), None if new_path is None else str(new_path))
         paths = [str(path)] if new_path is None else [str(path), str(new_path)]
-        entry = intent(record(event, time.time(), identity), paths, evidence)
-        journal.add_intent(identity, entry)
+        made_record = record(event, time.time(), identity)
+        assert made_record is not None
+        text = to_json(made_record)
+        shown = [made_record[name] for name in ("path", "new_path") if name in made_record]
+        journal.add_intent(identity, intent_line(identity, text, evidence, None if shown == paths else paths))
         made = True
         try:
             yield
@@ -126,7 +127,7 @@ class SessionJournal:
             raise
         finally:
             if made:
-                journal.ids.put(self.session.number, CHANGES[change], str(path), identity)
+                journal.ids.put(self.session.number, CHANGES[change], str(path), identity, text)
             journal.decide(identity, made)
 
     def _was_made(self, evidence: Entry) -> bool:
@@ -145,7 +146,7 @@ class UploadClaim:
     decided  after `decide`
     """
 
-    __slots__ = ("_append", "_identity", "_offset", "_path", "_session", "_since", "file")
+    __slots__ = ("_append", "_identity", "_offset", "_path", "_record", "_session", "_since", "file")
 
     def __init__(self, session: SessionJournal, path: str, file: str, append: bool, offset: int) -> None:
         self._session = session
@@ -155,7 +156,7 @@ class UploadClaim:
         self._append = append
         self._offset = offset
         self._since = time.monotonic()
-        self._identity = ""
+        self._identity = self._record = ""
 
     @property
     def home(self) -> Home:
@@ -166,16 +167,15 @@ class UploadClaim:
         """Write that the upload is complete and about to be published. Raises Refusal: then it must not be."""
         journal = self._session.journal
         identity = journal.identity()
-        kind: TransferKind = "append" if self._append else "upload"
         path, seconds = self._path, time.monotonic() - self._since
-        event = TransferEnded(
-            self._session.session, kind, path, self._offset, False, evidence.received, seconds, 226, ""
+        made = upload_record(
+            self._session.session, path, evidence.received, seconds, self._offset, self._append, identity
         )
-        made = record(event, time.time(), identity)
-        assert made is not None
-        made["size"] = evidence.size
-        journal.add_intent(identity, intent(made, [path], evidence.proof))
-        self._identity = identity
+        text = to_json(made)
+        sized = f'{text[:-1]}, "size": {evidence.size}}}'
+        paths = None if made["path"] == path else [path]
+        journal.add_intent(identity, intent_line(identity, sized, evidence.proof, paths))
+        self._identity, self._record = identity, text
 
     def decide(self, made: bool) -> bool:
         """Write whether the upload got its name, unless that is decided. Return False if that could not be written."""
@@ -184,11 +184,5 @@ class UploadClaim:
             return True
         journal, session = self._session.journal, self._session.session
         if made:
-            journal.ids.put(session.number, "upload", self._path, identity)
+            journal.ids.put(session.number, "upload", self._path, identity, self._record)
         return journal.decide(identity, made)
-
-
-def intent(made: Record | None, paths: list[str], evidence: Entry) -> Entry:
-    """Return the line of an intent: the record, what else programs are told, and the evidence."""
-    assert made is not None
-    return add_paths({"intent": made["id"], "record": made, "evidence": evidence}, paths)

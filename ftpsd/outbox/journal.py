@@ -36,8 +36,8 @@ class Journal:
         #: Decisions that could not be written yet.
         self._late: deque[bytes] = deque()
         self._failing = False
-        #: Is called before each intent.
-        self.before_intent: Callable[[], object] = lambda: None
+        #: Is called before each intent, if anything is to be done.
+        self.before_intent: Callable[[], object] | None = None
         #: Decides changes in object stores.
         self.in_store: DecideInStore = without_stores
         #: The intents that are not decided.
@@ -58,12 +58,13 @@ class Journal:
 
     def identity(self) -> str:
         """Return a new identity for an event."""
-        return f"{self.run}-{next(self._numbers)}"
+        return f"{self._writer.run}-{next(self._numbers)}"
 
-    def add_intent(self, identity: str, entry: Entry) -> None:
+    def add_intent(self, identity: str, line: bytes) -> None:
         """Write that a change is about to be made. Raises Refusal: then the change must not be made."""
-        self.before_intent()
-        number = self._add(entry)
+        if self.before_intent is not None:
+            self.before_intent()
+        number = self._add(line)
         self._open.add(identity)
         if self._writer.fsync:
             try:
@@ -74,7 +75,7 @@ class Journal:
 
     def add_event(self, entry: Entry) -> None:
         """Write an event that has happened. Raises Refusal if that is not possible."""
-        self._add(entry)
+        self._add(to_line(entry))
 
     def decide(self, identity: str, made: bool) -> bool:
         """Write whether the change of an intent was made. Return False if that can only be done later."""
@@ -98,8 +99,7 @@ class Journal:
         with self._lock:
             self._writer.stop(decided=self._write_late() and not self._open)
 
-    def _add(self, entry: Entry) -> int:
-        line = to_line(entry)
+    def _add(self, line: bytes) -> int:
         try:
             with self._lock:
                 self._writer.require_room(len(line))

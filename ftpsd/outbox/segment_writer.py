@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ftpsd.outbox.segments import lock_file, segment, segments
 
-#: The size from which on a segment is followed by another one; the part of the journal's size that it may be.
+#: The size at which the next segment begins at the latest; the part of the journal's size at which it begins.
 _SEGMENT, _SHARE = 8 << 20, 8
 
 #: Seconds between two looks at how much of the journal was delivered, while it is full; or at how much other processes
@@ -36,6 +36,8 @@ class SegmentWriter:
         self.run = ""
         self._size = 0
         self._writers = 1
+        #: The size from which on a segment is followed by another one.
+        self._enough = 0
         #: Whether what was written must be on the disk before it counts.
         self.fsync = False
         self._sync_lock = threading.Lock()
@@ -53,6 +55,7 @@ class SegmentWriter:
         `writers` is the number of processes that write, each with a run of its own.
         """
         self._size, self.fsync, self._writers = size, fsync, writers
+        self._enough = min(_SEGMENT, size // (_SHARE * writers))
 
     def start(self, directory: Path) -> None:
         """Begin a run. Nothing is created before the first line. If this raises, no line can be written."""
@@ -66,7 +69,7 @@ class SegmentWriter:
 
     def write(self, line: bytes) -> None:
         """Write a line: all of it, or nothing."""
-        if self._fd < 0 or self._length >= min(_SEGMENT, self._size // (_SHARE * self._writers)):
+        if self._fd < 0 or self._length >= self._enough:
             self._begin_segment()
         count = os.write(self._fd, line)
         if count != len(line):
@@ -105,9 +108,11 @@ class SegmentWriter:
 
     def require_room(self, count: int) -> None:
         """Raise OSError if the journal would become too long. The deliverer removes what it has delivered."""
-        now = time.monotonic()
         is_full = self._others + self._length + count > self._size
-        if not is_full and (self._writers == 1 or now - self._looked < _LOOK):
+        if not is_full and self._writers == 1:
+            return
+        now = time.monotonic()
+        if not is_full and now - self._looked < _LOOK:
             return
         if now - self._looked >= _LOOK and self.directory is not None and self.directory.is_dir():
             self._looked = now

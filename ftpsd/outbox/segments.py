@@ -21,6 +21,7 @@ Entry: TypeAlias = dict[str, object]
 
 _NAME = re.compile(r"([0-9a-f]{24})-([0-9]{6})\.events")
 
+#: Returns an object as JSON in ASCII: it may have a part of a surrogate pair.
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
@@ -55,6 +56,13 @@ def lock_file(directory: Path, run: str) -> Path:
 def to_line(entry: Entry) -> bytes:
     """Return an entry as a line of the journal."""
     return _line(_encode(entry).encode())
+
+
+def intent_line(identity: str, record: str, evidence: Entry, paths: list[str] | None) -> bytes:
+    """Return the line of an intent, whose record is JSON already. `paths` only if the record has another text."""
+    own = "" if paths is None else f',"paths":{_encode(paths)}'
+    text = f'{{"intent":"{identity}","record":{record},"evidence":{_encode(evidence)}{own}}}'
+    return _line(text.encode("utf-8", "backslashreplace"))  # what UTF-8 cannot have is escaped as JSON does
 
 
 def decision(identity: str, made: bool) -> bytes:

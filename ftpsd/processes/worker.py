@@ -102,7 +102,7 @@ class WorkerService(MultiService):
         codes = SharedCodes(table, time.time, partial(self.link.tell, "accounts.code_used"))
         refresh = AddressRefresh(reactor)
         writers = worker_count(configuration.settings.workers) + 1
-        self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time), "worker", writers)
+        self._outbox = outbox = Outbox(reactor, hub, Recorder(time.time, hub.durable_ids), "worker", writers)
         self._snapshots = SnapshotFactory(
             reactor,
             counts,

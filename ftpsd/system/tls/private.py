@@ -57,7 +57,12 @@ def resumed(connection: SSL.Connection) -> bool:
 
 def handshake_facts(connection: SSL.Connection) -> tuple[str, bool]:
     """Return the TLS version ("TLSv1.3") of a connection, and whether its handshake resumed a session."""
-    return connection.get_protocol_version_name(), resumed(connection)
+    version = _VERSIONS.get(_lib.SSL_version(connection._ssl))  # type: ignore[attr-defined,union-attr]
+    return version or connection.get_protocol_version_name(), resumed(connection)
+
+
+#: The names of versions: `get_protocol_version_name` makes the text anew for each connection.
+_VERSIONS = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
 
 
 def move_to_socket(connection: SSL.Connection, descriptor: int) -> None:
