@@ -16,6 +16,9 @@ from ftpsd.cli.doctor.control import middlebox, stalled
 #: smaller than this, or are shared by both commands.
 _FAR = 5000
 
+#: The replies to a command that a server does not know, or that a device has made unknown.
+_UNKNOWN = (500, 502)
+
 
 @frozen
 class Try:
@@ -27,9 +30,13 @@ class Try:
 
 def check(client: Client, tries: int, report: Report) -> str | None:
     """Try several passive ports. Return the command (EPSV or PASV) with which a transfer can work, or None."""
-    commands = [command for command in ("EPSV", "PASV") if _usable(client, command, report)]
+    answers = {command: _announce(client, command) for command in ("EPSV", "PASV")}
+    commands = [command for command, answer in answers.items() if isinstance(answer, Passive)]
+    for command, answer in answers.items():
+        if isinstance(answer, Reply):
+            report.add(*_refused(client, command, answer, bool(commands)))
     if not commands:
-        raise Ended(_no_passive_mode())
+        raise Ended(_no_passive_mode(str(answers["EPSV"])))
     tried = []
     for number in range(tries):
         announced = _announce(client, commands[number % len(commands)])
@@ -44,34 +51,33 @@ def check(client: Client, tries: int, report: Report) -> str | None:
     return opened[0] if opened else None
 
 
-def _usable(client: Client, command: str, report: Report) -> bool:
-    """Return whether the server answers a command with a port. If it does not, report it where that is a fault."""
-    announced = _announce(client, command)
-    if isinstance(announced, Passive):
-        return True
+def _refused(client: Client, command: str, reply: Reply, other_works: bool) -> list[Finding]:
+    """Findings about a command that is answered with no port, unless `_no_passive_mode` says it all."""
+    if reply.code not in _UNKNOWN:  # the server's own answer: it has no free port, for example
+        return [_no_pasv(reply)] if other_works and command == "PASV" and ":" not in client.peer else []
     if client.lists(command):
-        report.add(middlebox(f"FEAT lists {command}, and {command} is answered with “{announced}”"))
-    elif command == "EPSV":
-        report.add(
+        return [middlebox(f"FEAT lists {command}, and {command} is answered with “{reply}”")]
+    if command == "EPSV":
+        return [
             Finding(
                 "passive.no_epsv",
                 "note",
-                f"The server does not support EPSV (“{announced}”), which needs no address and so survives NAT.",
+                f"The server does not support EPSV (“{reply}”), which needs no address and so survives NAT.",
                 "Use PASV with the right public address.",
                 "passive:\n  address: ftp.example.com",
             )
-        )
-    elif ":" not in client.peer:  # PASV cannot work over IPv6
-        report.add(
-            Finding(
-                "passive.no_pasv",
-                "warning",
-                f"PASV is refused: “{announced}”. Clients that do not know EPSV cannot transfer.",
-                "Look for the reason in the server's log.",
-                "journalctl -u ftpsd -n 20",
-            )
-        )
-    return False
+        ]
+    return [] if ":" in client.peer else [_no_pasv(reply)]  # PASV cannot work over IPv6
+
+
+def _no_pasv(reply: Reply) -> Finding:
+    return Finding(
+        "passive.no_pasv",
+        "warning",
+        f"PASV is refused: “{reply}”. Clients that do not know EPSV cannot transfer.",
+        "Look for the reason in the server's log.",
+        "journalctl -u ftpsd -n 20",
+    )
 
 
 def _announce(client: Client, command: str) -> Passive | Reply:
@@ -88,11 +94,11 @@ def _knock(address: str, port: int, seconds: float) -> reach.Outcome:
     return tried.outcome
 
 
-def _no_passive_mode() -> Finding:
+def _no_passive_mode(reply: str) -> Finding:
     return Finding(
         "passive.none",
         "fault",
-        "The server opens no passive port: neither EPSV nor PASV is answered with one.",
+        f"The server opens no passive port: neither EPSV nor PASV is answered with one (“{reply}”).",
         "On the server, check that ports of the passive range are free, and look at the log.",
         "ftpsd doctor -c /etc/ftpsd/ftpsd.yaml",
     )
