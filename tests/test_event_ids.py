@@ -159,7 +159,7 @@ def test_an_id_is_for_one_change_only() -> None:
     assert known.take(2, "upload", "/a") == ""
     assert known.take(1, "upload", "/a") == "7-1"
     assert known.take(1, "upload", "/a") == ""
-    assert known.text("7-1") == "{}" and known.text("7-2") == ""
+    assert known.taken == ("7-1", "{}")
     known.put(1, "upload", "/a", "7-2", "{}")
     assert known.take(1, "delete", "/a") == known.take(1, "upload", "/a") == ""
     known.put(1, "upload", "/a", "7-3", "{}")

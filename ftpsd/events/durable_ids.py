@@ -24,8 +24,8 @@ class DurableIds:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[int, _Made] = {}
-        #: The id that was taken last, and the record that has it.
-        self._taken = "", ""
+        #: The id that was taken last, and its record: that of the event that is being published, if it has this id.
+        self.taken = "", ""
 
     def put(self, session: int, name: str, path: str, identity: str, record: str) -> None:
         """Keep the id and record of a change that a session has made. In any thread, before its command ends."""
@@ -40,13 +40,8 @@ class DurableIds:
             made = self._made.pop(session, None)
         if made is None or made[0] != name or made[1] != path:
             return ""
-        self._taken = made[2:]
+        self.taken = made[2:]
         return made[2]
-
-    def text(self, identity: str) -> str:
-        """Return the record that the journal has, as JSON, while the event with this id is published; else nothing."""
-        taken, text = self._taken
-        return text if taken == identity else ""
 
     def forget(self, session: int) -> None:
         """Keep nothing of a session that has ended."""

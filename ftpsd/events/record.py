@@ -79,7 +79,10 @@ def record(event: Event, when: float, identity: str) -> Record | None:
     name, fields = parts
     result: Record = {"id": identity, "event": name, "time": iso_time(when)}
     if isinstance(event, SessionEvent):
-        _add_session(result, event.session)
+        session = event.session
+        result["session"], result["address"] = session.number, session.address
+        if session.user:
+            result["user"] = session.user
     result.update(fields)
     return result
 
@@ -89,17 +92,13 @@ def upload_record(
 ) -> Record:
     """Return the record of an upload that is about to get its name: as `record`, without an event."""
     result: Record = {"id": identity, "event": "upload", "time": iso_time(time.time())}
-    _add_session(result, session)
+    result["session"], result["address"] = session.number, session.address
+    if session.user:
+        result["user"] = session.user
     result["path"] = path if path.isascii() else valid_text(path)
     result["bytes"], result["seconds"], result["offset"] = received, round(seconds, 3), offset
     result["append"] = append
     return result
-
-
-def _add_session(result: Record, session: SessionInfo) -> None:
-    result["session"], result["address"] = session.number, session.address
-    if session.user:
-        result["user"] = session.user
 
 
 def recorded_kinds() -> Mapping[type[Event], frozenset[str]]:
@@ -152,29 +151,31 @@ class Recorder:
         """Return the record of an event that is being published, or None if its kind has no record."""
         last, result = self._last
         if event is not last:
-            identity, text = self._known(event)
+            text = self._written(event)
             if text:
                 result = json.loads(text)
             else:
+                identity = event.identity if isinstance(event, _WITH_IDENTITY) else ""
                 result = record(event, self.now(), identity or f"{self._run}-{next(self._numbers)}")
             self._last = event, result
         return result
 
     def line(self, event: Event) -> Line | None:
         """Return the record of an event as JSON, or None if its kind has no record."""
-        _, text = self._known(event)
+        text = self._written(event)
         if text:
             return text
         made = self.record(event)
         return None if made is None else partial(to_json, made)
 
-    def _known(self, event: Event) -> tuple[str, str]:
-        """Return the id and the record that the journal has for an event, as far as it has them; else empty texts."""
+    def _written(self, event: Event) -> str:
+        """Return the record that the journal has of an event, as JSON, or an empty text."""
         if not isinstance(event, _WITH_IDENTITY) or not event.identity:
-            return "", ""
-        # The bytes of a text are counted before its line ends are converted, and by the journal afterwards.
-        counted_otherwise = isinstance(event, TransferEnded) and event.ascii
-        return event.identity, "" if counted_otherwise else self._durable.text(event.identity)
+            return ""
+        if type(event) is TransferEnded and event.ascii:
+            return ""  # the journal counts the bytes of the file, the event those that were sent
+        identity, text = self._durable.taken
+        return text if identity == event.identity else ""
 
 
 _WITH_IDENTITY = TransferEnded, FileChanged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from ftpsd.events.hub import Hub
@@ -189,4 +190,4 @@ class SessionEvents:
         """Return a check of a data connection's handshake that counts it. `facts` returns its version, and whether it
         resumed a session."""
         tally = self._hub.tally
-        return check if tally is None else tally.data_handshakes(check, facts)
+        return check if tally is None else partial(tally.check_data, check, facts)

@@ -60,15 +60,9 @@ class Tally:
         self.data_refused.update(other.data_refused)
         self.handshakes.update(other.handshakes)
 
-    def data_handshakes(
-        self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]]
-    ) -> Callable[[T], None]:
-        """Return a check of data connections that counts their handshakes, too."""
-
-        def counted(connection: T) -> None:
-            version, resumed = facts(connection)
-            with self._lock:
-                self.handshakes["data", version, resumed] += 1
-            check(connection)
-
-        return counted
+    def check_data(self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]], connection: T) -> None:
+        """Count the handshake of a data connection, and check it. May be called in any thread."""
+        version, resumed = facts(connection)
+        with self._lock:
+            self.handshakes["data", version, resumed] += 1
+        check(connection)

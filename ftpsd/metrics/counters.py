@@ -47,7 +47,7 @@ DIRECTIONS: dict[TransferKind, str] = {
 
 
 class Histogram:
-    """Counts of values by size. `TransferCounts.add` counts them."""
+    """Counts of values by size. `Counters` counts them."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -77,15 +77,6 @@ class TransferCounts:
     results: Counter[str] = Factory(Counter)
     durations: Histogram = Factory(lambda: Histogram(DURATIONS))
     sizes: Histogram = Factory(lambda: Histogram(SIZES))
-
-    def add(self, result: str, seconds: float, size: int) -> None:
-        """Count a transfer. A call for each histogram would cost as much as all of this."""
-        self.results[result] += 1
-        durations, sizes = self.durations, self.sizes
-        durations.counts[bisect_left(durations.bounds, seconds)] += 1
-        durations.sum += seconds
-        sizes.counts[bisect_left(sizes.bounds, size)] += 1
-        sizes.sum += size
 
     def copy(self) -> TransferCounts:
         """Return a copy."""
@@ -204,7 +195,14 @@ class Counters:
     def _transfer_ended(self, event: TransferEnded) -> None:
         direction = DIRECTIONS[event.kind]
         result = "complete" if event.code < 400 else result_of(event)
-        self._counts.transfers[direction].add(result, event.seconds, event.bytes)
+        counts = self._counts.transfers[direction]
+        counts.results[result] += 1
+        # A call for each histogram would cost as much as all of this.
+        durations, sizes = counts.durations, counts.sizes
+        durations.counts[bisect_left(durations.bounds, event.seconds)] += 1
+        durations.sum += event.seconds
+        sizes.counts[bisect_left(sizes.bounds, event.bytes)] += 1
+        sizes.sum += event.bytes
         if self.by_user and event.session.user:
             user = self._counts.users.setdefault(event.session.user, UserCounts())
             user.transfers[direction, result] = user.transfers.get((direction, result), 0) + 1

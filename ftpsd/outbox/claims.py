@@ -146,7 +146,7 @@ class UploadClaim:
     decided  after `decide`
     """
 
-    __slots__ = ("_append", "_identity", "_offset", "_path", "_record", "_session", "_since", "file")
+    __slots__ = ("_append", "_offset", "_path", "_record", "_session", "_since", "file", "identity")
 
     def __init__(self, session: SessionJournal, path: str, file: str, append: bool, offset: int) -> None:
         self._session = session
@@ -156,7 +156,8 @@ class UploadClaim:
         self._append = append
         self._offset = offset
         self._since = time.monotonic()
-        self._identity = self._record = ""
+        #: The identity of the intent while it is not decided, otherwise empty.
+        self.identity = self._record = ""
 
     @property
     def home(self) -> Home:
@@ -175,11 +176,11 @@ class UploadClaim:
         sized = f'{text[:-1]}, "size": {evidence.size}}}'
         paths = None if made["path"] == path else [path]
         journal.add_intent(identity, intent_line(identity, sized, evidence.proof, paths))
-        self._identity, self._record = identity, text
+        self.identity, self._record = identity, text
 
     def decide(self, made: bool) -> bool:
         """Write whether the upload got its name, unless that is decided. Return False if that could not be written."""
-        identity, self._identity = self._identity, ""
+        identity, self.identity = self.identity, ""
         if not identity:
             return True
         journal, session = self._session.journal, self._session.session

@@ -65,6 +65,7 @@ class ClaimedUpload:
 
     def close(self) -> None:
         """End the upload. Any number of times."""
-        if not self._claim.decide(made=self._named):
+        claim = self._claim
+        if claim.identity and not claim.decide(made=self._named):
             self._upload.leave()
         self._upload.close()

@@ -57,8 +57,9 @@ def resumed(connection: SSL.Connection) -> bool:
 
 def handshake_facts(connection: SSL.Connection) -> tuple[str, bool]:
     """Return the TLS version ("TLSv1.3") of a connection, and whether its handshake resumed a session."""
-    version = _VERSIONS.get(_lib.SSL_version(connection._ssl))  # type: ignore[attr-defined,union-attr]
-    return version or connection.get_protocol_version_name(), resumed(connection)
+    ssl = connection._ssl  # type: ignore[attr-defined]
+    version = _VERSIONS.get(_lib.SSL_version(ssl))  # type: ignore[union-attr]
+    return version or connection.get_protocol_version_name(), bool(_lib.SSL_session_reused(ssl))  # type: ignore[union-attr]
 
 
 #: The names of versions: `get_protocol_version_name` makes the text anew for each connection.
