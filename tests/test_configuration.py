@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -9,13 +10,18 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
 
 from ftpsd.accounts import hashes
 from ftpsd.cli.main import main
@@ -428,6 +434,45 @@ def test_a_damaged_certificate(files: Path) -> None:
         der = found.public_bytes(Encoding.DER).replace(part, damaged)
         pem.write_text(ssl.DER_cert_to_PEM_cert(der))
         assert any("certificate.pem is damaged. Create the file again." in fault for fault in faults(files))
+
+
+def _rsa_pair(directory: Path, damaged: bool) -> None:
+    """Write a certificate and its RSA key, in which all numbers but the public ones may be wrong."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=90)).sign(key, SHA256())
+    )  # fmt: skip
+    (directory / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    numbers = key.private_numbers()
+    private = [numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp]
+    values = [0, numbers.public_numbers.n, 65537, *(each + 2 * damaged for each in private)]
+    parts = b"".join(_der(2, each.to_bytes(each.bit_length() // 8 + 1, "big")) for each in values)
+    text = base64.encodebytes(_der(0x30, parts)).decode()
+    (directory / "key.pem").write_text(f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n")
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
+
+
+def test_a_damaged_key(files: Path) -> None:
+    """A private key that belongs to the certificate, and cannot sign, is a fault without a traceback."""
+    _rsa_pair(files, damaged=True)
+    assert any("the private key in key.pem is damaged. Create the key again" in fault for fault in faults(files))
+
+
+def test_a_key_is_checked_without_a_pause(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The primes of an RSA key are not tested for being such: at a reload, all sessions would wait for that."""
+    _rsa_pair(files, damaged=False)
+
+    def test_primes(key: crypto.PKey) -> None:
+        raise AssertionError("the load tests the primes of a key")
+
+    monkeypatch.setattr(crypto.PKey, "to_cryptography_key", test_primes)
+    load.load(files / "ftpsd.yaml")
 
 
 def test_all_faults_at_once(files: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from OpenSSL import SSL, crypto
 
 from ftpsd.config.faults import ConfigurationWarning, Key, quoted
@@ -17,6 +18,7 @@ from ftpsd.system.tls import certificate_parts
 from ftpsd.system.tls.certificates import Certificates, Identity
 from ftpsd.system.tls.client_certificates import ClientVerifier
 from ftpsd.system.tls.contexts import CIPHERS, ContextMaker
+from ftpsd.system.tls.trial import works
 
 # Cipher suites by their names in OpenSSL.
 _ANONYMOUS = re.compile("A(?:EC)?DH-")
@@ -64,6 +66,10 @@ def _load_pair(document: Document, key: Key, pair: CertificateSettings) -> Ident
         problem = f"the key in {pair.key_file} does not belong to the certificate"
         document.fault(key_where, problem, "Name the key that the certificate was made with.")
         return None
+    if not _is_whole(chain[0], private_key):
+        problem = f"the private key in {pair.key_file} is damaged"
+        document.fault(key_where, problem, "Create the key again, and a certificate for it.")
+        return None
     return Identity(chain, private_key, pair.certificate, pair.addresses)
 
 
@@ -104,8 +110,26 @@ def _parse_key(document: Document, path: Path, where: Key, pem: bytes) -> crypto
         return None
 
 
+def _is_whole(certificate: crypto.X509, key: crypto.PKey) -> bool:
+    """Return whether the private key of a certificate can be used."""
+    if works(certificate, key):
+        return True
+    # cryptography checks whether the primes of an RSA key are such, and all other threads wait for that: 35 ms for 2048
+    # bits, 0.2 s for 4096.
+    try:
+        key.to_cryptography_key()
+    except ValueError:
+        return False
+    except UnsupportedAlgorithm:
+        pass
+    return True
+
+
 def _match(certificate: crypto.X509, key: crypto.PKey) -> bool:
-    own = certificate_parts.encoded(key.to_cryptography_key().public_key())  # type: ignore[union-attr]
+    try:
+        own = certificate_parts.encoded(load_der_public_key(crypto.dump_publickey(crypto.FILETYPE_ASN1, key)))
+    except (ValueError, UnsupportedAlgorithm):
+        return False
     return certificate_parts.public_key(certificate.to_cryptography()) == own
 
 
