@@ -25,7 +25,7 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import ChangeCounter, Files, IsTimed, Mount, Upload, User, every_name
+from ftpsd.storage.backend import ChangeCounter, Files, IsTimed, Mount, Upload, User, entry_or_portions, every_name
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quota
@@ -273,6 +273,12 @@ class MemoryDirectories:
             raise _error(errno.ENOTDIR)
         cut = {each for each, part in self._home.parts.items() if part.data and not part.uploading}
         yield [self.entry_of(each, each[-1]) for each in {*self._home.nodes, *cut} if each and each[:-1] == parts]
+
+    def listed(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None] | Entry:
+        """Return the portions of a directory, or the entry of what is none."""
+        return entry_or_portions(self, path, with_dots, is_timed)
 
     def are_in_order(self, path: VirtualPath) -> bool:
         """Return False: there is one portion."""

@@ -102,6 +102,11 @@ class Directories(Protocol):
         that must ask for it need not do that.
         """
 
+    def listed(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None] | Entry:
+        """Return the portions of a directory, or the entry of what is none. The user must be permitted to list it."""
+
     def are_in_order(self, path: VirtualPath) -> bool:
         """Return whether the portions of a directory follow each other in the order of the names: they need not wait.
 
@@ -110,6 +115,14 @@ class Directories(Protocol):
 
     def names_below(self, path: VirtualPath) -> Iterator[list[str]]:
         """Yield the names of the directories in a directory, in portions, in no order."""
+
+
+def entry_or_portions(
+    directories: Directories, path: VirtualPath, with_dots: bool, is_timed: IsTimed
+) -> Generator[list[Entry], None, None] | Entry:
+    """Do what `Directories.listed` does, with `entry` and `portions`."""
+    entry = directories.entry(path, "list")
+    return directories.portions(path, with_dots, is_timed) if entry.is_directory else entry
 
 
 class Files(interfaces.Files, Protocol):

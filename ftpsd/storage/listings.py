@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from fnmatch import translate
+from operator import attrgetter
 
 from ftpsd.data.endpoints import ChunkSource
 from ftpsd.protocol.encoding.names import NameEncoding
@@ -25,6 +26,9 @@ _BATCH = 500
 
 #: The heading of a directory with `-R` (or ""), and entries.
 Batch = tuple[str, list[Entry]]
+
+#: The entries of a directory (see `Directories.portions`).
+Portions = Generator[list[Entry], None, None]
 
 
 class Listings:
@@ -54,16 +58,22 @@ class Listings:
 
     def _batches(self, path: VirtualPath, request: ListRequest) -> Generator[Batch, None, None]:
         try:
-            single = self._directories.entry(path, "list")
+            top = self._directories.entry(path, "list") if request.directory else self._listed(path, request)
         except FileNotFoundError:
             if not any(sign in path.name for sign in "*?["):
                 raise
             yield from self._matches(path, request)
             return
-        if single.is_directory and not request.directory:
-            yield from self._tree(path, request)
+        if isinstance(top, Entry):
+            yield "", [top._replace(name=request.path or top.name)]
         else:
-            yield "", [single._replace(name=request.path or single.name)]
+            yield from self._tree(path, top, request)
+
+    def _listed(self, path: VirtualPath, request: ListRequest) -> Portions | Entry:
+        return self._directories.listed(path, request.all, every_name if request.needs_times else no_name)
+
+    def _portions(self, path: VirtualPath, request: ListRequest, is_listed: IsTimed = every_name) -> Portions:
+        return self._directories.portions(path, request.all, is_listed if request.needs_times else no_name)
 
     def _matches(self, path: VirtualPath, request: ListRequest) -> Iterator[Batch]:
         said = request.path.rstrip("/")
@@ -74,11 +84,11 @@ class Listings:
         def matches(name: str) -> bool:
             return pattern.match(name) is not None and (dots or not name.startswith("."))
 
-        for batch in self._directory(path.parent, request, matches):
+        for batch in self._directory(path.parent, self._portions(path.parent, request, matches), request):
             yield "", _renamed([each for each in batch if matches(each.name)], prefix)
 
-    def _tree(self, top: VirtualPath, request: ListRequest) -> Iterator[Batch]:
-        levels = [(yield from self._visit(top, "", _prefix(request, ()), 0, request))]
+    def _tree(self, top: VirtualPath, portions: Portions, request: ListRequest) -> Iterator[Batch]:
+        levels = [(yield from self._visit(top, portions, "", _prefix(request, ()), 0, request))]
         while levels:
             path, names = levels[-1]
             name = next(names, "")
@@ -89,15 +99,16 @@ class Listings:
             else:
                 path = path.child(name)
                 heading, prefix = f"\r\n{shown(str(path))}:", _prefix(request, path.parts[len(top.parts) :])
-                levels.append((yield from self._visit(path, heading, prefix, len(levels), request)))
+                portions = self._portions(path, request)
+                levels.append((yield from self._visit(path, portions, heading, prefix, len(levels), request)))
 
     def _visit(
-        self, path: VirtualPath, heading: str, prefix: str, depth: int, request: ListRequest
+        self, path: VirtualPath, portions: Portions, heading: str, prefix: str, depth: int, request: ListRequest
     ) -> Generator[Batch, None, tuple[VirtualPath, Iterator[str | None]]]:
         """Yield the entries of a directory. Return its path, and the names in it to visit next."""
         below = Below(depth)
         try:
-            for batch in self._directory(path, request):
+            for batch in self._directory(path, portions, request):
                 if request.recursive and len(path.parts) < MAX_DEPTH:
                     below.add([each.name for each in batch if _is_below(each)])
                 yield heading, _renamed(batch, prefix)
@@ -113,10 +124,7 @@ class Listings:
         with suppress(OSError, Refusal):
             yield from self._directories.names_below(path)
 
-    def _directory(
-        self, path: VirtualPath, request: ListRequest, is_listed: IsTimed = every_name
-    ) -> Iterator[list[Entry]]:
-        portions = self._directories.portions(path, request.all, is_listed if request.needs_times else no_name)
+    def _directory(self, path: VirtualPath, portions: Portions, request: ListRequest) -> Iterator[list[Entry]]:
         in_order = not (request.by_time or request.reverse) and self._directories.are_in_order(path)
         try:
             if request.all:
@@ -176,9 +184,9 @@ def _in_batches(portions: Iterator[list[Entry]], request: ListRequest, in_order:
 
 def _sort(entries: list[Entry], request: ListRequest) -> None:
     if request.by_time:
-        entries.sort(key=lambda entry: entry.modified, reverse=not request.reverse)
+        entries.sort(key=attrgetter("modified"), reverse=not request.reverse)
     else:
-        entries.sort(key=lambda entry: entry.name, reverse=request.reverse)
+        entries.sort(key=attrgetter("name"), reverse=request.reverse)
 
 
 def _chunks(

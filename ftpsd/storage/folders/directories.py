@@ -11,7 +11,7 @@ from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import PERMISSIONS, PERMITTED_ACTIONS, Permissions
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import IsTimed, every_name
+from ftpsd.storage.backend import IsTimed, entry_or_portions, every_name
 from ftpsd.storage.folders.mounts import MountTable
 
 #: Errors for a directory that leads to a folder, but does not exist in the mount around it.
@@ -61,6 +61,14 @@ class FolderDirectories:
         yield self._folders_in(path, names)
         for portion in portions:
             yield [each for each in portion if each.name not in names]
+
+    def listed(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None] | Entry:
+        """Return the portions of a directory, or the entry of what is none."""
+        if self._table.names_in(path.parts):
+            return entry_or_portions(self, path, with_dots, is_timed)
+        return self._table.files(path.parts).directories.listed(path, with_dots, is_timed)
 
     def are_in_order(self, path: VirtualPath) -> bool:
         """Return whether the portions of a directory follow each other in the order of the names."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import islice
 
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
+from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import IsTimed, every_name
 from ftpsd.storage.local.entries import Entries, make_entry
 from ftpsd.storage.local.jail import Jail
@@ -38,6 +40,23 @@ class LocalDirectories:
         finally:
             os.close(descriptor)
 
+    def listed(
+        self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
+    ) -> Generator[list[Entry], None, None] | Entry:
+        """Return the portions of a directory, or the entry of what is none.
+
+        Most names are directories, so that is tried first: each way to a name costs as much as two entries.
+        """
+        portions = self.portions(path, with_dots, is_timed)
+        try:
+            first = next(portions, [])
+        except (OSError, Refusal):
+            entry = self.entry(path, "list")
+            if entry.is_directory:
+                raise
+            return entry
+        return _resumed(first, portions)
+
     def are_in_order(self, path: VirtualPath) -> bool:
         """Return False: a disk has an order of its own."""
         return False
@@ -55,3 +74,9 @@ class LocalDirectories:
                 yield [name for name in names if self._entries.is_shown(name)]
         finally:
             os.close(descriptor)
+
+
+def _resumed(first: list[Entry], rest: Generator[list[Entry], None, None]) -> Generator[list[Entry], None, None]:
+    with closing(rest):
+        yield first
+        yield from rest

@@ -41,7 +41,7 @@ class Entries:
         try:
             with self._jail.place(path, None) as place:
                 self._jail.require_any(place, *permissions)
-                return make_entry(path.name, place.stat())
+                return make_entry(path.name, place.first_stat())
         except (OSError, Refusal) as error:
             if isinstance(error, OSError) and error.errno not in _BROKEN_LINK:
                 raise
@@ -128,7 +128,7 @@ class Entries:
             with self._jail.place(path, None) as place:
                 if not self._is_visible(place):
                     return make_entry(path.name, info)
-                found = place.stat()
+                found = place.first_stat()
         except (OSError, Refusal):
             return make_entry(path.name, info)
         return make_entry(path.name, found)._replace(is_link=True, link="" if target.startswith("/") else target)

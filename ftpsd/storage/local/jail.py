@@ -42,7 +42,8 @@ class Place:
 
     `parts` are the names that lead there in the user's tree, as the rules for permissions spell them. `others` are
     further paths that may mean this place: through a link, or because the disk may ignore case. What they forbid is
-    forbidden. `way` are the names as the configuration spells those that lead to folders.
+    forbidden. `way` are the names as the configuration spells those that lead to folders. `found` is the status of what
+    was there when the path was resolved, if links were followed and there was something.
     """
 
     directory: int
@@ -50,6 +51,7 @@ class Place:
     parts: Parts
     others: tuple[Parts, ...] = ()
     way: Parts = ()
+    found: os.stat_result | None = None
 
     def __enter__(self) -> Place:
         return self
@@ -69,6 +71,10 @@ class Place:
     def stat(self) -> os.stat_result:
         """Return the status of what is there; that of a symbolic link is its own."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def first_stat(self) -> os.stat_result:
+        """Return `found`, or what `stat` does if there is none. It saves a system call where nothing was changed."""
+        return self.found or self.stat()
 
     def is_at(self, other: Place) -> bool:
         """Return whether this is the same name in the same directory."""
@@ -177,8 +183,9 @@ class Jail:
         first link its own path, and for a name that several rules may mean, the first of them.
         """
         at = list(self.at)
-        todo, done, way, links = list(self.below(parts)), at, at, 0
+        todo, done, way, links = list(parts[len(at) :]), at, at, 0
         others: list[Parts] = []
+        found: os.stat_result | None = None
         directory = self._open_home()
         try:
             while todo:
@@ -192,13 +199,18 @@ class Jail:
                 if self.permission_rules.paths:
                     ruled, ambiguous = self._as_ruled(directory, tuple(done), name)
                 led = _as_led(self._ways.get(tuple(way)), directory, name) if self._ways else name
-                target = _enter(directory, name) if todo else _link_target(directory, name) if follow else None
+                if todo:
+                    target: int | str | None = _enter(directory, name)
+                else:
+                    found = _stat(directory, name) if follow else None
+                    is_link = found is not None and stat.S_ISLNK(found.st_mode)
+                    target = _link_target(directory, name) if is_link else None
                 if not isinstance(target, str):
                     if ambiguous:
                         others.append((*done, ruled, *todo))
                     done, way = [*done, ruled], [*way, led]
                     if target is None:
-                        return Place(directory, name, tuple(done), tuple(others), tuple(way))
+                        return Place(directory, name, tuple(done), tuple(others), tuple(way), found)
                     os.close(directory)
                     directory = target
                     continue

@@ -60,7 +60,7 @@ class Root:
         jail = self.jail
         with jail.place(path, None) as place:
             try:
-                found = place.stat()
+                found = place.first_stat()
             except FileNotFoundError:
                 jail.require_any(place, "list", "download", "upload")
                 if "upload" not in jail.permissions(place):
@@ -248,7 +248,7 @@ class Root:
 def _is_file(place: Place) -> bool:
     """Return whether there is a file; raise Refusal if there is something else."""
     try:
-        found = place.stat()
+        found = place.first_stat()
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(found.st_mode):
