@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ftpsd.system.worker_threads import WorkerThreads
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class Call(Generic[T]):
@@ -63,17 +62,17 @@ class Call(Generic[T]):
         """Note that a thread has begun with the call, or with its next step."""
         self.since, self.running, self.waits_for_lock = time.monotonic(), True, False
 
-    def make(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Call the function in this worker thread, and deliver what it returns or raises. Not if nobody awaits that."""
-        if self in self._threads.awaited:
-            self.make_anyway(function, *arguments, **named)
+    def make(self, function: Callable[[], T], anyway: bool = False) -> None:
+        """Call the function in this worker thread, and deliver what it returns or raises.
 
-    def make_anyway(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Call the function as `make` does, also if its result is not awaited any more."""
+        Not if nobody awaits that any more, unless it is to be called `anyway`.
+        """
+        if not (anyway or self in self._threads.awaited):
+            return
         self.begin_step()
         result: T | Failure
         try:
-            result = function(*arguments, **named)
+            result = function()
         except Busy:
             self.waits_for_lock = True
             raise  # it remains `running`: what other jobs of its owner do is no progress now

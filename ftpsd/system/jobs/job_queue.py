@@ -50,14 +50,14 @@ class JobQueue:
         """
         call: Call[T] = Call(self._threads, self._queue)
         self._threads.awaited.add(call)
-        self._threads.put(self._queue, partial(call.make, function, *arguments, **named))
+        self._threads.put(self._queue, partial(call.make, partial(function, *arguments, **named)))
         return call.result
 
     def close(self, close: Callable[[], None]) -> Deferred[None]:
         """Close something in a thread, as `call` does. It is closed in any case, also after the Refusal."""
         call: Call[None] = Call(self._threads, self._queue)
         self._threads.awaited.add(call)
-        self._threads.put(self._queue, partial(call.make_anyway, close))
+        self._threads.put(self._queue, partial(call.make, close, anyway=True))
         return call.result
 
     def run(self, steps: JobSteps[T] | LockSteps[T], patience: float = 0.0) -> Deferred[T]:
