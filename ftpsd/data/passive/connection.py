@@ -26,6 +26,9 @@ from ftpsd.system.reactor import Reactor
 #: that resume TLS sessions begin with TLS at the reply to their transfer command.
 DOUBTFUL = 2
 
+#: The state of a TCP connection that neither side has ended (`tcpi_state`, the first byte of `struct tcp_info`).
+_ESTABLISHED = 1
+
 #: The states of a `PassiveConnection`.
 PassiveState = Literal["closed", "listening", "connected", "early TLS"]
 
@@ -287,6 +290,8 @@ def _end_of(connection: socket.socket) -> OSError | Literal["FIN"] | None:
 
     The kernel reports an error once: the next call sees the end of the stream.
     """
+    if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED:
+        return None
     try:
         return None if connection.recv(1, socket.MSG_PEEK) else "FIN"
     except BlockingIOError:
