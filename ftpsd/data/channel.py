@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ftpsd.data.connect import Connector
 from ftpsd.data.deadlines import Deadlines, abort_if_quiet, abort_when_quiet
-from ftpsd.data.endpoints import REACTOR, Closable, End, FileSource, Steps, settled
+from ftpsd.data.endpoints import Closable, End, FileSource, InReactor, Steps, settled
 from ftpsd.data.handshakes import Handshakes
 from ftpsd.data.passive.connection import Connected
 from ftpsd.data.passive.shared_ports import Ports
@@ -277,8 +277,8 @@ def _open_first(
     owned.insert(0, end)
     if end.pending():
         yield from settled(end)
-    if opened is not None:
+    if reply_first and opened is not None:
+        yield InReactor(partial(opened, end))
+    elif opened is not None:
         queue.call_in_reactor(opened, end)
-    if reply_first:
-        yield REACTOR
     return (yield from move(end))

@@ -5,7 +5,7 @@ and TLS calls itself, in a worker thread, and yields when it cannot continue:
 
     READ, WRITE   continue when the socket is ready
     Pause(s)      continue in `s` seconds
-    REACTOR       continue when the reactor has made the calls that were put before, such as sending the 150
+    InReactor(f)  continue when the reactor has called a function, such as the one that sends the 150
     Busy          continue with a lock that another job has (see `job_lock.again`)
     None          progress; another transfer may have the thread now
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
-REACTOR = 0
 
 #: Bytes in one TLS or socket call: large, and still within the second-level cache.
 PIECE = 256 * 1024
@@ -50,8 +49,18 @@ class Pause:
     storage: bool = False
 
 
+@dataclass(slots=True)
+class InReactor:
+    """Yielded by steps: continue when the reactor has made a call."""
+
+    call: Callable[[], object]
+
+
+#: What steps yield.
+Wanted = int | Pause | InReactor | Busy | None
+
 #: The steps of something that blocks, and its result.
-Steps = Generator[int | Pause | Busy | None, None, T]
+Steps = Generator[Wanted, None, T]
 
 
 def never_pending(_: object, complete: bool = False) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ftpsd.data.endpoints import REACTOR, READ, Closable, Pause, Steps, Waitable
+from ftpsd.data.endpoints import READ, Closable, InReactor, Pause, Steps, Waitable, Wanted
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system.jobs.job_lock import Busy
 from ftpsd.system.jobs.job_queue import JobQueue
@@ -141,7 +141,7 @@ class Transfer(Parking, Generic[T]):
         created     start                                                queued
         queued      a thread is free                                     running
         running     the step yields None, and others need the thread     queued
-        running     the step yields REACTOR                              queued, by the reactor
+        running     the step yields InReactor                            queued, by the reactor
         running     the step yields Busy                                 queued, when it gets the lock
         running     the step yields READ, WRITE or Pause, and others
                     need the thread or a MOMENT in it was not enough     parked
@@ -250,12 +250,12 @@ class Transfer(Parking, Generic[T]):
                 self._queue.call_in_reactor(_log_close_error, error)  # the result stands: an upload may be published
         self._queue.call_in_reactor(self._finish, result)
 
-    def _step(self) -> int | Pause | Busy | None:
+    def _step(self) -> Wanted:
         if self._abort_reason is not None:
             return self._steps.throw(self._abort_reason)  # not close(): an upload that is published ends well
         return next(self._steps)
 
-    def _gives_up_thread(self, wanted: int | Pause | Busy | None) -> bool:
+    def _gives_up_thread(self, wanted: Wanted) -> bool:
         """Decide what follows a step. Return False if this thread is to take the next one now."""
         if isinstance(wanted, Pause):
             self.waits_for_storage = wanted.storage
@@ -267,8 +267,8 @@ class Transfer(Parking, Generic[T]):
             if crowded:
                 self._submit()
             return crowded
-        if wanted == REACTOR:
-            self._queue.call_in_reactor(self._submit)
+        if isinstance(wanted, InReactor):
+            self._queue.call_in_reactor(_call_then, wanted.call, self._submit)
             return True
         if isinstance(wanted, Busy):
             self.waits_for_lock = True
@@ -333,6 +333,13 @@ def _failure(error: BaseException, abort_reason: Refusal | None) -> Failure:
     if isinstance(reported, Refusal | OSError):
         reported.__traceback__ = None  # only an internal error needs one
     return Failure(reported)
+
+
+def _call_then(call: Callable[[], object], follow: Callable[[], None]) -> None:
+    try:
+        call()
+    finally:
+        follow()
 
 
 def _log_close_error(error: BaseException) -> None:
