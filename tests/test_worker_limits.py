@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,38 @@ def test_a_code_is_good_at_one_worker(make_daemon: MakeDaemon) -> None:
         with connected(daemon, 6) as clients:
             replies = all_say(clients, f"PASS secret{code}")
             assert sorted(reply[:3] for reply in replies) == ["230"] + ["530"] * 5
+
+
+def test_a_code_stays_used_without_its_worker(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    """A code that was used is refused after all workers were killed, and after a restart; a later one logs in."""
+    pyotp = pytest.importorskip("pyotp")
+    secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+    state = tmp_path / "state"
+    state.mkdir()
+    settings = {"workers": WORKERS, "state": {"directory": str(state)}}
+    daemon = make_daemon(merge(PLAIN, settings), {"alice": {"totp": secret}})
+
+    def serves() -> bool:
+        with FtpClient(daemon, greeting=False) as client:
+            return client.reply().startswith("220")
+
+    def answers(line: str) -> list[str]:
+        with connected(daemon, WORKERS) as clients:
+            return [reply[:3] for reply in all_say(clients, line)]
+
+    code = pyotp.TOTP(secret).at(int(time.time()))
+    assert sorted(answers(f"PASS secret{code}")) == ["230", "530", "530"]
+    pids = daemon.workers()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(set(daemon.workers()) - set(pids)) == WORKERS, "new workers")
+    wait_until(serves, "a worker that serves")
+    assert answers(f"PASS secret{code}") == ["530"] * WORKERS
+    daemon.stop()
+    daemon.start()
+    assert answers(f"PASS secret{code}") == ["530"] * WORKERS
+    later = pyotp.TOTP(secret).at(int(time.time()) + 30)
+    assert sorted(answers(f"PASS secret{later}")) == ["230", "530", "530"]
 
 
 def test_a_worker_that_is_killed_returns_its_counts(three: Callable[..., Daemon]) -> None:
