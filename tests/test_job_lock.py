@@ -296,17 +296,17 @@ class SharedLock(JobLock):
         self._byte = ByteLock(self._file.fileno(), 0)
 
     def _enter(self, wait: bool) -> bool:
-        if wait:
-            self._byte.acquire()
-            return True
-        return self._byte.try_acquire()
+        while not self._byte.try_acquire():
+            if not wait:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _leave(self) -> None:
         self._byte.release()
 
-    @property
-    def is_taken_elsewhere(self) -> bool:
-        """Whether another process has it."""
+    def must_wait(self) -> bool:
+        """Return whether another process has it."""
         return self._byte.is_taken()
 
 

@@ -38,7 +38,7 @@ _NO_GROUPS: AbstractContextManager[Sequence[memoryview]] = nullcontext(())
 class SharedHomeCount:
     """The count of a home: a `HomeCount`."""
 
-    def __init__(self, table: SharedTable, slot: Slot, groups: GroupSlots) -> None:
+    def __init__(self, table: SharedTable, slot: Slot, groups: GroupSlots, home: str) -> None:
         self._slot = slot
         self._groups = groups
         #: See `Countable`.
@@ -47,7 +47,7 @@ class SharedHomeCount:
             Lock() if slot.place is None else table.places.range_lock(slot.place, AMOUNTS, PATIENCE)
         )
         #: See `HomeCount`.
-        self.names: Final = SharedHomeNames(table, slot)
+        self.names: Final = SharedHomeNames(table, slot, home)
         self.visits: Final = SharedHomeVisits(table, slot)
 
     @property
@@ -125,7 +125,7 @@ class SharedHomeCounts:
             with self._lock:
                 count = self._homes.get(home)
                 if count is None:
-                    count = self._homes[home] = SharedHomeCount(self._table, slot, self._group_slots)
+                    count = self._homes[home] = SharedHomeCount(self._table, slot, self._group_slots, home)
         return count
 
     def group(self, name: str) -> SharedGroupCount:

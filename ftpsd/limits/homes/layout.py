@@ -22,8 +22,8 @@ from __future__ import annotations
 from ftpsd.limits.home_counts import Amount
 from ftpsd.limits.shared.slot import FIELDS
 
-#: The kinds of the slots.
-HOME, GROUP = "home", "group"
+#: The kinds of the slots. Homes in which processes have waited for the names have a second slot.
+HOME, GROUP, TURNS = "home", "group", "turns"
 
 #: Fields of homes and groups: what they hold.
 BYTES, FILES = 0, 1
@@ -35,7 +35,10 @@ CHANGES, COUNTED, PROGRESS, HOLDER, DOUBTS, PAID, GROUPS = range(2, 9)
 
 #: One field for each group that includes the home (see `groups.reference`); negative if a login has included it.
 FIRST_GROUP = 9
-MOST_GROUPS = FIELDS - FIRST_GROUP
+MOST_GROUPS = FIELDS - FIRST_GROUP - 1
+
+#: One more field of homes: when a process has last looked for its turn to change names (see `Turns`), or 0.
+WANTED = FIELDS - 1
 
 #: Fields of groups: the digest of the name; the digest of the homes that were included when all were counted; the
 #: table's `clears` when the sum was computed.

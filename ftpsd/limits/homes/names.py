@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Hashable
+from functools import partial
 from typing import Final, cast
 
 from ftpsd.limits.homes.groups import PATIENCE
-from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES
+from ftpsd.limits.homes.layout import CHANGES, CHARGED, DOUBTS, HOLDER, NAMES, TURNS, WANTED
+from ftpsd.limits.homes.turns import Turns
 from ftpsd.limits.shared.file_set import FileKey
+from ftpsd.limits.shared.locks import ByteLock
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.slot import Slot
 from ftpsd.limits.shared.table import SharedTable
 from ftpsd.system.jobs.job_lock import JobLock
 
+#: Seconds between two attempts of a thread that waits.
+_PAUSE = 0.005
+
 
 class SharedHomeNames(JobLock):
     """The names in a home: a `HomeNames`. Part files are identified by device and inode."""
 
-    def __init__(self, table: SharedTable, slot: Slot) -> None:
+    def __init__(self, table: SharedTable, slot: Slot, home: str) -> None:
         super().__init__()
         self._table = table
         self._slot = slot
         self._fields = slot.ints
         self._lock = None if slot.place is None else table.places.byte_lock(slot.place, NAMES)
+        self._turns = Turns(slot.ints, partial(table.slot, TURNS, home))
         #: The part files of running uploads in all homes.
         self.charged: Final = cast(Container[Hashable], table.files)
 
@@ -42,20 +49,32 @@ class SharedHomeNames(JobLock):
         """Keep the other processes away."""
         if self._lock is None:
             return True
-        if wait:
-            self._lock.acquire()
-        elif not self._lock.try_acquire():
-            return False
+        while not self._try_lock(self._lock):
+            if not wait:
+                return False
+            time.sleep(_PAUSE)
         if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
             self._fields[DOUBTS] = 1
             self.changed()
         self._fields[HOLDER] = 1
         return True
 
-    @property
-    def is_taken_elsewhere(self) -> bool:
-        """Whether another process changes names."""
-        return self._lock is not None and self._lock.is_taken()
+    def _try_lock(self, lock: ByteLock) -> bool:
+        """Take the lock if no process has it, and none goes first. Else this process waits."""
+        turns = self._turns
+        if (self._fields[WANTED] and turns.is_anothers()) or not lock.try_acquire():
+            turns.wait()
+            return False
+        if turns.waits:
+            turns.begin()
+        return True
+
+    def must_wait(self) -> bool:
+        """Return whether another process changes names, or goes first."""
+        if self._lock is None or not (self._lock.is_taken() or self._turns.is_anothers()):
+            return False
+        self._turns.wait()
+        return True
 
     def _leave(self) -> None:
         if self._lock is not None:

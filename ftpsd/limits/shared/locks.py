@@ -114,11 +114,6 @@ class ByteLock:
         self._set = _flock(fcntl.F_WRLCK, byte)
         self._unset = _flock(fcntl.F_UNLCK, byte)
 
-    def acquire(self) -> None:
-        """Take the lock, however long another process holds it."""
-        if not self.try_acquire():
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLKW, self._set)
-
     def try_acquire(self) -> bool:
         """Take the lock unless another process has it. Return whether this process has it now."""
         try:

@@ -140,9 +140,11 @@ class JobLock:
         """Whether this thread has the lock."""
         return self._holder == get_ident()
 
-    @property
-    def is_taken_elsewhere(self) -> bool:
-        """Whether another process has what `_enter` locks. Does not block."""
+    def must_wait(self) -> bool:
+        """Return whether another process still keeps this one from what `_enter` locks. Does not block.
+
+        Whoever the lock is promised to asks that again and again after `accept` has failed.
+        """
         return False
 
     def _enter(self, wait: bool) -> bool:

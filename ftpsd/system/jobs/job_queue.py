@@ -115,7 +115,7 @@ class JobQueue:
     def _wait_for_process(self, lock: JobLock, job: Job) -> None:
         """Look again and again whether another process has a lock. No job looks: it would count as progress."""
         try:
-            taken = lock.is_taken_elsewhere
+            taken = lock.must_wait()
         except OSError:
             taken = False  # `_accept` meets the error again
         if taken:
