@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import PATIENCE, Daemon
+from tests.conftest import PLAIN
+from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import secured
 
 SETTINGS = """
@@ -325,6 +326,24 @@ def test_wrong_password(daemon: Daemon) -> None:
     """A wrong password is reported, and not tried again and again."""
     line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
     assert "530" in lftp(daemon, line, fails=True)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize(("protect", "sessions"), [("no", 200), ("yes", 10)], ids=["plain data", "encrypted data"])
+def test_clear_command_channel(make_daemon: Callable[..., Daemon], protect: str, sessions: int, version: str) -> None:
+    """lftp ends TLS by CCC, session after session: it sends close_notify first, and the daemon's does not cross it.
+
+    Afterwards it cannot resume the session of the control connection.
+    """
+    daemon = make_daemon(merge(PLAIN, {"tls": {"data_session": "allow"}}))
+    (daemon.home() / "file").write_text("content\n")
+    settings = (
+        "set ftp:ssl-use-ccc yes",
+        f"set ftp:ssl-protect-data {protect}",
+        f'set ssl:priority "NORMAL:-VERS-ALL:+VERS-TLS{version}"',
+    )
+    assert lftp(daemon, "cat file\nclose\n" * sessions, *settings) == "content\n" * sessions
+    assert daemon.log.count("CCC: 200") == sessions
 
 
 def test_a_wrong_password_is_sent_once(make_daemon: Callable[..., Daemon]) -> None:

@@ -60,6 +60,11 @@ def test_site_idle() -> None:
     other.say("SITE IDLE 3000")
     server.clock.advance(301)
     assert other.heard().startswith("421 ")
+    short = Server(settings={"timeouts": Timeouts(idle=20)})
+    client = short.connect().log_in()
+    assert client.say("SITE IDLE 5").rstrip() == "200 Idle timeout set to 20 seconds."
+    short.clock.advance(21)
+    assert client.heard().startswith("421 ")
 
 
 def test_a_client_that_does_not_read_its_last_reply() -> None:

@@ -33,7 +33,7 @@ def idle(session: Session, argument: str) -> Reply:
     longest = session.policy.idle
     if not argument.strip():
         return Reply(200, f"Longest idle timeout: {longest} seconds.")
-    seconds = max(30, min(parsing.number(argument), longest))
+    seconds = min(max(30, parsing.number(argument)), longest)
     session.control.set_idle_timeout(seconds)
     return Reply(200, f"Idle timeout set to {seconds} seconds.")
 
