@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge
 from tests.ftpclient import FtpClient
 from tests.hostile import ends, plain_login
+from tests.pki import Authority, pem
 from tests.test_scheduler import Clock
 
 MakeDaemon = Callable[..., Daemon]
@@ -65,6 +67,29 @@ def test_strangers_cannot_flood_the_log(make_daemon: MakeDaemon) -> None:
     with FtpClient(daemon) as client:  # another address has a bucket of its own
         client.expect(500, "XYZZY")
     daemon.wait_for_log(r"\(127\.0\.0\.1\)> XYZZY: 500")
+
+
+def test_refusals_of_strangers_have_a_budget(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Strangers cannot fill the log with refused logins for which they need no password, or with text after AUTH.
+
+    Failed logins are logged all the same.
+    """
+    authority = tmp_path / "ca.pem"
+    authority.write_bytes(pem(Authority("root").certificate))
+    certificates = {"client_certificates": {"ca": str(authority), "mode": "required"}}
+    limits = {"commands_per_second_before_login": None}
+    daemon = make_daemon({"tls": certificates, "limits": limits})
+    for _ in range(100):
+        with FtpClient(daemon, source="127.0.0.9") as client:
+            client.start_tls()
+            client.send(*["USER alice"] * 19)
+            assert all(client.reply().startswith("530 Client certificate") for _ in range(19))
+        with FtpClient(daemon, source="127.0.0.9") as client:
+            client.send("AUTH TLS", "NOOP")
+            ends(client)
+    daemon.wait_for_log("USER alice: 530")
+    assert 0 < daemon.log.count("login of alice refused") < 1200
+    assert daemon.log.count("plain text after AUTH") < 80
 
 
 @pytest.mark.parametrize("line", ["SIZE nothing", "RNFR f", "HASH f", "SITE HELP", "RNTO f"])
