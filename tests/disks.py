@@ -80,6 +80,33 @@ class FaultyDisk:
         self.fail()
 
 
+class FailingDevice:
+    """An ext4 file system on a block device that fails on request, in place of a directory that has files already.
+
+    It is a loop device over a file of a `FaultyDisk`. Only what the kernel has not read or written before can fail.
+    """
+
+    def __init__(self, directory: Path, journal: bool = True) -> None:
+        """Without a journal the file system can be written again as soon as the device works."""
+        if os.geteuid() or shutil.which("mkfs.ext4") is None:
+            pytest.skip("a loop device needs root and mkfs.ext4")
+        below = directory.with_name("below")
+        self._disk = FaultyDisk(below)
+        self.image = self._disk.backing / "image"
+        features = "has_journal" if journal else "^has_journal"
+        make = ("mkfs.ext4", "-q", "-O", features, "-d", str(directory), str(self.image), "64M")
+        subprocess.run(make, check=True, capture_output=True, timeout=PATIENCE)
+        mount = f'mount -o loop {below / self.image.name} {directory} && exec "$@"'
+        self.prefix = (*self._disk.prefix, "sh", "-c", mount, "sh")
+        must_work(self.prefix)
+        self.fail, self.work = self._disk.fail, self._disk.work
+
+    def content(self, name: str) -> bytes:
+        """Return the content of a file after a new mount, when the daemon has ended."""
+        show = f"mount -o loop {self.image} {self.image.parent} && cat {self.image.parent / name}"
+        return subprocess.run(["unshare", "--mount", "sh", "-c", show], check=True, capture_output=True).stdout
+
+
 class FoldingDisk:
     """A file system that ignores case, in place of a directory: `fuse`, `ntfs`, `vfat` or `ext4`.
 

@@ -4,7 +4,7 @@
 
 mounts BACKING at MOUNTPOINT for one command, in a mount namespace of its own, and serves it until the command ends.
 RULES is a file that is read at every request. Each line has an operation and its result, which is the name of an error
-or STALL: `WRITE EIO`, `READ STALL`. A stalled request is answered when its rule is removed. With `NAMES FOLD` names are
+or STALL: `WRITE EIO`, `READ STALL`. `READ EIO/3` lets three requests succeed first. A stalled request is answered when its rule is removed. With `NAMES FOLD` names are
 equal if they differ in case, in composition or in an invisible character only, and each has a short name (8.3), as on
 FAT, NTFS and ext4 with casefold.
 
@@ -31,7 +31,7 @@ DIRECT_IO = 1
 NAMES = {
     1: "LOOKUP", 2: "FORGET", 3: "GETATTR", 4: "SETATTR", 9: "MKDIR", 10: "UNLINK", 11: "RMDIR", 12: "RENAME",
     13: "LINK", 14: "OPEN", 15: "READ", 16: "WRITE", 17: "STATFS", 18: "RELEASE", 20: "FSYNC", 25: "FLUSH",
-    26: "INIT", 27: "OPENDIR", 28: "READDIR", 29: "RELEASEDIR", 35: "CREATE", 36: "INTERRUPT", 42: "BATCH_FORGET",
+    26: "INIT", 27: "OPENDIR", 28: "READDIR", 29: "RELEASEDIR", 30: "FSYNCDIR", 35: "CREATE", 36: "INTERRUPT", 42: "BATCH_FORGET",
 }  # fmt: skip
 UNANSWERED = {"FORGET", "BATCH_FORGET", "INTERRUPT"}
 
@@ -223,13 +223,14 @@ OPERATIONS: dict[str, Callable[[Tree, int, bytes], bytes]] = {
     "UNLINK": unlink, "RMDIR": remove_directory, "RENAME": rename, "LINK": link, "OPEN": open_file, "READ": read,
     "WRITE": write, "STATFS": statistics, "RELEASE": release, "FSYNC": synchronize, "FLUSH": nothing,
     "INIT": initialize, "OPENDIR": open_directory, "READDIR": read_directory, "RELEASEDIR": nothing,
-    "CREATE": create,
+    "FSYNCDIR": nothing, "CREATE": create,
 }  # fmt: skip
 
 
 def serve(device: int, backing: str, rules_file: str) -> None:
     """Answer the kernel until the file system is unmounted."""
-    tree, held = Tree(backing), list[bytes]()
+    tree, held, left = Tree(backing), list[bytes](), dict[str, int]()
+    last: dict[str, str] = {}
     while True:
         if select.select([device], [], [], 0.02 if held else None)[0]:
             try:
@@ -241,12 +242,22 @@ def serve(device: int, backing: str, rules_file: str) -> None:
         with open(rules_file) as file:
             rules = dict(line.split() for line in file)
         tree.folds = rules.get("NAMES") == "FOLD"
+        if rules != last:
+            left, last = {name: int(rule.partition("/")[2] or 0) for name, rule in rules.items()}, rules
         for request in held[:]:
             name = NAMES.get(struct.unpack_from("=I", request, 4)[0], "")
             if rules.get(name) != "STALL":
                 held.remove(request)
                 if name not in UNANSWERED:
-                    answer(device, tree, name, request, rules.get(name))
+                    answer(device, tree, name, request, fault(rules, left, name))
+
+
+def fault(rules: dict[str, str], left: dict[str, int], name: str) -> str | None:
+    """Return the error of an operation now, or None. `left` has how many of each succeed first."""
+    if left.get(name, 0) > 0:
+        left[name] -= 1
+        return None
+    return rules[name].partition("/")[0] if name in rules else None
 
 
 def answer(device: int, tree: Tree, name: str, request: bytes, fault: str | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from fnmatch import translate
 from operator import attrgetter
 
@@ -23,6 +23,9 @@ SORTED = 2000
 
 #: Entries in one chunk of a longer listing.
 _BATCH = 500
+
+#: Errors of a directory that was removed meanwhile, or that the daemon may not read.
+_LEFT_OUT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 #: The heading of a directory with `-R` (or ""), and entries.
 Batch = tuple[str, list[Entry]]
@@ -113,16 +116,19 @@ class Listings:
                     below.add([each.name for each in batch if _is_below(each)])
                 yield heading, _renamed(batch, prefix)
                 heading = ""
-        except (OSError, Refusal):
-            if not depth:
-                raise  # below the top, directories that cannot be read are left out
+        except (OSError, Refusal) as error:
+            if not depth or _is_failure(error):
+                raise  # below the top, directories that may not be read are left out
         if heading:
             yield heading, []
         return path, below.names(lambda: self._below(path))
 
     def _below(self, path: VirtualPath) -> Iterator[list[str]]:
-        with suppress(OSError, Refusal):
+        try:
             yield from self._directories.names_below(path)
+        except (OSError, Refusal) as error:
+            if _is_failure(error):
+                raise
 
     def _directory(self, path: VirtualPath, portions: Portions, request: ListRequest) -> Iterator[list[Entry]]:
         in_order = not (request.by_time or request.reverse) and self._directories.are_in_order(path)
@@ -132,6 +138,13 @@ class Listings:
             yield from _in_batches(portions, request, in_order)
         finally:
             portions.close()
+
+
+def _is_failure(error: OSError | Refusal) -> bool:
+    """Return whether an error is a failure of the storage: the directory is there, and the user may read it."""
+    if isinstance(error, Refusal):
+        return error.reply.code < 500
+    return error.errno not in _LEFT_OUT
 
 
 def _prefix(request: ListRequest, below: tuple[str, ...]) -> str:

@@ -84,8 +84,15 @@ class Entries:
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
+            except (FileNotFoundError, PermissionError):
+                continue  # it went away meanwhile, or only the names may be read here
             except OSError:
-                continue  # it went away meanwhile
+                # An incomplete listing with a 226 makes programs that mirror delete what it lacks.
+                if not item.is_dir(follow_symlinks=False):
+                    raise
+                if self._permissions.at((*parts, name)):
+                    yield Entry(name, stat.S_IFDIR, 0, 0.0, 0, 0, 2)  # a disk is mounted there that does not work
+                continue
             if ruled and not self._permissions.at((*parts, ruled.get(identity(info), name))):
                 continue
             entry = make_entry(name, info)

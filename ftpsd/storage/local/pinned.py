@@ -216,10 +216,19 @@ class Continued:
         return written
 
     def append(self, data: bytes, fsync: bool) -> None:
-        """Append in place. Raises FileExistsError if the old file is not exactly what it was."""
+        """Append in place. Raises FileExistsError if the old file is not exactly what it was.
+
+        If the disk fails, the bytes are taken away again: the client repeats the command.
+        """
         self._pinned.append(self._fd, data)
-        if fsync:
-            os.fsync(self._fd)
+        try:
+            if fsync:
+                os.fsync(self._fd)
+        except OSError:
+            if os.fstat(self._fd).st_size == self.size + len(data):  # nobody has appended more
+                with suppress(OSError):
+                    os.ftruncate(self._fd, self.size)
+            raise
 
     def close(self) -> None:
         """Close what is open. May be called any number of times."""
