@@ -25,7 +25,17 @@ from ftpsd.protocol.parsing import ListRequest
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
 from ftpsd.protocol.replies import Refusal, Reply
-from ftpsd.storage.backend import ChangeCounter, Files, IsTimed, Mount, Upload, User, entry_or_portions, every_name
+from ftpsd.storage.backend import (
+    ChangeCounter,
+    Files,
+    IsTimed,
+    Mount,
+    Upload,
+    User,
+    entry_or_portions,
+    every_name,
+    require_in_file,
+)
 from ftpsd.storage.home_usage import HomeUsage
 from ftpsd.storage.listings import Listings
 from ftpsd.storage.quota import Quota
@@ -335,8 +345,7 @@ class MemoryFiles:
             content = self._home.find(parts).content
             if content is None:
                 raise Refusal(550, "Not a plain file.")
-            if offset > len(content.data) and end is None:
-                raise Refusal(554, f"Restart offset too large: the file has {len(content.data)} bytes.")
+            require_in_file(offset, end, len(content.data))
             return MemoryReader(bytes(content.data), offset, end)
 
         return open

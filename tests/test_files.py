@@ -401,11 +401,14 @@ def test_an_upload_and_its_download(storage: Storage) -> None:
     assert read(files, "f", 3, 5) == b"34"
     assert read(files, "f", 10) == b""
     assert result(files.size(path("f"))) == 10
-    refused(554, begin(files.reader(path("f"), 11, None)))
+    assert read(files, "f", 8, 20) == b"89"
+    for offset, end in ((11, None), (11, 12), (10, 11), (20, 31)):
+        refused(554, begin(files.reader(path("f"), offset, end)))
     store(files.writer(path("f")), b"new")
     assert read(files, "f") == b"new"
     store(files.writer(path("empty")), b"")
-    assert read(files, "empty") == b""
+    assert read(files, "empty") == read(files, "empty", 0, 5) == b""
+    refused(554, begin(files.reader(path("empty"), 1, 5)))
     assert names(files) == ["empty", "f"]
 
 

@@ -22,6 +22,11 @@ def _byte_range(session: Session) -> tuple[int, int | None]:
     return start, end
 
 
+def _require_no_range(session: Session) -> None:
+    if session.byte_range is not None:
+        raise Refusal(504, "RANG is for downloads only: use REST to resume an upload.")
+
+
 # --- files -----------------------------------------------------------------------------------------
 
 
@@ -53,19 +58,20 @@ def _sent(session: Session, moved: int) -> Reply:
 
 async def store(session: Session, path: VirtualPath) -> Reply:
     """STOR: receive a file, from the restart offset on. It replaces an old one when it is complete."""
-    start, end = _byte_range(session)
-    if end is not None:
-        raise Refusal(504, "RANG is for downloads only: use REST to resume an upload.")
+    start, _ = _byte_range(session)
+    _require_no_range(session)
     return await _receive(session, path, "upload", session.files.writer(path, offset=start), offset=start)
 
 
 async def append(session: Session, path: VirtualPath) -> Reply:
-    """APPE: append to a file, or resume an upload that was cut."""
+    """APPE: append to a file, or resume an upload that was cut. REST has no effect: APPE starts at the end."""
+    _require_no_range(session)
     return await _receive(session, path, "append", session.files.writer(path, append=True))
 
 
 async def store_unique(session: Session, path: VirtualPath) -> Reply:
     """STOU: receive a file under a name that does not exist. The 150 reply has the name (RFC 1123 section 4.1.2.9)."""
+    _require_no_range(session)
     return await _receive(session, path, "upload", session.files.writer(path, unique=True), "FILE: {}")
 
 

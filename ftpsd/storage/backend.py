@@ -17,6 +17,7 @@ from ftpsd.protocol import interfaces
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.permissions import Parts, Permissions
+from ftpsd.protocol.replies import Refusal
 
 
 class User(Protocol):
@@ -85,6 +86,16 @@ def every_name(_: str) -> bool:
 def no_name(_: str) -> bool:
     """Times are shown of no names."""
     return False
+
+
+def require_in_file(offset: int, end: int | None, size: int) -> None:
+    """Raise Refusal if a file of this size has nothing at the offset, of REST or of a range that ends before `end`.
+
+    REST may name the end: a client resumes a download that was complete. A range has at least one byte, but the
+    one that starts at 0 is allowed for an empty file, too.
+    """
+    if offset > size or (end is not None and offset == size > 0):
+        raise Refusal(554, f"File has only {size} bytes.")
 
 
 class Directories(Protocol):

@@ -90,9 +90,11 @@ class Root:
                 if self._entries.incomplete(place) is not None:
                     raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.") from None
                 raise
-        if offset > size and end is None:
+        try:
+            backend.require_in_file(offset, end, size)
+        except Refusal:
             os.close(descriptor)
-            raise Refusal(554, f"File has only {size} bytes.")
+            raise
         if size:  # files of /proc have size 0: they are read until they end
             end = size if end is None else min(end, size)
         return FileSource(descriptor, offset, end, size)

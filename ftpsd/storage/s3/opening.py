@@ -9,6 +9,7 @@ from functools import partial
 from ftpsd.protocol import interfaces
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
+from ftpsd.storage.backend import require_in_file
 from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.changes import Changes, error_of
 from ftpsd.storage.s3.directories import S3Directories
@@ -60,8 +61,7 @@ class Openings:
             if self._directories.incomplete(path) is not None:
                 raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.")
             raise error_of(errno.ENOENT)
-        if offset > found.size and end is None:
-            raise Refusal(554, f"File has only {found.size} bytes.")
+        require_in_file(offset, end, found.size)
         bounds = offset, found.size if end is None else min(end, found.size)
         return S3Reader(objects, self._tools.sending, key, found, bounds, size, body)
 
