@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -25,10 +26,12 @@ from tests.hostile import (
     withstands,
 )
 
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+
 # --- uploads that are cut ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@VERSIONS
 def test_upload_whose_client_never_reads(shared: Daemon, version: ssl.TLSVersion) -> None:
     """An upload is complete even if its client closes without reading the TLS session tickets."""
     target = shared.home() / "unread"
@@ -195,6 +198,31 @@ def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]
         assert client.reply().startswith("226")
     assert not (daemon.home() / "rst").exists()
     assert not (daemon.home() / "abor").exists()
+
+
+@VERSIONS
+@pytest.mark.parametrize("size", [0, 1000])
+def test_lenient_uploads_end_properly_for_the_client(
+    make_daemon: Callable[..., Daemon], version: ssl.TLSVersion, size: int
+) -> None:
+    """With `close_notify: lenient` a client that sends FIN without close_notify gets close_notify, and no alert.
+
+    Node.js sends no close_notify after an empty file, and takes an alert for a failure of the transfer.
+    """
+    daemon = make_daemon({"tls": {"close_notify": "lenient", "data_session": "allow"}})
+    with withstands(daemon), FtpClient(daemon) as client:
+        client.start_tls(tls_context(version))
+        client.login()
+        connection = client.connect_data()
+        client.expect(150, "STOR fin")
+        data = client.secure_data(connection, ragged=False)
+        data.sendall(bytes(size))
+        with socket.socket(fileno=os.dup(data.fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
+        assert data.recv(1) == b""
+        assert client.reply().startswith("226")
+        data.close()
+    assert (daemon.home() / "fin").read_bytes() == bytes(size)
 
 
 @pytest.mark.parametrize(("general", "own"), [("require", "lenient"), ("lenient", "require")])

@@ -271,7 +271,11 @@ class TlsReceiver(TlsStream):
                 self.moved += count
                 return count
             handshake = self._handshake
-            handshake.feed((yield from self._receive_raw(handshake.incoming)))
+            received = yield from self._receive_raw(handshake.incoming)
+            if not received and self._lenient:  # OpenSSL would answer with an alert, and the client with an error
+                self._ended = True
+                return 0
+            handshake.feed(received)
 
     def _decrypt(self, buffer: memoryview) -> int:
         count, error = decrypt(self._tls, buffer)
@@ -280,12 +284,11 @@ class TlsReceiver(TlsStream):
         if not errors.is_close_notify(self._tls, error):
             if not errors.is_end_of_file(error):
                 raise broken(error)
-            if not self._lenient:
-                raise Refusal(
-                    426,
-                    "The data connection ended without TLS close_notify: the upload may be cut short. "
-                    "(tls.close_notify: lenient accepts it.)",
-                )
+            raise Refusal(
+                426,
+                "The data connection ended without TLS close_notify: the upload may be cut short. "
+                "(tls.close_notify: lenient accepts it.)",
+            )
         self._ended = True
         return count
 
