@@ -352,3 +352,23 @@ def test_a_wrong_password_is_sent_once(make_daemon: Callable[..., Daemon]) -> No
     line = f"open -u alice,wrong {daemon.host}:{daemon.port}\nls"
     lftp(daemon, line, "set net:max-retries 5", fails=True)
     assert daemon.log.count("login failed for alice") == 1
+
+
+# --- CCC -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("passive", ["yes", "no"])
+def test_plain_commands_after_the_login(make_daemon: Callable[..., Daemon], tmp_path: Path, passive: str) -> None:
+    """With CCC, lftp needs `data_session: allow`: it has no TLS session of the control connection left to resume."""
+    daemon = make_daemon(merge(PLAIN, {"tls": {"data_session": "allow"}}))
+    names = {path: content for path, content in TREE.items() if path != b"large.bin"}
+    plant(tmp_path / "up", names)
+    line = f"mirror -R {tmp_path}/up /tree; mirror /tree {tmp_path}/down; rm -r tree"
+    lftp(daemon, line, "set ftp:ssl-use-ccc yes", f"set ftp:passive-mode {passive}")
+    assert harvest(tmp_path / "down") == digests(names)
+    assert os.listdir(daemon.home()) == []
+    assert "CCC: 200" in daemon.log and "TLS failed" not in daemon.log
+    daemon.settings["tls"]["data_session"] = "require"
+    daemon.write()
+    daemon.reload()
+    assert "522" in lftp(daemon, "ls", "set ftp:ssl-use-ccc yes", fails=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from ftpsd.data.endpoints import FileSource
 from ftpsd.data.streams import PlainStream
 from ftpsd.protocol.replies import Refusal
+from tests.daemon import PATIENCE
 
 
 def test_a_peer_that_is_lost_while_a_file_is_sent(tmp_path: Path) -> None:
@@ -29,3 +32,32 @@ def test_a_peer_that_is_lost_while_a_file_is_sent(tmp_path: Path) -> None:
         source.close()
         connection.close()
         deaf.close()
+
+
+def test_an_abort_while_the_connection_is_closed() -> None:
+    """A connection is not closed while another thread shuts it down: its number could be that of a new connection."""
+    order, begun = list[str](), threading.Event()
+
+    class Slow(socket.socket):
+        """A socket that takes long to shut down."""
+
+        def shutdown(self, how: int) -> None:
+            begun.set()
+            time.sleep(0.2)
+            order.append("shut down")
+            super().shutdown(how)
+
+        def close(self) -> None:
+            order.append("closed")
+            super().close()
+
+    one, other = socket.socketpair()
+    with other, Slow(fileno=one.detach()) as connection:
+        stream = PlainStream(connection)
+        abort = threading.Thread(target=stream.interrupt)
+        abort.start()
+        assert begun.wait(PATIENCE)
+        stream.close()
+        assert order == ["shut down", "closed"]
+        abort.join(PATIENCE)
+        stream.interrupt()  # of a connection that is closed: nothing

@@ -75,6 +75,8 @@ CLIENTS = [
     Client("lftp", "lftp.sh", "lftp", "lftp", modes=BOTH),
     Client("wget", "wget.sh", "wget", "wget", modes=BOTH, does="download resume"),
     Client("rclone", "rclone.sh", "rclone", "rclone", modes=BOTH, does="upload download"),
+    Client("rclone, one connection", "rclone_sync.sh", "rclone", "rclone", modes=BOTH, does="upload download", options=("--ftp-concurrency=1", "--transfers=1", "--checkers=1")),
+    Client("rclone, several files at once", "rclone_sync.sh", "rclone", "rclone", ALLOW, modes=BOTH, does="upload download"),
     Client("rclone without a TLS cache", "rclone.sh", "rclone", "rclone", ALLOW, does="upload download", options=("--ftp-tls-cache-size=0",)),
     Client("Python ftplib with the subclass below", "ftplib_client.py", "python3", "python3", modes=("explicit",), versions=VERSIONS),
     Client("Python ftplib", "ftplib_client.py", "python3", "python3", ALLOW, versions=VERSIONS, options=("plain",)),
