@@ -168,3 +168,41 @@ def test_a_message_without_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> N
     for number in range(40):
         pair.worker.transport.write(b"\0\4k%03d\xff\xff%s" % (number, b"x" * 65535))
     pair.until(lambda: "worker" in pair.lost)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\0\x08_command\0\4note\0\0010\0\5[1, 2\0\0",
+        b"\0\x08_command\0\4note\0\0010\0\0011\0\0",
+        b"\0\x08_command\0\4note\0\0010\0\4[\xc3\xa4]\0\0",
+        b"\0\x08_command\0\4note\0\0",
+        b"\0\0",
+    ],
+    ids=["cut JSON", "no list", "not ASCII", "no arguments", "nothing"],
+)
+def test_a_message_that_no_process_sends(pair: Pair, message: bytes) -> None:
+    """The connection is closed, and what comes behind the message is not read."""
+    received: list[int] = []
+    pair.supervisor.serve("note", received.append)
+    pair.worker.tell("note", 1)
+    pair.until(lambda: received)
+    waiting = pair.supervisor.call("never")
+    assert pair.worker.transport is not None
+    pair.worker.transport.write(message)
+    pair.worker.tell("note", 2)
+    pair.until(lambda: len(pair.lost) == 2)
+    with pytest.raises(LinkLost):
+        pair.result(waiting)
+    assert received == [1]
+    pair.supervisor.tell("note", 3)
+
+
+def test_an_answer_that_is_no_json(pair: Pair) -> None:
+    """The caller gets no answer, as if the other end had none; both ends go on."""
+    pair.supervisor.serve("give", lambda: object())
+    pair.supervisor.serve("soon", lambda: "good")
+    with pytest.raises(LinkLost):
+        pair.result(pair.worker.call("give", patience=0.05))
+    assert pair.result(pair.worker.call("soon")) == "good"
+    assert pair.reactor.getDelayedCalls() == []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutine
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.error import ConnectionAborted, ConnectionClosed
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
@@ -21,6 +21,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from ftpsd.protocol.replies import Refusal, SessionEnd
+from ftpsd.system.messages.text import encoded
 from ftpsd.system.presence import within
 from ftpsd.system.reactor import Reactor
 
@@ -46,40 +47,6 @@ class LinkLost(SessionEnd):
         """`closed`: the connection has ended. Else an answer may still come, but nobody waits for it."""
         super().__init__(421, "Service not available: try again later.")
         self.closed = closed
-
-
-class _Json(amp.Argument):  # type: ignore[misc]
-    """A value as JSON. AMP limits a value to 64 KiB, so a longer one is divided."""
-
-    def toBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, object], proto: object) -> None:
-        """Add the value to a box."""
-        data = json.dumps(objects[name.decode()], separators=(",", ":")).encode()
-        for number, start in enumerate(range(0, len(data), _PIECE)):
-            strings[b"%s%d" % (name, number)] = data[start : start + _PIECE]
-
-    def fromBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, object], proto: object) -> None:
-        """Take the value from a box."""
-        pieces: list[bytes] = []
-        while (key := b"%s%d" % (name, len(pieces))) in strings:
-            pieces.append(strings[key])
-        objects[name.decode()] = json.loads(b"".join(pieces))
-
-
-class _Call(amp.Command):  # type: ignore[misc]
-    """A call that is answered: with `[true, result]`, or with `[false, code, lines, whether the session ends]`."""
-
-    commandName = b"c"
-    arguments = [(b"n", amp.Unicode()), (b"a", _Json())]
-    response = [(b"r", _Json())]
-
-
-class _Tell(amp.Command):  # type: ignore[misc]
-    """A call without an answer."""
-
-    commandName = b"t"
-    arguments = [(b"n", amp.Unicode()), (b"a", _Json())]
-    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
-    requiresAnswer = False
 
 
 class _Closable(Protocol):
@@ -113,13 +80,13 @@ class Link:
         """
         if self._connection is None:
             return fail(LinkLost(closed=True))
-        answer: Deferred[Any] = self._connection.callRemote(_Call, n=name, a=arguments)
+        answer = self._connection.call(name, arguments)
         return within(answer, self._reactor, patience).addCallbacks(_result, _no_answer)
 
     def tell(self, name: str, *arguments: object) -> None:
         """Call a function of the other end without waiting for it. Nothing happens if the other end has gone."""
         if self._connection is not None:
-            self._connection.callRemote(_Tell, n=name, a=arguments)
+            self._connection.tell(name, arguments)
 
     @property
     def transport(self) -> ITransport | None:
@@ -154,51 +121,116 @@ class Link:
         self._lost()
 
 
-class _Connection(amp.AMP):  # type: ignore[misc]
-    """One connection of a link."""
+class _Connection(amp.BinaryBoxProtocol):  # type: ignore[misc]
+    """One connection of a link. It receives its own boxes (`amp.IBoxReceiver`).
+
+    The boxes are those of AMP. Its classes for commands are not used: they take half of the time of a message.
+    """
 
     def __init__(self, link: Link) -> None:
-        super().__init__()
+        super().__init__(self)
         self._link = link
         #: Bytes since the last complete message.
         self._received = 0
+        #: The calls that are not answered yet, by their numbers, and the last number.
+        self._calls: dict[bytes, Deferred[list[object]]] = {}
+        self._number = 0
+        #: Why the connection has ended.
+        self._ended: Failure | None = None
 
     def close(self) -> None:
         """Close the connection, when all that was sent has left this process."""
         cast(_Closable, self.transport).loseConnection()
 
-    @_Call.responder
-    def _called(self, n: str, a: list[object]) -> Deferred[dict[str, object]]:
-        return self._link.run(n, a).addCallbacks(_response, _refused)
+    def call(self, name: str, arguments: Sequence[object]) -> Deferred[list[object]]:
+        """Call a function of the other end, and return its answer: see `_answer`."""
+        if self._ended is not None:
+            return fail(self._ended)
+        self._number += 1
+        number = b"%x" % self._number
+        self._send({amp.COMMAND: name.encode(), amp.ASK: number}, arguments)
+        answer = self._calls[number] = Deferred()
+        return answer
 
-    @_Tell.responder
-    def _told(self, n: str, a: list[object]) -> dict[str, object]:
-        self._link.run(n, a).addErrback(
-            lambda failure: log.failure("internal error in a call of another process", failure)
-        )
-        return {}
+    def tell(self, name: str, arguments: Sequence[object]) -> None:
+        """Call a function of the other end without an answer."""
+        if self._ended is None:
+            self._send({amp.COMMAND: name.encode()}, arguments)
 
-    def makeConnection(self, transport: ITransport) -> None:
-        """The connection is there. AMP would log that, and its end."""
-        amp.BinaryBoxProtocol.makeConnection(self, transport)
+    def _answer(self, number: bytes, answer: list[object]) -> None:
+        """Answer a call: with `[true, result]`, or with `[false, code, lines, whether the session ends]`."""
+        if self._ended is None:
+            self._send({amp.ANSWER: number}, answer)
+
+    def _send(self, head: dict[bytes, bytes], value: object) -> None:
+        """Send a message. AMP limits a value of a box to 64 KiB, so a longer one is divided."""
+        data = encoded(value)
+        for number, start in enumerate(range(0, len(data), _PIECE)):
+            head[b"%d" % number] = data[start : start + _PIECE]
+        self.sendBox(amp.AmpBox(head))
+
+    # --- what the other end sends ------------------------------------------------------------------
+
+    def startReceivingBoxes(self, sender: object) -> None:
+        """The connection is there."""
 
     def dataReceived(self, data: bytes) -> None:
         """Receive a piece of a message, or some messages."""
         self._received += len(data)
-        if self._received > LARGEST and self.transport is not None:
-            log.error("a message from another process is too long: its connection is closed")
-            self.transport.abortConnection()
-            return
-        super().dataReceived(data)
+        if self._received > LARGEST:
+            self._refuse("is too long")
+        if self._ended is None:
+            super().dataReceived(data)
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A message is complete."""
         self._received = 0
-        super().ampBoxReceived(box)
+        if self._ended is not None:
+            return
+        try:
+            value = _value(box)
+        except ValueError:
+            self._refuse("cannot be read")
+            return
+        if amp.ANSWER in box:
+            waiting = self._calls.pop(box[amp.ANSWER], None)
+            if waiting is not None:
+                waiting.callback(value)
+        else:
+            self._run(box.get(amp.COMMAND, b"").decode("ascii", "replace"), value, box.get(amp.ASK))
+
+    def _run(self, name: str, arguments: list[object], number: bytes | None) -> None:
+        result = self._link.run(name, arguments)
+        if number is None:
+            result.addErrback(lambda failure: log.failure("internal error in a call of another process", failure))
+        else:
+            result.addCallbacks(lambda result: [True, result], _refused)
+            result.addCallback(lambda answer: self._answer(number, cast(list[object], answer)))
+            result.addErrback(lambda failure: log.failure("internal error: a call cannot be answered", failure))
+
+    def _refuse(self, why: str) -> None:
+        """Cut the connection because of a message that no process of this daemon sends."""
+        if self._ended is None and self.transport is not None:
+            log.error("a message from another process {why}: its connection is closed", why=why)
+            self._fail_calls(Failure(ConnectionAborted()))
+            self.transport.abortConnection()
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def stopReceivingBoxes(self, reason: Failure) -> None:
+        """The connection is lost: no call will be answered any more."""
+        self._fail_calls(reason)
+
+    def _fail_calls(self, reason: Failure) -> None:
+        if self._ended is None:
+            self._ended = reason
+            calls, self._calls = self._calls, {}
+            for each in calls.values():
+                each.errback(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other process has ended, or has closed the connection."""
-        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        super().connectionLost(reason)
         self.transport = None
         self._link.connection_lost()
 
@@ -217,25 +249,31 @@ class Links(Protocol):
         """Call a function with the index of each worker that has ended, before another worker gets the index."""
 
 
-def _response(result: object) -> dict[str, object]:
-    return {"r": [True, result]}
+def _value(box: amp.AmpBox) -> list[object]:
+    """Return the list that a box has. Raises ValueError."""
+    pieces: list[bytes] = []
+    while (piece := box.get(b"%d" % len(pieces))) is not None:
+        pieces.append(piece)
+    value = json.loads(b"".join(pieces).decode("ascii"))
+    if type(value) is not list:
+        raise ValueError("this is no list")
+    return value
 
 
 def _no_answer(failure: Failure) -> None:
     raise LinkLost(closed=failure.check(ConnectionClosed) is not None) from failure.value
 
 
-def _refused(failure: Failure) -> dict[str, object]:
+def _refused(failure: Failure) -> list[object]:
     if failure.check(Refusal) is None:
         log.failure("internal error in a call of another process", failure)
-        return {"r": [False, 451, ["Internal error."], False]}
+        return [False, 451, ["Internal error."], False]
     error = cast(Refusal, failure.value)
-    return {"r": [False, error.reply.code, error.reply.lines, isinstance(error, SessionEnd)]}
+    return [False, error.reply.code, error.reply.lines, isinstance(error, SessionEnd)]
 
 
-def _result(response: dict[str, tuple[bool, object]] | dict[str, tuple[bool, int, list[str], bool]]) -> object:
-    answer = response["r"]
+def _result(answer: list[object]) -> object:
     if len(answer) == 2:
         return answer[1]
-    _, code, lines, ends = answer
+    _, code, lines, ends = cast(tuple[bool, int, list[str], bool], answer)
     raise (SessionEnd if ends else Refusal)(code, *lines)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ftpsd.system.messages.text import encoded
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
@@ -34,7 +35,8 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(end: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
     """Send a message. Raises OSError, and BlockingIOError if the other end does not read and `end` does not block."""
-    socket.send_fds(end, [json.dumps(message, separators=(",", ":")).encode()], list(descriptors))
+    numbers = array.array("i", descriptors)
+    end.sendmsg([encoded(message)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else [])
 
 
 def receive(end: socket.socket) -> tuple[object, list[socket.socket]] | None:
