@@ -6,6 +6,7 @@ import base64
 import ctypes
 import fcntl
 import hashlib
+import itertools
 import os
 import resource
 import signal
@@ -18,7 +19,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from twisted.internet import task
@@ -27,6 +29,7 @@ from twisted.internet.epollreactor import EPollReactor
 
 from ftpsd.config.sections.groups import SharedLimits
 from ftpsd.config.settings import Limits, QuotaSettings, UserLimits
+from ftpsd.control.incoming.route import Route
 from ftpsd.limits.ledger import lease_user
 from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.shared.state import SharedLedgerState
@@ -34,6 +37,8 @@ from ftpsd.limits.shared.table import SharedTable
 from ftpsd.limits.shared.user_counts import TRANSFERS, SharedUserCounts
 from ftpsd.limits.user_limits import Share
 from ftpsd.processes.forks import datagrams
+from ftpsd.processes.remote_sessions import HandoverFactory
+from ftpsd.protocol.addresses import plain_address
 from tests.admin import Admin
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, free_range, merge
@@ -577,3 +582,16 @@ def _shut_channel(pid: int) -> None:
                 if found.type == socket.SOCK_SEQPACKET:
                     found.shutdown(socket.SHUT_RDWR)
     os.close(process)
+
+
+@pytest.mark.quick
+def test_a_connection_that_cannot_be_admitted() -> None:
+    """An internal error costs one client its connection, and the listener nothing."""
+    broken = SimpleNamespace(admit=lambda client: 1 // 0)
+    services, settings = SimpleNamespace(numbers=itertools.count(1)), SimpleNamespace(tls="explicit")
+    factory = HandoverFactory(*cast(list[Any], [services, SimpleNamespace(ledger=broken), settings, None, None]))
+    client, accepted = socket.socketpair()
+    with client:
+        factory.admit(accepted.detach(), Route(plain_address("127.0.0.1")))
+        client.settimeout(5)
+        assert client.recv(1) == b""

@@ -125,6 +125,10 @@ class LocalLedger:
 
     async def admit_session(self, client: Address) -> SessionLease:
         """Count a new connection as a session. Raises SessionRefused for a banned client, or one session too many."""
+        return self.admit(client)
+
+    def admit(self, client: Address) -> SessionLease:
+        """Do as `admit_session` does, for callers that know that this ledger decides at once."""
         ban = self._bans.address_ban(client)
         if ban is not None:
             text = BANNED_NETWORK if ban.kind == "network" else BANNED

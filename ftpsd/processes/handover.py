@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import Any, cast
 
 from attrs import frozen
@@ -17,6 +18,9 @@ from ftpsd.protocol.replies import Reply
 from ftpsd.system.reactor import Reactor
 
 log = Logger(namespace="ftpsd")
+
+#: Returns the address that a text names. Those of recent clients are remembered.
+_address = lru_cache(maxsize=1024)(ipaddress.ip_address)
 
 #: Begins the message whose descriptor is no client's connection, but one to the next supervisor.
 _LEFT = "left"
@@ -49,7 +53,7 @@ class Connection:
         route = self.route
         server = None if route.server is None else str(route.server)
         proxies = None if route.proxies is None else [*map(str, route.proxies)]
-        early = base64.b64encode(self.early).decode()
+        early = base64.b64encode(self.early).decode() if self.early else ""
         return [self.number, str(route.client), server, proxies, route.is_check, self.implicit, early]
 
     @classmethod
@@ -57,12 +61,12 @@ class Connection:
         """Return the connection that `message` has made JSON."""
         number, client, server, proxies, is_check, implicit, early = cast(list[Any], message)
         route = Route(
-            ipaddress.ip_address(client),
-            None if server is None else ipaddress.ip_address(server),
+            _address(client),
+            None if server is None else _address(server),
             None if proxies is None else tuple(map(ipaddress.ip_network, proxies)),
             is_check,
         )
-        return cls(number, route, implicit, base64.b64decode(early))
+        return cls(number, route, implicit, base64.b64decode(early) if early else b"")
 
 
 class _OneProtocol(Factory):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ftpsd.accounts.chain.shared_logins import SharedLogins
 from ftpsd.accounts.one_time.shared_codes import serve_codes
@@ -200,41 +201,45 @@ class HandoverFactory(FtpsFactory):
         """Return the protocol of a connection from a proxy, whose header is complete."""
         return DepartingConnection(self, route, early)
 
-    def admit(self, connection: socket.socket, route: Route, early: bytes = b"") -> None:
-        """Let the ledger decide about a connection, and give it to a worker. It is closed here in any case."""
-        Deferred.fromCoroutine(self._admit(connection, route, early)).addErrback(_log_failure)
+    def admit(self, descriptor: int, route: Route, early: bytes = b"") -> None:
+        """Let the ledger decide about a connection, and give it to a worker. It is closed here in any case.
 
-    async def _admit(self, connection: socket.socket, route: Route, early: bytes) -> None:
-        number = next(self.services.numbers)
-        with connection:
-            try:
-                lease = await self._admit_session(route.client)
-            except SessionRefused as refused:
-                self._reject(connection, number, route, refused.reason, refused.reply, refused.log_text)
-                return
-            known = Connection(number, route, self.implicit, early)
-            if not self._workers.hand_over(known, connection.fileno(), lease):
-                lease.release()
-                self._reject(connection, number, route, "undecided", UNDECIDED, "Not admitted: no worker is ready.")
+        It is a bare descriptor: to make a socket would take as long as the decision.
+        """
+        self._admit(descriptor, Connection(next(self.services.numbers), route, self.implicit, early), may_wait=True)
 
-    async def _admit_session(self, client: Address) -> SessionLease:
+    def _admit(self, descriptor: int, connection: Connection, may_wait: bool) -> None:
+        ledger = cast(LocalLedger, self.snapshot.ledger)  # all ledgers of the supervisor are of this class
         try:
-            return await self.snapshot.ledger.admit_session(client)
-        except SessionRefused as refused:
-            if refused.reason not in ("sessions", "sessions_per_address"):
-                raise
-        await self._settling.wait()
-        return await self.snapshot.ledger.admit_session(client)
+            try:
+                lease = ledger.admit(connection.route.client)
+            except SessionRefused as refused:
+                if may_wait and refused.reason in ("sessions", "sessions_per_address"):
+                    self._settling.wait().addCallback(lambda _: self._admit(descriptor, connection, may_wait=False))
+                else:
+                    self._reject(descriptor, connection, refused.reason, refused.reply, refused.log_text)
+            else:
+                self._hand_over(descriptor, connection, lease)
+        except Exception:
+            log.failure("internal error: the connection cannot be admitted")
+            os.close(descriptor)  # both above close it last
+
+    def _hand_over(self, descriptor: int, connection: Connection, lease: SessionLease) -> None:
+        if self._workers.hand_over(connection, descriptor, lease):
+            os.close(descriptor)
+        else:
+            lease.release()
+            self._reject(descriptor, connection, "undecided", UNDECIDED, "Not admitted: no worker is ready.")
 
     def _reject(
-        self, connection: socket.socket, number: int, route: Route, reason: RejectReason, reply: Reply, log_text: str
+        self, descriptor: int, connection: Connection, reason: RejectReason, reply: Reply, log_text: str
     ) -> None:
-        self.record_rejection(number, route, reason, log_text)
-        refuse(connection, reply)
+        self.record_rejection(connection.number, connection.route, reason, log_text)
+        refuse(socket.socket(fileno=descriptor), reply)
 
 
-def _log_failure(failure: Failure) -> None:
-    log.failure("internal error: the connection cannot be admitted", failure)
+#: Accepts a connection as the method `accept` does, but makes no socket, which takes longer than the system call.
+_accept = methodcaller("_accept")
 
 
 class HandoverPort(ControlPort):
@@ -254,12 +259,12 @@ class HandoverPort(ControlPort):
             return super().accept_batch()
         for _ in range(BATCH):
             try:
-                connection, address = self.socket.accept()
+                descriptor, address = _accept(self.socket)
             except BlockingIOError:
                 return False
             except OSError:  # too many open files, and what else Twisted knows a remedy for
                 return super().accept_batch()
-            factory.admit(connection, Route(plain_address(address[0], *address[3:])))
+            factory.admit(descriptor, Route(plain_address(address[0], *address[3:])))
         return True
 
 
@@ -275,4 +280,4 @@ class DepartingConnection(IncomingConnection):
         """Take the socket from the transport, which the reactor then forgets."""
         self.transport.stopReading()
         self.transport.stopWriting()
-        self._factory.admit(self.transport.getHandle(), self._route, self._early)
+        self._factory.admit(self.transport.getHandle().detach(), self._route, self._early)

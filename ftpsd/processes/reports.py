@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -35,6 +36,10 @@ class Reports:
         share_logins(link, snapshots.recent, snapshots.sources)
         serve_registry(link, sessions.registry)
         serve_figures(link, self._figures, self._sender)
+
+    def with_each(self, call: Callable[[], object]) -> None:
+        """Call a function before each batch of events: what it tells the supervisor goes with them."""
+        self._sender.before_batch = call
 
     def start(self) -> None:
         """Send what is logged from now on to the supervisor. The link must be connected."""

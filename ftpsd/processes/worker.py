@@ -120,6 +120,7 @@ class WorkerService(MultiService):
         self._handed = HandedSessions(
             reactor, self.link, self._sessions, lambda: self._snapshot, self._left, self._deaf
         )
+        self._reports.with_each(self._handed.tell_ended)
         #: The connection to the next supervisor, after this one has left the process to it.
         self._successor: socket.socket | None = None
         serve_ports(self.link, self._snapshots.shared_ports)

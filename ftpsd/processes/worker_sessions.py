@@ -123,10 +123,11 @@ class HandedSessions:
         if self._clients.pop(number, None) is None:
             return  # it could not begin, and has ended before
         if not self._ended:
-            self._reactor.callLater(_COLLECTED, self._tell_ended)
+            self._reactor.callLater(_COLLECTED, self.tell_ended)
         self._ended.append(number)
 
-    def _tell_ended(self) -> None:
+    def tell_ended(self) -> None:
+        """Tell the supervisor which sessions have ended, if it does not know."""
         ended, self._ended = self._ended, []
         if ended:
             self._link.tell("process.ended", ended)
@@ -141,7 +142,7 @@ class HandedSessions:
         if turns:
             self._reactor.callLater(0, self._turn, turns - 1, settled)
         else:
-            self._tell_ended()
+            self.tell_ended()
             settled.callback(None)
 
 

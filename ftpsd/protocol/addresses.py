@@ -22,6 +22,11 @@ class Endpoint:
         return 1 if self.address.version == 4 else 2
 
 
+#: Addresses of recent clients that are remembered, and their networks: one login asks a dozen times.
+_REMEMBERED = 1024
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def plain_address(host: str, scope: int | str = 0) -> Address:
     """Return an address. An IPv4-mapped IPv6 address becomes IPv4. Raises ValueError.
 
@@ -51,10 +56,6 @@ def is_loopback(host: str) -> bool:
         return plain_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-#: Addresses whose networks are remembered: those of recent clients. One login asks a dozen times.
-_REMEMBERED = 1024
 
 
 @lru_cache(maxsize=_REMEMBERED)

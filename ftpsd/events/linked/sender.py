@@ -7,6 +7,7 @@ bounded: when the queue is full, new items are dropped and counted, and the supe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -15,7 +16,7 @@ from ftpsd.events.hub import CAPACITY, QueueState
 from ftpsd.system.link import Link, LinkLost
 from ftpsd.system.reactor import Clock, DelayedCall
 
-#: Seconds for which items are collected, unless there are many. A batch costs 150 µs, however few items it has.
+#: Seconds for which items are collected, unless there are many. A batch costs 100 µs, however few items it has.
 INTERVAL = 0.05
 
 #: The most items of a batch: their listeners take less than 5 ms in the supervisor.
@@ -31,6 +32,8 @@ class Sender:
     """
 
     def __init__(self, clock: Clock, link: Link) -> None:
+        #: Is called before each batch: what it tells the supervisor costs no further wake-up.
+        self.before_batch: Callable[[], object] = lambda: None
         self._clock = clock
         self._link = link
         self._items: deque[object] = deque()
@@ -90,6 +93,7 @@ class Sender:
         self._call().addBoth(self._answered)
 
     def _call(self) -> Deferred[object]:
+        self.before_batch()
         batch, dropped = self._take()
         answer: Deferred[object] = self._link.call("journal.batch", batch, dropped)
         return answer.addErrback(self._not_answered, batch, dropped)

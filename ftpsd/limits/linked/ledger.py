@@ -10,6 +10,7 @@ from ftpsd.limits.bans.policy import BanPolicy
 from ftpsd.limits.home_counts import GroupCount, HomeCount
 from ftpsd.limits.ledger import Failure, LedgerState, SessionLease, SessionRefused, UserLease, lease_user
 from ftpsd.limits.linked.bans import LinkedBans
+from ftpsd.limits.shared.patience import TableBusy
 from ftpsd.limits.user_limits import Share
 from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.replies import SessionEnd
@@ -53,7 +54,9 @@ class LinkedLedger:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
         lease = partial(lease_user, self._users, self._limits, user, own, shares)
         try:
-            return await self._users.when_free(lease)
+            return lease()
+        except TableBusy:
+            pass
         except SessionEnd:
             await self._link.call("ledger.settle")
         return await self._users.when_free(lease)
