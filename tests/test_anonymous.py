@@ -175,6 +175,23 @@ def test_the_drop_box_reveals_no_names(make_daemon: MakeDaemon) -> None:
             assert found.replace("hello", "NAME") == missing.replace("nobody", "NAME") and found[0] == "5", line
 
 
+def test_directories_in_the_drop_box(make_daemon: MakeDaemon) -> None:
+    """A directory that the administrator has made takes uploads, and shows nothing; clients make and remove none."""
+    daemon = with_anonymous(make_daemon, permissions="drop-box")
+    below = daemon.directory / "public" / "below"
+    below.mkdir()
+    (below / "hello").write_bytes(b"hello")
+    with withstands(daemon), Visit(daemon) as client:
+        assert client.upload("STOR below/hello", b"new").startswith("226 ")
+        client.expect(250, "CWD below")
+        assert client.upload("STOR hello", b"new").startswith("226 ")
+        assert (below / "hello").read_bytes() == b"hello" and len(list(below.glob("hello.*"))) == 2
+        for line in ("LIST", "NLST -R", "MLSD /below", "RETR hello", "RETR /below/hello"):
+            assert refused(client, line).startswith("550 "), line
+        for line in ("STAT .", "MLST /below", "MKD new", "RMD /below", "RMDA /below", "RNFR /below", "SIZE hello"):
+            client.expect(550, line)
+
+
 def test_the_quota_of_the_drop_box(make_daemon: MakeDaemon) -> None:
     """The drop box may be filled up to its quota."""
     daemon = with_anonymous(make_daemon, permissions="drop-box", quota={"bytes": "1M"})
