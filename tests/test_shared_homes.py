@@ -370,3 +370,32 @@ def test_a_process_that_is_killed_while_a_home_is_counted(
     run(process.usage(0).repair(process.clock.seconds))
     assert process.counted()[0] == held(homes[0]) == Amount(500, 2)
     assert not count.is_doubtful
+
+
+def test_a_home_is_counted_before_the_supervisor_notices_a_kill(
+    made: tuple[SharedTable, TableWorkers], homes: list[Path]
+) -> None:
+    """Two processes are killed. The home is counted when the supervisor has noticed one kill only: nothing counts twice."""
+    table, workers = made
+    process = Process(table, homes)
+    running: Any = process.open(0, 20_000).writer(path("c"))()
+    running.write(bytes(100))
+    victims = []
+    for number, name in enumerate("ab"):
+        victim, pipe = workers.start(number, receive_and_wait(homes, name, 200))
+        receive(pipe)
+        victims.append(victim)
+    for victim in victims:
+        workers.kill(victim)
+    table.clear(0)
+    count = process.counts.home(process.homes[0])
+    assert count.is_doubtful
+    run(process.usage(0).repair(process.clock.seconds))
+    assert process.counted()[0] == held(homes[0]) == Amount(500, 3)
+    running.write(bytes(100))
+    table.clear(1)
+    assert not count.is_doubtful
+    assert process.counted()[0] == held(homes[0]) == Amount(600, 3)
+    running.publish()
+    running.close()
+    assert process.counted()[0] == held(homes[0]) == Amount(600, 3)

@@ -41,6 +41,7 @@ class SharedHomeCount:
     def __init__(self, table: SharedTable, slot: Slot, groups: GroupSlots, home: str) -> None:
         self._slot = slot
         self._groups = groups
+        self._members = table.members
         #: See `Countable`.
         self.fields: Final = slot.ints
         self.lock: Final[AbstractContextManager[object]] = (
@@ -93,8 +94,10 @@ class SharedHomeCount:
     def set(self, measured: Amount, when: float, changes: int) -> bool:
         """Replace what was measured (see `HomeCount`)."""
         with self.lock, self._adding() as groups:
-            paid = self._slot.total(CHARGED)
-            if self.names.changes != changes:  # now: a process may have ended, and its charges may have gone
+            ended = self._members.unnoticed()  # the walk has measured their part files
+            charged = enumerate(self._slot.numbers(CHARGED))
+            paid = sum(number for process, number in charged if process not in ended)
+            if self.names.changes != changes:  # also of processes that have ended, or were cleared, during the walk
                 return False
             self._add(measured + unpack(paid) - self.amount, groups)
             self.fields[PAID], self.fields[DOUBTS] = paid, 0

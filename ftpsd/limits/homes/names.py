@@ -36,9 +36,13 @@ class SharedHomeNames(JobLock):
 
     @property
     def changes(self) -> int:
-        """The number of changes so far. It also changes when a process ends, whose uploads are charged no longer."""
+        """The number of changes so far.
+
+        It also grows when a process ends, whose part files are measured from then on, and when the supervisor notices
+        that, and clears its charges.
+        """
         changes: int = self._fields[CHANGES]
-        return changes + self._table.places.clears
+        return changes + 2 * self._table.places.clears + len(self._table.members.unnoticed())
 
     @property
     def are_charged(self) -> bool:

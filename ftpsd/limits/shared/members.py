@@ -31,7 +31,7 @@ class Members:
     def _join(self) -> None:
         """Get a number, and the lock. A process without the lock lives until the supervisor says otherwise."""
         #: The number of this process. No other process of the table has had it.
-        self.own = self._ended[self._index] * _NEXT + self._index
+        self.own = self._number(self._index)
         if self._lock_of(self._index).try_acquire():
             self._locked[self._index] = self.own + 1
 
@@ -46,6 +46,15 @@ class Members:
         if self._ended[index] != number // _NEXT:
             return False
         return bool(self._locked[index] != number + 1) or self._lock_of(index).is_taken()
+
+    def unnoticed(self) -> frozenset[int]:
+        """Return the indexes of the processes that have ended, which the supervisor has not noticed yet."""
+        current = (each for each, number in enumerate(self._locked) if number == self._number(each) + 1)
+        return frozenset(each for each in current if not self.lives(self._number(each)))
+
+    def _number(self, index: int) -> int:
+        number: int = self._ended[index] * _NEXT + index
+        return number
 
     def end(self, index: int) -> None:
         """Note that the process with an index has ended. Only the supervisor does."""

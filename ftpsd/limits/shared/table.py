@@ -56,10 +56,11 @@ class SharedTable:
         memory.use_columns(self._own + 1)
         #: Returns whether a name, of a kind, has a slot. Waits for no lock.
         self.has: Final = memory.has
-        self._members = Members(memory, self._locks, self._own)
+        #: The processes that use the table.
+        self.members: Final = Members(memory, self._locks, self._own)
         #: The files whose bytes some process has charged.
         files_lock = RangeLock(self._locks, LOCKS - 4, self.patience)
-        self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self._members)
+        self.files: Final = SharedFileSet(memory.files, memory.owners, files_lock, self.members)
         #: The places of the slots, for those who need more than a slot has.
         self.places: Final = Places(memory, self._locks, self.patience)
         self._opening = Lock()
@@ -121,7 +122,7 @@ class SharedTable:
         Its files go first, then its numbers: what it was charged for may be counted twice meanwhile, but not left out.
         Who has seen its files there, and then sees its numbers no more, finds that `clears` has changed in between.
         """
-        self._members.end(index + 1)
+        self.members.end(index + 1)
         self._memory.count_clear()
         for ints in self._memory.all():
             clear_process(ints, index + 1)
