@@ -88,7 +88,19 @@ class Corrupt:
     response_at: int | None = None
 
 
-Fault = Answer | Cut | Delay | Hang | Corrupt
+@dataclass(frozen=True)
+class Rewrite:
+    """Replace what matches in the head and in the body of the response, as a store does that answers differently.
+
+    With `request`, what matches is removed from the head of the request.
+    """
+
+    pattern: bytes
+    replacement: bytes
+    request: bytes | None = None
+
+
+Fault = Answer | Cut | Delay | Hang | Corrupt | Rewrite
 
 
 @dataclass
@@ -319,7 +331,10 @@ class _Exchange:
             self._answer(head, fault)
             return fault.after is None
         with self._proxy.connect() as server:
-            server.sendall(re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", head.raw))
+            raw = re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", head.raw)
+            if isinstance(fault, Rewrite) and fault.request is not None:
+                raw = re.sub(fault.request, b"", raw)
+            server.sendall(raw)
             self._forward_request(head, server, fault)
             return self._forward_response(method, _Stream(server), fault)
 
@@ -363,9 +378,11 @@ class _Exchange:
         rate = fault.rate if isinstance(fault, Delay) else None
         if cut == 0:
             self._end(fault)
-        self._client.socket.sendall(
-            re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head.raw).replace(b"HTTP/1.0", b"HTTP/1.1")
-        )
+        raw = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head.raw).replace(b"HTTP/1.0", b"HTTP/1.1")
+        if isinstance(fault, Rewrite):
+            self._rewrite(method, server, head, raw, fault)
+            return True
+        self._client.socket.sendall(raw)
 
         def send(data: bytes, at: int) -> None:
             self._client.socket.sendall(_spoiled(data, at, corrupt, cut))
@@ -380,6 +397,17 @@ class _Exchange:
                 raise _Ended  # such a body would end with the connection, and no server of the tests sends one
             _body(server, head, send)
         return True
+
+    def _rewrite(self, method: str, server: _Stream, head: _Head, raw: bytes, fault: Rewrite) -> None:
+        """Forward a response whose body has a length."""
+        body = bytearray()
+        if method != "HEAD":
+            _body(server, head, lambda data, at: body.extend(data))
+        new = re.sub(fault.pattern, fault.replacement, bytes(body))
+        raw = re.sub(fault.pattern, fault.replacement, raw)
+        if len(new) != len(body):
+            raw = re.sub(rb"(?i)(\r\ncontent-length: *)\d+", b"\\g<1>%d" % len(new), raw)
+        self._client.socket.sendall(raw + new)
 
     def _end(self, fault: Fault | None) -> None:
         if isinstance(fault, Hang):

@@ -1,7 +1,8 @@
-"""Read the objects in the listings of a store: `StoreParser`."""
+"""Read the answers of a store: `StoreParser`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -11,6 +12,9 @@ from ftpsd.system.aws.times import parse_time
 
 #: What is read of an object in a listing, and how.
 _FIELDS: Mapping[str, Callable[[str], object]] = {"Key": str, "LastModified": parse_time, "ETag": str, "Size": int}
+
+#: The beginning of an error, maybe after blanks that keep the connection alive.
+_ERROR = re.compile(rb"\s*(<\?xml[^>]*>)?\s*<Error[\s>]")
 
 
 class _Shape(Protocol):
@@ -27,10 +31,20 @@ class _Element(Iterable["_Element"], Protocol):
 
 
 class StoreParser(RestXMLParser):  # type: ignore[misc]
-    """botocore's parser, but for the objects in listings, of which it reads a few fields only.
+    """botocore's parser, but for two things.
 
-    For a page of 1,000 objects it takes 4 ms. botocore takes 11 ms, since it looks up the description of each field.
+    Of the objects in listings it reads a few fields only. For a page of 1,000 objects it takes 4 ms. botocore takes
+    11 ms, since it looks up the description of each field.
+
+    An error is one with the status 200, too. botocore 1.29 takes that of a listing for an empty one.
     """
+
+    def parse(self, response: dict[str, object], shape: object) -> object:
+        """Return what an answer says."""
+        body = response["body"]
+        if response["status_code"] == 200 and isinstance(body, bytes) and _ERROR.match(body):
+            response = {**response, "status_code": 500}
+        return super().parse(response, shape)
 
     def _handle_structure(self, shape: _Shape, node: _Element) -> object:
         if shape.name != "Object":

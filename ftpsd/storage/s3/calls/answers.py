@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
+
+from ftpsd.storage.s3.calls.errors import FAILED, StoreFailed
 
 #: The metadata with the time of modification, in seconds since 1970: a habit of rclone and s3fs.
 MTIME = "mtime"
@@ -14,7 +17,38 @@ MTIME = "mtime"
 #: The times that FTP can show, with years of four digits: POSIX times.
 _EARLIEST, _LATEST = -30_610_224_000.0, 253_402_300_799.0
 
-Answer = Mapping[str, object]
+
+class Answer(dict[str, object]):
+    """An answer, or a part of it. Raises StoreFailed if a field is missing that is read by its name.
+
+    `noted` is called with the error.
+    """
+
+    __slots__ = ("_noted",)
+
+    def __init__(self, found: Mapping[str, object], noted: Callable[[StoreFailed], object]) -> None:
+        super().__init__(found)
+        self._noted = noted
+
+    def __missing__(self, name: str) -> object:
+        raise self.failure(f"an answer has no {name}")
+
+    def failure(self, why: str) -> StoreFailed:
+        """Return the error for an answer that no store may give. It is logged."""
+        error = StoreFailed(451, FAILED, why)
+        self._noted(error)
+        return error
+
+    def items_of(self, name: str) -> list[Answer]:
+        """Return the list with this name; an empty one if there is none."""
+        found = self.get(name)
+        return [Answer(each, self._noted) for each in found] if isinstance(found, list) else []
+
+    def part(self, name: str) -> Answer:
+        """Return the part with this name."""
+        found = self[name]
+        assert isinstance(found, dict)
+        return Answer(found, self._noted)
 
 
 class Found(NamedTuple):
@@ -73,12 +107,6 @@ class Body(Protocol):
         """Close the connection."""
 
 
-def items_of(answer: Answer, name: str) -> list[dict[str, object]]:
-    """Return the list with this name; an empty one if there is none."""
-    found = answer.get(name)
-    return found if isinstance(found, list) else []
-
-
 def key_of(value: object, answer: Answer) -> str:
     """Return a key, decoded if the answer is encoded (`EncodingType`)."""
     return unquote_plus(text_of(value)) if answer.get("EncodingType") == "url" else text_of(value)
@@ -88,6 +116,17 @@ def text_of(value: object) -> str:
     """Return a value that is a text."""
     assert isinstance(value, str)
     return value
+
+
+def etag_of(answer: Answer) -> str:
+    """Return an ETag in one form: some stores write the same one with quotes, without them, or as a weak one."""
+    return f'"{text_of(answer["ETag"]).removeprefix("W/").strip(chr(34))}"'
+
+
+def range_of(answer: Answer) -> tuple[int, int] | None:
+    """Return where the bytes of an answer begin in the object, and the object's size; None if it does not say so."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", str(answer.get("ContentRange")))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def number_of(value: object) -> int:
@@ -100,7 +139,7 @@ def found_of(answer: Answer, size: int, checksum: str | None = None) -> Found:
     """Return the facts of an object from an answer. `checksum` is the name of the field with one."""
     stored, metadata = time_of(answer["LastModified"]), answer.get("Metadata")
     modified = metadata.get(MTIME) if isinstance(metadata, dict) else None
-    return Found(size, text_of(answer["ETag"]), stored, _mtime(modified, stored), _checksum(answer, checksum))
+    return Found(size, etag_of(answer), stored, _mtime(modified, stored), _checksum(answer, checksum))
 
 
 def time_of(value: object) -> float:

@@ -7,6 +7,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from botocore import exceptions
+
 from ftpsd.storage.s3.calls.answers import (
     MTIME,
     Answer,
@@ -14,9 +16,10 @@ from ftpsd.storage.s3.calls.answers import (
     Found,
     Listed,
     Page,
+    etag_of,
     found_of,
-    items_of,
     number_of,
+    range_of,
     text_of,
     time_of,
 )
@@ -73,13 +76,15 @@ class Calls:
             body.seek(0)  # another call may have read it
         try:
             client = self._patient if operation in _SLOW else self._client
-            made: Answer = getattr(client, operation)(Bucket=self.bucket, **arguments)
+            made: dict[str, object] = getattr(client, operation)(Bucket=self.bucket, **arguments)
+            if "Error" in made:  # boto3 1.26 does not look for an error in each answer with the status 200
+                raise exceptions.ClientError(made, operation)
         except Exception as error:
             found = translated(error, operation)
             self._noted(found)
             raise found from None
         self._noted(None)
-        return made
+        return Answer(made, self._noted)
 
     def call_if(self, conditions: Mapping[str, object], operation: str, **arguments: object) -> Answer:
         """Make a call under conditions; without them if the store does not know any (Swift)."""
@@ -123,7 +128,7 @@ class Calls:
             return self.call_if(conditions, operation, CopySourceIfMatch=etag, **arguments)
         except ObjectChanged as error:
             # Swift compares the condition with something else if the object was stored in parts.
-            if error.was_repeated or self.call("head_object", Key=source)["ETag"] != etag:
+            if error.was_repeated or etag_of(self.call("head_object", Key=source)) != etag:
                 raise
             return self.call_if(conditions, operation, **arguments)
 
@@ -158,11 +163,14 @@ class Objects:
             more["ContinuationToken"] = following
         answer = self._calls.call("list_objects_v2", Prefix=prefix, MaxKeys=most, **more)
         objects = [
-            Listed(text_of(each["Key"]), number_of(each["Size"]), time_of(each["LastModified"]), text_of(each["ETag"]))
-            for each in items_of(answer, "Contents")
+            Listed(text_of(each["Key"]), number_of(each["Size"]), time_of(each["LastModified"]), etag_of(each))
+            for each in answer.items_of("Contents")
         ]
-        prefixes = [text_of(each["Prefix"]) for each in items_of(answer, "CommonPrefixes")]
-        return Page(objects, prefixes, text_of(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None)
+        prefixes = [text_of(each["Prefix"]) for each in answer.items_of("CommonPrefixes")]
+        token = text_of(answer["NextContinuationToken"]) if answer.get("IsTruncated") else None
+        if token is not None and token == following:
+            raise answer.failure("the pages of a listing have no end")
+        return Page(objects, prefixes, token)
 
     def open(self, key: str, first: int, last: int) -> tuple[Found, Body] | None:
         """Return the facts of an object and the bytes of a range, in one request. None: it has none of these bytes."""
@@ -173,17 +181,26 @@ class Objects:
         except (FileNotFoundError, NotInRange):
             return None
         body: Body = answer["Body"]  # type: ignore[assignment]
-        size = str(answer.get("ContentRange", "")).rpartition("/")[2]
-        if not size.isdigit():  # the store has sent all of it
+        found = range_of(answer)
+        if found is None or found[0] != first:  # maybe the store has sent all of it
             body.close()
             return None
-        return found_of(answer, int(size)), body
+        return found_of(answer, found[1]), body
 
     def get(self, key: str, first: int, last: int, etag: str) -> Body:
-        """Return a range of an object. Raises ObjectChanged if it has another ETag."""
+        """Return bytes from `first` on, at least those up to `last`. Raises ObjectChanged if it has another ETag.
+
+        A store may ignore If-Match, or a range.
+        """
         answer = self._calls.call("get_object", Key=key, Range=f"bytes={first}-{last}", IfMatch=etag)
         body: Body = answer["Body"]  # type: ignore[assignment]
-        return body
+        found = range_of(answer)
+        if etag_of(answer) == etag and (first == 0 if found is None else found[0] == first):
+            return body
+        body.close()
+        if etag_of(answer) != etag:
+            raise ObjectChanged
+        raise answer.failure("get_object: these are not the bytes that were requested")
 
     def put(
         self,
@@ -197,7 +214,7 @@ class Objects:
         more: dict[str, object] = {"ContentType": kind} if kind else {}
         conditions = self.conditions(old)
         answer = self._calls.store("put_object", data, conditions, progress, Key=key, **more)
-        return text_of(answer["ETag"])
+        return etag_of(answer)
 
     def conditions(self, old: Found | str | None) -> dict[str, object]:
         """Return the arguments that let the store check what is replaced, if this release of boto3 has them."""
@@ -242,7 +259,7 @@ class Objects:
                 return list(keys)
             return []
         wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        return [text_of(each["Key"]) for each in items_of(self._calls.call("delete_objects", Delete=wanted), "Errors")]
+        return [text_of(each["Key"]) for each in self._calls.call("delete_objects", Delete=wanted).items_of("Errors")]
 
     def labels(self, source: str, found: Found) -> dict[str, object]:
         """Return what a copy of an object must be given: its metadata, with the time of modification, and its kind.
@@ -274,9 +291,7 @@ class Objects:
             MetadataDirective="REPLACE",
             **self.labels(source, found),
         )
-        result = answer["CopyObjectResult"]
-        assert isinstance(result, dict)
-        return text_of(result["ETag"])
+        return etag_of(answer.part("CopyObjectResult"))
 
 
 def requests(found: Sequence[Listed]) -> Iterator[list[Listed]]:

@@ -71,7 +71,7 @@ class ChecksumRequired(Refusal):
 
 
 _BUSY = "Storage busy: try again later."
-_FAILED = "Storage not available: try again later."
+FAILED = "Storage not available: try again later."
 
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "ConditionNotMet"})
@@ -140,15 +140,16 @@ def translated(error: Exception, operation: str) -> Exception:
     """Return the exception for an error of boto3 (see above)."""
     if isinstance(error, exceptions.ClientError):
         if "content-md5" in str(error).lower() and code_of(error) not in _DAMAGED:
-            return ChecksumRequired(451, _FAILED)
+            return ChecksumRequired(451, FAILED)
         if code_of(error) in _CHANGED:
             return ObjectChanged(_was_repeated(error))
         return _answered(code_of(error), operation)
     if isinstance(error, exceptions.BotoCoreError | ResponseParserError):  # the latter is no BotoCoreError
         # The text may contain the URL, which has no secret: signatures are in the headers.
-        return StoreFailed(451, _FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
-    if isinstance(error, OSError | ValueError):  # of the connection, while a body is read or sent
-        return StoreFailed(451, _FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
+        return StoreFailed(451, FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
+    # Of the connection, while a body is read or sent; or of an answer that boto3 does not understand.
+    if isinstance(error, OSError | ValueError | LookupError | TypeError | AttributeError):
+        return StoreFailed(451, FAILED, f"{operation}: {error}", f"{operation}: {type(error).__name__}")
     return error
 
 
@@ -167,4 +168,4 @@ def _answered(code: str, operation: str) -> Exception:
         return NotSupported(550, "The object store does not support that.")
     hint, kind = _HINTS.get(code), Denied if code in _DENIED else StoreFailed
     code = code or "an error without a code"  # boto3 1.26 does not read the error inside of a status 200
-    return kind(451, _FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))
+    return kind(451, FAILED, f"{operation}: {code}" + (f", {hint}" if hint else ""))

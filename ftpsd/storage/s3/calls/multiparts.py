@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ftpsd.storage.s3.calls.answers import Found, OpenUpload, StoredPart, items_of, key_of, number_of, text_of, time_of
+from ftpsd.storage.s3.calls.answers import Found, OpenUpload, StoredPart, etag_of, key_of, number_of, text_of, time_of
 from ftpsd.storage.s3.calls.client import NOTHING, Calls, Objects
 from ftpsd.storage.s3.calls.progress import Progress
 
@@ -25,7 +25,7 @@ class Multiparts:
     ) -> str:
         """Send a part, and return its ETag."""
         answer = self._calls.store("upload_part", data, {}, progress, Key=key, UploadId=identity, PartNumber=number)
-        return text_of(answer["ETag"])
+        return etag_of(answer)
 
     def copy(self, key: str, identity: str, number: int, source: str, old: Found, first: int, last: int) -> str:
         """Copy a range of an object into a part, and return its ETag. Raises ObjectChanged if `old` was replaced."""
@@ -38,9 +38,7 @@ class Multiparts:
             PartNumber=number,
             CopySourceRange=f"bytes={first}-{last}",
         )
-        result = answer["CopyPartResult"]
-        assert isinstance(result, dict)
-        return text_of(result["ETag"])
+        return etag_of(answer.part("CopyPartResult"))
 
     def parts(self, key: str, identity: str) -> list[StoredPart]:
         """Return the parts that the store has. Raises UploadGone."""
@@ -51,14 +49,16 @@ class Multiparts:
                 StoredPart(
                     number_of(each["PartNumber"]),
                     number_of(each["Size"]),
-                    text_of(each["ETag"]),
+                    etag_of(each),
                     time_of(each["LastModified"]),
                 )
-                for each in items_of(answer, "Parts")
+                for each in answer.items_of("Parts")
             ]
             if not answer.get("IsTruncated"):
                 return found
-            marker = number_of(answer["NextPartNumberMarker"])
+            before, marker = marker, number_of(answer["NextPartNumberMarker"])
+            if marker <= before:
+                raise answer.failure("the pages of parts have no end")
 
     def uploads(self, prefix: str, flat: bool = True) -> Iterable[list[OpenUpload]]:
         """Yield the open uploads whose keys begin with a prefix, in portions."""
@@ -67,12 +67,15 @@ class Multiparts:
             answer = self._calls.call("list_multipart_uploads", Prefix=prefix, EncodingType="url", **more)
             yield [
                 OpenUpload(key_of(each["Key"], answer), text_of(each["UploadId"]), time_of(each["Initiated"]))
-                for each in items_of(answer, "Uploads")
+                for each in answer.items_of("Uploads")
             ]
             if not answer.get("IsTruncated"):
                 return
+            before = dict(more)
             more["KeyMarker"] = key_of(answer["NextKeyMarker"], answer)
             more["UploadIdMarker"] = answer.get("NextUploadIdMarker", "")
+            if more == before:
+                raise answer.failure("the pages of open uploads have no end")
 
     def complete(self, key: str, identity: str, parts: Sequence[tuple[int, str]], old: Found | str | None) -> str:
         """Publish an upload, and return the ETag of the object. See `Objects.put`."""
@@ -81,7 +84,7 @@ class Multiparts:
         answer = self._calls.call_if(
             conditions, "complete_multipart_upload", Key=key, UploadId=identity, MultipartUpload={"Parts": listed}
         )
-        return text_of(answer["ETag"])
+        return etag_of(answer)
 
     def abort(self, key: str, identity: str) -> None:
         """Remove an upload with its parts. It may have gone."""
