@@ -54,7 +54,7 @@ class Permissions:
 
     def at(self, parts: Parts) -> frozenset[str]:
         """Return the permissions at a path whose spelling is that of the configuration."""
-        return _nearest(self.paths, parts, self.everywhere)
+        return _nearest(self.paths, parts, self.everywhere) if self.paths else self.everywhere
 
     def strictly(self, parts: Parts) -> frozenset[str]:
         """Return what is permitted at a path whether or not the disk ignores case and how accents are composed."""
@@ -90,8 +90,7 @@ def _fold(parts: Parts) -> Parts:
 
 
 def _nearest(rules: Mapping[Parts, frozenset[str]], parts: Parts, otherwise: frozenset[str]) -> frozenset[str]:
-    if rules:
-        for depth in range(len(parts), -1, -1):
-            if (found := rules.get(parts[:depth])) is not None:
-                return found
+    for depth in range(len(parts), -1, -1):
+        if (found := rules.get(parts[:depth])) is not None:
+            return found
     return otherwise
