@@ -17,6 +17,9 @@ from ftpsd.system.memory.large import LargeList, free_in_thread
 #: The name of this source.
 SOURCE = "yaml"
 
+#: Users that are kept besides, at most.
+_RECENT = 256
+
 
 class UserTable:
     """Users by name. Each is one string, and its settings are made when they are asked for.
@@ -27,6 +30,8 @@ class UserTable:
     def __init__(self) -> None:
         self._records: dict[str, str] = {}
         self._kinds: LargeList[UserSettings] = LargeList()
+        #: The users that were asked for last: clients log in for each file.
+        self._recent: dict[str, User] = {}
         #: The names of users whose hashes have no salt.
         self.weak: list[str] = []
 
@@ -38,16 +43,21 @@ class UserTable:
     def add(self, name: str, kind: int, password: str, home: str) -> None:
         """Keep a user whose other settings are those with the number `kind`."""
         self._records[name] = f"{kind}\0{password}\0{home}"
+        self._recent.pop(name, None)
         if hashes.is_weak(password):
             self.weak.append(name)
 
     def get(self, name: str) -> User | None:
         """Return a user; None if there is none of this name."""
-        record = self._records.get(name)
-        if record is None:
-            return None
-        kind, password, home = record.split("\0")
-        return User(name, attrs.evolve(self._kinds[int(kind)], password=password, home=home))
+        user = self._recent.get(name)
+        record = self._records.get(name) if user is None else None
+        if record is not None:
+            kind, password, home = record.split("\0")
+            user = User(name, attrs.evolve(self._kinds[int(kind)], password=password, home=home))
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            self._recent[name] = user
+        return user
 
     def current_hash(self, name: str) -> str | None:
         """Return the password hash of a user; None if there is none of this name, or the user is disabled."""
