@@ -85,6 +85,20 @@ def test_a_listing_of_a_directory(home: Home, calls: Counter[str]) -> None:
     assert calls == {"open": 2, "readlink": 1, "stat": 1, "scandir": 1, "close": 2}
 
 
+def test_a_download(home: Home, calls: Counter[str]) -> None:
+    """RETR opens the home, and the file twice: what it is must be known before it is opened for reading."""
+    home.root.reader(FILE, 0, None).close()
+    assert calls == {"open": 3, "readlink": 1, "close": 3}
+
+
+def test_a_download_by_a_link(home: Home, tmp_path: Path) -> None:
+    """RETR follows a link that stays in the home."""
+    (tmp_path / "link").symlink_to("directory/inner")
+    source = home.root.reader(VirtualPath(("link",)), 0, None)
+    assert b"".join(bytes(piece) for piece in source) == b"1"
+    source.close()
+
+
 def test_a_listing_of_a_file(home: Home) -> None:
     """LIST of a file shows it, under the name that the client has given."""
     assert home.listing("file").endswith(b" file\r\n")

@@ -89,16 +89,18 @@ class Place:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self.name, flags, dir_fd=self.directory)
 
-    def open_file(self) -> tuple[int, int]:
-        """Open the plain file that is there, for reading. Return its descriptor and size.
+    def open_file(self) -> tuple[int, int] | None:
+        """Open the plain file that is there, for reading. Return its descriptor and size, or None for a link.
 
-        Raises Refusal for anything but a plain file.
+        Raises Refusal for anything else.
         """
         pinned = self.pin()
         try:
             # Opening has effects: it wakes the writer of a FIFO, rewinds a tape, starts a watchdog. So look first, and
             # open exactly what was looked at.
             found = os.fstat(pinned)
+            if stat.S_ISLNK(found.st_mode):
+                return None
             if not stat.S_ISREG(found.st_mode):
                 raise not_plain()
             return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC), found.st_size

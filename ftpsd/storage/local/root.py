@@ -83,13 +83,11 @@ class Root:
 
         SIZE has returned the present size, and curl closes a connection that sends more.
         """
-        with self.jail.place(path, "download") as place:
-            try:
-                descriptor, size = place.open_file()
-            except FileNotFoundError:
-                if self._entries.incomplete(place) is not None:
-                    raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.") from None
-                raise
+        # To look for a link before would be a system call for each file.
+        opened = _open_file(self, path, follow=False) or _open_file(self, path, follow=True)
+        if opened is None:  # it was swapped for a link again
+            raise not_plain()
+        descriptor, size = opened
         try:
             backend.require_in_file(offset, end, size)
         except Refusal:
@@ -245,6 +243,17 @@ class Root:
                     mode = directory_mode
                 _set_mode(descriptor, mode)
                 return os.fstat(descriptor).st_mode & 0o777
+
+
+def _open_file(root: Root, path: VirtualPath, follow: bool) -> tuple[int, int] | None:
+    """Open a file for reading, by a link only with `follow`. Return its descriptor and size, or None for a link."""
+    with root.jail.place(path, "download", follow) as place:
+        try:
+            return place.open_file()
+        except FileNotFoundError:
+            if root._entries.incomplete(place) is not None:
+                raise Refusal(550, f"Upload of {path} is incomplete: resume or delete it.") from None
+            raise
 
 
 def _is_file(place: Place) -> bool:
