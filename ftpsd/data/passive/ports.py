@@ -48,7 +48,7 @@ class PortPool:
 
     def listen(self, host: Address) -> tuple[socket.socket, int]:
         """Return a listening socket on a random free port, and the port. Raises Refusal if no port is free."""
-        start = random.randrange(len(self._range))
+        start = int(random.random() * len(self._range))
         for step in range(len(self._range)):
             port = self._range[(start + step) % len(self._range)]
             if port not in self._taken and (listener := _try_to_listen(host, port)):
