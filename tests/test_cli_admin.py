@@ -325,10 +325,10 @@ def test_top_prints_frames_without_a_terminal(daemon: Daemon, command: Command) 
 class Terminal:
     """A terminal of 80 columns and 24 lines in which a command runs."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], kind: str = "xterm-256color") -> None:
         pid, self._descriptor = os.forkpty()
         if pid == 0:
-            os.environ.update(TERM="xterm-256color", COLUMNS="80", LINES="24", PYTHONIOENCODING="utf-8")
+            os.environ.update(TERM=kind, COLUMNS="80", LINES="24", PYTHONIOENCODING="utf-8")
             os.execvp(words[0], words)
         self._pid = pid
         self.seen = ""
@@ -385,6 +385,13 @@ def test_top_on_a_terminal(daemon: Daemon, command: Command, with_rich: bool) ->
         assert client.reply().startswith("4")
         terminal.press("q")
         assert terminal.end() == 0 and "\x1b[?1049l" in terminal.seen
+
+
+def test_top_on_a_terminal_without_a_cursor(daemon: Daemon) -> None:
+    """A terminal that knows no escapes (TERM=dumb) gets one frame as plain text, as a pipe does."""
+    terminal = Terminal(ftpsd("top", "-c", str(daemon.config)), "dumb")
+    assert terminal.end() == 0
+    assert "sessions 0" in terminal.seen and "\x1b" not in terminal.seen
 
 
 # --- the daemon cannot be reached ------------------------------------------------------------------

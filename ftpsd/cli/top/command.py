@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import signal
 import sys
@@ -54,10 +55,10 @@ def _count(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the sessions until the user leaves. Without a terminal, print one frame, or what the options say."""
+    """Show the sessions until the user leaves. Without a terminal that can, print one frame, or what the options say."""
     client = AdminClient(find_socket(options.config), PATIENCE)
     view = View(options.sort, options.filter, options.transfers)
-    if options.batch or options.count or not sys.stdout.isatty():
+    if options.batch or options.count or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         _print(client, view, options)
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave the screen as it was
