@@ -291,3 +291,74 @@ def test_it_stays_fluid_with_many_sessions(daemon: Daemon, page: webdriver.Chrom
         for each in sockets:
             each.close()
         page.execute_script("document.querySelector('#filter select[name=limit]').value = '200'")
+
+
+def test_names_of_clients_are_text(daemon: Daemon, page: webdriver.Chrome) -> None:
+    """A name that looks like HTML is shown as it is, in sessions and in events: it makes no element and runs nothing."""
+    name = "<img src=x onerror=document.title='owned'><b>bold"
+    with FtpClient(daemon).login("bob") as client:
+        data = client.connect_data()
+        client.expect(150, f"STOR {name}")
+        data.sendall(b"x")
+        until(lambda: any(name in row for row in shown(page, "sessions")))
+        data.close()
+        client.reply()
+    until(lambda: any(name in row for row in shown(page, "events")))
+    assert page.execute_script("return document.querySelectorAll('td img, td b').length") == 0
+    assert page.title != "owned"
+
+
+def test_the_keyboard_is_enough(daemon: Daemon, page: webdriver.Chrome) -> None:
+    """A session is ended with Tab, Enter and Space alone; the element with the focus is outlined."""
+    with FtpClient(daemon).login("bob") as client:
+        until(lambda: any("bob" in row for row in shown(page, "sessions")))
+
+        def press(*keys: str) -> None:
+            webdriver.ActionChains(page).send_keys(*keys).perform()
+
+        def tab_to(label: str) -> None:
+            for _ in range(100):
+                press(Keys.TAB)
+                focused = page.switch_to.active_element
+                if label in (focused.get_attribute("aria-label") or focused.get_attribute("name") or focused.text):
+                    return
+            raise AssertionError(f"Tab does not reach {label}")
+
+        tab_to("Kick session")
+        outline = page.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline not in ("", "none")
+        press(Keys.ENTER)
+        until(lambda: one(page, "#confirm").is_displayed())
+        tab_to("now")
+        press(Keys.SPACE)
+        assert one(page, "#confirm input[name=now]").is_selected()
+        tab_to("Kick")
+        press(Keys.ENTER)
+        assert client.reply().startswith("421")
+        until(lambda: shown(page, "sessions") == ["No sessions."])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_restart_asks_for_a_login(
+    make_daemon: Callable[..., Daemon], chromium: webdriver.Chrome, workers: int
+) -> None:
+    """The page says that the daemon has gone, and shows the login when it is back; with workers it shows all sessions."""
+    with tempfile.TemporaryDirectory(prefix="ftpsd-") as short:
+        daemon = make_daemon(merge(PLAIN, page_settings(Path(short), workers=workers)))
+        chromium.get(Browser(daemon).link())
+        until(lambda: text(chromium, "#connection") == "live")
+        clients = [FtpClient(daemon).login(user) for user in ("alice", "bob", "alice", "bob")]
+        until(lambda: len(shown(chromium, "sessions")) == 4)
+        one(chromium, "#sessions button.danger").click()
+        one(chromium, "#confirm input[name=now]").click()
+        one(chromium, "#confirm-yes").click()
+        until(lambda: len(shown(chromium, "sessions")) == 3)
+        for client in clients:
+            client.socket.close()
+        daemon.stop()
+        until(lambda: text(chromium, "#connection") == "not connected")
+        daemon.start()
+        until(lambda: one(chromium, "#login").is_displayed())
+        one(chromium, "#code").send_keys(Browser(daemon).link(), Keys.ENTER)
+        until(lambda: text(chromium, "#connection") == "live")
+        chromium.get("about:blank")

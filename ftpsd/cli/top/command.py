@@ -55,7 +55,7 @@ def _count(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the sessions until the user leaves. Without a terminal that can, print one frame, or what the options say."""
+    """Show the sessions until the user leaves. Print one frame without a terminal, or what the options say."""
     client = AdminClient(find_socket(options.config), PATIENCE)
     view = View(options.sort, options.filter, options.transfers)
     if options.batch or options.count or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
