@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import PLAIN
 from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import secured
+from tests.hostile import wait_until
 
 SETTINGS = """
 set ftp:ssl-force true
@@ -343,7 +344,7 @@ def test_clear_command_channel(make_daemon: Callable[..., Daemon], protect: str,
         f'set ssl:priority "NORMAL:-VERS-ALL:+VERS-TLS{version}"',
     )
     assert lftp(daemon, "cat file\nclose\n" * sessions, *settings) == "content\n" * sessions
-    assert daemon.log.count("CCC: 200") == sessions
+    wait_until(lambda: daemon.log.count("CCC: 200") == sessions, "the log has every CCC")
 
 
 def test_a_wrong_password_is_sent_once(make_daemon: Callable[..., Daemon]) -> None:
