@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -26,12 +26,13 @@ from ftpsd.system.jobs.job_lock import Busy
 from ftpsd.system.jobs.job_queue import JobQueue
 from ftpsd.system.presence import PatientCall
 from ftpsd.system.reactor import DelayedCall, Reactor
+from ftpsd.system.reactor_calls import AwaitedCall
 
 log = Logger(namespace="ftpsd")
 
 T = TypeVar("T")
 
-#: Milliseconds for which a thread waits for a socket before the transfer parks.
+#: Milliseconds for which a thread waits for a socket, or for the reactor, before the transfer gives it up.
 MOMENT = 4
 
 #: Seconds after an abort at which the client gets its reply, even if a disk call has not returned.
@@ -141,7 +142,8 @@ class Transfer(Parking, Generic[T]):
         created     start                                                queued
         queued      a thread is free                                     running
         running     the step yields None, and others need the thread     queued
-        running     the step yields InReactor                            queued, by the reactor
+        running     the step yields InReactor, and others need the
+                    thread or the reactor needs more than a MOMENT       queued, by the reactor
         running     the step yields Busy                                 queued, when it gets the lock
         running     the step yields READ, WRITE or Pause, and others
                     need the thread or a MOMENT in it was not enough     parked
@@ -268,8 +270,9 @@ class Transfer(Parking, Generic[T]):
                 self._submit()
             return crowded
         if isinstance(wanted, InReactor):
-            self._queue.call_in_reactor(_call_then, wanted.call, self._submit)
-            return True
+            call = AwaitedCall(wanted.call, self._submit)
+            self._queue.call_in_reactor(call.make)
+            return not call.wait(0 if crowded else MOMENT / 1000)
         if isinstance(wanted, Busy):
             self.waits_for_lock = True
             self._queue.submit_with(wanted.lock, self._work)
@@ -333,13 +336,6 @@ def _failure(error: BaseException, abort_reason: Refusal | None) -> Failure:
     if isinstance(reported, Refusal | OSError):
         reported.__traceback__ = None  # only an internal error needs one
     return Failure(reported)
-
-
-def _call_then(call: Callable[[], object], follow: Callable[[], None]) -> None:
-    try:
-        call()
-    finally:
-        follow()
 
 
 def _log_close_error(error: BaseException) -> None:

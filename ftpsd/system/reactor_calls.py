@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 from typing import TypeVarTuple
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -83,3 +84,41 @@ class ReactorCalls:
     def logPrefix(self) -> str:
         """Return a name for the reactor's log."""
         return "reactor calls"
+
+
+class AwaitedCall:
+    """A call in the reactor thread for which another thread waits, for a moment only.
+
+    made in time    the thread continues
+    made later      the thread has gone: the reactor calls `follow`
+    """
+
+    __slots__ = ("_call", "_decision", "_follow", "_made")
+
+    def __init__(self, call: Callable[[], object], follow: Callable[[], object]) -> None:
+        self._call = call
+        self._follow = follow
+        #: A lock that is held until the call is made.
+        self._made = Lock()
+        self._made.acquire()
+        #: A lock that the first takes: the reactor that has made the call, or the thread that goes.
+        self._decision = Lock()
+
+    def make(self) -> None:
+        """Make the call, in the reactor thread."""
+        try:
+            self._call()
+        finally:
+            if self._decision.acquire(blocking=False):
+                self._made.release()
+            else:
+                self._follow()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait in the other thread. Return whether the call was made. If not, the thread must go."""
+        if self._made.acquire(timeout=seconds):
+            return True
+        if self._decision.acquire(blocking=False):
+            return False
+        self._made.acquire()  # the reactor is releasing it
+        return True
