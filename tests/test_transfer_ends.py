@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from tests.daemon import Daemon
 from tests.ftpclient import FtpClient, read_all, secured
-from tests.hostile import BOTH, BYTES, MIB, Login, cut, open_transfer, plain_login, reset, wait_until, withstands
+from tests.hostile import BOTH, BYTES, MIB, Login, cut, ends, open_transfer, plain_login, reset, wait_until, withstands
 
 CONTENT = BYTES * 3
 
@@ -116,6 +117,26 @@ def test_an_abort_at_the_very_end(plain: Daemon, login: Login) -> None:
                 assert reply.startswith("426 "), reply
                 assert client.reply() == "226 Abort successful."
             assert path.exists() == reply.startswith("226 "), reply
+
+
+@BOTH
+def test_an_abort_before_the_end_of_the_input(plain: Daemon, login: Login) -> None:
+    """The same if the client ends its input after ABOR, as a script does."""
+    path = plain.home() / "aborted-at-the-end"
+    with withstands(plain):
+        for number in range(24):
+            path.unlink(missing_ok=True)
+            with login(plain) as client:
+                data = open_transfer(client, f"STOR {path.name}")
+                data.sendall(BYTES[:10_000])
+                _end_properly(data)
+                time.sleep(number % 12 * 0.0002)
+                client.send("ABOR")
+                with socket.socket(fileno=os.dup(client.socket.fileno())) as raw:
+                    raw.shutdown(socket.SHUT_WR)
+                replies = [line[:3] for line in ends(client).splitlines()]
+            assert replies in (["226", "226"], ["426", "226"])
+            assert path.exists() == (replies[0] == "226"), replies
 
 
 @pytest.mark.parametrize("line", ["RETR first", "LIST", "NLST", "MLSD"])
