@@ -151,31 +151,30 @@ class Recorder:
         """Return the record of an event that is being published, or None if its kind has no record."""
         last, result = self._last
         if event is not last:
-            text = self._written(event)
+            identity = event.identity if isinstance(event, _WITH_IDENTITY) else ""
+            text = self._written(event, identity) if identity else ""
             if text:
                 result = json.loads(text)
             else:
-                identity = event.identity if isinstance(event, _WITH_IDENTITY) else ""
                 result = record(event, self.now(), identity or f"{self._run}-{next(self._numbers)}")
             self._last = event, result
         return result
 
     def line(self, event: Event) -> Line | None:
         """Return the record of an event as JSON, or None if its kind has no record."""
-        text = self._written(event)
-        if text:
-            return text
+        if isinstance(event, _WITH_IDENTITY) and event.identity:
+            text = self._written(event, event.identity)
+            if text:
+                return text
         made = self.record(event)
         return None if made is None else partial(to_json, made)
 
-    def _written(self, event: Event) -> str:
-        """Return the record that the journal has of an event, as JSON, or an empty text."""
-        if not isinstance(event, _WITH_IDENTITY) or not event.identity:
-            return ""
+    def _written(self, event: Event, known: str) -> str:
+        """Return the record that the journal has of an event with this id, as JSON, or an empty text."""
         if type(event) is TransferEnded and event.ascii:
             return ""  # the journal counts the bytes of the file, the event those that were sent
         identity, text = self._durable.taken
-        return text if identity == event.identity else ""
+        return text if identity == known else ""
 
 
 _WITH_IDENTITY = TransferEnded, FileChanged
