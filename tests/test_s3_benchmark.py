@@ -48,6 +48,12 @@ def test_both_tables(tmp_path: Path) -> None:
     assert set(found.outcomes) == set(only)
     for by_server in found.outcomes.values():
         assert set(by_server) == {LocalFtpsd.name, StoreFtpsd.name}
-    assert len(found.manager) == 1
-    for word in ("boto3's transfer manager", "ftpsd-s3, plain", "ftpsd-s3, over TLS", "CPU-ms/GiB, store"):
+    assert {source: len(each) for source, each in found.manager.items()} == {"file": 1, "connection": 1}
+    for word in (
+        "transfer manager, file",
+        "transfer manager, connection",
+        "ftpsd-s3, plain",
+        "ftpsd-s3, over TLS",
+        "CPU-ms/GiB, store",
+    ):
         assert word in text

@@ -30,6 +30,9 @@ COMPARED = "pul"
 #: What the upload of the transfer manager is called.
 MANAGER = "boto3"
 
+#: Where it takes the bytes from: a local file as `aws s3 cp`, or a plain connection as a server does.
+SOURCES = ("file", "connection")
+
 #: The servers.
 SERVERS = (LocalFtpsd.name, StoreFtpsd.name, RcloneFtp.name)
 
@@ -53,7 +56,8 @@ class Found:
     """All figures, by workload and server, in the order of the rounds."""
 
     outcomes: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)
-    manager: list[Uploaded] = field(default_factory=list)
+    #: The uploads of the transfer manager, by the source of the bytes.
+    manager: dict[str, list[Uploaded]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, None] = field(default_factory=dict)
 
@@ -100,8 +104,9 @@ class Programme:
                     self._tell(f"round {number + 1} of {rounds}: {name}, {server.name}")
                     self._measure(self.workloads[name], server, number == 0)
                 if name == COMPARED and StoreFtpsd.name in self.found.versions:
-                    self._tell(f"round {number + 1} of {rounds}: {name}, {MANAGER}")
-                    self._measure_manager()
+                    for source in SOURCES:
+                        self._tell(f"round {number + 1} of {rounds}: {name}, {MANAGER} with a {source}")
+                        self._measure_manager(source)
         return self.found
 
     def _obtain(self, wanted: Collection[str]) -> list[Server]:
@@ -132,17 +137,17 @@ class Programme:
             self._remark(f"{server.name} ({workload.name}): not all data connections resumed the TLS session")
         self.found.outcomes.setdefault(workload.name, {}).setdefault(server.name, []).append(outcome)
 
-    def _measure_manager(self) -> None:
+    def _measure_manager(self, source: str) -> None:
         uploads = self._uploads[StoreFtpsd.name]
         program = [str(self._store.setting.python), "-m", "benchmarks.s3.manager", self._store.endpoint, BUCKET]
-        what = ["up/manager.bin", str(self._stage.home / "bulk.bin"), str(PART_SIZE), str(PARALLEL)]
+        what = ["up/manager.bin", str(self._stage.home / "bulk.bin"), source, str(PART_SIZE), str(PARALLEL)]
         before = self._store.meter.cpu()
         done = subprocess.run([*program, *what], check=True, capture_output=True, text=True, timeout=_PATIENCE)
         store_cpu = self._store.meter.cpu() - before
         uploads.check_uploads(1, self._sizes.bulk, every_byte=False)
         uploads.clear_uploads()
         seconds, cpu = map(float, done.stdout.split())
-        self.found.manager.append(Uploaded(seconds, cpu, store_cpu))
+        self.found.manager.setdefault(source, []).append(Uploaded(seconds, cpu, store_cpu))
 
     def _remark(self, text: str) -> None:
         self.found.remarks[text] = None

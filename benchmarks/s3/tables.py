@@ -14,7 +14,7 @@ _NOTES = f"""\
 ↑ more is better, ↓ less is better; medians of the rounds. A p before a name: data connections without TLS.
 rclone has no others: it encrypts control connections only. It makes fewer requests: it remembers a directory for
 five minutes. All use parts of {PART_SIZE >> 20} MiB, {PARALLEL} at a time, and a store without TLS. The transfer
-manager reads a file and has no client; neither its start nor that of a server is counted."""
+manager reads a file, or a plain connection as a server does; neither its start nor that of a server is counted."""
 
 
 def report(programme: Programme, store: str, sizes: Sizes, rounds: int) -> str:
@@ -48,7 +48,10 @@ def _servers(programme: Programme) -> list[str]:
 
 def _uploads(found: Found, size: int) -> list[str]:
     """Return the lines of the table of uploads. Ratios are those to the transfer manager."""
-    rows = {f"{MANAGER}'s transfer manager": [(each.seconds, each.cpu, each.store_cpu) for each in found.manager]}
+    rows = {
+        f"{MANAGER}'s transfer manager, {source}": [(each.seconds, each.cpu, each.store_cpu) for each in uploads]
+        for source, uploads in found.manager.items()
+    }
     for label, name in (("plain", COMPARED), ("over TLS", COMPARED.removeprefix("p"))):
         outcomes = found.outcomes.get(name, {}).get(StoreFtpsd.name, [])
         if outcomes:
