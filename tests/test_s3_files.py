@@ -419,6 +419,18 @@ def test_names_that_a_path_cannot_have(bucket: Bucket, node: Node) -> None:
     assert bucket.all_keys() == ["other"]
 
 
+def test_a_file_and_a_directory_of_one_name(bucket: Bucket, node: Node) -> None:
+    """Other programs may make both: both are listed, the name is that of the file, and the directory can be listed."""
+    bucket.put_many({"alice/both": b"file", "alice/both/x": b"1", "alice/other": b"2"})
+    files = node.open()
+    assert names(files) == ["both", "both", "other"]
+    assert names(files, "both") == ["x"]
+    assert names(files, "other") == ["other"]
+    assert (read(files, "both"), read(files, "both/x")) == (b"file", b"1")
+    result(files.remove(path("both")))
+    assert names(files, "both") == ["x"]
+
+
 def test_names_that_xml_cannot_have(each_bucket: Bucket) -> None:
     """A tree with control characters in its keys is removed; what the store does not delete is reported.
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from ftpsd.protocol.listing import Entry
 from ftpsd.protocol.paths import VirtualPath
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.backend import IsTimed, entry_or_portions, every_name, no_name
+from ftpsd.storage.backend import IsTimed, every_name, no_name
 from ftpsd.storage.s3.calls.answers import Found, Listed
 from ftpsd.storage.s3.calls.client import Objects
 from ftpsd.storage.s3.calls.tasks import Submit
@@ -108,8 +108,11 @@ class S3Directories:
     def listed(
         self, path: VirtualPath, with_dots: bool, is_timed: IsTimed = every_name
     ) -> Generator[list[Entry], None, None] | Entry:
-        """Return the portions of a directory, or the entry of what is none."""
-        return entry_or_portions(self, path, with_dots, is_timed)
+        """Return the portions of a directory, also if an object has its name; or the entry of what is none."""
+        entry = self.entry(path, "list")
+        if entry.is_directory or self.exists(self._tree.directory(path)):
+            return self.portions(path, with_dots, is_timed)
+        return entry
 
     def are_in_order(self, path: VirtualPath) -> bool:
         """Return True: a store lists objects in the order of their keys."""
