@@ -34,7 +34,8 @@ class LinkedLedgers:
         self.state = LedgerState(self.clock, SharedUserCounts(self.table, self.clock))
         self._current: Ledger = LocalLedger(self.state, Limits(), BanSettings(attempts=3, allow=()))
         self._states = [self._state_of(index) for index in range(workers)]
-        #: The bans as the workers know them.
+        #: The table as each worker has it, and the bans as the workers know them.
+        self.tables = [table for table, _ in self._states]
         self.bans = [
             LinkedBans(self.workers.ends[index], table, state.bans) for index, (table, state) in enumerate(self._states)
         ]
@@ -75,7 +76,7 @@ class LinkedLedgers:
     def close(self) -> None:
         """Close all links and tables."""
         self.workers.close()
-        for table in [self.table, *(table for table, _ in self._states)]:
+        for table in [self.table, *self.tables]:
             table.close()
 
 

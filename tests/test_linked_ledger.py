@@ -180,6 +180,20 @@ def test_counts_of_a_worker_that_has_ended(ask: LinkedLedgers) -> None:
     assert dict(ask.state.users.sessions) == {"alice": 1}
 
 
+def test_a_session_ends_while_the_count_is_locked(ask: LinkedLedgers) -> None:
+    """A user gets in whose last session has ended, also if another process had the lock of the count at first."""
+    first, second = both(ask)
+    only = UserLimits(sessions=1)
+    last = ask(first.admit_user("alice", only))
+    ask.workers.links[1].serve("ledger.settle", last.release)
+    ask.tables[1].patience.serve(ask.workers.reactor)
+    with ask.table.slot("user", "alice").lock():
+        admitted = ensureDeferred(_coroutine(second.admit_user("alice", only)))
+        assert not admitted.called
+    ask(admitted)
+    assert dict(ask.state.users.sessions) == {"alice": 1}
+
+
 def test_a_supervisor_that_has_gone(ask: LinkedLedgers) -> None:
     """A wrong password gets 421 when nobody can count it."""
     ledger = ask.ledger(worker=0)

@@ -54,9 +54,10 @@ class LinkedLedger:
         """Count a session of a user who has logged in. Raises SessionEnd if there are too many sessions."""
         lease = partial(lease_user, self._users, self._limits, user, own, shares)
         try:
-            return lease()
-        except TableBusy:
-            pass
+            try:
+                return lease()
+            except TableBusy:
+                return await self._users.when_free(lease)
         except SessionEnd:
             await self._link.call("ledger.settle")
         return await self._users.when_free(lease)
