@@ -176,10 +176,11 @@ def test_a_message_without_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> N
         b"\0\x08_command\0\4note\0\0010\0\5[1, 2\0\0",
         b"\0\x08_command\0\4note\0\0010\0\0011\0\0",
         b"\0\x08_command\0\4note\0\0010\0\4[\xc3\xa4]\0\0",
+        b"\0\x08_command\0\4note\0\0010\xff\xff%s\0\0" % (b"[" * 65535),
         b"\0\x08_command\0\4note\0\0",
         b"\0\0",
     ],
-    ids=["cut JSON", "no list", "not ASCII", "no arguments", "nothing"],
+    ids=["cut JSON", "no list", "not ASCII", "too deep", "no arguments", "nothing"],
 )
 def test_a_message_that_no_process_sends(pair: Pair, message: bytes) -> None:
     """The connection is closed, and what comes behind the message is not read."""
@@ -192,8 +193,9 @@ def test_a_message_that_no_process_sends(pair: Pair, message: bytes) -> None:
     pair.worker.transport.write(message)
     pair.worker.tell("note", 2)
     pair.until(lambda: len(pair.lost) == 2)
-    with pytest.raises(LinkLost):
+    with pytest.raises(LinkLost) as lost:
         pair.result(waiting)
+    assert lost.value.closed
     assert received == [1]
     pair.supervisor.tell("note", 3)
 

@@ -189,7 +189,7 @@ class _Connection(amp.BinaryBoxProtocol):  # type: ignore[misc]
             return
         try:
             value = _value(box)
-        except ValueError:
+        except (ValueError, RecursionError):
             self._refuse("cannot be read")
             return
         if amp.ANSWER in box:
@@ -250,7 +250,7 @@ class Links(Protocol):
 
 
 def _value(box: amp.AmpBox) -> list[object]:
-    """Return the list that a box has. Raises ValueError."""
+    """Return the list that a box has. Raises ValueError, and RecursionError if the list is too deep."""
     pieces: list[bytes] = []
     while (piece := box.get(b"%d" % len(pieces))) is not None:
         pieces.append(piece)
