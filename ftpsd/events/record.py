@@ -79,10 +79,7 @@ def record(event: Event, when: float, identity: str) -> Record | None:
     name, fields = parts
     result: Record = {"id": identity, "event": name, "time": iso_time(when)}
     if isinstance(event, SessionEvent):
-        session = event.session
-        result["session"], result["address"] = session.number, session.address
-        if session.user:
-            result["user"] = session.user
+        _add_session(result, event.session)
     result.update(fields)
     return result
 
@@ -92,13 +89,17 @@ def upload_record(
 ) -> Record:
     """Return the record of an upload that is about to get its name: as `record`, without an event."""
     result: Record = {"id": identity, "event": "upload", "time": iso_time(time.time())}
-    result["session"], result["address"] = session.number, session.address
-    if session.user:
-        result["user"] = session.user
+    _add_session(result, session)
     result["path"] = path if path.isascii() else valid_text(path)
     result["bytes"], result["seconds"], result["offset"] = received, round(seconds, 3), offset
     result["append"] = append
     return result
+
+
+def _add_session(result: Record, session: SessionInfo) -> None:
+    result["session"], result["address"] = session.number, session.address
+    if session.user:
+        result["user"] = session.user
 
 
 def recorded_kinds() -> Mapping[type[Event], frozenset[str]]:

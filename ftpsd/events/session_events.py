@@ -101,10 +101,8 @@ class SessionEvents:
         if self._transfer is not None:
             changed = changed or self._transfer[0] != "listing"
             self._end_transfer(reply, moved or 0)
-        tally = self._hub.tally
-        if tally is not None:
-            key = (OTHER if row is None else row.verb), reply.code
-            tally.commands[key] = tally.commands.get(key, 0) + 1
+        if self._hub.tally is not None:
+            self._hub.tally.command(OTHER if row is None else row.verb, reply.code)
         quiet = row is not None and row.quiet and reply.code < 400
         kind = QuietCommandAnswered if quiet else CommandAnswered
         if kind not in self._hub.wanted:

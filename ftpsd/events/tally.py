@@ -62,7 +62,5 @@ class Tally:
 
     def check_data(self, check: Callable[[T], None], facts: Callable[[T], tuple[str, bool]], connection: T) -> None:
         """Count the handshake of a data connection, and check it. May be called in any thread."""
-        version, resumed = facts(connection)
-        with self._lock:
-            self.handshakes["data", version, resumed] += 1
+        self.handshake("data", *facts(connection))
         check(connection)

@@ -47,25 +47,30 @@ DIRECTIONS: dict[TransferKind, str] = {
 
 
 class Histogram:
-    """Counts of values by size. `Counters` counts them."""
+    """Counts values by size."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_bounds", "_counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
 
     def copy(self) -> Histogram:
         """Return a copy."""
-        copied = Histogram(self.bounds)
-        copied.counts, copied.sum = self.counts.copy(), self.sum
+        copied = Histogram(self._bounds)
+        copied._counts, copied.sum = self._counts.copy(), self.sum
         return copied
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Yield each upper bound, and how many values are not above it; infinity last."""
         total = 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count
             yield bound, total
 
@@ -197,12 +202,8 @@ class Counters:
         result = "complete" if event.code < 400 else result_of(event)
         counts = self._counts.transfers[direction]
         counts.results[result] += 1
-        # A call for each histogram would cost as much as all of this.
-        durations, sizes = counts.durations, counts.sizes
-        durations.counts[bisect_left(durations.bounds, event.seconds)] += 1
-        durations.sum += event.seconds
-        sizes.counts[bisect_left(sizes.bounds, event.bytes)] += 1
-        sizes.sum += event.bytes
+        counts.durations.observe(event.seconds)
+        counts.sizes.observe(event.bytes)
         if self.by_user and event.session.user:
             user = self._counts.users.setdefault(event.session.user, UserCounts())
             user.transfers[direction, result] = user.transfers.get((direction, result), 0) + 1

@@ -33,7 +33,7 @@ class Rule:
 
     def wants(self, name: str, user: str, paths: Iterable[str]) -> bool:
         """Return whether the rule is for an event. One of its paths must match: a rename has two."""
-        if name not in self.names or (self._users and user not in self._users):
+        if name not in self.names or not self.wants_user(user):
             return False
         return self._path is None or any(map(self._path.fullmatch, paths))
 
@@ -56,7 +56,4 @@ class Rules:
 
     def wants(self, name: str, user: str, *paths: str) -> bool:
         """Return whether any rule is for an event."""
-        for rule in self.rules:  # noqa: SIM110  # a generator costs as much as the rest
-            if rule.wants(name, user, paths):
-                return True
-        return False
+        return any(rule.wants(name, user, paths) for rule in self.rules)
