@@ -84,6 +84,8 @@ class Directory:
         deadline = deadline_after(self.timeout)
         if self._binds_at_once and question.password is not None:
             return self._ask_as_user(question.name, question.password, deadline)
+        if self._binds_at_once:
+            return self._pool.run("search", deadline, partial(self._look_up, question.name))
         entry = self._pool.run("search", deadline, partial(self._find, question.name))
         if entry is None:
             self._pretend(question, deadline)
@@ -204,6 +206,18 @@ class Directory:
         if found.entry is None:
             raise SourceFailed("users may not read their own entries, so that bind_dn is needed")
         return self._answer(self._name_of(found.entry), found.entry, found.groups, True)
+
+    def _look_up(self, name: str, connection: Connection, deadline: Deadline) -> Answer | None:
+        """Return the user whom the server shows to strangers. Raises CannotLookUp if it refuses to: only users log in."""
+        try:
+            entry = self._find(name, connection, deadline)
+            if entry is None:
+                return None
+            name = self._name_of(entry)
+            groups = self._groups(entry, name, connection, deadline) if self._needs_groups else []
+            return self._answer(name, entry, groups, False)
+        except SourceFailed as error:
+            raise CannotLookUp(str(error)) from None
 
     def _read_as_user(self, name: str, password: str, connection: Connection, deadline: Deadline) -> _Found:
         template = self._settings.bind or ""
