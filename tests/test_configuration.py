@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
@@ -439,19 +439,23 @@ def test_a_damaged_certificate(files: Path) -> None:
 def _rsa_pair(directory: Path, damaged: bool) -> None:
     """Write a certificate and its RSA key, in which all numbers but the public ones may be wrong."""
     key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=90)).sign(key, SHA256())
-    )  # fmt: skip
-    (directory / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (directory / "certificate.pem").write_bytes(_self_signed(key))
     numbers = key.private_numbers()
     private = [numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp]
     values = [0, numbers.public_numbers.n, 65537, *(each + 2 * damaged for each in private)]
     parts = b"".join(_der(2, each.to_bytes(each.bit_length() // 8 + 1, "big")) for each in values)
     text = base64.encodebytes(_der(0x30, parts)).decode()
     (directory / "key.pem").write_text(f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n")
+
+
+def _self_signed(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=90)).sign(key, SHA256())
+    )  # fmt: skip
+    return certificate.public_bytes(Encoding.PEM)
 
 
 def _der(tag: int, content: bytes) -> bytes:
@@ -461,6 +465,17 @@ def _der(tag: int, content: bytes) -> bytes:
 def test_a_damaged_key(files: Path) -> None:
     """A private key that belongs to the certificate, and cannot sign, is a fault without a traceback."""
     _rsa_pair(files, damaged=True)
+    assert any("the private key in key.pem is damaged. Create the key again" in fault for fault in faults(files))
+
+
+def test_a_damaged_elliptic_key(files: Path) -> None:
+    """So is a key on an elliptic curve whose private part is that of another one."""
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (files / "certificate.pem").write_bytes(_self_signed(key))
+    der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    own, foreign = (each.private_numbers().private_value.to_bytes(32, "big") for each in (key, other))
+    text = base64.encodebytes(der.replace(own, foreign)).decode()
+    (files / "key.pem").write_text(f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n")
     assert any("the private key in key.pem is damaged. Create the key again" in fault for fault in faults(files))
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from OpenSSL import SSL, crypto
 
@@ -117,8 +119,11 @@ def _is_whole(certificate: crypto.X509, key: crypto.PKey) -> bool:
     # cryptography checks whether the primes of an RSA key are such, and all other threads wait for that: 35 ms for 2048
     # bits, 0.2 s for 4096.
     try:
-        key.to_cryptography_key()
-    except ValueError:
+        whole = key.to_cryptography_key()
+        if isinstance(whole, ec.EllipticCurvePrivateKey):  # its two parts are compared by newer releases only
+            signature = whole.sign(b"", ec.ECDSA(SHA256()))
+            whole.public_key().verify(signature, b"", ec.ECDSA(SHA256()))
+    except (ValueError, InvalidSignature):
         return False
     except UnsupportedAlgorithm:
         pass

@@ -208,7 +208,7 @@ class Directory:
         return self._answer(self._name_of(found.entry), found.entry, found.groups, True)
 
     def _look_up(self, name: str, connection: Connection, deadline: Deadline) -> Answer | None:
-        """Return the user whom the server shows to strangers. Raises CannotLookUp if it refuses to: only users log in."""
+        """Return the user whom the server shows to strangers. Raises CannotLookUp if it shows them nothing."""
         try:
             entry = self._find(name, connection, deadline)
             if entry is None:
