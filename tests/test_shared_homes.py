@@ -399,3 +399,34 @@ def test_a_home_is_counted_before_the_supervisor_notices_a_kill(
     running.publish()
     running.close()
     assert process.counted()[0] == held(homes[0]) == Amount(600, 3)
+
+
+def test_every_moment_of_an_end_has_a_number(
+    made: tuple[SharedTable, TableWorkers], homes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A walk during which a process ends is repeated, whatever the supervisor has done about that when the walk is complete."""
+    table, workers = made
+    process = Process(table, homes)
+    process.open(0, 20_000)
+    names = process.counts.home(process.homes[0]).names
+    victim, pipe = workers.start(0, receive_and_wait(homes, "a", 200))
+    receive(pipe)
+    seen = [names.changes]
+    workers.kill(victim)
+    seen.append(names.changes)
+    count_clear = table._memory.count_clear
+
+    def look() -> None:
+        seen.append(names.changes)
+        count_clear()
+
+    monkeypatch.setattr(table._memory, "count_clear", look)
+    table.clear(0)
+    alive, killed, noted = seen
+    assert alive < killed < noted <= names.changes
+    again, pipe = workers.start(0, receive_and_wait(homes, "b", 200))
+    receive(pipe)
+    begun = names.changes
+    assert begun > noted
+    workers.kill(again)
+    assert names.changes > begun

@@ -42,7 +42,7 @@ class SharedHomeNames(JobLock):
         that, and clears its charges.
         """
         changes: int = self._fields[CHANGES]
-        return changes + 2 * self._table.places.clears + len(self._table.members.unnoticed())
+        return changes + self._table.members.ends()
 
     @property
     def are_charged(self) -> bool:

@@ -49,8 +49,16 @@ class Members:
 
     def unnoticed(self) -> frozenset[int]:
         """Return the indexes of the processes that have ended, which the supervisor has not noticed yet."""
-        current = (each for each, number in enumerate(self._locked) if number == self._number(each) + 1)
-        return frozenset(each for each in current if not self.lives(self._number(each)))
+        numbers = enumerate(map(self._number, range(len(self._ended))))
+        return frozenset(index for index, number in numbers if self._is_unnoticed(index, number))
+
+    def _is_unnoticed(self, index: int, number: int) -> bool:
+        return bool(self._locked[index] == number + 1) and not self.lives(number)
+
+    def ends(self) -> int:
+        """Return a number that grows whenever a process ends, and again when the supervisor notes that."""
+        numbers = enumerate(map(self._number, range(len(self._ended))))
+        return sum(2 * (number // _NEXT) + self._is_unnoticed(index, number) for index, number in numbers)
 
     def _number(self, index: int) -> int:
         number: int = self._ended[index] * _NEXT + index

@@ -120,7 +120,7 @@ class SharedTable:
         """Free everything that a process held which has ended.
 
         Its files go first, then its numbers: what it was charged for may be counted twice meanwhile, but not left out.
-        Who has seen its files there, and then sees its numbers no more, finds that `clears` has changed in between.
+        Who has seen its files there, and then sees its numbers no more, finds that `Members.ends` has grown in between.
         """
         self.members.end(index + 1)
         self._memory.count_clear()
