@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from ftpsd.config import load
 from ftpsd.events.durable_ids import DurableIds
+from ftpsd.outbox import claims
 from ftpsd.outbox.evidence import Home, Lost, Undecidable, appended, home_at, moved, was_made
 from ftpsd.outbox.journal import Journal
 from ftpsd.outbox.segments import from_line, to_line
@@ -28,6 +30,7 @@ from tests.daemon import PATIENCE, Daemon, merge
 from tests.ftpclient import secured
 from tests.hostile import wait_until
 from tests.outbox import JournalNow, settings, with_state
+from tests.test_files import SESSION
 from tests.test_killed import Uploader
 from tests.test_publishing import store
 
@@ -253,6 +256,32 @@ def test_evidence_of_bytes_in_place(tmp_path: Path) -> None:
     other.rename(file)
     with pytest.raises(Lost):
         was_made(proof)
+
+
+def test_a_home_whose_disk_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions in other homes do not wait for it."""
+    answers, asked = threading.Event(), threading.Event()
+
+    def slowly(path: str) -> Home:
+        if path.endswith("slow"):
+            asked.set()
+            answers.wait(PATIENCE)
+        return home_at(path)
+
+    monkeypatch.setattr(claims, "home_at", slowly)
+    unused: Any = None
+    slow, other = (claims.SessionJournal(unused, unused, SESSION, str(tmp_path / name)) for name in ("slow", "other"))
+    for each in (slow, other):
+        Path(each._path).mkdir()
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(lambda: slow.home)
+        assert asked.wait(PATIENCE)
+        try:
+            assert threads.submit(lambda: other.home).result(PATIENCE / 2) == home_at(str(tmp_path / "other"))
+            assert not waiting.done()
+        finally:
+            answers.set()
+        assert waiting.result(PATIENCE) == home_at(str(tmp_path / "slow"))
 
 
 # --- when it cannot be written ------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
 from typing import NamedTuple
 
 from ftpsd.events.record import CHANGES, record, to_json, upload_record
@@ -52,11 +51,17 @@ class SessionJournal:
         self.session = session
         self._rules = rules
         self._path = home
+        self._home: Home | None = None
 
-    @cached_property
+    @property
     def home(self) -> Home:
-        """The user's home, which is looked up once."""
-        return home_at(self._path)
+        """The user's home, which is looked up once.
+
+        No cached_property: before Python 3.12 all sessions would wait for the one whose disk does not answer.
+        """
+        if self._home is None:
+            self._home = home_at(self._path)
+        return self._home
 
     def _absolute(self, parts: Parts) -> str:
         return "/".join((self._path, *parts))
