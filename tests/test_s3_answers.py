@@ -9,7 +9,7 @@ import pytest
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Files
 from tests.s3 import Bucket
-from tests.s3_proxy import Answer, FaultyProxy, Rewrite
+from tests.s3_proxy import Answer, Cut, Fault, FaultyProxy, Rewrite
 from tests.test_files import begin, cut, names, path, read, refused, result, store
 from tests.test_s3_files import DATA, MIB, Node
 
@@ -79,6 +79,21 @@ def test_a_store_that_ignores_ranges(
         proxy.spoil("GET", "/alice/f", fault, times=ALWAYS, skip=skip)
         assert outcome(lambda: read(files, "f", first, last)) in (451, DATA[first:last])  # noqa: B023 - called at once
         proxy.heal()
+
+
+@pytest.mark.parametrize(("fault", "stored"), [
+    (Rewrite(rb"^$", b"", request=rb"(?i)\r\nrange: .*(?=\r)"), b"0123abc"),
+    (Cut(response_after=2), b"0123456789"),
+])  # fmt: skip
+def test_the_beginning_of_an_upload_that_continues_an_old_file(
+    bucket: Bucket, proxy: FaultyProxy, files: Files, fault: Fault, stored: bytes
+) -> None:
+    """A store that sends the whole old file, or is cut: the new file has as much of the old one as REST says."""
+    bucket.put("alice/f", b"0123456789")
+    proxy.spoil("GET", "/alice/f", fault, times=ALWAYS)
+    found = outcome(lambda: store(files.writer(path("f"), offset=4), b"abc"))
+    assert (found == 451) == (stored == b"0123456789")
+    assert bucket.contents() == {"alice/f": stored}
 
 
 def test_a_store_without_if_match(bucket: Bucket, proxy: FaultyProxy, files: Files) -> None:

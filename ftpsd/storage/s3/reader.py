@@ -13,8 +13,8 @@ from threading import Condition
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.s3.calls.answers import Body, Found
-from ftpsd.storage.s3.calls.client import Objects
-from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed, translated
+from ftpsd.storage.s3.calls.client import Objects, read_some
+from ftpsd.storage.s3.calls.errors import ObjectChanged, StoreFailed
 from ftpsd.storage.s3.calls.tasks import DEADLINE, Backoff, not_answering
 from ftpsd.storage.s3.uploads.parts import Sending
 
@@ -166,12 +166,7 @@ class S3Reader:
         )
         try:
             while wanted.received < wanted.size and not self._closed:
-                try:
-                    piece = body.read(min(_PIECE, wanted.size - wanted.received))
-                except Exception as error:
-                    raise translated(error, "get_object") from None
-                if not piece:
-                    raise StoreFailed(451, "Storage not available: try again later.", "get_object: too few bytes")
+                piece = read_some(body, min(_PIECE, wanted.size - wanted.received))
                 with self._changed:
                     wanted.received += len(piece)
                     if not self._closed:

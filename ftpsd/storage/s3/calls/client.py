@@ -23,7 +23,16 @@ from ftpsd.storage.s3.calls.answers import (
     text_of,
     time_of,
 )
-from ftpsd.storage.s3.calls.errors import ChecksumRequired, Denied, NotInRange, NotSupported, ObjectChanged, translated
+from ftpsd.storage.s3.calls.errors import (
+    FAILED,
+    ChecksumRequired,
+    Denied,
+    NotInRange,
+    NotSupported,
+    ObjectChanged,
+    StoreFailed,
+    translated,
+)
 from ftpsd.storage.s3.calls.progress import Outgoing, Progress
 
 #: The most keys in one page of a listing, and in one request that deletes.
@@ -301,6 +310,17 @@ def requests(found: Sequence[Listed]) -> Iterator[list[Listed]]:
         yield together
     if len(together) < len(found):
         yield from ([each] for each in found if _NOT_IN_XML.search(each.key))
+
+
+def read_some(body: Body, at_most: int) -> bytes:
+    """Return the next bytes of an object, of which there must be more. Raises what `translated` returns."""
+    try:
+        data = body.read(at_most)
+    except Exception as error:
+        raise translated(error, "get_object") from None
+    if not data:
+        raise StoreFailed(451, FAILED, "get_object: too few bytes")
+    return data
 
 
 def _md5(data: bytes | bytearray) -> str:

@@ -14,7 +14,7 @@ from threading import RLock
 from ftpsd.limits.home_counts import Amount
 from ftpsd.outbox.claims import Evidence, UploadClaim
 from ftpsd.protocol.replies import Refusal
-from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.calls.client import Objects, read_some
 from ftpsd.storage.s3.calls.progress import Progress
 from ftpsd.storage.s3.uploads.collecting import Collector
 from ftpsd.storage.s3.uploads.cut_uploads import CutUpload, CutUploads
@@ -88,8 +88,8 @@ class S3Upload:
         elif size:
             body = tools.objects.get(key, 0, size - 1, old.etag)
             try:
-                while data := body.read(1 << 20):
-                    self.collector.start_with(data)
+                while left := size - self.collector.position:  # the body may have more
+                    self.collector.start_with(read_some(body, min(1 << 20, left)))
             finally:
                 body.close()
         self._start = size
