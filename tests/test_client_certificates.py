@@ -656,6 +656,28 @@ def test_a_client_that_is_an_authority_is_a_warning(make_daemon: Make, tmp_path:
     assert "basicConstraints=critical,CA:FALSE" in line
 
 
+@pytest.mark.parametrize("kind", ["version 1", "keyUsage"])
+def test_a_client_without_constraints_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path, kind: str) -> None:
+    """So is one without basicConstraints that OpenSSL takes for an authority: its key signs a certificate of anybody."""
+    ca, key, request = tmp_path / "ca.pem", tmp_path / "key.pem", tmp_path / "request.pem"
+    device = pki.root.issue("scanner")
+    device.write(key)
+    sign = ["openssl", "x509", "-req", "-in", str(request), "-signkey", str(key), "-days", "9", "-out", str(ca)]
+    if kind == "keyUsage":
+        (tmp_path / "extensions").write_text("keyUsage=digitalSignature,keyCertSign\n")
+        sign += ["-extfile", str(tmp_path / "extensions")]
+    new = ["openssl", "req", "-new", "-key", str(key), "-subj", "/CN=scanner", "-out", str(request)]
+    for command in (new, sign):
+        subprocess.run(command, check=True, capture_output=True)
+    if kind == "version 1" and x509.load_pem_x509_certificate(ca.read_bytes()).version is not x509.Version.v1:
+        pytest.skip("this OpenSSL makes certificates of version 3")
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(ca)}}}, {"alice": {}, "scanner": {}})
+    with connect(daemon, pki.context(Authority("scanner", key=device.key).issue("alice"))) as client:
+        client.expect(232, "USER alice")
+    status, said = check(daemon)
+    assert status == 0 and "CN=scanner of the user scanner is an authority, too" in said, said
+
+
 def test_a_large_list_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
     """A list that makes each handshake slow is a warning with its size."""
     authority = Authority("busy")

@@ -105,9 +105,17 @@ def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeN
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Return whether it is the certificate of an authority, and not that of a single client or server."""
-    constraints = extension(certificate, x509.BasicConstraints)
-    return constraints is not None and bool(constraints.ca)
+    """Return whether OpenSSL lets it sign others: it is not the certificate of a single client or server.
+
+    Without basicConstraints, a certificate of version 1 may that signs itself, and one whose keyUsage says so.
+    """
+    usage, constraints = extension(certificate, x509.KeyUsage), extension(certificate, x509.BasicConstraints)
+    if usage is not None and not usage.key_cert_sign:
+        return False
+    if constraints is not None:
+        return bool(constraints.ca)
+    is_first = _read(lambda: certificate.version) is x509.Version.v1
+    return usage is not None or (is_first and is_issued_by(certificate, certificate))
 
 
 def validity(certificate: x509.Certificate) -> tuple[datetime, datetime] | None:
