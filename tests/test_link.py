@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +199,20 @@ def test_a_message_that_no_process_sends(pair: Pair, message: bytes) -> None:
     assert lost.value.closed
     assert received == [1]
     pair.supervisor.tell("note", 3)
+
+
+def test_descriptors_that_no_process_sends(pair: Pair) -> None:
+    """They are closed, and so is the connection: a process that was taken over cannot use up those of the other."""
+    received: list[int] = []
+    pair.supervisor.serve("note", received.append)
+    pair.worker.tell("note", 1)
+    pair.until(lambda: received)
+    before = len(os.listdir("/proc/self/fd"))
+    transport: Any = pair.worker.transport
+    socket.send_fds(transport.socket, [b"\0\x08_command\0\4note\0\0010\0\3[2]\0\0"], [0] * 50)
+    pair.until(lambda: len(pair.lost) == 2)
+    assert received == [1]
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_an_answer_that_is_no_json(pair: Pair) -> None:

@@ -7,6 +7,7 @@ Each end calls functions of the other end by name. Arguments and results are JSO
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutine
@@ -181,6 +182,11 @@ class _Connection(amp.BinaryBoxProtocol):  # type: ignore[misc]
             self._refuse("is too long")
         if self._ended is None:
             super().dataReceived(data)
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Close a descriptor, which no process of this daemon sends. AMP would keep it open."""
+        os.close(descriptor)
+        self._refuse("has a descriptor")
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A message is complete."""
