@@ -51,14 +51,27 @@ def upload_all(client: FtpClient) -> None:
     assert client.upload("STOR large", LARGE).startswith("226")
 
 
-@pytest.mark.parametrize("wanted", ["", "when_supported"])
-def test_files(secure: MakeSecure, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+#: A configuration for other programs, which asks for CRC32 in place of SHA-256.
+PROFILE = """[default]
+request_checksum_calculation = when_supported
+s3 =
+    payload_signing_enabled = false
+"""
+
+
+@pytest.mark.parametrize("wanted", ["nothing", "by the environment", "by a file"])
+def test_files(
+    secure: MakeSecure, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
     """Files go up and down whole. The SHA-256 of each part is signed, and no other checksum is computed.
 
-    The same if the environment asks for checksums. Amazon refuses those of parts whose numbers have a gap.
+    The same if the environment or a file asks for others. Amazon refuses CRC32 of parts whose numbers have a gap.
     """
-    if wanted:
-        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", wanted)
+    if wanted == "by the environment":
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    elif wanted == "by a file":
+        (tmp_path / "aws").write_text(PROFILE)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
     proxy, daemon = secure()
     with withstands(daemon), secured(daemon) as client:
         upload_all(client)
