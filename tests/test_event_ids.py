@@ -17,9 +17,10 @@ import pytest
 import ftpsd as package
 from ftpsd.events.durable_ids import CAPACITY, DurableIds
 from tests.daemon import PATIENCE, Daemon, ftpsd, program
+from tests.disks import FaultyDisk
 from tests.ftpclient import FtpClient, secured
 from tests.hostile import wait_until
-from tests.outbox import settings, with_state
+from tests.outbox import JournalNow, settings, with_state
 from tests.receiver import Deliverer, Receiver
 
 Make = Callable[..., Daemon]
@@ -150,6 +151,31 @@ def test_the_audit_file_has_the_record_of_the_webhook(make_daemon: Make, tmp_pat
             assert (record["bytes"], of_audit["bytes"]) == (4, 6)
             record["bytes"], record["time"], record["seconds"] = 6, of_audit["time"], of_audit["seconds"]
         assert of_audit == record
+
+
+def test_a_rename_that_ends_after_its_command(make_daemon: Make, tmp_path: Path) -> None:
+    """A rename that was made when its client had got 451 is not taken for another one of the same file."""
+    audit = tmp_path / "audit"
+    rule = {"on": ["rename"], "paths": ["/b"]}
+    more = {**with_state(tmp_path / "state"), "timeouts": {"stalled": 2}, "workers": 1}
+    daemon = make_daemon({**settings(rule, audit=str(audit)), **more}, start=False)
+    disk = FaultyDisk(daemon.home())
+    (disk.backing / "a").touch()
+    daemon.start(disk.prefix)
+    with secured(daemon) as client, secured(daemon) as other:
+        client.expect(350, "RNFR a")
+        disk.fail(RENAME="STALL")
+        client.expect(451, "RNTO b")
+        disk.work()
+        wait_until(lambda: JournalNow(daemon).made, "the rename is made")
+        other.expect(350, "RNFR b")
+        other.expect(250, "RNTO a")
+        client.expect(350, "RNFR a")
+        client.expect(250, "RNTO c")
+    daemon.stop()
+    written = [each for each in map(json.loads, audit.read_text().splitlines()) if each["event"] == "rename"]
+    assert [(each["path"], each["new_path"]) for each in written] == [("/b", "/a"), ("/a", "/c")]
+    assert len({each["id"] for each in (*written, *JournalNow(daemon).made)}) == 3
 
 
 def test_an_id_is_for_one_change_only() -> None:

@@ -9,8 +9,8 @@ from typing import TypeAlias
 CAPACITY = 10_000
 
 
-#: A change that was made: the name of its record, its path, its id, and its record as JSON. No NamedTuple, since making
-#: one costs a call in Python for each upload.
+#: A change that was made: the name of its record, its paths (both of a rename, with NUL in between), its id, and its
+#: record as JSON. No NamedTuple, since making one costs a call in Python for each upload.
 _Made: TypeAlias = tuple[str, str, str, str]
 
 
@@ -27,18 +27,18 @@ class DurableIds:
         #: The id that was taken last, and its record: that of the event that is being published, if it has this id.
         self.taken = "", ""
 
-    def put(self, session: int, name: str, path: str, identity: str, record: str) -> None:
+    def put(self, session: int, name: str, paths: str, identity: str, record: str) -> None:
         """Keep the id and record of a change that a session has made. In any thread, before its command ends."""
         with self._lock:
             if len(self._made) >= CAPACITY and session not in self._made:
                 del self._made[next(iter(self._made))]
-            self._made[session] = name, path, identity, record
+            self._made[session] = name, paths, identity, record
 
-    def take(self, session: int, name: str, path: str) -> str:
+    def take(self, session: int, name: str, paths: str) -> str:
         """Return the id of the session's last change if it is this one, otherwise an empty text."""
         with self._lock:
             made = self._made.pop(session, None)
-        if made is None or made[0] != name or made[1] != path:
+        if made is None or made[0] != name or made[1] != paths:
             return ""
         self.taken = made[2:]
         return made[2]

@@ -159,9 +159,10 @@ class SessionEvents:
         """A command has changed a file or directory."""
         self._changed = True
         if FileChanged in self._hub.wanted:
-            target = None if new_path is None else str(new_path)
-            identity = self._hub.durable_ids.take(self.session.number, CHANGES[change], str(path))
-            self._hub.publish(FileChanged(self.session, change, str(path), target, identity))
+            shown, target = str(path), None if new_path is None else str(new_path)
+            paths = shown if target is None else f"{shown}\0{target}"
+            identity = self._hub.durable_ids.take(self.session.number, CHANGES[change], paths)
+            self._hub.publish(FileChanged(self.session, change, shown, target, identity))
 
     def data_connection_refused(self, peer: Address) -> None:
         """A host that is not the client has connected to the passive port."""

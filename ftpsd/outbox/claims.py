@@ -132,7 +132,7 @@ class SessionJournal:
             raise
         finally:
             if made:
-                journal.ids.put(self.session.number, CHANGES[change], str(path), identity, text)
+                journal.ids.put(self.session.number, CHANGES[change], "\0".join(paths), identity, text)
             journal.decide(identity, made)
 
     def _was_made(self, evidence: Entry) -> bool:
