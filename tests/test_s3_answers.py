@@ -125,6 +125,33 @@ def test_an_error_in_any_answer_with_status_200(
     assert "alice/d/" in bucket.all_keys()
 
 
+@pytest.mark.parametrize("body", [b"", b"<html><body>Please log in.</body></html>"], ids=["empty", "another"])
+@pytest.mark.parametrize(("method", "target", "act"), [
+    ("GET", "list-type=2", lambda files: names(files, "d")),
+    ("GET", "list-type=2", lambda files: result(files.require_directory(path("d")))),
+    ("POST", "delete", lambda files: result(files.remove_tree(path("d")))),
+    ("GET", "uploads", lambda files: names(files, "d")),
+    ("GET", "uploadId", lambda files: result(files.size(path("cut")))),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_another_text_in_place_of_an_answer(
+    bucket: Bucket,
+    proxy: FaultyProxy,
+    files: Files,
+    method: str,
+    target: str,
+    act: Callable[[Files], object],
+    body: bytes,
+) -> None:
+    """What a proxy answers with the status 200 in place of the store is not taken for an empty listing: 451.
+
+    A store may answer nothing if all objects were deleted.
+    """
+    bucket.put_many({"alice/d/": b"", "alice/d/f": b"1"})
+    cut(files.writer(path("cut")), DATA[: 10 * MIB + 1])
+    proxy.spoil(method, target, Rewrite(rb"(?s)^<\?xml.*", body), times=ALWAYS)
+    assert outcome(lambda: act(files)) == (451 if body or method != "POST" else None)
+
+
 #: What makes the last page of a listing one that others follow.
 _LAST = rb"<IsTruncated>(?i:false)</IsTruncated>"
 
