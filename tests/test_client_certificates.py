@@ -188,6 +188,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "server": ("it is not for clients", "UNSUPPORTED_CERTIFICATE"),
     "mail": ("it is not for clients", "UNSUPPORTED_CERTIFICATE"),
     "without chain": ("or an intermediate certificate is missing", "UNKNOWN_CA"),
+    "by a client": ("it is not an authority's, and has signed another one", "UNKNOWN_CA"),
     "revoked": ("it has been revoked", "CERTIFICATE_REVOKED"),
     "revoked issuer": ("it has been revoked", "CERTIFICATE_REVOKED"),
 }
@@ -199,6 +200,8 @@ def refused_certificates(pki: Pki) -> dict[str, Issued]:
     pki.root.revoke(revoked, pki.bad)
     whole = pki.below.issue("alice")
     alone = Authority("alice")
+    client = pki.root.issue("mallory")
+    signed = Authority("mallory", key=client.key).issue("alice")
     return {
         "expired": pki.root.issue("alice", valid=(-9, -1)),
         "early": pki.root.issue("alice", valid=(1, 9)),
@@ -207,6 +210,7 @@ def refused_certificates(pki: Pki) -> dict[str, Issued]:
         "server": pki.root.issue("alice", purpose="server"),
         "mail": pki.root.issue("alice", purpose="mail"),
         "without chain": Issued(whole.certificate, whole.key),
+        "by a client": Issued(signed.certificate, signed.key, (client.certificate,)),
         "revoked": revoked,
         "revoked issuer": pki.bad.issue("alice"),
     }
@@ -676,6 +680,18 @@ def test_a_client_without_constraints_is_a_warning(pki: Pki, make_daemon: Make, 
         client.expect(232, "USER alice")
     status, said = check(daemon)
     assert status == 0 and "CN=scanner of the user scanner is an authority, too" in said, said
+
+
+def test_an_authority_alone_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:
+    """An intermediate authority without the one above it refuses all that it has signed: a warning, and a log line."""
+    (tmp_path / "ca.pem").write_bytes(pem(pki.below.certificate))
+    daemon = make_daemon({"tls": {"client_certificates": {"ca": str(tmp_path / "ca.pem")}}})
+    with pytest.raises(ssl.SSLError), connect(daemon, pki.context(pki.below.issue("alice"))) as client:
+        client.send("NOOP")
+        client.socket.recv(1)
+    daemon.wait_for_log("CN=below is refused: the authority above it is missing in tls.client_certificates.ca")
+    status, said = check(daemon)
+    assert status == 0 and "CN=below and all that it has signed are refused without that of CN=root" in said, said
 
 
 def test_a_large_list_is_a_warning(pki: Pki, make_daemon: Make, tmp_path: Path) -> None:

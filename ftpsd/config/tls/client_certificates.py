@@ -95,9 +95,10 @@ def _lists(document: Document, key: Key, path: Path) -> list[x509.CertificateRev
 
 
 def warnings(verifier: ClientVerifier | None, now: float) -> Iterator[ConfigurationWarning]:
-    """Yield what refuses clients: authorities and lists that have expired, and authorities without a list."""
+    """Yield what refuses clients: authorities and lists that have expired, and missing authorities and lists."""
     if verifier is None:
         return
+    subjects = {certificate_parts.subject(each.to_cryptography()) for each in verifier.authorities}
     for each in verifier.authorities:
         certificate = each.to_cryptography()
         validity = certificate_parts.validity(certificate)
@@ -105,6 +106,12 @@ def warnings(verifier: ClientVerifier | None, now: float) -> Iterator[Configurat
             named = f"the authority {subject_of(certificate)}"
             problem = f"{named} has expired, and all certificates that it has signed are refused"
             yield ConfigurationWarning(_CA, problem, "replace it")
+        above = certificate_parts.issuer(certificate)
+        if above is not None and above not in subjects:
+            problem = (
+                f"the certificate {subject_of(certificate)} and all that it has signed are refused without that of"
+            )
+            yield ConfigurationWarning(_CA, f"{problem} {certificate_parts.text(above)}", "add that one, too")
     for revocations in verifier.revocations:
         size, issuer = len(revocations.tbs_certlist_bytes), certificate_parts.issuer(revocations)
         named = f"the revocation list of {certificate_parts.text(issuer)}"

@@ -27,6 +27,7 @@ _NO_CRL = 3
 
 #: What the log says for OpenSSL's errors.
 _PROBLEMS = {
+    2: "the authority above it is missing in tls.client_certificates.ca",
     _NO_CRL: "tls.client_certificates.crl has no list of its issuer",
     8: "the revocation list of its issuer is not signed by it",
     9: "it is not valid yet",
@@ -40,6 +41,7 @@ _PROBLEMS = {
     22: "its chain is too long",
     23: "it has been revoked",
     26: "it is not for clients (extendedKeyUsage)",
+    79: "it is not an authority's, and has signed another one",
 }
 
 
