@@ -225,6 +225,29 @@ def test_lenient_uploads_end_properly_for_the_client(
     assert (daemon.home() / "fin").read_bytes() == bytes(size)
 
 
+@VERSIONS
+@pytest.mark.parametrize("rest", [b"\x17", b"\x17\x03\x03\x10\x00", b"\x17\x03\x03\x10\x00" + bytes(4095)])
+def test_lenient_uploads_that_end_within_a_record(
+    make_daemon: Callable[..., Daemon], version: ssl.TLSVersion, rest: bytes
+) -> None:
+    """With `close_notify: lenient` an upload that ends in the middle of a TLS record was cut, and is not published."""
+    daemon = make_daemon({"tls": {"close_notify": "lenient", "data_session": "allow"}})
+    with withstands(daemon), FtpClient(daemon) as client:
+        client.start_tls(tls_context(version))
+        client.login()
+        connection = client.connect_data()
+        client.expect(150, "STOR within")
+        data = client.secure_data(connection, ragged=False)
+        for _ in range(20):
+            data.sendall(BYTES[:20_000])
+        with socket.socket(fileno=os.dup(data.fileno())) as raw:
+            raw.sendall(rest)
+            raw.shutdown(socket.SHUT_WR)
+        assert client.reply().startswith("426 The data connection ended in the middle of a TLS record")
+        data.close()
+    assert not (daemon.home() / "within").exists()
+
+
 @pytest.mark.parametrize(("general", "own"), [("require", "lenient"), ("lenient", "require")])
 def test_lenient_for_one_user(make_daemon: Callable[..., Daemon], general: str, own: str) -> None:
     """A user's own `close_notify` holds for that user only, also in a session that other users had before."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftpsd.data.endpoints import FileSource
+from ftpsd.data.handshakes import RecordEnds
 from ftpsd.data.streams import PlainStream
 from ftpsd.protocol.replies import Refusal
 from tests.daemon import PATIENCE
@@ -61,3 +62,16 @@ def test_an_abort_while_the_connection_is_closed() -> None:
         assert order == ["shut down", "closed"]
         abort.join(PATIENCE)
         stream.interrupt()  # of a connection that is closed: nothing
+
+
+def test_the_ends_of_records() -> None:
+    """A stream of TLS records is at the end of one only when the last one is complete, however its bytes arrive."""
+    records = b"".join(b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size) for size in (0, 1, 700, 16_401, 3))
+    ends = {5, 11, 716, 17_122, 17_130}
+    assert len(records) == max(ends)
+    for step in (1, 2, 3, 7, 256, 4096, len(records)):
+        found, at = RecordEnds(), 0
+        while at < len(records):
+            found.add(memoryview(records)[at : at + step])
+            at = min(at + step, len(records))
+            assert found.reached == (at in ends), (step, at)

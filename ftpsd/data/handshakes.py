@@ -63,6 +63,34 @@ class Acceptor(Protocol):
         """Stop listening. May be called any number of times."""
 
 
+class RecordEnds:
+    """Tells whether the bytes of a TLS stream so far end with a record. OpenSSL does not say it."""
+
+    #: The bytes of a header, of which the last two are the length of the rest of the record.
+    _HEADER = 5
+
+    def __init__(self) -> None:
+        self._left = 0
+        #: A header that is not complete.
+        self._header = b""
+
+    def add(self, data: memoryview) -> None:
+        """Note bytes that have arrived."""
+        if self._header:
+            data, self._header = memoryview(self._header + data), b""
+        at, end = self._left, len(data)
+        while at + self._HEADER <= end:
+            at += self._HEADER + (data[at + 3] << 8 | data[at + 4])
+        if at < end:
+            self._header = bytes(data[at:])
+        self._left = max(0, at - end)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the last record is complete."""
+        return not self._left and not self._header
+
+
 class Handshake:
     """The handshake of one connection. It is done in memory, so that nothing is sent before it was checked.
 
@@ -75,6 +103,8 @@ class Handshake:
         self.tls = SSL.Connection(security.context, None)
         self.tls.set_accept_state()
         self.incoming = memoryview(bytearray(SMALL))
+        #: Whether what has arrived ends with a record; None from when on nobody asks.
+        self.ends: RecordEnds | None = RecordEnds()
         #: The tickets of TLS 1.3, not sent yet.
         self.tickets = b""
         #: How many times bytes have arrived.
@@ -127,7 +157,10 @@ class Handshake:
     def feed(self, count: int) -> None:
         """Give OpenSSL the first `count` bytes of `incoming`; 0 is the end of the stream."""
         if count:
-            self.tls.bio_write(self.incoming[:count])  # type: ignore[arg-type]
+            data = self.incoming[:count]
+            if self.ends is not None:
+                self.ends.add(data)
+            self.tls.bio_write(data)  # type: ignore[arg-type]
             if count == len(self.incoming) < PIECE:
                 self.incoming = memoryview(bytearray(PIECE))
         else:

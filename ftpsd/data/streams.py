@@ -260,6 +260,8 @@ class TlsReceiver(TlsStream):
         # With the tickets held back, the kernel would acknowledge the client's Finished only after 40 ms, and a
         # client without TCP_NODELAY (ftplib) sends nothing before that.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if not self._lenient:
+            handshake.ends = None
         return
         yield
 
@@ -272,8 +274,10 @@ class TlsReceiver(TlsStream):
                 return count
             handshake = self._handshake
             received = yield from self._receive_raw(handshake.incoming)
-            if not received and self._lenient:  # OpenSSL would answer with an alert, and the client with an error
-                self._ended = True
+            if not received and handshake.ends is not None:
+                if not handshake.ends.reached:
+                    raise Refusal(426, "The data connection ended in the middle of a TLS record: the upload was cut.")
+                self._ended = True  # OpenSSL would answer with an alert, and the client with an error
                 return 0
             handshake.feed(received)
 
