@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from multiprocessing.connection import Connection
 
 import pytest
@@ -123,6 +124,31 @@ def test_processes_have_turns_of_the_same_length(made: tuple[SharedTable, TableW
     pipes = [workers.start(number, change_names(count))[1] for number, count in enumerate((1, 4, 12))]
     counts = [len(receive(pipe)) for pipe in pipes]
     assert min(counts) > max(counts) / 4, counts
+
+
+def change_slowly(table: SharedTable, pipe: Connection) -> None:
+    """Change names again and again, and say when each change began. Each takes longer than a turn."""
+    names = SharedHomeCounts(table).home("/home").names
+    began = []
+    until = time.monotonic() + LONG
+    while time.monotonic() < until:
+        names.acquire(wait=True)
+        began.append(time.monotonic())
+        time.sleep(0.1)
+        names.release()
+    pipe.send(began)
+    pipe.recv()
+
+
+def test_a_turn_on_a_slow_disk_is_one_change(made: tuple[SharedTable, TableWorkers]) -> None:
+    """While both wait for each other, two processes make every second change."""
+    _, workers = made
+    pipes = [workers.start(number, change_slowly)[1] for number in range(2)]
+    one, other = map(receive, pipes)
+    both = sorted([*((each, "one") for each in one), *((each, "other") for each in other)])
+    both = [each for each in both if max(one[0], other[0]) < each[0] < min(one[-1], other[-1])]
+    again = sum(before[1] == after[1] for before, after in pairwise(both))
+    assert again < len(both) / 4, both
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])

@@ -37,7 +37,8 @@ class Turns:
         self._slot: Slot | None = None
         #: Whether this process waits.
         self.waits = False
-        #: When the turn of this process ends, since others wait; 0 before they do.
+        #: When the turn of this process ends if others wait: it begins when this process gets the lock after it has
+        #: waited, or else when it first finds that others wait; 0 before that.
         self._ends = 0
 
     def is_anothers(self) -> bool:
@@ -85,7 +86,7 @@ class Turns:
         if self._slot is not None:
             self._slot.add(_WAITS, -self._slot.own(_WAITS))
         self.waits = False
-        self._ends = 0
+        self._ends = _now() + _TURN
 
 
 def _now() -> int:
