@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import attrs
@@ -357,6 +359,59 @@ def test_a_server_that_stands_still(own_server: PostgresqlServer) -> None:
     own_server.signal(signal.SIGCONT)
     for source in (used, new):
         assert ask(source, "alice") is not None
+
+
+class Silent:
+    """The way to a server. Bytes on the first connection are lost from a word on, and nobody closes it."""
+
+    def __init__(self, server: PostgresqlServer, word: bytes) -> None:
+        self._server, self._word = server, word
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.url = server.url.replace(f":{server.port}/", f":{self._listener.getsockname()[1]}/")
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                there = socket.create_connection(("127.0.0.1", self._server.port))
+                last = self._word if len(self._sockets) == 1 else None
+                self._sockets += [client, there]
+                for ends in ((client, there, last), (there, client, None)):
+                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
+
+    def _pass(self, here: socket.socket, there: socket.socket, last: bytes | None) -> None:
+        with suppress(OSError):
+            while (data := here.recv(65536)) and not (last and last in data):
+                there.sendall(data)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for each in self._sockets:
+            each.close()
+
+
+@requires_postgresql
+def test_a_way_that_is_silent_when_the_daemon_listens(
+    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost without a word before it listens is replaced: changes are told again."""
+    notifications = importlib.import_module("ftpsd.accounts.sources.sql.notifications")
+    postgresql = importlib.import_module("ftpsd.accounts.sources.sql.postgresql")
+    monkeypatch.setattr(notifications, "_RETRY", 0.1)
+    way, told, stopped = Silent(server, b"LISTEN"), threading.Event(), threading.Event()
+    database = postgresql.PostgreSql(way.url, None, None)
+    arguments = database, 1.0, lambda names: told.set(), stopped
+    thread = threading.Thread(target=notifications.listen, args=arguments, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while not told.wait(0.2) and time.monotonic() < deadline:
+        server.sql("NOTIFY ftpsd_users, 'alice'")
+    stopped.set()
+    thread.join(PATIENCE)
+    way.close()
+    assert told.is_set() and not thread.is_alive()
 
 
 @requires_postgresql

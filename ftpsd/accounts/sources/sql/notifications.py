@@ -37,7 +37,8 @@ def listen(database: PostgreSql, timeout: float, changed: Callable[[Collection[s
 def _receive(
     connection: PostgreSqlConnection, timeout: float, changed: Callable[[Collection[str]], None], stopped: Event
 ) -> None:
-    connection.run(f"LISTEN {CHANNEL}")
+    with Deadline(timeout).aborting(connection.abort):
+        connection.run(f"LISTEN {CHANNEL}")
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     silent = 0.0
