@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from multiprocessing.connection import Connection
 
@@ -15,6 +16,7 @@ from twisted.internet.epollreactor import EPollReactor
 from ftpsd.limits.homes.home import SharedHomeCounts
 from ftpsd.limits.homes.names import SharedHomeNames
 from ftpsd.limits.shared.table import SharedTable
+from ftpsd.system.jobs.job_lock import Busy, give_up_thread
 from ftpsd.system.worker_threads import WorkerThreads
 from tests.daemon import PATIENCE
 from tests.hostile import wait_until
@@ -170,6 +172,24 @@ def test_a_process_that_waits_and_does_not_run(made: tuple[SharedTable, TableWor
         names.acquire(wait=True)
         names.release()
     assert time.monotonic() - began < PATIENCE / 4
+
+
+def test_an_attempt_that_is_given_up(made: tuple[SharedTable, TableWorkers]) -> None:
+    """Whoever tries once, as the removal of old part files does, keeps nobody waiting until it tries again."""
+
+    def hold(table: SharedTable, pipe: Connection) -> None:
+        names = SharedHomeCounts(table).home("/home").names
+        names.acquire()
+        pipe.send("begun")
+        pipe.recv()
+
+    table, workers = made
+    _, pipe = workers.start(0, hold)
+    receive(pipe)
+    names = SharedHomeCounts(table).home("/home").names
+    with ThreadPoolExecutor(1, initializer=give_up_thread) as thread, pytest.raises(Busy):
+        thread.submit(names.acquire).result(PATIENCE)
+    assert not table.slot("turns", "/home").total(0)
 
 
 def test_nobody_who_is_alone_notes_a_turn(made: tuple[SharedTable, TableWorkers]) -> None:

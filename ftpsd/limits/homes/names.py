@@ -55,7 +55,8 @@ class SharedHomeNames(JobLock):
             return True
         while not self._try_lock(self._lock):
             if not wait:
-                return False
+                return False  # whoever tries again and again calls `must_wait`
+            self._turns.wait()
             time.sleep(_PAUSE)
         if self._fields[HOLDER]:  # it was killed, and nobody knows what it has done
             self._fields[DOUBTS] = 1
@@ -64,21 +65,20 @@ class SharedHomeNames(JobLock):
         return True
 
     def _try_lock(self, lock: ByteLock) -> bool:
-        """Take the lock if no process has it, and none goes first. Else this process waits."""
+        """Take the lock if no process has it, and none goes first."""
         turns = self._turns
         if (self._fields[WANTED] and turns.is_anothers()) or not lock.try_acquire():
-            turns.wait()
             return False
         if turns.waits:
             turns.begin()
         return True
 
     def must_wait(self) -> bool:
-        """Return whether another process changes names, or goes first."""
-        if self._lock is None or not (self._lock.is_taken() or self._turns.is_anothers()):
+        """Return whether another process changes names, or goes first. This process waits from now on, or still."""
+        if self._lock is None:
             return False
         self._turns.wait()
-        return True
+        return self._lock.is_taken() or self._turns.is_anothers()
 
     def _leave(self) -> None:
         if self._lock is not None:
