@@ -132,6 +132,8 @@ def change_slowly(table: SharedTable, pipe: Connection) -> None:
     """Change names again and again, and say when each change began. Each takes longer than a turn."""
     names = SharedHomeCounts(table).home("/home").names
     began = []
+    pipe.send("ready")
+    pipe.recv()
     until = time.monotonic() + LONG
     while time.monotonic() < until:
         names.acquire(wait=True)
@@ -146,6 +148,10 @@ def test_a_turn_on_a_slow_disk_is_one_change(made: tuple[SharedTable, TableWorke
     """While both wait for each other, two processes make every second change."""
     _, workers = made
     pipes = [workers.start(number, change_slowly)[1] for number in range(2)]
+    for pipe in pipes:
+        receive(pipe)
+    for pipe in pipes:
+        pipe.send("begin")
     one, other = map(receive, pipes)
     both = sorted([*((each, "one") for each in one), *((each, "other") for each in other)])
     both = [each for each in both if max(one[0], other[0]) < each[0] < min(one[-1], other[-1])]
