@@ -37,7 +37,7 @@ class MemoryUserStore:
         """Return whether a user has this name."""
         return name in self._users
 
-    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always, before_verify: bool = False) -> User:
         """Return a user."""
         self._require_source()
         if name not in self._users:

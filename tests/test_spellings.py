@@ -56,6 +56,22 @@ def test_failures_count_for_the_user(tmp_path: Path, kept: str, password: str) -
     assert caught.value.user == "bob"
 
 
+def test_another_spelling_costs_as_many_questions(tmp_path: Path) -> None:
+    """The time does not tell that a user is known in another spelling: each source is asked as often as about nobody."""
+    first = MemorySource()
+    source = ignoring_case(bob={"password": SECRET, "home": "bob", "totp": KEY})
+    store: Any = Memory()
+    checker = PasswordChecker(Chain(tmp_path, first, source).store, UsedCodes(store, time.time), time.time)
+    asked = []
+    for name in (b"nobody", b"bob", b"BoB"):
+        first.asked.clear()
+        source.asked.clear()
+        with pytest.raises(LoginIncorrect):
+            result(checker.requestAvatarId(LoginCredentials(name, b"wrong000000", PEER, admit)))
+        asked.append((len(first.asked), len(source.asked)))
+    assert asked == [(2, 2)] * 3
+
+
 def test_failures_with_a_certificate_count_for_the_user(tmp_path: Path) -> None:
     """Another user's certificate, and a wrong code, count for the user and not for the name that was sent."""
     source = ignoring_case(bob={"plain": "secret", "home": "bob", "totp": KEY})

@@ -61,9 +61,11 @@ class AnonymousStore:
         """Return whether the log may show a name."""
         return name in NAMES or self._store.knows(name)
 
-    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always, before_verify: bool = False) -> User:
         """Return a user (see `UserStore`)."""
-        return self._user if name in NAMES else _with_other_name(await self._store.find(name, peer, admit))
+        if name in NAMES:
+            return self._user
+        return _with_other_name(await self._store.find(name, peer, admit, before_verify))
 
     async def verify(self, name: str, password: str, peer: Address, admit: Admit, after_find: bool = False) -> User:
         """Return the user if the password is right: any password of an anonymous user is."""

@@ -113,7 +113,7 @@ class PasswordChecker:
         password.
         """
         try:
-            user = await self._store.find(name, credentials.client, credentials.admit)
+            user = await self._store.find(name, credentials.client, credentials.admit, before_verify=True)
         except (
             UnknownUser,
             LoginDenied,

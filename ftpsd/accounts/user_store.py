@@ -121,11 +121,11 @@ class UserStore(Protocol):
     def knows(self, name: str) -> bool:
         """Return whether a user of this name is known without asking the source: the log shows no other names."""
 
-    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always, before_verify: bool = False) -> User:
         """Return a user, without a check of a password.
 
         Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises. `peer` and `admit` belong to the client
-        that logs in, if one does.
+        that logs in, if one does. With `before_verify`, the caller calls `verify` next, which may not know the user.
         """
 
     async def recall(self, name: str) -> User:

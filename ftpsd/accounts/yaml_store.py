@@ -108,7 +108,7 @@ class YamlUserStore:
         """Return whether a user has this name."""
         return name in self.users
 
-    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always, before_verify: bool = False) -> User:
         """Return a user, or raise UnknownUser."""
         user = self.users.get(name)
         if user is None:

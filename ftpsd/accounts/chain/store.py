@@ -87,12 +87,15 @@ class ChainStore:
         """Return whether there may be a user of this name: sources are not asked."""
         return self._yaml.knows(name) or len(self._places) > 1
 
-    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always) -> User:
-        """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises."""
+    async def find(self, name: str, peer: Address = LOCAL, admit: Admit = always, before_verify: bool = False) -> User:
+        """Return a user. Raises UnknownUser, LoginDenied, SourceFailed, or what `admit` raises.
+
+        `before_verify` no source is asked twice: the time would tell that there is a user of another spelling.
+        """
         question = Question(name, None, peer)
         try:
             for index in range(len(self._places)):
-                user = await self._find_at(index, question, admit)
+                user = await self._find_at(index, question, admit, before_verify)
                 if user is not None:
                     return user
         except LoginDenied:
@@ -148,7 +151,7 @@ class ChainStore:
 
     # --- one place -------------------------------------------------------------------------------
 
-    async def _find_at(self, index: int, question: Question, admit: Admit) -> User | None:
+    async def _find_at(self, index: int, question: Question, admit: Admit, before_verify: bool) -> User | None:
         """Return the user if this place knows the name; None if it does not."""
         place, name, recent = self._places[index], question.name, self._shared.recent
         if isinstance(place, YamlUserStore):
@@ -161,7 +164,8 @@ class ChainStore:
             answer = await self._answer_without(index, question, error)
         if answer is None or _is_shadowed(name, answer, self._places[:index]):
             return None
-        if await _is_known_before(self._places[: index + 1], recent, question, answer, admit):
+        earlier = self._places[: index + 1]
+        if not before_verify and await _is_known_before(earlier, recent, question, answer, admit):
             return None
         user = await self._user(place, answer, question.peer)
         if not user.settings.enabled:
