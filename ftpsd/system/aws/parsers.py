@@ -16,7 +16,7 @@ _FIELDS: Mapping[str, Callable[[str], object]] = {"Key": str, "LastModified": pa
 #: The beginning of an error, maybe after blanks that keep the connection alive.
 _ERROR = re.compile(rb"\s*(<\?xml[^>]*>)?\s*<Error[\s>]")
 
-#: The answers that are lists. The element of each is called ListBucketResult, ListPartsResult, and so on.
+#: The answers that are lists.
 _LISTS = frozenset({"ListObjectsV2Output", "ListPartsOutput", "ListMultipartUploadsOutput", "DeleteObjectsOutput"})
 
 
@@ -41,7 +41,7 @@ class StoreParser(RestXMLParser):  # type: ignore[misc]
 
     An error is one with the status 200, too. botocore 1.29 takes that of a listing for an empty one.
 
-    Nothing, or another text, as the page of a proxy, is no list. botocore takes it for an empty one.
+    Nothing, or a web page, as a proxy may send it, is no list. botocore takes it for an empty one.
     """
 
     def parse(self, response: dict[str, object], shape: object) -> object:
@@ -66,7 +66,10 @@ class StoreParser(RestXMLParser):  # type: ignore[misc]
 
 
 def _is_another(shape: _Shape, tag: str) -> bool:
-    """Return whether an answer must be a list and is none. Some stores answer nothing if all objects were deleted."""
-    if shape.name == "DeleteObjectsOutput" and not tag:
+    """Return whether an answer must be a list, but is nothing or a web page. Stores name the elements differently.
+
+    Some stores answer nothing if all objects were deleted.
+    """
+    if shape.name not in _LISTS:
         return False
-    return shape.name in _LISTS and not tag.endswith("Result")
+    return tag.rpartition("}")[2].lower() == "html" or (not tag and shape.name != "DeleteObjectsOutput")
