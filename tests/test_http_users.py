@@ -24,7 +24,14 @@ import pytest
 
 from ftpsd.accounts.sources import http
 from ftpsd.accounts.sources.http import HttpUsers
-from ftpsd.accounts.sources.source import LoginDenied, Question, SourceFailed, UnusableSettings, WrongPassword
+from ftpsd.accounts.sources.source import (
+    CannotLookUp,
+    LoginDenied,
+    Question,
+    SourceFailed,
+    UnusableSettings,
+    WrongPassword,
+)
 from ftpsd.cli.main import main
 from ftpsd.config.sections.sources import HttpSource
 from ftpsd.protocol.addresses import plain_address
@@ -128,6 +135,15 @@ def test_a_refusal_has_a_reason(chain: Path) -> None:
             with pytest.raises(SourceFailed):
                 asked.ask(login())
             assert server.requests[-1].server.requests, reason
+
+
+def test_a_server_that_looks_up_nobody() -> None:
+    """A server may call a look-up a wrong password. That is no failure: look-ups for a code precede logins."""
+    with UserServer(lambda request: {"result": "wrong_password"}) as server:
+        asked = source(server.url)
+        asked.probe()
+        with pytest.raises(CannotLookUp, match="the server does not look users up without their passwords"):
+            asked.ask(login(password=None))
 
 
 def test_only_a_verified_server_gets_passwords(server: UserServer, chain: Path, certificate: Path) -> None:

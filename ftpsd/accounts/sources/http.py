@@ -23,6 +23,7 @@ from ftpsd.accounts.sources.exchange import AnswerTooLong, BoundedSocket, connec
 from ftpsd.accounts.sources.json_values import InvalidJson, parse_object
 from ftpsd.accounts.sources.source import (
     Answer,
+    CannotLookUp,
     LoginDenied,
     Question,
     Record,
@@ -72,7 +73,7 @@ class HttpUsers:
     def ask(self, question: Question) -> Answer | None:
         """Return the user; None if the server knows none of this name.
 
-        Raises WrongPassword, LoginDenied or SourceFailed.
+        Raises WrongPassword, LoginDenied, SourceFailed or CannotLookUp.
         """
         if not _is_text(question.name):
             return None
@@ -90,6 +91,8 @@ class HttpUsers:
                 raise LoginDenied(_reason(answer))
             case "wrong_password" if not looks_up:
                 raise WrongPassword
+            case "wrong_password":
+                raise CannotLookUp("the server does not look users up without their passwords")
         raise SourceFailed("the answer has no result that fits the question")
 
     def names(self) -> Iterator[str]:
@@ -101,7 +104,7 @@ class HttpUsers:
 
         Raises SourceFailed.
         """
-        with suppress(LoginDenied):
+        with suppress(LoginDenied, CannotLookUp):
             self.ask(Question("", None, plain_address("127.0.0.1")))
 
     def close(self) -> None:
