@@ -183,6 +183,11 @@ class FaultyProxy:
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def connected(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
     def __enter__(self) -> FaultyProxy:
         return self
 

@@ -8,6 +8,9 @@ import pytest
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.storage.backend import Files
+from ftpsd.storage.s3.calls.client import Objects
+from ftpsd.storage.s3.calls.errors import StoreFailed
+from tests.hostile import wait_until
 from tests.s3 import Bucket
 from tests.s3_proxy import Answer, Cut, Fault, FaultyProxy, Rewrite
 from tests.test_files import begin, cut, names, path, read, refused, result, store
@@ -102,6 +105,23 @@ def test_a_store_without_if_match(bucket: Bucket, proxy: FaultyProxy, files: Fil
     changed = Rewrite(rb"(?i)\r\n(etag): .*(?=\r)", rb'\r\n\1: "other"')
     proxy.spoil("GET", "/alice/f", changed, times=ALWAYS, skip=1)
     refused(426, lambda: read(files, "f"))
+
+
+@pytest.mark.parametrize("act", [
+    lambda objects: objects.open("alice/f", 0, 9),
+    lambda objects: objects.get("alice/f", 0, 9, objects.head("alice/f").etag),
+], ids=["open", "get"])  # fmt: skip
+def test_the_body_of_an_answer_that_is_refused(
+    bucket: Bucket, proxy: FaultyProxy, act: Callable[[Objects], object]
+) -> None:
+    """It is closed with its connection, also while somebody has the error."""
+    bucket.put("alice/f", DATA)
+    proxy.spoil("GET", "/alice/f", Rewrite(rb"(?i)\r\netag: .*(?=\r)", b""))
+    node = Node(bucket, proxy.port)
+    with pytest.raises(StoreFailed) as caught:
+        act(node.store.objects)
+    wait_until(lambda: not proxy.connected, "the connection is closed")
+    assert caught.value.why == "an answer has no ETag"
 
 
 @pytest.mark.parametrize(("method", "target", "act"), [

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 from botocore import exceptions
 
@@ -190,11 +191,14 @@ class Objects:
         except (FileNotFoundError, NotInRange):
             return None
         body: Body = answer["Body"]  # type: ignore[assignment]
-        found = range_of(answer)
-        if found is None or found[0] != first:  # maybe the store has sent all of it
-            body.close()
-            return None
-        return found_of(answer, found[1]), body
+        with ExitStack() as otherwise:
+            otherwise.callback(body.close)
+            place = range_of(answer)
+            if place is None or place[0] != first:  # maybe the store has sent all of it
+                return None
+            found = found_of(answer, place[1])
+            otherwise.pop_all()
+            return found, body
 
     def get(self, key: str, first: int, last: int, etag: str) -> Body:
         """Return bytes from `first` on, at least those up to `last`. Raises ObjectChanged if it has another ETag.
@@ -203,13 +207,15 @@ class Objects:
         """
         answer = self._calls.call("get_object", Key=key, Range=f"bytes={first}-{last}", IfMatch=etag)
         body: Body = answer["Body"]  # type: ignore[assignment]
-        found = range_of(answer)
-        if etag_of(answer) == etag and (first == 0 if found is None else found[0] == first):
+        with ExitStack() as otherwise:
+            otherwise.callback(body.close)
+            if etag_of(answer) != etag:
+                raise ObjectChanged
+            place = range_of(answer)
+            if first != (0 if place is None else place[0]):
+                raise answer.failure("get_object: these are not the bytes that were requested")
+            otherwise.pop_all()
             return body
-        body.close()
-        if etag_of(answer) != etag:
-            raise ObjectChanged
-        raise answer.failure("get_object: these are not the bytes that were requested")
 
     def put(
         self,
