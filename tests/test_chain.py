@@ -114,6 +114,23 @@ def test_another_spelling_while_an_earlier_source_is_down(tmp_path: Path) -> Non
     chain.raises(SourceFailed, "ALICE")
 
 
+def test_another_spelling_while_an_earlier_source_is_busy(tmp_path: Path) -> None:
+    """A source that fails and is up may know the user by now: 451, whatever it knew at the last login."""
+
+    class Busy(MemorySource):
+        def ask(self, question: Question) -> Answer | None:
+            if self.users and question.name == "bob":
+                raise SourceFailed("busy")
+            return super().ask(question)
+
+    first, later = Busy(), bob()
+    later.ignores_case = True
+    chain = Chain(tmp_path, first, later)
+    assert chain.log_in("BOB").name == "bob"
+    first.users["bob"] = {"plain": "secret", "home": "bob", "enabled": False}
+    assert "busy" in chain.raises(SourceFailed, "BOB")
+
+
 @pytest.mark.parametrize(
     ("name", "password"), [("", "x"), ("bob", ""), ("b\0b", "x"), ("bob", "a\0"), ("x" * 1001, "x"), ("bob", "é" * 501)]
 )
