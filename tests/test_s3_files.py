@@ -420,15 +420,28 @@ def test_names_that_a_path_cannot_have(bucket: Bucket, node: Node) -> None:
 
 
 def test_a_file_and_a_directory_of_one_name(bucket: Bucket, node: Node) -> None:
-    """Other programs may make both: both are listed, the name is that of the file, and the directory can be listed."""
+    """Other programs may make both: both are listed, and each command means one of them (docs/storage.md)."""
     bucket.put_many({"alice/both": b"file", "alice/both/x": b"1", "alice/other": b"2"})
     files = node.open()
     assert names(files) == ["both", "both", "other"]
     assert names(files, "both") == ["x"]
     assert names(files, "other") == ["other"]
     assert (read(files, "both"), read(files, "both/x")) == (b"file", b"1")
+    assert (entry(files, "both").is_directory, result(files.size(path("both")))) == (False, 4)
+    result(files.require_directory(path("both")))
+    store(files.writer(path("both"), append=True), b"s")
+    store(files.writer(path("both/y")), b"3")
+    result(files.rename(path("both"), path("renamed")))
+    store(files.writer(path("both/y")), b"4")
+    assert bucket.contents() == {
+        "alice/both/x": b"1", "alice/both/y": b"4", "alice/other": b"2", "alice/renamed": b"files"
+    }  # fmt: skip
+    bucket.put("alice/both", b"file")
     result(files.remove(path("both")))
-    assert names(files, "both") == ["x"]
+    assert names(files, "both") == ["x", "y"]
+    bucket.put("alice/both", b"file")
+    result(files.remove_tree(path("both")))
+    assert bucket.contents() == {"alice/both": b"file", "alice/other": b"2", "alice/renamed": b"files"}
 
 
 def test_names_that_xml_cannot_have(each_bucket: Bucket) -> None:
