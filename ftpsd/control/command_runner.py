@@ -221,3 +221,4 @@ class CommandRunner:
         self._channel.ended = True
         self._session.data.close(Reply(426, "Control connection lost."))
         self._session.log_out()
+        self._channel.connection_lost()

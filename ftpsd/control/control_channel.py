@@ -79,6 +79,18 @@ class ControlChannel:
             if not self.ended:
                 step()
 
+    def connection_lost(self) -> None:
+        """Free the TLS context, and what the session has given to this object.
+
+        A command that still runs is answered to nobody, and logs nobody in. Data connections that still run have the
+        context themselves.
+        """
+        self.ended = True
+        self._context = None
+        self._drop_unread = _nothing_unread
+        self.login, self.identify, self.forget_login = _refuse_login, None, _do_nothing
+        self.set_idle_timeout = _ignore_seconds
+
     def close(self) -> None:
         """Close the connection when all replies are sent."""
         self.ended = True
@@ -147,3 +159,22 @@ class ControlChannel:
             own = self._certificate
             check = require_certificate(None if own is None else own.fingerprint, check)
         return Security(self._context, self._events.counted(check, handshake_facts), policy == "require")
+
+
+# --- what a session does when its connection is lost ---------------------------------------------
+
+
+async def _refuse_login(user: str, password: str) -> Account | None:
+    raise Refusal(421, "Session has ended.")
+
+
+def _nothing_unread() -> bool:
+    return False
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _ignore_seconds(seconds: int) -> None:
+    pass

@@ -66,6 +66,30 @@ class SessionProtocol(Interface):
         """The connection is lost."""
 
 
+class _Nobody:
+    """What is above TLS when the connection is lost. So the session can be freed without a garbage collection."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Do nothing, like all methods."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def input_arrived(self) -> None:
+        """Do nothing."""
+
+    yield_if_late = input_ended = tls_established = input_arrived
+
+    def tls_failed(self, why: str) -> None:
+        """Do nothing."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Do nothing."""
+
+
+_NOBODY = _Nobody()
+
+
 @implementer(ITransport, IHalfCloseableProtocol)
 class ControlConnection(Protocol):
     """The connection between the socket and the FTP protocol: decrypts input and encrypts output if TLS is on.
@@ -195,8 +219,11 @@ class ControlConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is lost."""
-        self._end_tls()
-        self._protocol.connectionLost(reason)
+        protocol, self._protocol = self._protocol, _NOBODY
+        self.tls = None
+        self._output.connection_lost()
+        self._reset_watch.stop()
+        protocol.connectionLost(reason)
 
     def _fail(self, error: SSL.Error) -> None:
         """Send the alert that OpenSSL has made for the client, then close. Only once: what was held fails again."""

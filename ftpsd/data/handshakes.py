@@ -31,6 +31,10 @@ class Security(NamedTuple):
     must_resume: bool = False
 
 
+def plain_text() -> None:
+    """Return how data connections are protected after the end of their session: there are none."""
+
+
 #: Bytes of a handshake that one call requests. pyOpenSSL allocates and clears as much memory.
 _FLIGHT = 8 * 1024
 
@@ -122,8 +126,8 @@ class Handshake:
                 yield from self._send(self.outgoing())
             except SSL.Error as error:
                 yield from self._send(self.outgoing())  # the alert
-                reason = refusal_of(self.tls) or error
-                text = f"TLS failed on the data connection: {describe(reason)}."
+                # No name for the reason: the frames of its traceback would have it.
+                text = f"TLS failed on the data connection: {describe(refusal_of(self.tls) or error)}."
                 raise NoDataConnection("tls", 522, text) from None
         last_flight = self.outgoing()
         self._check(self.tls)

@@ -33,6 +33,13 @@ class Output:
         #: Whether nothing is sent any more.
         self.closed = False
 
+    def connection_lost(self) -> None:
+        """Send nothing more, and call nobody."""
+        self.closed = True
+        self.engine = None
+        self._broken = _ignore
+        self._held.clear()
+
     def write(self, data: bytes) -> None:
         """Send bytes to the client, now or with the next `flush`."""
         if self.closed:
@@ -103,3 +110,7 @@ class Output:
         if self.engine is not None:
             errors.close(self.engine.connection)
             self.send_records()
+
+
+def _ignore(_: SSL.Error) -> None:
+    """Do nothing: the connection is lost."""

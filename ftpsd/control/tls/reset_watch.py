@@ -30,6 +30,10 @@ class ResetWatch:
             self._running = True
             self._clock.callLater(_INTERVAL, self._check)
 
+    def stop(self) -> None:
+        """Check no more: the connection is lost."""
+        self._unread = _never
+
     def _check(self) -> None:
         self._running = False
         if self.transport.connected and self._unread() and not self.abort_if_reset():
@@ -41,3 +45,8 @@ class ResetWatch:
         if reset:
             self.transport.abortConnection()
         return reset
+
+
+def _never() -> bool:
+    """Return that nothing is left to be read."""
+    return False

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from ftpsd.protocol.addresses import Address
 from ftpsd.system.tls.certificates import Certificates, Choice
 from ftpsd.system.tls.client_certificates import ClientVerifier
-from ftpsd.system.tls.private import whole_writes
+from ftpsd.system.tls.private import free_callbacks, whole_writes
 
 #: For TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK"
@@ -129,4 +129,5 @@ class ContextMaker:
             context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             context.set_options(SSL.OP_NO_TICKET)
         whole_writes(context)
+        free_callbacks(context)
         return context

@@ -50,6 +50,18 @@ def whole_writes(context: SSL.Context) -> None:
         clear(handle, 1)  # SSL_MODE_ENABLE_PARTIAL_WRITE in openssl/ssl.h
 
 
+def free_callbacks(context: SSL.Context) -> None:
+    """Let the callbacks of a context for ALPN and for certificates be freed with it.
+
+    pyOpenSSL's helpers and their callbacks refer to each other, so only a full garbage collection would free them. The
+    context has the callback itself: the helper needs it no longer. Without the private names nothing changes.
+    """
+    for name in ("_alpn_select", "_verify"):
+        helper, callback = getattr(context, f"{name}_helper", None), getattr(context, f"{name}_callback", None)
+        if helper is not None and callback is not None and getattr(helper, "callback", None) is callback:
+            helper.callback = None
+
+
 def resumed(connection: SSL.Connection) -> bool:
     """Return whether the handshake resumed a session. pyOpenSSL has no public name for it (its issue 1244)."""
     return bool(_lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined,union-attr]
