@@ -1,4 +1,4 @@
-"""What ended sessions leave in memory of their TLS: nothing, without any garbage collection.
+"""What ended sessions leave in memory: nothing, without any garbage collection.
 
 A full collection that frees a thousand sessions at once would keep all clients waiting for a fifth of a second.
 """
@@ -17,20 +17,27 @@ from pathlib import Path
 import pytest
 
 from tests import counted_twistd
+from tests.admin import Admin
 from tests.conftest import PLAIN
 from tests.daemon import Daemon, merge, one_process
 from tests.ftpclient import FtpClient, tls_context
-from tests.hostile import reset, wait_until
+from tests.hostile import ends, open_transfer, reset, wait_until
 
 pytestmark = one_process("the objects of one process are counted, and a worker has the same ones")
 
 SETTINGS = merge(
     PLAIN,
-    {"timeouts": {"login": 5, "idle": 60, "data_connect": 1, "stalled": 1}},
+    {"admin": {"socket": "admin.sock"}, "timeouts": {"login": 5, "idle": 60, "data_connect": 1, "stalled": 1}},
 )
 
-#: TLS is what a session has most memory for.
-CLASSES = {"TlsEngine", "Context", "Connection", "_ALPNSelectHelper"}
+#: The objects of a session, and those of its transfers.
+CLASSES = {
+    "FtpsProtocol", "Session", "CommandRunner", "CommandQueue", "InputFlow", "Task", "Login", "SessionEvents",
+    "ControlConnection", "ControlChannel", "Output", "ResetWatch", "TlsEngine",
+    "DataChannel", "Connector", "ClientPeers", "PassiveConnection", "Listener", "Transfer", "Deadlines", "Timer",
+    "PlainStream", "TlsSender", "TlsReceiver", "Handshakes", "Handshake", "FileSource", "Upload",
+    "Context", "Connection", "_ALPNSelectHelper",
+}  # fmt: skip
 
 
 class CountedDaemon(Daemon):
@@ -124,10 +131,67 @@ def active(client: FtpClient) -> None:
     quits(client)
 
 
+def failed(client: FtpClient) -> None:
+    """Commands that fail, in this thread and in a worker thread."""
+    for line in ("CWD nothing", "SIZE nothing", "NO", "REST x", "RETR nothing", "PORT 1,2,3,4,5,6"):
+        assert client.command(line)[0] in "45"
+    quits(client)
+
+
 def unused(client: FtpClient) -> None:
     """A passive port to which nobody connects."""
     client.passive_port()
     finishes(client)
+
+
+def missed(client: FtpClient) -> None:
+    """A transfer whose data connection does not come in time."""
+    client.passive_port()
+    client.send("STOR missed")
+    assert client.reply().startswith("150")
+    assert client.reply().startswith("425")
+    quits(client)
+
+
+def connected(client: FtpClient) -> None:
+    """A data connection that is opened, and not used."""
+    with client.connect_data():
+        client.expect(200, "NOOP")
+        finishes(client)
+
+
+def aborted(client: FtpClient) -> None:
+    """ABOR during a download."""
+    with open_transfer(client, "RETR big") as data:
+        assert data.recv(1)
+        client.send("ABOR")
+        assert client.reply().startswith("426")
+        assert client.reply().startswith("226")
+    quits(client)
+
+
+def stalled(client: FtpClient) -> None:
+    """An upload that gets no data."""
+    with open_transfer(client, "STOR stalled"):
+        assert client.reply().startswith("426")
+    quits(client)
+
+
+def lost(client: FtpClient) -> None:
+    """RST of the control connection during a download."""
+    with open_transfer(client, "RETR big") as data:
+        assert data.recv(1)
+        resets(client)
+
+
+def published_late(client: FtpClient) -> None:
+    """RST of the control connection during an upload, which then ends."""
+    data = open_transfer(client, "STOR late")
+    data.sendall(b"data")
+    resets(client)
+    if isinstance(data, ssl.SSLSocket):
+        data = data.unwrap()
+    data.close()
 
 
 def cleared(client: FtpClient) -> None:
@@ -139,7 +203,10 @@ def cleared(client: FtpClient) -> None:
     finishes(client)
 
 
-ENDS = (quits, finishes, resets, stored, active, unused, cleared)
+ENDS = (
+    quits, finishes, resets, stored, active, failed, unused, missed, connected, aborted, stalled, lost, published_late,
+    cleared,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("login", LOGINS.values(), ids=LOGINS)
@@ -154,3 +221,24 @@ def test_nothing_is_left(daemon: CountedDaemon, login: Callable[[Daemon], FtpCli
 
 def _more(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
     return {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
+
+
+def test_sessions_that_the_daemon_ends(daemon: CountedDaemon) -> None:
+    """A kick, also during a transfer, a login that takes too long and a handshake that fails leave nothing, either."""
+    admin = Admin(daemon.directory / "admin.sock")
+    before = daemon.counts()
+    for login in LOGINS.values():
+        client, busy = login(daemon), login(daemon)
+        with open_transfer(busy, "RETR big") as data:
+            assert data.recv(1)
+            assert admin.delete("sessions", user="alice", now="true") == {"dismissed": 2}
+            assert "421" in ends(client) and "421" in ends(busy)
+        client.socket.close()
+        busy.socket.close()
+    with FtpClient(daemon) as slow, FtpClient(daemon) as wrong:
+        wrong.expect(234, "AUTH TLS")
+        wrong.send_raw(b"no TLS\r\n")
+        while wrong.socket.recv(100):
+            pass
+        assert "421" in ends(slow)
+    wait_until(lambda: _more(daemon.counts(), before) == {}, "freed")

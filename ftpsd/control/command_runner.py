@@ -129,6 +129,8 @@ class CommandRunner:
     def _reply_to(self, failure: Failure) -> Reply:
         """Return the reply for an exception."""
         error = failure.value
+        if isinstance(error, Refusal | OSError):  # the frames of its traceback have it
+            error.__traceback__ = None
         if isinstance(error, SessionEnd):
             self._channel.call_after_reply(self._channel.close)
         if isinstance(error, NoDataConnection):

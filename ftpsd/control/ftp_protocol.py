@@ -132,8 +132,7 @@ class FtpsProtocol(FTP):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Free all resources of the session: the connection is lost."""
-        self._task.leave()
-        self._flow.closed = True
+        self._flow.connection_lost()
         try:
             if self._begun:
                 self._timeouts.stop()

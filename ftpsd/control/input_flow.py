@@ -32,6 +32,19 @@ class Reader(Protocol):
         """Read again."""
 
 
+class _Nobody:
+    """What reads a connection that is lost."""
+
+    def pauseProducing(self) -> None:
+        """Do nothing."""
+
+    def resumeProducing(self) -> None:
+        """Do nothing."""
+
+
+_NOBODY = _Nobody()
+
+
 class InputFlow:
     """Pauses and resumes the reading of one control connection, and counts its commands per second.
 
@@ -73,6 +86,12 @@ class InputFlow:
             self.paused.discard(reason)
             if not self.paused and not self.closed:
                 self.task.wait()
+
+    def connection_lost(self) -> None:
+        """Nothing is read any more, and nothing of the session continues."""
+        self.closed = True
+        self._reader = _NOBODY
+        self.task.leave()
 
     def _wait_for_turn(self) -> None:
         self.pause_reading(OTHERS_TURN)

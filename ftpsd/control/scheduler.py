@@ -270,9 +270,14 @@ class Task:
             group.wait(self)
 
     def leave(self) -> None:
-        """The session has ended."""
+        """The session has ended: nothing of it continues."""
         self._waits = False
         self._group.leave(self)
+        self._pause = self._continue = _do_nothing
+
+
+def _do_nothing() -> None:
+    """Neither pause nor continue a session that has ended."""
 
 
 class Scheduler:

@@ -60,8 +60,9 @@ class SessionTimeouts(TimeoutMixin):
         self.setTimeout(LAST_REPLY)
 
     def stop(self) -> None:
-        """The connection is lost."""
+        """The connection is lost: nothing happens any more when a timeout is over."""
         self.setTimeout(None)
+        self._busy, self._expire, self._abort = _never, _do_nothing, _do_nothing
 
     def timeoutConnection(self) -> None:
         """Handle that the timeout is over."""
@@ -73,3 +74,12 @@ class SessionTimeouts(TimeoutMixin):
             self.setTimeout(left)  # a timer that is moved with each reply costs more
         else:
             self._expire()
+
+
+def _never() -> bool:
+    """Return that no command runs."""
+    return False
+
+
+def _do_nothing() -> None:
+    """Neither reply nor abort: the connection is lost."""

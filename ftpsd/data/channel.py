@@ -218,7 +218,9 @@ class DataChannel:
 
     def settle(self) -> None:
         """The command has ended: an abort that came too late for it does not end the next command."""
-        if not self._closed:
+        if self._closed:
+            self._connector.reset(last=True)
+        else:
             self._abort_reason = None
 
     def close(self, reply: Reply) -> None:
@@ -229,6 +231,8 @@ class DataChannel:
             abort_when_quiet(self._shared.reactor, self._transfer, self._abort_reason)
         else:
             self.abort(reply)
+        if self._transfer is None:
+            self._connector.reset(last=True)
 
     def input_ended(self, reply: Reply, expected: bool) -> None:
         """The client has ended its side of the control connection. Unless `expected`, it may have been killed.

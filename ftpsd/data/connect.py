@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from ftpsd.data.deadlines import Timer
 from ftpsd.data.dial import Dialer
-from ftpsd.data.handshakes import Handshakes
+from ftpsd.data.handshakes import Handshakes, plain_text
 from ftpsd.data.passive.connection import Connected, PassiveConnection
 from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import data_socket
@@ -195,11 +195,14 @@ class Connector:
         if awaited is not None:
             awaited.errback(refusal)
 
-    def reset(self) -> None:
-        """Discard what was prepared."""
+    def reset(self, last: bool = False) -> None:
+        """Discard what was prepared; for the `last` time, also what the session has given: it has ended."""
         self._timer.stop()
         self._target = None
-        self._passive.close()
+        self._passive.close(last)
         if self._dialer is not None:
             self._dialer.close()
             self._dialer = None
+        if last:
+            self.peers.leave()
+            self._protection = plain_text

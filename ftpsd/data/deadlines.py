@@ -53,9 +53,10 @@ class Deadlines:
         #: The time at which the transfer began.
         self.began = self._since
         self._opening = opening
-        self._call = clock.callLater(min(opening, stalled / _LOOKS), self._check)
+        self._call: DelayedCall | None = clock.callLater(min(opening, stalled / _LOOKS), self._check)
 
     def _check(self) -> None:
+        self._call = None
         transfer, now = self._transfer, self._clock.seconds()
         if transfer.progress != self._progress:
             self._progress, self._since = transfer.progress, now
@@ -80,8 +81,9 @@ class Deadlines:
 
     def stop(self) -> None:
         """Stop watching: the transfer has ended."""
-        if self._call.active():
+        if self._call is not None:
             self._call.cancel()
+            self._call = None
 
 
 class QuietCheck:

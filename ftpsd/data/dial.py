@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ftpsd.protocol.addresses import Endpoint, socket_address
 from ftpsd.protocol.replies import NoDataConnection, Refusal
-from ftpsd.system.reactor import Reactor
+from ftpsd.system.reactor import DelayedCall, Reactor
 
 
 @implementer(IWriteDescriptor)
@@ -36,9 +36,10 @@ class Dialer:
         self._source, self._target = source, target
         self._done: Callable[[socket.socket | Refusal], None] | None = done
         self._socket: socket.socket | None = None
-        self._start = reactor.callLater(0, self._connect)
+        self._start: DelayedCall | None = reactor.callLater(0, self._connect)
 
     def _connect(self) -> None:
+        self._start = None
         source, target = self._source, self._target
         family = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
         try:
@@ -76,8 +77,9 @@ class Dialer:
     def close(self) -> None:
         """Give up. May be called any number of times."""
         self._done = None
-        if self._start.active():
+        if self._start is not None:
             self._start.cancel()
+            self._start = None
         connection, self._socket = self._socket, None
         if connection is not None:
             self._reactor.removeWriter(self)

@@ -85,6 +85,7 @@ class Parking:
         if isinstance(wanted, Pause):
             if self._timer is not None and self._timer.active():
                 self._timer.cancel()
+            self._timer = None
             if wanted.wake:
                 self._reactor.removeReader(self)
         elif wanted == READ:

@@ -50,9 +50,10 @@ class CommandQueue(Generic[Line]):
             self._step()
 
     def close(self) -> None:
-        """Drop the waiting lines: the session is over."""
+        """Drop the waiting lines, and what would start them: the session is over."""
         self.ended = True
         self._waiting.clear()
+        self._start, self._may_start = _ignore, _never
 
     def resume(self) -> None:
         """Start the next line if `may_start` now allows it."""
@@ -82,3 +83,12 @@ class CommandQueue(Generic[Line]):
                 self._start(self._waiting.popleft())
         finally:
             self._stepping = False
+
+
+def _ignore(_: object) -> None:
+    """Do nothing with a line that comes after the end."""
+
+
+def _never() -> bool:
+    """Let no line start."""
+    return False

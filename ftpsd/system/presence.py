@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import AlreadyCalled
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -115,6 +116,25 @@ def within(
     return result.addTimeout(seconds, cast(IReactorTime, PatientClock(clock)), late)
 
 
+def _do_nothing() -> None:
+    """What a call does that was made, or cancelled."""
+
+
+class _Done:
+    """The reactor's call of a `PatientCall` that was made, or cancelled."""
+
+    def active(self) -> bool:
+        """Return that the call is not to be made any more."""
+        return False
+
+    def cancel(self) -> None:
+        """Raise: it is too late."""
+        raise AlreadyCalled
+
+
+_DONE = _Done()
+
+
 class PatientCall:
     """A call that the reactor makes after so many seconds in which this process runs (IDelayedCall)."""
 
@@ -123,14 +143,20 @@ class PatientCall:
     def __init__(self, clock: Clock, seconds: float, function: Callable[..., object], *arguments: object) -> None:
         self._clock, self._function, self._arguments = clock, function, arguments
         self._since, self._seconds = clock.seconds(), seconds
-        self._call = clock.callLater(seconds, self._check)
+        self._call: DelayedCall = clock.callLater(seconds, self._check)
 
     def _check(self) -> None:
         left = time_left(self._clock, self._since, self._seconds)
         if left > 0:
             self._call = self._clock.callLater(left, self._check)
         else:
-            self._function(*self._arguments)
+            function, arguments = self._function, self._arguments
+            self._forget()
+            function(*arguments)
+
+    def _forget(self) -> None:
+        """Free the function, and what would refer to this object: whoever made the call may keep it."""
+        self._function, self._arguments, self._call = _do_nothing, (), _DONE
 
     def active(self) -> bool:
         """Return whether the call is still to be made."""
@@ -139,6 +165,7 @@ class PatientCall:
     def cancel(self) -> None:
         """Do not make the call. Raises if it was made or cancelled before."""
         self._call.cancel()
+        self._forget()
 
     def reset(self, seconds: float) -> None:
         """Make the call in so many seconds from now instead. Raises if it was made or cancelled before."""

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from twisted.python.failure import Failure
 
-from ftpsd.data.handshakes import Handshakes, broken
+from ftpsd.data.handshakes import Handshakes, broken, plain_text
 from ftpsd.data.passive.input_watch import InputWatch
 from ftpsd.data.passive.peers import ClientPeers
 from ftpsd.data.passive.ports import PassivePort
@@ -99,6 +99,24 @@ class Waiter(Protocol):
 
     def hurry(self, seconds: float, refusal: Refusal) -> None:
         """If a transfer waits, let it wait only for so long, and fail with this refusal."""
+
+
+class _Nobody:
+    """What waits for a data connection when the session has ended: nothing."""
+
+    waiting = False
+
+    def deliver(self) -> None:
+        """Do nothing."""
+
+    def fail(self, refusal: Refusal) -> None:
+        """Do nothing."""
+
+    def hurry(self, seconds: float, refusal: Refusal) -> None:
+        """Do nothing."""
+
+
+_NOBODY = _Nobody()
 
 
 class PassiveConnection:
@@ -247,13 +265,16 @@ class PassiveConnection:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Discard everything. May be called any number of times."""
+    def close(self, last: bool = False) -> None:
+        """Discard everything; for the `last` time, also what the session has given. May be called several times."""
         self._unwatch()
         for each in (self._listener, self._connection, self._early):
             if each is not None:
                 each.close()
         self._listener = self._connection = self._early = None
+        if last:
+            owner = self._owner()
+            self._protection, self._owner, self._waiter = plain_text, lambda: owner, _NOBODY
 
     def _unwatch(self) -> None:
         if self._listener is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from weakref import ReferenceType, ref
 
 from attrs import frozen
@@ -34,6 +35,16 @@ class Departed:
         self._by_origin: dict[Origin, dict[ReferenceType[ClientPeers], _Gone]] = {}
         #: Those to which other hosts than the client might connect.
         self._foreign: dict[ReferenceType[ClientPeers], _Gone] = {}
+        #: All that have left, also with a connection, and when. The router knows a session by its tickets as long as
+        #: the object exists, and a connection that resumes its TLS session belongs to no other one.
+        self._kept: deque[tuple[float, ClientPeers]] = deque()
+
+    def keep(self, session: ClientPeers) -> None:
+        """Let a session that has left be known as long as its connections may arrive, also if it ends."""
+        now = time.monotonic()
+        self._kept.append((now, session))
+        while self._kept[0][0] < now - LATE:
+            self._kept.popleft()
 
     def add(self, session: ClientPeers, origin: Origin, number: int) -> None:
         """Note that a session has left the place with this number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ftpsd.data.handshakes import Security
+from ftpsd.data.handshakes import Security, plain_text
 from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.login_rules import Network
@@ -52,6 +52,11 @@ class ClientPeers:
     def admits(self, peer: Address) -> bool:
         """Return whether a host may connect."""
         return peer == self.client or any(peer in each for each in self.foreign_networks)
+
+    def leave(self) -> None:
+        """The session has ended. A shared port may know this object for a while."""
+        name = self.owner()
+        self.protection, self.owner, self.cut = plain_text, lambda: name, _nothing
 
     def refused(self, peer: Address) -> None:
         """Report a connection that was closed. May be called in a worker thread."""

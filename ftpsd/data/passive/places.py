@@ -168,6 +168,7 @@ class Places:
             del places[place]
             if not places:
                 del self._by_client[origin]
+            self._departed.keep(session)
             if not place.served:
                 self._departed.add(session, origin, place.number)
 

@@ -79,6 +79,7 @@ class Call(Generic[T]):
         except BaseException:
             result = Failure()
         self._threads.call_in_reactor(self.deliver, result)
+        del result  # this frame is in the traceback of a Failure, which would refer to itself
 
     def deliver(self, result: T | Failure) -> None:
         """Deliver the result, in the reactor thread. If it is not awaited any more, what the call opened is closed."""
