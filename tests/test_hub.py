@@ -263,7 +263,7 @@ def test_a_transfer_ends_with_the_reply_of_its_command() -> None:
     assert (started.kind, started.path, started.offset) == ("upload", "/in/a.txt", 100)
     assert (ended.kind, ended.path, ended.offset, ended.bytes) == ("upload", "/in/a.txt", 100, 500)
     assert (ended.seconds, ended.rate, ended.code, ended.complete) == (2, 250, 426, False)
-    assert (answered.bytes, answered.permission) == (500, "upload")
+    assert (answered.bytes, answered.changed) == (500, True)
     events.command_answered(TABLE["STOR"], "STOR", "b.txt", Reply(550, "no"), 0.1, 0)
     assert len(got) == 4  # it had not begun
 

@@ -260,7 +260,8 @@ def test_a_home_is_counted_for_all_who_use_it(ask: Ask) -> None:
         mine.charge(Amount(files=1), limit)
     mine.charge(Amount(-500, -1), limit)
     assert (mine.amount, theirs.amount, other.amount) == (Amount(500, 1), Amount(500, 1), Amount())
-    mine.set(Amount(2000, 7), 0)
+    assert not mine.set(Amount(1, 1), 0, mine.names.changes - 1)  # names have changed since the walk began
+    assert mine.set(Amount(2000, 7), 0, mine.names.changes)
     mine.charge(Amount(-1), limit)
     assert theirs.amount == Amount(2499, 8)  # with what is charged
 
@@ -269,7 +270,7 @@ def test_a_group_counts_the_homes_of_its_members(ask: Ask) -> None:
     """What one home holds counts for the group in the same step, whoever changes it; each home counts once."""
     ledger = ask.ledger()
     mine, theirs, group = ledger.home("/srv/a"), ledger.home("/srv/b"), ledger.group("staff")
-    theirs.set(Amount(600, 1), 0)
+    assert theirs.set(Amount(600, 1), 0, theirs.names.changes)
     for home in ("/srv/a", "/srv/b", "/srv/a"):
         group.include(home)
     limits = QuotaLimits(groups=(GroupLimit("staff", group, QuotaSettings(bytes=1000, files=4)),))
