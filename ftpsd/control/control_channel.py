@@ -18,6 +18,7 @@ from ftpsd.protocol.encoding.names import UTF8, NameEncoding
 from ftpsd.protocol.interfaces import Account, Identify
 from ftpsd.protocol.replies import Refusal, Reply
 from ftpsd.snapshot import Snapshot
+from ftpsd.system.memory.nothing import do_nothing, never
 from ftpsd.system.tls.client_certificates import ClientCertificate, client_certificate
 from ftpsd.system.tls.private import handshake_facts
 
@@ -87,9 +88,9 @@ class ControlChannel:
         """
         self.ended = True
         self._context = None
-        self._drop_unread = _nothing_unread
-        self.login, self.identify, self.forget_login = _refuse_login, None, _do_nothing
-        self.set_idle_timeout = _ignore_seconds
+        self._drop_unread = never
+        self.login, self.identify, self.forget_login = _refuse_login, None, do_nothing
+        self.set_idle_timeout = do_nothing
 
     def close(self) -> None:
         """Close the connection when all replies are sent."""
@@ -166,15 +167,3 @@ class ControlChannel:
 
 async def _refuse_login(user: str, password: str) -> Account | None:
     raise Refusal(421, "Session has ended.")
-
-
-def _nothing_unread() -> bool:
-    return False
-
-
-def _do_nothing() -> None:
-    pass
-
-
-def _ignore_seconds(seconds: int) -> None:
-    pass

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from ftpsd.limits.ledger import LedgerState
+from ftpsd.system.memory.nothing import do_nothing
 from ftpsd.system.reactor import Clock
 from ftpsd.system.token_bucket import Bucket
 
@@ -273,11 +274,7 @@ class Task:
         """The session has ended: nothing of it continues."""
         self._waits = False
         self._group.leave(self)
-        self._pause = self._continue = _do_nothing
-
-
-def _do_nothing() -> None:
-    """Neither pause nor continue a session that has ended."""
+        self._pause = self._continue = do_nothing
 
 
 class Scheduler:

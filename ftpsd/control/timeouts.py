@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.protocols.policies import TimeoutMixin
 
 from ftpsd.config.settings import Timeouts
+from ftpsd.system.memory.nothing import do_nothing, never
 from ftpsd.system.presence import PatientClock, time_left
 from ftpsd.system.reactor import Clock
 
@@ -62,7 +63,7 @@ class SessionTimeouts(TimeoutMixin):
     def stop(self) -> None:
         """The connection is lost: nothing happens any more when a timeout is over."""
         self.setTimeout(None)
-        self._busy, self._expire, self._abort = _never, _do_nothing, _do_nothing
+        self._busy, self._expire, self._abort = never, do_nothing, do_nothing
 
     def timeoutConnection(self) -> None:
         """Handle that the timeout is over."""
@@ -74,12 +75,3 @@ class SessionTimeouts(TimeoutMixin):
             self.setTimeout(left)  # a timer that is moved with each reply costs more
         else:
             self._expire()
-
-
-def _never() -> bool:
-    """Return that no command runs."""
-    return False
-
-
-def _do_nothing() -> None:
-    """Neither reply nor abort: the connection is lost."""

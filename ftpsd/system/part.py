@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 
-
-def _nothing() -> None:
-    """Do nothing."""
+from ftpsd.system.memory.nothing import do_nothing
 
 
 class Part(Service):
@@ -18,7 +16,7 @@ class Part(Service):
     reverse order, without waiting for one before it calls the next, and then waits for all.
     """
 
-    def __init__(self, start: Callable[[], object], stop: Callable[[], object] = _nothing) -> None:
+    def __init__(self, start: Callable[[], object], stop: Callable[[], object] = do_nothing) -> None:
         self._start = start
         self._stop = stop
 

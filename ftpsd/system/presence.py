@@ -17,6 +17,7 @@ from twisted.internet.error import AlreadyCalled
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from ftpsd.system.memory.nothing import do_nothing
 from ftpsd.system.reactor import Clock, DelayedCall
 
 T = TypeVar("T")
@@ -116,10 +117,6 @@ def within(
     return result.addTimeout(seconds, cast(IReactorTime, PatientClock(clock)), late)
 
 
-def _do_nothing() -> None:
-    """What a call does that was made, or cancelled."""
-
-
 class _Done:
     """The reactor's call of a `PatientCall` that was made, or cancelled."""
 
@@ -156,7 +153,7 @@ class PatientCall:
 
     def _forget(self) -> None:
         """Free the function, and what would refer to this object: whoever made the call may keep it."""
-        self._function, self._arguments, self._call = _do_nothing, (), _DONE
+        self._function, self._arguments, self._call = do_nothing, (), _DONE
 
     def active(self) -> bool:
         """Return whether the call is still to be made."""

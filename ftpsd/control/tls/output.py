@@ -8,6 +8,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from ftpsd.control.tls.engine import TlsEngine, TlsState
+from ftpsd.system.memory.nothing import do_nothing
 from ftpsd.system.tls import errors
 from ftpsd.system.twisted_private import NOTHING_UNSENT, unsent
 
@@ -37,7 +38,7 @@ class Output:
         """Send nothing more, and call nobody."""
         self.closed = True
         self.engine = None
-        self._broken = _ignore
+        self._broken = do_nothing
         self._held.clear()
 
     def write(self, data: bytes) -> None:
@@ -110,7 +111,3 @@ class Output:
         if self.engine is not None:
             errors.close(self.engine.connection)
             self.send_records()
-
-
-def _ignore(_: SSL.Error) -> None:
-    """Do nothing: the connection is lost."""

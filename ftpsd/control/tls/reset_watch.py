@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from ftpsd.system.memory.nothing import never
 from ftpsd.system.reactor import Clock
 
 #: Seconds between two checks.
@@ -32,7 +33,7 @@ class ResetWatch:
 
     def stop(self) -> None:
         """Check no more: the connection is lost."""
-        self._unread = _never
+        self._unread = never
 
     def _check(self) -> None:
         self._running = False
@@ -45,8 +46,3 @@ class ResetWatch:
         if reset:
             self.transport.abortConnection()
         return reset
-
-
-def _never() -> bool:
-    """Return that nothing is left to be read."""
-    return False

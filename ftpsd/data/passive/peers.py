@@ -8,6 +8,7 @@ from ftpsd.data.handshakes import Security, plain_text
 from ftpsd.protocol.addresses import Address
 from ftpsd.protocol.interfaces import Events
 from ftpsd.protocol.login_rules import Network
+from ftpsd.system.memory.nothing import do_nothing
 from ftpsd.system.worker_threads import WorkerThreads
 
 #: From whom a connection comes, and whether through a proxy.
@@ -45,7 +46,7 @@ class ClientPeers:
         #: Whether its client offers the TLS sessions of other control connections, so that they prove nothing.
         self.mixes = False
         #: Ends the transfer that has, or waits for, a connection that may be another session's.
-        self.cut: Callable[[], object] = _nothing
+        self.cut: Callable[[], object] = do_nothing
         self._events = events
         self._workers = workers
 
@@ -56,12 +57,8 @@ class ClientPeers:
     def leave(self) -> None:
         """The session has ended. A shared port may know this object for a while."""
         name = self.owner()
-        self.protection, self.owner, self.cut = plain_text, lambda: name, _nothing
+        self.protection, self.owner, self.cut = plain_text, lambda: name, do_nothing
 
     def refused(self, peer: Address) -> None:
         """Report a connection that was closed. May be called in a worker thread."""
         self._workers.call_in_reactor(self._events.data_connection_refused, peer)
-
-
-def _nothing() -> None:
-    """Do nothing: no transfer can have a connection."""
