@@ -394,13 +394,15 @@ def test_a_login_waits_for_the_ledger(server: Server) -> None:
     assert [line[:3] for line in client.heard().splitlines()] == ["230", "257"]
 
 
-def test_a_client_that_leaves_during_its_login(server: Server) -> None:
-    """A client that has gone before the ledger has admitted its user holds no session of the user."""
+@pytest.mark.parametrize("answers", range(5))
+def test_a_client_that_leaves_during_its_login(server: Server, answers: int) -> None:
+    """A client that has gone holds no session of the user, however many answers of the ledger its login had."""
     client = server.connect()
     server.clock.advance(DELAY)
     client.say("USER alice")
     client.send(b"PASS secret\r\n")
-    server.clock.advance(DELAY)
+    for _ in range(answers):
+        server.clock.advance(DELAY)
     client.leave()
     for _ in range(5):
         server.clock.advance(DELAY)

@@ -111,11 +111,12 @@ class Login:
         user = avatar.name
         try:
             await self._check_again(user)
-        except Refusal:
+            if not avatar.is_anonymous:  # their addresses would displace those of users
+                await self._ledger.record_login(self._client, user)
+            self._require_connection()
+        except BaseException:
             logout()
             raise
-        if not avatar.is_anonymous:  # their addresses would displace those of users
-            await self._ledger.record_login(self._client, user)
         self._task.move(self._scheduler.user(user))
         certificate = self._connection.certificate
         shown = () if certificate is None else (certificate.subject, certificate.fingerprint)
@@ -180,9 +181,13 @@ class Login:
 
     async def _check_again(self, user: str) -> None:
         """Raise Refusal if the client has gone, or was banned while its password waited or was checked."""
+        self._require_connection()
+        await self._ledger.check_bans(self._client, user)
+
+    def _require_connection(self) -> None:
+        """Raise Refusal if the client has gone: nobody would log it out."""
         if self._connection.ended:
             raise Refusal(421, "Session has ended.")
-        await self._ledger.check_bans(self._client, user)
 
     def require_current(self, user: str) -> None:
         """End the session if more than the users of the configuration has changed since it began."""
