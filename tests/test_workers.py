@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 
 from ftpsd.protocol.replies import Refusal
 from ftpsd.system import worker_threads
+from ftpsd.system.jobs import fair_queue
 from ftpsd.system.jobs.fair_queue import MOST_WALKS
 from ftpsd.system.reactor_calls import ReactorCalls
 from ftpsd.system.worker_threads import WorkerThreads
@@ -166,6 +167,61 @@ def test_one_owner_does_not_occupy_all_threads(make_pool: MakePool) -> None:
     finally:
         disk.set()
     wait_until(lambda: len(begun) == 121, "all is done")
+
+
+def test_an_owner_has_few_threads_beside_others(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """While others have jobs, an owner gets the threads that the processors can use; alone again, half of all."""
+    pool, reactor = make_pool(size=16, beside=3)
+    disk, begun, answered = threading.Semaphore(0), list[int](), threading.Event()
+
+    def call() -> None:
+        begun.append(1)
+        disk.acquire(timeout=PATIENCE)
+
+    try:
+        for _ in range(30):
+            pool.queue("alice").submit(call)
+        wait_until(lambda: len(begun) == 7, "half of the threads run alice's jobs")
+        pool.queue("bob").submit(answered.set)
+        assert answered.wait(PATIENCE)
+        disk.release(7)
+        wait_until(lambda: len(begun) == 7 + 3, "three more have begun")
+        time.sleep(0.1)
+        assert len(begun) == 7 + 3
+        monkeypatch.setattr(fair_queue, "_BESIDE", 0.0)
+        reactor.advance(1)
+        wait_until(lambda: len(begun) == 7 + 7, "half of the threads run alice's jobs again")
+    finally:
+        disk.release(100)
+    wait_until(lambda: len(begun) == 30, "all is done")
+
+
+def test_jobs_in_steps_leave_threads_when_another_owner_comes(make_pool: MakePool) -> None:
+    """Jobs that run when another owner gets a job give up their threads until few of them run."""
+    pool, _ = make_pool(size=16, beside=3)
+    ended, lock, answered = threading.Event(), threading.Lock(), threading.Event()
+    running, counts = list[int](), list[int]()
+
+    def steps() -> Iterator[None]:
+        while not ended.is_set():
+            with lock:
+                running.append(1)
+                counts.append(len(running))
+            time.sleep(0.001)
+            with lock:
+                running.pop()
+            yield
+
+    try:
+        for _ in range(7):
+            pool.queue("alice").run(steps())
+        wait_until(lambda: max(counts, default=0) == 7, "half of the threads run alice's jobs")
+        pool.queue("bob").submit(answered.set)
+        assert answered.wait(PATIENCE)
+        wait_until(lambda: len(counts) > 100 and max(counts[-50:]) == 3, "three run")
+        assert max(counts[-50:]) == 3
+    finally:
+        ended.set()
 
 
 def test_owners_take_turns(make_pool: MakePool) -> None:

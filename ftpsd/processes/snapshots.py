@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -59,7 +60,7 @@ class SnapshotFactory:
         self._outbox = outbox
         self._codes = codes
         self._retired = False
-        self.workers = WorkerThreads(reactor)
+        self.workers = WorkerThreads(reactor, beside=(os.cpu_count() or 1) + 1)
         self._stores = StoreFactory(reactor, self.workers)
         self.sources, self.recent = self._stores.sources, self._stores.recent
         self.transfers = TransferCounts(reactor.seconds)

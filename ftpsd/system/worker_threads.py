@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -53,7 +54,9 @@ class WorkerThreads:
         patience: float = 120,
         stuck: float | None = None,
         what: str = "a disk",
+        beside: int | None = None,
     ) -> None:
+        """`beside` is how many jobs of a kind an owner may run while others have jobs (see `FairQueue`)."""
         self.patience = patience
         self._stuck, self._what = STUCK if stuck is None else stuck, what
         self.reactor = reactor
@@ -63,7 +66,7 @@ class WorkerThreads:
         self.call_in_reactor = self._reactor_calls.put
         #: Guards the next four, and what WorkerThread says.
         self._lock = threading.Lock()
-        self._queue = FairQueue(self._size)
+        self._queue = FairQueue(self._size, math.inf if beside is None else beside)
         self._owner_queues: WeakValueDictionary[tuple[Hashable, JobKind], OwnerQueue] = WeakValueDictionary()
         #: The thread that became idle last is the last one.
         self._idle: list[WorkerThread] = []
@@ -106,7 +109,7 @@ class WorkerThreads:
         """Return the queue for the jobs of one owner: a user, or a network before the login. Queues take turns."""
         queue = self._owner_queues.get((owner, kind))
         if queue is None:
-            queue = self._owner_queues[owner, kind] = OwnerQueue(kind)
+            queue = self._owner_queues[owner, kind] = OwnerQueue(owner, kind)
         return JobQueue(self, queue)
 
     # --- jobs and threads --------------------------------------------------------------------------
@@ -128,7 +131,7 @@ class WorkerThreads:
 
     def crowded(self, queue: OwnerQueue) -> bool:
         """Return whether a job of this queue must give up its thread: see `FairQueue.wants`."""
-        if not self._queue.may_want(queue.kind):
+        if not self._queue.may_want(queue):
             return False
         with self._lock:
             return self._queue.wants(queue, len(self._idle))
@@ -194,6 +197,8 @@ class WorkerThreads:
                 call.fail(call.overdue_reply(now, self._what.removeprefix("a ").capitalize()))
         if self._queue.waiting:
             self._replace_stuck(now)
+            with self._lock:
+                self._assign()  # an owner may run more since others have no jobs any more
 
     def _stuck_since(self, now: float) -> float:
         """Return the time at which the current step of a stuck thread began, or before which it did."""
