@@ -32,6 +32,9 @@ _WORKERS = os.environ.get("FTPSD_WORKERS", "")
 #: The processes that serve the sessions of such a daemon.
 WORKERS = int(_WORKERS or 1)
 
+#: So many sessions, one after another, reach each of them.
+EACH_WORKER = 1 if WORKERS == 1 else 3 * WORKERS
+
 
 def one_process(reason: str) -> pytest.MarkDecorator:
     """Mark a test that has no meaning with worker processes; the reason says why, and where they are tested."""

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tests.authority import make_chain
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import EACH_WORKER, PATIENCE, Daemon
 from tests.ftpclient import FtpClient
 from tests.slapd import GROUPS, PEOPLE, SERVICE_PASSWORD, Slapd, entry, person
 
@@ -65,8 +65,9 @@ def log_in(daemon: Daemon, name: str | bytes, password: str = "secret", source: 
 
 
 def wait_for_login(daemon: Daemon, name: str, password: str = "secret") -> None:
-    """Wait until a user can log in: a source that is down is probed every two seconds."""
+    """Wait until a user can log in to each worker: each probes a source that is down every two seconds."""
     deadline = time.monotonic() + PATIENCE
-    while not (reply := log_in(daemon, name, password)).startswith("230 "):
-        assert reply.startswith("451 ") and time.monotonic() < deadline, reply
-        time.sleep(0.1)
+    for _ in range(EACH_WORKER):
+        while not (reply := log_in(daemon, name, password)).startswith("230 "):
+            assert reply.startswith("451 ") and time.monotonic() < deadline, reply
+            time.sleep(0.1)

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.daemon import PATIENCE, SECRET, WORKERS, Daemon, ftpsd, twistd
+from tests.daemon import EACH_WORKER, PATIENCE, SECRET, Daemon, ftpsd, twistd
 from tests.file_source import UserFile
 from tests.ftpclient import FtpClient
 from tests.hostile import wait_until
@@ -78,7 +78,7 @@ def log_in(daemon: Daemon, user: str, password: str = "secret") -> str:
 
 def wait_for_logins(daemon: Daemon, user: str) -> None:
     """Wait until a user can log in to each worker: each finds out for itself that a source answers again."""
-    tries = range(1 if WORKERS == 1 else 3 * WORKERS)
+    tries = range(EACH_WORKER)
     wait_until(lambda: all(log_in(daemon, user).startswith("230 ") for _ in tries), "each worker asks the source again")
 
 
