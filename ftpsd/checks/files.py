@@ -78,14 +78,15 @@ def disks(paths: Iterable[str]) -> list[Finding]:
     devices: set[int] = set()
     for path in paths:
         try:
-            device, space = os.stat(path).st_dev, os.statvfs(path)
-            kind = type_of(device)
+            device = os.stat(path).st_dev
+            if device in devices:
+                continue
+            space, kind = os.statvfs(path), type_of(device)
         except OSError:
             continue
-        if device not in devices:
-            devices.add(device)
-            found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
-            found += host.file_system(path, kind)
+        devices.add(device)
+        found += host.disk(path, (space.f_bavail, space.f_blocks), (space.f_favail, space.f_files))
+        found += host.file_system(path, kind)
     return found
 
 
