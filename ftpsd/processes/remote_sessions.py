@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from operator import methodcaller
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -204,7 +203,7 @@ class HandoverFactory(FtpsFactory):
     def admit(self, descriptor: int, route: Route, early: bytes = b"") -> None:
         """Let the ledger decide about a connection, and give it to a worker. It is closed here in any case.
 
-        It is a bare descriptor: to make a socket would take as long as the decision.
+        It is a bare descriptor, which is passed on as such.
         """
         self._admit(descriptor, Connection(next(self.services.numbers), route, self.implicit, early), may_wait=True)
 
@@ -238,10 +237,6 @@ class HandoverFactory(FtpsFactory):
         refuse(socket.socket(fileno=descriptor), reply)
 
 
-#: Accepts a connection as the method `accept` does, but makes no socket, which takes longer than the system call.
-_accept = methodcaller("_accept")
-
-
 class HandoverPort(ControlPort):
     """A listening port whose connections get no transport in this process."""
 
@@ -259,12 +254,12 @@ class HandoverPort(ControlPort):
             return super().accept_batch()
         for _ in range(BATCH):
             try:
-                descriptor, address = _accept(self.socket)
+                connection, address = self.socket.accept()
             except BlockingIOError:
                 return False
             except OSError:  # too many open files, and what else Twisted knows a remedy for
                 return super().accept_batch()
-            factory.admit(descriptor, Route(plain_address(address[0], *address[3:])))
+            factory.admit(connection.detach(), Route(plain_address(address[0], *address[3:])))
         return True
 
 
