@@ -69,13 +69,7 @@ def resumed(connection: SSL.Connection) -> bool:
 
 def handshake_facts(connection: SSL.Connection) -> tuple[str, bool]:
     """Return the TLS version ("TLSv1.3") of a connection, and whether its handshake resumed a session."""
-    ssl = connection._ssl  # type: ignore[attr-defined]
-    version = _VERSIONS.get(_lib.SSL_version(ssl))  # type: ignore[union-attr]
-    return version or connection.get_protocol_version_name(), bool(_lib.SSL_session_reused(ssl))  # type: ignore[union-attr]
-
-
-#: The names of versions: `get_protocol_version_name` makes the text anew for each connection.
-_VERSIONS = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
+    return connection.get_protocol_version_name(), resumed(connection)
 
 
 def move_to_socket(connection: SSL.Connection, descriptor: int) -> None:
