@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -37,7 +36,7 @@ from ftpsd.storage.places import PlacedBackend, PlacedMeter
 from ftpsd.storage.quota import Comparison, Quotas
 from ftpsd.storage.stores import Stores
 from ftpsd.system.reactor import Reactor
-from ftpsd.system.worker_threads import WorkerThreads
+from ftpsd.system.worker_threads import WorkerThreads, size_beside_others
 
 
 class SnapshotFactory:
@@ -60,7 +59,7 @@ class SnapshotFactory:
         self._outbox = outbox
         self._codes = codes
         self._retired = False
-        self.workers = WorkerThreads(reactor, beside=(os.cpu_count() or 1) + 1)
+        self.workers = WorkerThreads(reactor, beside=size_beside_others())
         self._stores = StoreFactory(reactor, self.workers)
         self.sources, self.recent = self._stores.sources, self._stores.recent
         self.transfers = TransferCounts(reactor.seconds)

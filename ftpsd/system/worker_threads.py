@@ -36,6 +36,11 @@ def default_size() -> int:
     return min(48, 12 + 6 * (os.cpu_count() or 1))
 
 
+def size_beside_others() -> int:
+    """Return the number of threads for one owner beside others: each core has work while one job waits for a disk."""
+    return (os.cpu_count() or 1) + 1
+
+
 class WorkerThreads:
     """A pool of threads, and the way back to the reactor thread.
 
