@@ -200,6 +200,13 @@ def test_lenient_uploads_without_close_notify(make_daemon: Callable[..., Daemon]
     assert not (daemon.home() / "abor").exists()
 
 
+def end_below_tls(data: ssl.SSLSocket, rest: bytes = b"") -> None:
+    """Send bytes and FIN on the connection below TLS."""
+    with socket.socket(fileno=os.dup(data.fileno())) as raw:
+        raw.sendall(rest)
+        raw.shutdown(socket.SHUT_WR)
+
+
 @VERSIONS
 @pytest.mark.parametrize("size", [0, 1000])
 def test_lenient_uploads_end_properly_for_the_client(
@@ -217,8 +224,7 @@ def test_lenient_uploads_end_properly_for_the_client(
         client.expect(150, "STOR fin")
         data = client.secure_data(connection, ragged=False)
         data.sendall(bytes(size))
-        with socket.socket(fileno=os.dup(data.fileno())) as raw:
-            raw.shutdown(socket.SHUT_WR)
+        end_below_tls(data)
         assert data.recv(1) == b""
         assert client.reply().startswith("226")
         data.close()
@@ -240,9 +246,7 @@ def test_lenient_uploads_that_end_within_a_record(
         data = client.secure_data(connection, ragged=False)
         for _ in range(20):
             data.sendall(BYTES[:20_000])
-        with socket.socket(fileno=os.dup(data.fileno())) as raw:
-            raw.sendall(rest)
-            raw.shutdown(socket.SHUT_WR)
+        end_below_tls(data, rest)
         assert client.reply().startswith("426 The data connection ended in the middle of a TLS record")
         data.close()
     assert not (daemon.home() / "within").exists()

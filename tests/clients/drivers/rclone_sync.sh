@@ -1,13 +1,7 @@
 #!/bin/sh
 # rclone with many files, empty ones among them: MODE HOST PORT USER DIRECTORY, and more of its options
 set -e
-case $1 in implicit) tls=--ftp-tls ;; *) tls=--ftp-explicit-tls ;; esac
-host=$2 port=$3 user=$4 directory=$5
-shift 5
-run() {
-    rclone "$@" --config /dev/null --retries 1 --low-level-retries 1 --timeout 10s --ftp-host "$host" --ftp-port "$port" \
-        --ftp-user "$user" --ftp-pass "$(rclone obscure secret)" $tls --ftp-no-check-certificate
-}
+. "${0%/*}/rclone_run"
 mkdir "$directory/dir"
 for number in 1 2 3 4 5 6 7 8 9 10 11 12; do
     mkdir "$directory/dir/[$number] a"
