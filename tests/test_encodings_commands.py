@@ -27,7 +27,7 @@ RULED = "é日ソ"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Daemon]:
-    """A daemon with a user for each encoding, who has a quota, rules for names and paths, and a folder."""
+    """A daemon with one user for each encoding. Each has a quota, rules for names and paths, and a folder."""
     directory = tmp_path_factory.mktemp("commands")
     shared = directory / "shared"
     shared.mkdir()

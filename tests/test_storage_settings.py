@@ -392,7 +392,7 @@ def test_boto3_is_needed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_checksums_that_other_stores_refuse_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto3 is told to send checksums only where they are required; the administrator decides about those of answers."""
+    """boto3 sends checksums only where they are required. The administrator may let it check those of answers."""
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
     monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_supported")
     boto.import_boto3()

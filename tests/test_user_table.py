@@ -11,7 +11,7 @@ pytestmark = pytest.mark.quick
 
 
 def test_a_user_is_made_once() -> None:
-    """A user who is asked for again is the same object: a client may log in for each file."""
+    """Asking for a user again returns the same object: a client may log in for each file."""
     table = UserTable()
     kind = table.add_kind(UserSettings())
     table.add("alice", kind, "hash", "/home")
@@ -20,7 +20,7 @@ def test_a_user_is_made_once() -> None:
 
 
 def test_a_user_who_is_replaced() -> None:
-    """A user who is added again has the new settings, also if it was asked for before."""
+    """A user who is added again has the new settings, even if somebody has asked for that user before."""
     table = UserTable()
     kind = table.add_kind(UserSettings())
     table.add("alice", kind, "hash", "/home")

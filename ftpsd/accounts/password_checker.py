@@ -114,13 +114,8 @@ class PasswordChecker:
         """
         try:
             user = await self._store.find(name, credentials.client, credentials.admit, before_verify=True)
-        except (
-            UnknownUser,
-            LoginDenied,
-            CannotLookUp,
-            InvalidAnswer,
-        ):  # `verify` reports it, or has no user with a secret
-            return None
+        except (UnknownUser, LoginDenied, CannotLookUp, InvalidAnswer):
+            return None  # `verify` reports it, or has no user with a secret
         return user.settings.totp
 
 

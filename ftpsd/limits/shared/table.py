@@ -120,7 +120,8 @@ class SharedTable:
         """Free everything that a process held which has ended.
 
         Its files go first, then its numbers: what it was charged for may be counted twice meanwhile, but not left out.
-        Who has seen its files there, and then sees its numbers no more, finds that `Members.ends` has grown in between.
+        A process that has read its files there, and reads its numbers when they have gone, sees that `Members.ends` has
+        grown in between.
         """
         self.members.end(index + 1)
         self._memory.count_clear()

@@ -41,7 +41,7 @@ def make_client(store: ConfiguredStore, connections: int, attempts: int = _ATTEM
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": attempts},
         # boto3 signs the SHA-256 of each body, so that a damaged one is refused. With HTTPS and Content-MD5 it does
-        # not, unless it is told to: MD5 suffices. None is as if nothing was said, whatever `~/.aws/config` says.
+        # not, unless it is told to: MD5 suffices. None is its default, whatever `~/.aws/config` says.
         s3={"payload_signing_enabled": None, **({"addressing_style": "path"} if settings.endpoint else {})},
         user_agent_extra="ftpsd",
     )
